@@ -1,0 +1,1 @@
+"""From checkpoints to exported models, from exported models to label maps."""

@@ -1,0 +1,5 @@
+"""`python -m maag`."""
+
+from maag.cli import main
+
+main()

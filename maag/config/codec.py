@@ -1,0 +1,122 @@
+"""Configuration at the border: dictionaries, files, dotted overrides, a digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from maag.config.schema import Config
+from maag.errors import ConfigError
+
+FORMAT_VERSION = 1
+_ADAPTER = TypeAdapter(Config)
+
+
+class Setting(NamedTuple):
+    """One leaf of the configuration."""
+
+    path: str
+    type: str
+    value: Any
+    help: str
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as plain JSON types; `from_dict` gives it back equal."""
+    plain: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    return plain
+
+
+def from_dict(plain: Mapping[str, Any]) -> Config:
+    """Check and build a configuration from plain types. Raises ConfigError naming the dotted setting."""
+    try:
+        return _ADAPTER.validate_python(dict(plain))
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from error
+
+
+def from_document(plain: Any, source: str) -> Config:
+    """Check and build the configuration in the parsed `config.json` called `source`. Raises ConfigError."""
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{source}: a configuration is a JSON object of sections, got {type(plain).__name__}")
+    version = plain.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise ConfigError(f"{source}: format_version {version} is unknown; this maag reads {FORMAT_VERSION}")
+    try:
+        return from_dict({key: value for key, value in plain.items() if key != "format_version"})
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def document(config: Config) -> dict[str, Any]:
+    """The content of a `config.json`: the settings and the format's version."""
+    return {"format_version": FORMAT_VERSION, **to_dict(config)}
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy with dotted settings changed: the one joint for `--set` and search samples alike.
+
+    Args:
+        config: the base.
+        changes: `{"optim.lr": 3e-4}`; a string is read as JSON where it is JSON: `"[0, 1]"`, `"true"`, `"3e-4"`.
+
+    Raises:
+        ConfigError: an unknown setting, or a value outside its type or limits.
+    """
+    plain = to_dict(config)
+    for path, value in changes.items():
+        section, _, name = path.partition(".")
+        if name not in plain.get(section, {}):
+            raise ConfigError(f"{path}: no such setting; `maag config show` lists them all")
+        plain[section][name] = _parsed(value) if isinstance(value, str) else value
+    return from_dict(plain)
+
+
+def leaves(config: Config) -> list[Setting]:
+    """Every setting with its dotted path, type, value and help, in the order of the schema."""
+    plain = to_dict(config)
+    return [
+        Setting(f"{section.name}.{field.name}", _type_name(field.type), plain[section.name][field.name], _help(field))
+        for section in dataclasses.fields(config)
+        for field in dataclasses.fields(getattr(config, section.name))
+    ]
+
+
+def digest(config: Config) -> str:
+    """12 hexadecimal digits that change when any setting does."""
+    canonical = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    return getattr(field.default, "description", None) or ""
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _sentence(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "unexpected_keyword_argument":
+            problems.append(f"{path}: no such setting; `maag config show` lists them all")
+        elif problem["type"] == "value_error":
+            problems.append(f"{path}.{message}")
+        else:
+            problems.append(f"{path}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
+    return "; ".join(problems)

@@ -1,0 +1,202 @@
+"""Every setting of a run: frozen, typed, limited. One home per value; validation is pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Level = Annotated[int, Field(ge=0, le=3)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class DataConfig:
+    """What is read, and the grid it is brought to."""
+
+    dataset: str = Field(default="acdc", description="Name of the data set's reader.")
+    classes: tuple[str, ...] = Field(
+        default=("background", "RV", "MYO", "LV"),
+        min_length=2,
+        description="Class names in the order of their label values; background first.",
+    )
+    channels: Count = Field(default=1, description="Channels of an image.")
+    unlabelled_value: int = Field(
+        default=4, ge=0, le=255, description="Value of pixels without a scribble in the scribble files."
+    )
+    spacing_mm: Positive = Field(default=1.5117105, description="In-plane pixel size that slices are resampled to.")
+    size_px: tuple[Count, Count] = Field(
+        default=(224, 224), description="Height and width of the grid, multiples of 16, cropped or padded at the centre."
+    )
+    padding_label: Literal["background", "ignore"] = Field(
+        default="background", description="What padded pixels count as, in scribbles and masks."
+    )
+    normalization: Literal["robust"] = Field(
+        default="robust", description="robust: clip to [p5, p95], then (x - median) / IQR, per volume."
+    )
+    split: Literal["auto", "split0", "random"] = Field(
+        default="auto",
+        description="split0: the paper's patients; random: by split_seed; auto: split0 where the data set has it.",
+    )
+    split_seed: int = Field(default=0, description="Seed of the random split.")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.15, description="Part of the patients that validates, in a random split."
+    )
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.15, description="Part of the patients that tests, in a random split."
+    )
+    supervision: Literal["scribbles", "masks"] = Field(
+        default="scribbles", description="What supervises the segmentor; masks: the dense upper bound."
+    )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.classes)
+
+    def __post_init__(self) -> None:
+        if any(size % 16 for size in self.size_px):
+            raise ValueError(f"size_px: height and width must be multiples of 16, got {self.size_px}")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction together must leave patients to train on (sum below 1)")
+        if self.unlabelled_value < len(self.classes):
+            raise ValueError(
+                f"unlabelled_value: {self.unlabelled_value} is the value of class "
+                f"{self.classes[self.unlabelled_value]!r}; it must be at least {len(self.classes)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class AugmentConfig:
+    """Random changes of a training slice, drawn anew at each step on the device."""
+
+    rotation_deg: float = Field(default=90.0, ge=0, le=180, description="Rotation, uniform in ± this.")
+    translation: float = Field(default=0.1, ge=0, le=0.5, description="Shift as part of the side, uniform in ± this.")
+    scale: float = Field(default=0.0, ge=0, lt=1, description="Zoom, uniform in 1 ± this.")
+    flip: Probability = Field(default=0.0, description="Probability of mirroring each axis.")
+    brightness: NotNegative = Field(default=0.025, description="Added to intensities, uniform in ± this.")
+    contrast: float = Field(default=0.05, ge=0, lt=1, description="Factor on intensities, uniform in 1 ± this.")
+    noise: NotNegative = Field(default=0.02, description="Standard deviation of Gaussian noise on intensities.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class SegmentorConfig:
+    """The U-Net."""
+
+    width: Count = Field(default=32, description="Channels of the first level; doubled at each of four levels.")
+    norm_momentum: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.01, description="Weight of a batch in batch normalisation's running statistics."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class GateConfig:
+    """The adversarial attention gates of the decoder."""
+
+    levels: tuple[Level, ...] = Field(
+        default=(0, 1, 2, 3), description="Decoder levels with a gate: 0 is full resolution, 3 is 1/8; [] is none."
+    )
+    conditioned: bool = Field(
+        default=True, description="The discriminator judges the gates' maps; otherwise the resized prediction."
+    )
+    residual: bool = Field(default=False, description="Multiply features by (1 + attention) instead of attention.")
+    temperature: Positive = Field(default=1.0, description="Divides the gates' logits before the softmax.")
+
+    def __post_init__(self) -> None:
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError(f"levels: each level may stand once, got {self.levels}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class DiscriminatorConfig:
+    """The multi-scale judge of masks."""
+
+    width: Count = Field(default=32, description="Channels of the first layer.")
+    squeeze_channels: Count = Field(default=13, description="Channels kept before each next scale is joined.")
+    scales: tuple[Level, ...] = Field(
+        default=(0, 1, 2, 3), description="Scales it sees: 0 is full resolution (always), 3 is 1/8."
+    )
+    instance_noise: NotNegative = Field(
+        default=0.2, description="Standard deviation of Gaussian noise on its full-resolution input."
+    )
+    label_noise: Probability = Field(default=0.1, description="Probability that its verdict on a slice changes sign.")
+
+    def __post_init__(self) -> None:
+        if 0 not in self.scales or len(set(self.scales)) != len(self.scales):
+            raise ValueError(f"scales: 0 must be there and each scale may stand once, got {self.scales}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class LossConfig:
+    """What each term weighs."""
+
+    adversarial: NotNegative = Field(
+        default=0.1, description="Weight of the adversarial term on scribbled slices; with the next 0: no discriminator."
+    )
+    adversarial_unlabelled: NotNegative = Field(
+        default=0.2, description="Weight of the adversarial term on a second, unlabelled batch; 0: no such batch."
+    )
+    dynamic_balance: bool = Field(
+        default=True, description="Scale the adversarial terms by the ratio of supervised to adversarial loss."
+    )
+    class_weights: bool = Field(
+        default=True, description="Weigh classes by n_total / n_class of the batch's labelled pixels."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class OptimConfig:
+    """Optimisers and their rate."""
+
+    lr: Positive = Field(default=1e-4, description="Highest learning rate of Adam.")
+    lr_min: NotNegative = Field(default=1e-5, description="Lowest learning rate.")
+    lr_discriminator: Positive = Field(default=1e-4, description="Highest rate of the discriminator; same course.")
+    schedule: Literal["triangular", "cosine", "constant"] = Field(
+        default="triangular", description="Course of the rate from lr_min (triangular) or lr (cosine)."
+    )
+    half_cycle_epochs: Count = Field(default=20, description="Epochs from lowest to highest rate, if triangular.")
+    batch_size: Count = Field(default=12, description="Slices in a batch, of each kind.")
+    epochs: Count = Field(default=450, description="Passes over the labelled slices.")
+
+    def __post_init__(self) -> None:
+        if self.lr_min > self.lr:
+            raise ValueError(f"lr_min: must not exceed lr ({self.lr}), got {self.lr_min}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TrainConfig:
+    """How a run goes and ends."""
+
+    seed: int = Field(default=1234, ge=0, description="Seed of weights, sampling, augmentation and noise.")
+    validate_every: Count = Field(default=15, description="Epochs between validations in the first half of a run.")
+    validate_every_late: Count = Field(default=1, description="Epochs between validations in the second half.")
+    patience: int = Field(
+        default=0, ge=0, description="Validations without a better Dice before an early stop; 0: never."
+    )
+    min_delta: NotNegative = Field(default=1e-5, description="A Dice must be better by this much to count.")
+    checkpoint_minutes: Positive = Field(default=5.0, description="Minutes between checkpoints within an epoch.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class Config:
+    """A whole run."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    segmentor: SegmentorConfig = Field(default_factory=SegmentorConfig)
+    gates: GateConfig = Field(default_factory=GateConfig)
+    discriminator: DiscriminatorConfig = Field(default_factory=DiscriminatorConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether a discriminator takes part."""
+        return self.loss.adversarial > 0 or self.loss.adversarial_unlabelled > 0

@@ -1,0 +1,1 @@
+"""From files on disk to slices on a device, and the exact way back."""

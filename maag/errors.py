@@ -1,0 +1,57 @@
+"""Every error a user can meet: one sentence that names the thing, the value, the rule and the way out."""
+
+from __future__ import annotations
+
+
+class MaagError(Exception):
+    """Base of all errors shown to users without a traceback; `exit_code` is the process's."""
+
+    exit_code = 1
+
+
+class ConfigError(MaagError, ValueError):
+    """A setting is unknown, of the wrong type or out of its limits."""
+
+    exit_code = 2
+
+
+class MissingDataError(MaagError, FileNotFoundError):
+    """Nothing usable lies where a data set or a model was looked for."""
+
+    exit_code = 2
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class DataError(MaagError, ValueError):
+    """A file of a data set would train or evaluate wrongly."""
+
+
+class SplitError(DataError):
+    """A split overlaps, or leaves a part without patients."""
+
+
+class StorageError(MaagError, OSError):
+    """Reading or writing failed: disk full, permission denied, not a directory."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class CheckpointError(MaagError):
+    """A checkpoint is damaged, of another format version, or of another configuration."""
+
+
+class TrainingError(MaagError, ArithmeticError):
+    """Training cannot go on: a loss is not a number."""
+
+
+class ExportError(MaagError):
+    """An exported model does not agree with the model it came from."""
+
+
+class SomeCasesFailed(MaagError):
+    """Some cases failed, the rest are done."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""The segmentor with its gates, and the discriminator: tensors in, tensors out."""

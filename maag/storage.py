@@ -1,0 +1,127 @@
+"""Writing to disk so that nothing is lost: to a temporary name, then rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from maag.errors import StorageError
+
+_SENTENCES = {
+    errno.ENOSPC: "the disk is full; free some space or choose another place, what was written before is intact",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
+    errno.EACCES: "permission denied; choose a place you may write to",
+    errno.EPERM: "permission denied; choose a place you may write to",
+    errno.EROFS: "the file system is read-only; choose a place you may write to",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
+    errno.EEXIST: "a file of this name is in the way; choose another place",
+}
+
+
+@contextmanager
+def storage_errors(path: Path, verb: str = "write") -> Iterator[None]:
+    """Turn an OSError, or torch's and safetensors' wrapping of one, into a StorageError's sentence.
+
+    Raises:
+        StorageError: `cannot VERB PATH: reason and way out`.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = _SENTENCES.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"cannot {verb} {path}: {reason}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it becomes `path` atomically, else it is removed.
+
+    The reader of `path` sees the old file whole or the new file whole, also after a crash.
+
+    Raises:
+        StorageError: the folder cannot be made or written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _flush_to_disk(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def building_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; on success it becomes `path` in one rename.
+
+    When another process has put its own folder at `path` meanwhile, theirs stays and ours is removed.
+
+    Raises:
+        StorageError: the folder cannot be made or written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with storage_errors(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.iterdir():
+                _flush_to_disk(file)
+            try:
+                os.rename(temporary, path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically as UTF-8. Raises StorageError."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically as indented JSON; NaN is refused. Raises StorageError."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Parse the JSON file `path`. Raises StorageError when it cannot be read or is not JSON."""
+    with storage_errors(path, "read"):
+        text = path.read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise StorageError(f"cannot read {path}: it is not JSON ({error}); restore it or remove it") from error
+
+
+def require_writable_directory(path: Path) -> Path:
+    """Make the folder `path` and prove that a file can be written in it, before hours of work. Raises StorageError."""
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{uuid.uuid4().hex[:8]}"
+        try:
+            probe.write_bytes(b"")
+        finally:
+            probe.unlink(missing_ok=True)
+    return path
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
