@@ -32,7 +32,8 @@ class DataConfig:
     )
     spacing_mm: Positive = Field(default=1.5117105, description="In-plane pixel size that slices are resampled to.")
     size_px: tuple[Count, Count] = Field(
-        default=(224, 224), description="Height and width of the grid, multiples of 16, cropped or padded at the centre."
+        default=(224, 224),
+        description="Height and width of the grid, multiples of 16, cropped or padded at the centre.",
     )
     padding_label: Literal["background", "ignore"] = Field(
         default="background", description="What padded pixels count as, in scribbles and masks."
@@ -80,6 +81,9 @@ class AugmentConfig:
     translation: float = Field(default=0.1, ge=0, le=0.5, description="Shift as part of the side, uniform in ± this.")
     scale: float = Field(default=0.0, ge=0, lt=1, description="Zoom, uniform in 1 ± this.")
     flip: Probability = Field(default=0.0, description="Probability of mirroring each axis.")
+    fill: Literal["ignore", "background"] = Field(
+        default="ignore", description="What supervised pixels that come from outside the slice count as."
+    )
     brightness: NotNegative = Field(default=0.025, description="Added to intensities, uniform in ± this.")
     contrast: float = Field(default=0.05, ge=0, lt=1, description="Factor on intensities, uniform in 1 ± this.")
     noise: NotNegative = Field(default=0.02, description="Standard deviation of Gaussian noise on intensities.")
@@ -137,7 +141,8 @@ class LossConfig:
     """What each term weighs."""
 
     adversarial: NotNegative = Field(
-        default=0.1, description="Weight of the adversarial term on scribbled slices; with the next 0: no discriminator."
+        default=0.1,
+        description="Weight of the adversarial term on scribbled slices; with the next 0: no discriminator.",
     )
     adversarial_unlabelled: NotNegative = Field(
         default=0.2, description="Weight of the adversarial term on a second, unlabelled batch; 0: no such batch."

@@ -1,0 +1,130 @@
+"""A run's weights and state on disk: whole or not at all, and refused when damaged.
+
+`last.pt` holds everything that training needs to go on; `best.safetensors` and `final.safetensors` hold the
+segmentor alone, with its configuration in the header, for everything that comes after training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.errors import CheckpointError, MissingDataError
+from maag.models.build import build_segmentor
+from maag.models.segmentor import Segmentor
+from maag.storage import replacing
+
+FORMAT_VERSION = 1
+LAST = "last.pt"
+BEST = "best.safetensors"
+FINAL = "final.safetensors"
+
+
+class TrainedSegmentor(NamedTuple):
+    """A segmentor as it left training."""
+
+    segmentor: Segmentor
+    """In evaluation mode, on the CPU."""
+    config: Config
+    info: dict[str, Any]
+    """What training knew of it: `kind` (best or final), `step`, `epoch`, `dice`, `split_digest`, `data_digest`."""
+    path: Path
+    digest: str
+    """SHA-256 of the file, hexadecimal."""
+
+
+def save_state(path: Path, config: Config, state: dict[str, Any]) -> None:
+    """Write a training state, tensors and plain types only, atomically. Raises StorageError."""
+    content = {"format_version": FORMAT_VERSION, "config": codec.to_dict(config), "state": state}
+    # A stream of ours keeps the OSError that torch's own file writer would hide in a RuntimeError.
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        torch.save(content, stream)
+
+
+def load_state(path: Path, device: torch.device) -> tuple[Config, dict[str, Any]]:
+    """Read what `save_state` wrote; nothing in the file is executed.
+
+    Raises:
+        MissingDataError: there is no such file.
+        CheckpointError: it is damaged or of another format version.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"{path}: there is no checkpoint here to resume from; start without --resume")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        version = content["format_version"]
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path}: the checkpoint is damaged ({_first_line(error)}); restore it from a copy"
+        ) from error
+    _require_version(path, version)
+    return codec.from_dict(content["config"]), content["state"]
+
+
+def save_segmentor(path: Path, config: Config, weights: dict[str, Tensor], info: dict[str, Any]) -> None:
+    """Write a segmentor's weights with its configuration and `info` atomically. Raises StorageError."""
+    header = {
+        "format_version": str(FORMAT_VERSION),
+        "config": json.dumps(codec.to_dict(config)),
+        "info": json.dumps(info),
+    }
+    content = safetensors_bytes({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, header)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_segmentor(model: Path) -> TrainedSegmentor:
+    """Load the segmentor of a run folder (its best), or of one `.safetensors` file.
+
+    Raises:
+        MissingDataError: nothing of the kind is at `model`.
+        CheckpointError: the file is damaged, of another version, or does not fit its own configuration.
+    """
+    path = find_weights(model)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        version, plain, info = int(header["format_version"]), json.loads(header["config"]), json.loads(header["info"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a segmentor of maag, or damaged ({_first_line(error)})") from error
+    _require_version(path, version)
+    config = codec.from_dict(plain)
+    segmentor = build_segmentor(config)
+    try:
+        segmentor.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: the weights do not fit the configuration beside them") from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return TrainedSegmentor(segmentor.eval(), config, info, path, digest)
+
+
+def find_weights(model: Path) -> Path:
+    """The weights' file that `model` means: itself, or the best (else final) one of a run folder."""
+    if model.is_file():
+        return model
+    for name in (BEST, FINAL):
+        if (model / "checkpoints" / name).is_file():
+            return model / "checkpoints" / name
+    raise MissingDataError(
+        f"{model}: neither a run folder with checkpoints/{BEST} nor a weights file; train one with `maag train`"
+    )
+
+
+def _require_version(path: Path, version: object) -> None:
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format_version {version} is unknown; this maag reads {FORMAT_VERSION}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

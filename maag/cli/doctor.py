@@ -1,0 +1,95 @@
+"""`maag doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from maag.cli.options import json_option
+
+_PACKAGES = ("torch", "monai", "ray", "onnx", "onnxruntime-gpu", "onnxruntime", "tensorrt", "nibabel", "pydicom")
+
+
+@click.command("doctor")
+@json_option
+def doctor_command(as_json: bool) -> None:
+    """Say what this machine has, and what is missing for which command."""
+    from maag.cli.terminal import print_json, print_table, say
+
+    facts, missing = examine()
+    if as_json:
+        print_json({"facts": facts, "missing": missing})
+        return
+    print_table("This machine", ("what", "found"), sorted(facts.items()))
+    for sentence in missing:
+        say(f"Missing: {sentence}")
+    if not missing:
+        say("Nothing is missing.")
+
+
+def examine() -> tuple[dict[str, str], list[str]]:
+    """Facts by name, and one sentence for each thing that is missing."""
+    from maag import __version__
+    from maag.data.cache import default_cache_root
+
+    cache = default_cache_root()
+    facts = {
+        "maag": __version__,
+        "Python": platform.python_version(),
+        "CPU cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "Disk free for the cache": f"{shutil.disk_usage(_existing(cache)).free / 2**30:.1f} GiB at {cache}",
+        "MAAG_DATA": os.environ.get("MAAG_DATA", "not set; data/NAME is looked for"),
+    }
+    for name in _PACKAGES:
+        try:
+            facts[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    missing = [*_cuda(facts), *_onnxruntime(facts), *_tensorrt(facts), *_ray(facts)]
+    return facts, missing
+
+
+def _cuda(facts: dict[str, str]) -> list[str]:
+    import torch
+
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        facts["CUDA"] = f"{torch.version.cuda}: " + ", ".join(
+            f"{device.name} ({device.total_memory / 2**30:.0f} GiB, {device.major}.{device.minor})" for device in devices
+        )
+        return []
+    if torch.version.cuda is None:
+        return ["CUDA: this PyTorch is built for CPUs; the paper preset wants a GPU: install a CUDA build of torch"]
+    return ["CUDA: PyTorch sees no GPU; check the driver with nvidia-smi"]
+
+
+def _onnxruntime(facts: dict[str, str]) -> list[str]:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return ["ONNX Runtime, for running exported models: pip install onnxruntime-gpu (or onnxruntime)"]
+    from deploy.runners import available_providers
+
+    facts["ONNX Runtime providers"] = ", ".join(available_providers())
+    return []
+
+
+def _tensorrt(facts: dict[str, str]) -> list[str]:
+    if importlib.util.find_spec("tensorrt") is None:
+        return ["TensorRT, for engines: pip install 'maag[tensorrt]' on a machine with an NVIDIA GPU"]
+    return []
+
+
+def _ray(facts: dict[str, str]) -> list[str]:
+    if importlib.util.find_spec("ray") is None:
+        return ["Ray, for clusters and searches: pip install 'ray[train,tune]'"]
+    facts["Ray cluster"] = os.environ.get("RAY_ADDRESS", "none named by RAY_ADDRESS")
+    return []
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,63 @@
+"""The `maag` command: its subcommands, and what a user sees when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from maag import __version__
+from maag.cli.config import config_group
+from maag.cli.data import data_group
+from maag.cli.demo import demo_command
+from maag.cli.doctor import doctor_command
+from maag.cli.evaluate import evaluate_command
+from maag.cli.export import export_command
+from maag.cli.predict import predict_command
+from maag.cli.train import train_command
+from maag.errors import MaagError
+
+_DEBUG = "--debug"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="maag")
+def commands() -> None:
+    """Learn to segment from scribbles.
+
+    Begin with `maag demo`. Add --debug anywhere to see the traceback of an error.
+    """
+
+
+for _command in (
+    demo_command,
+    data_group,
+    train_command,
+    evaluate_command,
+    export_command,
+    predict_command,
+    config_group,
+    doctor_command,
+):
+    commands.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done; 1 could not; 2 wrong usage or configuration; 3 some cases failed."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _DEBUG in words
+    try:
+        code = commands([word for word in words if word != _DEBUG], prog_name="maag", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except MaagError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

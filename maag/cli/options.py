@@ -1,0 +1,122 @@
+"""Options that several commands share, and what they resolve to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from maag.errors import ConfigError, MissingDataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from maag.config.schema import Config
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DATASETS = ("acdc",)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+ANY_PATH = click.Path(path_type=Path)
+
+
+def dataset_option(command: Command) -> Command:
+    """`--dataset NAME`."""
+    return click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set's layout.")(command)
+
+
+def data_options(command: Command) -> Command:
+    """`--data DIR` and `--scribbles DIR`."""
+    command = click.option(
+        "--scribbles", type=FOLDER, help="Folder of scribble files, if they do not lie beside the images."
+    )(command)
+    return click.option("--data", "data_dir", type=FOLDER, help="Its folder.  [default: $MAAG_DATA/NAME or data/NAME]")(
+        command
+    )
+
+
+def config_options(command: Command) -> Command:
+    """`--preset`, `--config` and `--set`."""
+    command = click.option(
+        "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; `maag config show`."
+    )(command)
+    command = click.option(
+        "--config", "config_file", type=ANY_PATH, help="Start from this config.json instead of a preset."
+    )(command)
+    return click.option(
+        "--preset",
+        type=click.Choice(("paper", "fast", "best")),
+        help="Where settings start: paper (as published), fast (for a CPU), best.  [default: paper]",
+    )(command)
+
+
+def device_option(command: Command) -> Command:
+    """`--device auto|cpu|cuda`."""
+    return click.option(
+        "--device",
+        "device_name",
+        type=click.Choice(("auto", "cpu", "cuda")),
+        default="auto",
+        show_default=True,
+        help="auto takes CUDA where there is one.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")(command)
+
+
+def find_data(dataset: str, given: Path | None) -> Path:
+    """The data set's folder: as given, else $MAAG_DATA/NAME, else data/NAME. Raises MissingDataError."""
+    root = os.environ.get("MAAG_DATA")
+    directory = given or (Path(root) / dataset if root else Path("data") / dataset)
+    if not directory.is_dir():
+        from maag.data.catalog import READERS
+
+        raise MissingDataError(
+            f"{directory}: no such folder; expected {READERS[dataset].layout}; "
+            f"`maag data phantom --dataset {dataset} --out {directory}` makes a stand-in"
+        )
+    return directory
+
+
+def resolve_config(dataset: str, preset: str | None, config_file: Path | None, changes: Sequence[str]) -> Config:
+    """The preset or the file, with the changes of `--set` applied. Raises ConfigError."""
+    from maag.config import codec, presets
+    from maag.storage import read_json
+
+    if config_file and preset:
+        raise ConfigError("--preset and --config exclude each other: a file holds every setting; give one of them")
+    if config_file:
+        config = codec.from_document(read_json(config_file), str(config_file))
+        if config.data.dataset != dataset:
+            raise ConfigError(f"{config_file} is for data set {config.data.dataset!r}, --dataset says {dataset!r}")
+    else:
+        config = presets.preset(dataset, preset or "paper")
+    return codec.override(config, parse_changes(changes))
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, str]:
+    """`section.key=value` words as a mapping. Raises ConfigError when there is no `=`."""
+    parsed = {}
+    for change in changes:
+        path, equals, value = change.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {change}: expected section.key=value, as in --set optim.lr=3e-4")
+        parsed[path.strip()] = value.strip()
+    return parsed
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `--device`. Raises ConfigError when CUDA is asked for and not there."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: PyTorch sees no CUDA device here; `maag doctor` says more, or use --device cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

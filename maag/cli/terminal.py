@@ -1,0 +1,146 @@
+"""What commands show: a live line on a terminal, plain lines elsewhere, one JSON line on request.
+
+Everything for people goes to standard error, so that standard output stays clean for `--json`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.live import Live as LiveDisplay
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import torch
+
+    from maag.config.schema import Config
+    from maag.data.splits import Split
+    from maag.train.fit import Outcome
+    from maag.train.reports import EpochReport, Live
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on one line of standard output."""
+    click.echo(json.dumps(value, allow_nan=False))
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people: the first column left, the others right."""
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    console.print(Text(text))
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, a line at the end elsewhere; call it with (done, total)."""
+    if not console.is_terminal:
+        last = [0, 0]
+
+        def remember(done: int, total: int) -> None:
+            last[:] = [done, total]
+
+        started = time.monotonic()
+        yield remember
+        if last[1]:
+            say(f"{what}: {last[0]} of {last[1]} in {time.monotonic() - started:.1f} s")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def preparing() -> Any:
+    """Progress of reading a data set into its cache; shows nothing when the cache is there."""
+    return counting("Preparing volumes")
+
+
+class TrainingDisplay:
+    """Listens to a run and shows it: one live line, and a line for each validation."""
+
+    def __init__(self, run: Path, config: Config, split: Split, config_digest: str, device: torch.device) -> None:
+        say(f"Run {run} (config {config_digest}, split {split.scheme} {split.digest}, {device})")
+        judged = f", {len(split.shapes)} give masks to the discriminator" if config.adversarial else ""
+        say(
+            f"{len(split.scribbled)} patients train with {config.data.supervision}{judged}, "
+            f"{len(split.val)} validate, {len(split.test)} are held out for the test"
+        )
+        self._live = LiveDisplay(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
+        self._dice = ""
+
+    def __enter__(self) -> TrainingDisplay:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def on_live(self, live: Live) -> None:
+        """Renew the live line."""
+        if self._live:
+            losses = "  ".join(f"{name} {value:.3f}" for name, value in live.losses.items())
+            self._live.update(
+                Text(
+                    f"epoch {live.epoch}/{live.epochs}  {live.steps_per_second:.2f} steps/s  {losses}  "
+                    f"{self._dice}lr {live.lr:.1e}  {_duration(live.seconds_left)} left"
+                )
+            )
+
+    def on_epoch(self, report: EpochReport) -> None:
+        """Print a line for an epoch with validation."""
+        if report.validation is None:
+            return
+        self._dice = f"val Dice {report.validation.mean:.3f}  "
+        classes = "  ".join(f"{name} {value:.3f}" for name, value in report.validation.per_class.items())
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
+        left = report.seconds / report.epoch * (report.epochs - report.epoch)
+        say(
+            f"epoch {report.epoch}/{report.epochs}  val Dice {report.validation.mean:.4f}{' *' if report.is_best else '  '}"
+            f"  {classes}  {losses}  {report.steps_per_second:.2f} steps/s  {_duration(left)} left"
+        )
+
+    def on_checkpoint(self, step: int) -> None:
+        """Nothing: checkpoints are frequent, and shown at the end."""
+
+    def tell_outcome(self, outcome: Outcome) -> None:
+        """Say how the run ended and what to do next."""
+        if outcome.ending == "interrupted":
+            say(f"Stopped at step {outcome.steps}, saved; go on with: maag train … --out {outcome.run} --resume")
+            return
+        reason = {"done": "Done", "early": "Stopped early, no gain", "time": "Time is up"}[outcome.ending]
+        say(
+            f"{reason} after {outcome.epochs_done:.1f} epochs in {_duration(outcome.seconds)}: best val Dice "
+            f"{outcome.best_dice:.4f} (epoch {outcome.best_epoch}), final {outcome.final_dice:.4f}"
+        )
+        say(f"Next: maag evaluate {outcome.run} --dataset NAME --data DIR")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

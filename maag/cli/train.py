@@ -1,0 +1,135 @@
+"""`maag train`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from maag.cli.options import (
+    FOLDER,
+    config_options,
+    data_options,
+    dataset_option,
+    device_option,
+    find_data,
+    json_option,
+    parse_changes,
+    pick_device,
+    resolve_config,
+)
+from maag.errors import ConfigError, MissingDataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from maag.config.schema import Config
+    from maag.train.fit import Outcome
+
+RUNS = Path("runs")
+
+
+@click.command("train")
+@dataset_option
+@data_options
+@click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-PRESET-TIME]")
+@config_options
+@click.option("--epochs", type=click.IntRange(min=1), help="Short for --set optim.epochs=N.")
+@click.option("--max-time", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop after this time.")
+@device_option
+@click.option("--resume", is_flag=True, help="Continue the run in --out, or the newest one of this data set.")
+@json_option
+def train_command(
+    dataset: str,
+    data_dir: Path | None,
+    scribbles: Path | None,
+    out: Path | None,
+    preset: str | None,
+    config_file: Path | None,
+    changes: tuple[str, ...],
+    epochs: int | None,
+    max_time: float | None,
+    device_name: str,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    """Train a segmentor from scribbles.
+
+    The run's folder holds config.json, split.json, metrics.jsonl, TensorBoard curves, and checkpoints: the best on
+    validation, the final one, and the whole state to resume from. Ctrl-C and SIGTERM save before they end.
+    """
+    directory = find_data(dataset, data_dir)
+    if resume:
+        if preset or config_file or changes:
+            raise ConfigError("--resume goes on with the run's own config.json: leave out --preset, --config and --set")
+        run_path = out or newest_run(dataset)
+        config = resumed_config(run_path, epochs)
+    else:
+        words = [*changes, *([f"optim.epochs={epochs}"] if epochs else [])]
+        config = resolve_config(dataset, preset, config_file, words)
+        run_path = out or RUNS / f"{dataset}-{preset or 'custom'}-{datetime.now():%Y%m%d-%H%M%S}"
+    outcome = train(config, directory, scribbles, run_path, pick_device(device_name), max_time=max_time, resume=resume)
+    if as_json:
+        from maag.cli.terminal import print_json
+
+        print_json(asdict(outcome))
+    return 1 if outcome.ending == "interrupted" else 0
+
+
+def train(
+    config: Config,
+    directory: Path,
+    scribbles: Path | None,
+    run_path: Path,
+    device: torch.device,
+    *,
+    max_time: float | None = None,
+    resume: bool = False,
+) -> Outcome:
+    """Prepare, split, and train in this process, told on the terminal."""
+    from maag.cli.terminal import TrainingDisplay, preparing
+    from maag.config import codec
+    from maag.data.cache import default_cache_root, prepare
+    from maag.data.catalog import split0_of
+    from maag.data.splits import make_split
+    from maag.storage import require_writable_directory
+    from maag.train.fit import fit
+    from maag.train.folder import create_run, open_run, require_same_split
+    from maag.train.stopping import StopRequest, stopping_on_signals
+
+    require_writable_directory(run_path)
+    with preparing() as progress:
+        prepared = prepare(directory, config.data, default_cache_root(), scribbles, progress)
+    split = make_split(prepared.patients, config.data, split0_of(config.data.dataset))
+    if resume:
+        run, _ = open_run(run_path)
+        require_same_split(run, split)
+    else:
+        run = create_run(run_path, config, split)
+    stop = StopRequest(max_time)
+    with TrainingDisplay(run.path, config, split, codec.digest(config), device) as display, stopping_on_signals(stop):
+        outcome = fit(
+            config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume
+        )
+    display.tell_outcome(outcome)
+    return outcome
+
+
+def resumed_config(run_path: Path, epochs: int | None) -> Config:
+    """The configuration of the run at `run_path`, with another number of epochs if one is given."""
+    from maag.config.codec import override
+    from maag.train.folder import open_run
+
+    _, config = open_run(run_path)
+    return override(config, {"optim.epochs": epochs}) if epochs else config
+
+
+def newest_run(dataset: str) -> Path:
+    """The run of `dataset` under runs/ that was begun last. Raises MissingDataError."""
+    runs = [path.parent for path in RUNS.glob(f"{dataset}-*/config.json")]
+    if not runs:
+        raise MissingDataError(f"{RUNS}: no run of {dataset} here to resume; name one with --out, or leave out --resume")
+    return max(runs, key=lambda path: (path / "config.json").stat().st_mtime)

@@ -1,0 +1,273 @@
+"""Measure a model, or predictions made elsewhere, against masks: at source resolution, in mm, nothing left out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maag.config.schema import DataConfig
+from maag.data.catalog import Case
+from maag.data.volume import Volume, load_labels, load_volume
+from maag.errors import DataError, MissingDataError
+from maag.inference import Runner, segment
+from maag.metrics import SCORES, ClassScores, score_case
+from maag.storage import write_json, write_text
+
+FORMAT_VERSION = 1
+_NAMED_AT_MOST = 10
+
+Predictor = Callable[[Case, Volume], NDArray[np.uint8]]
+"""The labels (Z, Y, X) uint8 of a case, given its volume."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """What is measured, and on what."""
+
+    model: str
+    """In words: the path of a run, an artefact, or a folder of predictions."""
+    model_digest: str | None = None
+    runner: str | None = None
+    checkpoint_kind: str | None = None
+    """best or final, where the model is a checkpoint."""
+    dataset: str
+    split: str
+    """Which part: val, test or all."""
+    split_digest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Statistics of one score over those cases that have it; None when there is none."""
+
+    mean: float | None
+    std: float | None
+    """Of the population: divided by n."""
+    median: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread:
+        """The spread of `values` without the undefined ones."""
+        defined = [value for value in values if value is not None]
+        if not defined:
+            return cls(mean=None, std=None, median=None, n=0)
+        return cls(
+            mean=statistics.fmean(defined),
+            std=statistics.pstdev(defined),
+            median=statistics.median(defined),
+            n=len(defined),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseScores:
+    """The scores of one case, by foreground class."""
+
+    case_id: str
+    patient_id: str
+    frame: str
+    scores: dict[str, ClassScores]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What `maag evaluate` found."""
+
+    subject: Subject
+    cases: tuple[CaseScores, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The foreground classes."""
+        return tuple(self.cases[0].scores)
+
+    def per_patient(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """By patient, class and score: the mean over the patient's cases that have it."""
+        by_patient: dict[str, list[CaseScores]] = defaultdict(list)
+        for case in self.cases:
+            by_patient[case.patient_id].append(case)
+        return {
+            patient: {
+                name: {score: Spread.of(getattr(case.scores[name], score) for case in cases).mean for score in SCORES}
+                for name in self.classes
+            }
+            for patient, cases in sorted(by_patient.items())
+        }
+
+    def per_class(self) -> dict[str, dict[str, Spread]]:
+        """By class and score: the spread over cases."""
+        return {
+            name: {score: Spread.of(getattr(case.scores[name], score) for case in self.cases) for score in SCORES}
+            for name in self.classes
+        }
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """By class: in how many cases it is in both, missed, invented, absent_in_both."""
+        presences = ("both", "missed", "invented", "absent_in_both")
+        found = {name: Counter(case.scores[name].presence for case in self.cases) for name in self.classes}
+        return {name: {presence: found[name][presence] for presence in presences} for name in self.classes}
+
+    def mean(self, score: str) -> float | None:
+        """The mean over classes of the classes' means over cases; classes without the score are left out."""
+        return Spread.of(spreads[score].mean for spreads in self.per_class().values()).mean
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `report.json`: plain types, null where a score is undefined."""
+        counts = self.counts()
+        return {
+            "format_version": FORMAT_VERSION,
+            "subject": dataclasses.asdict(self.subject),
+            "summary": {
+                "num_cases": len(self.cases),
+                "num_patients": len({case.patient_id for case in self.cases}),
+                "mean": {score: self.mean(score) for score in SCORES},
+                "per_class": {
+                    name: {**{score: dataclasses.asdict(spread) for score, spread in spreads.items()}, **counts[name]}
+                    for name, spreads in self.per_class().items()
+                },
+            },
+            "patients": self.per_patient(),
+            "cases": [dataclasses.asdict(case) for case in self.cases],
+        }
+
+    def write(self, out: Path) -> None:
+        """Write `report.json` and `cases.csv` in the folder `out`. Raises StorageError."""
+        write_json(out / "report.json", self.to_dict())
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["case_id", "patient_id", "frame", "class", "presence", *SCORES])
+        for case in self.cases:
+            for name, scores in case.scores.items():
+                values = [getattr(scores, score) for score in SCORES]
+                rows.writerow([case.case_id, case.patient_id, case.frame, name, scores.presence, *values])
+        write_text(out / "cases.csv", text.getvalue())
+
+
+def evaluate(
+    cases: Sequence[Case],
+    predictor: Predictor,
+    data: DataConfig,
+    subject: Subject,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Score every case against its mask, at source resolution.
+
+    Args:
+        cases: those of the split; every one must have a mask.
+        predictor: what gives a case's labels.
+        data: names the classes.
+        subject: what is measured; goes into the report as it is.
+        progress: called with (cases done, cases in all) after each.
+
+    Raises:
+        DataError: no case, a case without a mask, or an unreadable file.
+    """
+    if not cases:
+        raise DataError(f"split {subject.split!r} holds no case to evaluate; choose another with --split")
+    without = [case.case_id for case in cases if case.mask is None]
+    if without:
+        raise DataError(
+            f"{len(without)} of {len(cases)} cases of split {subject.split!r} have no mask to measure against: "
+            f"{_named(without)}; put the masks beside the images, or choose another --split"
+        )
+    scored = []
+    for case, mask in ((case, case.mask) for case in cases if case.mask):
+        scored.append(_score(case, mask, predictor, data))
+        if progress:
+            progress(len(scored), len(cases))
+    return Report(subject=subject, cases=tuple(scored))
+
+
+def runner_predictor(runner: Runner, data: DataConfig) -> Predictor:
+    """Predict with a model."""
+    return lambda case, volume: segment(volume, runner, data)
+
+
+def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -> Predictor:
+    """Read predictions made elsewhere, anywhere below `directory`.
+
+    The prediction of a case is the file `CASEID`, `CASEID_pred`, or named as its image, with `.nii` or `.nii.gz`.
+
+    Raises:
+        MissingDataError: there is no such folder.
+        DataError: a case has no prediction, or more than one.
+    """
+    if not directory.is_dir():
+        raise MissingDataError(f"{directory}: there is no such folder of predictions")
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(directory.rglob("*.nii*")):
+        if not path.name.startswith("."):
+            found[_stem(path)].append(path)
+    files = {}
+    absent = []
+    for case in cases:
+        stems = {case.case_id, f"{case.case_id}_pred", _stem(case.image)}
+        paths = [path for stem in sorted(stems) for path in found[stem]]
+        if len(paths) > 1:
+            raise DataError(f"case {case.case_id} has two predictions, {paths[0]} and {paths[1]}; remove one of them")
+        if paths:
+            files[case.case_id] = paths[0]
+        else:
+            absent.append(case.case_id)
+    if absent:
+        raise DataError(
+            f"{directory} has no prediction for {len(absent)} of {len(cases)} cases: {_named(absent)}; "
+            f"each needs a file such as {absent[0]}.nii.gz, anywhere below the folder"
+        )
+    values = range(data.num_classes)
+    return lambda case, volume: load_labels(files[case.case_id], values)[0]
+
+
+def table(report: Report) -> list[list[str]]:
+    """The summary as rows of text: a header, a row for each class, and their mean."""
+    rows = [["class", "Dice", "IoU", "HD mm", "HD95 mm", "ASSD mm", "cases", "missed", "invented", "absent in both"]]
+    counts = report.counts()
+    for name, spreads in report.per_class().items():
+        cells = [_cell(spreads[score]) for score in SCORES]
+        count = counts[name]
+        counted = [count["missed"], count["invented"], count["absent_in_both"]]
+        rows.append([name, *cells, str(sum(count.values())), *map(str, counted)])
+    means = [report.mean(score) for score in SCORES]
+    rows.append(
+        ["mean", *("-" if mean is None else f"{mean:.3f}" for mean in means), str(len(report.cases)), "", "", ""]
+    )
+    return rows
+
+
+def _score(case: Case, mask: Path, predictor: Predictor, data: DataConfig) -> CaseScores:
+    volume = load_volume(case.image)
+    reference, _ = load_labels(mask, range(data.num_classes))
+    prediction = predictor(case, volume)
+    shape = volume.voxels.shape
+    for what, labels in ((f"the mask {mask}", reference), ("its prediction", prediction)):
+        if labels.shape != shape:
+            raise DataError(
+                f"case {case.case_id}: {what} has shape {labels.shape} and the image {shape} (slices, rows, columns); "
+                "they must be equal, so bring it to the grid of the image"
+            )
+    scores = score_case(prediction, reference, volume.spacing_mm, data.classes)
+    return CaseScores(case_id=case.case_id, patient_id=case.patient_id, frame=case.frame, scores=scores)
+
+
+def _cell(spread: Spread) -> str:
+    return "-" if spread.mean is None else f"{spread.mean:.3f} ± {spread.std:.3f}"
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
+    return ", ".join(names[:_NAMED_AT_MOST]) + more

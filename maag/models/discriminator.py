@@ -1,0 +1,104 @@
+"""The multi-scale discriminator: does a pyramid of masks look like anatomy?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from maag.config.schema import DiscriminatorConfig
+from maag.models.layers import halving_conv, pointwise, spectral_conv
+from maag.models.segmentor import NUM_LEVELS, SegmentorOutput
+
+MaskPyramid = Mapping[int, Tensor]
+"""By scale: foreground channels (N, num_classes - 1, H / 2**scale, W / 2**scale) float in [0, 1]."""
+
+
+class Discriminator(nn.Module):
+    """Least-squares critic of masks at full resolution and, joined on the way down, at 1/2, 1/4, 1/8.
+
+    Each step squeezes what was seen so far to a few sigmoid channels, joins the next scale, and goes on with a
+    spectrally normalised convolution (paper section III-C). In training mode it is kept unsure by Gaussian noise on
+    its full-resolution input and by now and then changing the sign of a verdict.
+    """
+
+    def __init__(self, num_classes: int, size_px: tuple[int, int], config: DiscriminatorConfig) -> None:
+        super().__init__()
+        foreground = num_classes - 1
+        self.scales = config.scales
+        self.instance_noise = config.instance_noise
+        self.label_noise = config.label_noise
+        self.first = halving_conv(foreground, config.width)
+        self.squeeze = nn.ModuleList()
+        self.descend = nn.ModuleList()
+        width = config.width
+        for scale in range(1, NUM_LEVELS):
+            joined = config.squeeze_channels + (foreground if scale in config.scales else 0)
+            self.squeeze.append(nn.Sequential(pointwise(width, config.squeeze_channels), nn.Sigmoid()))
+            width = config.width * 2 ** (scale + 1)
+            self.descend.append(spectral_conv(joined, width, stride=1 if scale == NUM_LEVELS - 1 else 2))
+        self.verdict = nn.Linear(width * (size_px[0] // 8) * (size_px[1] // 8), 1)
+        nn.init.xavier_uniform_(self.verdict.weight)
+        nn.init.zeros_(self.verdict.bias)
+
+    def forward(self, pyramid: MaskPyramid, generator: torch.Generator | None = None) -> Tensor:
+        """Judge a pyramid that holds every scale of `scales`.
+
+        Args:
+            pyramid: see MaskPyramid.
+            generator: source of the noise in training mode, on the pyramid's device; unused in evaluation mode.
+
+        Returns:
+            (N,) float: towards +1 for real masks, towards -1 for predictions.
+        """
+        full = pyramid[0]
+        features = self.first(full + self.instance_noise * _normal_like(full, generator) if self.training else full)
+        for scale, (squeeze, descend) in enumerate(zip(self.squeeze, self.descend, strict=True), start=1):
+            squeezed = squeeze(features)
+            features = descend(torch.cat([squeezed, pyramid[scale]], dim=1) if scale in self.scales else squeezed)
+        score: Tensor = self.verdict(features.flatten(start_dim=1)).squeeze(dim=1)
+        if self.training:
+            flip = torch.rand(score.shape, generator=generator, device=score.device) < self.label_noise
+            score = torch.where(flip, -score, score)
+        return score
+
+
+def pyramid_of_masks(masks: Tensor, num_classes: int, scales: tuple[int, ...]) -> dict[int, Tensor]:
+    """One-hot foreground of real masks, resized bilinearly to each scale.
+
+    Args:
+        masks: (N, H, W) integer labels in [0, num_classes).
+        num_classes: background included.
+        scales: which scales are wanted.
+    """
+    classes = torch.arange(1, num_classes, device=masks.device, dtype=masks.dtype)
+    foreground = (masks[:, None] == classes[None, :, None, None]).float()
+    return {scale: _resized(foreground, scale) for scale in scales}
+
+
+def pyramid_of_predictions(output: SegmentorOutput, scales: tuple[int, ...], *, conditioned: bool) -> dict[int, Tensor]:
+    """What the discriminator sees of a prediction.
+
+    At full resolution the foreground of the softmax prediction; at each lower scale the foreground of that level's
+    gate map if gates are conditioned and the level has one, else the prediction, resized.
+    """
+    foreground = output.logits.softmax(dim=1)[:, 1:]
+    return {
+        scale: output.gate_maps[scale][:, 1:]
+        if scale > 0 and conditioned and scale in output.gate_maps
+        else _resized(foreground, scale)
+        for scale in scales
+    }
+
+
+def _resized(maps: Tensor, scale: int) -> Tensor:
+    if scale == 0:
+        return maps
+    size = (maps.shape[2] // 2**scale, maps.shape[3] // 2**scale)
+    return interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def _normal_like(tensor: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(tensor.shape, generator=generator, device=tensor.device, dtype=tensor.dtype)

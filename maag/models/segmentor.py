@@ -1,0 +1,83 @@
+"""The segmentor: a U-Net whose decoder is gated. What is trained is what is exported."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from maag.config.schema import GateConfig, SegmentorConfig
+from maag.models.attention import AdversarialAttentionGate
+from maag.models.layers import conv_block, double_conv, pointwise, upsample
+
+NUM_LEVELS = 4
+"""Decoder levels; level `l` works at 1 / 2**l of the input's size."""
+
+
+class SegmentorOutput(NamedTuple):
+    """What one forward pass gives."""
+
+    logits: Tensor
+    """(N, num_classes, H, W) float."""
+    gate_maps: dict[int, Tensor]
+    """By gated level: class probabilities (N, num_classes, H / 2**level, W / 2**level)."""
+
+
+class DecoderBlock(nn.Module):
+    """Double the size, join the skip, convolve twice, and gate."""
+
+    def __init__(
+        self, channels_in: int, channels: int, num_classes: int, gates: GateConfig | None, norm_momentum: float
+    ) -> None:
+        super().__init__()
+        self.upsample = upsample(channels_in, channels, norm_momentum=norm_momentum)
+        self.first = conv_block(2 * channels, channels, kernel=3, norm_momentum=norm_momentum)
+        self.second = conv_block(channels, channels, kernel=3, norm_momentum=norm_momentum)
+        self.gate = AdversarialAttentionGate(channels, num_classes, gates) if gates else None
+
+    def forward(self, below: Tensor, skip: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features below (N, channels_in, h, w) and skip (N, channels, 2h, 2w) to (N, channels, 2h, 2w), and the map."""
+        evidence = self.first(torch.cat([self.upsample(below), skip], dim=1))
+        features = self.second(evidence)
+        return self.gate(evidence, features) if self.gate else (features, None)
+
+
+class Segmentor(nn.Module):
+    """Images to class logits, and the maps of the gates on the way."""
+
+    def __init__(self, channels: int, num_classes: int, config: SegmentorConfig, gates: GateConfig) -> None:
+        super().__init__()
+        widths = [config.width * 2**level for level in range(NUM_LEVELS + 1)]
+        momentum = config.norm_momentum
+        self.encoder = nn.ModuleList(
+            double_conv(channels_in, channels_out, kernel=3, norm_momentum=momentum)
+            for channels_in, channels_out in zip(
+                [channels, *widths[: NUM_LEVELS - 1]], widths[:NUM_LEVELS], strict=True
+            )
+        )
+        self.bottleneck = double_conv(widths[3], widths[4], kernel=1, norm_momentum=momentum)
+        self.decoder = nn.ModuleList(
+            DecoderBlock(
+                widths[level + 1], widths[level], num_classes, gates if level in gates.levels else None, momentum
+            )
+            for level in range(NUM_LEVELS)
+        )
+        self.classify = pointwise(widths[0], num_classes)
+
+    def forward(self, images: Tensor) -> SegmentorOutput:
+        """Segment (N, C, H, W) float images; H and W multiples of 16."""
+        skips = []
+        features = images
+        for block in self.encoder:
+            skips.append(block(features))
+            features = max_pool2d(skips[-1], 2)
+        features = self.bottleneck(features)
+
+        gate_maps: dict[int, Tensor] = {}
+        for level in reversed(range(NUM_LEVELS)):
+            features, gate_map = self.decoder[level](features, skips[level])
+            if gate_map is not None:
+                gate_maps[level] = gate_map
+        return SegmentorOutput(self.classify(features), gate_maps)

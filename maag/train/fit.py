@@ -1,0 +1,143 @@
+"""One training run in this process, from a configuration and a data folder to a run folder."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maag import checkpoint
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.batches import TrainingBatches
+from maag.data.cache import PreparedData
+from maag.data.splits import Split
+from maag.errors import CheckpointError
+from maag.storage import write_json
+from maag.train.folder import RunFolder
+from maag.train.journal import Journal
+from maag.train.loop import Ending, Keeper, Loop
+from maag.train.reports import Listener, Listeners
+from maag.train.state import TrainState
+from maag.train.stopping import StopRequest
+from maag.train.validate import ValidationDice, Validator
+
+RESULT_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a run ended; written to `result.json`."""
+
+    ending: Ending
+    run: str
+    epochs_done: float
+    steps: int
+    seconds: float
+    best_dice: float
+    """Mean validation Dice on the training grid, of the best validation; -1 without any."""
+    best_epoch: int
+    final_dice: float | None
+    """The same of the last weights; None when the run was interrupted."""
+    steps_per_second: float
+    peak_memory_mib: float
+    config_digest: str
+    split_digest: str
+    data_digest: str
+
+
+def fit(
+    config: Config,
+    prepared: PreparedData,
+    split: Split,
+    run: RunFolder,
+    *,
+    device: torch.device,
+    listener: Listener,
+    stop: StopRequest,
+    resume: bool,
+) -> Outcome:
+    """Train, keeping best and last; with `resume`, go on from `checkpoints/last.pt` if there is one.
+
+    Raises:
+        SplitError: the split leaves nothing to train or validate on.
+        CheckpointError: the checkpoint is damaged or of other data or settings.
+        TrainingError: a loss became NaN.
+        StorageError: the run folder cannot be written.
+    """
+    batches = TrainingBatches(prepared, split, config, device)
+    validator = Validator(prepared, split.val, config.data, device)
+    state = TrainState(config, device)
+    run_info = {
+        "config_digest": codec.digest(config),
+        "split_digest": split.digest,
+        "data_digest": prepared.digest,
+        "split_scheme": split.scheme,
+    }
+    if resume and run.last.exists():
+        _restore(state, run, config, run_info, device)
+
+    def save_segmentor(path: Path, kind: str, dice: ValidationDice) -> None:
+        facts = {"kind": kind, "step": state.progress.step, "dice": dice.mean, "dice_per_class": dice.per_class}
+        checkpoint.save_segmentor(path, config, state.segmentor.state_dict(), {**run_info, **facts})
+
+    keeper = Keeper(
+        save_last=lambda: checkpoint.save_state(run.last, config, {**state.state_dict(), "run": run_info}),
+        save_best=lambda dice: save_segmentor(run.best, "best", dice),
+    )
+    with Journal(run, state.progress.step) as journal:
+        loop = Loop(state, batches, validator, config, keeper, Listeners(journal, listener), stop)
+        ending = loop.run()
+    final_dice = None
+    if ending != "interrupted":
+        final_dice = loop.validate()
+        save_segmentor(run.final, "final", final_dice)
+    outcome = Outcome(
+        ending=ending,
+        run=str(run.path),
+        epochs_done=state.progress.step / batches.steps_per_epoch,
+        steps=state.progress.step,
+        seconds=state.progress.seconds,
+        best_dice=state.progress.best_dice,
+        best_epoch=state.progress.best_epoch,
+        final_dice=final_dice.mean if final_dice else None,
+        steps_per_second=loop.steps_per_second,
+        peak_memory_mib=peak_memory_mib(device),
+        config_digest=run_info["config_digest"],
+        split_digest=split.digest,
+        data_digest=prepared.digest,
+    )
+    write_json(run.result, {"format_version": RESULT_FORMAT_VERSION, **asdict(outcome)})
+    return outcome
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Highest memory of this run in MiB: the device's allocations on CUDA, the process's resident set on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts in bytes.
+    return kilobytes / 2**20 if sys.platform == "darwin" else kilobytes / 2**10
+
+
+def _restore(state: TrainState, run: RunFolder, config: Config, run_info: dict[str, str], device: torch.device) -> None:
+    saved_config, saved = checkpoint.load_state(run.last, device)
+    if saved["run"]["data_digest"] != run_info["data_digest"]:
+        raise CheckpointError(
+            f"{run.last}: the run was trained on other data ({saved['run']['data_digest']}) than are here now "
+            f"({run_info['data_digest']}); restore the data set as it was, or start a new run"
+        )
+    if _without_length(saved_config) != _without_length(config):
+        raise CheckpointError(f"{run.last}: the settings changed since; only optim.epochs and train.* may, on a resume")
+    state.load_state_dict(saved)
+
+
+def _without_length(config: Config) -> dict[str, Any]:
+    plain = codec.to_dict(config)
+    seed = plain.pop("train")["seed"]
+    del plain["optim"]["epochs"]
+    return {**plain, "seed": seed}

@@ -1,0 +1,94 @@
+"""A run's folder: where everything of it lies, and the rule that no run is overwritten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from maag import checkpoint
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.splits import Split
+from maag.errors import CheckpointError, ConfigError, MissingDataError
+from maag.storage import read_json, require_writable_directory, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths of one run; the README documents the format."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Every setting: `config.json`."""
+        return self.path / "config.json"
+
+    @property
+    def split(self) -> Path:
+        """Which patients did what: `split.json`."""
+        return self.path / "split.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line and epoch: `metrics.jsonl`."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def result(self) -> Path:
+        """How training ended: `result.json`."""
+        return self.path / "result.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files: `tensorboard/`."""
+        return self.path / "tensorboard"
+
+    @property
+    def last(self) -> Path:
+        """The whole training state: `checkpoints/last.pt`."""
+        return self.path / "checkpoints" / checkpoint.LAST
+
+    @property
+    def best(self) -> Path:
+        """The segmentor of the best validation: `checkpoints/best.safetensors`."""
+        return self.path / "checkpoints" / checkpoint.BEST
+
+    @property
+    def final(self) -> Path:
+        """The segmentor at the end: `checkpoints/final.safetensors`."""
+        return self.path / "checkpoints" / checkpoint.FINAL
+
+
+def create_run(path: Path, config: Config, split: Split) -> RunFolder:
+    """Begin a run at `path`.
+
+    Raises:
+        ConfigError: another run is there.
+        StorageError: the folder cannot be written.
+    """
+    run = RunFolder(path)
+    if run.config.exists():
+        raise ConfigError(f"{path} already holds a run; add --resume to continue it, or choose another --out")
+    require_writable_directory(path / "checkpoints")
+    write_json(run.split, split.to_dict())
+    write_json(run.config, codec.document(config))
+    return run
+
+
+def open_run(path: Path) -> tuple[RunFolder, Config]:
+    """A run that was begun before, and its configuration. Raises MissingDataError when there is none at `path`."""
+    run = RunFolder(path)
+    if not run.config.is_file():
+        raise MissingDataError(f"{path}: there is no run here to resume (no config.json); start without --resume")
+    return run, codec.from_document(read_json(run.config), str(run.config))
+
+
+def require_same_split(run: RunFolder, split: Split) -> None:
+    """Refuse to continue a run on other patients than it began with. Raises CheckpointError."""
+    begun = Split.from_dict(read_json(run.split))
+    if begun.digest != split.digest:
+        raise CheckpointError(
+            f"{run.split}: the run began with split {begun.digest}, the data now give {split.digest}; "
+            "restore the data set as it was, or start a new run"
+        )

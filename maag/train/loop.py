@@ -1,0 +1,225 @@
+"""The training loop: steps, epochs, validation, checkpoints, and every way to end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from maag.config.schema import Config
+from maag.data.batches import TrainingBatches, seed_of
+from maag.errors import TrainingError
+from maag.train.reports import EpochReport, Listener, Live
+from maag.train.schedule import rate_factor
+from maag.train.state import TrainState
+from maag.train.step import StepLosses, update
+from maag.train.stopping import StopRequest
+from maag.train.validate import ValidationDice, Validator
+
+_STEPS_BETWEEN_READINGS = 10  # reading a loss waits for the device, so it is not done at every step
+
+Ending = Literal["done", "early", "time", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keeper:
+    """How the loop saves; the caller knows where."""
+
+    save_last: Callable[[], None]
+    save_best: Callable[[ValidationDice], None]
+
+
+class Loop:
+    """Train `state` on `batches` until an end is reached."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        batches: TrainingBatches,
+        validator: Validator,
+        config: Config,
+        keeper: Keeper,
+        listener: Listener,
+        stop: StopRequest,
+    ) -> None:
+        self._state = state
+        self._batches = batches
+        self._validator = validator
+        self._config = config
+        self._keeper = keeper
+        self._listener = listener
+        self._stop = stop
+        self._sums: dict[str, Tensor] = {}  # of this process's steps since the last reading
+        self._unread = 0
+        self._steps_here = 0
+        self._seconds_in_steps = 0.0
+        self._clock = time.monotonic()
+        self._saved_at = self._clock
+        self._validated: tuple[int, ValidationDice] | None = None
+
+    def run(self) -> Ending:
+        """Go on from where the state stands.
+
+        Returns:
+            `done` after the last epoch, `early` without gain for `patience` validations, `time` at the time limit
+            (after a validation), `interrupted` when asked to stop. The state is saved in each case.
+
+        Raises:
+            TrainingError: a loss is not a number; the checkpoints are those before it.
+            StorageError: a checkpoint could not be written; the one before it is intact.
+        """
+        progress, per_epoch = self._state.progress, self._batches.steps_per_epoch
+        total = per_epoch * self._config.optim.epochs
+        while progress.step < total:
+            self._step()
+            at_end = progress.step % per_epoch == 0
+            if at_end or progress.step % _STEPS_BETWEEN_READINGS == 0:
+                self._read_losses()
+                self._listener.on_live(self._live())
+            if self._stop.interrupted:
+                return self._save_and_return("interrupted")
+            out_of_time = self._stop.out_of_time
+            if at_end or out_of_time:
+                self._end_epoch(validate=out_of_time)
+            if out_of_time:
+                return self._save_and_return("time")
+            if self._patience_is_over():
+                return self._save_and_return("early")
+            if time.monotonic() - self._saved_at > 60 * self._config.train.checkpoint_minutes:
+                self._save()
+        return self._save_and_return("done")
+
+    def validate(self) -> ValidationDice:
+        """Dice of the segmentor as it stands; measured once per step."""
+        step = self._state.progress.step
+        if self._validated is None or self._validated[0] != step:
+            self._validated = (step, self._validator.dice(self._state.segmentor))
+        return self._validated[1]
+
+    @property
+    def steps_per_second(self) -> float:
+        """Speed of the training steps of this process, without validation and saving; 0 before the first."""
+        return self._steps_here / self._seconds_in_steps if self._seconds_in_steps else 0.0
+
+    def _step(self) -> None:
+        started = time.monotonic()
+        state, optim = self._state, self._config.optim
+        step = state.progress.step
+        factor = rate_factor(optim, step / self._batches.steps_per_epoch)
+        state.set_rates(factor * optim.lr, factor * optim.lr_discriminator)
+        state.noise.manual_seed(seed_of(self._config.train.seed, "noise", step))
+        self._add(update(state, self._batches.at(step), self._config))
+        state.progress.step += 1
+        self._steps_here += 1
+        self._seconds_in_steps += time.monotonic() - started
+
+    def _add(self, losses: StepLosses) -> None:
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+        self._unread += 1
+
+    def _read_losses(self) -> None:
+        """Bring the sums to the progress as numbers, and refuse to go on when one is none."""
+        if not self._unread:
+            return
+        started = time.monotonic()
+        progress = self._state.progress
+        read = {name: float(value) for name, value in self._sums.items()}
+        # The device's queue drained here, so this is time of the steps.
+        self._seconds_in_steps += time.monotonic() - started
+        for name, value in read.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the {name} loss became {value} at or shortly before step {progress.step}; the last good "
+                    f"checkpoint is kept; try a lower optim.lr than {self._config.optim.lr:g}, or look at the images of this step"
+                )
+            progress.losses[name] = progress.losses.get(name, 0.0) + value
+        progress.steps_in_losses += self._unread
+        self._sums, self._unread = {}, 0
+
+    def _end_epoch(self, *, validate: bool) -> None:
+        self._read_losses()
+        progress, config = self._state.progress, self._config
+        epoch = math.ceil(progress.step / self._batches.steps_per_epoch)
+        validation = None
+        is_best = False
+        if validate or self._validates_after(epoch):
+            validation = self.validate()
+            is_best = self._remember(validation, epoch)
+        self._listener.on_epoch(
+            EpochReport(
+                epoch=epoch,
+                epochs=config.optim.epochs,
+                step=progress.step,
+                seconds=self._seconds(),
+                lr=self._rate(),
+                losses=self._mean_losses(),
+                steps_per_second=self.steps_per_second,
+                validation=validation,
+                is_best=is_best,
+            )
+        )
+        progress.losses, progress.steps_in_losses = {}, 0
+        if validation is not None:
+            self._save()
+
+    def _remember(self, validation: ValidationDice, epoch: int) -> bool:
+        progress = self._state.progress
+        if validation.mean < progress.best_dice + self._config.train.min_delta:
+            progress.without_gain += 1
+            return False
+        progress.best_dice, progress.best_epoch, progress.without_gain = validation.mean, epoch, 0
+        self._keeper.save_best(validation)
+        return True
+
+    def _validates_after(self, epoch: int) -> bool:
+        epochs, train = self._config.optim.epochs, self._config.train
+        every = train.validate_every if epoch <= epochs // 2 else train.validate_every_late
+        return epoch % every == 0 or epoch == epochs
+
+    def _patience_is_over(self) -> bool:
+        patience = self._config.train.patience
+        return 0 < patience <= self._state.progress.without_gain
+
+    def _save_and_return(self, ending: Ending) -> Ending:
+        self._read_losses()
+        self._save()
+        return ending
+
+    def _save(self) -> None:
+        self._read_losses()
+        self._state.progress.seconds = self._seconds()
+        self._clock = time.monotonic()
+        self._keeper.save_last()
+        self._saved_at = time.monotonic()
+        self._listener.on_checkpoint(self._state.progress.step)
+
+    def _live(self) -> Live:
+        progress, epochs = self._state.progress, self._config.optim.epochs
+        total = epochs * self._batches.steps_per_epoch
+        # Validation and checkpoints take their share, so time left comes from wall time, not from the steps' alone.
+        per_step = self._seconds() / progress.step
+        return Live(
+            step=progress.step,
+            total_steps=total,
+            epoch=math.ceil(progress.step / self._batches.steps_per_epoch),
+            epochs=epochs,
+            lr=self._rate(),
+            losses=self._mean_losses(),
+            steps_per_second=self.steps_per_second,
+            seconds_left=per_step * (total - progress.step),
+        )
+
+    def _mean_losses(self) -> dict[str, float]:
+        progress = self._state.progress
+        return {name: value / progress.steps_in_losses for name, value in progress.losses.items()}
+
+    def _rate(self) -> float:
+        return float(self._state.segmentor_optimizer.param_groups[0]["lr"])
+
+    def _seconds(self) -> float:
+        return self._state.progress.seconds + time.monotonic() - self._clock

@@ -1,0 +1,105 @@
+"""All that training changes: networks, optimisers, and how far it has come."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from maag.config.schema import Config
+from maag.models.build import build_discriminator, build_segmentor
+from maag.models.discriminator import Discriminator
+from maag.models.segmentor import Segmentor
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where training stands; plain numbers, so that a checkpoint can hold them."""
+
+    step: int = 0
+    """Updates done."""
+    seconds: float = 0.0
+    """Wall time spent so far, over all resumed parts."""
+    best_dice: float = -1.0
+    """Highest mean validation Dice; -1 before the first."""
+    best_epoch: int = 0
+    without_gain: int = 0
+    """Validations since the best."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Sums of each loss over the steps of the current epoch."""
+    steps_in_losses: int = 0
+
+
+class TrainState:
+    """Networks and optimisers on one device.
+
+    Initial weights are a function of `config.train.seed` alone; torch's global generator is left as it was.
+    """
+
+    segmentor: Segmentor
+    discriminator: Discriminator | None
+    segmentor_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer | None
+    noise: torch.Generator
+    progress: Progress
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            self.segmentor = _placed(build_segmentor(config), device)
+            self.discriminator = _placed(build_discriminator(config), device) if config.adversarial else None
+        self.segmentor_optimizer = _adam(self.segmentor, config.optim.lr)
+        self.discriminator_optimizer = None
+        if self.discriminator is not None:
+            self.discriminator_optimizer = _adam(self.discriminator, config.optim.lr_discriminator)
+        # Seeded anew at each step, so a checkpoint need not hold it.
+        self.noise = torch.Generator(device)
+        self.progress = Progress()
+
+    def set_rates(self, segmentor: float, discriminator: float) -> None:
+        """Set the learning rates of the coming step."""
+        _set_rate(self.segmentor_optimizer, segmentor)
+        if self.discriminator_optimizer is not None:
+            _set_rate(self.discriminator_optimizer, discriminator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain types only; `load_state_dict` takes it back."""
+        return {
+            "parts": {name: part.state_dict() for name, part in self._parts().items()},
+            "progress": dataclasses.asdict(self.progress),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state["parts"][name])
+        self.progress = Progress(**state["progress"])
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        parts = {
+            "segmentor": self.segmentor,
+            "discriminator": self.discriminator,
+            "segmentor_optimizer": self.segmentor_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def _placed(network: Network, device: torch.device) -> Network:
+    # Channels-last is what the convolution kernels of CPUs and tensor cores read fastest.
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), lr=lr, fused=True)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,47 @@
+"""Ending a run from outside: Ctrl-C, SIGTERM, a time limit."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """Whether, and why, training should end after the current step."""
+
+    def __init__(self, max_minutes: float | None = None) -> None:
+        self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+        self._reason: str | None = None
+
+    def ask(self, reason: str) -> None:
+        """End after the current step."""
+        self._reason = reason
+
+    @property
+    def interrupted(self) -> str | None:
+        """The reason given to `ask`, if it was called."""
+        return self._reason
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time limit has passed."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+
+@contextmanager
+def stopping_on_signals(request: StopRequest) -> Iterator[None]:
+    """Make the first SIGINT or SIGTERM a request to stop; a second one acts as if nothing were here."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        request.ask(signal.Signals(number).name)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,124 @@
+"""A segmentor leaves as an artefact, predicts a folder, and its predictions are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from deploy.artifact import Source, load_manifest
+from deploy.batch import predict
+from deploy.onnx_export import export
+from deploy.runners import open_artifact
+from maag.config.codec import override
+from maag.config.presets import preset
+from maag.config.schema import Config
+from maag.data.catalog import Case
+from maag.errors import DataError
+from maag.evaluate import Subject, evaluate, folder_predictor, runner_predictor
+from maag.inference import TorchRunner
+from maag.models.build import build_segmentor
+from maag.models.segmentor import Segmentor
+
+pytestmark = pytest.mark.integration
+
+# All that the graph may hold: each of them is in the table of operators that TensorRT's parser accepts.
+OPERATORS = {
+    "ArgMax", "Cast", "Concat", "Conv", "ConvTranspose", "MaxPool", "Mul", "ReduceSum", "Relu", "Slice", "Softmax",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return override(preset("acdc", "fast"), {"data.size_px": [48, 32], "data.spacing_mm": 2.0, "segmentor.width": 4})
+
+
+@pytest.fixture(scope="module")
+def segmentor(config: Config) -> Segmentor:
+    torch.manual_seed(0)
+    segmentor = build_segmentor(config)
+    for _ in range(20):  # Statistics of batch normalisation that differ from the initial ones.
+        segmentor(torch.randn(4, 1, 48, 32))
+    return segmentor
+
+
+@pytest.fixture(scope="module")
+def artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "artifact"
+    sample = np.random.default_rng(3).normal(size=(3, 1, 48, 32)).astype(np.float32)
+    export(segmentor, config, out, Source(checkpoint="best.safetensors", sha256="00"), {"a case": sample})
+    return out
+
+
+def test_the_artifact_is_whole_and_says_how_well_it_agrees(artifact: Path, config: Config) -> None:
+    manifest = load_manifest(artifact)
+    assert sorted(path.name for path in artifact.iterdir()) == ["manifest.json", "model.onnx"]
+    assert manifest.config == config
+    assert [row.inputs for row in manifest.parity] == ["noise-1", "noise-2", "noise-5", "a case"]
+    assert all(row.max_difference < 1e-4 and row.label_agreement == 1 for row in manifest.parity)
+
+
+def test_the_graph_is_portable_and_tells_nothing_of_its_machine(artifact: Path) -> None:
+    model = onnx.load(artifact / "model.onnx")
+    assert {node.op_type for node in model.graph.node} <= OPERATORS
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
+    assert not any(node.metadata_props for node in model.graph.node)
+    assert b".py" not in (artifact / "model.onnx").read_bytes()
+
+
+def test_the_segmentor_is_left_as_it_was(artifact: Path, segmentor: Segmentor) -> None:
+    assert all(part.training for part in segmentor.modules())
+
+
+def test_labels_leave_the_graph_as_uint8(artifact: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(artifact / "model.onnx", providers=["CPUExecutionProvider"])
+    probabilities, labels = session.run(
+        None, {"images": np.random.default_rng(1).normal(size=(3, 1, 48, 32)).astype("f")}
+    )
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, probabilities.argmax(axis=1))
+
+
+def test_another_size_is_refused(artifact: Path) -> None:
+    with pytest.raises(DataError, match=r"\(1, 48, 32\), got \(1, 32, 32\)"):
+        open_artifact(artifact, "cpu").runner(np.zeros((1, 1, 32, 32), np.float32))
+
+
+def test_predictions_of_the_artifact_are_those_of_the_segmentor(
+    artifact: Path, segmentor: Segmentor, config: Config, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(5)
+    cases = []
+    for number in (1, 2):
+        image = tmp_path / "scans" / f"patient{number:03}" / f"patient{number:03}_frame01.nii.gz"
+        image.parent.mkdir(parents=True)
+        affine = np.diag([1.4, 1.4, 8.0, 1.0])
+        nibabel.save(nibabel.Nifti1Image(random.normal(size=(51, 60, 3)).astype(np.float32), affine), image)
+        mask = tmp_path / "masks" / image.name
+        mask.parent.mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(random.integers(0, 4, (51, 60, 3), np.uint8), affine), mask)
+        cases.append(
+            Case(
+                case_id=image.name[:18],
+                patient_id=image.parent.name,
+                frame="frame01",
+                image=image,
+                scribble=None,
+                mask=mask,
+            )
+        )
+    opened = open_artifact(artifact)
+    outcome = predict([tmp_path / "scans"], opened.runner, opened.manifest.config.data, tmp_path / "out", opened.digest)
+    assert (outcome.done, outcome.failed) == (2, ())
+
+    subject = Subject(model="here", dataset="acdc", split="all")
+    by_file = evaluate(cases, folder_predictor(tmp_path / "out", cases, config.data), config.data, subject)
+    by_torch = evaluate(cases, runner_predictor(TorchRunner(segmentor), config.data), config.data, subject)
+    for score in ("dice", "hd95_mm"):
+        assert by_file.mean(score) == pytest.approx(by_torch.mean(score), rel=1e-2)

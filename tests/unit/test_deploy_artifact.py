@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.artifact import (
+    Manifest,
+    Parity,
+    Source,
+    building_artifact,
+    input_spec,
+    load_manifest,
+    output_specs,
+    sha256_of,
+    write_manifest,
+)
+from maag.config import codec
+from maag.config.schema import Config
+from maag.errors import CheckpointError, MissingDataError, StorageError
+
+Edit = Callable[[dict[str, object]], object]
+
+
+def make_manifest(model: Path) -> Manifest:
+    config = Config()
+    return Manifest(
+        opset=20,
+        inputs=(input_spec(config),),
+        outputs=output_specs(config),
+        config=config,
+        config_digest=codec.digest(config),
+        source=Source.of(Path("/home/someone/runs/one/checkpoints/best.safetensors"), "ab12", {"kind": "best"}),
+        parity=(
+            Parity(
+                inputs="noise-1",
+                num_slices=1,
+                reference="torch-cpu",
+                candidate="onnx-cpu",
+                max_difference=1e-6,
+                label_agreement=1.0,
+            ),
+        ),
+        files={"model.onnx": sha256_of(model)},
+        versions={"maag": "0.1.0"},
+    )
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"weights")
+    write_manifest(folder, make_manifest(folder / "model.onnx"))
+    return folder
+
+
+def test_manifest_survives_a_round_trip(artifact: Path) -> None:
+    assert load_manifest(artifact) == make_manifest(artifact / "model.onnx")
+
+
+def test_manifest_is_plain_and_tells_no_folder_of_its_machine(artifact: Path) -> None:
+    text = (artifact / "manifest.json").read_text()
+    plain = json.loads(text)
+    assert plain["format_version"] == 1
+    assert plain["config"]["data"]["classes"] == ["background", "RV", "MYO", "LV"]
+    assert plain["inputs"] == [{"name": "images", "dtype": "float32", "shape": ["batch", 1, 224, 224]}]
+    assert [output["shape"] for output in plain["outputs"]] == [["batch", 4, 224, 224], ["batch", 224, 224]]
+    assert plain["source"]["checkpoint"] == "one/checkpoints/best.safetensors"
+    assert "someone" not in text
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda plain: plain.update(format_version=2), "format_version 2 is unknown"),
+        (lambda plain: plain.pop("opset"), "opset"),
+        (lambda plain: plain.update(extra=1), "extra"),
+        (lambda plain: plain["config"]["data"].update(spacing_mm=1.0), "settings were changed"),
+        (lambda plain: plain["files"].update({"../../secret": "00"}), "not a plain file name"),
+        (lambda plain: plain["files"].update({"gone.bin": "00"}), "gone.bin.*missing"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(artifact: Path, edit: Edit, sentence: str) -> None:
+    path = artifact / "manifest.json"
+    plain = json.loads(path.read_text())
+    edit(plain)
+    path.write_text(json.dumps(plain))
+    with pytest.raises(CheckpointError, match=sentence):
+        load_manifest(artifact)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"text"'])
+def test_a_manifest_that_is_none_is_refused(artifact: Path, content: str) -> None:
+    (artifact / "manifest.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        load_manifest(artifact)
+
+
+def test_a_changed_model_is_refused(artifact: Path) -> None:
+    (artifact / "model.onnx").write_bytes(b"other weights")
+    with pytest.raises(CheckpointError, match=r"model\.onnx: not the file that was exported"):
+        load_manifest(artifact)
+
+
+def test_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="maag export"):
+        load_manifest(tmp_path)
+
+
+def test_building_replaces_an_older_artifact_whole(artifact: Path) -> None:
+    (artifact / "stale.txt").write_text("old")
+    with building_artifact(artifact) as folder:
+        (folder / "model.onnx").write_bytes(b"new weights")
+        write_manifest(folder, dataclasses.replace(make_manifest(folder / "model.onnx"), versions={"maag": "9"}))
+    assert load_manifest(artifact).versions == {"maag": "9"}
+    assert sorted(path.name for path in artifact.iterdir()) == ["manifest.json", "model.onnx"]
+    assert list(artifact.parent.iterdir()) == [artifact]
+
+
+def test_a_failed_build_leaves_the_older_artifact(artifact: Path) -> None:
+    before = load_manifest(artifact)
+
+    def fail() -> None:
+        with building_artifact(artifact) as folder:
+            (folder / "model.onnx").write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert load_manifest(artifact) == before
+    assert list(artifact.parent.iterdir()) == [artifact]
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(StorageError, match="holds other files"), building_artifact(tmp_path):
+        pass
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deploy.batch import Outcome, plan, predict
+from maag.config.schema import DataConfig
+from maag.data.volume import load_labels
+from maag.errors import ConfigError, MissingDataError
+
+DATA = DataConfig(classes=("background", "bright"), size_px=(16, 16), spacing_mm=1.0)
+
+
+class BrightIsForeground:
+    name = "bright"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.calls += 1
+        bright = (images[:, 0] > (images.min() + images.max()) / 2).astype(np.float32)
+        return np.stack([1 - bright, bright], axis=1)
+
+
+@pytest.fixture
+def runner() -> BrightIsForeground:
+    return BrightIsForeground()
+
+
+def write_volume(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(seed).normal(10, 1, (14, 15, 2)).astype(np.float32)
+    voxels[4:9, 5:9] += 100
+    affine = np.array([[-1.0, 0, 0, 30], [0, 1.0, 0.1, -20], [0, 0, 7.0, 5], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+    return path
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    write_volume(folder / "a.nii.gz", 1)
+    write_volume(folder / "deep" / "er" / "b.nii", 2)
+    write_volume(folder / "deep" / "._b.nii.gz", 3)
+    (folder / "notes.txt").write_text("not a volume")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def run(scans: Path, out: Path, runner: BrightIsForeground, *, model: str = "m1", resume: bool = False) -> Outcome:
+    return predict([scans], runner, DATA, out, model, resume)
+
+
+def ledger(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_output_mirrors_input_and_input_stays(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    before = tree(scans)
+    outcome = run(scans, out, runner)
+    assert (outcome.done, outcome.skipped, outcome.failed) == (2, 0, ())
+    assert set(tree(out)) == {"a.nii.gz", "deep/er/b.nii", "ledger.jsonl"}
+    assert tree(scans) == before
+
+
+def test_labels_have_the_geometry_of_their_source(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    run(scans, out, runner)
+    labels, _ = load_labels(out / "a.nii.gz", range(2))
+    wanted = np.zeros((2, 15, 14), np.uint8)
+    wanted[:, 5:9, 4:9] = 1
+    np.testing.assert_array_equal(labels, wanted)
+    source, written = nibabel.load(scans / "a.nii.gz"), nibabel.load(out / "a.nii.gz")
+    np.testing.assert_array_equal(source.affine, written.affine)
+    assert written.get_data_dtype() == np.uint8
+
+
+def test_ledger_has_a_line_for_each(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    run(scans, out, runner)
+    lines = ledger(out)
+    assert [line["target"] for line in lines] == ["a.nii.gz", "deep/er/b.nii"]
+    assert all(line["format_version"] == 1 and line["error"] is None and line["model"] == "m1" for line in lines)
+    assert all(len(line["sha256"]) == 64 and line["seconds"] >= 0 for line in lines)
+
+
+def test_one_bad_volume_does_not_stop_the_rest(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    (scans / "0-broken.nii.gz").write_bytes((scans / "a.nii.gz").read_bytes()[:400])
+    outcome = run(scans, out, runner)
+    assert (outcome.done, len(outcome.failed)) == (2, 1)
+    assert "0-broken.nii.gz" in str(outcome.failed[0].error)
+    assert ledger(out)[0]["error"] == outcome.failed[0].error
+    assert not (out / "0-broken.nii.gz").exists()
+    assert outcome.to_dict()["failures"][0]["source"].endswith("0-broken.nii.gz")
+
+
+def test_a_bug_or_exhausted_memory_is_a_failure_of_its_volume(scans: Path, out: Path) -> None:
+    class Exhausting(BrightIsForeground):
+        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            if not self.calls:
+                self.calls = 1
+                raise MemoryError("no more")
+            return super().__call__(images)
+
+    outcome = run(scans, out, Exhausting())
+    assert outcome.done == 1
+    assert "MemoryError: no more" in str(outcome.failed[0].error)
+
+
+def test_resume_skips_what_is_done(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    run(scans, out, runner)
+    calls = runner.calls
+    assert run(scans, out, runner, resume=True) == Outcome(done=0, skipped=2, failed=())
+    assert runner.calls == calls
+    assert run(scans, out, runner).done == 2
+
+
+@pytest.mark.parametrize("change", ["source", "model", "output", "ledger"])
+def test_resume_does_again_what_may_be_stale(scans: Path, out: Path, runner: BrightIsForeground, change: str) -> None:
+    run(scans, out, runner)
+    if change == "source":
+        write_volume(scans / "a.nii.gz", 9)
+    elif change == "output":
+        (out / "a.nii.gz").unlink()
+    elif change == "ledger":
+        lines = (out / "ledger.jsonl").read_text().splitlines(keepends=True)
+        (out / "ledger.jsonl").write_text(lines[1] + lines[0][:40])  # Cut off by a crash.
+    again = run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True)
+    assert (again.done, again.skipped) == ((2, 0) if change == "model" else (1, 1))
+    assert run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True).skipped == 2
+
+
+def test_resume_tries_failures_again(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    whole = (scans / "a.nii.gz").read_bytes()
+    (scans / "a.nii.gz").write_bytes(whole[:300])
+    run(scans, out, runner)
+    assert len(run(scans, out, runner, resume=True).failed) == 1
+    (scans / "a.nii.gz").write_bytes(whole)
+    assert run(scans, out, runner, resume=True).done == 1
+
+
+def test_single_files_and_progress(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    seen: list[tuple[int, int]] = []
+    inputs = [scans / "a.nii.gz", scans / "deep" / ".." / "deep" / "er" / "b.nii", scans / "a.nii.gz"]
+    outcome = predict(inputs, runner, DATA, out, "m1", progress=lambda done, total: seen.append((done, total)))
+    assert outcome.done == 2
+    assert seen == [(1, 2), (2, 2)]
+    assert set(tree(out)) == {"a.nii.gz", "b.nii", "ledger.jsonl"}
+
+
+@pytest.mark.parametrize("place", ["", "deep", "new/folder"])
+def test_nothing_is_written_into_the_input(scans: Path, runner: BrightIsForeground, place: str) -> None:
+    before = tree(scans)
+    with pytest.raises(ConfigError, match="lies in the input"):
+        run(scans, scans / place, runner)
+    with pytest.raises(ConfigError, match="lies in the input"):
+        predict([scans / "a.nii.gz"], runner, DATA, scans, "m1")
+    assert tree(scans) == before
+
+
+def test_names_do_not_escape_through_links(scans: Path, out: Path, runner: BrightIsForeground, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    out.mkdir()
+    (out / "deep").symlink_to(elsewhere)
+    outcome = run(scans, out, runner)
+    assert outcome.done == 1
+    assert "out of the output folder" in str(outcome.failed[0].error)
+    assert not list(elsewhere.iterdir())
+
+
+def test_two_sources_for_one_output_are_refused(tmp_path: Path, out: Path) -> None:
+    first, second = write_volume(tmp_path / "one" / "a.nii.gz"), write_volume(tmp_path / "two" / "a.nii.gz")
+    with pytest.raises(ConfigError, match="would both be written"):
+        plan([first, second.parent], out)
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("nowhere", "no such file"), ("empty", "no .nii")])
+def test_nothing_to_do(tmp_path: Path, out: Path, runner: BrightIsForeground, name: str, sentence: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingDataError, match=sentence):
+        predict([tmp_path / name], runner, DATA, out, "m1")
+    assert not out.exists()
+
+
+def test_a_file_of_another_kind(scans: Path, out: Path) -> None:
+    with pytest.raises(ConfigError, match="not a NIfTI file"):
+        plan([scans / "notes.txt"], out)
+
+
+def test_a_ledger_of_another_version(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    run(scans, out, runner)
+    text = (out / "ledger.jsonl").read_text().replace('"format_version": 1', '"format_version": 7')
+    (out / "ledger.jsonl").write_text(text)
+    with pytest.raises(ConfigError, match="format_version 7"):
+        run(scans, out, runner, resume=True)

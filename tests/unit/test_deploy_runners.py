@@ -1,0 +1,62 @@
+"""ONNX Runtime on a graph made by hand: softmax over images and their negative."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from deploy.artifact import TensorSpec
+from deploy.runners import OnnxRunner
+from maag.errors import CheckpointError, ConfigError, DataError
+
+SPEC = TensorSpec(name="images", dtype="float32", shape=("batch", 1, 4, 6))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    graph = helper.make_graph(
+        [
+            helper.make_node("Neg", ["images"], ["negative"]),
+            helper.make_node("Concat", ["negative", "images"], ["logits"], axis=1),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        "by-hand",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 4, 6])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2, 4, 6])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(made, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def test_probabilities_in_any_batch_size(model: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(5, 1, 4, 6)).astype(np.float32)
+    runner = OnnxRunner(model, SPEC, "cpu", batch_size=2)
+    found = runner(images)
+    assert runner.name == "onnx-cpu"
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:, 1:], 1 / (1 + np.exp(-2 * images)), rtol=1e-5)
+
+
+def test_another_size_is_refused(model: Path) -> None:
+    with pytest.raises(DataError, match=r"\(1, 4, 6\), got \(1, 6, 4\)"):
+        OnnxRunner(model, SPEC, "cpu")(np.zeros((1, 1, 6, 4), np.float32))
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(CheckpointError, match="ONNX Runtime cannot open it"):
+        OnnxRunner(tmp_path / "model.onnx", SPEC, "cpu")
+
+
+def test_cuda_is_never_replaced_by_the_cpu_in_silence(model: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError, match="cannot use CUDA here"):
+        OnnxRunner(model, SPEC, "cuda")

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from maag.config.schema import DataConfig
+from maag.data.catalog import Case
+from maag.data.volume import Volume, load_labels
+from maag.errors import DataError, MissingDataError
+from maag.evaluate import Report, Subject, evaluate, folder_predictor, runner_predictor, table
+
+Labels = NDArray[np.uint8]
+DATA = DataConfig(classes=("background", "a", "b"), size_px=(16, 16), spacing_mm=1.0)
+SUBJECT = Subject(model="runs/one", dataset="acdc", split="val", split_digest="0123", checkpoint_kind="best")
+MakeCase = Callable[..., Case]
+
+
+def write_nifti(path: Path, array: NDArray[np.generic]) -> Path:
+    """Write (Z, Y, X) voxels of 5 x 2 x 1 mm."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([1.0, 2.0, 5.0, 1.0])), path)
+    return path
+
+
+def square(value: int, start: int = 2) -> Labels:
+    labels = np.zeros((2, 12, 12), np.uint8)
+    labels[:, start : start + 4, 2:6] = value
+    return labels
+
+
+@pytest.fixture
+def make_case(tmp_path: Path) -> MakeCase:
+    def make(patient: int, frame: int, mask: Labels | None) -> Case:
+        name = f"patient{patient:03}_frame{frame:02}"
+        image = write_nifti(tmp_path / "data" / f"{name}.nii.gz", np.ones((2, 12, 12), np.float32))
+        written = None if mask is None else write_nifti(tmp_path / "data" / f"{name}_gt.nii.gz", mask)
+        return Case(case_id=name, patient_id=name[:10], frame=name[11:], image=image, scribble=None, mask=written)
+
+    return make
+
+
+def predict_square(case: Case, volume: Volume) -> Labels:
+    return square(1)
+
+
+@pytest.fixture
+def report(make_case: MakeCase) -> Report:
+    cases = [
+        make_case(1, 1, square(1)),  # a perfect
+        make_case(1, 2, square(1, start=4)),  # a shifted by half of its height, 4 mm
+        make_case(2, 1, square(2)),  # a invented, b missed
+    ]
+    return evaluate(cases, predict_square, DATA, SUBJECT)
+
+
+def test_scores_are_at_source_resolution_in_mm(report: Report) -> None:
+    first, second, third = (case.scores for case in report.cases)
+    assert (first["a"].dice, first["a"].hd_mm) == (1.0, 0.0)
+    assert second["a"].dice == pytest.approx(0.5)
+    assert second["a"].iou == pytest.approx(1 / 3)
+    assert second["a"].hd_mm == pytest.approx(4.0)  # two rows of 2 mm
+    assert (third["a"].presence, third["b"].presence) == ("invented", "missed")
+
+
+def test_means_leave_out_what_is_undefined_and_say_how_many(report: Report) -> None:
+    per_class = report.per_class()
+    assert (per_class["a"]["dice"].mean, per_class["a"]["dice"].median, per_class["a"]["dice"].n) == (0.5, 0.5, 3)
+    assert per_class["a"]["dice"].std == pytest.approx(math.sqrt((0.25 + 0.25) / 3))
+    assert (per_class["a"]["hd_mm"].mean, per_class["a"]["hd_mm"].n) == (pytest.approx(2.0), 2)
+    assert (per_class["b"]["dice"].mean, per_class["b"]["dice"].n) == (0.0, 1)
+    assert (per_class["b"]["assd_mm"].mean, per_class["b"]["assd_mm"].n) == (None, 0)
+    assert report.counts() == {
+        "a": {"both": 2, "missed": 0, "invented": 1, "absent_in_both": 0},
+        "b": {"both": 0, "missed": 1, "invented": 0, "absent_in_both": 2},
+    }
+    assert report.mean("dice") == pytest.approx(0.25)
+    assert report.mean("hd_mm") == pytest.approx(2.0)
+
+
+def test_a_patient_is_the_mean_of_its_cases(report: Report) -> None:
+    patients = report.per_patient()
+    assert patients["patient001"]["a"]["dice"] == pytest.approx(0.75)
+    assert patients["patient001"]["b"]["dice"] is None
+    assert patients["patient002"]["b"]["dice"] == 0.0
+
+
+def test_files(report: Report, tmp_path: Path) -> None:
+    report.write(tmp_path / "out")
+    text = (tmp_path / "out" / "report.json").read_text()
+    plain = json.loads(text)
+    assert "NaN" not in text
+    assert plain["format_version"] == 1
+    assert plain["subject"]["split_digest"] == "0123"
+    assert plain["summary"]["per_class"]["b"]["hd_mm"] == {"mean": None, "std": None, "median": None, "n": 0}
+    assert plain["summary"]["per_class"]["b"]["missed"] == 1
+    assert (plain["summary"]["num_cases"], plain["summary"]["num_patients"]) == (3, 2)
+    with (tmp_path / "out" / "cases.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 6
+    assert rows[-1] == {
+        "case_id": "patient002_frame01",
+        "patient_id": "patient002",
+        "frame": "frame01",
+        "class": "b",
+        "presence": "missed",
+        "dice": "0.0",
+        "iou": "0.0",
+        "hd_mm": "",
+        "hd95_mm": "",
+        "assd_mm": "",
+    }
+
+
+def test_table(report: Report) -> None:
+    header, *rows = table(report)
+    assert {len(row) for row in [header, *rows]} == {10}
+    assert [row[0] for row in rows] == ["a", "b", "mean"]
+    assert rows[0][1] == "0.500 ± 0.408"
+    assert rows[1][3] == "-"
+    assert rows[1][6:] == ["3", "1", "0", "2"]
+
+
+def test_progress_is_told(make_case: MakeCase) -> None:
+    seen: list[tuple[int, int]] = []
+    cases = [make_case(1, 1, square(1)), make_case(1, 2, square(1))]
+    evaluate(cases, predict_square, DATA, SUBJECT, lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_a_case_without_a_mask_is_named(make_case: MakeCase) -> None:
+    with pytest.raises(DataError, match=r"1 of 2 cases .* no mask .* patient007_frame02"):
+        evaluate([make_case(7, 1, square(1)), make_case(7, 2, None)], predict_square, DATA, SUBJECT)
+
+
+def test_no_case_is_an_error() -> None:
+    with pytest.raises(DataError, match="'val' holds no case"):
+        evaluate([], predict_square, DATA, SUBJECT)
+
+
+def test_a_runner_predicts(make_case: MakeCase) -> None:
+    class AllBackground:
+        name = "nothing"
+
+        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            probabilities = np.zeros((len(images), 3, *images.shape[2:]), np.float32)
+            probabilities[:, 0] = 1
+            return probabilities
+
+    report = evaluate([make_case(1, 1, square(1))], runner_predictor(AllBackground(), DATA), DATA, SUBJECT)
+    assert report.cases[0].scores["a"].presence == "missed"
+
+
+@pytest.mark.parametrize(
+    "name", ["patient001_frame01.nii.gz", "deep/patient001/patient001_frame01_pred.nii.gz", "patient001_frame01.nii"]
+)
+def test_predictions_from_a_folder(make_case: MakeCase, tmp_path: Path, name: str) -> None:
+    cases = [make_case(1, 1, square(1))]
+    write_nifti(tmp_path / "predictions" / name, square(1))
+    write_nifti(tmp_path / "predictions" / "._patient001_frame01.nii.gz", square(2))
+    report = evaluate(cases, folder_predictor(tmp_path / "predictions", cases, DATA), DATA, SUBJECT)
+    assert report.mean("dice") == 1.0
+
+
+def test_an_absent_prediction_is_named(make_case: MakeCase, tmp_path: Path) -> None:
+    cases = [make_case(1, 1, square(1)), make_case(1, 2, square(1))]
+    write_nifti(tmp_path / "predictions" / "patient001_frame01.nii.gz", square(1))
+    with pytest.raises(DataError, match=r"1 of 2 cases: patient001_frame02; .*patient001_frame02\.nii\.gz"):
+        folder_predictor(tmp_path / "predictions", cases, DATA)
+
+
+def test_two_predictions_of_a_case_are_refused(make_case: MakeCase, tmp_path: Path) -> None:
+    cases = [make_case(1, 1, square(1))]
+    for name in ("patient001_frame01.nii.gz", "patient001_frame01_pred.nii.gz"):
+        write_nifti(tmp_path / "predictions" / name, square(1))
+    with pytest.raises(DataError, match="two predictions"):
+        folder_predictor(tmp_path / "predictions", cases, DATA)
+
+
+def test_no_folder_of_predictions(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="no such folder"):
+        folder_predictor(tmp_path / "nowhere", [], DATA)
+
+
+def test_a_prediction_of_another_shape_is_refused(make_case: MakeCase, tmp_path: Path) -> None:
+    cases = [make_case(1, 1, square(1))]
+    path = write_nifti(tmp_path / "predictions" / "patient001_frame01.nii.gz", square(1)[:, :8])
+    assert load_labels(path, range(3))[0].shape == (2, 8, 12)
+    with pytest.raises(DataError, match=r"patient001_frame01: its prediction has shape \(2, 8, 12\) .* \(2, 12, 12\)"):
+        evaluate(cases, folder_predictor(path.parent, cases, DATA), DATA, SUBJECT)

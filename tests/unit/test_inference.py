@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from maag.config.schema import DataConfig
+from maag.data.volume import Volume
+from maag.errors import DataError
+from maag.inference import TorchRunner, segment
+
+Images = NDArray[np.float32]
+
+
+class Output(NamedTuple):
+    logits: Tensor
+    gate_maps: dict[int, Tensor]
+
+
+class TinySegmentor(nn.Module):
+    """A convolution whose batch normalisation would betray training mode, and one part that is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolve = nn.Conv2d(1, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+        self.frozen = nn.BatchNorm2d(3).eval()
+
+    def forward(self, images: Tensor) -> Output:
+        return Output(self.frozen(self.norm(self.convolve(images))), {})
+
+
+class BrightIsForeground:
+    """Class 1 where the normalised image is above the middle of its range."""
+
+    name = "bright"
+
+    def __init__(self, num_classes: int = 2) -> None:
+        self.num_classes = num_classes
+        self.batches: list[tuple[int, ...]] = []
+
+    def __call__(self, images: Images) -> Images:
+        self.batches.append(images.shape)
+        bright = (images[:, 0] > (images.min() + images.max()) / 2).astype(np.float32)
+        rest = [np.zeros_like(bright)] * (self.num_classes - 2)
+        return np.stack([1 - bright, bright, *rest], axis=1)
+
+
+@pytest.fixture
+def data() -> DataConfig:
+    return DataConfig(classes=("background", "blob"), size_px=(48, 32), spacing_mm=1.5)
+
+
+def ellipse_volume(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> tuple[Volume, Images]:
+    """A bright ellipse in the middle of noise, and its mask."""
+    _, height, width = shape
+    rows, columns = np.mgrid[:height, :width]
+    mask = ((rows - height / 2) / (height / 4)) ** 2 + ((columns - width / 2) / (width / 4)) ** 2 < 1
+    noise = np.random.default_rng(0).normal(0, 5, shape)
+    voxels = (np.where(mask, 200, 40) + noise).astype(np.float32)
+    return Volume(voxels, spacing_mm, np.diag([*spacing_mm[::-1], 1.0])), np.broadcast_to(mask, shape)
+
+
+def test_probabilities_do_not_depend_on_the_batch_size() -> None:
+    images = np.random.default_rng(1).normal(size=(5, 1, 16, 16)).astype(np.float32)
+    segmentor = TinySegmentor()
+    whole, split = TorchRunner(segmentor, batch_size=5)(images), TorchRunner(segmentor, batch_size=2)(images)
+    assert whole.shape == (5, 3, 16, 16)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(whole, split, rtol=1e-5)
+
+
+def test_runner_leaves_modes_and_statistics_as_they_were() -> None:
+    segmentor = TinySegmentor()
+    before = segmentor.norm.running_mean.clone()
+    TorchRunner(segmentor)(np.ones((2, 1, 16, 16), np.float32))
+    assert (segmentor.training, segmentor.norm.training, segmentor.frozen.training) == (True, True, False)
+    assert torch.equal(segmentor.norm.running_mean, before)
+    assert TorchRunner(segmentor).name == "torch-cpu"
+
+
+def test_on_the_grid_labels_are_exact(data: DataConfig) -> None:
+    volume, mask = ellipse_volume((3, 48, 32), (8.0, 1.5, 1.5))
+    labels = segment(volume, BrightIsForeground(), data)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, mask)
+
+
+@pytest.mark.parametrize(
+    ("shape", "in_plane_mm"), [((2, 61, 33), 1.1), ((2, 37, 90), 1.7), ((1, 20, 21), 1.5), ((2, 130, 99), 0.6)]
+)
+def test_labels_come_back_in_the_geometry_of_the_source(
+    data: DataConfig, shape: tuple[int, int, int], in_plane_mm: float
+) -> None:
+    volume, mask = ellipse_volume(shape, (8.0, in_plane_mm, in_plane_mm))
+    labels = segment(volume, BrightIsForeground(), data)
+    assert labels.shape == shape
+    wanted = mask.copy()
+    margin = max(0, round((shape[2] - data.size_px[1] * 1.5 / in_plane_mm) / 2))
+    wanted[:, :, :margin] = wanted[:, :, shape[2] - margin :] = False  # Outside of the grid is background.
+    assert 2 * (wanted & (labels == 1)).sum() / (wanted.sum() + labels.sum()) > 0.93
+
+
+def test_slices_go_through_in_bounded_batches(data: DataConfig) -> None:
+    volume, mask = ellipse_volume((70, 48, 32), (1.0, 1.5, 1.5))
+    runner = BrightIsForeground()
+    labels = segment(volume, runner, data)
+    assert max(shape[0] for shape in runner.batches) < 70
+    np.testing.assert_array_equal(labels, mask)
+
+
+def test_a_model_of_other_classes_is_refused(data: DataConfig) -> None:
+    volume, _ = ellipse_volume((2, 48, 32), (8.0, 1.5, 1.5))
+    with pytest.raises(DataError, match="bright gives 4 classes, the configuration names 2: background, blob"):
+        segment(volume, BrightIsForeground(4), data)
+
+
+def test_values_that_are_not_numbers_are_refused(data: DataConfig) -> None:
+    class Broken(BrightIsForeground):
+        def __call__(self, images: Images) -> Images:
+            return np.full((len(images), 2, *images.shape[2:]), np.nan, np.float32)
+
+    volume, _ = ellipse_volume((2, 48, 32), (8.0, 1.5, 1.5))
+    with pytest.raises(DataError, match="not numbers, from slice 0 on"):
+        segment(volume, Broken(), data)
