@@ -81,7 +81,7 @@ class Manifest:
     `config.data` holds what a reader of images needs: classes, spacing_mm, size_px, normalization, padding_label.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     precision: Literal["fp32"] = "fp32"
     opset: int
     inputs: tuple[TensorSpec, ...]

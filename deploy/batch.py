@@ -11,14 +11,13 @@ from typing import Any
 
 from deploy.artifact import sha256_of
 from maag.config.schema import DataConfig
-from maag.data.volume import load_volume, save_labels
+from maag.data.volume import is_nifti, load_volume, save_labels
 from maag.errors import ConfigError, DataError, MaagError, MissingDataError
 from maag.inference import Runner, segment
 from maag.storage import require_writable_directory, storage_errors
 
 LEDGER = "ledger.jsonl"
 FORMAT_VERSION = 1
-_SUFFIXES = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,16 +91,18 @@ def predict(
     require_writable_directory(out)
     finished = _finished(out / LEDGER) if resume else {}
     _end_last_line(out / LEDGER)
-    entries: list[Entry] = []
+    done, failed = 0, []
     for position, job in enumerate(jobs, start=1):
         entry = _attempt(job, runner, data, out, model_digest, finished)
         if entry is not None:
             _append(out / LEDGER, entry)
-            entries.append(entry)
+            if entry.error is None:
+                done += 1
+            else:
+                failed.append(entry)
         if progress:
             progress(position, len(jobs))
-    failed = tuple(entry for entry in entries if entry.error)
-    return Outcome(done=len(entries) - len(failed), skipped=len(jobs) - len(entries), failed=failed)
+    return Outcome(done=done, skipped=len(jobs) - done - len(failed), failed=tuple(failed))
 
 
 def plan(inputs: Sequence[Path], out: Path) -> tuple[Job, ...]:
@@ -127,14 +128,13 @@ def plan(inputs: Sequence[Path], out: Path) -> tuple[Job, ...]:
 
 def _jobs_of(given: Path) -> list[Job]:
     if given.is_file():
-        if not given.name.endswith(_SUFFIXES):
+        if not is_nifti(given):
             raise ConfigError(f"{given}: not a NIfTI file by its name; volumes end in .nii or .nii.gz")
         return [Job(source=given, target=Path(given.name))]
     if not given.is_dir():
         raise MissingDataError(f"{given}: there is no such file or folder")
-    # Names that begin with a dot are other programs' notes, such as `._scan.nii.gz` of macOS.
-    sources = [path for path in sorted(given.rglob("*.nii*")) if path.name.endswith(_SUFFIXES) and path.is_file()]
-    jobs = [Job(source=path, target=path.relative_to(given)) for path in sources if not path.name.startswith(".")]
+    sources = [path for path in sorted(given.rglob("*")) if is_nifti(path) and path.is_file()]
+    jobs = [Job(source=path, target=path.relative_to(given)) for path in sources]
     if not jobs:
         raise MissingDataError(f"{given}: no .nii or .nii.gz file in this folder or below it")
     return jobs

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -94,8 +96,7 @@ def export(
 def _onnx_from_segmentor(segmentor: nn.Module, config: Config) -> onnx.ModelProto:
     spec = input_spec(config)
     example = torch.zeros((2, config.data.channels, *config.data.size_px), device=_device_of(segmentor))
-    with evaluation_mode(segmentor), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of the exporter about itself; what counts is measured after it.
+    with evaluation_mode(segmentor), _quiet_exporter():
         try:
             program = torch.onnx.export(
                 _Exported(segmentor).eval(),
@@ -110,6 +111,8 @@ def _onnx_from_segmentor(segmentor: nn.Module, config: Config) -> onnx.ModelProt
             )
         except Exception as error:  # Whatever an exporter of tens of passes may raise.
             raise ExportError(f"PyTorch cannot export the segmentor: {str(error).splitlines()[0]}") from error
+    if program is None:
+        raise ExportError("PyTorch gave no graph for the segmentor; is its version the one in constraints.txt?")
     model: onnx.ModelProto = program.model_proto
     _strip_metadata(model)
     onnx.helper.set_model_props(model, {"maag": __version__, "config_digest": codec.digest(config)})
@@ -118,6 +121,20 @@ def _onnx_from_segmentor(segmentor: nn.Module, config: Config) -> onnx.ModelProt
     except onnx.checker.ValidationError as error:
         raise ExportError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
     return model
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without the exporter's remarks about itself and absent packages; what counts is measured after it."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _strip_metadata(model: onnx.ModelProto) -> None:

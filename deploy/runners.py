@@ -87,16 +87,23 @@ def open_artifact(folder: Path, device: Device = "auto", batch_size: int = 16) -
     return OpenArtifact(runner, manifest, manifest.files[MODEL])
 
 
+def available_providers() -> tuple[str, ...]:
+    """ONNX Runtime's execution providers that this machine has a device for, the fastest first.
+
+    ONNX Runtime itself lists what it was compiled with, and falls back to the CPU without an error.
+    """
+    has_cuda = torch.cuda.is_available() and _CUDA in onnxruntime.get_available_providers()
+    return (_CUDA, _CPU) if has_cuda else (_CPU,)
+
+
 def _open_session(model: Path, device: Device) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads that wait busily take the processor from whatever else runs on it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A provider is asked for only where it can work: ONNX Runtime falls back to the CPU without an error.
-    has_cuda = torch.cuda.is_available() and _CUDA in onnxruntime.get_available_providers()
     # Without TF32, as the reference in parity: its ten bits of mantissa would be the largest difference.
-    providers = [(_CUDA, {"use_tf32": "0"})] if device != "cpu" and has_cuda else []
+    providers = [(_CUDA, {"use_tf32": "0"})] if device != "cpu" and _CUDA in available_providers() else []
     try:
         session = onnxruntime.InferenceSession(model, options, providers=[*providers, _CPU])
     except Exception as error:  # Its exception classes are not public.

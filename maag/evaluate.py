@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
-from maag.data.catalog import Case
-from maag.data.volume import Volume, load_labels, load_volume
+from maag.data.cases import Case
+from maag.data.volume import Volume, is_nifti, load_labels, load_volume
 from maag.errors import DataError, MissingDataError
 from maag.inference import Runner, segment
-from maag.metrics import SCORES, ClassScores, score_case
+from maag.metrics import PRESENCES, SCORES, ClassScores, score_case
 from maag.storage import write_json, write_text
 
 FORMAT_VERSION = 1
@@ -114,9 +114,8 @@ class Report:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """By class: in how many cases it is in both, missed, invented, absent_in_both."""
-        presences = ("both", "missed", "invented", "absent_in_both")
         found = {name: Counter(case.scores[name].presence for case in self.cases) for name in self.classes}
-        return {name: {presence: found[name][presence] for presence in presences} for name in self.classes}
+        return {name: {presence: found[name][presence] for presence in PRESENCES} for name in self.classes}
 
     def mean(self, score: str) -> float | None:
         """The mean over classes of the classes' means over cases; classes without the score are left out."""
@@ -206,8 +205,8 @@ def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -
     if not directory.is_dir():
         raise MissingDataError(f"{directory}: there is no such folder of predictions")
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(directory.rglob("*.nii*")):
-        if not path.name.startswith("."):
+    for path in sorted(directory.rglob("*")):
+        if is_nifti(path):
             found[_stem(path)].append(path)
     files = {}
     absent = []
@@ -265,7 +264,7 @@ def _cell(spread: Spread) -> str:
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return path.name[: path.name.lower().rindex(".nii")]
 
 
 def _named(names: Sequence[str]) -> str:

@@ -57,7 +57,7 @@ class TorchRunner:
                     # The memory layout in which convolutions are fastest.
                     batch.to(self._device, memory_format=torch.channels_last)
                 ).logits.softmax(dim=1)
-                for batch in torch.from_numpy(images).split(self._batch_size)
+                for batch in torch.split(torch.from_numpy(images), self._batch_size)
             ]
             probabilities: NDArray[np.float32] = torch.cat(parts).float().contiguous().cpu().numpy()
         return probabilities

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from monai.metrics.utils import get_mask_edges, get_surface_distance
@@ -27,6 +27,7 @@ SCORES = ("dice", "iou", "hd_mm", "hd95_mm", "assd_mm")
 """The fields of `ClassScores` that are numbers."""
 
 Presence = Literal["both", "missed", "invented", "absent_in_both"]
+PRESENCES: tuple[Presence, ...] = get_args(Presence)
 
 _PERCENTILE = 95.0
 _CROP_MARGIN = 1  # One voxel of outside on every side keeps the surface of the crop that of the whole.

@@ -93,7 +93,7 @@ def train(
     from maag.cli.terminal import TrainingDisplay, preparing
     from maag.config import codec
     from maag.data.cache import default_cache_root, prepare
-    from maag.data.catalog import split0_of
+    from maag.data.catalog import reader_of
     from maag.data.splits import make_split
     from maag.storage import require_writable_directory
     from maag.train.fit import fit
@@ -103,7 +103,7 @@ def train(
     require_writable_directory(run_path)
     with preparing() as progress:
         prepared = prepare(directory, config.data, default_cache_root(), scribbles, progress)
-    split = make_split(prepared.patients, config.data, split0_of(config.data.dataset))
+    split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
     if resume:
         run, _ = open_run(run_path)
         require_same_split(run, split)

@@ -17,7 +17,7 @@ from deploy.runners import open_artifact
 from maag.config.codec import override
 from maag.config.presets import preset
 from maag.config.schema import Config
-from maag.data.catalog import Case
+from maag.data.cases import Case
 from maag.errors import DataError
 from maag.evaluate import Subject, evaluate, folder_predictor, runner_predictor
 from maag.inference import TorchRunner

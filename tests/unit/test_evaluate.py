@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
-from maag.data.catalog import Case
+from maag.data.cases import Case
 from maag.data.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError
 from maag.evaluate import Report, Subject, evaluate, folder_predictor, runner_predictor, table

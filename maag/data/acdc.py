@@ -1,0 +1,90 @@
+"""ACDC: cine-MR of the heart at end-diastole and end-systole, with the paper's expert scribbles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+
+from maag.data.cases import Case
+
+_IMAGE = re.compile(r"^(patient\d{3})_(frame\d{2,})\.nii(\.gz)?$")
+_SCRIBBLE_FOLDERS = ("acdc_scribbles", "scribbles")
+
+
+def _patients(*numbers: int) -> frozenset[str]:
+    return frozenset(f"patient{number:03}" for number in numbers)
+
+
+SPLIT0: Mapping[str, frozenset[str]] = {
+    "scribbled": _patients(
+        *(37, 50, 53, 100, 38, 19, 61, 74, 97, 31, 91, 35, 56, 94, 26, 69, 46, 59),
+        *(4, 89, 71, 6, 52, 43, 45, 63, 93, 14, 98, 88, 21, 28, 99, 54, 90),
+    ),
+    "shapes": _patients(
+        *(2, 76, 34, 85, 70, 86, 3, 8, 51, 40, 7, 13, 47, 55, 12, 58, 87, 9),
+        *(65, 62, 33, 42, 23, 92, 29, 11, 83, 68, 75, 67, 16, 48, 66, 20, 15),
+    ),
+    "val": _patients(84, 32, 27, 96, 17, 18, 57, 81, 79, 22, 1, 44, 49, 25, 95),
+    "test": _patients(5, 39, 77, 82, 78, 10, 64, 24, 30, 73, 80, 41, 36, 60, 72),
+}
+"""The paper's only released split: 35 patients with scribbles, 35 others whose masks the discriminator sees."""
+
+
+class AcdcReader:
+    """The challenge's folders, its current archive, or one flat folder; scribbles beside the images or in their own."""
+
+    layout = (
+        "patientNNN/patientNNN_frameFF.nii.gz with _gt and _scribble beside it, in the folder itself or in training/, "
+        "or the same files in one flat folder"
+    )
+    split0: Mapping[str, frozenset[str]] | None = SPLIT0
+
+    def find_cases(self, directory: Path, scribbles: Path | None) -> tuple[Case, ...]:
+        """See Reader."""
+        flat = [folder for folder in self._scribble_folders(directory, scribbles) if folder.is_dir()]
+        cases = [
+            self._case(path, match, flat)
+            for path in sorted(directory.rglob("patient*_frame*.nii*"))
+            if (match := _IMAGE.match(path.name)) and "__MACOSX" not in path.parts
+        ]
+        return tuple(sorted(cases, key=lambda case: case.case_id))
+
+    def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
+        """See Reader."""
+        from maag.data.phantom import write_short_axis_patients
+
+        parts = ("scribbled", "shapes", "scribbled", "shapes", "val", "scribbled", "shapes", "test")
+        order = ("scribbled", "shapes", "val", "test", *parts)
+        waiting = {part: sorted(SPLIT0[part]) for part in SPLIT0}
+        chosen: list[str] = []
+        for part in chain(order, parts * num_cases):
+            if len(chosen) == min(num_cases, sum(map(len, SPLIT0.values()))):
+                break
+            if waiting[part]:
+                chosen.append(waiting[part].pop(0))
+        write_short_axis_patients(out / "training", sorted(chosen), seed)
+
+    def _scribble_folders(self, directory: Path, scribbles: Path | None) -> list[Path]:
+        beside = [root / name for root in (directory, directory.parent) for name in _SCRIBBLE_FOLDERS]
+        return [scribbles, *beside] if scribbles else beside
+
+    def _case(self, image: Path, match: re.Match[str], scribble_folders: list[Path]) -> Case:
+        patient, frame, packed = match.groups()
+        stem = f"{patient}_{frame}"
+        scribble_names = [f"{stem}_scribble.nii{ending}" for ending in (packed or "", ".gz", "")]
+        candidates = [folder / name for folder in (*scribble_folders, image.parent) for name in scribble_names]
+        mask_names = [f"{stem}_gt.nii{ending}" for ending in (packed or "", ".gz", "")]
+        return Case(
+            case_id=stem,
+            patient_id=patient,
+            frame=frame,
+            image=image,
+            scribble=_first_file(candidates),
+            mask=_first_file([image.parent / name for name in mask_names]),
+        )
+
+
+def _first_file(candidates: list[Path]) -> Path | None:
+    return next((path for path in candidates if path.is_file()), None)

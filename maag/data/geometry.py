@@ -1,0 +1,120 @@
+"""From a volume's own grid to the training grid, and the exact way back. Each transform beside its inverse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from maag.config.schema import DataConfig
+from maag.data.volume import Volume
+from maag.labels import BACKGROUND
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How the slices of one volume lie on the training grid: resized in-plane, then padded or cropped at the centre."""
+
+    source_shape: tuple[int, int]
+    """Rows and columns of a slice in the file."""
+    resized_shape: tuple[int, int]
+    """The same at the training spacing."""
+    size_px: tuple[int, int]
+    """Rows and columns of the training grid."""
+
+    @classmethod
+    def plan(
+        cls,
+        source_shape: tuple[int, int],
+        source_spacing_mm: tuple[float, float],
+        spacing_mm: float,
+        size_px: tuple[int, int],
+    ) -> Grid:
+        """The grid of slices of `source_shape` (rows, columns) and `source_spacing_mm` (the same order)."""
+        resized = [
+            max(1, int(length * source / spacing_mm))
+            for length, source in zip(source_shape, source_spacing_mm, strict=True)
+        ]
+        return cls(source_shape, (resized[0], resized[1]), size_px)
+
+
+def prepare_image(volume: Volume, data: DataConfig) -> tuple[NDArray[np.float32], Grid]:
+    """A volume as the segmentor sees it: (Z, 1, H, W) float32, normalised, and its grid."""
+    shape, spacing = volume.voxels.shape[1:], volume.spacing_mm[1:]
+    grid = Grid.plan((shape[0], shape[1]), spacing, data.spacing_mm, data.size_px)
+    return normalize(image_to_grid(volume.voxels, grid))[:, None], grid
+
+
+def image_to_grid(voxels: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
+    """(Z, Y, X) to (Z, H, W) float32: cubic without anti-aliasing, padded with the edge."""
+    return _fit(_resize(voxels, grid.resized_shape, "bicubic"), grid.size_px, None)
+
+
+def labels_to_grid(labels: NDArray[np.uint8], grid: Grid, padding_label: int) -> NDArray[np.uint8]:
+    """(Z, Y, X) to (Z, H, W) uint8: nearest, padded with `padding_label`."""
+    return _fit(_resize(labels, grid.resized_shape, "nearest"), grid.size_px, padding_label)
+
+
+def labels_to_source(labels: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
+    """(Z, H, W) to (Z, Y, X) uint8: the inverse of `labels_to_grid`, background where it was cropped."""
+    # Nearest sampling takes the floor of a coordinate, so the way back by exact halves keeps each label's place.
+    return _resize(_fit(labels, grid.resized_shape, BACKGROUND), grid.source_shape, "nearest-exact")
+
+
+def scores_to_source(scores: NDArray[np.float32] | Tensor, grid: Grid) -> NDArray[np.float32]:
+    """Class probabilities (Z, num_classes, H, W) to (Z, num_classes, Y, X) float32, bilinearly.
+
+    Where the grid was cropped the background has probability 1.
+    """
+    planes = np.asarray(scores, dtype=np.float32)
+    num_slices, num_classes = planes.shape[:2]
+    fitted = _fit(planes.reshape(-1, *planes.shape[2:]), grid.resized_shape, 0)
+    fitted = fitted.reshape(num_slices, num_classes, *grid.resized_shape)
+    outside = ~_fit(np.ones((1, *grid.size_px), bool), grid.resized_shape, False)[0]
+    fitted[:, BACKGROUND, outside] = 1
+    resized = interpolate(torch.from_numpy(fitted), size=grid.source_shape, mode="bilinear", align_corners=False)
+    source: NDArray[np.float32] = resized.numpy()
+    return source
+
+
+def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Clip to [p5, p95], subtract the median, divide by the inter-quartile range; statistics before clipping.
+
+    A constant image becomes zeros; where half the voxels are alike the range is 0 and nothing is divided.
+    """
+    p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
+    return ((np.clip(voxels, p5, p95) - median) / ((p75 - p25) or 1.0)).astype(np.float32)
+
+
+def _resize(
+    planes: NDArray[Scalar], shape: tuple[int, int], mode: str
+) -> NDArray[Scalar]:
+    if planes.shape[1:] == shape:
+        return planes
+    tensor = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[:, None]
+    # Both of torch's modes sample as OpenCV's CUBIC (a = -0.75) and NEAREST (floor) do, which the release used.
+    resized = interpolate(tensor, size=shape, mode=mode, align_corners=False if mode == "bicubic" else None)
+    return resized[:, 0].numpy().astype(planes.dtype)
+
+
+def _fit(
+    planes: NDArray[Scalar], shape: tuple[int, int], fill: int | bool | None
+) -> NDArray[Scalar]:
+    """Crop and pad (Z, Y, X) at the centre to (Z, *shape); `fill` None repeats the edge. Its own inverse inside."""
+    crop = [slice(None)]
+    pad = [(0, 0)]
+    for have, want in zip(planes.shape[1:], shape, strict=True):
+        before = abs(have - want) // 2
+        crop.append(slice(before, before + want) if have > want else slice(None))
+        pad.append((before, want - have - before) if want > have else (0, 0))
+    cropped = planes[tuple(crop)]
+    if fill is None:
+        return np.pad(cropped, pad, mode="edge")
+    return np.pad(cropped, pad, constant_values=fill)

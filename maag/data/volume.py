@@ -1,0 +1,182 @@
+"""NIfTI files as arrays of slices, and label maps back as NIfTI on the very same grid."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from maag.errors import DataError
+from maag.storage import replacing, storage_errors
+
+SUFFIXES = (".nii.gz", ".nii")
+
+_MAX_VOXELS = 2**31
+_GZIP_BEST_RATIO = 1032  # deflate cannot pack tighter, so a bigger claim is false
+_DESCRIPTION_BYTES = 79  # NIfTI's descrip holds 80, the last one 0
+_UNREADABLE = (ImageFileError, HeaderDataError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Volume:
+    """An image as slices."""
+
+    voxels: NDArray[np.float32]
+    """(Z, Y, X): slices, rows, columns; the NIfTI's (x, y, z) transposed."""
+    spacing_mm: tuple[float, float, float]
+    """Voxel size (z, y, x)."""
+    affine: NDArray[np.float64]
+    """(4, 4) voxel (x, y, z) to world, as the NIfTI has it."""
+
+
+def load_volume(path: Path) -> Volume:
+    """Read an image.
+
+    Raises:
+        DataError: not NIfTI, truncated, of absurd or other than three dimensions, without a positive spacing, or
+            with voxels that are NaN or infinite.
+        StorageError: the file cannot be opened.
+    """
+    source = _open(path)
+    voxels = _read_array(source, path).astype(np.float32, copy=False)
+    bad = int(voxels.size - np.isfinite(voxels).sum())
+    if bad:
+        raise DataError(f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out")
+    affine = np.eye(4) if source.affine is None else np.asarray(source.affine, dtype=np.float64)
+    return Volume(voxels, _spacing(source, path), affine)
+
+
+def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:
+    """Read a mask or a scribble: (Z, Y, X) uint8 labels as in the file, and its spacing in mm (z, y, x).
+
+    Raises:
+        DataError: as `load_volume`, or a value is not an integer or not among `allowed`.
+        StorageError: the file cannot be opened.
+    """
+    source = _open(path)
+    values = _read_array(source, path)
+    found, counts = np.unique(values, return_counts=True)
+    for value, count in zip(found.tolist(), counts.tolist(), strict=True):
+        if value not in allowed:
+            raise DataError(
+                f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; "
+                "correct the labels, or data.classes and data.unlabelled_value"
+            )
+    return values.astype(np.uint8), _spacing(source, path)
+
+
+def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequence[str]) -> None:
+    """Write (Z, Y, X) uint8 labels as NIfTI with exactly the grid, codes and units of the image `like`, atomically.
+
+    The header's description names the classes as far as its 79 bytes go: `0 background, 1 RV`.
+
+    Raises:
+        DataError: `like` is unreadable or of another shape.
+        StorageError: `path` cannot be written.
+    """
+    source = _open(like)
+    shape = _shape(source, like)
+    if labels.T.shape != shape:
+        raise DataError(f"{path}: labels are {labels.T.shape}, the image {like} is {shape} (x, y, z); they must agree")
+    # Without an affine of its own the new image keeps both of the header's forms and their codes.
+    image = type(source)(np.ascontiguousarray(labels.T), None, source.header.copy())
+    image.header.set_data_dtype(np.uint8)
+    image.header.set_slope_inter(1, 0)
+    image.header["cal_max"] = image.header["cal_min"] = 0
+    named = ", ".join(f"{value} {name}" for value, name in enumerate(classes))
+    image.header["descrip"] = named.encode("ascii", "replace")[:_DESCRIPTION_BYTES]
+    _write(path, image)
+
+
+def save_volume(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], *, sform: bool = True) -> None:
+    """Write a (Z, Y, X) array as NIfTI of its own dtype, the same bytes for the same content, atomically.
+
+    Args:
+        path: `.nii` or `.nii.gz`.
+        array: the voxels.
+        affine: (4, 4) voxel (x, y, z) to world in mm.
+        sform: set both forms; else the qform alone, as ITK-SNAP saves a scribble.
+    """
+    image = nib.Nifti1Image(np.ascontiguousarray(array.T), affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine if sform else None, code=1 if sform else 0)
+    image.header.set_xyzt_units("mm")
+    _write(path, image)
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name is that of a NIfTI file; macOS's `._` companions are not."""
+    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith("._")
+
+
+def _open(path: Path) -> nib.Nifti1Image:
+    with storage_errors(path, "read"):
+        size = path.stat().st_size
+        path.open("rb").close()
+    try:
+        image = nib.load(path)
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: not a readable NIfTI file ({_first_line(error)}); export it again") from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise DataError(f"{path}: a {type(image).__name__}, not NIfTI; convert it to .nii.gz")
+    _require_possible(image, path, size)
+    return image
+
+
+def _require_possible(image: nib.Nifti1Image, path: Path, file_bytes: int) -> None:
+    shape = image.header.get_data_shape()
+    voxels = int(np.prod([int(side) for side in shape], dtype=object)) if shape else 0
+    claimed = voxels * image.header.get_data_dtype().itemsize
+    possible = file_bytes * (_GZIP_BEST_RATIO if path.name.lower().endswith(".gz") else 1)
+    if voxels <= 0 or voxels > _MAX_VOXELS or claimed > possible:
+        raise DataError(
+            f"{path}: the header claims {' x '.join(map(str, shape))} voxels, which a file of {file_bytes} bytes cannot "
+            "hold or nobody can use; the file is truncated or its header damaged: export it again"
+        )
+
+
+def _read_array(image: nib.Nifti1Image, path: Path) -> NDArray[np.generic]:
+    shape = _shape(image, path)
+    try:
+        array = np.asarray(image.dataobj)
+    except (*_UNREADABLE, OSError) as error:
+        raise DataError(f"{path}: truncated or damaged ({_first_line(error)}); copy or export it again") from error
+    return np.ascontiguousarray(array.reshape(shape).T)
+
+
+def _shape(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
+    shape = tuple(int(side) for side in image.shape)
+    if len(shape) > 3 and all(side == 1 for side in shape[3:]):
+        shape = shape[:3]
+    if len(shape) != 3:
+        raise DataError(f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume is needed: save one frame as a file")
+    return shape[0], shape[1], shape[2]
+
+
+def _spacing(image: nib.Nifti1Image, path: Path) -> tuple[float, float, float]:
+    x, y, z = (float(zoom) for zoom in image.header.get_zooms()[:3])
+    if not all(np.isfinite(zoom) and zoom > 0 for zoom in (x, y, z)):
+        raise DataError(f"{path}: voxel size {x:g} x {y:g} x {z:g} mm in the header; it must be positive: correct it")
+    return z, y, x
+
+
+def _write(path: Path, image: nib.Nifti1Image) -> None:
+    content = image.to_bytes()
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
+
+
+def _listed(values: Collection[int]) -> str:
+    return ", ".join(str(value) for value in sorted(values))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
