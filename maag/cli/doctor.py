@@ -61,7 +61,8 @@ def _cuda(facts: dict[str, str]) -> list[str]:
     if torch.cuda.is_available():
         devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
         facts["CUDA"] = f"{torch.version.cuda}: " + ", ".join(
-            f"{device.name} ({device.total_memory / 2**30:.0f} GiB, {device.major}.{device.minor})" for device in devices
+            f"{device.name} ({device.total_memory / 2**30:.0f} GiB, {device.major}.{device.minor})"
+            for device in devices
         )
         return []
     if torch.version.cuda is None:

@@ -25,7 +25,9 @@ ANY_PATH = click.Path(path_type=Path)
 
 def dataset_option(command: Command) -> Command:
     """`--dataset NAME`."""
-    return click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set's layout.")(command)
+    return click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set's layout.")(
+        command
+    )
 
 
 def data_options(command: Command) -> Command:
@@ -67,7 +69,9 @@ def device_option(command: Command) -> Command:
 
 def json_option(command: Command) -> Command:
     """`--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")(
+        command
+    )
 
 
 def find_data(dataset: str, given: Path | None) -> Path:
@@ -116,7 +120,9 @@ def pick_device(name: str) -> torch.device:
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: PyTorch sees no CUDA device here; `maag doctor` says more, or use --device cpu")
+        raise ConfigError(
+            "--device cuda: PyTorch sees no CUDA device here; `maag doctor` says more, or use --device cpu"
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

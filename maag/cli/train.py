@@ -17,7 +17,6 @@ from maag.cli.options import (
     device_option,
     find_data,
     json_option,
-    parse_changes,
     pick_device,
     resolve_config,
 )
@@ -38,7 +37,9 @@ RUNS = Path("runs")
 @click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-PRESET-TIME]")
 @config_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set optim.epochs=N.")
-@click.option("--max-time", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop after this time.")
+@click.option(
+    "--max-time", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop after this time."
+)
 @device_option
 @click.option("--resume", is_flag=True, help="Continue the run in --out, or the newest one of this data set.")
 @json_option
@@ -111,9 +112,7 @@ def train(
         run = create_run(run_path, config, split)
     stop = StopRequest(max_time)
     with TrainingDisplay(run.path, config, split, codec.digest(config), device) as display, stopping_on_signals(stop):
-        outcome = fit(
-            config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume
-        )
+        outcome = fit(config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume)
     display.tell_outcome(outcome)
     return outcome
 
@@ -131,5 +130,7 @@ def newest_run(dataset: str) -> Path:
     """The run of `dataset` under runs/ that was begun last. Raises MissingDataError."""
     runs = [path.parent for path in RUNS.glob(f"{dataset}-*/config.json")]
     if not runs:
-        raise MissingDataError(f"{RUNS}: no run of {dataset} here to resume; name one with --out, or leave out --resume")
+        raise MissingDataError(
+            f"{RUNS}: no run of {dataset} here to resume; name one with --out, or leave out --resume"
+        )
     return max(runs, key=lambda path: (path / "config.json").stat().st_mtime)

@@ -146,9 +146,7 @@ def _fingerprint(cases: Collection[Case], directory: Path, data: DataConfig) -> 
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _build(
-    path: Path, cases: Collection[Case], data: DataConfig, digest: str, progress: Progress | None
-) -> None:
+def _build(path: Path, cases: Collection[Case], data: DataConfig, digest: str, progress: Progress | None) -> None:
     """Write one slice file per array as cases come in, so that memory holds one case at a time."""
     problems: list[str] = []
     prepared: list[PreparedCase] = []
@@ -185,9 +183,7 @@ def _build(
         write_json(folder / _INDEX, index)
 
 
-def _on_grid(
-    arrays: CaseArrays, data: DataConfig
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
+def _on_grid(arrays: CaseArrays, data: DataConfig) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
     images, grid = prepare_image(arrays.volume, data)
     padding = BACKGROUND if data.padding_label == "background" else IGNORE
     unknown = np.full((len(images), *data.size_px), IGNORE, dtype=np.uint8)

@@ -93,9 +93,7 @@ def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
     return ((np.clip(voxels, p5, p95) - median) / ((p75 - p25) or 1.0)).astype(np.float32)
 
 
-def _resize(
-    planes: NDArray[Scalar], shape: tuple[int, int], mode: str
-) -> NDArray[Scalar]:
+def _resize(planes: NDArray[Scalar], shape: tuple[int, int], mode: str) -> NDArray[Scalar]:
     if planes.shape[1:] == shape:
         return planes
     tensor = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[:, None]
@@ -104,9 +102,7 @@ def _resize(
     return resized[:, 0].numpy().astype(planes.dtype)
 
 
-def _fit(
-    planes: NDArray[Scalar], shape: tuple[int, int], fill: int | bool | None
-) -> NDArray[Scalar]:
+def _fit(planes: NDArray[Scalar], shape: tuple[int, int], fill: int | bool | None) -> NDArray[Scalar]:
     """Crop and pad (Z, Y, X) at the centre to (Z, *shape); `fill` None repeats the edge. Its own inverse inside."""
     crop = [slice(None)]
     pad = [(0, 0)]

@@ -49,7 +49,9 @@ def load_volume(path: Path) -> Volume:
     voxels = _read_array(source, path).astype(np.float32, copy=False)
     bad = int(voxels.size - np.isfinite(voxels).sum())
     if bad:
-        raise DataError(f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out")
+        raise DataError(
+            f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out"
+        )
     affine = np.eye(4) if source.affine is None else np.asarray(source.affine, dtype=np.float64)
     return Volume(voxels, _spacing(source, path), affine)
 

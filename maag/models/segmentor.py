@@ -38,7 +38,7 @@ class DecoderBlock(nn.Module):
         self.gate = AdversarialAttentionGate(channels, num_classes, gates) if gates else None
 
     def forward(self, below: Tensor, skip: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features below (N, channels_in, h, w) and skip (N, channels, 2h, 2w) to (N, channels, 2h, 2w), and the map."""
+        """Features (N, channels_in, h, w) and skip (N, channels, 2h, 2w) to (N, channels, 2h, 2w), and the map."""
         evidence = self.first(torch.cat([self.upsample(below), skip], dim=1))
         features = self.second(evidence)
         return self.gate(evidence, features) if self.gate else (features, None)

@@ -135,7 +135,7 @@ class Loop:
             if not math.isfinite(value):
                 raise TrainingError(
                     f"the {name} loss became {value} at or shortly before step {progress.step}; the last good "
-                    f"checkpoint is kept; try a lower optim.lr than {self._config.optim.lr:g}, or look at the images of this step"
+                    f"checkpoint is kept; try a lower optim.lr than {self._config.optim.lr:g}, or check the images"
                 )
             progress.losses[name] = progress.losses.get(name, 0.0) + value
         progress.steps_in_losses += self._unread

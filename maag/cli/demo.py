@@ -1,0 +1,68 @@
+"""`maag demo`: every stage once, on synthetic patients, in a few minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from maag.cli.options import FOLDER
+
+_PATIENTS = 12
+_EPOCHS = 12
+
+
+@click.command("demo")
+@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="A new folder for all of it.")
+@click.option("--epochs", type=click.IntRange(min=1), default=_EPOCHS, show_default=True, help="How long to train.")
+def demo_command(out: Path, epochs: int) -> None:
+    """Make synthetic patients, train on their scribbles, measure, export, and segment a folder.
+
+    A few minutes on two CPU cores. Nothing of it is real data, so its scores say that everything works, and no more.
+    """
+    from deploy.batch import predict
+    from maag.cli.export import export
+    from maag.cli.models import open_model
+    from maag.cli.options import pick_device, resolve_config
+    from maag.cli.picture import draw_result
+    from maag.cli.terminal import counting, print_table, say
+    from maag.cli.train import train
+    from maag.data.catalog import find_cases, reader_of, write_phantom
+    from maag.data.splits import make_split
+    from maag.evaluate import Subject, evaluate, folder_predictor, table
+
+    data_dir, run_path, exported, predicted = out / "data", out / "run", out / "model", out / "predictions"
+    write_phantom("acdc", data_dir, _PATIENTS, seed=0)
+    say(f"1. {_PATIENTS} synthetic patients in {data_dir}")
+    config = resolve_config("acdc", "fast", None, (f"optim.epochs={epochs}",))
+    say("2. Training on their scribbles")
+    outcome = train(config, data_dir, None, run_path, pick_device("auto"))
+    if outcome.ending == "interrupted":
+        raise click.Abort
+    say(f"3. Exporting the best segmentor to ONNX in {exported}")
+    export(run_path, exported)
+
+    say(f"4. Segmenting the held-out test patients with the exported model, into {predicted}")
+    opened = open_model(exported, "auto")
+    cases = find_cases("acdc", data_dir)
+    patients = sorted({case.patient_id for case in cases})
+    split = make_split(patients, config.data, reader_of("acdc").split0)
+    held_out = [case for case in cases if case.patient_id in split.test]
+    with counting("Segmenting volumes") as progress:
+        predict(
+            [case.image for case in held_out], opened.runner, config.data, predicted, opened.digest, progress=progress
+        )
+
+    subject = Subject(
+        model=str(exported), dataset="acdc", split="test", split_digest=split.digest, model_digest=opened.digest
+    )
+    report = evaluate(held_out, folder_predictor(predicted, held_out, config.data), config.data, subject)
+    report.write(out / "evaluation")
+    rows = table(report)
+    print_table("5. Measured at source resolution", rows[0], rows[1:])
+    draw_result(out / "result.png", held_out[0], predicted, config.data)
+    say(
+        f"Look at {out / 'result.png'} first. Then: {run_path} (config, curves, checkpoints; "
+        f"tensorboard --logdir {run_path}), {exported} (model.onnx and its manifest), {predicted} (label maps and the "
+        f"ledger), {out / 'evaluation'} (report.json, cases.csv)."
+    )

@@ -1,0 +1,129 @@
+"""`maag evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from maag.cli.models import OpenModel, open_model
+from maag.cli.options import (
+    ANY_PATH,
+    FOLDER,
+    data_options,
+    dataset_option,
+    device_option,
+    find_data,
+    json_option,
+    resolve_config,
+)
+from maag.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from maag.data.splits import Split
+    from maag.evaluate import Report
+
+_WHOLE = "all"
+
+
+@click.command("evaluate")
+@click.argument("model", type=ANY_PATH, required=False)
+@dataset_option
+@data_options
+@click.option("--predictions", type=FOLDER, help="Measure the label files in this folder instead of a model.")
+@click.option("--split", "part", type=click.Choice(("val", "test", _WHOLE)), help="Which patients.  [default: val]")
+@click.option("--split-file", type=ANY_PATH, help="A split.json.  [default: the run's own; with --predictions: all]")
+@click.option("--out", type=FOLDER, help="Where report.json and cases.csv go.  [default: RUN/evaluation-SPLIT]")
+@device_option
+@json_option
+def evaluate_command(
+    model: Path | None,
+    dataset: str,
+    data_dir: Path | None,
+    scribbles: Path | None,
+    predictions: Path | None,
+    part: str | None,
+    split_file: Path | None,
+    out: Path | None,
+    device_name: str,
+    as_json: bool,
+) -> None:
+    """Measure MODEL at source resolution: Dice, IoU, HD, HD95, ASSD in mm, per case and class.
+
+    MODEL is a run's folder, a weights file of one, or an exported model. A class that stands in neither mask nor
+    prediction is left out of the means and counted; one that stands in only one of them has Dice and IoU 0 and no
+    distance, and is counted as missed or invented.
+    """
+    from maag.cli.terminal import counting, print_json, print_table
+    from maag.data.catalog import find_cases
+    from maag.evaluate import Subject, evaluate, folder_predictor, runner_predictor, table
+
+    if (model is None) == (predictions is None):
+        raise ConfigError("give either MODEL or --predictions DIR: what is to be measured")
+    opened = None if model is None else open_model(model, device_name)
+    data = opened.config.data if opened else resolve_config(dataset, None, None, ()).data
+    if data.dataset != dataset:
+        raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")
+    split = _split(opened, split_file, part)
+    part = part or ("val" if split else _WHOLE)
+    patients = None if part == _WHOLE or split is None else frozenset[str](getattr(split, part))
+    found = find_cases(dataset, find_data(dataset, data_dir), scribbles)
+    cases = [case for case in found if _is_wanted(case.patient_id, patients)]
+    subject = Subject(
+        model=str(model or predictions),
+        model_digest=opened.digest if opened else None,
+        runner=opened.runner.name if opened else None,
+        checkpoint_kind=opened.kind if opened else None,
+        dataset=dataset,
+        split=part,
+        split_digest=split.digest if split else None,
+    )
+    predictor = runner_predictor(opened.runner, data) if opened else None
+    if predictor is None and predictions is not None:
+        predictor = folder_predictor(predictions, cases, data)
+    assert predictor is not None
+    with counting("Measuring cases") as progress:
+        report = evaluate(cases, predictor, data, subject, progress)
+    folder = out or _default_out(model, predictions, part)
+    report.write(folder)
+    rows = table(report)
+    print_table(f"{subject.model}, {part} ({len(cases)} cases); written to {folder}", rows[0], rows[1:])
+    if as_json:
+        print_json(_summary(report, folder))
+
+
+def _split(opened: OpenModel | None, split_file: Path | None, part: str | None) -> Split | None:
+    """The split to choose patients by; None when all are wanted."""
+    from maag.data.splits import Split
+    from maag.storage import read_json
+
+    if part == _WHOLE:
+        return None
+    path = split_file or (opened.split_file if opened else None)
+    if path is None:
+        if part is None:
+            return None
+        raise ConfigError(
+            f"--split {part}: no split.json belongs to this model; name one with --split-file, or use all"
+        )
+    return Split.from_dict(read_json(path), str(path))
+
+
+def _is_wanted(patient: str, patients: Collection[str] | None) -> bool:
+    return patients is None or patient in patients
+
+
+def _default_out(model: Path | None, predictions: Path | None, part: str) -> Path:
+    name = f"evaluation-{part}"
+    if predictions is not None:
+        return predictions.with_name(f"{predictions.name}-{name}")
+    assert model is not None
+    return model / name if model.is_dir() else model.with_name(f"{model.stem}-{name}")
+
+
+def _summary(report: Report, folder: Path) -> dict[str, object]:
+    plain = report.to_dict()
+    return {"out": str(folder), "subject": plain["subject"], "summary": plain["summary"]}

@@ -1,0 +1,79 @@
+"""What a MODEL on the command line can be, opened: a run, a weights file, an exported model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maag.cli.options import pick_device
+from maag.errors import ConfigError
+
+if TYPE_CHECKING:
+    from maag.config.schema import Config
+    from maag.inference import Runner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenModel:
+    """A model that can be run."""
+
+    runner: Runner
+    config: Config
+    digest: str
+    """SHA-256 of its weights or graph."""
+    kind: str | None
+    """best or final."""
+    split_file: Path | None
+    """The split.json of the run it came from, where that is at hand."""
+
+
+def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenModel:
+    """Open an exported model with ONNX Runtime, a run or a weights file with PyTorch.
+
+    Raises:
+        MissingDataError: there is no model at `model`.
+        ConfigError: `backend` (auto, onnx, torch) cannot run what is there.
+        CheckpointError: it is damaged.
+    """
+    from deploy.artifact import is_artifact
+
+    if is_artifact(model):
+        if backend == "torch":
+            raise ConfigError(f"{model} is an exported model; --backend torch runs a run's folder or weights file")
+        return _open_exported(model, device_name)
+    if backend == "onnx":
+        raise ConfigError(f"{model} is no exported model; make one with `maag export {model}`, or use --backend torch")
+    return _open_trained(model, device_name)
+
+
+def _open_exported(model: Path, device_name: str) -> OpenModel:
+    from deploy.runners import open_artifact
+
+    device = pick_device(device_name).type
+    artifact = open_artifact(model, "cuda" if device == "cuda" else "cpu")
+    return OpenModel(
+        runner=artifact.runner,
+        config=artifact.manifest.config,
+        digest=artifact.digest,
+        kind=artifact.manifest.source.kind,
+        split_file=_existing(model.parent / "split.json"),
+    )
+
+
+def _open_trained(model: Path, device_name: str) -> OpenModel:
+    from maag.checkpoint import load_segmentor
+    from maag.inference import TorchRunner
+
+    trained = load_segmentor(model)
+    return OpenModel(
+        runner=TorchRunner(trained.segmentor, pick_device(device_name)),
+        config=trained.config,
+        digest=trained.digest,
+        kind=trained.info.get("kind"),
+        split_file=_existing(trained.path.parent.parent / "split.json"),
+    )
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None

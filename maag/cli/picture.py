@@ -1,0 +1,72 @@
+"""A picture of one case: image, scribble, prediction, mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maag.labels import BACKGROUND, IGNORE
+
+if TYPE_CHECKING:
+    from maag.config.schema import DataConfig
+    from maag.data.cases import Case
+
+_SHOWN_SLICES = 3
+_COLOURS = ("#9e9e9e", "#1e88e5", "#fdd835", "#e53935", "#43a047", "#8e24aa", "#fb8c00", "#00acc1")
+
+
+def draw_result(out: Path, case: Case, predictions: Path, data: DataConfig) -> None:
+    """Draw some slices of `case` with its scribble, its prediction in the folder `predictions`, and its mask.
+
+    Raises:
+        DataError: a file is unreadable.
+        StorageError: `out` cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    from maag.data.case_arrays import read_case
+    from maag.data.volume import load_labels
+    from maag.storage import replacing
+
+    arrays = read_case(case, data)
+    predicted, _ = load_labels(predictions / case.image.name, range(data.num_classes))
+    columns = [
+        ("image", None),
+        ("scribble", arrays.scribble),
+        ("prediction", np.where(predicted == BACKGROUND, np.uint8(IGNORE), predicted)),
+        ("mask", None if arrays.mask is None else np.where(arrays.mask == BACKGROUND, np.uint8(IGNORE), arrays.mask)),
+    ]
+    depth = len(arrays.volume.voxels)
+    slices = np.linspace(0.2 * depth, 0.8 * depth, _SHOWN_SLICES).astype(int)
+    figure = Figure(figsize=(2.4 * len(columns), 2.6 * len(slices)), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(len(slices), len(columns), squeeze=False)
+    for row, place in zip(axes, slices, strict=True):
+        for axis, (name, labels) in zip(row, columns, strict=True):
+            axis.imshow(arrays.volume.voxels[place], cmap="gray")
+            if labels is not None:
+                axis.imshow(_coloured(labels[place], data.num_classes))
+            axis.set_title(name, fontsize=9)
+            axis.set_axis_off()
+    handles: list[Any] = [Patch(color=_colour(value), label=name) for value, name in enumerate(data.classes)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
+    with replacing(out) as temporary:
+        canvas.print_figure(temporary, format="png", dpi=110)
+
+
+def _coloured(labels: np.ndarray[Any, np.dtype[np.uint8]], num_classes: int) -> np.ndarray[Any, Any]:
+    """(Y, X) labels to (Y, X, 4) colours in [0, 1], transparent at IGNORE."""
+    from matplotlib.colors import to_rgba
+
+    palette = np.zeros((IGNORE + 1, 4))
+    for value in range(num_classes):
+        palette[value] = (*to_rgba(_colour(value))[:3], 0.6)
+    return palette[labels]
+
+
+def _colour(value: int) -> str:
+    return _COLOURS[value % len(_COLOURS)]

@@ -1,0 +1,155 @@
+"""Look at a whole data set before training on it: what is there, what is odd, what is unusable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maag.config.schema import DataConfig
+from maag.data.case_arrays import CaseArrays, read_case
+from maag.data.cases import Case
+from maag.data.catalog import find_cases
+from maag.errors import DataError, StorageError
+from maag.labels import IGNORE
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassCheck:
+    """What is known of one class."""
+
+    name: str
+    cases_in_masks: int
+    slices_scribbled: int
+    coverage_mean: float
+    """Scribbled pixels of the class in % of a slice, mean over the slices of scribbled cases, at source resolution."""
+    coverage_std: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckReport:
+    """What `maag data check` found."""
+
+    directory: str
+    counts: dict[str, int]
+    classes: tuple[ClassCheck, ...]
+    spacing_mm: dict[str, tuple[float, float]]
+    """Smallest and largest by axis: z, y, x."""
+    shape: dict[str, tuple[int, int]]
+    """Smallest and largest by axis: z, y, x."""
+    notes: tuple[str, ...]
+    """Odd, but usable."""
+    problems: tuple[str, ...]
+    """One sentence for each unusable case."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+
+def check(
+    directory: Path,
+    data: DataConfig,
+    scribbles: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Read every case, going on past bad ones.
+
+    Raises:
+        MissingDataError: nothing of the data set is in `directory`.
+    """
+    cases = find_cases(data.dataset, directory, scribbles)
+    tally = _Tally(data)
+    for done, case in enumerate(cases, start=1):
+        try:
+            tally.add(case, read_case(case, data))
+        except (DataError, StorageError) as error:
+            tally.problems.append(str(error))
+        if progress:
+            progress(done, len(cases))
+    return tally.report(directory, cases)
+
+
+class _Tally:
+    """Counts over the cases seen so far."""
+
+    def __init__(self, data: DataConfig) -> None:
+        self._data = data
+        self._coverage: list[list[float]] = []  # by slice and class, %
+        self._in_masks = np.zeros(data.num_classes, dtype=int)
+        self._geometry: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
+        self._with_mask = 0
+        self._with_scribble = 0
+        self.problems: list[str] = []
+
+    def add(self, case: Case, arrays: CaseArrays) -> None:
+        """Count one readable case."""
+        self._geometry.append((arrays.volume.voxels.shape, arrays.volume.spacing_mm))
+        classes = range(self._data.num_classes)
+        if arrays.mask is not None:
+            self._with_mask += 1
+            self._in_masks += [bool((arrays.mask == value).any()) for value in classes]
+        if arrays.scribble is not None:
+            self._with_scribble += 1
+            for plane in arrays.scribble:
+                counts = np.bincount(plane.ravel(), minlength=IGNORE + 1)
+                self._coverage.append((100 * counts[: len(classes)] / plane.size).tolist())
+
+    def report(self, directory: Path, cases: tuple[Case, ...]) -> CheckReport:
+        """The counts as a report."""
+        coverage = np.array(self._coverage).reshape(-1, self._data.num_classes)
+        classes = tuple(
+            ClassCheck(
+                name=name,
+                cases_in_masks=int(self._in_masks[value]),
+                slices_scribbled=int((coverage[:, value] > 0).sum()),
+                coverage_mean=float(coverage[:, value].mean()) if len(coverage) else 0.0,
+                coverage_std=float(coverage[:, value].std()) if len(coverage) else 0.0,
+            )
+            for value, name in enumerate(self._data.classes)
+        )
+        shapes = np.array([shape for shape, _ in self._geometry]).reshape(-1, 3)
+        spacings = np.array([spacing for _, spacing in self._geometry]).reshape(-1, 3)
+        return CheckReport(
+            directory=str(directory),
+            counts={
+                "patients": len({case.patient_id for case in cases}),
+                "cases": len(cases),
+                "usable cases": len(self._geometry),
+                "cases with a mask": self._with_mask,
+                "cases with a scribble": self._with_scribble,
+                "slices": int(shapes[:, 0].sum()),
+            },
+            classes=classes,
+            spacing_mm={axis: _range(spacings[:, place]) for place, axis in enumerate("zyx")} if len(spacings) else {},
+            shape={axis: _whole(_range(shapes[:, place])) for place, axis in enumerate("zyx")} if len(shapes) else {},
+            notes=tuple(self._notes(cases, classes)),
+            problems=tuple(self.problems),
+        )
+
+    def _notes(self, cases: tuple[Case, ...], classes: tuple[ClassCheck, ...]) -> list[str]:
+        notes = []
+        if self._with_scribble:
+            notes += [
+                f"class {item.name} has no scribble at all; the segmentor cannot learn it from scribbles"
+                for item in classes
+                if item.slices_scribbled == 0
+            ]
+        for role in ("scribble", "mask"):
+            without = [case.case_id for case in cases if getattr(case, role) is None]
+            if without:
+                notes.append(f"{len(without)} cases have no {role}; the first is {without[0]}")
+        return notes
+
+
+def _range(values: np.ndarray[Any, Any]) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _whole(values: tuple[float, float]) -> tuple[int, int]:
+    return int(values[0]), int(values[1])
