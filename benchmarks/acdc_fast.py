@@ -94,7 +94,15 @@ def collect(arm: str, seed: int, out: Path) -> dict[str, Any] | None:
 
 def table(results: list[dict[str, Any]]) -> str:
     classes = list(results[0]["best"]["per_class"]) if results else []
-    columns = ["supervision and method", "seeds", "mean Dice (final)", "mean Dice (best)", *classes, "HD95 mm", "min/run"]
+    columns = [
+        "supervision and method",
+        "seeds",
+        "mean Dice (final)",
+        "mean Dice (best)",
+        *classes,
+        "HD95 mm",
+        "min/run",
+    ]
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     for arm in ARMS:
         runs = [result for result in results if result["arm"] == arm]

@@ -65,7 +65,8 @@ def _coloured(labels: np.ndarray[Any, np.dtype[np.uint8]], num_classes: int) -> 
     palette = np.zeros((IGNORE + 1, 4))
     for value in range(num_classes):
         palette[value] = (*to_rgba(_colour(value))[:3], 0.6)
-    return palette[labels]
+    coloured: np.ndarray[Any, Any] = palette[labels]
+    return coloured
 
 
 def _colour(value: int) -> str:

@@ -41,7 +41,8 @@ def predict_command(
     with counting("Segmenting volumes") as progress:
         outcome = predict(inputs, opened.runner, opened.config.data, out, opened.digest, resume, progress)
     say(
-        f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed; ledger in {out / 'ledger.jsonl'}"
+        f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed; "
+        f"the ledger is {out / 'ledger.jsonl'}"
     )
     if as_json:
         print_json(outcome.to_dict())

@@ -119,8 +119,9 @@ class TrainingDisplay:
         classes = "  ".join(f"{name} {value:.3f}" for name, value in report.validation.per_class.items())
         losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
         left = report.seconds / report.epoch * (report.epochs - report.epoch)
+        star = "*" if report.is_best else " "
         say(
-            f"epoch {report.epoch}/{report.epochs}  val Dice {report.validation.mean:.4f}{' *' if report.is_best else '  '}"
+            f"epoch {report.epoch}/{report.epochs}  val Dice {report.validation.mean:.4f} {star}"
             f"  {classes}  {losses}  {report.steps_per_second:.2f} steps/s  {_duration(left)} left"
         )
 

@@ -164,8 +164,9 @@ def _build(path: Path, cases: Collection[Case], data: DataConfig, digest: str, p
                     problems.append(str(error))
                     continue
                 on_grid = _on_grid(arrays, data)
-                for stream, array in zip((images, scribbles, masks), on_grid, strict=True):
-                    stream.write(array.tobytes())
+                images.write(on_grid[0].tobytes())
+                scribbles.write(on_grid[1].tobytes())
+                masks.write(on_grid[2].tobytes())
                 prepared.append(_index_entry(case, arrays, start))
                 start = prepared[-1].stop
                 if progress:

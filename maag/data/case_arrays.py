@@ -55,6 +55,6 @@ def read_case(case: Case, data: DataConfig) -> CaseArrays:
 def _require_shape(labels: NDArray[np.uint8], volume: Volume, what: str, case: Case) -> None:
     if labels.shape != volume.voxels.shape:
         raise DataError(
-            f"{what} is {labels.shape[::-1]}, its image {case.image} is {volume.voxels.shape[::-1]} (x, y, z); they must "
-            "have the same shape: export both from the same volume"
+            f"{what} is {labels.shape[::-1]}, its image {case.image} is {volume.voxels.shape[::-1]} (x, y, z); "
+            "they must have the same shape: export both from the same volume"
         )

@@ -62,4 +62,5 @@ def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:
 
 
 def _way_out(dataset: str, directory: Path) -> str:
-    return f"expected {READERS[dataset].layout}; `maag data phantom --dataset {dataset} --out {directory}` makes a stand-in"
+    stand_in = f"`maag data phantom --dataset {dataset} --out {directory}` makes a stand-in"
+    return f"expected {READERS[dataset].layout}; {stand_in}"

@@ -90,7 +90,8 @@ def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
     A constant image becomes zeros; where half the voxels are alike the range is 0 and nothing is divided.
     """
     p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
-    return ((np.clip(voxels, p5, p95) - median) / ((p75 - p25) or 1.0)).astype(np.float32)
+    normalised: NDArray[np.float32] = ((np.clip(voxels, p5, p95) - median) / ((p75 - p25) or 1.0)).astype(np.float32)
+    return normalised
 
 
 def _resize(planes: NDArray[Scalar], shape: tuple[int, int], mode: str) -> NDArray[Scalar]:

@@ -1,4 +1,4 @@
-"""Synthetic short-axis hearts in ACDC's layout: plausible enough to learn from, noisy enough that learning is needed."""
+"""Synthetic short-axis hearts in ACDC's layout, noisy enough that thresholds fail and learning is needed."""
 
 from __future__ import annotations
 
@@ -157,4 +157,5 @@ def _draw_image(
     rows, columns = np.indices(mask.shape[1:]) / np.array(mask.shape[1:]).reshape(2, 1, 1) - 0.5
     bias = 1 + random.uniform(-0.4, 0.4) * rows + random.uniform(-0.4, 0.4) * columns
     noise = random.normal(0, 14, mask.shape)
-    return np.clip(image * bias + noise, 0, None).astype(np.int16)
+    drawn: NDArray[np.int16] = np.clip(image * bias + noise, 0, None).astype(np.int16)
+    return drawn

@@ -43,7 +43,8 @@ def _path_inside(structure: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return skeleton
     depth = distance_transform_edt(structure)
     core = depth > depth.max() / 2
-    return core & ~binary_erosion(core)
+    loop: NDArray[np.bool_] = core & ~binary_erosion(core)
+    return loop
 
 
 def _stroke(skeleton: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.bool_]:
@@ -66,4 +67,5 @@ def _background_stroke(mask: NDArray[np.uint8], random: np.random.Generator) -> 
         structures[mask.shape[0] // 2, mask.shape[1] // 2] = True
     inner = binary_dilation(structures, disk(int(random.integers(*_AROUND_PX))))
     ring = binary_dilation(inner) & ~inner
-    return _stroke(ring, random) & (mask == BACKGROUND)
+    stroke: NDArray[np.bool_] = _stroke(ring, random) & (mask == BACKGROUND)
+    return stroke

@@ -140,8 +140,8 @@ def _require_possible(image: nib.Nifti1Image, path: Path, file_bytes: int) -> No
     possible = file_bytes * (_GZIP_BEST_RATIO if path.name.lower().endswith(".gz") else 1)
     if voxels <= 0 or voxels > _MAX_VOXELS or claimed > possible:
         raise DataError(
-            f"{path}: the header claims {' x '.join(map(str, shape))} voxels, which a file of {file_bytes} bytes cannot "
-            "hold or nobody can use; the file is truncated or its header damaged: export it again"
+            f"{path}: the header claims {' x '.join(map(str, shape))} voxels, more than a file of {file_bytes} bytes "
+            "can hold or than anybody can use; the file is truncated or its header damaged: export it again"
         )
 
 

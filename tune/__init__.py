@@ -1,0 +1,1 @@
+"""The search for better loss weights and gate settings."""
