@@ -229,18 +229,15 @@ def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -
 
 
 def table(report: Report) -> list[list[str]]:
-    """The summary as rows of text: a header, a row for each class, and their mean."""
-    rows = [["class", "Dice", "IoU", "HD mm", "HD95 mm", "ASSD mm", "cases", "missed", "invented", "absent in both"]]
+    """The summary as rows of text: a header, a row of means for each class, and their mean."""
+    rows = [["class", "Dice", "± std", "IoU", "HD mm", "HD95 mm", "ASSD mm", "missed", "invented", "absent"]]
     counts = report.counts()
     for name, spreads in report.per_class().items():
-        cells = [_cell(spreads[score]) for score in SCORES]
-        count = counts[name]
-        counted = [count["missed"], count["invented"], count["absent_in_both"]]
-        rows.append([name, *cells, str(sum(count.values())), *map(str, counted)])
-    means = [report.mean(score) for score in SCORES]
-    rows.append(
-        ["mean", *("-" if mean is None else f"{mean:.3f}" for mean in means), str(len(report.cases)), "", "", ""]
-    )
+        dice, *others = (spreads[score] for score in SCORES)
+        cells = [_cell(dice.mean), _cell(dice.std), *(_cell(spread.mean) for spread in others)]
+        rows.append([name, *cells, *(str(counts[name][presence]) for presence in PRESENCES if presence != "both")])
+    dice_mean, *other_means = (_cell(report.mean(score)) for score in SCORES)
+    rows.append(["mean", dice_mean, "", *other_means, "", "", ""])
     return rows
 
 
@@ -259,8 +256,8 @@ def _score(case: Case, mask: Path, predictor: Predictor, data: DataConfig) -> Ca
     return CaseScores(case_id=case.case_id, patient_id=case.patient_id, frame=case.frame, scores=scores)
 
 
-def _cell(spread: Spread) -> str:
-    return "-" if spread.mean is None else f"{spread.mean:.3f} ± {spread.std:.3f}"
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _stem(path: Path) -> str:

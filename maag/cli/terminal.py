@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live as LiveDisplay
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
     from maag.train.fit import Outcome
     from maag.train.reports import EpochReport, Live
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+_PLAIN_WIDTH = 120  # where there is no terminal to ask
+
+console = Console(stderr=True, highlight=False)
+if not console.is_terminal:
+    console.width = _PLAIN_WIDTH
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -38,7 +43,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table for people: the first column left, the others right."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place, name in enumerate(header):
         table.add_column(name, justify="left" if place == 0 else "right")
     for row in rows:
@@ -48,7 +53,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 def say(text: str) -> None:
     """A line for people."""
-    console.print(Text(text))
+    console.print(Text(text), soft_wrap=True)
 
 
 @contextmanager
@@ -138,7 +143,6 @@ class TrainingDisplay:
             f"{reason} after {outcome.epochs_done:.1f} epochs in {_duration(outcome.seconds)}: best val Dice "
             f"{outcome.best_dice:.4f} (epoch {outcome.best_epoch}), final {outcome.final_dice:.4f}"
         )
-        say(f"Next: maag evaluate {outcome.run} --dataset NAME --data DIR")
 
 
 def _duration(seconds: float) -> str:

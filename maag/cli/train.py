@@ -62,6 +62,8 @@ def train_command(
     The run's folder holds config.json, split.json, metrics.jsonl, TensorBoard curves, and checkpoints: the best on
     validation, the final one, and the whole state to resume from. Ctrl-C and SIGTERM save before they end.
     """
+    from maag.cli.terminal import print_json, say
+
     directory = find_data(dataset, data_dir)
     if resume:
         if preset or config_file or changes:
@@ -73,9 +75,9 @@ def train_command(
         config = resolve_config(dataset, preset, config_file, words)
         run_path = out or RUNS / f"{dataset}-{preset or 'custom'}-{datetime.now():%Y%m%d-%H%M%S}"
     outcome = train(config, directory, scribbles, run_path, pick_device(device_name), max_time=max_time, resume=resume)
+    if outcome.ending != "interrupted":
+        say(f"Next: maag evaluate {run_path} --dataset {dataset} --data {directory}")
     if as_json:
-        from maag.cli.terminal import print_json
-
         print_json(asdict(outcome))
     return 1 if outcome.ending == "interrupted" else 0
 

@@ -20,7 +20,8 @@ from maag.train.step import StepLosses, update
 from maag.train.stopping import StopRequest
 from maag.train.validate import ValidationDice, Validator
 
-_STEPS_BETWEEN_READINGS = 10  # reading a loss waits for the device, so it is not done at every step
+STEPS_BETWEEN_READINGS = 10
+"""Reading a loss waits for the device, so it is not done at every step."""
 
 Ending = Literal["done", "early", "time", "interrupted"]
 
@@ -77,7 +78,7 @@ class Loop:
         while progress.step < total:
             self._step()
             at_end = progress.step % per_epoch == 0
-            if at_end or progress.step % _STEPS_BETWEEN_READINGS == 0:
+            if at_end or progress.step % STEPS_BETWEEN_READINGS == 0:
                 self._read_losses()
                 self._listener.on_live(self._live())
             if self._stop.interrupted:
