@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from maag.cli.options import (
+    ANY_PATH,
     FOLDER,
     config_options,
     data_options,
@@ -41,6 +42,7 @@ RUNS = Path("runs")
     "--max-time", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop after this time."
 )
 @device_option
+@click.option("--split-file", type=ANY_PATH, help="Which patients do what: a split.json.  [default: data.split]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, or the newest one of this data set.")
 @json_option
 def train_command(
@@ -54,6 +56,7 @@ def train_command(
     epochs: int | None,
     max_time: float | None,
     device_name: str,
+    split_file: Path | None,
     resume: bool,
     as_json: bool,
 ) -> int:
@@ -66,15 +69,24 @@ def train_command(
 
     directory = find_data(dataset, data_dir)
     if resume:
-        if preset or config_file or changes:
-            raise ConfigError("--resume goes on with the run's own config.json: leave out --preset, --config and --set")
+        if preset or config_file or changes or split_file:
+            raise ConfigError(
+                "--resume goes on with the run's own config.json and split.json: leave out --preset, --config, --set "
+                "and --split-file"
+            )
         run_path = out or newest_run(dataset)
         config = resumed_config(run_path, epochs)
     else:
         words = [*changes, *([f"optim.epochs={epochs}"] if epochs else [])]
         config = resolve_config(dataset, preset, config_file, words)
-        run_path = out or RUNS / f"{dataset}-{preset or 'custom'}-{datetime.now():%Y%m%d-%H%M%S}"
-    outcome = train(config, directory, scribbles, run_path, pick_device(device_name), max_time=max_time, resume=resume)
+        name = "custom" if config_file else preset or "paper"
+        run_path = out or RUNS / f"{dataset}-{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    device = pick_device(device_name)
+    if device.type == "cpu" and not resume and not config_file and preset != "fast":
+        say("There is no GPU here: this preset would take days; --preset fast is made for CPUs.")
+    outcome = train(
+        config, directory, scribbles, run_path, device, split_file=split_file, max_time=max_time, resume=resume
+    )
     if outcome.ending != "interrupted":
         say(f"Next: maag evaluate {run_path} --dataset {dataset} --data {directory}")
     if as_json:
@@ -89,6 +101,7 @@ def train(
     run_path: Path,
     device: torch.device,
     *,
+    split_file: Path | None = None,
     max_time: float | None = None,
     resume: bool = False,
 ) -> Outcome:
@@ -100,17 +113,22 @@ def train(
     from maag.data.splits import make_split
     from maag.storage import require_writable_directory
     from maag.train.fit import fit
-    from maag.train.folder import create_run, open_run, require_same_split
+    from maag.train.folder import create_run, open_run, read_split
     from maag.train.stopping import StopRequest, stopping_on_signals
 
     require_writable_directory(run_path)
     with preparing() as progress:
         prepared = prepare(directory, config.data, default_cache_root(), scribbles, progress)
-    split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
     if resume:
         run, _ = open_run(run_path)
-        require_same_split(run, split)
+        split = read_split(run.split, prepared.patients)
     else:
+        published = reader_of(config.data.dataset).split0
+        split = (
+            read_split(split_file, prepared.patients)
+            if split_file
+            else make_split(prepared.patients, config.data, published)
+        )
         run = create_run(run_path, config, split)
     stop = StopRequest(max_time)
     with TrainingDisplay(run.path, config, split, codec.digest(config), device) as display, stopping_on_signals(stop):

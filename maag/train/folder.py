@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.splits import Split
-from maag.errors import CheckpointError, ConfigError, MissingDataError
+from maag.errors import ConfigError, MissingDataError, SplitError
 from maag.storage import read_json, require_writable_directory, write_json
 
 
@@ -84,11 +85,19 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
     return run, codec.from_document(read_json(run.config), str(run.config))
 
 
-def require_same_split(run: RunFolder, split: Split) -> None:
-    """Refuse to continue a run on other patients than it began with. Raises CheckpointError."""
-    begun = Split.from_dict(read_json(run.split))
-    if begun.digest != split.digest:
-        raise CheckpointError(
-            f"{run.split}: the run began with split {begun.digest}, the data now give {split.digest}; "
-            "restore the data set as it was, or start a new run"
+def read_split(path: Path, patients: Collection[str]) -> Split:
+    """The split in the file `path`, all of whose patients must be among those that are there.
+
+    Raises:
+        DataError: the file is no split, or was edited without taking its digest out.
+        SplitError: a patient stands in two parts, or is not there.
+        StorageError: the file cannot be read.
+    """
+    split = Split.from_dict(read_json(path), str(path))
+    absent = sorted({*split.scribbled, *split.shapes, *split.val} - set(patients))
+    if absent:
+        raise SplitError(
+            f"{path}: {len(absent)} of its patients are not in the data, the first is {absent[0]}; "
+            "restore them, or take them out of the split and its digest with them"
         )
+    return split
