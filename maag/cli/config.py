@@ -45,6 +45,7 @@ def config_show_command(
         f"Settings (config {codec.digest(config)}); change one with --set SETTING=VALUE",
         ("setting", "type", "value", "default if other", "help"),
         rows,
+        numbers=False,
     )
 
 

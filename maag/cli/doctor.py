@@ -26,7 +26,7 @@ def doctor_command(as_json: bool) -> None:
     if as_json:
         print_json({"facts": facts, "missing": missing})
         return
-    print_table("This machine", ("what", "found"), sorted(facts.items()))
+    print_table("This machine", ("what", "found"), sorted(facts.items()), numbers=False)
     for sentence in missing:
         say(f"Missing: {sentence}")
     if not missing:

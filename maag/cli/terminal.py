@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _PLAIN_WIDTH = 120  # where there is no terminal to ask
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)
 if not console.is_terminal:
     console.width = _PLAIN_WIDTH
 
@@ -41,11 +41,11 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value, allow_nan=False))
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people: the first column left, the others right."""
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> None:
+    """A table for people: the first column to the left, the others to the right if they are numbers."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place == 0 else "right")
+        table.add_column(name, justify="right" if numbers and place else "left", no_wrap=place == 0)
     for row in rows:
         table.add_row(*row)
     console.print(table)

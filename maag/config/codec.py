@@ -15,6 +15,7 @@ from maag.errors import ConfigError
 
 FORMAT_VERSION = 1
 _ADAPTER = TypeAdapter(Config)
+_LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 class Setting(NamedTuple):
@@ -78,12 +79,13 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def leaves(config: Config) -> list[Setting]:
-    """Every setting with its dotted path, type, value and help, in the order of the schema."""
+    """Every setting with its dotted path, type and limits, value and help, in the order of the schema."""
     plain = to_dict(config)
+    schemas = _ADAPTER.json_schema()["$defs"]
     return [
-        Setting(f"{section.name}.{field.name}", _type_name(field.type), plain[section.name][field.name], _help(field))
+        Setting(f"{section.name}.{name}", _type_name(facts), plain[section.name][name], facts.get("description", ""))
         for section in dataclasses.fields(config)
-        for field in dataclasses.fields(getattr(config, section.name))
+        for name, facts in schemas[type(getattr(config, section.name)).__name__]["properties"].items()
     ]
 
 
@@ -100,12 +102,17 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _help(field: dataclasses.Field[Any]) -> str:
-    return getattr(field.default, "description", None) or ""
-
-
-def _type_name(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+def _type_name(facts: Mapping[str, Any]) -> str:
+    """A JSON schema's type and limits in words: `number > 0`, `a | b`, `list of integer >= 0 <= 3`."""
+    if "enum" in facts:
+        return " | ".join(facts["enum"])
+    if "const" in facts:
+        return str(facts["const"])
+    if facts["type"] == "array":
+        items = facts.get("items") or facts["prefixItems"][0]
+        return f"list of {_type_name(items)}"
+    limits = (f"{sign} {facts[name]:g}" for name, sign in _LIMITS.items() if name in facts)
+    return " ".join([facts["type"], *limits])
 
 
 def _sentence(error: ValidationError) -> str:
