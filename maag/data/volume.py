@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +55,7 @@ def load_volume(path: Path) -> Volume:
             f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out"
         )
     affine = np.eye(4) if source.affine is None else np.asarray(source.affine, dtype=np.float64)
-    return Volume(voxels, _spacing(source, path), affine)
+    return Volume(voxels, _spacing(source), affine)
 
 
 def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:
@@ -72,7 +74,7 @@ def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8]
                 f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; "
                 "correct the labels, or data.classes and data.unlabelled_value"
             )
-    return values.astype(np.uint8), _spacing(source, path)
+    return values.astype(np.uint8), _spacing(source)
 
 
 def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequence[str]) -> None:
@@ -124,13 +126,27 @@ def _open(path: Path) -> nib.Nifti1Image:
         size = path.stat().st_size
         path.open("rb").close()
     try:
-        image = nib.load(path)
+        with _quiet_nibabel():
+            image = nib.load(path)
     except _UNREADABLE as error:
         raise DataError(f"{path}: not a readable NIfTI file ({_first_line(error)}); export it again") from error
     if not isinstance(image, nib.Nifti1Image):
         raise DataError(f"{path}: a {type(image).__name__}, not NIfTI; convert it to .nii.gz")
     _require_possible(image, path, size)
+    _require_spacing(image, path)
     return image
+
+
+@contextmanager
+def _quiet_nibabel() -> Iterator[None]:
+    """What nibabel would log about a header is checked here, and said in a sentence."""
+    logger = nib.imageglobals.logger
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _require_possible(image: nib.Nifti1Image, path: Path, file_bytes: int) -> None:
@@ -143,6 +159,15 @@ def _require_possible(image: nib.Nifti1Image, path: Path, file_bytes: int) -> No
             f"{path}: the header claims {' x '.join(map(str, shape))} voxels, more than a file of {file_bytes} bytes "
             "can hold or than anybody can use; the file is truncated or its header damaged: export it again"
         )
+
+
+def _require_spacing(image: nib.Nifti1Image, path: Path) -> None:
+    # nibabel turns a spacing of 0 into 1 on loading, which would resample and measure wrongly: look before it does.
+    with nib.openers.ImageOpener(str(path)) as stream:
+        raw = type(image.header).from_fileobj(stream, check=False)
+    x, y, z = (float(size) for size in raw["pixdim"][1:4])
+    if not all(np.isfinite(size) and size != 0 for size in (x, y, z)):
+        raise DataError(f"{path}: voxel size {x:g} x {y:g} x {z:g} mm in the header; it must be positive: correct it")
 
 
 def _read_array(image: nib.Nifti1Image, path: Path) -> NDArray[np.generic]:
@@ -163,10 +188,8 @@ def _shape(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _spacing(image: nib.Nifti1Image, path: Path) -> tuple[float, float, float]:
+def _spacing(image: nib.Nifti1Image) -> tuple[float, float, float]:
     x, y, z = (float(zoom) for zoom in image.header.get_zooms()[:3])
-    if not all(np.isfinite(zoom) and zoom > 0 for zoom in (x, y, z)):
-        raise DataError(f"{path}: voxel size {x:g} x {y:g} x {z:g} mm in the header; it must be positive: correct it")
     return z, y, x
 
 

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maag.config import codec
+from maag.config.presets import preset
+from maag.config.schema import Config
+from maag.data.cache import PreparedData, prepare
+from maag.data.catalog import reader_of, write_phantom
+from maag.data.splits import Split, make_split
+
+TINY = {
+    "data.size_px": [32, 32],
+    "data.spacing_mm": 4.0,
+    "segmentor.width": 4,
+    "discriminator.width": 4,
+    "optim.batch_size": 4,
+    "optim.epochs": 2,
+    "train.validate_every": 1,
+    "train.validate_every_late": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    return codec.override(preset("acdc", "fast"), TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_words() -> list[str]:
+    """The same for the command line."""
+    return ["--preset", "fast", *(word for path, value in TINY.items() for word in ("--set", f"{path}={value}"))]
+
+
+@pytest.fixture(scope="session")
+def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six synthetic patients in ACDC's layout: two with scribbles, two for shapes, one each to validate and test."""
+    out = tmp_path_factory.mktemp("phantom") / "acdc"
+    write_phantom("acdc", out, 6, seed=3)
+    return out
+
+
+@pytest.fixture(scope="session")
+def prepared(phantom_dir: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return prepare(phantom_dir, tiny_config.data, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def split(prepared: PreparedData, tiny_config: Config) -> Split:
+    return make_split(prepared.patients, tiny_config.data, reader_of("acdc").split0)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from maag.data.geometry import Grid, image_to_grid, labels_to_grid, labels_to_source, normalize, scores_to_source
+
+SIDES = st.integers(3, 60)
+SIZES = st.sampled_from([16, 32, 48])
+SPACINGS = st.floats(0.6, 3.0)
+quick = settings(max_examples=30, deadline=None)
+
+
+def cubic_weight(distance: float) -> float:
+    """Keys' kernel with a = -0.75, as OpenCV has it."""
+    a, x = -0.75, abs(distance)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+def resize_row(row: NDArray[np.float32], length: int) -> NDArray[np.float64]:
+    """One row by OpenCV's rule: half-pixel centres, the edge repeated."""
+    out = np.zeros(length)
+    for place in range(length):
+        at = (place + 0.5) * len(row) / length - 0.5
+        for tap in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
+            out[place] += cubic_weight(at - tap) * row[min(max(tap, 0), len(row) - 1)]
+    return out
+
+
+@quick
+@given(SIDES, SIDES, SIZES, SIZES, SPACINGS, SPACINGS, st.integers(0, 99))
+def test_shapes_are_exact_both_ways(
+    rows: int, columns: int, height: int, width: int, row_mm: float, column_mm: float, seed: int
+) -> None:
+    labels = np.random.default_rng(seed).integers(0, 4, (2, rows, columns)).astype(np.uint8)
+    grid = Grid.plan((rows, columns), (row_mm, column_mm), 1.5, (height, width))
+    assert grid.resized_shape == (max(1, int(rows * row_mm / 1.5)), max(1, int(columns * column_mm / 1.5)))
+    on_grid = labels_to_grid(labels, grid, 255)
+    assert on_grid.shape == (2, height, width)
+    assert image_to_grid(labels.astype(np.float32), grid).shape == (2, height, width)
+    assert labels_to_source(on_grid, grid).shape == labels.shape
+
+
+@quick
+@given(st.integers(1, 48), st.integers(1, 32), st.integers(0, 99))
+def test_without_resizing_and_cropping_the_way_back_is_exact(rows: int, columns: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, 4, (3, rows, columns)).astype(np.uint8)
+    grid = Grid.plan((rows, columns), (1.5, 1.5), 1.5, (48, 32))
+    assert np.array_equal(labels_to_source(labels_to_grid(labels, grid, 0), grid), labels)
+
+
+@quick
+@given(st.integers(60, 90), st.floats(1.0, 2.0), st.floats(1.2, 2.0))
+def test_a_blob_survives_resampling_there_and_back(side: int, spacing: float, target: float) -> None:
+    rows, columns = np.indices((side, side))
+    blob = (np.hypot(rows - side / 2, columns - side / 2) < side / 4).astype(np.uint8)[None]
+    grid = Grid.plan((side, side), (spacing, spacing), target, (160, 160))
+    back = labels_to_source(labels_to_grid(blob, grid, 0), grid)
+    assert 2 * (back & blob).sum() / (back.sum() + blob.sum()) > 0.88
+
+
+@quick
+@given(SIDES, SIDES, SIZES, SPACINGS, st.integers(0, 99))
+def test_scores_come_back_as_probabilities(rows: int, columns: int, size: int, spacing: float, seed: int) -> None:
+    scores = np.random.default_rng(seed).dirichlet(np.ones(3), (2, size, size)).transpose(0, 3, 1, 2)
+    grid = Grid.plan((rows, columns), (spacing, spacing), 1.5, (size, size))
+    back = scores_to_source(scores.astype(np.float32), grid)
+    assert back.shape == (2, 3, rows, columns)
+    np.testing.assert_allclose(back.sum(axis=1), 1, atol=1e-5)
+
+
+def test_what_was_cropped_comes_back_as_background() -> None:
+    grid = Grid.plan((40, 16), (1.0, 1.0), 1.0, (16, 16))
+    scores = np.zeros((1, 2, 16, 16), np.float32)
+    scores[:, 1] = 1
+    back = scores_to_source(scores, grid)[0].argmax(axis=0)
+    assert not back[:12].any()
+    assert back[12:28].all()
+    assert not back[28:].any()
+
+
+def test_odd_differences_are_split_alike_in_padding_and_cropping() -> None:
+    row = np.arange(1, 20, dtype=np.uint8).reshape(1, 1, 19)
+    cropped = labels_to_grid(np.repeat(row, 16, axis=1), Grid((16, 19), (16, 19), (16, 16)), 0)
+    assert cropped[0, 0].tolist() == list(range(2, 18))
+    padded = labels_to_grid(np.full((1, 16, 13), 7, np.uint8), Grid((16, 13), (16, 13), (16, 16)), 9)
+    assert padded[0, 0].tolist() == [9] + [7] * 13 + [9, 9]
+
+
+def test_images_are_padded_with_their_edge() -> None:
+    image = np.arange(16, dtype=np.float32)[None, :, None] * np.ones((1, 16, 12), np.float32)
+    image[0, :, 0], image[0, :, -1] = -5, 5
+    padded = image_to_grid(image, Grid((16, 12), (16, 12), (16, 16)))
+    assert (padded[0, :, :3] == -5).all()
+    assert (padded[0, :, 13:] == 5).all()
+
+
+@pytest.mark.parametrize("length", [7, 12, 31])
+def test_images_are_resized_as_opencv_does_cubic(length: int) -> None:
+    row = np.random.default_rng(0).normal(size=17).astype(np.float32)
+    image = np.repeat(row[None, None], 16, axis=1)
+    resized = image_to_grid(image, Grid((16, 17), (16, length), (16, 32)))
+    before = (32 - length) // 2
+    np.testing.assert_allclose(resized[0, 0, before : before + length], resize_row(row, length), atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [7, 12, 31])
+def test_labels_are_resized_as_opencv_does_nearest(length: int) -> None:
+    row = np.arange(17, dtype=np.uint8)
+    resized = labels_to_grid(np.repeat(row[None, None], 16, axis=1), Grid((16, 17), (16, length), (16, 32)), 99)
+    before = (32 - length) // 2
+    expected = [int(np.floor(place * 17 / length)) for place in range(length)]
+    assert resized[0, 0, before : before + length].tolist() == expected
+
+
+def test_normalisation_is_robust() -> None:
+    voxels = np.random.default_rng(0).normal(50, 9, (4, 20, 20)).astype(np.float32)
+    p5, p25, p50, p75, p95 = np.percentile(voxels, [5, 25, 50, 75, 95])
+    expected = (np.clip(voxels, p5, p95) - p50) / (p75 - p25)
+    np.testing.assert_allclose(normalize(voxels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_image_becomes_zeros() -> None:
+    assert not normalize(np.full((1, 8, 8), 3, np.float32)).any()

@@ -1,0 +1,154 @@
+"""What is read, what is refused and with which sentence, and that labels keep their image's grid exactly."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from maag.data.volume import load_labels, load_volume, save_labels, save_volume
+from maag.errors import DataError, StorageError
+
+OBLIQUE = np.array([[1.2, 0.3, 0.1, -20.0], [-0.25, 1.3, 0.2, 33.0], [0.05, -0.1, 8.0, 7.0], [0, 0, 0, 1.0]])
+SHAPE = (7, 9, 3)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=SHAPE).astype(np.float32), OBLIQUE), path)
+    return path
+
+
+def rewrite(path: Path, change: Callable[[bytes], bytes]) -> Path:
+    path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes()))))
+    return path
+
+
+def test_axes_are_slices_rows_columns(image: Path) -> None:
+    volume = load_volume(image)
+    assert volume.voxels.shape == (3, 9, 7)
+    assert volume.voxels.dtype == np.float32
+    np.testing.assert_allclose(volume.voxels, np.asarray(nib.load(image).dataobj).T)
+    np.testing.assert_allclose(volume.spacing_mm, np.linalg.norm(OBLIQUE[:3, :3], axis=0)[::-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("forms", [(1, 0), (0, 2), (1, 4), (0, 0)])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_labels_keep_the_grid_of_their_image(tmp_path: Path, forms: tuple[int, int], suffix: str) -> None:
+    source = nib.Nifti1Image(np.zeros(SHAPE, np.int16), None)
+    source.header.set_zooms((1.2, 1.3, 8.0))
+    if forms[0]:
+        source.header.set_qform(np.diag([1.2, 1.3, 8.0, 1]) + np.eye(4, k=3) * 5, forms[0])
+    if forms[1]:
+        source.header.set_sform(OBLIQUE, forms[1])
+    source.header.set_xyzt_units("mm", "sec")
+    like = tmp_path / f"like{suffix}"
+    nib.save(source, like)
+    labels = np.random.default_rng(0).integers(0, 4, SHAPE[::-1]).astype(np.uint8)
+    out = tmp_path / "deep" / f"labels{suffix}"
+    save_labels(out, labels, like, ("background", "RV", "MYO", "LV"))
+    before, after = nib.load(like).header, nib.load(out).header
+    for field in ("pixdim", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "xyzt_units"):
+        np.testing.assert_array_equal(before[field], after[field])
+    np.testing.assert_array_equal(nib.load(like).affine, nib.load(out).affine)
+    assert after.get_data_dtype() == np.uint8
+    assert b"2 MYO" in bytes(after["descrip"])
+    assert np.array_equal(load_labels(out, range(4))[0], labels)
+
+
+def test_one_frame_of_a_cine_is_a_volume(tmp_path: Path) -> None:
+    path = tmp_path / "frame.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((*SHAPE, 1), np.int16), np.eye(4)), path)
+    assert load_volume(path).voxels.shape == SHAPE[::-1]
+    save_labels(tmp_path / "out.nii.gz", np.zeros(SHAPE[::-1], np.uint8), path, ("background",))
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    for name in ("a.nii.gz", "b.nii.gz"):
+        save_volume(tmp_path / name, array, np.eye(4))
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def bad_header(fields: bytes, offset: int) -> Callable[[bytes], bytes]:
+    return lambda content: content[:offset] + fields + content[offset + len(fields) :]
+
+
+ABSURD = bad_header(struct.pack("<8h", 3, 32000, 32000, 32000, 1, 1, 1, 1), 40)
+ZERO_SPACING = bad_header(struct.pack("<4f", 1, 0, 1, 1), 76)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "export it again"),
+        (lambda path: path.write_bytes(path.read_bytes()[:50]), "not a readable NIfTI"),
+        (lambda path: rewrite(path, lambda content: content[:-100]), "truncated or damaged"),
+        (lambda path: path.write_bytes(b""), "not a readable NIfTI"),
+        (lambda path: path.write_text("a letter"), "not a readable NIfTI"),
+        (lambda path: rewrite(path, ABSURD), "claims 32000 x 32000 x 32000 voxels"),
+        (lambda path: rewrite(path, ZERO_SPACING), "voxel size 0 x 1 x 1 mm"),
+    ],
+)
+def test_damage_is_named(image: Path, spoil: Callable[[Path], object], sentence: str) -> None:
+    spoil(image)
+    started = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        load_volume(image)
+    assert time.monotonic() - started < 2
+    assert str(image) in str(caught.value)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_plain_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "image.nii"
+    nib.save(nib.Nifti1Image(np.zeros((30, 30, 30), np.int16), np.eye(4)), path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"image\.nii: the header claims 30 x 30 x 30 voxels, more than a file of 5000"):
+        load_volume(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "image.nii.gz"
+    array = np.zeros(SHAPE, np.float32)
+    array[0, :2, 0] = value
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    with pytest.raises(DataError, match=r"2 of 189 voxels are NaN or infinite; replace them"):
+        load_volume(path)
+
+
+def test_a_cine_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cine.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 5), np.int16), np.eye(4)), path)
+    with pytest.raises(DataError, match=r"4-D of shape \(7, 9, 3, 5\); a 3-D volume is needed"):
+        load_volume(path)
+
+
+@pytest.mark.parametrize("value", [5, -1, 0.5])
+def test_a_label_outside_the_classes_is_named(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "mask.nii.gz"
+    array = np.zeros(SHAPE, np.float32)
+    array[:3, 0, 0] = value
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    with pytest.raises(DataError, match=rf"mask\.nii\.gz: 3 voxels have label {value:g}, allowed are 0, 1, 4; correct"):
+        load_labels(path, {0, 1, 4})
+
+
+def test_a_missing_file_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot read .*gone\.nii\.gz"):
+        load_volume(tmp_path / "gone.nii.gz")
+
+
+def test_labels_of_another_shape_are_not_written(image: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="they must agree"):
+        save_labels(tmp_path / "out.nii.gz", np.zeros((3, 3, 3), np.uint8), image, ("background",))
+    assert not (tmp_path / "out.nii.gz").exists()
