@@ -8,8 +8,8 @@ import click
 
 from maag.cli.options import FOLDER
 
-_PATIENTS = 12
-_EPOCHS = 12
+_PATIENTS = 32
+_EPOCHS = 24
 
 
 @click.command("demo")

@@ -81,11 +81,12 @@ class Loop:
             if at_end or progress.step % STEPS_BETWEEN_READINGS == 0:
                 self._read_losses()
                 self._listener.on_live(self._live())
-            if self._stop.interrupted:
-                return self._save_and_return("interrupted")
             out_of_time = self._stop.out_of_time
             if at_end or out_of_time:
                 self._end_epoch(validate=out_of_time)
+            # Only after an epoch's end was dealt with, or a resumed run would miss its validation.
+            if self._stop.interrupted and progress.step < total:
+                return self._save_and_return("interrupted")
             if out_of_time:
                 return self._save_and_return("time")
             if self._patience_is_over():

@@ -1,0 +1,151 @@
+"""A run that stops and resumes is the run that did not stop; and every other way to end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maag import checkpoint
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.cache import PreparedData
+from maag.data.splits import Split
+from maag.errors import CheckpointError, TrainingError
+from maag.train.fit import Outcome, fit
+from maag.train.folder import RunFolder, create_run
+from maag.train.reports import EpochReport, Live
+from maag.train.stopping import StopRequest
+
+CPU = torch.device("cpu")
+
+
+class StopAt:
+    """A listener that asks to stop once `step` is reached."""
+
+    def __init__(self, stop: StopRequest, step: int) -> None:
+        self._stop, self._step = stop, step
+
+    def on_live(self, live: Live) -> None:
+        if live.step >= self._step:
+            self._stop.ask("test")
+
+    def on_epoch(self, report: EpochReport) -> None:
+        pass
+
+    def on_checkpoint(self, step: int) -> None:
+        pass
+
+
+def run_it(
+    config: Config, prepared: PreparedData, split: Split, path: Path, *, stop_at: int = 10**9, resume: bool = False
+) -> Outcome:
+    run = RunFolder(path) if resume else create_run(path, config, split)
+    stop = StopRequest()
+    listener = StopAt(stop, stop_at)
+    return fit(config, prepared, split, run, device=CPU, listener=listener, stop=stop, resume=resume)
+
+
+def history(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in line if key not in ("seconds", "steps_per_second")} for line in lines]
+
+
+@pytest.mark.parametrize("unlabelled", [0.0, 0.2])
+def test_a_resumed_run_equals_the_straight_one(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path, unlabelled: float
+) -> None:
+    config = codec.override(
+        tiny_config, {"optim.epochs": 3, "optim.batch_size": 2, "loss.adversarial_unlabelled": unlabelled}
+    )
+    whole = run_it(config, prepared, split, tmp_path / "whole")
+    assert whole.ending == "done"
+    per_epoch = whole.steps // 3
+    # Losses are read every ten steps and at each epoch's end: once inside an epoch, once at its end.
+    stopped = run_it(config, prepared, split, tmp_path / "parts", stop_at=1)
+    assert stopped.ending == "interrupted"
+    assert 0 < stopped.steps < per_epoch
+    assert not (tmp_path / "parts" / "checkpoints" / "final.safetensors").exists()
+    run_it(config, prepared, split, tmp_path / "parts", stop_at=per_epoch * 2, resume=True)
+    resumed = run_it(config, prepared, split, tmp_path / "parts", resume=True)
+    assert resumed.steps == whole.steps
+    assert history(tmp_path / "parts") == history(tmp_path / "whole")
+    _, one = checkpoint.load_state(tmp_path / "whole" / "checkpoints" / "last.pt", CPU)
+    _, other = checkpoint.load_state(tmp_path / "parts" / "checkpoints" / "last.pt", CPU)
+    assert set(one["parts"]) == {"segmentor", "discriminator", "segmentor_optimizer", "discriminator_optimizer"}
+    assert_same(one["parts"], other["parts"])
+
+
+def assert_same(one: Any, other: Any) -> None:
+    if isinstance(one, torch.Tensor):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    else:
+        assert one == other
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
+    before = (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes()
+    broken = replace(prepared, images=np.full_like(prepared.images, np.nan))
+    with pytest.raises(TrainingError, match=r"the supervised loss became nan .* the last good checkpoint is kept"):
+        run_it(tiny_config, broken, split, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes() == before
+
+
+def test_no_gain_ends_early(tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path) -> None:
+    changes = {"optim.epochs": 50, "train.patience": 2, "train.min_delta": 1.0}
+    outcome = run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run")
+    assert outcome.ending == "early"
+    assert outcome.epochs_done == 3  # the first counts as a gain over nothing
+    assert outcome.best_epoch == 1
+
+
+def test_time_over_ends_with_a_validation(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    stop = StopRequest(max_minutes=1e-9)
+    run = create_run(tmp_path / "run", tiny_config, split)
+    outcome = fit(tiny_config, prepared, split, run, device=CPU, listener=StopAt(stop, 10**9), stop=stop, resume=False)
+    assert outcome.ending == "time"
+    assert outcome.steps == 1
+    assert outcome.final_dice is not None
+    assert run.final.is_file()
+
+
+def test_other_settings_or_data_are_refused_on_a_resume(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
+    with pytest.raises(CheckpointError, match="the settings changed"):
+        run_it(codec.override(tiny_config, {"optim.lr": 1e-3}), prepared, split, tmp_path / "run", resume=True)
+    with pytest.raises(CheckpointError, match="trained on other data"):
+        run_it(tiny_config, replace(prepared, digest="other"), split, tmp_path / "run", resume=True)
+
+
+def test_damaged_checkpoints_are_named(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    run_it(tiny_config, prepared, split, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    for path, load in (
+        (run.last, lambda: checkpoint.load_state(run.last, CPU)),
+        (run.best, lambda: checkpoint.load_segmentor(run.best)),
+    ):
+        load()
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(CheckpointError, match=path.name):
+            load()

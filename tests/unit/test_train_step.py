@@ -1,0 +1,132 @@
+"""The signs of the game, and who moves whom."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.batches import Batch
+from maag.labels import IGNORE
+from maag.losses import adversarial_loss, balance, discriminator_loss, partial_cross_entropy
+from maag.models.discriminator import pyramid_of_masks, pyramid_of_predictions
+from maag.train.state import TrainState
+from maag.train.step import update
+
+CPU = torch.device("cpu")
+QUIET = {
+    "discriminator.instance_noise": 0.0,
+    "discriminator.label_noise": 0.0,
+    "loss.dynamic_balance": False,
+    "loss.adversarial": 1.0,
+}
+
+
+@pytest.fixture
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(4, 32, 32, dtype=torch.uint8)
+    masks[:, 8:24, 8:24], masks[:, 12:20, 12:20] = 2, 3
+    unlabelled = torch.full((4, 32, 32), IGNORE, dtype=torch.uint8)
+    return Batch(torch.randn(4, 1, 32, 32, generator=generator), unlabelled, None, masks)
+
+
+def scores(state: TrainState, config: Config, batch: Batch) -> tuple[float, float]:
+    """The discriminator's mean scores of real masks and of predictions."""
+    assert state.discriminator is not None
+    assert batch.masks is not None
+    judge = copy.deepcopy(state.discriminator).eval()
+    segmentor = copy.deepcopy(state.segmentor).train()
+    with torch.no_grad():
+        real = judge(pyramid_of_masks(batch.masks, 4, config.discriminator.scales))
+        fake = judge(pyramid_of_predictions(segmentor(batch.images), config.discriminator.scales, conditioned=True))
+    return float(real.mean()), float(fake.mean())
+
+
+def weights(network: nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
+
+
+def test_the_segmentor_pulls_its_predictions_towards_real(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, QUIET)
+    state = TrainState(config, CPU)
+    state.set_rates(1e-3, 0.0)
+    _, before = scores(state, config, batch)
+    for _ in range(10):
+        update(state, batch, config)
+    _, after = scores(state, config, batch)
+    assert abs(after - 1) < abs(before - 1)
+
+
+def test_the_discriminator_pulls_real_and_predicted_apart(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, QUIET)
+    state = TrainState(config, CPU)
+    state.set_rates(0.0, 1e-3)
+    real, fake = scores(state, config, batch)
+    for _ in range(10):
+        update(state, batch, config)
+    real_after, fake_after = scores(state, config, batch)
+    assert real_after - fake_after > real - fake
+
+
+def test_neither_players_loss_moves_the_other(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, QUIET)
+    state = TrainState(config, CPU)
+    assert state.discriminator is not None
+    for segmentor_lr, discriminator_lr in ((0.0, 1e-3), (1e-3, 0.0)):
+        before = weights(state.segmentor), weights(state.discriminator)
+        state.set_rates(segmentor_lr, discriminator_lr)
+        update(state, batch, config)
+        assert same(before[0], weights(state.segmentor)) == (segmentor_lr == 0)
+        assert same(before[1], weights(state.discriminator)) == (discriminator_lr == 0)
+    assert all(parameter.requires_grad for parameter in state.discriminator.parameters())
+
+
+def test_without_adversarial_weights_there_is_no_discriminator(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, {"loss.adversarial": 0})
+    state = TrainState(config, CPU)
+    assert state.discriminator is None
+    assert set(update(state, batch._replace(masks=None), config)) == {"supervised"}
+
+
+def test_partial_cross_entropy_is_the_sum_of_the_classes_means() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 4, 6, 5, generator=generator)
+    labels = torch.randint(0, 3, (2, 6, 5), generator=generator).to(torch.uint8)
+    labels[0, :3] = IGNORE
+    log_p = logits.log_softmax(dim=1)
+    by_class: dict[int, list[float]] = {}
+    for n, y, x in ((n, y, x) for n in range(2) for y in range(6) for x in range(5)):
+        label = int(labels[n, y, x])
+        if label != IGNORE:
+            by_class.setdefault(label, []).append(-float(log_p[n, label, y, x]))
+    balanced = sum(sum(losses) / len(losses) for losses in by_class.values())
+    plain = sum(map(sum, by_class.values())) / sum(map(len, by_class.values()))
+    assert float(partial_cross_entropy(logits, labels, class_weights=True)) == pytest.approx(balanced, rel=1e-5)
+    assert float(partial_cross_entropy(logits, labels, class_weights=False)) == pytest.approx(plain, rel=1e-5)
+
+
+def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = partial_cross_entropy(logits, torch.full((1, 4, 4), IGNORE, dtype=torch.uint8), class_weights=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_least_squares_by_hand() -> None:
+    real, fake = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
+    assert float(discriminator_loss(real, fake)) == pytest.approx(0.5 * 0.5 + 0.5 * 2.0)
+    assert float(adversarial_loss(fake)) == pytest.approx(0.5 * 2.0)
+    factor = balance(torch.tensor(3.0, requires_grad=True), torch.tensor(2.0, requires_grad=True))
+    assert float(factor) == pytest.approx(1.5)
+    assert not factor.requires_grad
