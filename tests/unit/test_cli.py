@@ -1,0 +1,139 @@
+"""What a user types, and what comes back: exit codes, one sentence, no traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maag.cli.main import commands, main
+from maag.config import codec
+from maag.config.schema import Config
+
+HEAVY = ("torch", "ray", "monai", "numpy", "pydantic", "rich", "matplotlib", "onnx")
+
+
+def run(*words: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def all_commands() -> list[tuple[str, ...]]:
+    names: list[tuple[str, ...]] = []
+    for name, command in commands.commands.items():
+        names += [(name, sub) for sub in getattr(command, "commands", {})] or [(name,)]
+    return names
+
+
+@pytest.mark.parametrize("words", [(), *all_commands()], ids=" ".join)
+def test_every_command_has_help_and_imports_nothing_heavy_for_it(words: tuple[str, ...]) -> None:
+    program = (
+        "import sys\nfrom maag.cli import main\n"
+        f"try:\n    main({[*words, '--help']!r})\nexcept SystemExit as end:\n"
+        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "    sys.exit(f'imported {heavy}' if heavy else end.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_a_wrong_setting_is_named(phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "run")
+    assert run(*words, "--set", "optim.lr=-1") == 2
+    assert "optim.lr: input should be greater than 0, got -1" in capsys.readouterr().err
+    assert run(*words, "--set", "optim.nonsense=1") == 2
+    assert "optim.nonsense: no such setting" in capsys.readouterr().err
+    assert run(*words, "--set", "optim.lr") == 2
+    assert "expected section.key=value" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_say_how_to_make_some(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("train", "--dataset", "acdc", "--data", tmp_path / "none") == 2
+    error = capsys.readouterr().err
+    assert "expected patientNNN" in error
+    assert f"`maag data phantom --dataset acdc --out {tmp_path / 'none'}`" in error
+    (tmp_path / "empty").mkdir()
+    assert run("data", "check", "--dataset", "acdc", "--data", tmp_path / "empty") == 2
+    assert "no case of acdc in it" in capsys.readouterr().err
+
+
+def test_a_run_is_never_overwritten(
+    phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert run("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path, *tiny_words) == 2
+    assert "already holds a run; add --resume" in capsys.readouterr().err
+
+
+def test_there_must_be_something_to_resume(
+    phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "none", "--resume")
+    assert run(*words) == 2
+    assert "no run here to resume" in capsys.readouterr().err
+    assert run(*words, "--set", "optim.lr=1") == 2
+
+
+def test_an_unwritable_output_is_one_sentence(
+    phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "run"
+    assert run("train", "--dataset", "acdc", "--data", phantom_dir, "--preset", "fast", "--out", out) == 1
+    error = capsys.readouterr().err
+    assert f"Error: cannot write {out}: a part of this path is a file" in error
+    assert "Traceback" not in error
+
+
+def test_settings_are_listed_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("config", "show") == 0
+    shown = capsys.readouterr().err
+    for setting in codec.leaves(Config()):
+        assert setting.path in shown
+        assert setting.help
+
+
+def test_settings_as_json_come_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("config", "show", "--preset", "fast", "--set", "gates.levels=[0, 1]", "--json") == 0
+    config = codec.from_document(json.loads(capsys.readouterr().out), "stdout")
+    assert config.gates.levels == (0, 1)
+    assert codec.from_dict(codec.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"data.size_px": "[100, 16]"}, "data.size_px: height and width must be multiples of 16"),
+        ({"gates.levels": "[0, 0]"}, "gates.levels: each level may stand once"),
+        ({"discriminator.scales": "[1]"}, "discriminator.scales: 0 must be there"),
+        ({"data.unlabelled_value": "2"}, "data.unlabelled_value: 2 is the value of class 'MYO'"),
+        ({"optim.lr_min": "1"}, "optim.lr_min: must not exceed lr"),
+        ({"loss.dynamic_balance": "perhaps"}, "loss.dynamic_balance: input should be a valid boolean"),
+    ],
+)
+def test_rules_of_settings(change: dict[str, str], sentence: str) -> None:
+    from maag.errors import ConfigError
+
+    with pytest.raises(ConfigError) as caught:
+        codec.override(Config(), change)
+    assert sentence in str(caught.value)
+
+
+def test_wrong_words_are_wrong_usage() -> None:
+    assert run("segment") == 2
+    assert run("train", "--dataset", "nonsense") == 2
+    assert run("train", "--debug-me") == 2
+
+
+def test_debug_shows_where(tmp_path: Path) -> None:
+    from maag.errors import MissingDataError
+
+    with pytest.raises(MissingDataError):
+        main(["train", "--dataset", "acdc", "--data", str(tmp_path / "none"), "--debug"])
