@@ -131,12 +131,12 @@ def _tissue(heart: _Heart, random: np.random.Generator) -> NDArray[np.float64]:
     _, height, width = heart.shape
     rows, columns = np.indices((height, width))
     body = np.hypot((rows - height / 2) / (0.48 * height), (columns - width / 2) / (0.49 * width)) < 1
-    texture = np.where(body, 75 + gaussian_filter(random.normal(0, 120, (height, width)), 4), 8.0)
+    texture = np.where(body, 48 + gaussian_filter(random.normal(0, 120, (height, width)), 4), 8.0)
     for side in (0.2, 0.8):
         lung = np.hypot((rows - 0.42 * height) / (0.28 * height), (columns - side * width) / (0.15 * width)) < 1
         texture[lung] = 18
     liver = np.hypot((rows - 0.9 * height) / (0.2 * height), (columns - 0.3 * width) / (0.3 * width)) < 1
-    texture[liver & body] = 105
+    texture[liver & body] = 125
     for _ in range(int(random.integers(3, 7))):
         at = random.uniform(0.1, 0.9, size=2) * (height, width)
         texture[np.hypot(rows - at[0], columns - at[1]) < random.uniform(2, 6)] = random.uniform(140, 210)
@@ -148,7 +148,7 @@ def _draw_image(
 ) -> NDArray[np.int16]:
     """(Z, Y, X) intensities: blood bright, muscle dark, both within the range of what is around them."""
     blood = random.uniform(150, 200)
-    levels = {_RV: 0.92 * blood, _MYO: random.uniform(60, 90), _LV: blood}
+    levels = {_RV: 0.92 * blood, _MYO: random.uniform(78, 96), _LV: blood}
     image = texture.copy()
     for value, level in levels.items():
         inside = mask == value

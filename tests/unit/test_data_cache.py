@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.cache import PreparedData, prepare
+from maag.data.catalog import find_cases, write_phantom
+from maag.data.check import check
+from maag.errors import DataError, MissingDataError, StorageError
+
+
+@pytest.fixture
+def data_dir(phantom_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
+
+
+def spoil(path: Path, change: object) -> None:
+    image = nib.load(path)
+    array = np.asarray(image.dataobj).copy()
+    nib.save(nib.Nifti1Image(change(array), image.affine), path)  # type: ignore[operator]
+
+
+def any_file(data_dir: Path, ending: str) -> Path:
+    return sorted(data_dir.rglob(f"*{ending}"))[0]
+
+
+def test_slices_and_their_labels_lie_together(prepared: PreparedData) -> None:
+    assert len(prepared.images) == len(prepared.scribbles) == len(prepared.masks) == prepared.cases[-1].stop
+    assert len(prepared.patients) == 6
+    scribbled = (prepared.scribbles != 255) & (prepared.scribbles != 0)
+    agree = (prepared.scribbles == prepared.masks)[scribbled].mean()
+    assert agree > 0.9  # nearest sampling may move a stroke by a pixel
+
+
+def test_it_is_built_once_until_something_changes(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    built: list[int] = []
+    data = tiny_config.data
+
+    def again(**changes: object) -> PreparedData:
+        return prepare(
+            data_dir,
+            replace(data, **changes),
+            tmp_path / "cache",
+            progress=lambda done, total: built.append(done),  # type: ignore[arg-type]
+        )
+
+    first = again()
+    assert len(built) == 12
+    assert again().digest == first.digest
+    assert again(split_seed=5).digest == first.digest
+    assert len(built) == 12
+    assert again(padding_label="ignore").digest != first.digest
+    mask = any_file(data_dir, "_gt.nii.gz")
+    spoil(mask, lambda array: np.zeros_like(array))
+    assert again().digest != first.digest
+    assert len(built) == 36
+
+
+def test_every_bad_case_is_named_and_no_cache_is_left(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    images = [path for path in sorted(data_dir.rglob("*_frame??.nii.gz"))]
+    images[0].write_bytes(images[0].read_bytes()[:60])
+    scribbles = sorted(data_dir.rglob("*_scribble.nii.gz"))
+    spoil(scribbles[2], lambda array: np.where(array == 0, 4, array))
+    spoil(scribbles[4], lambda array: array[:-1])
+    spoil(scribbles[6], lambda array: np.where(array == 4, 7, array))
+    with pytest.raises(DataError) as caught:
+        prepare(data_dir, tiny_config.data, tmp_path / "cache")
+    message = str(caught.value)
+    assert "4 of 12 cases cannot be used" in message
+    for sentence in (
+        f"{images[0]}: not a readable NIfTI",
+        f"{scribbles[2]}: no voxel is scribbled as background",
+        f"scribble {scribbles[4]} is",
+        "have label 7, allowed are 0, 1, 2, 3, 4",
+    ):
+        assert sentence in message
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    report = check(data_dir, tiny_config.data)
+    assert len(report.problems) == 4
+    assert report.counts["usable cases"] == 8
+
+
+def prepare_elsewhere(data_dir: Path, plain: dict[str, object], cache: Path) -> None:
+    prepare(data_dir, codec.from_dict(plain).data, cache)
+
+
+def test_two_processes_at_once_both_succeed(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    arguments = (data_dir, codec.to_dict(tiny_config), tmp_path / "cache")
+    both = [context.Process(target=prepare_elsewhere, args=arguments) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
+
+
+def test_a_full_disk_leaves_nothing_half_made(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    limit = 20_000
+    program = (
+        "import resource, signal, sys, json\nfrom pathlib import Path\n"
+        "from maag.config import codec\nfrom maag.data.cache import prepare\nfrom maag.errors import StorageError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "config = codec.from_dict(json.loads(sys.argv[2]))\n"
+        "try:\n    prepare(Path(sys.argv[1]), config.data, Path(sys.argv[3]))\n"
+        "except StorageError as error:\n    print(error)\n    sys.exit(7)\n"
+    )
+    import json
+
+    words = [str(data_dir), json.dumps(codec.to_dict(tiny_config)), str(tmp_path / "cache")]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 7, done.stderr
+    assert "cannot write" in done.stdout
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != limit
+
+
+def test_a_cache_that_cannot_be_written_is_named(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="a part of this path is a file"):
+        prepare(data_dir, tiny_config.data, tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize("root", ["training", "ACDC/database/training", "."])
+@pytest.mark.parametrize("scribble_folder", [None, "acdc_scribbles", "elsewhere"])
+def test_layouts(phantom_dir: Path, tmp_path: Path, root: str, scribble_folder: str | None) -> None:
+    top = tmp_path / "data"
+    for source in (phantom_dir / "training").rglob("*.nii.gz"):
+        folder = top / root if root == "." else top / root / source.parent.name
+        if scribble_folder and source.name.endswith("_scribble.nii.gz"):
+            folder = (top if scribble_folder == "acdc_scribbles" else tmp_path) / scribble_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, folder / source.name)
+    junk = top / "__MACOSX"
+    junk.mkdir()
+    (junk / "patient001_frame01.nii.gz").write_text("")
+    (top / "._patient001_frame01.nii.gz").write_text("")
+    (top / "MANDATORY_CITATION.md").write_text("")
+    cases = find_cases("acdc", top, tmp_path / "elsewhere" if scribble_folder == "elsewhere" else None)
+    assert len(cases) == 12
+    assert all(case.mask and case.scribble for case in cases)
+    assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
+
+
+def test_one_case_twice_is_refused(data_dir: Path) -> None:
+    shutil.copytree(data_dir / "training", data_dir / "testing")
+    with pytest.raises(DataError, match="is there more than once; keep one copy"):
+        find_cases("acdc", data_dir)
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="no case of acdc in it; expected patientNNN"):
+        find_cases("acdc", tmp_path)
+
+
+def test_a_phantom_is_the_same_for_a_seed_and_fit_to_train_on(tmp_path: Path, tiny_config: Config) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_phantom("acdc", tmp_path / name, 4, seed)
+    content = {
+        name: {path.relative_to(tmp_path / name): path.read_bytes() for path in sorted((tmp_path / name).rglob("*.*"))}
+        for name in "abc"
+    }
+    assert content["a"] == content["b"]
+    assert content["a"] != content["c"]
+    report = check(tmp_path / "a", tiny_config.data)
+    assert report.problems == ()
+    assert all(item.slices_scribbled and item.cases_in_masks for item in report.classes)
+    for case in find_cases("acdc", tmp_path / "a"):
+        scribble = np.asarray(nib.load(case.scribble).dataobj)
+        mask = np.asarray(nib.load(case.mask).dataobj)
+        assert (scribble == mask)[scribble != 4].all()
+    with pytest.raises(StorageError, match="not empty; choose a new folder"):
+        write_phantom("acdc", tmp_path / "a", 4, 1)
