@@ -1,0 +1,75 @@
+"""The first journey as a user types it, and the ways it is cut short."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+
+def maag(cache: Path, *words: object) -> list[str]:
+    os.environ["MAAG_CACHE"] = str(cache)
+    return [sys.executable, "-m", "maag", *map(str, words)]
+
+
+def run(cache: Path, *words: object, code: int = 0) -> Any:
+    done = subprocess.run(maag(cache, *words), capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]) if "--json" in words else done.stderr
+
+
+def history(run_dir: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in line if key not in ("seconds", "steps_per_second")} for line in lines]
+
+
+def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> None:
+    cache, data, model = tmp_path / "cache", tmp_path / "acdc", tmp_path / "run"
+    named = ("--dataset", "acdc", "--data", data)
+    run(cache, "data", "phantom", "--dataset", "acdc", "--out", data, "--cases", 6)
+    assert run(cache, "data", "check", *named, "--json")["problems"] == []
+    outcome = run(cache, "train", *named, "--out", model, *tiny_words, "--json")
+    assert outcome["ending"] == "done"
+    measured = run(cache, "evaluate", model, *named, "--split", "val", "--json")
+    run(cache, "export", model, "--out", tmp_path / "model", "--json")
+    exported = run(cache, "evaluate", tmp_path / "model", *named, "--split-file", model / "split.json", "--json")
+    assert exported["summary"]["mean"]["dice"] == pytest.approx(measured["summary"]["mean"]["dice"], abs=1e-3)
+    images = sorted(data.rglob("*_frame??.nii.gz"))
+    done = run(cache, "predict", *images, "--model", tmp_path / "model", "--out", tmp_path / "labels", "--json")
+    assert done == {"done": 12, "skipped": 0, "failed": 0, "failures": []}
+    again = run(
+        cache, "evaluate", *named, "--predictions", tmp_path / "labels", "--split", "val",
+        "--split-file", model / "split.json", "--json",
+    )  # fmt: skip
+    assert again["summary"]["mean"]["dice"] == pytest.approx(measured["summary"]["mean"]["dice"], abs=1e-3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_a_resume_completes(
+    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], number: signal.Signals
+) -> None:
+    cache = tmp_path / "cache"
+    words = ("train", "--dataset", "acdc", "--data", phantom_dir)
+    settings = [*tiny_words, "--epochs", "12"]
+    run(cache, *words, "--out", tmp_path / "whole", *settings)
+    with subprocess.Popen(maag(cache, *words, "--out", tmp_path / "parts", *settings)) as process:
+        deadline = time.monotonic() + 60
+        metrics = tmp_path / "parts" / "metrics.jsonl"
+        while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(60) == 1
+    assert (tmp_path / "parts" / "checkpoints" / "last.pt").is_file()
+    assert len(history(tmp_path / "parts")) < 12
+    run(cache, *words, "--out", tmp_path / "parts", "--resume")
+    assert history(tmp_path / "parts") == history(tmp_path / "whole")
