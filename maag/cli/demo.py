@@ -8,7 +8,7 @@ import click
 
 from maag.cli.options import FOLDER
 
-_PATIENTS = 32
+_PATIENTS = 20
 _EPOCHS = 24
 
 

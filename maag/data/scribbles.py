@@ -1,16 +1,16 @@
-"""Scribbles from masks, as an expert would draw them: a stroke inside each structure, one around them all."""
+"""Scribbles from masks, as an expert would draw them: a stroke inside each structure, two around them all."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt
-from skimage.morphology import disk, skeletonize
+from scipy.ndimage import binary_erosion, distance_transform_edt
+from skimage.morphology import skeletonize
 
 from maag.labels import BACKGROUND
 
 _STROKE_PART = (0.4, 0.7)  # of a skeleton's pixels that the hand follows
-_AROUND_PX = (6, 11)  # distance of the background stroke from the structures
+_NEAR_PX, _FAR_PX = (6, 11), (22, 40)  # distances of the two background strokes from the structures
 
 
 def draw_scribble(
@@ -25,8 +25,8 @@ def draw_scribble(
         random: decides which part of each structure the stroke follows.
 
     Returns:
-        (Y, X) uint8; every labelled pixel has the mask's label there. A slice without structures has a background
-        stroke near its middle.
+        (Y, X) uint8; every labelled pixel has the mask's label there. A slice without structures has
+        background strokes around its middle.
     """
     scribble = np.full(mask.shape, unlabelled_value, dtype=np.uint8)
     for value in range(1, num_classes):
@@ -65,7 +65,9 @@ def _background_stroke(mask: NDArray[np.uint8], random: np.random.Generator) -> 
     if not structures.any():
         structures = np.zeros_like(structures)
         structures[mask.shape[0] // 2, mask.shape[1] // 2] = True
-    inner = binary_dilation(structures, disk(int(random.integers(*_AROUND_PX))))
-    ring = binary_dilation(inner) & ~inner
-    stroke: NDArray[np.bool_] = _stroke(ring, random) & (mask == BACKGROUND)
+    away = distance_transform_edt(~structures)
+    stroke = np.zeros_like(structures)
+    for distances in (_NEAR_PX, _FAR_PX):
+        distance = int(random.integers(*distances))
+        stroke |= _stroke((away >= distance) & (away < distance + 1), random)
     return stroke
