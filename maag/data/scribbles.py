@@ -66,7 +66,7 @@ def _background_stroke(mask: NDArray[np.uint8], random: np.random.Generator) -> 
         structures = np.zeros_like(structures)
         structures[mask.shape[0] // 2, mask.shape[1] // 2] = True
     away = distance_transform_edt(~structures)
-    stroke = np.zeros_like(structures)
+    stroke: NDArray[np.bool_] = np.zeros_like(structures)
     for distances in (_NEAR_PX, _FAR_PX):
         distance = int(random.integers(*distances))
         stroke |= _stroke((away >= distance) & (away < distance + 1), random)
