@@ -25,7 +25,7 @@ ARMS = {
     "partial cross-entropy": ["gates.levels=[]", "loss.adversarial=0"],
     "with gates": ["loss.adversarial=0"],
     "full MAAG": [],
-    "dense masks (bound)": ["data.supervision=masks", "loss.adversarial=0"],
+    "dense masks (bound)": ["data.supervision=dense", "loss.adversarial=0"],
 }
 KINDS = ("best", "final")
 

@@ -22,9 +22,11 @@ from maag.config.codec import override
 from maag.config.presets import preset
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
-from maag.data.cache import PreparedData, prepare
+from maag.data.cache import prepare
 from maag.data.catalog import reader_of
+from maag.data.prepared import PreparedData
 from maag.data.splits import make_split
+from maag.data.supervision import supervise
 from maag.train.fit import fit
 from maag.train.folder import create_run
 from maag.train.loop import STEPS_BETWEEN_READINGS
@@ -67,7 +69,7 @@ def compare_steps(
 ) -> dict[str, float]:
     split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
     stop = StopRequest()
-    batch = TrainingBatches(prepared, split, config, device).at(0)
+    batch = TrainingBatches(supervise(prepared, split, config), config, device).at(0)
     turns = Turns(TrainState(config, device), batch, config, device, stop, chunks)
     outcome = fit(
         config,

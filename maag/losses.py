@@ -12,18 +12,27 @@ REAL = 1.0
 FAKE = -1.0
 
 
-def class_counts(labels: Tensor, num_classes: int) -> Tensor:
-    """Labelled pixels of each class: (N, H, W) uint8 labels, IGNORE left out, to (num_classes,) float."""
+def class_counts(labels: Tensor, num_classes: int, pixel_weights: Tensor | None = None) -> Tensor:
+    """Labelled pixels of each class: (N, H, W) uint8 labels, IGNORE left out, to (num_classes,) float.
+
+    With `pixel_weights` (N, H, W) each pixel counts as much as it weighs.
+    """
     classes = torch.arange(num_classes, device=labels.device, dtype=labels.dtype)
-    return (labels.flatten()[None] == classes[:, None]).sum(dim=1).float()
+    members = labels.flatten()[None] == classes[:, None]
+    if pixel_weights is None:
+        return members.sum(dim=1).float()
+    return (members * pixel_weights.flatten()[None]).sum(dim=1)
 
 
 def balancing_weights(counts: Tensor) -> Tensor:
     """Class weights n_total / n_class of (num_classes,) counts; 0 for a class that is not there."""
-    return torch.where(counts > 0, counts.sum() / counts.clamp(min=1), torch.zeros_like(counts))
+    there = counts > 0
+    return torch.where(there, counts.sum() / torch.where(there, counts, 1.0), 0.0)
 
 
-def partial_cross_entropy(logits: Tensor, labels: Tensor, *, class_weights: bool) -> Tensor:
+def partial_cross_entropy(
+    logits: Tensor, labels: Tensor, *, class_weights: bool, pixel_weights: Tensor | None = None
+) -> Tensor:
     """Mean weighted cross-entropy over the labelled pixels (paper eq. 1).
 
     With weights n_total / n_class the mean over pixels is the sum over classes of each class's own mean, so a thin
@@ -33,14 +42,20 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, *, class_weights: bool
         logits: (N, num_classes, H, W) float.
         labels: (N, H, W) uint8, IGNORE where nothing is known.
         class_weights: weigh by `balancing_weights` of this batch, else all alike.
+        pixel_weights: (N, H, W) float in [0, 1], how much each label counts; None when all count alike.
 
     Returns:
         Scalar; 0 when no pixel is labelled.
     """
-    counts = class_counts(labels, logits.shape[1])
+    counts = class_counts(labels, logits.shape[1], pixel_weights)
     weights = balancing_weights(counts) if class_weights else None
-    summed = cross_entropy(logits.float(), labels.long(), weight=weights, ignore_index=IGNORE, reduction="sum")
-    return summed / counts.sum().clamp(min=1)
+    total = counts.sum()
+    if pixel_weights is None:
+        summed = cross_entropy(logits.float(), labels.long(), weight=weights, ignore_index=IGNORE, reduction="sum")
+    else:
+        each = cross_entropy(logits.float(), labels.long(), weight=weights, ignore_index=IGNORE, reduction="none")
+        summed = (each * pixel_weights).sum()
+    return summed / torch.where(total > 0, total, 1.0)
 
 
 def discriminator_loss(on_real: Tensor, on_fake: Tensor) -> Tensor:

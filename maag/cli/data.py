@@ -9,11 +9,12 @@ import click
 from maag.cli.options import (
     FOLDER,
     config_options,
-    data_options,
+    data_option,
     dataset_option,
     find_data,
     json_option,
     resolve_config,
+    scribbles_option,
 )
 
 
@@ -24,13 +25,14 @@ def data_group() -> None:
 
 @data_group.command("check")
 @dataset_option
-@data_options
+@data_option
+@scribbles_option
 @config_options
 @json_option
 def data_check_command(
     dataset: str,
     data_dir: Path | None,
-    scribbles: Path | None,
+    scribbles: tuple[str, ...],
     preset: str | None,
     config_file: Path | None,
     changes: tuple[str, ...],
@@ -40,9 +42,10 @@ def data_check_command(
     from maag.cli.terminal import counting, print_json, print_table, say
     from maag.data.check import check
 
-    config = resolve_config(dataset, preset, config_file, changes)
+    directory = find_data(dataset, data_dir)
+    config = resolve_config(dataset, preset, config_file, changes, directory)
     with counting("Checking cases") as progress:
-        report = check(find_data(dataset, data_dir), config.data, scribbles, progress)
+        report = check(directory, config.data, scribbles, progress)
     print_table(f"{report.directory}", ("", "count"), [(name, str(count)) for name, count in report.counts.items()])
     header = ("class", "cases with it", "slices scribbled", "coverage %", "std %")
     rows = [

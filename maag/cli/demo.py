@@ -9,7 +9,8 @@ import click
 from maag.cli.options import FOLDER
 
 _PATIENTS = 20
-_EPOCHS = 24
+_EPOCHS = 36
+_BATCH_SIZE = 4  # few patients are seen in few steps, so steps are made small
 
 
 @click.command("demo")
@@ -27,16 +28,18 @@ def demo_command(out: Path, epochs: int) -> None:
     from maag.cli.picture import draw_result
     from maag.cli.terminal import counting, print_table, say
     from maag.cli.train import train
-    from maag.data.catalog import find_cases, reader_of, write_phantom
-    from maag.data.splits import make_split
-    from maag.evaluate import Subject, evaluate, folder_predictor, table
+    from maag.data.catalog import find_cases, write_phantom
+    from maag.data.splits import Split
+    from maag.evaluate.measure import evaluate, folder_predictor
+    from maag.evaluate.report import Subject, table
+    from maag.storage import read_json
 
     data_dir, run_path, exported, predicted = out / "data", out / "run", out / "model", out / "predictions"
     write_phantom("acdc", data_dir, _PATIENTS, seed=0)
     say(f"1. {_PATIENTS} synthetic patients in {data_dir}")
-    config = resolve_config("acdc", "fast", None, (f"optim.epochs={epochs}",))
+    config = resolve_config("acdc", "fast", None, (f"optim.epochs={epochs}", f"optim.batch_size={_BATCH_SIZE}"))
     say("2. Training on their scribbles")
-    outcome = train(config, data_dir, None, run_path, pick_device("auto"))
+    outcome = train(config, data_dir, run_path, pick_device("auto"))
     if outcome.ending == "interrupted":
         raise click.Abort
     say(f"3. Exporting the best segmentor to ONNX in {exported}")
@@ -44,13 +47,17 @@ def demo_command(out: Path, epochs: int) -> None:
 
     say(f"4. Segmenting the held-out test patients with the exported model, into {predicted}")
     opened = open_model(exported, "auto")
-    cases = find_cases("acdc", data_dir)
-    patients = sorted({case.patient_id for case in cases})
-    split = make_split(patients, config.data, reader_of("acdc").split0)
+    cases = find_cases(config.data, data_dir)
+    split = Split.from_dict(read_json(run_path / "split.json"))
     held_out = [case for case in cases if case.patient_id in split.test]
     with counting("Segmenting volumes") as progress:
         predict(
-            [case.image for case in held_out], opened.runner, config.data, predicted, opened.digest, progress=progress
+            [case.images[0] for case in held_out],
+            opened.runner,
+            config.data,
+            predicted,
+            opened.digest,
+            progress=progress,
         )
 
     subject = Subject(

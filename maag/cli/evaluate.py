@@ -11,7 +11,7 @@ from maag.cli.models import OpenModel, open_model
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
-    data_options,
+    data_option,
     dataset_option,
     device_option,
     find_data,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from maag.data.splits import Split
-    from maag.evaluate import Report
+    from maag.evaluate.report import Report
 
 _WHOLE = "all"
 
@@ -32,7 +32,7 @@ _WHOLE = "all"
 @click.command("evaluate")
 @click.argument("model", type=ANY_PATH, required=False)
 @dataset_option
-@data_options
+@data_option
 @click.option("--predictions", type=FOLDER, help="Measure the label files in this folder instead of a model.")
 @click.option("--split", "part", type=click.Choice(("val", "test", _WHOLE)), help="Which patients.  [default: val]")
 @click.option("--split-file", type=ANY_PATH, help="A split.json.  [default: the run's own; with --predictions: all]")
@@ -43,7 +43,6 @@ def evaluate_command(
     model: Path | None,
     dataset: str,
     data_dir: Path | None,
-    scribbles: Path | None,
     predictions: Path | None,
     part: str | None,
     split_file: Path | None,
@@ -59,18 +58,19 @@ def evaluate_command(
     """
     from maag.cli.terminal import counting, print_json, print_table
     from maag.data.catalog import find_cases
-    from maag.evaluate import Subject, evaluate, folder_predictor, runner_predictor, table
+    from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
+    from maag.evaluate.report import Subject, table
 
     if (model is None) == (predictions is None):
         raise ConfigError("give either MODEL or --predictions DIR: what is to be measured")
     opened = None if model is None else open_model(model, device_name)
-    data = opened.config.data if opened else resolve_config(dataset, None, None, ()).data
+    data = opened.config.data if opened else resolve_config(dataset, None, None, (), data_dir).data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")
     split = _split(opened, split_file, part)
     part = part or ("val" if split else _WHOLE)
     patients = None if part == _WHOLE or split is None else frozenset[str](getattr(split, part))
-    found = find_cases(dataset, find_data(dataset, data_dir), scribbles)
+    found = find_cases(data, find_data(dataset, data_dir))
     cases = [case for case in found if _is_wanted(case.patient_id, patients)]
     subject = Subject(
         model=str(model or predictions),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DATASETS = ("acdc",)
+DATASETS = ("acdc", "lvsc", "chaos", "chaos-ct", "ppss", "nnunet", "folders")
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ANY_PATH = click.Path(path_type=Path)
 
@@ -30,11 +30,19 @@ def dataset_option(command: Command) -> Command:
     )
 
 
-def data_options(command: Command) -> Command:
-    """`--data DIR` and `--scribbles DIR`."""
-    command = click.option(
-        "--scribbles", type=FOLDER, help="Folder of scribble files, if they do not lie beside the images."
+def scribbles_option(command: Command) -> Command:
+    """`--scribbles SOURCE`, once for each rater."""
+    return click.option(
+        "--scribbles",
+        multiple=True,
+        metavar="DIR|simulated:STYLE[:RATIO]|own",
+        help="Scribbles from this folder, drawn from the masks, or the data set's own; repeat it for several raters.  "
+        "[default: own]",
     )(command)
+
+
+def data_option(command: Command) -> Command:
+    """`--data DIR`."""
     return click.option("--data", "data_dir", type=FOLDER, help="Its folder.  [default: $MAAG_DATA/NAME or data/NAME]")(
         command
     )
@@ -79,17 +87,23 @@ def find_data(dataset: str, given: Path | None) -> Path:
     root = os.environ.get("MAAG_DATA")
     directory = given or (Path(root) / dataset if root else Path("data") / dataset)
     if not directory.is_dir():
-        from maag.data.catalog import READERS
+        from maag.data.catalog import way_out
 
-        raise MissingDataError(
-            f"{directory}: no such folder; expected {READERS[dataset].layout}; "
-            f"`maag data phantom --dataset {dataset} --out {directory}` makes a stand-in"
-        )
+        raise MissingDataError(f"{directory}: no such folder; {way_out(dataset, directory)}")
     return directory
 
 
-def resolve_config(dataset: str, preset: str | None, config_file: Path | None, changes: Sequence[str]) -> Config:
-    """The preset or the file, with the changes of `--set` applied. Raises ConfigError."""
+def resolve_config(
+    dataset: str, preset: str | None, config_file: Path | None, changes: Sequence[str], directory: Path | None = None
+) -> Config:
+    """The preset or the file, with the changes of `--set` applied.
+
+    Where the data set's `directory` is known, settings that the data tell, such as classes, are taken from there.
+
+    Raises:
+        ConfigError: a value or name that is none.
+        DataError: a description in the data that cannot be used.
+    """
     from maag.config import codec, presets
     from maag.storage import read_json
 
@@ -100,7 +114,12 @@ def resolve_config(dataset: str, preset: str | None, config_file: Path | None, c
         if config.data.dataset != dataset:
             raise ConfigError(f"{config_file} is for data set {config.data.dataset!r}, --dataset says {dataset!r}")
     else:
-        config = presets.preset(dataset, preset or "paper")
+        from_data = None
+        if directory is not None and directory.is_dir():
+            from maag.data.catalog import reader_of
+
+            from_data = reader_of(dataset).settings(directory)
+        config = presets.preset(dataset, preset or "paper", from_data)
     return codec.override(config, parse_changes(changes))
 
 

@@ -29,25 +29,26 @@ def draw_result(out: Path, case: Case, predictions: Path, data: DataConfig) -> N
     from matplotlib.patches import Patch
 
     from maag.data.case_arrays import read_case
+    from maag.data.catalog import reader_of
     from maag.data.volume import load_labels
     from maag.storage import replacing
 
-    arrays = read_case(case, data)
-    predicted, _ = load_labels(predictions / case.image.name, range(data.num_classes))
+    arrays = read_case(case, reader_of(data.dataset), data)
+    predicted, _ = load_labels(predictions / case.images[0].name, range(data.num_classes))
     columns = [
         ("image", None),
-        ("scribble", arrays.scribble),
+        ("scribble", next(iter(arrays.scribbles.values()), None)),
         ("prediction", np.where(predicted == BACKGROUND, np.uint8(IGNORE), predicted)),
         ("mask", None if arrays.mask is None else np.where(arrays.mask == BACKGROUND, np.uint8(IGNORE), arrays.mask)),
     ]
-    depth = len(arrays.volume.voxels)
+    depth = arrays.volume.shape[0]
     slices = np.linspace(0.2 * depth, 0.8 * depth, _SHOWN_SLICES).astype(int)
     figure = Figure(figsize=(2.4 * len(columns), 2.6 * len(slices)), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(len(slices), len(columns), squeeze=False)
     for row, place in zip(axes, slices, strict=True):
         for axis, (name, labels) in zip(row, columns, strict=True):
-            axis.imshow(arrays.volume.voxels[place], cmap="gray")
+            axis.imshow(arrays.volume.voxels[0, place], cmap="gray")
             if labels is not None:
                 axis.imshow(_coloured(labels[place], data.num_classes))
             axis.set_title(name, fontsize=9)

@@ -87,8 +87,17 @@ class TrainingDisplay:
     def __init__(self, run: Path, config: Config, split: Split, config_digest: str, device: torch.device) -> None:
         say(f"Run {run} (config {config_digest}, split {split.scheme} {split.digest}, {device})")
         judged = f", {len(split.shapes)} give masks to the discriminator" if config.adversarial else ""
+        taught = [
+            f"{len(members)} {role}"
+            for members, role in (
+                (split.scribbled, "train with scribbles"),
+                (split.dense, "train with masks"),
+                (split.unlabelled, "are unlabelled"),
+            )
+            if members
+        ]
         say(
-            f"{len(split.scribbled)} patients train with {config.data.supervision}{judged}, "
+            f"Patients: {', '.join(taught)}{judged}, "
             f"{len(split.val)} validate, {len(split.test)} are held out for the test"
         )
         self._live = LiveDisplay(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None

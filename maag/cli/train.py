@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,19 +11,23 @@ import click
 
 from maag.cli.options import (
     ANY_PATH,
+    DATASETS,
     FOLDER,
     config_options,
-    data_options,
+    data_option,
     dataset_option,
     device_option,
     find_data,
     json_option,
     pick_device,
     resolve_config,
+    scribbles_option,
 )
 from maag.errors import ConfigError, MissingDataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from maag.config.schema import Config
@@ -34,7 +38,15 @@ RUNS = Path("runs")
 
 @click.command("train")
 @dataset_option
-@data_options
+@data_option
+@scribbles_option
+@click.option(
+    "--shapes",
+    "shapes_dir",
+    type=FOLDER,
+    help="Another folder of this data set's layout: the discriminator sees its masks, instead of some patients' here.",
+)
+@click.option("--shapes-dataset", type=click.Choice(DATASETS), help="The layout of --shapes.  [default: --dataset]")
 @click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-PRESET-TIME]")
 @config_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set optim.epochs=N.")
@@ -48,7 +60,9 @@ RUNS = Path("runs")
 def train_command(
     dataset: str,
     data_dir: Path | None,
-    scribbles: Path | None,
+    scribbles: tuple[str, ...],
+    shapes_dir: Path | None,
+    shapes_dataset: str | None,
     out: Path | None,
     preset: str | None,
     config_file: Path | None,
@@ -78,14 +92,22 @@ def train_command(
         config = resumed_config(run_path, epochs)
     else:
         words = [*changes, *([f"optim.epochs={epochs}"] if epochs else [])]
-        config = resolve_config(dataset, preset, config_file, words)
+        config = resolve_config(dataset, preset, config_file, words, directory)
         name = "custom" if config_file else preset or "paper"
         run_path = out or RUNS / f"{dataset}-{name}-{datetime.now():%Y%m%d-%H%M%S}"
     device = pick_device(device_name)
     if device.type == "cpu" and not resume and not config_file and preset != "fast":
         say("There is no GPU here: this preset would take days; --preset fast is made for CPUs.")
     outcome = train(
-        config, directory, scribbles, run_path, device, split_file=split_file, max_time=max_time, resume=resume
+        config,
+        directory,
+        run_path,
+        device,
+        scribbles=scribbles,
+        shapes=(shapes_dataset or dataset, shapes_dir) if shapes_dir else None,
+        split_file=split_file,
+        max_time=max_time,
+        resume=resume,
     )
     if outcome.ending != "interrupted":
         say(f"Next: maag evaluate {run_path} --dataset {dataset} --data {directory}")
@@ -97,20 +119,25 @@ def train_command(
 def train(
     config: Config,
     directory: Path,
-    scribbles: Path | None,
     run_path: Path,
     device: torch.device,
     *,
+    scribbles: Sequence[str] = (),
+    shapes: tuple[str, Path] | None = None,
     split_file: Path | None = None,
     max_time: float | None = None,
     resume: bool = False,
 ) -> Outcome:
-    """Prepare, split, and train in this process, told on the terminal."""
+    """Prepare, split, and train in this process, told on the terminal.
+
+    `shapes` is the layout and the folder of other patients whose masks the discriminator sees.
+    """
     from maag.cli.terminal import TrainingDisplay, preparing
     from maag.config import codec
     from maag.data.cache import default_cache_root, prepare
     from maag.data.catalog import reader_of
     from maag.data.splits import make_split
+    from maag.data.supervision import supervise
     from maag.storage import require_writable_directory
     from maag.train.fit import fit
     from maag.train.folder import create_run, open_run, read_split
@@ -119,20 +146,31 @@ def train(
     require_writable_directory(run_path)
     with preparing() as progress:
         prepared = prepare(directory, config.data, default_cache_root(), scribbles, progress)
+    other = None
+    if shapes:
+        name, folder = shapes
+        with preparing() as progress:
+            other = prepare(folder, replace(config.data, dataset=name), default_cache_root(), progress=progress)
+    foreign = (
+        tuple(f"{shapes[1].resolve().name}/{patient}" for patient in other.patient_ids) if shapes and other else ()
+    )
     if resume:
         run, _ = open_run(run_path)
-        split = read_split(run.split, prepared.patients)
+        split = read_split(run.split, [*prepared.patient_ids, *foreign])
     else:
         published = reader_of(config.data.dataset).split0
         split = (
-            read_split(split_file, prepared.patients)
+            read_split(split_file, [*prepared.patient_ids, *foreign])
             if split_file
-            else make_split(prepared.patients, config.data, published)
+            else make_split(prepared.patients, config.data, published, foreign)
         )
+        supervise(prepared, split, config, other)
         run = create_run(run_path, config, split)
     stop = StopRequest(max_time)
     with TrainingDisplay(run.path, config, split, codec.digest(config), device) as display, stopping_on_signals(stop):
-        outcome = fit(config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume)
+        outcome = fit(
+            config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume, shapes=other
+        )
     display.tell_outcome(outcome)
     return outcome
 

@@ -108,6 +108,8 @@ def _type_name(facts: Mapping[str, Any]) -> str:
         return " | ".join(facts["enum"])
     if "const" in facts:
         return str(facts["const"])
+    if "anyOf" in facts:
+        return " | ".join(_type_name(choice) for choice in facts["anyOf"])
     if facts["type"] == "array":
         items = facts.get("items") or facts["prefixItems"][0]
         return f"list of {_type_name(items)}"

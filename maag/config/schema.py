@@ -27,8 +27,11 @@ class DataConfig:
         description="Class names in the order of their label values; background first.",
     )
     channels: Count = Field(default=1, description="Channels of an image.")
-    unlabelled_value: int = Field(
-        default=4, ge=0, le=255, description="Value of pixels without a scribble in the scribble files."
+    unlabelled_value: Annotated[int, Field(ge=0, le=255)] | None = Field(
+        default=4, description="Value of pixels without a scribble in the scribble files; null: not said, so refused."
+    )
+    modality: Literal["t1in", "t1out", "t2spir"] = Field(
+        default="t1in", description="Which series, in data sets that have several (chaos)."
     )
     spacing_mm: Positive = Field(default=1.5117105, description="In-plane pixel size that slices are resampled to.")
     size_px: tuple[Count, Count] = Field(
@@ -38,8 +41,9 @@ class DataConfig:
     padding_label: Literal["background", "ignore"] = Field(
         default="background", description="What padded pixels count as, in scribbles and masks."
     )
-    normalization: Literal["robust"] = Field(
-        default="robust", description="robust: clip to [p5, p95], then (x - median) / IQR, per volume."
+    normalization: Literal["robust", "unit"] = Field(
+        default="robust",
+        description="robust: clip to [p5, p95], then (x - median) / IQR, per volume and channel; unit: x / 255.",
     )
     split: Literal["auto", "split0", "random"] = Field(
         default="auto",
@@ -52,9 +56,30 @@ class DataConfig:
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.15, description="Part of the patients that tests, in a random split."
     )
-    supervision: Literal["scribbles", "masks"] = Field(
-        default="scribbles", description="What supervises the segmentor; masks: the dense upper bound."
+    supervision: Literal["weak", "semi", "mixed", "dense"] = Field(
+        default="weak",
+        description="weak: scribbles; semi: scribbles of a fraction, the other patients' images unlabelled; mixed: "
+        "masks of a fraction, scribbles of the others; dense: masks, the upper bound.",
     )
+    scribbled_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Part of the training patients whose scribbles are used."
+    )
+    shapes_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Part of the patients with unpaired masks whose masks the discriminator sees."
+    )
+    dense_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.2, description="Part of the training patients whose masks supervise, if mixed."
+    )
+    cine: bool = Field(default=True, description="Use the frames of 4-D images as unlabelled images, if semi.")
+    raters: Literal["union", "majority", "weighted"] = Field(
+        default="union",
+        description="Several scribbles of one image: union: all pixels on which nobody disagrees; majority: the label "
+        "of most; weighted: the label of most weight, its pixels weighing as much.",
+    )
+    rater_weights: tuple[NotNegative, ...] = Field(
+        default=(), description="A weight for each rater, in the order of --scribbles; []: from their agreement."
+    )
+    scribble_seed: int = Field(default=0, ge=0, description="Seed of scribbles that are simulated from masks.")
 
     @property
     def num_classes(self) -> int:
@@ -66,7 +91,7 @@ class DataConfig:
             raise ValueError(f"size_px: height and width must be multiples of 16, got {self.size_px}")
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction together must leave patients to train on (sum below 1)")
-        if self.unlabelled_value < len(self.classes):
+        if self.unlabelled_value is not None and self.unlabelled_value < len(self.classes):
             raise ValueError(
                 f"unlabelled_value: {self.unlabelled_value} is the value of class "
                 f"{self.classes[self.unlabelled_value]!r}; it must be at least {len(self.classes)}"
@@ -140,6 +165,8 @@ class DiscriminatorConfig:
 class LossConfig:
     """What each term weighs."""
 
+    supervised: NotNegative = Field(default=1.0, description="Weight of the loss on scribbled slices.")
+    dense: NotNegative = Field(default=1.0, description="Weight of the loss on slices with masks, if mixed or dense.")
     adversarial: NotNegative = Field(
         default=0.1,
         description="Weight of the adversarial term on scribbled slices; with the next 0: no discriminator.",
@@ -167,6 +194,9 @@ class OptimConfig:
     )
     half_cycle_epochs: Count = Field(default=20, description="Epochs from lowest to highest rate, if triangular.")
     batch_size: Count = Field(default=12, description="Slices in a batch, of each kind.")
+    dense_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5, description="Part of a batch drawn from the patients with masks, if mixed."
+    )
     epochs: Count = Field(default=450, description="Passes over the labelled slices.")
 
     def __post_init__(self) -> None:
@@ -205,3 +235,14 @@ class Config:
     def adversarial(self) -> bool:
         """Whether a discriminator takes part."""
         return self.loss.adversarial > 0 or self.loss.adversarial_unlabelled > 0
+
+    def __post_init__(self) -> None:
+        if self.data.supervision == "semi" and self.loss.adversarial_unlabelled == 0:
+            raise ValueError(
+                "data.supervision=semi needs loss.adversarial_unlabelled above 0, such as 0.2: without it the "
+                "unlabelled patients would teach nothing"
+            )
+        if self.data.supervision == "mixed" and self.optim.batch_size < 2:
+            raise ValueError(
+                f"data.supervision=mixed needs optim.batch_size of at least 2, got {self.optim.batch_size}"
+            )

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 
-from maag.data.cases import Case
+from maag.config.schema import DataConfig
+from maag.data.cases import Case, NiftiReader, ScribbleFile
+from maag.data.volume import num_volumes
 
 _IMAGE = re.compile(r"^(patient\d{3})_(frame\d{2,})\.nii(\.gz)?$")
+_CINE = re.compile(r"^(patient\d{3})_4d\.nii(\.gz)?$")
 _SCRIBBLE_FOLDERS = ("acdc_scribbles", "scribbles")
 
 
@@ -32,7 +35,7 @@ SPLIT0: Mapping[str, frozenset[str]] = {
 """The paper's only released split: 35 patients with scribbles, 35 others whose masks the discriminator sees."""
 
 
-class AcdcReader:
+class AcdcReader(NiftiReader):
     """The challenge's folders, its current archive, or one flat folder; scribbles beside the images or in their own."""
 
     layout = (
@@ -41,15 +44,38 @@ class AcdcReader:
     )
     split0: Mapping[str, frozenset[str]] | None = SPLIT0
 
-    def find_cases(self, directory: Path, scribbles: Path | None) -> tuple[Case, ...]:
-        """See Reader."""
-        flat = [folder for folder in self._scribble_folders(directory, scribbles) if folder.is_dir()]
+    def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
+        """See Reader; where unlabelled images are of use, the frames of the 4-D files are cases too."""
+        flat = [root / name for root in (directory, directory.parent) for name in _SCRIBBLE_FOLDERS]
+        flat = [folder for folder in flat if folder.is_dir()]
         cases = [
             self._case(path, match, flat)
             for path in sorted(directory.rglob("patient*_frame*.nii*"))
             if (match := _IMAGE.match(path.name)) and "__MACOSX" not in path.parts
         ]
+        if data.supervision == "semi" and data.cine:
+            cases += self._cine(directory, {case.case_id for case in cases})
         return tuple(sorted(cases, key=lambda case: case.case_id))
+
+    def _cine(self, directory: Path, known: set[str]) -> list[Case]:
+        found = []
+        for path in sorted(directory.rglob("patient*_4d.nii*")):
+            match = _CINE.match(path.name)
+            if match is None or "__MACOSX" in path.parts:
+                continue
+            for time in range(num_volumes(path)):
+                frame = f"frame{time + 1:02}"
+                if f"{match[1]}_{frame}" not in known:
+                    found.append(
+                        Case(
+                            case_id=f"{match[1]}_{frame}",
+                            patient_id=match[1],
+                            frame=frame,
+                            images=(path,),
+                            time=time,
+                        )
+                    )
+        return found
 
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
         """See Reader."""
@@ -66,10 +92,6 @@ class AcdcReader:
                 chosen.append(waiting[part].pop(0))
         write_short_axis_patients(out / "training", sorted(chosen), seed)
 
-    def _scribble_folders(self, directory: Path, scribbles: Path | None) -> list[Path]:
-        beside = [root / name for root in (directory, directory.parent) for name in _SCRIBBLE_FOLDERS]
-        return [scribbles, *beside] if scribbles else beside
-
     def _case(self, image: Path, match: re.Match[str], scribble_folders: list[Path]) -> Case:
         patient, frame, packed = match.groups()
         stem = f"{patient}_{frame}"
@@ -80,11 +102,11 @@ class AcdcReader:
             case_id=stem,
             patient_id=patient,
             frame=frame,
-            image=image,
-            scribble=_first_file(candidates),
-            mask=_first_file([image.parent / name for name in mask_names]),
+            images=(image,),
+            masks=_first_file([image.parent / name for name in mask_names]),
+            scribbles=tuple(ScribbleFile(rater="expert", path=path) for path in _first_file(candidates)),
         )
 
 
-def _first_file(candidates: list[Path]) -> Path | None:
-    return next((path for path in candidates if path.is_file()), None)
+def _first_file(candidates: list[Path]) -> tuple[Path, ...]:
+    return tuple(path for path in candidates if path.is_file())[:1]

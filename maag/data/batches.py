@@ -1,4 +1,4 @@
-"""Training batches from the prepared set, resident on the device and augmented there.
+"""Training batches: slices drawn by step, augmented on the device.
 
 Every draw is a function of (seed, step): a run that stops at any step and resumes sees the same batches, without any
 generator state to keep, and so does a run on another number of workers.
@@ -7,37 +7,43 @@ generator state to keep, and so does a run on another number of workers.
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maag.config.schema import Config
 from maag.data.augment import change_intensities, random_affines, warp_images, warp_labels
-from maag.data.cache import PreparedData
-from maag.data.splits import Split
-from maag.errors import SplitError
+from maag.data.raters import FULL_WEIGHT
+from maag.data.supervision import Supervision
 from maag.labels import BACKGROUND, IGNORE
+
+_RESIDENT_PART = 0.5  # of the device's free memory that slices may take
 
 
 class Batch(NamedTuple):
     """What one training step sees."""
 
     images: Tensor
-    """(N, C, H, W) float32: supervised slices."""
+    """(N, C, H, W) float32: supervised slices, those with scribbles first."""
     labels: Tensor
     """(N, H, W) uint8: their scribbles or masks, IGNORE where nothing is known."""
     unlabelled: Tensor | None
     """(N, C, H, W) float32: further slices for the adversarial term, if it has a weight."""
     masks: Tensor | None
     """(N, H, W) uint8: real, unpaired masks for the discriminator, if there is one."""
+    num_dense: int = 0
+    """How many of the supervised slices, the last ones, have masks."""
+    label_weights: Tensor | None = None
+    """(N, H, W) float32 in [0, 1]: how much each label counts; None when all count alike."""
 
 
 class SliceSource:
     """An endless shuffled stream of some slices: each pass over them is a new permutation."""
 
-    def __init__(self, indices: np.ndarray, seed: int, name: str) -> None:
+    def __init__(self, indices: NDArray[np.int64], seed: int, name: str) -> None:
         self._indices = indices
         self._seed = seed
         self._name = name
@@ -45,75 +51,108 @@ class SliceSource:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def draw(self, start: int, count: int) -> np.ndarray:
+    def draw(self, start: int, count: int) -> NDArray[np.int64]:
         """Slices number `start` to `start + count` of the stream: (count,) int64 indices of the prepared set."""
         places = np.arange(start, start + count)
         orders = {int(turn): self._order(int(turn)) for turn in np.unique(places // len(self))}
-        return np.array([orders[int(place // len(self))][place % len(self)] for place in places])
+        return np.array([orders[int(place // len(self))][place % len(self)] for place in places], dtype=np.int64)
 
-    def _order(self, turn: int) -> np.ndarray:
+    def _order(self, turn: int) -> NDArray[np.int64]:
         return np.random.default_rng(seed_of(self._seed, self._name, turn)).permutation(self._indices)
 
 
 class TrainingBatches:
-    """The training part of a split as batches on `device`."""
+    """The training part of a data set as batches on `device`."""
 
-    def __init__(self, prepared: PreparedData, split: Split, config: Config, device: torch.device) -> None:
-        dense = config.data.supervision == "masks"
-        supervised = prepared.slices_of(split.scribbled, masked=dense, scribbled=not dense)
-        self._require(supervised, "masks" if dense else "scribbles", "the training patients")
+    def __init__(self, supervision: Supervision, config: Config, device: torch.device) -> None:
         self._config = config
-        self._device = device
         self._generator = torch.Generator(device)
         self._fill = BACKGROUND if config.augment.fill == "background" else IGNORE
+        count = config.optim.batch_size
+        mixed = len(supervision.dense) > 0 and len(supervision.scribbled) > 0
+        self._num_dense = count if not len(supervision.scribbled) else 0
+        if mixed:
+            self._num_dense = min(max(1, round(config.optim.dense_ratio * count)), count - 1)
+
         seed = config.train.seed
-        self._supervised = SliceSource(supervised, seed, "supervised")
-        self._unlabelled = SliceSource(supervised, seed, "unlabelled") if config.loss.adversarial_unlabelled else None
-        self._shapes = None
-        if config.adversarial:
-            shapes = prepared.slices_of(split.shapes, masked=True)
-            self._require(shapes, "masks", "the discriminator's patients")
-            self._shapes = SliceSource(shapes, seed, "shapes")
-        self._images = torch.from_numpy(np.array(prepared.images)).to(device)
-        self._labels = torch.from_numpy(np.array(prepared.masks if dense else prepared.scribbles)).to(device)
-        self._masks = torch.from_numpy(np.array(prepared.masks)).to(device)
+        supervised = np.concatenate([supervision.scribbled, supervision.dense])
+        others = np.concatenate([supervised, supervision.unlabelled])
+        self._scribbled = SliceSource(supervision.scribbled, seed, "scribbled")
+        self._dense = SliceSource(supervision.dense, seed, "dense")
+        self._unlabelled = SliceSource(others, seed, "unlabelled") if config.loss.adversarial_unlabelled else None
+        self._real = SliceSource(supervision.real, seed, "shapes") if config.adversarial else None
+
+        arrays = (supervision.images, supervision.scribbles, supervision.masks, supervision.shapes)
+        resident = fits(sum(array.nbytes for array in arrays), device)
+        self._images, self._scribbles, self._masks, self._shapes = (
+            SliceStore(array, device, resident=resident) for array in arrays
+        )
+        weights = supervision.scribble_weights
+        self._weights = None if weights is None else SliceStore(weights, device, resident=resident)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which the supervised slices are seen about once."""
-        return max(1, round(len(self._supervised) / self._config.optim.batch_size))
+        """Steps in which each kind of supervised slices is seen about once, or more often."""
+        count = self._config.optim.batch_size
+        passes = [len(self._scribbled) / max(1, count - self._num_dense), len(self._dense) / max(1, self._num_dense)]
+        return max(1, round(max(passes)))
 
     def at(self, step: int) -> Batch:
         """The batch of training step `step`, counted from 0."""
         count, size_px = self._config.optim.batch_size, self._config.data.size_px
         augment = self._config.augment
-        start = step * count
         generator = self._generator.manual_seed(seed_of(self._config.train.seed, "augment", step))
 
-        chosen = self._on_device(self._supervised.draw(start, count))
+        num_scribbled = count - self._num_dense
+        scribbled = self._scribbled.draw(step * num_scribbled, num_scribbled)
+        dense = self._dense.draw(step * self._num_dense, self._num_dense)
         affines = random_affines(count, size_px, augment, generator)
-        images = change_intensities(warp_images(self._images[chosen], affines), augment, generator)
-        labels = warp_labels(self._labels[chosen], affines, fill=self._fill)
+        images = warp_images(self._images.gather(np.concatenate([scribbled, dense])), affines)
+        images = change_intensities(images, augment, generator)
+        labels = torch.cat([self._scribbles.gather(scribbled), self._masks.gather(dense)])
+        labels = warp_labels(labels, affines, fill=self._fill)
+        weights = None
+        if self._weights:
+            stored = torch.cat([self._weights.gather(scribbled), torch.full_like(labels[num_scribbled:], FULL_WEIGHT)])
+            weights = warp_labels(stored, affines, fill=FULL_WEIGHT).float() / FULL_WEIGHT
 
         unlabelled = masks = None
         if self._unlabelled:
-            others = self._images[self._on_device(self._unlabelled.draw(start, count))]
+            others = self._images.gather(self._unlabelled.draw(step * count, count))
             affines = random_affines(count, size_px, augment, generator)
             unlabelled = change_intensities(warp_images(others, affines), augment, generator)
-        if self._shapes:
-            real = self._masks[self._on_device(self._shapes.draw(start, count))]
+        if self._real:
+            real = self._shapes.gather(self._real.draw(step * count, count))
             affines = random_affines(count, size_px, augment, generator)
             masks = warp_labels(real, affines, fill=BACKGROUND)
-        return Batch(images, labels, unlabelled, masks)
+        return Batch(images, labels, unlabelled, masks, self._num_dense, weights)
 
-    def _on_device(self, indices: np.ndarray) -> Tensor:
-        return torch.from_numpy(indices).to(self._device, non_blocking=True)
 
-    def _require(self, indices: np.ndarray, what: str, whose: str) -> None:
-        if len(indices) == 0:
-            raise SplitError(
-                f"none of {whose} has {what}; add {what} for some of them, or change data.split or loss.adversarial"
-            )
+class SliceStore:
+    """Slices by index: on the device where they fit, else read from their file as they are asked for."""
+
+    def __init__(self, array: NDArray[Any], device: torch.device, *, resident: bool) -> None:
+        self._device = device
+        self._array = array
+        self._resident = torch.from_numpy(np.array(array)).to(device) if resident else None
+
+    def gather(self, indices: NDArray[np.int64]) -> Tensor:
+        """Slices `indices` (n,) as (n, ...) on the device."""
+        if self._resident is not None:
+            return self._resident[torch.from_numpy(indices).to(self._device, non_blocking=True)]
+        # Reading in the file's order is what disks and page caches like best.
+        order = np.argsort(indices)
+        found = np.empty((len(indices), *self._array.shape[1:]), dtype=self._array.dtype)
+        found[order] = self._array[indices[order]]
+        return torch.from_numpy(found).to(self._device, non_blocking=True)
+
+
+def fits(num_bytes: int, device: torch.device) -> bool:
+    """Whether `num_bytes` of slices leave most of the device to training; a CPU reads them from the page cache."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return num_bytes < free * _RESIDENT_PART
 
 
 def seed_of(seed: int, *name: object) -> int:

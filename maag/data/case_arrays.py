@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
-from maag.data.cases import Case
-from maag.data.volume import Volume, load_labels, load_volume
-from maag.errors import DataError
+from maag.data.cases import Case, Reader, ScribbleFile, SimulatedScribble
+from maag.data.scribble_styles import simulate
+from maag.data.volume import Volume, load_labels
+from maag.errors import ConfigError, DataError
 from maag.labels import BACKGROUND, IGNORE
 
 
@@ -19,42 +21,65 @@ class CaseArrays:
     """A case's volume with its labels on the same grid."""
 
     volume: Volume
-    scribble: NDArray[np.uint8] | None
-    """(Z, Y, X), IGNORE where no stroke is."""
+    scribbles: Mapping[str, NDArray[np.uint8]]
+    """By rater: (Z, Y, X), IGNORE where no stroke is."""
     mask: NDArray[np.uint8] | None
     """(Z, Y, X)."""
 
 
-def read_case(case: Case, data: DataConfig) -> CaseArrays:
+def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
     """Read the files of `case`.
 
     Affines of image, scribble and mask may differ, as the published scribbles' do; shapes may not.
 
     Raises:
+        ConfigError: `data.unlabelled_value` is not said, and a scribble file needs it.
         DataError: a file is unreadable or would train wrongly; the sentence names it and the way out.
         StorageError: a file cannot be opened.
     """
-    volume = load_volume(case.image)
+    volume = reader.load_volume(case)
     mask = None
-    if case.mask is not None:
-        mask, _ = load_labels(case.mask, range(data.num_classes))
-        _require_shape(mask, volume, f"mask {case.mask}", case)
-    scribble = None
-    if case.scribble is not None:
-        scribble, _ = load_labels(case.scribble, {*range(data.num_classes), data.unlabelled_value})
-        _require_shape(scribble, volume, f"scribble {case.scribble}", case)
-        scribble = np.where(scribble == data.unlabelled_value, np.uint8(IGNORE), scribble)
+    if case.masks:
+        mask = reader.load_mask(case, data)
+        _require_shape(mask, volume, f"mask {case.masks[0]}", case)
+    scribbles = {}
+    for source in case.scribbles:
+        scribble = _read_scribble(source, case, mask, data)
+        _require_shape(scribble, volume, f"scribble {_name(source, case)}", case)
         if not (scribble == BACKGROUND).any():
             raise DataError(
-                f"{case.scribble}: no voxel is scribbled as background ({BACKGROUND}); without one everything would "
-                "become foreground: draw at least one background stroke per volume, or check data.unlabelled_value"
+                f"{_name(source, case)}: no voxel is scribbled as background ({BACKGROUND}); without one "
+                "everything would become foreground: draw at least one background stroke per volume, or check "
+                "data.unlabelled_value"
             )
-    return CaseArrays(volume, scribble, mask)
+        scribbles[source.rater] = scribble
+    return CaseArrays(volume, scribbles, mask)
+
+
+def _read_scribble(
+    source: ScribbleFile | SimulatedScribble, case: Case, mask: NDArray[np.uint8] | None, data: DataConfig
+) -> NDArray[np.uint8]:
+    if isinstance(source, SimulatedScribble):
+        assert mask is not None
+        return simulate(
+            mask, data.num_classes, source.style, ratio=source.ratio, seed=source.seed, case_id=case.case_id
+        )
+    if data.unlabelled_value is None:
+        raise ConfigError(
+            f"{source.path}: which value means that nothing was drawn is not said; say it with "
+            "--set data.unlabelled_value=N (ITK-SNAP and the published scribbles differ in it)"
+        )
+    labels, _ = load_labels(source.path, {*range(data.num_classes), data.unlabelled_value})
+    return np.where(labels == data.unlabelled_value, np.uint8(IGNORE), labels)
+
+
+def _name(source: ScribbleFile | SimulatedScribble, case: Case) -> str:
+    return str(source.path) if isinstance(source, ScribbleFile) else f"{source.rater} of case {case.case_id}"
 
 
 def _require_shape(labels: NDArray[np.uint8], volume: Volume, what: str, case: Case) -> None:
-    if labels.shape != volume.voxels.shape:
+    if labels.shape != volume.shape:
         raise DataError(
-            f"{what} is {labels.shape[::-1]}, its image {case.image} is {volume.voxels.shape[::-1]} (x, y, z); "
+            f"{what} is {labels.shape[::-1]}, its image {case.images[0]} is {volume.shape[::-1]} (x, y, z); "
             "they must have the same shape: export both from the same volume"
         )

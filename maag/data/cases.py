@@ -5,7 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maag.config.schema import DataConfig
+from maag.data.volume import Volume, load_channels, load_labels
+
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScribbleFile:
+    """A scribble that somebody drew."""
+
+    rater: str
+    """Who: a name that is the same for all cases of one hand."""
+    path: Path
+    """NIfTI, or an image for a single slice; labels as in the masks, `data.unlabelled_value` elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulatedScribble:
+    """A scribble that is drawn from the mask when the case is read."""
+
+    rater: str
+    style: str
+    ratio: float
+    """Part in (0, 1] of each stroke's length that is drawn."""
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,14 +42,21 @@ class Case:
     """One volume with what is known of it."""
 
     case_id: str
-    """Unique in the data set: `patient001_frame01`."""
+    """Unique in the data set, and fit for a file's name: `patient001_frame01`."""
     patient_id: str
     """Whose it is; splits are by patient: `patient001`."""
     frame: str
     """Which of the patient's volumes: `frame01`."""
-    image: Path
-    scribble: Path | None
-    mask: Path | None
+    images: tuple[Path, ...]
+    """One file, or one for each slice or channel."""
+    masks: tuple[Path, ...] = ()
+    """One file, or one for each slice; none where there is no mask."""
+    scribbles: tuple[ScribbleFile | SimulatedScribble, ...] = ()
+    """At most one for each rater."""
+    part: Part | None = None
+    """Where the data set itself says that the patient belongs."""
+    time: int | None = None
+    """Which volume of a 4-D image, from 0; None when the image is 3-D."""
 
 
 class Reader(Protocol):
@@ -34,11 +70,38 @@ class Reader(Protocol):
     def split0(self) -> Mapping[str, frozenset[str]] | None:
         """Patients of the paper's split by part (scribbled, shapes, val, test), where it has one."""
 
-    def find_cases(self, directory: Path, scribbles: Path | None) -> tuple[Case, ...]:
-        """All cases below `directory`, sorted; `scribbles` is a folder to look for scribbles in, besides.
+    def settings(self, directory: Path) -> Mapping[str, Any]:
+        """What the data themselves say of dotted settings, such as classes; often nothing. Raises DataError."""
+
+    def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
+        """All cases below `directory`, sorted by id, with the scribbles that the layout knows of.
 
         Returns an empty tuple when nothing of the layout is there. Raises DataError for an ambiguous tree.
         """
 
+    def load_volume(self, case: Case) -> Volume:
+        """The image. Raises DataError when it is unreadable or would train wrongly."""
+
+    def load_mask(self, case: Case, data: DataConfig) -> NDArray[np.uint8]:
+        """The mask, (Z, Y, X) uint8 labels in [0, num_classes), slices as in the image. Raises DataError."""
+
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
         """Write synthetic patients in this layout to the new folder `out`; same seed, same bytes."""
+
+
+class NiftiReader:
+    """The part of a Reader that is alike for all data sets with one NIfTI file for an image, and one for a mask."""
+
+    split0: Mapping[str, frozenset[str]] | None = None
+
+    def settings(self, directory: Path) -> Mapping[str, Any]:
+        """See Reader."""
+        return {}
+
+    def load_volume(self, case: Case) -> Volume:
+        """See Reader; further files are further channels."""
+        return load_channels(case.images, case.time)
+
+    def load_mask(self, case: Case, data: DataConfig) -> NDArray[np.uint8]:
+        """See Reader."""
+        return load_labels(case.masks[0], range(data.num_classes))[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from maag.config.schema import DataConfig
 from maag.data.acdc import AcdcReader
 from maag.data.cases import Case, Reader
+from maag.data.scribble_sources import OWN, attach_scribbles
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
 READERS: Final[Mapping[str, Reader]] = {
@@ -22,30 +24,31 @@ def reader_of(dataset: str) -> Reader:
     return READERS[dataset]
 
 
-def find_cases(dataset: str, directory: Path, scribbles: Path | None = None) -> tuple[Case, ...]:
-    """All cases of `dataset` in `directory`, sorted by id.
+def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = (OWN,)) -> tuple[Case, ...]:
+    """All cases of `data.dataset` in `directory`, sorted by id.
 
     Args:
-        dataset: a name in READERS.
+        data: names the data set.
         directory: the data set's folder.
-        scribbles: a further folder to look for scribble files in.
+        scribbles: where scribbles come from, one word for each rater; see `attach_scribbles`.
 
     Raises:
-        ConfigError: unknown data set.
+        ConfigError: unknown data set, or a word that is no source of scribbles.
         MissingDataError: no such folder, or nothing of the layout in it.
         DataError: two files claim to be the same case.
     """
-    reader = reader_of(dataset)
-    for folder in (directory, scribbles):
-        if folder is not None and not folder.is_dir():
-            raise MissingDataError(f"{folder}: no such folder; {_way_out(dataset, directory)}")
-    cases = reader.find_cases(directory, scribbles)
+    reader = reader_of(data.dataset)
+    if not directory.is_dir():
+        raise MissingDataError(f"{directory}: no such folder; {way_out(data.dataset, directory)}")
+    cases = reader.find_cases(directory, data)
     if not cases:
-        raise MissingDataError(f"{directory}: no case of {dataset} in it; {_way_out(dataset, directory)}")
-    twice = {case.case_id for case in cases if sum(other.case_id == case.case_id for other in cases) > 1}
-    if twice:
-        raise DataError(f"{directory}: case {min(twice)} is there more than once; keep one copy of it")
-    return cases
+        raise MissingDataError(f"{directory}: no case of {data.dataset} in it; {way_out(data.dataset, directory)}")
+    known: set[str] = set()
+    for case in cases:
+        if case.case_id in known:
+            raise DataError(f"{directory}: case {case.case_id} is there more than once; keep one copy of it")
+        known.add(case.case_id)
+    return attach_scribbles(cases, scribbles or (OWN,), seed=data.scribble_seed)
 
 
 def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:
@@ -61,6 +64,7 @@ def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:
     reader.write_phantom(out, num_cases, seed)
 
 
-def _way_out(dataset: str, directory: Path) -> str:
+def way_out(dataset: str, directory: Path) -> str:
+    """What to do when the data are not there: the layout expected, and how to make a stand-in."""
     stand_in = f"`maag data phantom --dataset {dataset} --out {directory}` makes a stand-in"
     return f"expected {READERS[dataset].layout}; {stand_in}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from maag.config.schema import DataConfig
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case
-from maag.data.catalog import find_cases
+from maag.data.catalog import find_cases, reader_of
+from maag.data.scribble_sources import OWN
 from maag.errors import DataError, StorageError
 from maag.labels import IGNORE
 
@@ -55,7 +56,7 @@ class CheckReport:
 def check(
     directory: Path,
     data: DataConfig,
-    scribbles: Path | None = None,
+    scribbles: Sequence[str] = (OWN,),
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Read every case, going on past bad ones.
@@ -63,11 +64,12 @@ def check(
     Raises:
         MissingDataError: nothing of the data set is in `directory`.
     """
-    cases = find_cases(data.dataset, directory, scribbles)
+    cases = find_cases(data, directory, scribbles)
+    reader = reader_of(data.dataset)
     tally = _Tally(data)
     for done, case in enumerate(cases, start=1):
         try:
-            tally.add(case, read_case(case, data))
+            tally.add(case, read_case(case, reader, data))
         except (DataError, StorageError) as error:
             tally.problems.append(str(error))
         if progress:
@@ -89,14 +91,14 @@ class _Tally:
 
     def add(self, case: Case, arrays: CaseArrays) -> None:
         """Count one readable case."""
-        self._geometry.append((arrays.volume.voxels.shape, arrays.volume.spacing_mm))
+        self._geometry.append((arrays.volume.shape, arrays.volume.spacing_mm))
         classes = range(self._data.num_classes)
         if arrays.mask is not None:
             self._with_mask += 1
             self._in_masks += [bool((arrays.mask == value).any()) for value in classes]
-        if arrays.scribble is not None:
-            self._with_scribble += 1
-            for plane in arrays.scribble:
+        self._with_scribble += bool(arrays.scribbles)
+        for scribble in arrays.scribbles.values():
+            for plane in scribble:
                 counts = np.bincount(plane.ravel(), minlength=IGNORE + 1)
                 self._coverage.append((100 * counts[: len(classes)] / plane.size).tolist())
 
@@ -141,7 +143,7 @@ class _Tally:
                 if item.slices_scribbled == 0
             ]
         for role in ("scribble", "mask"):
-            without = [case.case_id for case in cases if getattr(case, role) is None]
+            without = [case.case_id for case in cases if not getattr(case, f"{role}s")]
             if without:
                 notes.append(f"{len(without)} cases have no {role}; the first is {without[0]}")
         return notes

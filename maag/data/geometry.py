@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from maag.config.schema import DataConfig
 from maag.data.volume import Volume
+from maag.errors import DataError
 from maag.labels import BACKGROUND
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -46,10 +47,18 @@ class Grid:
 
 
 def prepare_image(volume: Volume, data: DataConfig) -> tuple[NDArray[np.float32], Grid]:
-    """A volume as the segmentor sees it: (Z, 1, H, W) float32, normalised, and its grid."""
-    shape, spacing = volume.voxels.shape[1:], volume.spacing_mm[1:]
-    grid = Grid.plan((shape[0], shape[1]), spacing, data.spacing_mm, data.size_px)
-    return normalize(image_to_grid(volume.voxels, grid))[:, None], grid
+    """A volume as the segmentor sees it: (Z, C, H, W) float32, each channel normalised, and its grid.
+
+    Raises DataError when it has another number of channels than `data.channels`.
+    """
+    if len(volume.voxels) != data.channels:
+        raise DataError(
+            f"the image has {len(volume.voxels)} channels, data.channels says {data.channels}; correct one of them"
+        )
+    _, height, width = volume.shape
+    grid = Grid.plan((height, width), volume.spacing_mm[1:], data.spacing_mm, data.size_px)
+    rule = _NORMALIZATIONS[data.normalization]
+    return np.stack([rule(image_to_grid(channel, grid)) for channel in volume.voxels], axis=1), grid
 
 
 def image_to_grid(voxels: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
@@ -84,6 +93,12 @@ def scores_to_source(scores: NDArray[np.float32] | Tensor, grid: Grid) -> NDArra
     return source
 
 
+def inside(grid: Grid) -> NDArray[np.bool_]:
+    """(H, W) bool: where the training grid holds the image, and not padding."""
+    held: NDArray[np.bool_] = _fit(np.ones((1, *grid.resized_shape), bool), grid.size_px, False)[0]
+    return held
+
+
 def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Clip to [p5, p95], subtract the median, divide by the inter-quartile range; statistics before clipping.
 
@@ -92,6 +107,13 @@ def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
     p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
     normalised: NDArray[np.float32] = ((np.clip(voxels, p5, p95) - median) / ((p75 - p25) or 1.0)).astype(np.float32)
     return normalised
+
+
+def _bytes_to_unit(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
+    return voxels / np.float32(255)
+
+
+_NORMALIZATIONS = {"robust": normalize, "unit": _bytes_to_unit}
 
 
 def _resize(planes: NDArray[Scalar], shape: tuple[int, int], mode: str) -> NDArray[Scalar]:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from maag.data.scribbles import draw_scribble
+from maag.data.scribble_styles import simulate
 from maag.data.volume import save_volume
+from maag.labels import IGNORE
 from maag.storage import write_text
 
 _NUM_CLASSES = 4
@@ -56,7 +57,8 @@ def write_short_axis_patients(out: Path, patients: Sequence[str], seed: int) -> 
         for frame, contraction in ((diastole, 0.0), (systole, float(random.uniform(0.25, 0.4)))):
             mask = _draw_mask(heart, contraction)
             image = _draw_image(mask, texture, heart, random)
-            scribble = np.stack([draw_scribble(plane, _NUM_CLASSES, _UNLABELLED, random) for plane in mask])
+            strokes = simulate(mask, _NUM_CLASSES, "expert", seed=seed, case_id=f"{patient}_frame{frame:02}")
+            scribble = np.where(strokes == IGNORE, _UNLABELLED, strokes)
             stem = folder / f"{patient}_frame{frame:02}"
             affine = np.diag([heart.spacing_mm, heart.spacing_mm, heart.slice_mm, 1.0])
             placed = affine.copy()
@@ -131,15 +133,15 @@ def _tissue(heart: _Heart, random: np.random.Generator) -> NDArray[np.float64]:
     _, height, width = heart.shape
     rows, columns = np.indices((height, width))
     body = np.hypot((rows - height / 2) / (0.48 * height), (columns - width / 2) / (0.49 * width)) < 1
-    texture = np.where(body, 48 + gaussian_filter(random.normal(0, 120, (height, width)), 4), 8.0)
+    texture = np.where(body, 52 + gaussian_filter(random.normal(0, 80, (height, width)), 4), 8.0)
     for side in (0.2, 0.8):
         lung = np.hypot((rows - 0.42 * height) / (0.28 * height), (columns - side * width) / (0.15 * width)) < 1
         texture[lung] = 18
     liver = np.hypot((rows - 0.9 * height) / (0.2 * height), (columns - 0.3 * width) / (0.3 * width)) < 1
-    texture[liver & body] = 125
-    for _ in range(int(random.integers(3, 7))):
+    texture[liver & body] = 62
+    for _ in range(int(random.integers(2, 5))):
         at = random.uniform(0.1, 0.9, size=2) * (height, width)
-        texture[np.hypot(rows - at[0], columns - at[1]) < random.uniform(2, 6)] = random.uniform(140, 210)
+        texture[np.hypot(rows - at[0], columns - at[1]) < random.uniform(2, 4)] = random.uniform(110, 150)
     return np.repeat(texture[None], heart.shape[0], axis=0)
 
 
@@ -152,10 +154,10 @@ def _draw_image(
     image = texture.copy()
     for value, level in levels.items():
         inside = mask == value
-        image[inside] = level + gaussian_filter(random.normal(0, 60, mask.shape), (0, 2, 2))[inside]
+        image[inside] = level + gaussian_filter(random.normal(0, 40, mask.shape), (0, 2, 2))[inside]
     image = gaussian_filter(image, (0.3, 0.8, 0.8))
     rows, columns = np.indices(mask.shape[1:]) / np.array(mask.shape[1:]).reshape(2, 1, 1) - 0.5
     bias = 1 + random.uniform(-0.4, 0.4) * rows + random.uniform(-0.4, 0.4) * columns
-    noise = random.normal(0, 14, mask.shape)
+    noise = random.normal(0, 10, mask.shape)
     drawn: NDArray[np.int16] = np.clip(image * bias + noise, 0, None).astype(np.int16)
     return drawn

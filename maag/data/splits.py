@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,10 +12,22 @@ from typing import Any
 import numpy as np
 
 from maag.config.schema import DataConfig
+from maag.data.cases import Part
 from maag.errors import DataError, SplitError
 
 FORMAT_VERSION = 1
-PARTS = ("scribbled", "shapes", "val", "test")
+PARTS = ("scribbled", "dense", "unlabelled", "shapes", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patient:
+    """What there is of one patient, over all of its cases."""
+
+    patient_id: str
+    scribbled: bool
+    masked: bool
+    part: Part | None = None
+    """Where the data set itself says that the patient belongs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +36,16 @@ class Split:
 
     scheme: str
     """How it was made: `split0`, `random-SEED`."""
-    scribbled: tuple[str, ...]
-    """Train the segmentor."""
-    shapes: tuple[str, ...]
+    scribbled: tuple[str, ...] = ()
+    """Train the segmentor with their scribbles."""
+    dense: tuple[str, ...] = ()
+    """Train the segmentor with their masks."""
+    unlabelled: tuple[str, ...] = ()
+    """Give images to the adversarial term; their labels are not used."""
+    shapes: tuple[str, ...] = ()
     """Give real masks to the discriminator; their images are not used."""
-    val: tuple[str, ...]
-    test: tuple[str, ...]
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for one, other in combinations(PARTS, 2):
@@ -76,45 +92,107 @@ class Split:
 
 
 def make_split(
-    patients: Collection[str], data: DataConfig, split0: Mapping[str, Collection[str]] | None = None
+    patients: Collection[Patient],
+    data: DataConfig,
+    split0: Mapping[str, Collection[str]] | None = None,
+    foreign_shapes: Collection[str] = (),
 ) -> Split:
-    """Split the `patients` that are there, as `data.split` says.
+    """Split the `patients` that are there, as `data.split` and `data.supervision` say.
 
     Args:
-        patients: ids.
-        data: `split` and the settings of a random one.
+        patients: those of the data set.
+        data: the settings of the split and of what supervises.
         split0: the data set's published split by part, if it has one; patients that are not there are left out.
+        foreign_shapes: patients of another data set who give shapes; then all patients here may be scribbled.
 
     Raises:
         SplitError: a needed part would be empty.
     """
-    published = None if split0 is None else {part: sorted(set(patients) & set(split0[part])) for part in PARTS}
-    usable = published is not None and all(published[part] for part in ("scribbled", "shapes", "val"))
-    if data.split == "split0" and not usable:
+    ids = {patient.patient_id for patient in patients}
+    published = None
+    if split0 is not None:
+        named = {part: sorted(ids & set(split0[part])) for part in ("scribbled", "shapes", "val", "test")}
+        published = named if named["scribbled"] and named["shapes"] and named["val"] else None
+    if data.split == "split0" and published is None:
         raise SplitError(
-            f"data.split=split0: the {len(set(patients))} patients that are there do not fill its training and "
+            f"data.split=split0: the {len(ids)} patients that are there do not fill its training and "
             "validation parts; use data.split=random"
         )
-    if published is not None and usable and data.split != "random":
-        return Split(scheme="split0", **{part: tuple(published[part]) for part in PARTS})
-    return _random_split(sorted(set(patients)), data)
+    if published is not None and data.split != "random":
+        parts, scheme = published, "split0"
+    else:
+        ordered = sorted(patients, key=lambda patient: patient.patient_id)
+        parts = _random_parts(ordered, data, halve=not foreign_shapes)
+        scheme = f"random-{data.split_seed}"
+    if foreign_shapes:
+        parts = {**parts, "shapes": sorted(foreign_shapes)}
+    return Split(scheme=scheme, **{part: tuple(sorted(ids)) for part, ids in _supervised(parts, data).items()})
 
 
-def _random_split(patients: list[str], data: DataConfig) -> Split:
-    order = [patients[place] for place in np.random.default_rng(data.split_seed).permutation(len(patients))]
-    num_val = max(1, round(data.val_fraction * len(order)))
-    num_test = round(data.test_fraction * len(order))
-    train = order[num_val + num_test :]
-    num_scribbled = (len(train) + 1) // 2
-    if len(train) < 2:
+def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool) -> dict[str, list[str]]:
+    """Validation and test from patients with masks; of the others half gives scribbles, and half shapes.
+
+    Without `halve` all who have scribbles give them.
+    """
+    shuffled = [patients[place] for place in np.random.default_rng(data.split_seed).permutation(len(patients))]
+    chosen: dict[str, list[Patient]] = {
+        part: [patient for patient in shuffled if patient.part == part and patient.masked] for part in ("val", "test")
+    }
+    free = [patient for patient in shuffled if patient.part not in ("val", "test")]
+    for part, count in (
+        ("val", max(1, round(data.val_fraction * len(free)))),
+        ("test", round(data.test_fraction * len(free))),
+    ):
+        if not chosen[part]:
+            chosen[part] = [patient for patient in free if (patient.masked and patient.part is None) or part == "val"][
+                :count
+            ]
+            free = [patient for patient in free if patient not in chosen[part]]
+    scribbled = [patient for patient in free if patient.scribbled and not patient.masked]
+    shapes = [patient for patient in free if patient.masked and not patient.scribbled]
+    for patient in (patient for patient in free if patient.scribbled and patient.masked):
+        (shapes if halve and len(scribbled) > len(shapes) else scribbled).append(patient)
+    if not chosen["val"] or not (scribbled or shapes):
         raise SplitError(
-            f"{len(patients)} patients: after {num_val} for validation and {num_test} for the test, {len(train)} are "
-            "left to train on, and 2 are needed; add patients, or lower data.val_fraction and data.test_fraction"
+            f"{len(patients)} patients, {sum(patient.masked for patient in patients)} with masks: after "
+            f"{len(chosen['val'])} for validation and {len(chosen['test'])} for the test, {len(scribbled)} are left "
+            "to train on; validation needs a patient with a mask and training one with a scribble: add patients, or "
+            "lower data.val_fraction and data.test_fraction"
         )
-    return Split(
-        scheme=f"random-{data.split_seed}",
-        scribbled=tuple(sorted(train[:num_scribbled])),
-        shapes=tuple(sorted(train[num_scribbled:])),
-        val=tuple(sorted(order[:num_val])),
-        test=tuple(sorted(order[num_val : num_val + num_test])),
-    )
+    known = {patient.patient_id for patient in (*scribbled, *shapes)}
+    parts = {"scribbled": scribbled, "shapes": shapes, **chosen}
+    named = {part: [patient.patient_id for patient in members] for part, members in parts.items()}
+    return {**named, "unlabelled": [patient.patient_id for patient in free if patient.patient_id not in known]}
+
+
+def _supervised(parts: Mapping[str, list[str]], data: DataConfig) -> dict[str, list[str]]:
+    """Give the training patients their roles under `data.supervision`."""
+    train, rest = _portion(parts["scribbled"], data.scribbled_fraction, "data.scribbled_fraction", data)
+    shapes, _ = _portion(parts["shapes"], data.shapes_fraction, "data.shapes_fraction", data)
+    roles = {"shapes": shapes, "val": parts["val"], "test": parts["test"], "unlabelled": parts.get("unlabelled", [])}
+    if data.supervision == "dense":
+        return {**roles, "dense": train}
+    if data.supervision == "semi":
+        return {**roles, "scribbled": train, "unlabelled": roles["unlabelled"] + rest}
+    if data.supervision == "mixed":
+        dense, scribbled = _portion(train, data.dense_fraction, "data.dense_fraction", data)
+        if not scribbled:
+            raise SplitError(
+                f"data.dense_fraction={data.dense_fraction:g} of {len(train)} patients leaves none with scribbles; "
+                "lower it, or use data.supervision=dense"
+            )
+        return {**roles, "dense": dense, "scribbled": scribbled}
+    return {**roles, "scribbled": train}
+
+
+def _portion(ids: Sequence[str], fraction: float, setting: str, data: DataConfig) -> tuple[list[str], list[str]]:
+    """A random part of `ids` and the others; a greater fraction holds all of a smaller one."""
+    ordered = sorted(ids)
+    shuffled = [ordered[place] for place in np.random.default_rng([data.split_seed, 1]).permutation(len(ordered))]
+    count = round(fraction * len(shuffled))
+    if shuffled and count == 0:
+        raise SplitError(
+            f"{setting}={fraction:g} of {len(shuffled)} patients leaves none; it must be at least "
+            f"{1 / len(shuffled):.3f}"
+        )
+    return shuffled[:count], shuffled[count:]

@@ -32,15 +32,25 @@ class Volume:
     """An image as slices."""
 
     voxels: NDArray[np.float32]
-    """(Z, Y, X): slices, rows, columns; the NIfTI's (x, y, z) transposed."""
+    """(C, Z, Y, X): channels, slices, rows, columns; a NIfTI's (x, y, z) transposed."""
     spacing_mm: tuple[float, float, float]
     """Voxel size (z, y, x)."""
     affine: NDArray[np.float64]
     """(4, 4) voxel (x, y, z) to world, as the NIfTI has it."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X)."""
+        _, depth, height, width = self.voxels.shape
+        return depth, height, width
 
-def load_volume(path: Path) -> Volume:
-    """Read an image.
+
+def load_volume(path: Path, time: int | None = None) -> Volume:
+    """Read an image of one channel.
+
+    Args:
+        path: a NIfTI file.
+        time: which volume of a 4-D image; None for a 3-D one.
 
     Raises:
         DataError: not NIfTI, truncated, of absurd or other than three dimensions, without a positive spacing, or
@@ -48,14 +58,44 @@ def load_volume(path: Path) -> Volume:
         StorageError: the file cannot be opened.
     """
     source = _open(path)
-    voxels = _read_array(source, path).astype(np.float32, copy=False)
+    voxels = _read_array(source, path, time).astype(np.float32, copy=False)
     bad = int(voxels.size - np.isfinite(voxels).sum())
     if bad:
         raise DataError(
             f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out"
         )
     affine = np.eye(4) if source.affine is None else np.asarray(source.affine, dtype=np.float64)
-    return Volume(voxels, _spacing(source), affine)
+    return Volume(voxels[None], _spacing(source), affine)
+
+
+def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
+    """Read an image whose channels are files of their own, on one grid.
+
+    Raises:
+        DataError: as `load_volume`, or the files differ in shape or spacing.
+        StorageError: a file cannot be opened.
+    """
+    volumes = [load_volume(path, time) for path in paths]
+    first = volumes[0]
+    for path, volume in zip(paths, volumes, strict=True):
+        if volume.shape != first.shape or not np.allclose(volume.spacing_mm, first.spacing_mm, rtol=1e-3):
+            raise DataError(
+                f"{path}: a channel of {volume.shape[::-1]} voxels of {volume.spacing_mm[::-1]} mm beside {paths[0]} "
+                f"of {first.shape[::-1]} of {first.spacing_mm[::-1]} mm (x, y, z); bring them to one grid"
+            )
+    return Volume(np.concatenate([volume.voxels for volume in volumes]), first.spacing_mm, first.affine)
+
+
+def num_volumes(path: Path) -> int:
+    """How many volumes a 4-D image holds; 1 for a 3-D one. Raises as `load_volume`."""
+    shape = _open(path).shape
+    return int(np.prod(shape[3:])) if len(shape) > 3 else 1
+
+
+def load_geometry(path: Path) -> tuple[tuple[int, ...], tuple[float, float, float]]:
+    """The shape (Z, Y, X) and spacing (z, y, x) in mm from the header alone. Raises as `load_volume`."""
+    source = _open(path)
+    return _shape(source, path)[::-1], _spacing(source)
 
 
 def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:
@@ -170,10 +210,10 @@ def _require_spacing(image: nib.Nifti1Image, path: Path) -> None:
         raise DataError(f"{path}: voxel size {x:g} x {y:g} x {z:g} mm in the header; it must be positive: correct it")
 
 
-def _read_array(image: nib.Nifti1Image, path: Path) -> NDArray[np.generic]:
-    shape = _shape(image, path)
+def _read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> NDArray[np.generic]:
+    shape = _shape(image, path) if time is None else tuple(image.shape[:3])
     try:
-        array = np.asarray(image.dataobj)
+        array = np.asarray(image.dataobj if time is None else image.dataobj[..., time])
     except (*_UNREADABLE, OSError) as error:
         raise DataError(f"{path}: truncated or damaged ({_first_line(error)}); copy or export it again") from error
     return np.ascontiguousarray(array.reshape(shape).T)

@@ -14,8 +14,9 @@ from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
-from maag.data.cache import PreparedData
+from maag.data.prepared import PreparedData
 from maag.data.splits import Split
+from maag.data.supervision import supervise
 from maag.errors import CheckpointError
 from maag.storage import write_json
 from maag.train.folder import RunFolder
@@ -60,22 +61,38 @@ def fit(
     listener: Listener,
     stop: StopRequest,
     resume: bool,
+    shapes: PreparedData | None = None,
 ) -> Outcome:
-    """Train, keeping best and last; with `resume`, go on from `checkpoints/last.pt` if there is one.
+    """Train, keeping best and last.
+
+    Args:
+        config: all settings.
+        prepared: the data set.
+        split: which of its patients do what.
+        run: where everything goes.
+        device: where to train.
+        listener: is told what happens.
+        stop: may ask for an end.
+        resume: go on from `checkpoints/last.pt` if there is one.
+        shapes: another prepared set, whose masks the discriminator sees instead of the split's.
 
     Raises:
         SplitError: the split leaves nothing to train or validate on.
+        DataError: raters who contradict each other, or whose weights cannot be estimated.
         CheckpointError: the checkpoint is damaged or of other data or settings.
         TrainingError: a loss became NaN.
         StorageError: the run folder cannot be written.
     """
-    batches = TrainingBatches(prepared, split, config, device)
+    supervision = supervise(prepared, split, config, shapes)
+    if supervision.agreement:
+        run.write_agreement(supervision.agreement)
+    batches = TrainingBatches(supervision, config, device)
     validator = Validator(prepared, split.val, config.data, device)
     state = TrainState(config, device)
     run_info = {
         "config_digest": codec.digest(config),
         "split_digest": split.digest,
-        "data_digest": prepared.digest,
+        "data_digest": prepared.digest if shapes is None else f"{prepared.digest}+{shapes.digest}",
         "split_scheme": split.scheme,
     }
     if resume and run.last.exists():
@@ -109,7 +126,7 @@ def fit(
         peak_memory_mib=peak_memory_mib(device),
         config_digest=run_info["config_digest"],
         split_digest=split.digest,
-        data_digest=prepared.digest,
+        data_digest=run_info["data_digest"],
     )
     write_json(run.result, {"format_version": RESULT_FORMAT_VERSION, **asdict(outcome)})
     return outcome

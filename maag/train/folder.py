@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import csv
+import io
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.splits import Split
+from maag.data.raters import RaterAgreement, agreement_rows
+from maag.data.splits import PARTS, Split
 from maag.errors import ConfigError, MissingDataError, SplitError
-from maag.storage import read_json, require_writable_directory, write_json
+from maag.storage import read_json, require_writable_directory, write_json, write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,11 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def raters(self) -> Path:
+        """How far the raters agree, if there are several: `raters.csv`."""
+        return self.path / "raters.csv"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files: `tensorboard/`."""
         return self.path / "tensorboard"
@@ -59,6 +67,12 @@ class RunFolder:
     def final(self) -> Path:
         """The segmentor at the end: `checkpoints/final.safetensors`."""
         return self.path / "checkpoints" / checkpoint.FINAL
+
+    def write_agreement(self, agreement: Sequence[RaterAgreement]) -> None:
+        """Write `raters.csv`. Raises StorageError."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(agreement_rows(agreement))
+        write_text(self.raters, text.getvalue())
 
 
 def create_run(path: Path, config: Config, split: Split) -> RunFolder:
@@ -94,7 +108,8 @@ def read_split(path: Path, patients: Collection[str]) -> Split:
         StorageError: the file cannot be read.
     """
     split = Split.from_dict(read_json(path), str(path))
-    absent = sorted({*split.scribbled, *split.shapes, *split.val} - set(patients))
+    needed = {patient for part in PARTS if part != "test" for patient in getattr(split, part)}
+    absent = sorted(needed - set(patients))
     if absent:
         raise SplitError(
             f"{path}: {len(absent)} of its patients are not in the data, the first is {absent[0]}; "

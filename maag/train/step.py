@@ -25,17 +25,18 @@ StepLosses = dict[str, Tensor]
 
 
 def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
-    """Update the discriminator, if there is one, then the segmentor, on one batch."""
+    """Update the discriminator, if there is one, then the segmentor, on one batch.
+
+    Where scribbles and masks supervise together, their parts are told apart as `scribbles` and `dense`.
+    """
     state.segmentor.train()
     num_supervised = len(batch.images)
     images = batch.images if batch.unlabelled is None else torch.cat([batch.images, batch.unlabelled])
     output = state.segmentor(images.contiguous(memory_format=torch.channels_last))
-    supervised = partial_cross_entropy(
-        output.logits[:num_supervised], batch.labels, class_weights=config.loss.class_weights
-    )
+    supervised, parts = _supervised_terms(output.logits[:num_supervised], batch, config)
     if state.discriminator is None or batch.masks is None:
         _descend(state.segmentor_optimizer, supervised)
-        return {"supervised": supervised.detach()}
+        return {"supervised": supervised.detach(), **parts}
 
     on_discriminator = _update_discriminator(state, output, batch.masks, config)
     adversarial, weighted = _adversarial_terms(state, output, num_supervised, config)
@@ -43,9 +44,31 @@ def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     _descend(state.segmentor_optimizer, supervised + factor * weighted)
     return {
         "supervised": supervised.detach(),
+        **parts,
         "adversarial": adversarial.detach(),
         "discriminator": on_discriminator.detach(),
     }
+
+
+def _supervised_terms(logits: Tensor, batch: Batch, config: Config) -> tuple[Tensor, StepLosses]:
+    """The weighted sum of the losses on scribbles and on masks, and both by name where both are there."""
+    num_scribbled = len(batch.labels) - batch.num_dense
+    losses = {
+        name: partial_cross_entropy(
+            logits[part],
+            batch.labels[part],
+            class_weights=config.loss.class_weights,
+            pixel_weights=None if batch.label_weights is None else batch.label_weights[part],
+        )
+        for name, part, there in (
+            ("scribbles", slice(num_scribbled), num_scribbled > 0),
+            ("dense", slice(num_scribbled, None), batch.num_dense > 0),
+        )
+        if there
+    }
+    factors = {"scribbles": config.loss.supervised, "dense": config.loss.dense}
+    weighted = torch.stack([factors[name] * loss for name, loss in losses.items()]).sum()
+    return weighted, {name: loss.detach() for name, loss in losses.items()} if len(losses) > 1 else {}
 
 
 def _update_discriminator(state: TrainState, output: SegmentorOutput, masks: Tensor, config: Config) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from maag.config.schema import DataConfig
-from maag.data.cache import PreparedData
+from maag.data.prepared import PreparedData
 from maag.errors import SplitError
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor

@@ -7,8 +7,9 @@ import torch
 
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
-from maag.data.cache import PreparedData
+from maag.data.prepared import PreparedData
 from maag.data.splits import Split
+from maag.data.supervision import supervise
 from maag.train.state import TrainState
 from maag.train.step import update
 
@@ -20,7 +21,7 @@ pytestmark = [
 
 def test_an_update_agrees_with_the_cpu(tiny_config: Config, prepared: PreparedData, split: Split) -> None:
     losses = {}
-    batch = TrainingBatches(prepared, split, tiny_config, torch.device("cpu")).at(0)
+    batch = TrainingBatches(supervise(prepared, split, tiny_config), tiny_config, torch.device("cpu")).at(0)
     for device in (torch.device("cpu"), torch.device("cuda")):
         state = TrainState(tiny_config, device)
         moved = batch._replace(**{name: part.to(device) for name, part in batch._asdict().items() if part is not None})

@@ -19,7 +19,8 @@ from maag.config.presets import preset
 from maag.config.schema import Config
 from maag.data.cases import Case
 from maag.errors import DataError
-from maag.evaluate import Subject, evaluate, folder_predictor, runner_predictor
+from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
+from maag.evaluate.report import Subject
 from maag.inference import TorchRunner
 from maag.models.build import build_segmentor
 from maag.models.segmentor import Segmentor
@@ -108,9 +109,8 @@ def test_predictions_of_the_artifact_are_those_of_the_segmentor(
                 case_id=image.name[:18],
                 patient_id=image.parent.name,
                 frame="frame01",
-                image=image,
-                scribble=None,
-                mask=mask,
+                images=(image,),
+                masks=(mask,),
             )
         )
     opened = open_artifact(artifact)

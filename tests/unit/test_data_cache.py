@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 from maag.config import codec
-from maag.config.schema import Config
-from maag.data.cache import PreparedData, prepare
+from maag.config.schema import Config, DataConfig
+from maag.data.cache import prepare
 from maag.data.catalog import find_cases, write_phantom
 from maag.data.check import check
+from maag.data.prepared import PreparedData
 from maag.errors import DataError, MissingDataError, StorageError
+
+ACDC = DataConfig()
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_slices_and_their_labels_lie_together(prepared: PreparedData) -> None:
     assert len(prepared.images) == len(prepared.scribbles) == len(prepared.masks) == prepared.cases[-1].stop
     assert len(prepared.patients) == 6
     scribbled = (prepared.scribbles != 255) & (prepared.scribbles != 0)
-    agree = (prepared.scribbles == prepared.masks)[scribbled].mean()
+    agree = (prepared.scribbles == prepared.masks[:, None])[scribbled].mean()
     assert agree > 0.9  # nearest sampling may move a stroke by a pixel
 
 
@@ -149,21 +152,21 @@ def test_layouts(phantom_dir: Path, tmp_path: Path, root: str, scribble_folder: 
     (junk / "patient001_frame01.nii.gz").write_text("")
     (top / "._patient001_frame01.nii.gz").write_text("")
     (top / "MANDATORY_CITATION.md").write_text("")
-    cases = find_cases("acdc", top, tmp_path / "elsewhere" if scribble_folder == "elsewhere" else None)
+    cases = find_cases(ACDC, top, [str(tmp_path / "elsewhere")] if scribble_folder == "elsewhere" else [])
     assert len(cases) == 12
-    assert all(case.mask and case.scribble for case in cases)
+    assert all(case.masks and case.scribbles for case in cases)
     assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
 
 
 def test_one_case_twice_is_refused(data_dir: Path) -> None:
     shutil.copytree(data_dir / "training", data_dir / "testing")
     with pytest.raises(DataError, match="is there more than once; keep one copy"):
-        find_cases("acdc", data_dir)
+        find_cases(ACDC, data_dir)
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no case of acdc in it; expected patientNNN"):
-        find_cases("acdc", tmp_path)
+        find_cases(ACDC, tmp_path)
 
 
 def test_a_phantom_is_the_same_for_a_seed_and_fit_to_train_on(tmp_path: Path, tiny_config: Config) -> None:
@@ -178,9 +181,9 @@ def test_a_phantom_is_the_same_for_a_seed_and_fit_to_train_on(tmp_path: Path, ti
     report = check(tmp_path / "a", tiny_config.data)
     assert report.problems == ()
     assert all(item.slices_scribbled and item.cases_in_masks for item in report.classes)
-    for case in find_cases("acdc", tmp_path / "a"):
-        scribble = np.asarray(nib.load(case.scribble).dataobj)
-        mask = np.asarray(nib.load(case.mask).dataobj)
+    for case in find_cases(ACDC, tmp_path / "a"):
+        scribble = np.asarray(nib.load(case.scribbles[0].path).dataobj)
+        mask = np.asarray(nib.load(case.masks[0]).dataobj)
         assert (scribble == mask)[scribble != 4].all()
     with pytest.raises(StorageError, match="not empty; choose a new folder"):
         write_phantom("acdc", tmp_path / "a", 4, 1)

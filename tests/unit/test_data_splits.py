@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -8,32 +9,36 @@ from hypothesis import strategies as st
 
 from maag.config.schema import DataConfig
 from maag.data.acdc import SPLIT0
-from maag.data.splits import PARTS, Split, make_split
+from maag.data.splits import PARTS, Patient, Split, make_split
 from maag.errors import DataError, SplitError
 
 ALL = [f"patient{number:03}" for number in range(1, 101)]
 
 
+def people(ids: Iterable[str]) -> list[Patient]:
+    return [Patient(patient_id=name, scribbled=True, masked=True) for name in ids]
+
+
 def test_split0_is_the_papers() -> None:
-    split = make_split(ALL, DataConfig(), SPLIT0)
+    split = make_split(people(ALL), DataConfig(), SPLIT0)
     assert split.scheme == "split0"
-    assert [len(getattr(split, part)) for part in PARTS] == [35, 35, 15, 15]
+    assert [len(getattr(split, part)) for part in PARTS] == [35, 0, 0, 35, 15, 15]
     assert sorted({*split.scribbled, *split.shapes, *split.val, *split.test}) == ALL
 
 
 def test_a_missing_test_fold_is_no_error() -> None:
-    split = make_split(set(ALL) - SPLIT0["test"], DataConfig(), SPLIT0)
+    split = make_split(people(set(ALL) - SPLIT0["test"]), DataConfig(), SPLIT0)
     assert split.scheme == "split0"
     assert split.test == ()
 
 
 def test_other_patients_are_split_at_random() -> None:
-    assert make_split([f"case{n}" for n in range(20)], DataConfig(), SPLIT0).scheme == "random-0"
+    assert make_split(people(f"case{n}" for n in range(20)), DataConfig(), SPLIT0).scheme == "random-0"
 
 
 def test_split0_is_refused_where_its_patients_are_not() -> None:
     with pytest.raises(SplitError, match=r"data\.split=split0: the 4 patients .* use data\.split=random"):
-        make_split(list("abcd"), DataConfig(split="split0"), SPLIT0)
+        make_split(people("abcd"), DataConfig(split="split0"), SPLIT0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -41,17 +46,17 @@ def test_split0_is_refused_where_its_patients_are_not() -> None:
 def test_a_random_split_is_disjoint_whole_and_repeatable(count: int, seed: int, val: float, test: float) -> None:
     patients = [f"p{number}" for number in range(count)]
     data = DataConfig(split="random", split_seed=seed, val_fraction=val, test_fraction=test)
-    split = make_split(patients, data)
+    split = make_split(people(patients), data)
     parts = [patient for part in PARTS for patient in getattr(split, part)]
     assert sorted(parts) == sorted(patients)
     assert split.scribbled
     assert split.val
-    assert make_split(patients[::-1], data).digest == split.digest
+    assert make_split(people(patients[::-1]), data).digest == split.digest
 
 
 def test_too_few_patients_are_named() -> None:
-    with pytest.raises(SplitError, match="2 patients: after 1 for validation"):
-        make_split(["a", "b"], DataConfig(split="random"))
+    with pytest.raises(SplitError, match="1 patients, 1 with masks: after 1 for validation"):
+        make_split(people("a"), DataConfig(split="random"))
 
 
 def test_one_patient_in_two_parts_is_refused() -> None:
@@ -60,12 +65,12 @@ def test_one_patient_in_two_parts_is_refused() -> None:
 
 
 def test_a_split_comes_back_from_its_file() -> None:
-    split = make_split(ALL, DataConfig(), SPLIT0)
+    split = make_split(people(ALL), DataConfig(), SPLIT0)
     assert Split.from_dict(split.to_dict()) == split
 
 
 def test_an_edited_file_is_noticed() -> None:
-    plain = make_split(ALL, DataConfig(), SPLIT0).to_dict()
+    plain = make_split(people(ALL), DataConfig(), SPLIT0).to_dict()
     plain["val"].pop()
     with pytest.raises(DataError, match="does not fit its patients"):
         Split.from_dict(plain)
@@ -76,7 +81,7 @@ def test_an_edited_file_is_noticed() -> None:
 @pytest.mark.parametrize("change", [{"format_version": 2}, {"val": None}])
 def test_a_file_that_is_no_split_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(DataError):
-        Split.from_dict({**make_split(ALL, DataConfig(), SPLIT0).to_dict(), **change})
+        Split.from_dict({**make_split(people(ALL), DataConfig(), SPLIT0).to_dict(), **change})
 
 
 def test_the_digest_knows_who_is_where() -> None:

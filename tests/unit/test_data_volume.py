@@ -33,9 +33,9 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> Path:
 
 def test_axes_are_slices_rows_columns(image: Path) -> None:
     volume = load_volume(image)
-    assert volume.voxels.shape == (3, 9, 7)
+    assert volume.voxels.shape == (1, 3, 9, 7)
     assert volume.voxels.dtype == np.float32
-    np.testing.assert_allclose(volume.voxels, np.asarray(nib.load(image).dataobj).T)
+    np.testing.assert_allclose(volume.voxels[0], np.asarray(nib.load(image).dataobj).T)
     np.testing.assert_allclose(volume.spacing_mm, np.linalg.norm(OBLIQUE[:3, :3], axis=0)[::-1], rtol=1e-5)
 
 
@@ -66,7 +66,7 @@ def test_labels_keep_the_grid_of_their_image(tmp_path: Path, forms: tuple[int, i
 def test_one_frame_of_a_cine_is_a_volume(tmp_path: Path) -> None:
     path = tmp_path / "frame.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((*SHAPE, 1), np.int16), np.eye(4)), path)
-    assert load_volume(path).voxels.shape == SHAPE[::-1]
+    assert load_volume(path).shape == SHAPE[::-1]
     save_labels(tmp_path / "out.nii.gz", np.zeros(SHAPE[::-1], np.uint8), path, ("background",))
 
 

@@ -15,7 +15,8 @@ from maag.config.schema import DataConfig
 from maag.data.cases import Case
 from maag.data.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError
-from maag.evaluate import Report, Subject, evaluate, folder_predictor, runner_predictor, table
+from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
+from maag.evaluate.report import Report, Subject, table
 
 Labels = NDArray[np.uint8]
 DATA = DataConfig(classes=("background", "a", "b"), size_px=(16, 16), spacing_mm=1.0)
@@ -41,8 +42,8 @@ def make_case(tmp_path: Path) -> MakeCase:
     def make(patient: int, frame: int, mask: Labels | None) -> Case:
         name = f"patient{patient:03}_frame{frame:02}"
         image = write_nifti(tmp_path / "data" / f"{name}.nii.gz", np.ones((2, 12, 12), np.float32))
-        written = None if mask is None else write_nifti(tmp_path / "data" / f"{name}_gt.nii.gz", mask)
-        return Case(case_id=name, patient_id=name[:10], frame=name[11:], image=image, scribble=None, mask=written)
+        written = () if mask is None else (write_nifti(tmp_path / "data" / f"{name}_gt.nii.gz", mask),)
+        return Case(case_id=name, patient_id=name[:10], frame=name[11:], images=(image,), masks=written)
 
     return make
 

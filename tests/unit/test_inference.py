@@ -62,7 +62,7 @@ def ellipse_volume(shape: tuple[int, int, int], spacing_mm: tuple[float, float, 
     mask = ((rows - height / 2) / (height / 4)) ** 2 + ((columns - width / 2) / (width / 4)) ** 2 < 1
     noise = np.random.default_rng(0).normal(0, 5, shape)
     voxels = (np.where(mask, 200, 40) + noise).astype(np.float32)
-    return Volume(voxels, spacing_mm, np.diag([*spacing_mm[::-1], 1.0])), np.broadcast_to(mask, shape)
+    return Volume(voxels[None], spacing_mm, np.diag([*spacing_mm[::-1], 1.0])), np.broadcast_to(mask, shape)
 
 
 def test_probabilities_do_not_depend_on_the_batch_size() -> None:

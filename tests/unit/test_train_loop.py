@@ -14,7 +14,7 @@ import torch
 from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.cache import PreparedData
+from maag.data.prepared import PreparedData
 from maag.data.splits import Split
 from maag.errors import CheckpointError, TrainingError
 from maag.train.fit import Outcome, fit

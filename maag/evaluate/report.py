@@ -1,4 +1,4 @@
-"""Measure a model, or predictions made elsewhere, against masks: at source resolution, in mm, nothing left out."""
+"""What was measured, summed up: by class, case and patient, nothing left out."""
 
 from __future__ import annotations
 
@@ -7,27 +7,15 @@ import dataclasses
 import io
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from maag.config.schema import DataConfig
-from maag.data.cases import Case
-from maag.data.volume import Volume, is_nifti, load_labels, load_volume
-from maag.errors import DataError, MissingDataError
-from maag.inference import Runner, segment
-from maag.metrics import PRESENCES, SCORES, ClassScores, score_case
+from maag.metrics import PRESENCES, SCORES, ClassScores
 from maag.storage import write_json, write_text
 
 FORMAT_VERSION = 1
-_NAMED_AT_MOST = 10
-
-Predictor = Callable[[Case, Volume], NDArray[np.uint8]]
-"""The labels (Z, Y, X) uint8 of a case, given its volume."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,81 +141,6 @@ class Report:
         write_text(out / "cases.csv", text.getvalue())
 
 
-def evaluate(
-    cases: Sequence[Case],
-    predictor: Predictor,
-    data: DataConfig,
-    subject: Subject,
-    progress: Callable[[int, int], None] | None = None,
-) -> Report:
-    """Score every case against its mask, at source resolution.
-
-    Args:
-        cases: those of the split; every one must have a mask.
-        predictor: what gives a case's labels.
-        data: names the classes.
-        subject: what is measured; goes into the report as it is.
-        progress: called with (cases done, cases in all) after each.
-
-    Raises:
-        DataError: no case, a case without a mask, or an unreadable file.
-    """
-    if not cases:
-        raise DataError(f"split {subject.split!r} holds no case to evaluate; choose another with --split")
-    without = [case.case_id for case in cases if case.mask is None]
-    if without:
-        raise DataError(
-            f"{len(without)} of {len(cases)} cases of split {subject.split!r} have no mask to measure against: "
-            f"{_named(without)}; put the masks beside the images, or choose another --split"
-        )
-    scored = []
-    for case, mask in ((case, case.mask) for case in cases if case.mask):
-        scored.append(_score(case, mask, predictor, data))
-        if progress:
-            progress(len(scored), len(cases))
-    return Report(subject=subject, cases=tuple(scored))
-
-
-def runner_predictor(runner: Runner, data: DataConfig) -> Predictor:
-    """Predict with a model."""
-    return lambda case, volume: segment(volume, runner, data)
-
-
-def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -> Predictor:
-    """Read predictions made elsewhere, anywhere below `directory`.
-
-    The prediction of a case is the file `CASEID`, `CASEID_pred`, or named as its image, with `.nii` or `.nii.gz`.
-
-    Raises:
-        MissingDataError: there is no such folder.
-        DataError: a case has no prediction, or more than one.
-    """
-    if not directory.is_dir():
-        raise MissingDataError(f"{directory}: there is no such folder of predictions")
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(directory.rglob("*")):
-        if is_nifti(path):
-            found[_stem(path)].append(path)
-    files = {}
-    absent = []
-    for case in cases:
-        stems = {case.case_id, f"{case.case_id}_pred", _stem(case.image)}
-        paths = [path for stem in sorted(stems) for path in found[stem]]
-        if len(paths) > 1:
-            raise DataError(f"case {case.case_id} has two predictions, {paths[0]} and {paths[1]}; remove one of them")
-        if paths:
-            files[case.case_id] = paths[0]
-        else:
-            absent.append(case.case_id)
-    if absent:
-        raise DataError(
-            f"{directory} has no prediction for {len(absent)} of {len(cases)} cases: {_named(absent)}; "
-            f"each needs a file such as {absent[0]}.nii.gz, anywhere below the folder"
-        )
-    values = range(data.num_classes)
-    return lambda case, volume: load_labels(files[case.case_id], values)[0]
-
-
 def table(report: Report) -> list[list[str]]:
     """The summary as rows of text: a header, a row of means for each class, and their mean."""
     rows = [["class", "Dice", "± std", "IoU", "HD mm", "HD95 mm", "ASSD mm", "missed", "invented", "absent"]]
@@ -241,29 +154,5 @@ def table(report: Report) -> list[list[str]]:
     return rows
 
 
-def _score(case: Case, mask: Path, predictor: Predictor, data: DataConfig) -> CaseScores:
-    volume = load_volume(case.image)
-    reference, _ = load_labels(mask, range(data.num_classes))
-    prediction = predictor(case, volume)
-    shape = volume.voxels.shape
-    for what, labels in ((f"the mask {mask}", reference), ("its prediction", prediction)):
-        if labels.shape != shape:
-            raise DataError(
-                f"case {case.case_id}: {what} has shape {labels.shape} and the image {shape} (slices, rows, columns); "
-                "they must be equal, so bring it to the grid of the image"
-            )
-    scores = score_case(prediction, reference, volume.spacing_mm, data.classes)
-    return CaseScores(case_id=case.case_id, patient_id=case.patient_id, frame=case.frame, scores=scores)
-
-
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _stem(path: Path) -> str:
-    return path.name[: path.name.lower().rindex(".nii")]
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
-    return ", ".join(names[:_NAMED_AT_MOST]) + more

@@ -1,0 +1,208 @@
+"""Scribbles from masks, in several hands: skeleton, random walk, curve, and an expert's few strokes.
+
+Every style is a function of one slice's mask and a generator; every stroke lies inside the structure it stands for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_closing, binary_dilation, binary_erosion, distance_transform_edt, label
+from skimage.morphology import skeletonize
+
+from maag.labels import BACKGROUND, IGNORE
+
+Stroke = NDArray[np.bool_]
+Drawing = Callable[[NDArray[np.uint8], int, np.random.Generator], Mapping[int, Stroke]]
+"""Of a slice (Y, X), the number of classes and a generator: by class, where its strokes are (Y, X)."""
+
+_BOX = np.ones((3, 3), dtype=bool)
+_WALK_PART = 0.10  # steps of a random walk as part of the structure's pixels, and at most so many tries
+_WALK_TRIES = 4000
+_EXPERT_PART = (0.4, 0.7)  # of a skeleton's pixels that the hand follows
+_NEAR_PX, _FAR_PX = (6, 11), (22, 40)  # distances of the expert's two background strokes from the structures
+_BORDER_PART = 0.25  # of a structure's border that is traced
+
+
+def simulate(
+    mask: NDArray[np.uint8], num_classes: int, style: str, *, ratio: float = 1.0, seed: int = 0, case_id: str = ""
+) -> NDArray[np.uint8]:
+    """Scribble a volume.
+
+    Args:
+        mask: (Z, Y, X) uint8 labels in [0, num_classes).
+        num_classes: background included.
+        style: a name in STYLES.
+        ratio: part in (0, 1] of each stroke's length that is kept, in one piece.
+        seed: same seed, case and slice, same strokes, whatever else is scribbled.
+        case_id: which volume it is.
+
+    Returns:
+        (Z, Y, X) uint8: the mask's label where a stroke is, IGNORE elsewhere.
+    """
+    name = int.from_bytes(hashlib.blake2b(case_id.encode(), digest_size=8).digest())
+    return np.stack(
+        [
+            draw_scribble(plane, num_classes, style, np.random.default_rng([seed, name, place]), ratio=ratio)
+            for place, plane in enumerate(mask)
+        ]
+    )
+
+
+def draw_scribble(
+    mask: NDArray[np.uint8], num_classes: int, style: str, random: np.random.Generator, *, ratio: float = 1.0
+) -> NDArray[np.uint8]:
+    """Scribble one slice (Y, X); see `simulate`."""
+    scribble = np.full(mask.shape, IGNORE, dtype=np.uint8)
+    for value, stroke in STYLES[style](mask, num_classes, random).items():
+        inside = stroke & (mask == value)
+        scribble[_shortened(inside, ratio, random) if ratio < 1 else inside] = value
+    return scribble
+
+
+def coverage(scribble: NDArray[np.uint8], mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
+    """Scribbled part of each class's area in %: (num_classes,), NaN for a class that is not in the mask."""
+    areas = np.bincount(mask.ravel(), minlength=num_classes)[:num_classes]
+    drawn = np.bincount(scribble.ravel(), minlength=IGNORE + 1)[:num_classes]
+    covered: NDArray[np.float64] = 100 * np.divide(drawn, areas, out=np.full(num_classes, np.nan), where=areas > 0)
+    return covered
+
+
+def _skeletons(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
+    return {value: skeletonize(mask == value) for value in range(num_classes)}
+
+
+def _dilated_skeletons(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
+    """As the paper's release draws them: closed and dilated, so that half of a thin ring is covered."""
+    return {value: binary_dilation(binary_closing(skeletonize(mask == value))) for value in range(num_classes)}
+
+
+def _random_walks(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
+    """As the paper's release draws them: a walk inside each structure, its outline closed, thinned and dilated."""
+    return {
+        value: binary_dilation(skeletonize(binary_closing(binary_dilation(_walk(mask == value, random)))))
+        for value in range(num_classes)
+    }
+
+
+def _walk(structure: Stroke, random: np.random.Generator) -> Stroke:
+    """Diagonal progress only: a step counts when both coordinates differ from those two steps before."""
+    walked = np.zeros_like(structure)
+    rows, columns = np.nonzero(structure)
+    if len(rows) == 0:
+        return walked
+    start = int(random.integers(len(rows)))
+    here = (int(rows[start]), int(columns[start]))
+    before = here
+    walked[here] = True
+    length, height, width = 1, *structure.shape
+    steps = random.integers(-1, 2, size=(_WALK_TRIES, 2))
+    for down, right in steps.tolist():
+        if length >= _WALK_PART * len(rows):
+            break
+        there = (min(max(here[0] + down, 0), height - 1), min(max(here[1] + right, 0), width - 1))
+        if structure[there] and there[0] != before[0] and there[1] != before[1]:
+            before, here = here, there
+            walked[there] = True
+            length += 1
+    return walked
+
+
+def _curves(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
+    """A curve through each structure's middle, and a part of its border from inside; rings for the background."""
+    strokes: dict[int, Stroke] = {BACKGROUND: _background_strokes(mask, random)}
+    for value in range(1, num_classes):
+        structure = mask == value
+        border = structure & ~binary_erosion(structure, _BOX, border_value=1)
+        strokes[value] = _path_inside(structure) | _arc(border, _BORDER_PART, random)
+    return strokes
+
+
+def _expert_strokes(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
+    """A part of the way through each structure, and two strokes of background, near and far."""
+    strokes = {
+        value: _arc(_path_inside(mask == value), random.uniform(*_EXPERT_PART), random)
+        for value in range(1, num_classes)
+    }
+    return {**strokes, BACKGROUND: _background_strokes(mask, random)}
+
+
+STYLES: Final[Mapping[str, Drawing]] = {
+    "skeleton": _skeletons,
+    "skeleton-dilated": _dilated_skeletons,
+    "random-walk": _random_walks,
+    "curve": _curves,
+    "expert": _expert_strokes,
+}
+"""All styles by name."""
+
+
+def _path_inside(structure: Stroke) -> Stroke:
+    """The skeleton of a long structure; in a round one, whose skeleton is a dot, a loop half-way to its middle."""
+    skeleton: Stroke = skeletonize(structure)
+    if skeleton.sum() >= np.sqrt(structure.sum()):
+        return skeleton
+    depth = distance_transform_edt(structure)
+    core = depth > depth.max() / 2
+    loop: Stroke = core & ~binary_erosion(core)
+    return loop
+
+
+def _arc(path: Stroke, part: float, random: np.random.Generator) -> Stroke:
+    """The pixels of a path within some angle about its centre: `part` of them."""
+    rows, columns = np.nonzero(path)
+    stroke = np.zeros_like(path)
+    if len(rows) == 0:
+        return stroke
+    angles = np.arctan2(rows - rows.mean(), columns - columns.mean())
+    turned = (angles - random.uniform(-np.pi, np.pi)) % (2 * np.pi)
+    kept = np.argsort(turned)[: max(2, round(part * len(rows)))]
+    stroke[rows[kept], columns[kept]] = True
+    return stroke
+
+
+def _background_strokes(mask: NDArray[np.uint8], random: np.random.Generator) -> Stroke:
+    structures = mask != BACKGROUND
+    if not structures.any():
+        structures = np.zeros_like(structures)
+        structures[mask.shape[0] // 2, mask.shape[1] // 2] = True
+    away = distance_transform_edt(~structures)
+    stroke: Stroke = np.zeros_like(structures)
+    for distances in (_NEAR_PX, _FAR_PX):
+        distance = min(int(random.integers(*distances)), int(away.max()) - 1)
+        stroke |= _arc((away >= distance) & (away < distance + 1), random.uniform(*_EXPERT_PART), random)
+    return stroke
+
+
+def _shortened(stroke: Stroke, ratio: float, random: np.random.Generator) -> Stroke:
+    """Keep `ratio` of each connected stroke: what is nearest along it to one of its ends."""
+    pieces, count = label(stroke, _BOX)
+    kept = np.zeros_like(stroke)
+    for piece in range(1, count + 1):
+        rows, columns = np.nonzero(pieces == piece)
+        order = _along(rows, columns, random)[: max(1, round(ratio * len(rows)))]
+        kept[rows[order], columns[order]] = True
+    return kept
+
+
+def _along(rows: NDArray[np.int64], columns: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    """Places of a stroke's pixels in the order in which they are reached along it from a far end."""
+    at = {(int(row), int(column)): place for place, (row, column) in enumerate(zip(rows, columns, strict=True))}
+
+    def reached_from(start: int) -> list[int]:
+        order, seen = [start], {start}
+        for place in order:
+            for down in (-1, 0, 1):
+                for right in (-1, 0, 1):
+                    near = at.get((int(rows[place]) + down, int(columns[place]) + right))
+                    if near is not None and near not in seen:
+                        seen.add(near)
+                        order.append(near)
+        return order
+
+    end = reached_from(int(random.integers(len(rows))))[-1]
+    return np.array(reached_from(end))

@@ -1,0 +1,122 @@
+"""Which slices teach what under a split: strokes, masks, shapes, or only how images look. Checked before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maag.config.schema import Config
+from maag.data.geometry import Grid, inside
+from maag.data.prepared import PreparedData
+from maag.data.raters import RaterAgreement, combine, measure_agreement, rater_weights, require_sense
+from maag.data.splits import Split
+from maag.errors import SplitError
+from maag.labels import IGNORE
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Supervision:
+    """Arrays over all slices of the data set, and which of them are for what."""
+
+    images: NDArray[np.float32]
+    """(S, C, H, W)."""
+    scribbles: NDArray[np.uint8]
+    """(S, H, W), the raters' combined; IGNORE where nothing is known."""
+    scribble_weights: NDArray[np.uint8] | None
+    """(S, H, W) in parts of FULL_WEIGHT; None where all pixels weigh alike."""
+    masks: NDArray[np.uint8]
+    """(S, H, W)."""
+    shapes: NDArray[np.uint8]
+    """(T, H, W) the masks for the discriminator, of this data set or of another."""
+    scribbled: NDArray[np.int64]
+    """Slices that scribbles supervise."""
+    dense: NDArray[np.int64]
+    """Slices that masks supervise."""
+    unlabelled: NDArray[np.int64]
+    """Slices for the adversarial term alone; those of `scribbled` and `dense` serve too."""
+    real: NDArray[np.int64]
+    """Slices of `shapes` that the discriminator sees."""
+    agreement: tuple[RaterAgreement, ...]
+    """One entry for each rater where there are several."""
+
+
+def supervise(prepared: PreparedData, split: Split, config: Config, shapes: PreparedData | None = None) -> Supervision:
+    """What the `split` of a `prepared` set teaches.
+
+    Args:
+        prepared: the data set.
+        split: which of its patients do what.
+        config: supervision and losses.
+        shapes: another prepared set whose masks the discriminator sees instead; all of its patients.
+
+    Raises:
+        SplitError: a kind of supervision that is asked for is nowhere, or a class is never supervised.
+        DataError: a rater contradicts the others everywhere, or their weights cannot be estimated.
+    """
+    scribbled = prepared.slices_of(split.scribbled, scribbled=True)
+    dense = prepared.slices_of(split.dense, masked=True)
+    if split.scribbled or not split.dense:
+        _require(scribbled, "scribbles", "the training patients")
+    if split.dense:
+        _require(dense, "masks", "the patients that train with masks")
+    real_set = shapes or prepared
+    real = real_set.slices_of(real_set.patient_ids if shapes else split.shapes, masked=True)
+    if config.adversarial:
+        _require(real, "masks", "the discriminator's patients")
+    labels, weights, agreement = _combined(prepared, split, config)
+    _require_all_classes(labels[scribbled], prepared.masks[dense], config)
+    return Supervision(
+        images=prepared.images,
+        scribbles=labels,
+        scribble_weights=weights,
+        masks=prepared.masks,
+        shapes=real_set.masks,
+        scribbled=scribbled,
+        dense=dense,
+        unlabelled=prepared.slices_of(split.unlabelled),
+        real=real,
+        agreement=agreement,
+    )
+
+
+def _combined(
+    prepared: PreparedData, split: Split, config: Config
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, tuple[RaterAgreement, ...]]:
+    if len(prepared.raters) == 1:
+        return prepared.scribbles[:, 0], None, ()
+    num_classes, method = config.data.num_classes, config.data.raters
+    agreement = measure_agreement(_without_padding(prepared, split, config), prepared.raters, num_classes)
+    require_sense(agreement, num_classes)
+    weights = rater_weights(agreement, config.data.rater_weights) if method == "weighted" else ()
+    return *combine(prepared.scribbles, num_classes, method, weights), agreement
+
+
+def _without_padding(prepared: PreparedData, split: Split, config: Config) -> Iterator[NDArray[np.uint8]]:
+    """The scribbles of the training cases as they were drawn: padding, on which all would agree, left out."""
+    for case in prepared.cases:
+        if case.patient_id in split.scribbled and case.raters:
+            _, height, width = case.source_shape
+            grid = Grid.plan((height, width), case.spacing_mm[1:], config.data.spacing_mm, config.data.size_px)
+            drawn = prepared.scribbles[case.start : case.stop]
+            yield np.where(inside(grid), drawn, np.uint8(IGNORE))
+
+
+def _require(indices: NDArray[np.int64], what: str, whose: str) -> None:
+    if len(indices) == 0:
+        raise SplitError(
+            f"none of {whose} has {what}; add {what} for some of them, or change data.split, data.supervision or the "
+            "adversarial weights"
+        )
+
+
+def _require_all_classes(scribbles: NDArray[np.uint8], masks: NDArray[np.uint8], config: Config) -> None:
+    supervised = set(np.unique(scribbles)) | set(np.unique(masks))
+    missing = [name for value, name in enumerate(config.data.classes) if value not in supervised]
+    if missing:
+        raise SplitError(
+            f"no training patient has a stroke of class {', '.join(missing)}, so it could not be learned; draw some, "
+            "use more patients, or leave the class out of data.classes"
+        )

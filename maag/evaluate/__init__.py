@@ -1,0 +1,1 @@
+"""Measuring models and predictions against masks, and the report of it."""
