@@ -59,6 +59,11 @@ def data_check_command(
         for item in report.classes
     ]
     print_table("Classes", header, rows)
+    for what, ranges in (("Spacing in mm", report.spacing_mm), ("Shape", report.shape)):
+        parts = (
+            f"{axis} {low:g}" if low == high else f"{axis} {low:g} to {high:g}" for axis, (low, high) in ranges.items()
+        )
+        say(f"{what}: {', '.join(parts)}.")
     for note in report.notes:
         say(f"Note: {note}")
     for problem in report.problems:

@@ -37,7 +37,7 @@ def scribbles_option(command: Command) -> Command:
         multiple=True,
         metavar="DIR|simulated:STYLE[:RATIO]|own",
         help="Scribbles from this folder, drawn from the masks, or the data set's own; repeat it for several raters.  "
-        "[default: own]",
+        "[default: own; simulated where the published data have none]",
     )(command)
 
 

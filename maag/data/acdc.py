@@ -79,7 +79,7 @@ class AcdcReader(NiftiReader):
 
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
         """See Reader."""
-        from maag.data.phantom import write_short_axis_patients
+        from maag.data.phantoms.acdc import write_short_axis_patients
 
         parts = ("scribbled", "shapes", "scribbled", "shapes", "val", "scribbled", "shapes", "test")
         order = ("scribbled", "shapes", "val", "test", *parts)

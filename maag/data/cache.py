@@ -20,7 +20,6 @@ from maag.data.cases import Case, ScribbleFile, SimulatedScribble
 from maag.data.catalog import find_cases, reader_of
 from maag.data.geometry import labels_to_grid, prepare_image
 from maag.data.prepared import FORMAT_VERSION, INDEX, PreparedCase, PreparedData, open_prepared
-from maag.data.scribble_sources import OWN
 from maag.errors import DataError, StorageError
 from maag.labels import BACKGROUND, IGNORE
 from maag.storage import building_directory, require_writable_directory, storage_errors, write_json
@@ -54,7 +53,7 @@ def prepare(
     directory: Path,
     data: DataConfig,
     cache_root: Path,
-    scribbles: Sequence[str] = (OWN,),
+    scribbles: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> PreparedData:
     """The prepared set of the data set in `directory`, built first if it is not there.

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Reader, ScribbleFile, SimulatedScribble
+from maag.data.label_files import load_label_file
 from maag.data.scribble_styles import simulate
-from maag.data.volume import Volume, load_labels
+from maag.data.volume import Volume
 from maag.errors import ConfigError, DataError
 from maag.labels import BACKGROUND, IGNORE
 
@@ -25,6 +26,8 @@ class CaseArrays:
     """By rater: (Z, Y, X), IGNORE where no stroke is."""
     mask: NDArray[np.uint8] | None
     """(Z, Y, X)."""
+    notes: tuple[str, ...] = ()
+    """What was odd, though usable."""
 
 
 def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
@@ -38,9 +41,10 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
         StorageError: a file cannot be opened.
     """
     volume = reader.load_volume(case)
-    mask = None
+    mask: NDArray[np.uint8] | None = None
+    notes: tuple[str, ...] = ()
     if case.masks:
-        mask = reader.load_mask(case, data)
+        mask, notes = reader.load_mask(case, data)
         _require_shape(mask, volume, f"mask {case.masks[0]}", case)
     scribbles = {}
     for source in case.scribbles:
@@ -53,7 +57,7 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
                 "data.unlabelled_value"
             )
         scribbles[source.rater] = scribble
-    return CaseArrays(volume, scribbles, mask)
+    return CaseArrays(volume, scribbles, mask, notes)
 
 
 def _read_scribble(
@@ -69,7 +73,7 @@ def _read_scribble(
             f"{source.path}: which value means that nothing was drawn is not said; say it with "
             "--set data.unlabelled_value=N (ITK-SNAP and the published scribbles differ in it)"
         )
-    labels, _ = load_labels(source.path, {*range(data.num_classes), data.unlabelled_value})
+    labels = load_label_file(source.path, {*range(data.num_classes), data.unlabelled_value})
     return np.where(labels == data.unlabelled_value, np.uint8(IGNORE), labels)
 
 

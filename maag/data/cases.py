@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,15 @@ class Case:
     """Which volume of a 4-D image, from 0; None when the image is 3-D."""
 
 
+class Mask(NamedTuple):
+    """A case's mask, as read."""
+
+    labels: NDArray[np.uint8]
+    """(Z, Y, X) in [0, num_classes), slices as in the image."""
+    notes: tuple[str, ...] = ()
+    """What was odd in the file, though usable."""
+
+
 class Reader(Protocol):
     """One data set's layout on disk."""
 
@@ -69,6 +78,10 @@ class Reader(Protocol):
     @property
     def split0(self) -> Mapping[str, frozenset[str]] | None:
         """Patients of the paper's split by part (scribbled, shapes, val, test), where it has one."""
+
+    @property
+    def usual_scribbles(self) -> str:
+        """Where scribbles come from when nothing is said: `own`, or `simulated:STYLE` for sets published without."""
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """What the data themselves say of dotted settings, such as classes; often nothing. Raises DataError."""
@@ -82,8 +95,8 @@ class Reader(Protocol):
     def load_volume(self, case: Case) -> Volume:
         """The image. Raises DataError when it is unreadable or would train wrongly."""
 
-    def load_mask(self, case: Case, data: DataConfig) -> NDArray[np.uint8]:
-        """The mask, (Z, Y, X) uint8 labels in [0, num_classes), slices as in the image. Raises DataError."""
+    def load_mask(self, case: Case, data: DataConfig) -> Mask:
+        """The mask. Raises DataError when it is unreadable or would train wrongly."""
 
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
         """Write synthetic patients in this layout to the new folder `out`; same seed, same bytes."""
@@ -93,6 +106,7 @@ class NiftiReader:
     """The part of a Reader that is alike for all data sets with one NIfTI file for an image, and one for a mask."""
 
     split0: Mapping[str, frozenset[str]] | None = None
+    usual_scribbles = "own"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """See Reader."""
@@ -102,6 +116,6 @@ class NiftiReader:
         """See Reader; further files are further channels."""
         return load_channels(case.images, case.time)
 
-    def load_mask(self, case: Case, data: DataConfig) -> NDArray[np.uint8]:
+    def load_mask(self, case: Case, data: DataConfig) -> Mask:
         """See Reader."""
-        return load_labels(case.masks[0], range(data.num_classes))[0]
+        return Mask(load_labels(case.masks[0], range(data.num_classes))[0])

@@ -9,11 +9,22 @@ from typing import Final
 from maag.config.schema import DataConfig
 from maag.data.acdc import AcdcReader
 from maag.data.cases import Case, Reader
-from maag.data.scribble_sources import OWN, attach_scribbles
+from maag.data.chaos import ChaosCtReader, ChaosReader
+from maag.data.folders import FoldersReader
+from maag.data.lvsc import LvscReader
+from maag.data.nnunet import NnunetReader
+from maag.data.ppss import PpssReader
+from maag.data.scribble_sources import attach_scribbles
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
 READERS: Final[Mapping[str, Reader]] = {
     "acdc": AcdcReader(),
+    "lvsc": LvscReader(),
+    "chaos": ChaosReader(),
+    "chaos-ct": ChaosCtReader(),
+    "ppss": PpssReader(),
+    "nnunet": NnunetReader(),
+    "folders": FoldersReader(),
 }
 
 
@@ -24,13 +35,13 @@ def reader_of(dataset: str) -> Reader:
     return READERS[dataset]
 
 
-def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = (OWN,)) -> tuple[Case, ...]:
+def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ()) -> tuple[Case, ...]:
     """All cases of `data.dataset` in `directory`, sorted by id.
 
     Args:
         data: names the data set.
         directory: the data set's folder.
-        scribbles: where scribbles come from, one word for each rater; see `attach_scribbles`.
+        scribbles: where scribbles come from, one word for each rater; see `attach_scribbles`. None: the usual ones.
 
     Raises:
         ConfigError: unknown data set, or a word that is no source of scribbles.
@@ -48,7 +59,7 @@ def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = (OW
         if case.case_id in known:
             raise DataError(f"{directory}: case {case.case_id} is there more than once; keep one copy of it")
         known.add(case.case_id)
-    return attach_scribbles(cases, scribbles or (OWN,), seed=data.scribble_seed)
+    return attach_scribbles(cases, scribbles or (reader.usual_scribbles,), seed=data.scribble_seed)
 
 
 def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:

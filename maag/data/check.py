@@ -13,11 +13,11 @@ from maag.config.schema import DataConfig
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
-from maag.data.scribble_sources import OWN
 from maag.errors import DataError, StorageError
 from maag.labels import IGNORE
 
 FORMAT_VERSION = 1
+_NOTES_SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class CheckReport:
 def check(
     directory: Path,
     data: DataConfig,
-    scribbles: Sequence[str] = (OWN,),
+    scribbles: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Read every case, going on past bad ones.
@@ -87,10 +87,12 @@ class _Tally:
         self._geometry: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
         self._with_mask = 0
         self._with_scribble = 0
+        self._odd: list[str] = []
         self.problems: list[str] = []
 
     def add(self, case: Case, arrays: CaseArrays) -> None:
         """Count one readable case."""
+        self._odd += [f"{case.case_id}: {note}" for note in arrays.notes]
         self._geometry.append((arrays.volume.shape, arrays.volume.spacing_mm))
         classes = range(self._data.num_classes)
         if arrays.mask is not None:
@@ -146,7 +148,12 @@ class _Tally:
             without = [case.case_id for case in cases if not getattr(case, f"{role}s")]
             if without:
                 notes.append(f"{len(without)} cases have no {role}; the first is {without[0]}")
-        return notes
+        return notes + self._odd[:_NOTES_SHOWN] + _rest(self._odd)
+
+
+def _rest(notes: list[str]) -> list[str]:
+    more = len(notes) - _NOTES_SHOWN
+    return [f"… and {more} more of this kind"] if more > 0 else []
 
 
 def _range(values: np.ndarray[Any, Any]) -> tuple[float, float]:

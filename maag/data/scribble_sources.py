@@ -7,20 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from maag.data.cases import Case, ScribbleFile, SimulatedScribble
+from maag.data.label_files import stem_of, suffix_of
 from maag.data.scribble_styles import STYLES
 from maag.errors import ConfigError, DataError, MissingDataError
 
 OWN = "own"
 """The scribbles that the data set's own layout holds."""
 _SIMULATED = "simulated"
-_SUFFIXES = (".nii.gz", ".nii", ".png")
 
 
 def attach_scribbles(cases: Sequence[Case], sources: Sequence[str], seed: int) -> tuple[Case, ...]:
     """Give each case the scribbles of all `sources`, each of which is a rater of its own.
 
     A source is `own`, `simulated:STYLE` or `simulated:STYLE:RATIO`, or a folder with files named CASE_scribble or
-    CASE, `.nii.gz`, `.nii` or `.png`, at any depth.
+    CASE, NIfTI or for one slice a picture, at any depth.
 
     Raises:
         ConfigError: a source that is none of these, or two of one name.
@@ -87,8 +87,4 @@ def _files(folder: Path, cases: Sequence[Case]) -> dict[str, ScribbleFile]:
 
 
 def _case_of(path: Path) -> str | None:
-    name = path.name
-    for suffix in _SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)].removesuffix("_scribble")
-    return None
+    return stem_of(path).removesuffix("_scribble") if suffix_of(path) else None

@@ -107,8 +107,8 @@ def _without_padding(prepared: PreparedData, split: Split, config: Config) -> It
 def _require(indices: NDArray[np.int64], what: str, whose: str) -> None:
     if len(indices) == 0:
         raise SplitError(
-            f"none of {whose} has {what}; add {what} for some of them, or change data.split, data.supervision or the "
-            "adversarial weights"
+            f"none of {whose} has {what}; add {what} for some of them (scribbles can be drawn from masks: --scribbles "
+            "simulated:random-walk), or change data.split, data.supervision or the adversarial weights"
         )
 
 

@@ -92,10 +92,11 @@ def num_volumes(path: Path) -> int:
     return int(np.prod(shape[3:])) if len(shape) > 3 else 1
 
 
-def load_geometry(path: Path) -> tuple[tuple[int, ...], tuple[float, float, float]]:
+def load_geometry(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
     """The shape (Z, Y, X) and spacing (z, y, x) in mm from the header alone. Raises as `load_volume`."""
     source = _open(path)
-    return _shape(source, path)[::-1], _spacing(source)
+    width, height, depth = _shape(source, path)
+    return (depth, height, width), _spacing(source)
 
 
 def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:
@@ -107,6 +108,12 @@ def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8]
     """
     source = _open(path)
     values = _read_array(source, path)
+    require_labels(values, allowed, path)
+    return values.astype(np.uint8), _spacing(source)
+
+
+def require_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path) -> None:
+    """Raise DataError when a value of the labels in `path` is not among `allowed`."""
     found, counts = np.unique(values, return_counts=True)
     for value, count in zip(found.tolist(), counts.tolist(), strict=True):
         if value not in allowed:
@@ -114,7 +121,6 @@ def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8]
                 f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; "
                 "correct the labels, or data.classes and data.unlabelled_value"
             )
-    return values.astype(np.uint8), _spacing(source)
 
 
 def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequence[str]) -> None:

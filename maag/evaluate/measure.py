@@ -102,7 +102,7 @@ def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -
 def _score(case: Case, predictor: Predictor, data: DataConfig) -> CaseScores:
     reader = reader_of(data.dataset)
     volume = reader.load_volume(case)
-    reference = reader.load_mask(case, data)
+    reference = reader.load_mask(case, data).labels
     prediction = predictor(case, volume)
     shape = volume.shape
     for what, labels in ((f"the mask {case.masks[0]}", reference), ("its prediction", prediction)):

@@ -1,29 +1,19 @@
-"""Synthetic short-axis hearts in ACDC's layout, noisy enough that thresholds fail and learning is needed."""
+"""The anatomy and the look of a short-axis heart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from maag.data.scribble_styles import simulate
-from maag.data.volume import save_volume
-from maag.labels import IGNORE
-from maag.storage import write_text
-
-_NUM_CLASSES = 4
-_UNLABELLED = 4
-_RV, _MYO, _LV = 1, 2, 3
-_NUM_FRAMES = 30
+RV, MYO, LV = 1, 2, 3
 _SPACINGS_MM = (1.37, 1.4, 1.52, 1.56, 1.68, 1.79)
 _DEPTH_MM = (5.0, 10.0)
 
 
-class _Heart(NamedTuple):
+class Heart(NamedTuple):
     """One patient's anatomy at end-diastole, in mm."""
 
     spacing_mm: float
@@ -39,40 +29,12 @@ class _Heart(NamedTuple):
     rv_reach: float
 
 
-def write_short_axis_patients(out: Path, patients: Sequence[str], seed: int) -> None:
-    """Write `patients` as ACDC does: Info.cfg, and image, mask and scribble at end-diastole and end-systole.
-
-    As in the published data an image has an origin of its own, and a scribble the qform alone, with origin 0.
-    Same patients and seed, same bytes. Raises StorageError.
-    """
-    for patient in patients:
-        random = np.random.default_rng([seed, *patient.encode()])
-        heart = _draw_heart(random)
-        systole = int(random.integers(8, 15))
-        diastole = 4 if patient == "patient090" else 1  # the only patient whose first frame is not end-diastole
-        folder = out / patient
-        write_text(folder / "Info.cfg", _info(random, diastole, systole))
-        texture = _tissue(heart, random)
-        origin = random.uniform(-100, 100, size=3)
-        for frame, contraction in ((diastole, 0.0), (systole, float(random.uniform(0.25, 0.4)))):
-            mask = _draw_mask(heart, contraction)
-            image = _draw_image(mask, texture, heart, random)
-            strokes = simulate(mask, _NUM_CLASSES, "expert", seed=seed, case_id=f"{patient}_frame{frame:02}")
-            scribble = np.where(strokes == IGNORE, _UNLABELLED, strokes)
-            stem = folder / f"{patient}_frame{frame:02}"
-            affine = np.diag([heart.spacing_mm, heart.spacing_mm, heart.slice_mm, 1.0])
-            placed = affine.copy()
-            placed[:3, 3] = origin
-            save_volume(stem.with_name(f"{stem.name}.nii.gz"), image, placed)
-            save_volume(stem.with_name(f"{stem.name}_gt.nii.gz"), mask, placed)
-            save_volume(stem.with_name(f"{stem.name}_scribble.nii.gz"), scribble.astype(np.uint16), affine, sform=False)
-
-
-def _draw_heart(random: np.random.Generator) -> _Heart:
+def draw_heart(random: np.random.Generator) -> Heart:
+    """A random patient."""
     shape = (int(random.integers(6, 11)), int(random.integers(100, 150)), int(random.integers(100, 150)))
     spacing = float(random.choice(_SPACINGS_MM))
     middle = np.array(shape[1:]) * spacing / 2
-    return _Heart(
+    return Heart(
         spacing_mm=spacing,
         slice_mm=float(random.choice(_DEPTH_MM)),
         shape=shape,
@@ -86,16 +48,7 @@ def _draw_heart(random: np.random.Generator) -> _Heart:
     )
 
 
-def _info(random: np.random.Generator, diastole: int, systole: int) -> str:
-    group = random.choice(["NOR", "MINF", "DCM", "HCM", "RV"])
-    height, weight = random.uniform(150, 190), random.uniform(50, 100)
-    return (
-        f"ED: {diastole}\nES: {systole}\nGroup: {group}\nHeight: {height:.1f}\nNbFrame: {_NUM_FRAMES}\n"
-        f"Weight: {weight:.1f}\n"
-    )
-
-
-def _draw_mask(heart: _Heart, contraction: float) -> NDArray[np.uint8]:
+def draw_mask(heart: Heart, contraction: float) -> NDArray[np.uint8]:
     """(Z, Y, X) labels: a ring that narrows from base to apex, a crescent beside it that ends before the apex."""
     depth = heart.shape[0]
     planes = []
@@ -111,14 +64,14 @@ def _draw_mask(heart: _Heart, contraction: float) -> NDArray[np.uint8]:
             outer = cavity + wall
             toward_rv = np.array([np.sin(heart.rv_angle), np.cos(heart.rv_angle)])
             rv_centre = heart.centre + toward_rv * outer * 0.95
-            plane[_radius_about(heart, rv_centre) < outer * reach] = _RV
-        plane[radius < cavity + wall] = _MYO
-        plane[radius < cavity] = _LV
+            plane[_radius_about(heart, rv_centre) < outer * reach] = RV
+        plane[radius < cavity + wall] = MYO
+        plane[radius < cavity] = LV
         planes.append(plane)
     return np.stack(planes)
 
 
-def _radius_about(heart: _Heart, centre: NDArray[np.float64]) -> NDArray[np.float64]:
+def _radius_about(heart: Heart, centre: NDArray[np.float64]) -> NDArray[np.float64]:
     """(Y, X) distance in mm from `centre`, on an ellipse's measure."""
     rows, columns = np.indices(heart.shape[1:]) * heart.spacing_mm
     down, right = rows - centre[0], columns - centre[1]
@@ -128,7 +81,7 @@ def _radius_about(heart: _Heart, centre: NDArray[np.float64]) -> NDArray[np.floa
     return distance
 
 
-def _tissue(heart: _Heart, random: np.random.Generator) -> NDArray[np.float64]:
+def draw_tissue(heart: Heart, random: np.random.Generator) -> NDArray[np.float64]:
     """(Z, Y, X) what surrounds the heart: chest, lungs, liver, vessels as bright as blood."""
     _, height, width = heart.shape
     rows, columns = np.indices((height, width))
@@ -145,12 +98,12 @@ def _tissue(heart: _Heart, random: np.random.Generator) -> NDArray[np.float64]:
     return np.repeat(texture[None], heart.shape[0], axis=0)
 
 
-def _draw_image(
-    mask: NDArray[np.uint8], texture: NDArray[np.float64], heart: _Heart, random: np.random.Generator
+def draw_image(
+    mask: NDArray[np.uint8], texture: NDArray[np.float64], heart: Heart, random: np.random.Generator
 ) -> NDArray[np.int16]:
     """(Z, Y, X) intensities: blood bright, muscle dark, both within the range of what is around them."""
     blood = random.uniform(150, 200)
-    levels = {_RV: 0.92 * blood, _MYO: random.uniform(78, 96), _LV: blood}
+    levels = {RV: 0.92 * blood, MYO: random.uniform(78, 96), LV: blood}
     image = texture.copy()
     for value, level in levels.items():
         inside = mask == value

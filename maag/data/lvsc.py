@@ -1,0 +1,147 @@
+"""LVSC (STACOM 2011): short-axis cine-MR of infarcted hearts as DICOM, with the myocardium of every phase as PNG."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maag.config.schema import DataConfig
+from maag.data.cases import Case, Mask
+from maag.data.dicom import load_series, order_of_slices, read_geometry
+from maag.data.pictures import load_indices
+from maag.data.volume import Volume
+from maag.errors import DataError, StorageError
+
+_SLICE = re.compile(r"^(DET\d{7})_SA(\d+)_ph(\d+)$", re.IGNORECASE)
+_DICOM, _PNG = ".dcm", ".png"
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    study: str
+    number: int
+    phase: int
+    image: Path
+    mask: Path | None
+
+
+class LvscReader:
+    """Study folders anywhere below the root, `DET0000101_SA1_ph0.dcm` with a PNG of the same stem.
+
+    The masks may lie in a folder of their own. Long-axis files have no use here. A volume is one phase of one study;
+    slices of another size than most of their study's become volumes of their own.
+    """
+
+    layout = "DET0000101/DET0000101_SA1_ph0.dcm with DET0000101_SA1_ph0.png beside it, at any depth"
+    split0: Mapping[str, frozenset[str]] | None = None
+    usual_scribbles = "simulated:random-walk"
+
+    def settings(self, directory: Path) -> Mapping[str, Any]:
+        """See Reader."""
+        return {}
+
+    def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
+        """See Reader."""
+        by_study: dict[str, list[_Slice]] = defaultdict(list)
+        for item in _find_slices(directory):
+            by_study[item.study].append(item)
+        cases = [case for study, slices in by_study.items() for case in _cases_of(study, slices)]
+        return tuple(sorted(cases, key=lambda case: case.case_id))
+
+    def load_volume(self, case: Case) -> Volume:
+        """See Reader."""
+        return load_series(case.images)
+
+    def load_mask(self, case: Case, data: DataConfig) -> Mask:
+        """See Reader; whatever is not black is myocardium, in grey and in colour files."""
+        by_stem = {path.stem.upper(): path for path in case.masks}
+        planes = []
+        for place in order_of_slices(case.images):
+            image = case.images[place]
+            if image.stem.upper() not in by_stem:
+                raise DataError(
+                    f"{image}: has no mask {image.stem}.png, other slices of case {case.case_id} have; restore it, or "
+                    "take the slice out"
+                )
+            path = by_stem[image.stem.upper()]
+            plane = load_indices(path)
+            plane = plane.max(axis=2) if plane.ndim == 3 else plane
+            shape = read_geometry(image).shape
+            if plane.shape != shape:
+                raise DataError(
+                    f"{path}: is {plane.shape}, its image {image} is {shape} (rows, columns); they must agree"
+                )
+            planes.append((plane > 0).astype(np.uint8))
+        return Mask(np.stack(planes))
+
+    def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
+        """See Reader."""
+        from maag.data.phantoms.lvsc import write_studies
+
+        write_studies(out / "CAP_challenge" / "CAP_challenge_training_set" / "DicomFiles", num_cases, seed)
+
+
+def _find_slices(directory: Path) -> list[_Slice]:
+    masks: dict[str, list[Path]] = defaultdict(list)
+    images: dict[str, Path] = {}
+    for path in sorted(directory.rglob("*")):
+        match = _SLICE.match(path.stem)
+        if match is None or path.name.startswith("._"):
+            continue
+        if path.suffix.lower() == _PNG:
+            masks[path.stem.upper()].append(path)
+        elif path.suffix.lower() == _DICOM:
+            if path.stem.upper() in images:
+                raise DataError(f"{path}: is there twice, the other is {images[path.stem.upper()]}; keep one of them")
+            images[path.stem.upper()] = path
+    found = []
+    for stem, path in images.items():
+        match = _SLICE.match(stem)
+        assert match is not None
+        beside = [mask for mask in masks[stem] if mask.parent == path.parent] or masks[stem]
+        if len(beside) > 1:
+            raise DataError(f"{path}: has two masks, {beside[0]} and {beside[1]}; keep one of them")
+        found.append(_Slice(match[1].upper(), int(match[2]), int(match[3]), path, beside[0] if beside else None))
+    return found
+
+
+def _cases_of(study: str, slices: list[_Slice]) -> list[Case]:
+    """The study's volumes, one for each phase and for each size that its slices have."""
+    sizes = {
+        number: _size([item for item in slices if item.number == number]) for number in {item.number for item in slices}
+    }
+    ranked = [size for size, _ in Counter(sizes.values()).most_common()]
+    cases = []
+    for phase in sorted({item.phase for item in slices}):
+        for rank, size in enumerate(ranked):
+            members = sorted(
+                (item for item in slices if item.phase == phase and sizes[item.number] == size),
+                key=lambda item: item.number,
+            )
+            if members:
+                suffix = f"_size{rank + 1}" if rank else ""
+                cases.append(
+                    Case(
+                        case_id=f"{study}_ph{phase:02}{suffix}",
+                        patient_id=study,
+                        frame=f"ph{phase:02}",
+                        images=tuple(item.image for item in members),
+                        masks=tuple(item.mask for item in members if item.mask),
+                    )
+                )
+    return cases
+
+
+def _size(slices: list[_Slice]) -> tuple[object, ...]:
+    """Shape and spacing of a slice position, which all of its phases share; unreadable ones are named when loaded."""
+    try:
+        geometry = read_geometry(min(slices, key=lambda item: item.phase).image)
+    except (DataError, StorageError):
+        return ()
+    return geometry.shape, tuple(round(value, 3) for value in geometry.spacing_mm)

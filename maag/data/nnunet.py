@@ -1,0 +1,155 @@
+"""nnU-Net's raw folder: `dataset.json`, `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`, and Ts for the test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maag.config.schema import DataConfig
+from maag.data.cases import Case, Mask, Part, ScribbleFile
+from maag.data.grid_choice import choose_grid
+from maag.data.label_files import load_image, load_label_file, stem_of, suffix_of
+from maag.data.pictures import load_picture
+from maag.data.volume import Volume, is_nifti
+from maag.errors import DataError
+from maag.storage import read_json
+
+_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+_FOLDERS: tuple[tuple[str, str, Part], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
+
+
+class NnunetReader:
+    """A label file that has `ignore` anywhere is a scribble; one that has not is a mask. A case is a patient."""
+
+    layout = "dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, and if you like imagesTs and labelsTs"
+    split0: Mapping[str, frozenset[str]] | None = None
+    usual_scribbles = "own"
+
+    def settings(self, directory: Path) -> Mapping[str, Any]:
+        """Classes, unlabelled value, channels, and a grid for the images.
+
+        Raises DataError for regions, an `ignore` that is not the last label, or labels with a gap.
+        """
+        root = _root(directory)
+        if root is None:
+            return {}
+        path = root / "dataset.json"
+        described = read_json(path)
+        labels = described.get("labels")
+        if not isinstance(labels, dict) or labels.get("background") != 0:
+            raise DataError(f'{path}: "labels" must name "background": 0 and the other classes; correct it')
+        regions = [name for name, value in labels.items() if not isinstance(value, int)]
+        if regions:
+            raise DataError(
+                f"{path}: label {regions[0]!r} is a region ({labels[regions[0]]}); maag learns one class for each "
+                "pixel: write the label files with one number for each class"
+            )
+        ignore = labels.pop("ignore", None)
+        classes = sorted(labels, key=lambda name: int(labels[name]))
+        if [labels[name] for name in classes] != list(range(len(classes))):
+            raise DataError(
+                f"{path}: labels {sorted(labels.values())} must be 0 to {len(classes) - 1} without a gap; renumber them"
+            )
+        if ignore is not None and ignore != len(classes):
+            raise DataError(f'{path}: "ignore" is {ignore}, it must be the last label, {len(classes)}; renumber it')
+        images = sorted(path for path in (root / "imagesTr").glob("*") if suffix_of(path))
+        firsts = [path for path in images if _channel_of(path) == 0]
+        return {
+            "data.classes": classes,
+            "data.unlabelled_value": len(classes),
+            "data.channels": _num_channels(images, firsts, described),
+            **(choose_grid(firsts) if firsts else {}),
+        }
+
+    def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
+        """See Reader."""
+        root = _root(directory)
+        if root is None:
+            return ()
+        cases = [case for folders in _FOLDERS for case in _cases_in(root, *folders, data)]
+        return tuple(sorted(cases, key=lambda case: case.case_id))
+
+    def load_volume(self, case: Case) -> Volume:
+        """See Reader."""
+        return load_image(case.images)
+
+    def load_mask(self, case: Case, data: DataConfig) -> Mask:
+        """See Reader."""
+        return Mask(load_label_file(case.masks[0], range(data.num_classes)))
+
+    def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
+        """See Reader."""
+        from maag.data.phantoms.plain import write_nnunet
+
+        write_nnunet(out, num_cases, seed)
+
+
+def _root(directory: Path) -> Path | None:
+    """The folder itself, or the one data set below it."""
+    here = directory / "dataset.json"
+    found = [here] if here.is_file() else sorted(directory.glob("*/dataset.json"))
+    if len(found) > 1:
+        raise DataError(f"{directory}: holds {len(found)} data sets, the first is {found[0].parent.name}; name one")
+    return found[0].parent if found else None
+
+
+def _channel_of(path: Path) -> int | None:
+    match = _CHANNEL.match(stem_of(path))
+    return int(match[2]) if match else None
+
+
+def _num_channels(images: list[Path], firsts: list[Path], described: Mapping[str, Any]) -> int:
+    names = described.get("channel_names") or described.get("modality") or {}
+    if firsts and not is_nifti(firsts[0]):
+        # A colour picture holds all of its channels in the one file.
+        in_file = len(load_picture(firsts[0]).voxels)
+        if in_file > 1:
+            return in_file
+    return max(1, len(names), *(1 + (_channel_of(path) or 0) for path in images[:64])) if images else 1
+
+
+def _cases_in(root: Path, images: str, labels: str, part: Part, data: DataConfig) -> list[Case]:
+    by_case: dict[str, list[Path]] = {}
+    for path in sorted((root / images).glob("*")):
+        match = _CHANNEL.match(stem_of(path)) if suffix_of(path) else None
+        if match:
+            by_case.setdefault(match[1], []).append(path)
+    cases = []
+    for name, files in by_case.items():
+        channels = [_channel_of(path) for path in files]
+        if len(set(channels)) < len(channels):
+            raise DataError(f"{files[0].parent}: case {name} is there in two file types or twice; keep one of them")
+        label = next((path for path in _label_files(root / labels, name)), None)
+        drawn = label is not None and _is_drawn(label, data)
+        cases.append(
+            Case(
+                case_id=name,
+                patient_id=name,
+                frame=part,
+                images=tuple(files),
+                masks=(label,) if label and not drawn else (),
+                scribbles=(ScribbleFile(rater="labels", path=label),) if label and drawn else (),
+                part=part,
+            )
+        )
+    return cases
+
+
+def _label_files(folder: Path, name: str) -> list[Path]:
+    found = [path for path in sorted(folder.glob(f"{name}.*")) if suffix_of(path) and stem_of(path) == name]
+    if len(found) > 1:
+        raise DataError(f"case {name} has two label files, {found[0]} and {found[1]}; keep one of them")
+    return found
+
+
+def _is_drawn(path: Path, data: DataConfig) -> bool:
+    """Whether something in it is ignored. What cannot be read is named when the case is."""
+    try:
+        labels = load_label_file(path, range(256))
+    except DataError:
+        return False
+    return bool((labels == np.uint8(data.unlabelled_value or len(data.classes))).any())
