@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from runs import collect, spread, train_and_evaluate
 
 ARMS = {
     "partial cross-entropy": ["gates.levels=[]", "loss.adversarial=0"],
@@ -27,7 +24,6 @@ ARMS = {
     "full MAAG": [],
     "dense masks (bound)": ["data.supervision=dense", "loss.adversarial=0"],
 }
-KINDS = ("best", "final")
 
 
 def main() -> None:
@@ -43,7 +39,8 @@ def main() -> None:
     if not options.report_only:
         with ThreadPoolExecutor(options.at_once) as pool:
             list(pool.map(lambda job: run(*job, options), jobs))
-    results = [result for job in jobs if (result := collect(*job, options.out))]
+    found = [(arm, seed, collect(path_of(arm, seed, options.out))) for arm, seed in jobs]
+    results = [{"arm": arm, "seed": seed, **result} for arm, seed, result in found if result]
     (options.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (options.out / "table.md").write_text(table(results))
     draw_curves(results, options.out / "curves.png")
@@ -51,45 +48,12 @@ def main() -> None:
 
 
 def run(arm: str, seed: int, options: argparse.Namespace) -> None:
-    folder = path_of(arm, seed, options.out)
-    if not (folder / "result.json").exists():
-        changes = [f"train.seed={seed}", *ARMS[arm], *([f"optim.epochs={options.epochs}"] if options.epochs else [])]
-        fresh = ["--preset", "fast", *(word for change in changes for word in ("--set", change))]
-        started = (folder / "config.json").exists()
-        maag("train", "--data", options.data, "--out", folder, *(["--resume"] if started else fresh))
-    for kind in KINDS:
-        out = folder / f"evaluation-{kind}"
-        if not (out / "report.json").exists():
-            weights = folder / "checkpoints" / f"{kind}.safetensors"
-            maag("evaluate", weights, "--data", options.data, "--split", "val", "--out", out)
-
-
-def maag(command: str, *words: object) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "maag", command, *map(str, words), "--dataset", "acdc"]
-    subprocess.run(line, check=True, env=environment)
+    changes = [f"train.seed={seed}", *ARMS[arm], *([f"optim.epochs={options.epochs}"] if options.epochs else [])]
+    train_and_evaluate(path_of(arm, seed, options.out), options.data, changes)
 
 
 def path_of(arm: str, seed: int, out: Path) -> Path:
     return out / f"{arm.split(' (')[0].replace(' ', '-')}-{seed}"
-
-
-def collect(arm: str, seed: int, out: Path) -> dict[str, Any] | None:
-    folder = path_of(arm, seed, out)
-    if not (folder / "evaluation-final" / "report.json").exists():
-        return None
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    result = json.loads((folder / "result.json").read_text())
-    reports = {kind: json.loads((folder / f"evaluation-{kind}" / "report.json").read_text()) for kind in KINDS}
-    return {
-        "arm": arm,
-        "seed": seed,
-        "minutes": result["seconds"] / 60,
-        "steps_per_second": result["steps_per_second"],
-        "peak_memory_mib": result["peak_memory_mib"],
-        "curve": [[line["epoch"], line["mean_dice"]] for line in lines if "mean_dice" in line],
-        **{kind: reports[kind]["summary"] for kind in KINDS},
-    }
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -115,11 +79,6 @@ def table(results: list[dict[str, Any]]) -> str:
         cells.append(spread([item["minutes"] for item in runs], digits=1))
         lines.append(" | ".join(cells))
     return "".join(f"| {line} |\n" for line in lines)
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def draw_curves(results: list[dict[str, Any]], out: Path) -> None:
