@@ -1,12 +1,15 @@
-"""`maag data`: look at a data set, or make a synthetic one."""
+"""`maag data`: look at a data set, make a synthetic one, or draw scribbles from masks."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from maag.cli.options import (
+    ANY_PATH,
+    DATASETS,
     FOLDER,
     config_options,
     data_option,
@@ -16,11 +19,21 @@ from maag.cli.options import (
     resolve_config,
     scribbles_option,
 )
+from maag.errors import ConfigError, DataError, SomeCasesFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from maag.cli.picture import Labels
+    from maag.data.scribble_files import ScribbleOptions, ScribblingReport
+
+STYLES = ("skeleton", "skeleton-dilated", "random-walk", "curve", "expert")
+_SHEET_TILES = 18
 
 
 @click.group("data")
 def data_group() -> None:
-    """Check a data set, or make a synthetic one."""
+    """Check a data set, make a synthetic one, or scribble masks."""
 
 
 @data_group.command("check")
@@ -86,3 +99,99 @@ def data_phantom_command(dataset: str, out: Path, cases: int, seed: int) -> None
 
     write_phantom(dataset, out, cases, seed)
     say(f"{cases} synthetic patients in {out}; look at them with: maag data check --dataset {dataset} --data {out}")
+
+
+@data_group.command("scribble")
+@click.argument("masks", type=ANY_PATH, nargs=-1, required=True)
+@click.option("--out", type=FOLDER, required=True, help="Where the scribbles go.")
+@click.option("--style", type=click.Choice(STYLES), required=True, help="How to draw.")
+@click.option(
+    "--ratio", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="Part of each stroke."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same strokes.")
+@click.option("--classes", type=click.IntRange(2, 254), help="Background included.  [default: by the largest label]")
+@click.option(
+    "--unlabelled", type=click.IntRange(2, 255), help="Value of undrawn pixels.  [default: after the classes]"
+)
+@click.option(
+    "--dataset", type=click.Choice(DATASETS), help="MASKS is the folder of this data set, not of label files."
+)
+@click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="With --dataset: change a setting.")
+def data_scribble_command(
+    masks: tuple[Path, ...],
+    out: Path,
+    style: str,
+    ratio: float,
+    seed: int,
+    classes: int | None,
+    unlabelled: int | None,
+    dataset: str | None,
+    changes: tuple[str, ...],
+) -> None:
+    """Draw scribbles from MASKS: files or folders of NIfTI or PNG labels, or a data set's folder.
+
+    Writes NAME_scribble beside none of them but to --out, on the masks' grid, and contact_sheet.png to look at.
+    """
+    from maag.cli.picture import draw_contact_sheet
+    from maag.cli.terminal import counting, print_table, say
+    from maag.data.scribble_files import (
+        ScribbleOptions,
+        count_classes,
+        mask_files,
+        masks_of_dataset,
+        scribble_masks,
+    )
+
+    names: tuple[str, ...] = ()
+    if dataset:
+        if len(masks) != 1:
+            raise ConfigError(f"--dataset {dataset}: MASKS must be the one folder of the data set, got {len(masks)}")
+        data = resolve_config(dataset, None, None, changes, masks[0]).data
+        sources, names = masks_of_dataset(data, masks[0]), data.classes
+    else:
+        sources = mask_files(masks)
+    num_classes = classes or len(names) or count_classes(sources)
+    options = ScribbleOptions(
+        style=style, ratio=ratio, seed=seed, num_classes=num_classes, unlabelled_value=unlabelled or num_classes
+    )
+    with counting("Scribbling masks") as progress:
+        report = scribble_masks(sources, out, options, progress)
+    if report.done:
+        rows = coverage_rows(report, names or tuple(map(str, range(num_classes))))
+        print_table(f"{len(report.done)} scribbles in {out}", rows[0], rows[1:])
+        draw_contact_sheet(out / "contact_sheet.png", samples(report, options), num_classes)
+        say(f"Look at {out / 'contact_sheet.png'}. Undrawn pixels are {options.unlabelled_value}.")
+    for problem in report.problems:
+        say(f"Problem: {problem}")
+    if report.problems:
+        failed = SomeCasesFailed if report.done else DataError
+        raise failed(f"{len(report.problems)} of {len(sources)} masks could not be scribbled; correct them, run again")
+
+
+def coverage_rows(report: ScribblingReport, names: Sequence[str]) -> list[list[str]]:
+    """A header, and a row for each class: what part of its area is drawn, over the slices that have it."""
+    import numpy as np
+
+    covered = np.concatenate([item.coverage for item in report.done])
+    rows = [["class", "slices", "drawn in", "coverage % of the class", "std %"]]
+    for value, name in enumerate(names):
+        there = covered[:, value][~np.isnan(covered[:, value])]
+        mean, std = (there.mean(), there.std()) if len(there) else (0.0, 0.0)
+        rows.append([name, str(len(there)), str(int((there > 0).sum())), f"{mean:.1f}", f"{std:.1f}"])
+    return rows
+
+
+def samples(report: ScribblingReport, options: ScribbleOptions) -> list[tuple[str, Labels, Labels]]:
+    """For the contact sheet: the slices with most classes, of masks spread over all."""
+    import numpy as np
+
+    from maag.data.scribble_files import strokes_of
+
+    shown = []
+    places = np.unique(np.linspace(0, len(report.done) - 1, _SHEET_TILES).astype(int))
+    for item in (report.done[place] for place in places):
+        plane = int((~np.isnan(item.coverage)).sum(axis=1).argmax())
+        mask = item.source.read()
+        strokes = strokes_of(mask, item.source.name, options)
+        shown.append((f"{item.source.name}, slice {plane}", mask[plane], strokes[plane]))
+    return shown

@@ -1,7 +1,9 @@
-"""A picture of one case: image, scribble, prediction, mask."""
+"""Pictures: one case with its prediction, and a contact sheet of scribbles."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
     from maag.config.schema import DataConfig
     from maag.data.cases import Case
 
+Labels = np.ndarray[Any, np.dtype[np.uint8]]
+
 _SHOWN_SLICES = 3
+_SHEET_COLUMNS = 6
 _COLOURS = ("#9e9e9e", "#1e88e5", "#fdd835", "#e53935", "#43a047", "#8e24aa", "#fb8c00", "#00acc1")
 
 
@@ -59,13 +64,45 @@ def draw_result(out: Path, case: Case, predictions: Path, data: DataConfig) -> N
         canvas.print_figure(temporary, format="png", dpi=110)
 
 
-def _coloured(labels: np.ndarray[Any, np.dtype[np.uint8]], num_classes: int) -> np.ndarray[Any, Any]:
+def draw_contact_sheet(out: Path, pairs: Sequence[tuple[str, Labels, Labels]], num_classes: int) -> None:
+    """Draw one slice a tile: the mask pale, its scribble strong.
+
+    Args:
+        out: a PNG.
+        pairs: title, mask (Y, X) and scribble (Y, X), IGNORE where nothing is drawn.
+        num_classes: background included.
+
+    Raises StorageError.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from maag.storage import replacing
+
+    columns = min(_SHEET_COLUMNS, len(pairs))
+    rows = math.ceil(len(pairs) / columns)
+    figure = Figure(figsize=(2.2 * columns, 2.4 * rows), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (title, mask, scribble) in zip(axes, pairs, strict=False):
+        shown = np.where(mask == BACKGROUND, np.uint8(IGNORE), mask)
+        axis.imshow(np.ones((*mask.shape, 3)))
+        axis.imshow(_coloured(shown, num_classes, opacity=0.25), interpolation="nearest")
+        axis.imshow(_coloured(scribble, num_classes, opacity=1.0), interpolation="nearest")
+        axis.set_title(title, fontsize=7)
+    with replacing(out) as temporary:
+        canvas.print_figure(temporary, format="png", dpi=110)
+
+
+def _coloured(labels: Labels, num_classes: int, opacity: float = 0.6) -> np.ndarray[Any, Any]:
     """(Y, X) labels to (Y, X, 4) colours in [0, 1], transparent at IGNORE."""
     from matplotlib.colors import to_rgba
 
     palette = np.zeros((IGNORE + 1, 4))
     for value in range(num_classes):
-        palette[value] = (*to_rgba(_colour(value))[:3], 0.6)
+        palette[value] = (*to_rgba(_colour(value))[:3], opacity)
     coloured: np.ndarray[Any, Any] = palette[labels]
     return coloured
 

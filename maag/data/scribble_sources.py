@@ -50,7 +50,7 @@ def attach_scribbles(cases: Sequence[Case], sources: Sequence[str], seed: int) -
 
 
 def _simulated(source: str, seed: int) -> SimulatedScribble:
-    _, style, *rest = source.split(":")
+    style, *rest = source.split(":")[1:] or [""]
     try:
         ratio = float(rest[0]) if rest else 1.0
     except ValueError:

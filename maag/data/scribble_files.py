@@ -1,0 +1,188 @@
+"""Scribble files from mask files, on the masks' very grid, with what they cover."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maag.config.schema import DataConfig
+from maag.data.cases import Case, Reader
+from maag.data.catalog import find_cases, reader_of
+from maag.data.label_files import load_label_file, stem_of, suffix_of
+from maag.data.scribble_styles import coverage, simulate
+from maag.data.volume import is_nifti, save_labels, save_volume
+from maag.errors import ConfigError, DataError, MissingDataError
+from maag.labels import IGNORE
+from maag.storage import replacing, require_writable_directory
+
+_MASK_ENDINGS = ("_gt", "_mask", "_m", "_label", "_seg")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScribbleOptions:
+    """How to draw."""
+
+    style: str
+    ratio: float
+    seed: int
+    num_classes: int
+    """Background included."""
+    unlabelled_value: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskSource:
+    """A mask, and how to write a scribble of it."""
+
+    name: str
+    """Of the case; the scribble's file is called NAME_scribble."""
+    path: Path
+    read: Callable[[], NDArray[np.uint8]]
+    """Gives (Z, Y, X) uint8 labels. Raises DataError."""
+    write: Callable[[NDArray[np.uint8], Path], None]
+    """Takes (Z, Y, X) uint8 labels and where to, without suffix. Raises StorageError."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ScribbledMask:
+    """One mask that was scribbled."""
+
+    source: MaskSource
+    coverage: NDArray[np.float64]
+    """(Z, num_classes) scribbled part of each class's area in %, NaN where a slice has none of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScribblingReport:
+    """What `scribble_masks` did."""
+
+    done: tuple[ScribbledMask, ...]
+    problems: tuple[str, ...]
+    """One sentence for each mask that could not be scribbled."""
+
+
+def mask_files(paths: Iterable[Path]) -> list[MaskSource]:
+    """The mask files among `paths` and in those that are folders, at any depth.
+
+    In a folder where some names end with `_gt`, `_mask`, `_m`, `_label` or `_seg` only those are masks. Scribbles have
+    their mask's type and grid. Raises MissingDataError when there are none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise MissingDataError(f"{path}: no such file or folder of masks")
+        inside = [path] if path.is_file() else sorted(file for file in path.rglob("*") if suffix_of(file))
+        named = [file for file in inside if stem_of(file).endswith(_MASK_ENDINGS)]
+        found += named or [file for file in inside if not stem_of(file).endswith("_scribble")]
+    if not found:
+        raise MissingDataError(f"{', '.join(map(str, paths))}: no mask there; masks are NIfTI, PNG or TIFF files")
+    return [_of_file(path) for path in found]
+
+
+def masks_of_dataset(data: DataConfig, directory: Path) -> list[MaskSource]:
+    """The masks of a data set; scribbles are NIfTI on the images' grid, named by case, as `--scribbles` takes them.
+
+    Raises as `find_cases`, and MissingDataError when no case has a mask.
+    """
+    reader = reader_of(data.dataset)
+    cases = [case for case in find_cases(data, directory) if case.masks]
+    if not cases:
+        raise MissingDataError(f"{directory}: no case of {data.dataset} has a mask to scribble from")
+    return [_of_case(case, reader, data) for case in cases]
+
+
+def count_classes(masks: Iterable[MaskSource]) -> int:
+    """The largest label of all masks, and one more; unreadable ones are left to `scribble_masks`."""
+    largest = 1
+    for mask in masks:
+        try:
+            largest = max(largest, int(mask.read().max()))
+        except DataError:
+            continue
+    return largest + 1
+
+
+def scribble_masks(
+    masks: Sequence[MaskSource],
+    out: Path,
+    options: ScribbleOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> ScribblingReport:
+    """Write the scribble of each mask to the folder `out`, going on past bad masks.
+
+    Raises:
+        ConfigError: the unlabelled value is a class, or two masks have one name.
+        StorageError: `out` cannot be written.
+    """
+    if options.unlabelled_value < options.num_classes:
+        raise ConfigError(
+            f"--unlabelled {options.unlabelled_value} is a label of the masks; it must be at least "
+            f"{options.num_classes}"
+        )
+    known: dict[str, Path] = {}
+    for mask in masks:
+        if mask.name in known:
+            raise ConfigError(
+                f"{known[mask.name]} and {mask.path} would both be scribbled as {mask.name}_scribble; give one folder "
+                "at a time"
+            )
+        known[mask.name] = mask.path
+    require_writable_directory(out)
+    done, problems = [], []
+    for number, mask in enumerate(masks, start=1):
+        try:
+            done.append(_scribble_one(mask, out, options))
+        except DataError as error:
+            problems.append(str(error))
+        if progress:
+            progress(number, len(masks))
+    return ScribblingReport(done=tuple(done), problems=tuple(problems))
+
+
+def strokes_of(mask: NDArray[np.uint8], name: str, options: ScribbleOptions) -> NDArray[np.uint8]:
+    """The scribble (Z, Y, X) of a mask, IGNORE where nothing is drawn."""
+    return simulate(mask, options.num_classes, options.style, ratio=options.ratio, seed=options.seed, case_id=name)
+
+
+def _scribble_one(source: MaskSource, out: Path, options: ScribbleOptions) -> ScribbledMask:
+    mask = source.read()
+    if mask.max() >= options.num_classes:
+        raise DataError(
+            f"{source.path}: has label {mask.max()}, --classes {options.num_classes} allows 0 to "
+            f"{options.num_classes - 1}; correct one of them (greys that stand for classes need --dataset)"
+        )
+    strokes = strokes_of(mask, source.name, options)
+    drawn = np.where(strokes == IGNORE, np.uint8(options.unlabelled_value), strokes)
+    source.write(drawn, out / f"{source.name}_scribble")
+    covered = [coverage(part, plane, options.num_classes) for part, plane in zip(strokes, mask, strict=True)]
+    return ScribbledMask(source=source, coverage=np.stack(covered))
+
+
+def _of_file(path: Path) -> MaskSource:
+    stem = stem_of(path)
+    ending = next((ending for ending in _MASK_ENDINGS if stem.endswith(ending)), "")
+
+    def write(drawn: NDArray[np.uint8], target: Path) -> None:
+        if is_nifti(path):
+            save_labels(target.with_name(f"{target.name}.nii.gz"), drawn, path, ())
+            return
+        with replacing(target.with_name(f"{target.name}.png")) as temporary:
+            Image.fromarray(drawn[0]).save(temporary, format="png")
+
+    return MaskSource(
+        name=stem.removesuffix(ending), path=path, read=lambda: load_label_file(path, range(IGNORE)), write=write
+    )
+
+
+def _of_case(case: Case, reader: Reader, data: DataConfig) -> MaskSource:
+    def write(drawn: NDArray[np.uint8], target: Path) -> None:
+        save_volume(target.with_name(f"{target.name}.nii.gz"), drawn, reader.load_volume(case).affine)
+
+    return MaskSource(
+        name=case.case_id, path=case.masks[0], read=lambda: reader.load_mask(case, data).labels, write=write
+    )
