@@ -14,7 +14,7 @@ from maag.labels import IGNORE
 
 FULL_WEIGHT = 255
 """Stored weight of a pixel that counts wholly."""
-_ROUNDS = 10  # of weighing raters by their agreement with the others' weighted vote; it settles in a few
+_ROUNDS = 200  # of fitting skills to the pairs' agreement; each halves the distance
 _SLICES_AT_ONCE = 64
 
 
@@ -30,7 +30,7 @@ class RaterAgreement:
     agreement: float | None
     """Part of the shared pixels with the others' label, mean over classes; None when nothing is shared."""
     weight: float | None
-    """Agreement above chance, the best rater's being 1; None when nothing is shared."""
+    """Estimated skill above chance, the best rater's being 1; None when nothing is shared."""
     with_rater: dict[str, float | None]
     """The same agreement with each other rater alone."""
 
@@ -40,7 +40,9 @@ def measure_agreement(
 ) -> tuple[RaterAgreement, ...]:
     """Compare raters, one entry for each.
 
-    Raters and consensus are estimated in turns, as Dawid and Skene (1979) do, with one weight for each rater.
+    Where each of C classes is hit with probability a and missed evenly, two raters' agreement above chance is the
+    product of their skills (a C - 1) / (C - 1) (the one-parameter case of Dawid and Skene, 1979). The skills are those
+    that fit all pairs best, each weighed by the pixels that they share.
 
     Args:
         scribbles: parts (S, R, H, W) uint8, IGNORE where no stroke is.
@@ -54,31 +56,28 @@ def measure_agreement(
         drawn += (votes != IGNORE).sum(axis=0)
         parts.append(votes[(votes != IGNORE).sum(axis=1) > 1])
     votes = np.concatenate(parts)
-    weights = np.ones(len(raters))
-    for _ in range(_ROUNDS):
-        against = [
-            _agreement(votes[:, place], _vote(votes, weights, without=place), num_classes)
-            for place in range(len(raters))
-        ]
-        above_chance = [
-            0.0 if value is None else max(0.0, (value * num_classes - 1) / (num_classes - 1)) for value in against
-        ]
-        weights = np.array(above_chance) / (max(above_chance) or 1.0)
-    return tuple(
-        RaterAgreement(
-            rater=rater,
-            drawn=int(drawn[place]),
-            shared=int((votes[:, place] != IGNORE).sum()),
-            agreement=against[place],
-            weight=None if against[place] is None else float(weights[place]),
-            with_rater={
-                other: _agreement(votes[:, place], votes[:, column], num_classes)
-                for column, other in enumerate(raters)
-                if column != place
-            },
+    skills = _skills(votes, num_classes)
+    weights = skills / (skills.max() or 1.0)
+    found = []
+    for place, rater in enumerate(raters):
+        agreement = _agreement(votes[:, place], _vote(votes, weights, without=place), num_classes)
+        others = {
+            other: _agreement(votes[:, place], votes[:, column], num_classes)
+            for column, other in enumerate(raters)
+            if column != place
+        }
+        shares = any(value is not None for value in others.values())
+        found.append(
+            RaterAgreement(
+                rater=rater,
+                drawn=int(drawn[place]),
+                shared=int((votes[:, place] != IGNORE).sum()),
+                agreement=agreement,
+                weight=float(weights[place]) if shares else None,
+                with_rater=others,
+            )
         )
-        for place, rater in enumerate(raters)
-    )
+    return tuple(found)
 
 
 def require_sense(agreements: Sequence[RaterAgreement], num_classes: int) -> None:
@@ -166,6 +165,24 @@ def agreement_rows(agreements: Sequence[RaterAgreement]) -> list[list[Any]]:
         for item in agreements
     ]
     return [header, *rows]
+
+
+def _skills(votes: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
+    """(R,) in [0, 1] from the pairs' agreement, by alternating least squares."""
+    count = votes.shape[1]
+    above, shared = np.zeros((count, count)), np.zeros((count, count))
+    for one in range(count):
+        for other in range(one):
+            both = int(((votes[:, one] != IGNORE) & (votes[:, other] != IGNORE)).sum())
+            rates = (_agreement(votes[:, a], votes[:, b], num_classes) for a, b in ((one, other), (other, one)))
+            agreement = np.mean([rate for rate in rates if rate is not None] or [0.0])
+            above[one, other] = above[other, one] = (agreement * num_classes - 1) / (num_classes - 1)
+            shared[one, other] = shared[other, one] = both
+    skills = np.ones(count)
+    for _ in range(_ROUNDS):
+        fitted = (shared * above) @ skills / np.maximum(shared @ skills**2, np.finfo(float).tiny)
+        skills = 0.5 * skills + 0.5 * np.clip(fitted, 0, 1)
+    return skills
 
 
 def _vote(votes: NDArray[np.uint8], weights: NDArray[np.float64], *, without: int) -> NDArray[np.uint8]:

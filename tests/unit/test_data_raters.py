@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from maag.data.raters import FULL_WEIGHT, agreement_rows, combine, measure_agreement, rater_weights, require_sense
+from maag.errors import DataError
+from maag.labels import IGNORE
+
+Labels = NDArray[np.uint8]
+N = IGNORE
+
+
+def votes(*rows: list[int]) -> Labels:
+    """One row of pixels for each rater, as (1, R, 1, W)."""
+    return np.array(rows, dtype=np.uint8)[None, :, None, :]
+
+
+def noisy_raters(errors: tuple[float, ...], drawn: float = 0.5, seed: int = 0) -> tuple[Labels, Labels]:
+    """The truth (S, H, W), and raters (S, R, H, W) who draw some pixels and err at some."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, 4, (3, 80, 80)).astype(np.uint8)
+    raters = []
+    for error in errors:
+        wrong = (truth + random.integers(1, 4, truth.shape)) % 4
+        labels = np.where(random.random(truth.shape) < error, wrong, truth)
+        raters.append(np.where(random.random(truth.shape) < drawn, labels, IGNORE))
+    return truth, np.stack(raters, axis=1).astype(np.uint8)
+
+
+def test_a_union_keeps_what_nobody_denies() -> None:
+    labels, weights = combine(votes([1, 1, N, N, 0], [1, 2, 3, N, N], [1, 2, N, N, 0]), 4, "union", ())
+    assert labels[0, 0].tolist() == [1, N, 3, N, 0]
+    assert weights is None
+
+
+def test_a_majority_outvotes_and_a_tie_is_nobodys() -> None:
+    labels, _ = combine(votes([1, 1, N, 2, 0], [1, 2, 3, 1, N], [1, 2, N, N, 0]), 4, "majority", ())
+    assert labels[0, 0].tolist() == [1, 2, 3, N, 0]
+
+
+def test_weights_decide_and_tell_by_how_much() -> None:
+    labels, weights = combine(votes([1, 1, N, 2], [2, 2, 3, N], [2, N, N, N]), 4, "weighted", (1.0, 0.6, 0.2))
+    assert weights is not None
+    assert labels[0, 0].tolist() == [1, 1, 3, 2]
+    np.testing.assert_allclose(weights[0, 0] / FULL_WEIGHT, [0.2, 0.4, 0.6, 1.0], atol=1 / FULL_WEIGHT)
+
+
+def test_a_combination_does_not_depend_on_how_it_is_cut() -> None:
+    _, raters = noisy_raters((0.1, 0.3, 0.3))
+    many = np.concatenate([raters] * 40)
+    whole, _ = combine(many, 4, "majority", ())
+    np.testing.assert_array_equal(whole[:3], combine(raters, 4, "majority", ())[0])
+    np.testing.assert_array_equal(whole[-3:], whole[:3])
+
+
+def test_agreement_ranks_raters_as_their_errors_do() -> None:
+    errors = (0.05, 0.25, 0.5)
+    _, raters = noisy_raters(errors)
+    agreement = measure_agreement([raters], ("good", "fair", "poor"), 4)
+    weights = rater_weights(agreement, ())
+    assert weights[0] == 1
+    skill = [1 - error * 4 / 3 for error in errors]
+    np.testing.assert_allclose(weights, np.array(skill) / skill[0], atol=0.08)
+    assert [item.drawn for item in agreement] == (raters != IGNORE).sum(axis=(0, 2, 3)).tolist()
+    in_parts = measure_agreement([raters[:1], raters[1:]], ("good", "fair", "poor"), 4)
+    assert in_parts == agreement
+    assert agreement[0].with_rater["fair"] == pytest.approx((1 - errors[0]) * (1 - errors[1]), abs=0.05)
+    rows = agreement_rows(agreement)
+    assert rows[0] == ["rater", "drawn", "shared", "agreement", "weight", "with good", "with fair", "with poor"]
+    assert rows[1][0] == "good"
+    assert rows[1][5] is None
+
+
+def test_weighting_is_nearer_to_the_truth_than_a_majority_of_bad_raters() -> None:
+    truth, raters = noisy_raters((0.05, 0.6, 0.6), drawn=1.0)
+    weights = rater_weights(measure_agreement([raters], ("a", "b", "c"), 4), ())
+    right = {
+        method: (combine(raters, 4, method, weights)[0] == truth).mean()  # type: ignore[arg-type]
+        for method in ("majority", "weighted", "union")
+    }
+    assert right["weighted"] > right["majority"] > right["union"]
+
+
+def test_who_contradicts_everywhere_is_named() -> None:
+    truth, raters = noisy_raters((0.05, 0.1, 0.1))
+    raters[:, 2] = np.where(raters[:, 2] == IGNORE, IGNORE, (truth + 1) % 4)
+    with pytest.raises(DataError, match=r"rater upside-down has the others' label on 3 % .* --scribbles"):
+        require_sense(measure_agreement([raters], ("a", "b", "upside-down"), 4), 4)
+
+
+def test_without_shared_pixels_weights_must_be_given() -> None:
+    agreement = measure_agreement([votes([1, N], [N, 2])], ("a", "b"), 4)
+    assert agreement[0].shared == 0
+    require_sense(agreement, 4)
+    with pytest.raises(DataError, match=r"rater a shares no pixel with the others.*data\.rater_weights"):
+        rater_weights(agreement, ())
+    assert rater_weights(agreement, (1, 4)) == (0.25, 1)
+
+
+@pytest.mark.parametrize("given", [(1.0,), (0.0, 0.0), (1.0, 2.0, 3.0)])
+def test_weights_that_fit_no_raters_are_refused(given: tuple[float, ...]) -> None:
+    agreement = measure_agreement([votes([1, 1], [1, 2])], ("a", "b"), 4)
+    with pytest.raises(DataError, match="for the 2 raters a, b; give one for each, not all 0"):
+        rater_weights(agreement, given)

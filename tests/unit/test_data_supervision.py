@@ -1,0 +1,264 @@
+"""What each kind of supervision teaches, and what it refuses before training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.acdc import SPLIT0
+from maag.data.batches import SliceStore, TrainingBatches
+from maag.data.cache import prepare
+from maag.data.prepared import PreparedData
+from maag.data.splits import Patient, Split, make_split
+from maag.data.supervision import Supervision, supervise
+from maag.errors import ConfigError, DataError, SplitError
+from maag.labels import IGNORE
+from maag.losses import partial_cross_entropy
+from maag.train.state import TrainState
+from maag.train.step import update
+
+CPU = torch.device("cpu")
+PEOPLE = [Patient(patient_id=f"patient{n:03}", scribbled=True, masked=True) for n in range(1, 101)]
+
+
+def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
+    return codec.override(config, changes)
+
+
+def supervised(prepared: PreparedData, config: Config) -> tuple[Split, Supervision]:
+    split = make_split(prepared.patients, config.data, SPLIT0)
+    return split, supervise(prepared, split, config)
+
+
+@pytest.mark.parametrize(("fraction", "kept"), [(0.05, 2), (0.1, 4), (0.2, 7), (0.5, 18), (1.0, 35)])
+def test_semi_keeps_a_part_of_the_scribbles_and_the_images_of_all(
+    tiny_config: Config, fraction: float, kept: int
+) -> None:
+    changes = {"data.supervision": "semi", "data.scribbled_fraction": fraction, "loss.adversarial_unlabelled": 0.2}
+    data = with_changes(tiny_config, changes).data
+    split = make_split(PEOPLE, data, SPLIT0)
+    assert (len(split.scribbled), len(split.unlabelled), len(split.shapes)) == (kept, 35 - kept, 35)
+    weak = make_split(PEOPLE, with_changes(tiny_config, {"data.scribbled_fraction": fraction}).data, SPLIT0)
+    assert (weak.scribbled, weak.unlabelled) == (split.scribbled, ())
+
+
+def test_a_greater_fraction_holds_the_smaller_one(tiny_config: Config) -> None:
+    chosen = [
+        set(make_split(PEOPLE, with_changes(tiny_config, {"data.scribbled_fraction": part}).data, SPLIT0).scribbled)
+        for part in (0.1, 0.3, 0.9)
+    ]
+    assert chosen[0] < chosen[1] < chosen[2]
+
+
+def test_mixed_and_dense_and_fewer_shapes(tiny_config: Config) -> None:
+    mixed = make_split(
+        PEOPLE,
+        with_changes(
+            tiny_config, {"data.supervision": "mixed", "data.dense_fraction": 0.2, "data.shapes_fraction": 0.4}
+        ).data,
+        SPLIT0,
+    )
+    assert (len(mixed.dense), len(mixed.scribbled), len(mixed.shapes)) == (7, 28, 14)
+    dense = make_split(PEOPLE, with_changes(tiny_config, {"data.supervision": "dense"}).data, SPLIT0)
+    assert (len(dense.dense), dense.scribbled) == (35, ())
+
+
+def test_a_fraction_that_leaves_nobody_is_named(tiny_config: Config) -> None:
+    data = with_changes(tiny_config, {"data.scribbled_fraction": 0.01}).data
+    with pytest.raises(SplitError, match=r"data\.scribbled_fraction=0\.01 of 35 patients leaves none; .* least 0\.029"):
+        make_split(PEOPLE, data, SPLIT0)
+    data = with_changes(tiny_config, {"data.supervision": "mixed", "data.dense_fraction": 0.999}).data
+    with pytest.raises(SplitError, match=r"data\.dense_fraction=0\.999 of 35 patients leaves none with scribbles"):
+        make_split(PEOPLE, data, SPLIT0)
+
+
+def test_semi_without_an_adversarial_branch_is_refused(tiny_config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"data\.supervision=semi needs loss\.adversarial_unlabelled above 0"):
+        with_changes(tiny_config, {"data.supervision": "semi"})
+
+
+def test_ones_own_patients_go_where_their_labels_allow(tiny_config: Config) -> None:
+    people = [
+        *(Patient(patient_id=f"s{n}", scribbled=True, masked=False) for n in range(6)),
+        *(Patient(patient_id=f"m{n}", scribbled=False, masked=True) for n in range(6)),
+        *(Patient(patient_id=f"u{n}", scribbled=False, masked=False) for n in range(3)),
+        Patient(patient_id="v", scribbled=True, masked=True, part="val"),
+        Patient(patient_id="t", scribbled=False, masked=True, part="test"),
+    ]
+    split = make_split(people, tiny_config.data)
+    assert set(split.scribbled) == {f"s{n}" for n in range(6)}
+    assert set(split.shapes) == {f"m{n}" for n in range(6)}
+    assert set(split.unlabelled) == {f"u{n}" for n in range(3)}
+    assert (split.val, split.test) == (("v",), ("t",))
+
+
+def test_who_was_said_to_train_never_tests(tiny_config: Config) -> None:
+    people = [Patient(patient_id=f"p{n}", scribbled=True, masked=True, part="train") for n in range(20)]
+    split = make_split(people, tiny_config.data)
+    assert split.test == ()
+    assert len(split.val) == 3
+
+
+def test_validation_needs_masks(tiny_config: Config) -> None:
+    people = [Patient(patient_id=f"p{n}", scribbled=True, masked=False) for n in range(9)]
+    with pytest.raises(SplitError, match="9 patients, 0 with masks: after 0 for validation"):
+        make_split(people, tiny_config.data)
+
+
+def test_shapes_of_another_data_set_leave_all_patients_to_train(
+    tiny_config: Config, prepared: PreparedData, phantom_dir: Path, tmp_path: Path
+) -> None:
+    foreign = tuple(f"other/{patient}" for patient in prepared.patient_ids)
+    data = with_changes(tiny_config, {"data.split": "random"}).data
+    split = make_split(prepared.patients, data, SPLIT0, foreign)
+    assert split.shapes == foreign
+    assert len(split.scribbled) == 4
+    found = supervise(prepared, split, tiny_config, prepared)
+    assert len(found.real) == len(prepared.masks)
+
+
+def test_a_batch_is_a_function_of_its_step(tiny_config: Config, prepared: PreparedData) -> None:
+    config = with_changes(tiny_config, {"loss.adversarial_unlabelled": 0.1})
+    _, supervision = supervised(prepared, config)
+    one, other = (TrainingBatches(supervision, config, CPU) for _ in range(2))
+    other.at(3)
+    for left, right in zip(one.at(7), other.at(7), strict=True):
+        assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
+    assert not torch.equal(one.at(7).images, one.at(8).images)
+    reseeded = TrainingBatches(supervision, with_changes(config, {"train.seed": 5}), CPU)
+    assert not torch.equal(one.at(7).images, reseeded.at(7).images)
+
+
+def still(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Without augmentation, so that slices can be recognised."""
+    names = ("rotation_deg", "translation", "scale", "flip", "brightness", "contrast", "noise")
+    return with_changes(config, {**{f"augment.{name}": 0 for name in names}, **changes})
+
+
+def seen(batches: TrainingBatches, prepared: PreparedData, steps: range) -> list[int]:
+    places = {prepared.images[place].tobytes(): place for place in range(len(prepared.images))}
+    return [places[image.numpy().tobytes()] for step in steps for image in batches.at(step).images]
+
+
+def test_a_pass_sees_each_slice_once(tiny_config: Config, prepared: PreparedData) -> None:
+    config = still(tiny_config, {"optim.batch_size": 1})
+    _, supervision = supervised(prepared, config)
+    batches = TrainingBatches(supervision, config, CPU)
+    count = len(supervision.scribbled)
+    assert batches.steps_per_epoch == count
+    first, second = (seen(batches, prepared, range(turn * count, (turn + 1) * count)) for turn in (0, 1))
+    assert sorted(first) == sorted(second) == supervision.scribbled.tolist()
+    assert first != second
+
+
+def test_mixed_batches_hold_scribbles_then_masks(tiny_config: Config, prepared: PreparedData) -> None:
+    changes = {"data.supervision": "mixed", "data.dense_fraction": 0.5, "optim.dense_ratio": 0.25}
+    config = still(tiny_config, {**changes, "optim.batch_size": 8})
+    split, supervision = supervised(prepared, config)
+    assert len(split.dense) == len(split.scribbled) == 1
+    batches = TrainingBatches(supervision, config, CPU)
+    batch = batches.at(0)
+    assert batch.num_dense == 2
+    drawn = seen(batches, prepared, range(1))
+    assert set(drawn[:6]) <= set(supervision.scribbled)
+    assert set(drawn[6:]) <= set(supervision.dense)
+    np.testing.assert_array_equal(batch.labels[:6], prepared.scribbles[drawn[:6], 0])
+    np.testing.assert_array_equal(batch.labels[6:], prepared.masks[drawn[6:]])
+    losses = update(TrainState(config, CPU), batch, config)
+    assert set(losses) == {"supervised", "scribbles", "dense", "adversarial", "discriminator"}
+    twice = with_changes(config, {"loss.dense": 3.0, "loss.supervised": 2.0})
+    weighted = update(TrainState(twice, CPU), batch, twice)
+    assert float(weighted["supervised"]) == pytest.approx(2 * float(losses["scribbles"]) + 3 * float(losses["dense"]))
+
+
+def test_unlabelled_patients_are_seen_by_the_adversarial_term_alone(
+    tiny_config: Config, prepared: PreparedData
+) -> None:
+    changes = {"data.supervision": "semi", "data.scribbled_fraction": 0.5, "loss.adversarial_unlabelled": 0.2}
+    config = still(tiny_config, {**changes, "optim.batch_size": 1})
+    _, supervision = supervised(prepared, config)
+    assert len(supervision.unlabelled)
+    batches = TrainingBatches(supervision, config, CPU)
+    total = len(supervision.scribbled) + len(supervision.unlabelled)
+    assert set(seen(batches, prepared, range(total))) == set(supervision.scribbled)
+    images = {prepared.images[place].tobytes() for place in supervision.unlabelled}
+    unlabelled = [batches.at(step).unlabelled for step in range(total)]
+    assert images <= {image[0].numpy().tobytes() for image in unlabelled if image is not None}
+
+
+@pytest.fixture(scope="module")
+def of_three_raters(phantom_dir: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    sources = ("own", "simulated:curve", "simulated:skeleton-dilated")
+    return prepare(phantom_dir, tiny_config.data, tmp_path_factory.mktemp("raters"), sources)
+
+
+def test_raters_are_combined_and_their_weights_reach_the_loss(
+    tiny_config: Config, of_three_raters: PreparedData
+) -> None:
+    assert of_three_raters.scribbles.shape[1] == 3
+    one = supervised(of_three_raters, tiny_config)[1]
+    assert one.scribble_weights is None
+    assert [item.rater for item in one.agreement] == list(of_three_raters.raters)
+    assert all((item.agreement or 0) > 0.5 for item in one.agreement)
+    drawn = (one.scribbles != IGNORE).mean()
+    assert drawn > (of_three_raters.scribbles[:, 0] != IGNORE).mean()
+
+    given = still(tiny_config, {"data.raters": "weighted", "data.rater_weights": [1.0, 0.5, 0.25]})
+    weighted = supervised(of_three_raters, given)[1]
+    assert weighted.scribble_weights is not None
+    batch = TrainingBatches(weighted, given, CPU).at(0)
+    assert batch.label_weights is not None
+    labelled = batch.labels != IGNORE
+    assert {round(float(value), 2) for value in batch.label_weights[labelled].unique()} >= {0.25, 0.5, 1.0}
+
+
+def test_pixel_weights_count_as_pixels_do() -> None:
+    logits = torch.randn(1, 3, 1, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[[0, 1, 1, IGNORE]]], dtype=torch.uint8)
+    whole = torch.ones(1, 1, 4)
+    for class_weights in (True, False):
+        plain = partial_cross_entropy(logits, labels, class_weights=class_weights)
+        same = partial_cross_entropy(logits, labels, class_weights=class_weights, pixel_weights=whole)
+        half = partial_cross_entropy(logits, labels, class_weights=class_weights, pixel_weights=0.5 * whole)
+        assert float(plain) == pytest.approx(float(same)) == pytest.approx(float(half))
+        without = torch.tensor([[[1.0, 1.0, 0.0, 1.0]]])
+        left_out = labels.clone()
+        left_out[0, 0, 2] = IGNORE
+        assert float(
+            partial_cross_entropy(logits, labels, class_weights=class_weights, pixel_weights=without)
+        ) == pytest.approx(float(partial_cross_entropy(logits, left_out, class_weights=class_weights)))
+
+
+def test_a_rater_upside_down_is_refused_before_training(tiny_config: Config, of_three_raters: PreparedData) -> None:
+    from dataclasses import replace
+
+    wrong = np.array(of_three_raters.scribbles)
+    last = wrong[:, 2]
+    last[last != IGNORE] = (last[last != IGNORE] + 1) % 4
+    broken = replace(of_three_raters, scribbles=wrong)
+    with pytest.raises(DataError, match="less than chance"):
+        supervised(broken, tiny_config)
+
+
+def test_a_class_that_nobody_draws_is_named(tiny_config: Config, prepared: PreparedData) -> None:
+    from dataclasses import replace
+
+    scribbles = np.array(prepared.scribbles)
+    scribbles[scribbles == 2] = IGNORE
+    with pytest.raises(SplitError, match="no training patient has a stroke of class MYO"):
+        supervised(replace(prepared, scribbles=scribbles), tiny_config)
+
+
+def test_slices_from_a_file_are_those_on_the_device() -> None:
+    array = np.random.default_rng(0).random((20, 3, 4)).astype(np.float32)
+    indices = np.array([7, 3, 3, 19])
+    from_file, resident = (SliceStore(array, CPU, resident=resident).gather(indices) for resident in (False, True))
+    assert torch.equal(from_file, resident)
+    assert torch.equal(resident, torch.from_numpy(array[indices]))
