@@ -59,13 +59,19 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
     scribbled = prepared.slices_of(split.scribbled, scribbled=True)
     dense = prepared.slices_of(split.dense, masked=True)
     if split.scribbled or not split.dense:
-        _require(scribbled, "scribbles", "the training patients")
+        _require(
+            scribbled, "none of the training patients has scribbles", "draw some, or --scribbles simulated:random-walk"
+        )
     if split.dense:
-        _require(dense, "masks", "the patients that train with masks")
+        _require(dense, "none of the patients that train with masks has any", "add them, or change data.supervision")
     real_set = shapes or prepared
     real = real_set.slices_of(real_set.patient_ids if shapes else split.shapes, masked=True)
     if config.adversarial:
-        _require(real, "masks", "the discriminator's patients")
+        _require(
+            real,
+            "none of the discriminator's patients has masks",
+            "add unpaired masks, give another folder of them with --shapes, or set the adversarial weights to 0",
+        )
     labels, weights, agreement = _combined(prepared, split, config)
     _require_all_classes(labels[scribbled], prepared.masks[dense], config)
     return Supervision(
@@ -104,12 +110,9 @@ def _without_padding(prepared: PreparedData, split: Split, config: Config) -> It
             yield np.where(inside(grid), drawn, np.uint8(IGNORE))
 
 
-def _require(indices: NDArray[np.int64], what: str, whose: str) -> None:
+def _require(indices: NDArray[np.int64], what: str, way_out: str) -> None:
     if len(indices) == 0:
-        raise SplitError(
-            f"none of {whose} has {what}; add {what} for some of them (scribbles can be drawn from masks: --scribbles "
-            "simulated:random-walk), or change data.split, data.supervision or the adversarial weights"
-        )
+        raise SplitError(f"{what}; {way_out}")
 
 
 def _require_all_classes(scribbles: NDArray[np.uint8], masks: NDArray[np.uint8], config: Config) -> None:

@@ -192,12 +192,12 @@ def test_folders_know_raters_splits_and_supervision(copy_of: Callable[[str], Pat
     scribble.unlink()
     (root / "cases.csv").write_text(
         "case,patient,split,supervision,rater\nheart_000,p1,train,,ann\nheart_000,p1,train,,bob\n"
-        "heart_001,p1,train,unlabelled,\nheart_002,p2,val,,\n"
+        "heart_003,p1,train,unlabelled,\nheart_002,p2,val,,\n"
     )
     cases = {case.case_id: case for case in find_cases(config_of("folders", root).data, root)}
     assert [scribble.rater for scribble in cases["heart_000"].scribbles] == ["ann", "bob"]
-    assert cases["heart_000"].patient_id == cases["heart_001"].patient_id == "p1"
-    assert cases["heart_001"].scribbles == ()
+    assert cases["heart_000"].patient_id == cases["heart_003"].patient_id == "p1"
+    assert cases["heart_003"].scribbles == ()
     assert cases["heart_002"].part == "val"
     assert cases["heart_004"].masks == ()
 

@@ -15,6 +15,7 @@ from maag.storage import write_json, write_text
 
 _CLASSES = ("background", "RV", "MYO", "LV")
 _UNLABELLED = len(_CLASSES)
+_ROLES = ("scribbled", "shapes", "val", "scribbled", "unlabelled", "test", "shapes")
 
 
 def write_nnunet(out: Path, num_cases: int, seed: int) -> None:
@@ -35,18 +36,17 @@ def write_nnunet(out: Path, num_cases: int, seed: int) -> None:
 
 
 def write_folders(out: Path, num_cases: int, seed: int) -> None:
-    """Two in five cases are scribbled, two have masks, one nothing; `cases.csv` splits them. Same bytes."""
+    """Scribbled cases, cases with masks, and some of which only the image is there; `cases.csv` says who validates."""
     rows = ["case,patient,split,supervision,rater"]
     for number in range(num_cases):
         image, mask, scribble, affine = _patient(number, seed)
-        name, kind = f"heart_{number:03}", number % 5
-        save_volume(out / ("unlabelled" if kind == 4 else "images") / f"{name}.nii.gz", image, affine)
-        if kind < 2:
+        name, role = f"heart_{number:03}", _ROLES[number % len(_ROLES)]
+        save_volume(out / ("unlabelled" if role == "unlabelled" else "images") / f"{name}.nii.gz", image, affine)
+        if role == "scribbled":
             save_volume(out / "scribbles" / f"{name}_scribble.nii.gz", scribble, affine)
-        elif kind < 4:
+        elif role != "unlabelled":
             save_volume(out / "masks" / f"{name}.nii.gz", mask, affine)
-        part = {2: "val" if number % 10 == 2 else "", 3: "test" if number % 10 == 3 else ""}.get(kind, "train")
-        rows.append(f"{name},{name},{part},,")
+        rows.append(f"{name},{name},{role if role in ('val', 'test') else 'train'},,")
     write_text(out / "cases.csv", "\n".join(rows) + "\n")
     write_text(out / "classes.txt", "\n".join(_CLASSES) + "\n")
 

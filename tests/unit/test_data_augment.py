@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from maag.config.schema import AugmentConfig
+from maag.data.augment import change_intensities, random_affines, warp_images, warp_labels
+from maag.labels import IGNORE
+
+NOTHING = AugmentConfig(rotation_deg=0, translation=0, scale=0, flip=0, brightness=0, contrast=0, noise=0)
+SIZE = (24, 40)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def pattern() -> Tensor:
+    """(2, H, W) uint8 labels without any symmetry."""
+    labels = torch.zeros(2, *SIZE, dtype=torch.uint8)
+    labels[:, 3:9, 5:18] = 1
+    labels[:, 14:20, 25:31] = 2
+    labels[1, 4:7, 30:38] = 3
+    return labels
+
+
+def quarter_turn() -> Tensor:
+    """What a rotation of exactly 90° draws, both directions being alike in kind."""
+    config = replace(NOTHING, rotation_deg=90.0)
+    for seed in range(2000):
+        affines = random_affines(1, SIZE, config, torch.Generator().manual_seed(seed))
+        if abs(float(affines[0, 0, 0])) < 1e-3:
+            return affines
+    raise AssertionError
+
+
+def test_no_amplitude_changes_nothing() -> None:
+    affines = random_affines(2, SIZE, NOTHING, generator())
+    images = torch.randn(2, 3, *SIZE, generator=generator())
+    torch.testing.assert_close(warp_images(images, affines), images, atol=1e-5, rtol=0)
+    assert torch.equal(warp_labels(pattern(), affines, fill=IGNORE), pattern())
+    assert torch.equal(change_intensities(images, NOTHING, generator()), images)
+
+
+def test_a_quarter_turn_of_a_wide_slice_keeps_lengths() -> None:
+    labels = torch.zeros(1, *SIZE, dtype=torch.uint8)
+    labels[:, 8:16, 17:23] = 1  # 8 rows, 6 columns, at the centre
+    turned = warp_labels(labels, quarter_turn(), fill=0)[0]
+    rows, columns = torch.nonzero(turned, as_tuple=True)
+    assert (int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1) == (6, 8)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(NOTHING, rotation_deg=90.0),
+        replace(NOTHING, translation=0.2),
+        replace(NOTHING, scale=0.3),
+        replace(NOTHING, flip=0.5),
+        replace(NOTHING, rotation_deg=30.0, translation=0.1, scale=0.15, flip=0.5),
+    ],
+)
+def test_labels_go_where_their_image_goes(config: AugmentConfig) -> None:
+    affines = random_affines(2, SIZE, config, generator())
+    labels = pattern()
+    moved = warp_labels(labels, affines, fill=0)
+    images = warp_images(labels[:, None].float(), affines)[:, 0]
+    settled = (images - images.round()).abs() < 1e-3  # away from borders, where images blend
+    assert settled.float().mean() > 0.6
+    agree = (images.round().to(torch.uint8) == moved)[settled].float().mean()
+    assert agree > 0.97
+    assert not torch.equal(moved, labels)
+
+
+def test_what_comes_from_outside_is_the_fill() -> None:
+    shifted = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])  # half a width to the left
+    labels = torch.ones(1, *SIZE, dtype=torch.uint8)
+    for fill in (0, IGNORE):
+        moved = warp_labels(labels, shifted, fill=fill)
+        assert (moved[:, :, : SIZE[1] // 2] == 1).all()
+        assert (moved[:, :, SIZE[1] // 2 :] == fill).all()
+    ignored = torch.full((1, *SIZE), IGNORE, dtype=torch.uint8)
+    assert (warp_labels(ignored, shifted, fill=0)[:, :, : SIZE[1] // 2] == IGNORE).all()
+    edge = warp_images(torch.arange(SIZE[1]).float().expand(1, 1, *SIZE), shifted)
+    assert (edge[..., SIZE[1] // 2 + 1 :] == SIZE[1] - 1).all()
+
+
+def test_amplitudes_are_limits() -> None:
+    config = replace(NOTHING, rotation_deg=25.0, translation=0.1, brightness=0.3, contrast=0.2)
+    affines = random_affines(4000, (32, 32), config, generator())
+    angles = torch.rad2deg(torch.atan2(affines[:, 1, 0], affines[:, 0, 0]))
+    assert 24 < float(angles.abs().max()) <= 25.001
+    assert 0.19 < float(affines[:, :, 2].abs().max()) <= 0.2  # coordinates span 2
+    changed = change_intensities(torch.ones(4000, 1, 2, 2), config, generator())
+    assert 0.5 <= float(changed.min()) < 0.55
+    assert 1.45 < float(changed.max()) <= 1.5
+    per_slice = changed.flatten(start_dim=1)
+    torch.testing.assert_close(per_slice.amin(dim=1), per_slice.amax(dim=1))
+
+
+def test_draws_repeat_with_their_generator() -> None:
+    config = AugmentConfig(flip=0.5, scale=0.1)
+    one, other = (random_affines(5, SIZE, config, generator()) for _ in range(2))
+    assert torch.equal(one, other)
