@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from runs import collect, spread, train_and_evaluate
 
 from maag.config.codec import override
-from maag.config.presets import preset
 from maag.data.acdc import SPLIT0
 from maag.data.batches import TrainingBatches
 from maag.data.cache import default_cache_root, prepare
-from maag.data.catalog import find_cases
+from maag.data.catalog import find_cases, preset
 from maag.data.scribble_styles import simulate
 from maag.data.splits import make_split
 from maag.data.supervision import supervise

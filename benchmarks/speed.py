@@ -19,11 +19,10 @@ import torch
 
 from maag.cli.options import pick_device
 from maag.config.codec import override
-from maag.config.presets import preset
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
 from maag.data.cache import prepare
-from maag.data.catalog import reader_of
+from maag.data.catalog import preset, reader_of
 from maag.data.prepared import PreparedData
 from maag.data.splits import make_split
 from maag.data.supervision import supervise

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from maag.config import codec
-from maag.config.presets import preset
 from maag.config.schema import Config
 from maag.data.cache import prepare
-from maag.data.catalog import reader_of, write_phantom
+from maag.data.catalog import preset, reader_of, write_phantom
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split, make_split
 

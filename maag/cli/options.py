@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from maag.data.catalog import READERS
 from maag.errors import ConfigError, MissingDataError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DATASETS = ("acdc", "lvsc", "chaos", "chaos-ct", "ppss", "nnunet", "folders")
+DATASETS = tuple(READERS)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ANY_PATH = click.Path(path_type=Path)
 
@@ -104,7 +105,8 @@ def resolve_config(
         ConfigError: a value or name that is none.
         DataError: a description in the data that cannot be used.
     """
-    from maag.config import codec, presets
+    from maag.config import codec
+    from maag.data.catalog import preset as preset_of
     from maag.storage import read_json
 
     if config_file and preset:
@@ -114,12 +116,7 @@ def resolve_config(
         if config.data.dataset != dataset:
             raise ConfigError(f"{config_file} is for data set {config.data.dataset!r}, --dataset says {dataset!r}")
     else:
-        from_data = None
-        if directory is not None and directory.is_dir():
-            from maag.data.catalog import reader_of
-
-            from_data = reader_of(dataset).settings(directory)
-        config = presets.preset(dataset, preset or "paper", from_data)
+        config = preset_of(dataset, preset or "paper", directory)
     return codec.override(config, parse_changes(changes))
 
 

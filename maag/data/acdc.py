@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, NiftiReader, ScribbleFile
@@ -42,6 +43,14 @@ class AcdcReader(NiftiReader):
         "patientNNN/patientNNN_frameFF.nii.gz with _gt and _scribble beside it, in the folder itself or in training/, "
         "or the same files in one flat folder"
     )
+    defaults: Mapping[str, Any] = {
+        "data.classes": ["background", "RV", "MYO", "LV"],
+        "data.unlabelled_value": 4,
+        "data.spacing_mm": 1.5117105,
+        "data.size_px": [224, 224],
+    }
+    # The heart lies in the middle of its image, so a fast grid may crop.
+    fast_grid: Mapping[str, Any] | None = {"data.spacing_mm": 2.0, "data.size_px": [96, 96]}
     split0: Mapping[str, frozenset[str]] | None = SPLIT0
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:

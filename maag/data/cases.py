@@ -76,6 +76,14 @@ class Reader(Protocol):
         """The expected layout in a line, for errors."""
 
     @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Dotted settings that this data set starts with: classes, unlabelled value, grid."""
+
+    @property
+    def fast_grid(self) -> Mapping[str, Any] | None:
+        """Dotted settings of the grid in the fast preset; None: as fine as its field of view allows."""
+
+    @property
     def split0(self) -> Mapping[str, frozenset[str]] | None:
         """Patients of the paper's split by part (scribbled, shapes, val, test), where it has one."""
 
@@ -105,6 +113,7 @@ class Reader(Protocol):
 class NiftiReader:
     """The part of a Reader that is alike for all data sets with one NIfTI file for an image, and one for a mask."""
 
+    fast_grid: Mapping[str, Any] | None = None
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "own"
 

@@ -3,36 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from maag.config.schema import DataConfig
-from maag.data.acdc import AcdcReader
-from maag.data.cases import Case, Reader
-from maag.data.chaos import ChaosCtReader, ChaosReader
-from maag.data.folders import FoldersReader
-from maag.data.lvsc import LvscReader
-from maag.data.nnunet import NnunetReader
-from maag.data.ppss import PpssReader
-from maag.data.scribble_sources import attach_scribbles
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
-READERS: Final[Mapping[str, Reader]] = {
-    "acdc": AcdcReader(),
-    "lvsc": LvscReader(),
-    "chaos": ChaosReader(),
-    "chaos-ct": ChaosCtReader(),
-    "ppss": PpssReader(),
-    "nnunet": NnunetReader(),
-    "folders": FoldersReader(),
+if TYPE_CHECKING:
+    from maag.config.schema import Config, DataConfig
+    from maag.data.cases import Case, Reader
+
+READERS: Final[Mapping[str, str]] = {
+    "acdc": "maag.data.acdc:AcdcReader",
+    "lvsc": "maag.data.lvsc:LvscReader",
+    "chaos": "maag.data.chaos:ChaosReader",
+    "chaos-ct": "maag.data.chaos:ChaosCtReader",
+    "ppss": "maag.data.ppss:PpssReader",
+    "nnunet": "maag.data.nnunet:NnunetReader",
+    "folders": "maag.data.folders:FoldersReader",
 }
+"""By name of the data set, where its Reader is; loaded when asked for, so that the names cost nothing."""
 
 
+@cache
 def reader_of(dataset: str) -> Reader:
     """The reader of `dataset`. Raises ConfigError naming the known ones."""
     if dataset not in READERS:
         raise ConfigError(f"data set {dataset!r} is unknown; known are {', '.join(READERS)}")
-    return READERS[dataset]
+    module, _, name = READERS[dataset].partition(":")
+    return cast("Reader", getattr(import_module(module), name)())
+
+
+def preset(dataset: str, name: str, directory: Path | None = None) -> Config:
+    """The configuration of preset `name` for `dataset`.
+
+    Args:
+        dataset: a name in READERS.
+        name: paper, fast or best.
+        directory: the data set's folder; settings that the data tell, such as classes, are taken from there.
+
+    Raises:
+        ConfigError: an unknown name.
+        DataError: a description in the folder that cannot be used.
+    """
+    from maag.config.presets import apply_preset
+
+    reader = reader_of(dataset)
+    from_data: Mapping[str, Any] = reader.settings(directory) if directory and directory.is_dir() else {}
+    return apply_preset(name, {"data.dataset": dataset, **reader.defaults, **from_data}, reader.fast_grid)
 
 
 def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ()) -> tuple[Case, ...]:
@@ -48,6 +67,8 @@ def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ())
         MissingDataError: no such folder, or nothing of the layout in it.
         DataError: two files claim to be the same case.
     """
+    from maag.data.scribble_sources import attach_scribbles
+
     reader = reader_of(data.dataset)
     if not directory.is_dir():
         raise MissingDataError(f"{directory}: no such folder; {way_out(data.dataset, directory)}")
@@ -78,4 +99,4 @@ def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:
 def way_out(dataset: str, directory: Path) -> str:
     """What to do when the data are not there: the layout expected, and how to make a stand-in."""
     stand_in = f"`maag data phantom --dataset {dataset} --out {directory}` makes a stand-in"
-    return f"expected {READERS[dataset].layout}; {stand_in}"
+    return f"expected {reader_of(dataset).layout}; {stand_in}"

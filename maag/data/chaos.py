@@ -34,6 +34,13 @@ class ChaosReader:
     """
 
     layout = "MR/<id>/T1DUAL/DICOM_anon/InPhase/*.dcm with MR/<id>/T1DUAL/Ground/*.png, and T2SPIR beside T1DUAL"
+    defaults: Mapping[str, Any] = {
+        "data.classes": ["background", "liver", "right kidney", "left kidney", "spleen"],
+        "data.unlabelled_value": 5,
+        "data.spacing_mm": 1.61,
+        "data.size_px": [192, 192],
+    }
+    fast_grid: Mapping[str, Any] | None = None
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "simulated:skeleton-dilated"
 
@@ -76,6 +83,13 @@ class ChaosCtReader:
     """CT: `CT/<id>/DICOM_anon/*.dcm`, masks of the liver in `Ground/*.png`."""
 
     layout = "CT/<id>/DICOM_anon/*.dcm with CT/<id>/Ground/*.png"
+    defaults: Mapping[str, Any] = {
+        "data.classes": ["background", "liver"],
+        "data.unlabelled_value": 2,
+        "data.spacing_mm": 1.5,
+        "data.size_px": [256, 256],
+    }
+    fast_grid: Mapping[str, Any] | None = None
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "simulated:skeleton-dilated"
 

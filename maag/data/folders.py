@@ -41,6 +41,11 @@ class FoldersReader:
     """
 
     layout = "images/a.nii.gz (or .png, .tif), scribbles/a.nii.gz, and if there are masks/, unlabelled/, cases.csv"
+    defaults: Mapping[str, Any] = {
+        "data.classes": ["background", "foreground"],
+        "data.unlabelled_value": None,
+    }
+    fast_grid: Mapping[str, Any] | None = None
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "own"
 

@@ -39,6 +39,14 @@ class LvscReader:
     """
 
     layout = "DET0000101/DET0000101_SA1_ph0.dcm with DET0000101_SA1_ph0.png beside it, at any depth"
+    defaults: Mapping[str, Any] = {
+        "data.classes": ["background", "MYO"],
+        "data.unlabelled_value": 2,
+        "data.spacing_mm": 1.45,
+        "data.size_px": [224, 224],
+    }
+    # The heart lies in the middle of its image, so a fast grid may crop.
+    fast_grid: Mapping[str, Any] | None = {"data.spacing_mm": 2.0, "data.size_px": [96, 96]}
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "simulated:random-walk"
 

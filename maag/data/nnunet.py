@@ -26,6 +26,8 @@ class NnunetReader:
     """A label file that has `ignore` anywhere is a scribble; one that has not is a mask. A case is a patient."""
 
     layout = "dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, and if you like imagesTs and labelsTs"
+    defaults: Mapping[str, Any] = {}
+    fast_grid: Mapping[str, Any] | None = None
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "own"
 

@@ -35,6 +35,17 @@ class PpssReader:
     """
 
     layout = "<video>/<name>.jpg with <video>/<name>_m.png, videos numbered, at any depth"
+    defaults: Mapping[str, Any] = {
+        "data.classes": [
+            *("background", "hair", "face", "upper clothes", "lower clothes", "arms", "legs", "shoes"),
+        ],
+        "data.channels": 3,
+        "data.unlabelled_value": 8,
+        "data.spacing_mm": 1.0,
+        "data.size_px": [160, 80],
+        "data.normalization": "unit",
+    }
+    fast_grid: Mapping[str, Any] | None = None
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "simulated:skeleton-dilated"
 

@@ -15,9 +15,9 @@ from deploy.batch import predict
 from deploy.onnx_export import export
 from deploy.runners import open_artifact
 from maag.config.codec import override
-from maag.config.presets import preset
 from maag.config.schema import Config
 from maag.data.cases import Case
+from maag.data.catalog import preset
 from maag.errors import DataError
 from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
 from maag.evaluate.report import Subject

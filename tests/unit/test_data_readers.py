@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,10 +14,11 @@ import pydicom
 import pytest
 from PIL import Image
 
-from maag.config.presets import DATASETS, preset
+from maag.config.presets import apply_preset
 from maag.config.schema import Config
 from maag.data.case_arrays import read_case
-from maag.data.catalog import READERS, find_cases, reader_of, write_phantom
+from maag.data.cases import Reader
+from maag.data.catalog import READERS, find_cases, preset, reader_of, write_phantom
 from maag.data.check import check
 from maag.data.dicom import read_geometry
 from maag.errors import DataError, MissingDataError
@@ -40,7 +42,7 @@ def copy_of(phantoms: Path, tmp_path: Path) -> Callable[[str], Path]:
 def config_of(name: str, directory: Path) -> Config:
     from maag.config.codec import override
 
-    config = preset(name, "fast", reader_of(name).settings(directory))
+    config = preset(name, "fast", directory)
     return override(config, {"data.unlabelled_value": 4}) if name == "folders" else config
 
 
@@ -49,7 +51,9 @@ def problems(name: str, directory: Path) -> str:
 
 
 def test_every_reader_has_its_defaults() -> None:
-    assert set(READERS) == set(DATASETS)
+    for name in READERS:
+        assert preset(name, "fast").data.dataset == name
+        assert max(preset(name, "fast").data.size_px) <= 96
 
 
 @pytest.mark.parametrize("name", NATIVE)
@@ -176,7 +180,7 @@ def test_nnunet_channels_and_pictures(tmp_path: Path) -> None:
             grey = np.full((20, 30), 10 + channel, np.uint8)
             Image.fromarray(grey).save(tmp_path / "imagesTr" / f"{name}_{channel:04}.png")
         Image.fromarray(np.eye(20, 30).astype(np.uint8)).save(tmp_path / "labelsTr" / f"{name}.png")
-    config = preset("nnunet", "paper", reader_of("nnunet").settings(tmp_path))
+    config = preset("nnunet", "paper", tmp_path)
     assert (config.data.channels, config.data.size_px, config.data.spacing_mm) == (2, (32, 32), 1.0)
     volume = reader_of("nnunet").load_volume(find_cases(config.data, tmp_path)[0])
     assert volume.voxels.shape == (2, 1, 20, 30)
@@ -206,7 +210,7 @@ def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
     from maag.errors import ConfigError
 
     with pytest.raises(ConfigError, match=r"is not said; say it with --set data\.unlabelled_value=N"):
-        check(phantoms / "folders", preset("folders", "fast", reader_of("folders").settings(phantoms / "folders")).data)
+        check(phantoms / "folders", preset("folders", "fast", phantoms / "folders").data)
 
 
 def first(root: Path, pattern: str) -> Path:
@@ -352,3 +356,20 @@ def test_frames_of_a_cine_are_unlabelled_cases_if_semi(phantom_dir: Path, tmp_pa
     first_frame, third = (reader_of("acdc").load_volume(cases[f"patient001_frame{n:02}"]) for n in (1, 3))
     np.testing.assert_allclose(third.voxels, first_frame.voxels + 2)
     assert len(find_cases(replace(semi, cine=False), root)) == 12
+
+
+def test_the_readmes_example_of_a_further_data_set_works(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [example] = [block.split("```")[0] for block in readme.split("```python\n") if "class ProstateReader" in block]
+    assert len(example.splitlines()) <= 25
+    found: dict[str, Any] = {}
+    exec(example, found)
+    reader: Reader = found["ProstateReader"]()
+    for name, array in (("t2", np.ones((5, 4, 3), np.float32)), ("prostate", np.ones((5, 4, 3), np.uint8))):
+        (tmp_path / "case00").mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "case00" / f"{name}.nii.gz")
+    config = apply_preset("fast", {"data.dataset": "prostate", **reader.defaults}, reader.fast_grid)
+    [case] = reader.find_cases(tmp_path, config.data)
+    arrays = read_case(case, reader, config.data)
+    assert arrays.volume.shape == (3, 4, 5)
+    assert arrays.mask is not None

@@ -139,8 +139,7 @@ def test_the_command_scribbles_folders_and_names_bad_masks(phantom_dir: Path, tm
 
 
 def test_scribbles_of_a_data_set_serve_as_its_source(tmp_path: Path) -> None:
-    from maag.config.presets import preset
-    from maag.data.catalog import find_cases, write_phantom
+    from maag.data.catalog import find_cases, preset, write_phantom
 
     write_phantom("chaos", tmp_path / "chaos", 4, seed=0)
     code, text = run(tmp_path / "chaos", "--dataset", "chaos", "--out", tmp_path / "mine", "--style", "skeleton")

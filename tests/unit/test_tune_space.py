@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from maag.config import codec
-from maag.config.presets import PRESETS, preset
+from maag.config.presets import PRESETS
+from maag.data.catalog import preset
 from tune.space import SPACE
 
 
