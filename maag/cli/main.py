@@ -16,6 +16,7 @@ from maag.cli.evaluate import evaluate_command
 from maag.cli.export import export_command
 from maag.cli.predict import predict_command
 from maag.cli.train import train_command
+from maag.cli.tune import tune_command
 from maag.errors import MaagError
 
 _DEBUG = "--debug"
@@ -34,6 +35,7 @@ for _command in (
     demo_command,
     data_group,
     train_command,
+    tune_command,
     evaluate_command,
     export_command,
     predict_command,

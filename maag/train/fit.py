@@ -62,6 +62,7 @@ def fit(
     stop: StopRequest,
     resume: bool,
     shapes: PreparedData | None = None,
+    other_settings: bool = False,
 ) -> Outcome:
     """Train, keeping best and last.
 
@@ -75,6 +76,7 @@ def fit(
         stop: may ask for an end.
         resume: go on from `checkpoints/last.pt` if there is one.
         shapes: another prepared set, whose masks the discriminator sees instead of the split's.
+        other_settings: the checkpoint may be of other settings, of losses and rates say; else that is refused.
 
     Raises:
         SplitError: the split leaves nothing to train or validate on.
@@ -96,7 +98,7 @@ def fit(
         "split_scheme": split.scheme,
     }
     if resume and run.last.exists():
-        _restore(state, run, config, run_info, device)
+        _restore(state, run, None if other_settings else config, run_info, device)
 
     def save_segmentor(path: Path, kind: str, dice: ValidationDice) -> None:
         facts = {"kind": kind, "step": state.progress.step, "dice": dice.mean, "dice_per_class": dice.per_class}
@@ -141,14 +143,16 @@ def peak_memory_mib(device: torch.device) -> float:
     return kilobytes / 2**20 if sys.platform == "darwin" else kilobytes / 2**10
 
 
-def _restore(state: TrainState, run: RunFolder, config: Config, run_info: dict[str, str], device: torch.device) -> None:
+def _restore(
+    state: TrainState, run: RunFolder, config: Config | None, run_info: dict[str, str], device: torch.device
+) -> None:
     saved_config, saved = checkpoint.load_state(run.last, device)
     if saved["run"]["data_digest"] != run_info["data_digest"]:
         raise CheckpointError(
             f"{run.last}: the run was trained on other data ({saved['run']['data_digest']}) than are here now "
             f"({run_info['data_digest']}); restore the data set as it was, or start a new run"
         )
-    if _without_length(saved_config) != _without_length(config):
+    if config is not None and _without_length(saved_config) != _without_length(config):
         raise CheckpointError(f"{run.last}: the settings changed since; only optim.epochs and train.* may, on a resume")
     state.load_state_dict(saved)
 
