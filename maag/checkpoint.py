@@ -7,6 +7,7 @@ segmentor alone, with its configuration in the header, for everything that comes
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 from pathlib import Path
@@ -28,6 +29,7 @@ FORMAT_VERSION = 1
 LAST = "last.pt"
 BEST = "best.safetensors"
 FINAL = "final.safetensors"
+_UNREADABLE = (RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError)
 
 
 class TrainedSegmentor(NamedTuple):
@@ -46,9 +48,11 @@ class TrainedSegmentor(NamedTuple):
 def save_state(path: Path, config: Config, state: dict[str, Any]) -> None:
     """Write a training state, tensors and plain types only, atomically. Raises StorageError."""
     content = {"format_version": FORMAT_VERSION, "config": codec.to_dict(config), "state": state}
-    # A stream of ours keeps the OSError that torch's own file writer would hide in a RuntimeError.
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        torch.save(content, stream)
+    # Through memory, for torch's own writer hides the OSError of a full disk in a RuntimeError.
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    with replacing(path) as temporary:
+        temporary.write_bytes(packed.getbuffer())
 
 
 def load_state(path: Path, device: torch.device) -> tuple[Config, dict[str, Any]]:
@@ -62,13 +66,13 @@ def load_state(path: Path, device: torch.device) -> tuple[Config, dict[str, Any]
         raise MissingDataError(f"{path}: there is no checkpoint here to resume from; start without --resume")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        version = content["format_version"]
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        version, plain, state = content["format_version"], content["config"], content["state"]
+    except _UNREADABLE as error:
         raise CheckpointError(
             f"{path}: the checkpoint is damaged ({_first_line(error)}); restore it from a copy"
         ) from error
     _require_version(path, version)
-    return codec.from_dict(content["config"]), content["state"]
+    return codec.from_dict(plain), state
 
 
 def save_segmentor(path: Path, config: Config, weights: dict[str, Tensor], info: dict[str, Any]) -> None:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maag.errors import StorageError
+from maag.errors import MaagError, StorageError
 
 _SENTENCES = {
     errno.ENOSPC: "the disk is full; free some space or choose another place, what was written before is intact",
+    errno.EFBIG: "the file would be larger than is allowed here; choose another place",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
     errno.EACCES: "permission denied; choose a place you may write to",
     errno.EPERM: "permission denied; choose a place you may write to",
@@ -34,7 +35,7 @@ def storage_errors(path: Path, verb: str = "write") -> Iterator[None]:
     """
     try:
         yield
-    except StorageError:
+    except MaagError:
         raise
     except OSError as error:
         reason = _SENTENCES.get(error.errno or 0, error.strerror or str(error))
@@ -100,10 +101,10 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Parse the JSON file `path`. Raises StorageError when it cannot be read or is not JSON."""
     with storage_errors(path, "read"):
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StorageError(f"cannot read {path}: it is not JSON ({error}); restore it or remove it") from error
 
 

@@ -23,6 +23,10 @@ TINY = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the values in tests/golden anew")
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> Config:
     return codec.override(preset("acdc", "fast"), TINY)

@@ -120,12 +120,13 @@ def _type_name(facts: Mapping[str, Any]) -> str:
 def _sentence(error: ValidationError) -> str:
     problems = []
     for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        path = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "unexpected_keyword_argument":
             problems.append(f"{path}: no such setting; `maag config show` lists them all")
         elif problem["type"] == "value_error":
-            problems.append(f"{path}.{message}")
+            # A rule across sections names its settings itself.
+            problems.append(f"{path}.{message}" if path else message)
         else:
-            problems.append(f"{path}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
+            problems.append(f"{path or 'configuration'}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
     return "; ".join(problems)

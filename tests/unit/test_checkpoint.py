@@ -1,0 +1,119 @@
+"""A checkpoint is whole or refused, and one that cannot be written leaves the one before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from maag.checkpoint import BEST, LAST, load_segmentor, load_state, save_segmentor, save_state
+from maag.config import codec
+from maag.config.schema import Config
+from maag.errors import CheckpointError
+from maag.train.state import TrainState
+
+CPU = torch.device("cpu")
+INFO = {"kind": "best", "step": 7, "epoch": 2, "dice": 0.5}
+
+
+@pytest.fixture
+def saved(tiny_config: Config, tmp_path: Path) -> Path:
+    """A folder with a training state and a segmentor in it."""
+    state = TrainState(tiny_config, CPU)
+    save_state(tmp_path / LAST, tiny_config, state.state_dict())
+    save_segmentor(tmp_path / BEST, tiny_config, state.segmentor.state_dict(), INFO)
+    return tmp_path
+
+
+def load(path: Path) -> object:
+    return load_state(path, CPU) if path.name == LAST else load_segmentor(path)
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_segmentor_comes_back_with_its_configuration(saved: Path, tiny_config: Config) -> None:
+    trained = load_segmentor(saved / BEST)
+    assert trained.config == tiny_config
+    assert trained.info == INFO
+    assert trained.digest == hashlib.sha256((saved / BEST).read_bytes()).hexdigest()
+    assert not trained.segmentor.training
+    expected = TrainState(tiny_config, CPU).segmentor.state_dict()
+    assert trained.segmentor.state_dict().keys() == expected.keys()
+    for name, tensor in trained.segmentor.state_dict().items():
+        assert torch.equal(tensor, expected[name])
+    with safe_open(saved / BEST, framework="pt") as file:
+        header = file.metadata()
+    assert codec.from_dict(json.loads(header["config"])) == tiny_config
+
+
+@pytest.mark.parametrize("name", [LAST, BEST])
+@pytest.mark.parametrize("part", [0, 1, 7, 200, 0.5, -1])
+def test_a_truncated_file_is_refused(saved: Path, name: str, part: float) -> None:
+    content = (saved / name).read_bytes()
+    kept = part if isinstance(part, int) else int(part * len(content))
+    (saved / name).write_bytes(content[:kept])
+    assert "damaged" in complaint(saved / name)
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), [1], {"other": 1}, {"format_version": 1}, None])
+def test_a_file_of_torch_that_is_no_checkpoint_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / LAST)
+    assert "damaged" in complaint(tmp_path / LAST)
+
+
+def test_another_format_is_refused(saved: Path) -> None:
+    content = torch.load(saved / LAST, weights_only=True)
+    torch.save({**content, "format_version": 2}, saved / LAST)
+    assert "format_version 2 is unknown; this maag reads 1" in complaint(saved / LAST)
+
+
+def test_weights_of_another_segmentor_are_refused(saved: Path, tiny_config: Config) -> None:
+    wider = codec.override(tiny_config, {"segmentor.width": 8})
+    save_segmentor(saved / BEST, wider, TrainState(tiny_config, CPU).segmentor.state_dict(), INFO)
+    assert complaint(saved / BEST).endswith("the weights do not fit the configuration beside them")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(saved: Path, tiny_config: Config) -> None:
+    program = (
+        "import json, resource, signal, sys\nfrom pathlib import Path\nimport torch\n"
+        "from maag.checkpoint import BEST, LAST, save_segmentor, save_state\n"
+        "from maag.config import codec\nfrom maag.errors import StorageError\n"
+        "from maag.train.state import TrainState\n"
+        "config = codec.from_dict(json.loads(sys.argv[2]))\n"
+        "state = TrainState(config, torch.device('cpu'))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "folder = Path(sys.argv[1])\n"
+        "for save in (\n"
+        "    lambda: save_state(folder / LAST, config, state.state_dict()),\n"
+        "    lambda: save_segmentor(folder / BEST, config, state.segmentor.state_dict(), {}),\n"
+        "):\n"
+        "    try:\n        save()\n        sys.exit('it was written')\n"
+        "    except StorageError as error:\n        print(error)\n"
+    )
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    assert all(len(content) > 20_000 for content in before.values())
+    words = [str(saved), json.dumps(codec.to_dict(tiny_config))]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"cannot write {saved / name}: the file would be larger than is allowed here; choose another place"
+        for name in (LAST, BEST)
+    ]
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    load(saved / LAST)
+    load(saved / BEST)

@@ -1,0 +1,168 @@
+"""Settings go to plain types and back, and whatever is wrong with one is said in one line that names it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maag.config import codec
+from maag.config.presets import PRESETS
+from maag.config.schema import Config
+from maag.data.catalog import READERS, preset
+from maag.errors import ConfigError
+
+LEAVES = {leaf.path: leaf for leaf in codec.leaves(Config())}
+LIMITS = re.compile(r"(>=|<=|>|<) (\S+)")
+
+# Where the type alone does not say what is valid together with any value of the others.
+NARROWER: dict[str, st.SearchStrategy[Any]] = {
+    "data.classes": st.lists(st.text(), min_size=2, max_size=4),
+    "data.dataset": st.sampled_from(list(READERS)),
+    "data.unlabelled_value": st.none() | st.integers(9, 255),
+    "data.size_px": st.lists(st.integers(1, 40).map(lambda side: 16 * side), min_size=2, max_size=2),
+    "data.val_fraction": st.floats(0.01, 0.49),
+    "data.test_fraction": st.floats(0, 0.49),
+    "gates.levels": st.lists(st.integers(0, 3), unique=True),
+    "discriminator.scales": st.permutations([0, 1, 2, 3]).map(lambda scales: scales[: scales.index(0) + 1]),
+    "loss.adversarial_unlabelled": st.floats(0.01, 9),
+    "optim.lr": st.floats(1e-4, 9),
+    "optim.lr_min": st.floats(0, 1e-4),
+    "optim.batch_size": st.integers(2, 99),
+}
+
+
+def values(leaf: codec.Setting) -> st.SearchStrategy[Any]:
+    """Valid values of a setting by its type in words."""
+    if leaf.path in NARROWER:
+        return NARROWER[leaf.path]
+    if leaf.type == "boolean":
+        return st.booleans()
+    if leaf.type == "list of number >= 0":
+        return st.lists(st.floats(0, 1e9), max_size=3)
+    kind, *_ = leaf.type.split()
+    limits = {sign: float(number) for sign, number in LIMITS.findall(leaf.type)}
+    if kind == "integer":
+        return st.integers(int(limits.get(">=", -(10**9))), int(limits.get("<=", 10**9)))
+    if kind == "number":
+        return st.floats(
+            limits.get(">=", limits.get(">")),
+            limits.get("<=", limits.get("<", 1e9)),
+            exclude_min=">" in limits,
+            exclude_max="<" in limits,
+        )
+    return st.sampled_from(leaf.type.split(" | "))
+
+
+CHANGES = st.fixed_dictionaries({}, optional={path: values(leaf) for path, leaf in LEAVES.items()})
+
+
+def complaint(changes: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        codec.override(Config(), changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@settings(deadline=None)
+@given(CHANGES)
+def test_any_configuration_survives_a_round_trip(changes: dict[str, Any]) -> None:
+    config = codec.override(Config(), changes)
+    written = {leaf.path: leaf.value for leaf in codec.leaves(config)}
+    assert written == {path: changes.get(path, leaf.value) for path, leaf in LEAVES.items()}
+    for back in (
+        codec.from_dict(json.loads(json.dumps(codec.to_dict(config)))),
+        codec.from_document(json.loads(json.dumps(codec.document(config))), "config.json"),
+        codec.override(Config(), {path: json.dumps(value) for path, value in changes.items()}),
+    ):
+        assert back == config
+        assert codec.digest(back) == codec.digest(config)
+
+
+@pytest.mark.parametrize("leaf", LEAVES.values(), ids=lambda leaf: leaf.path)
+def test_any_change_changes_the_digest(leaf: codec.Setting) -> None:
+    base = Config()
+
+    @settings(max_examples=3, deadline=None)
+    @given(values(leaf).filter(lambda value: value != leaf.value))
+    def check(value: Any) -> None:
+        assert codec.digest(codec.override(base, {leaf.path: value})) != codec.digest(base)
+
+    check()
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_a_wrong_type_is_named(path: str) -> None:
+    assert complaint({path: {"a": "b\nc"}}).startswith(f"{path}: input should be ")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (leaf.path, float(number) + {"<": 0, "<=": 1, ">": 0, ">=": -1}[sign])
+        for leaf in LEAVES.values()
+        for sign, number in LIMITS.findall(leaf.type)
+        if not leaf.type.startswith("list")
+    ],
+)
+def test_a_value_out_of_its_limits_is_named(path: str, value: float) -> None:
+    assert re.fullmatch(rf"{path}: input should be (greater|less) than .*, got {value}", complaint({path: value}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN", "1e999"])
+def test_a_number_is_finite(value: Any) -> None:
+    assert complaint({"train.checkpoint_minutes": value}).startswith("train.checkpoint_minutes: input should be a fin")
+
+
+@pytest.mark.parametrize("path", ["gates.levels", "discriminator.scales", "data.size_px"])
+def test_a_wrong_item_of_a_list_is_named(path: str) -> None:
+    assert complaint({path: [0, -1]}).startswith(f"{path}.")
+
+
+@given(st.text("abcdefgh_.", min_size=1))
+def test_an_unknown_setting_is_named(path: str) -> None:
+    assert complaint({path: 1}) == f"{path}: no such setting; `maag config show` lists them all"
+
+
+@pytest.mark.parametrize("plain", [{"optim": {"nonsense": 1}}, {"nonsense": {}}])
+def test_an_unknown_key_of_a_file_is_named(plain: dict[str, Any]) -> None:
+    path = "optim.nonsense" if "optim" in plain else "nonsense"
+    with pytest.raises(ConfigError) as caught:
+        codec.from_document(plain, "config.json")
+    assert str(caught.value).startswith(f"config.json: {path}: no such setting")
+
+
+@pytest.mark.parametrize("plain", [[], None, "text", {"format_version": 2}, {"optim": 3}, {"optim": None}])
+def test_a_file_that_is_no_configuration_is_named(plain: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^config\.json: .*(JSON object|format_version 2 is unknown|optim: input)"):
+        codec.from_document(plain, "config.json")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.supervision": "semi", "loss.adversarial_unlabelled": 0},
+        {"data.supervision": "mixed", "optim.batch_size": 1},
+    ],
+)
+def test_a_rule_across_sections_names_its_setting(changes: dict[str, Any]) -> None:
+    assert complaint(changes).startswith(f"data.supervision={changes['data.supervision']} needs ")
+
+
+@pytest.mark.parametrize("dataset", READERS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_for_every_data_set(dataset: str, name: str) -> None:
+    config = preset(dataset, name)
+    assert config.data.dataset == dataset
+    assert codec.from_dict(codec.to_dict(config)) == config
+
+
+def test_unknown_presets_and_data_sets_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"--preset: 'none' is unknown; known are paper, "):
+        preset("acdc", "none")
+    with pytest.raises(ConfigError, match=r"data set 'none' is unknown; known are acdc, "):
+        preset("none", "paper")

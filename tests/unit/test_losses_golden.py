@@ -1,0 +1,63 @@
+"""The losses of the first steps are what they were; `pytest --update-golden` writes them anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.batches import Batch
+from maag.labels import IGNORE
+from maag.train.state import TrainState
+from maag.train.step import update
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "losses_cpu.json"
+MAAG = {
+    "loss.adversarial": 0.1,
+    "loss.adversarial_unlabelled": 0.2,
+    "loss.dynamic_balance": True,
+    "loss.class_weights": True,
+    "gates.levels": [0, 1, 2, 3],
+    "gates.conditioned": True,
+    "discriminator.instance_noise": 0.2,
+    "discriminator.label_noise": 0.1,
+    "train.seed": 1234,
+}
+
+
+def batch_of(generator: torch.Generator) -> Batch:
+    labels = torch.randint(0, 4, (4, 32, 32), generator=generator, dtype=torch.uint8)
+    labels[torch.rand(4, 32, 32, generator=generator) > 0.1] = IGNORE
+    masks = torch.randint(0, 4, (4, 4, 4), generator=generator, dtype=torch.uint8)
+    return Batch(
+        images=torch.randn(4, 1, 32, 32, generator=generator),
+        labels=labels,
+        unlabelled=torch.randn(4, 1, 32, 32, generator=generator),
+        masks=masks.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2),
+    )
+
+
+def losses_of_first_steps(config: Config) -> list[dict[str, float]]:
+    state = TrainState(config, torch.device("cpu"))
+    state.set_rates(1e-3, 1e-3)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for step in range(5):
+        state.noise.manual_seed(step)
+        found = update(state, batch_of(generator), config)
+        losses.append({name: float(loss) for name, loss in found.items()})
+    return losses
+
+
+def test_the_losses_of_the_first_steps_are_as_before(tiny_config: Config, request: pytest.FixtureRequest) -> None:
+    losses = losses_of_first_steps(codec.override(tiny_config, MAAG))
+    if request.config.getoption("--update-golden"):
+        GOLDEN.write_text(json.dumps({"torch": torch.__version__, "losses": losses}, indent=2) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    assert len(losses) == len(golden["losses"])
+    for found, expected in zip(losses, golden["losses"], strict=True):
+        assert found == pytest.approx(expected, rel=1e-4), f"stored with torch {golden['torch']}"

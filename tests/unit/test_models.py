@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maag.config import codec
+from maag.config.schema import Config, DiscriminatorConfig, GateConfig
+from maag.data.catalog import preset
+from maag.models.attention import AdversarialAttentionGate
+from maag.models.build import build_segmentor
+from maag.models.discriminator import Discriminator, pyramid_of_masks, pyramid_of_predictions
+from maag.models.segmentor import SegmentorOutput
+
+SCALES = (0, 1, 2, 3)
+QUIET = {"instance_noise": 0.0, "label_noise": 0.0}
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def shrunk(maps: Tensor, scale: int) -> Tensor:
+    """Bilinear samples at the centres of squares of side 2**scale: the means of their middle four pixels."""
+    side = 2**scale
+    if scale == 0:
+        return maps
+    before, after = slice(side // 2 - 1, None, side), slice(side // 2, None, side)
+    four = [maps[..., rows, columns] for rows in (before, after) for columns in (before, after)]
+    return torch.stack(four).mean(dim=0)
+
+
+def test_the_paper_preset_has_the_size_of_the_release() -> None:
+    segmentor = build_segmentor(preset("acdc", "paper"))
+    assert sum(parameter.numel() for parameter in segmentor.parameters()) == 4_622_676
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_the_gate_is_its_formula(residual: bool, temperature: float) -> None:
+    gate = AdversarialAttentionGate(6, 4, GateConfig(residual=residual, temperature=temperature))
+    torch.nn.init.normal_(gate.classify.bias, generator=seeded(0))  # type: ignore[arg-type]
+    evidence, features = torch.randn(2, 2, 6, 8, 5, generator=seeded(1))
+    with torch.no_grad():
+        gated, probabilities = gate(evidence, features)
+
+    def plain(tensor: Tensor | None) -> NDArray[np.float64]:
+        assert tensor is not None
+        return tensor.detach().double().numpy()
+
+    logits = np.einsum("kc,nchw->nkhw", plain(gate.classify.weight)[:, :, 0, 0], plain(evidence))
+    powers = np.exp((logits + plain(gate.classify.bias)[:, None, None]) / temperature)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    attention = 1 - expected[:, :1]
+    np.testing.assert_allclose(plain(probabilities), expected, atol=1e-6)
+    np.testing.assert_allclose(plain(gated), plain(features) * (attention + residual), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (96, 96), (224, 224), (32, 48)])
+@pytest.mark.parametrize("levels", [(0, 1, 2, 3), (3, 1), ()])
+def test_gate_maps_lie_at_their_levels(tiny_config: Config, size: tuple[int, int], levels: tuple[int, ...]) -> None:
+    segmentor = build_segmentor(codec.override(tiny_config, {"gates.levels": levels})).eval()
+    with torch.no_grad():
+        output = segmentor(torch.randn(2, 1, *size, generator=seeded(0)))
+    assert output.logits.shape == (2, 4, *size)
+    assert set(output.gate_maps) == set(levels)
+    for level, maps in output.gate_maps.items():
+        assert maps.shape == (2, 4, size[0] // 2**level, size[1] // 2**level)
+        torch.testing.assert_close(maps.sum(dim=1), torch.ones_like(maps[:, 0]))
+
+
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_lower_scales_show_the_gates_if_conditioned(conditioned: bool) -> None:
+    logits = torch.randn(2, 4, 32, 48, generator=seeded(0))
+    maps = {level: torch.rand(2, 4, 32 >> level, 48 >> level, generator=seeded(level)) for level in (0, 1, 3)}
+    pyramid = pyramid_of_predictions(SegmentorOutput(logits, maps), SCALES, conditioned=conditioned)
+    foreground = logits.softmax(dim=1)[:, 1:]
+    expected = {scale: shrunk(foreground, scale) for scale in SCALES}
+    if conditioned:
+        expected |= {1: maps[1][:, 1:], 3: maps[3][:, 1:]}
+    assert pyramid.keys() == expected.keys()
+    for scale in SCALES:
+        torch.testing.assert_close(pyramid[scale], expected[scale])
+
+
+def test_real_masks_become_channels_of_each_class_but_the_background() -> None:
+    masks = torch.randint(0, 4, (2, 32, 48), generator=seeded(0)).to(torch.uint8)
+    pyramid = pyramid_of_masks(masks, 4, (0, 2, 3))
+    one_hot = torch.stack([masks == label for label in (1, 2, 3)], dim=1).float()
+    assert set(pyramid) == {0, 2, 3}
+    for scale, maps in pyramid.items():
+        assert maps.shape == (2, 3, 32 >> scale, 48 >> scale)
+        torch.testing.assert_close(maps, shrunk(one_hot, scale))
+
+
+def judge(**changes: Any) -> Discriminator:
+    """A new one at each call, always of the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Discriminator(4, (32, 32), DiscriminatorConfig(width=4, **changes))
+
+
+@pytest.fixture
+def pyramid() -> dict[int, Tensor]:
+    return {scale: torch.rand(6, 3, 32 >> scale, 32 >> scale, generator=seeded(scale)) for scale in SCALES}
+
+
+def test_each_convolution_on_the_way_down_has_spectral_norm_one(pyramid: dict[int, Tensor]) -> None:
+    discriminator = judge().train()
+    for _ in range(20):
+        discriminator(pyramid)
+    discriminator.eval()
+    matrices = [block[1].weight.detach().flatten(start_dim=1) for block in discriminator.descend]  # type: ignore[index]
+    assert len(matrices) == 3
+    for matrix in matrices:
+        assert float(torch.linalg.matrix_norm(matrix, ord=2)) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("noise", [{}, {"label_noise": 0.0}, {"instance_noise": 0.0, "label_noise": 0.5}])
+def test_training_is_noisy_by_its_generator_alone(pyramid: dict[int, Tensor], noise: dict[str, float]) -> None:
+    first, again, other = (judge(**noise).train()(pyramid, seeded(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_training_without_noise_needs_no_luck(pyramid: dict[int, Tensor]) -> None:
+    first, other = (judge(**QUIET).train()(pyramid, seeded(seed)) for seed in (0, 1))
+    assert torch.equal(first, other)
+
+
+def test_evaluation_has_no_noise(pyramid: dict[int, Tensor]) -> None:
+    discriminator = judge(instance_noise=1.0, label_noise=0.5).eval()
+    first = discriminator(pyramid, seeded(0))
+    assert first.shape == (6,)
+    assert torch.equal(first, discriminator(pyramid, seeded(1)))
+    assert torch.equal(first, judge(**QUIET).eval()(pyramid))
+
+
+@pytest.mark.parametrize("scales", [(0,), (0, 2), (3, 0, 1), SCALES])
+def test_the_verdict_depends_on_the_scales_it_sees(pyramid: dict[int, Tensor], scales: tuple[int, ...]) -> None:
+    discriminator = judge(scales=scales).eval()
+    verdict = discriminator({scale: pyramid[scale] for scale in scales})
+    for scale in SCALES:
+        changed = discriminator({**pyramid, scale: 1 - pyramid[scale]})
+        assert (changed != verdict).all() if scale in scales else torch.equal(changed, verdict)
+
+
+def test_label_noise_changes_the_sign_of_a_verdict(pyramid: dict[int, Tensor]) -> None:
+    straight, turned = (judge(instance_noise=0.0, label_noise=part).train()(pyramid, seeded(0)) for part in (0.0, 1.0))
+    assert straight.all()
+    assert torch.equal(turned, -straight)

@@ -1,0 +1,144 @@
+"""Whatever goes wrong while writing, what was there before stays, and nothing else is left."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maag.errors import MissingDataError, StorageError
+from maag.storage import (
+    building_directory,
+    read_json,
+    replacing,
+    require_writable_directory,
+    storage_errors,
+    write_json,
+    write_text,
+)
+
+
+class Failure(Exception):
+    pass
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(Failure), replacing(path) as temporary:  # noqa: PT012
+        temporary.write_text("new")
+        raise Failure
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"file"}
+
+
+def test_a_reader_sees_the_old_file_whole_or_the_new_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    write_text(path, "old")
+    with path.open() as early:
+        with replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            assert path.read_text() == "old"
+            temporary.write_text("half of the new one and the rest")
+        assert early.read() == "old"
+    assert path.read_text() == "half of the new one and the rest"
+    assert names(path.parent) == {"file"}
+
+
+def test_a_file_that_was_never_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot write"), replacing(tmp_path / "file"):
+        pass
+    assert not names(tmp_path)
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "folder"
+    with building_directory(path) as temporary:
+        (temporary / "one").write_text("1")
+        assert not path.exists()
+    assert names(path) == {"one"}
+    assert names(path.parent) == {"folder"}
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Failure), building_directory(tmp_path / "folder") as temporary:  # noqa: PT012
+        (temporary / "one").write_text("1")
+        raise Failure
+    assert not names(tmp_path)
+
+
+def test_the_folder_of_another_process_stays(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with building_directory(path) as temporary:
+        (temporary / "ours").write_text("")
+        path.mkdir()
+        (path / "theirs").write_text("")
+    assert names(path) == {"theirs"}
+    assert names(tmp_path) == {"folder"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_without_numbers_is_refused_and_the_old_file_stays(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"dice": 0.5})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"dice": value})
+    assert read_json(path) == {"dice": 0.5}
+    assert names(tmp_path) == {"value.json"}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"half": ', b"\xff\xfe\x00nonsense", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_not_json_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "value.json"
+    path.write_bytes(content)
+    with pytest.raises(StorageError) as caught:
+        read_json(path)
+    assert str(caught.value).startswith(f"cannot read {path}: it is not JSON (")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        read_json(tmp_path / "none.json")
+    assert str(caught.value) == f"cannot read {tmp_path / 'none.json'}: No such file or directory"
+
+
+def test_a_folder_to_write_in_is_made_and_left_empty(tmp_path: Path) -> None:
+    assert require_writable_directory(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert not names(tmp_path / "a" / "b")
+
+
+def test_there_is_no_folder_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    for name in ("file", "file/run"):
+        with pytest.raises(StorageError) as caught:
+            require_writable_directory(tmp_path / name)
+        assert str(caught.value).startswith(f"cannot write {tmp_path / name}: a ")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSPC, "cannot write out: the disk is full; free some space"),
+        (errno.EROFS, "cannot write out: the file system is read-only; choose a place"),
+        (errno.EIO, "cannot write out: as the system says"),
+    ],
+)
+def test_errors_of_the_system_become_sentences(number: int, sentence: str) -> None:
+    with pytest.raises(StorageError) as caught, storage_errors(Path("out")):
+        raise OSError(number, "as the system says")
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("error", [MissingDataError("no scans"), StorageError("no space"), Failure("no luck")])
+def test_errors_that_are_sentences_pass(tmp_path: Path, error: Any) -> None:
+    with pytest.raises(type(error)) as caught, replacing(tmp_path / "file"):
+        raise error
+    assert caught.value is error
