@@ -86,7 +86,7 @@ def importance(trials: Sequence[TrialResult]) -> dict[str, float]:
     measured = [trial for trial in trials if trial.objective is not None]
     if len(measured) < _FEWEST_FOR_IMPORTANCE:
         return {}
-    names = set.intersection(*(set(trial.sample) for trial in measured))
+    names = set(SPACE).intersection(*(trial.sample for trial in measured))
     distributions = OptunaSearch.convert_search_space({name: SPACE[name] for name in sorted(names)})
     study = optuna.create_study(direction="maximize")
     study.add_trials(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,8 @@ class SearchPlan:
     address: str | None
     """Of a running Ray cluster; None starts one here, with a CPU for each trial at once."""
     seed: int
+    space: Mapping[str, Any] = field(default_factory=lambda: SPACE)
+    """Distributions by dotted setting."""
 
 
 Watcher = Callable[[Sequence[TrialResult]], None]
@@ -94,6 +96,8 @@ def _start_ray(plan: SearchPlan) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Progress is told by the watcher; Ray's own tables would be printed over it.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Which trial has which sample is written down at once, or a kill would lose the newest trials.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if plan.address:
         ray.init(address=plan.address, **quiet)
@@ -111,7 +115,7 @@ def _run(sample: dict[str, Any], plan: TrialPlan) -> None:
 
 
 def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: _Recorder) -> ray_tune.Tuner:
-    space = {name: SPACE[name] for name in (CHANGEABLE if plan.algorithm == "pbt" else SPACE)}
+    space = {name: plan.space[name] for name in plan.space if plan.algorithm != "pbt" or name in CHANGEABLE}
     searcher: Searcher | None = None
     if plan.algorithm == "tpe":
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -147,7 +151,7 @@ def _scheduler(plan: SearchPlan) -> TrialScheduler:
             metric=_METRIC,
             mode="max",
             perturbation_interval=between,
-            hyperparam_mutations={name: SPACE[name] for name in CHANGEABLE},
+            hyperparam_mutations={name: plan.space[name] for name in CHANGEABLE if name in plan.space},
         )
     if plan.trials == 1:
         return FIFOScheduler()  # type: ignore[no-untyped-call]

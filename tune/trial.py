@@ -15,7 +15,7 @@ from ray import tune as ray_tune
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.storage import write_json
+from maag.storage import read_json, write_json
 
 MEDIAN_OF = 3
 """Validations whose median is the objective: a lucky peak is not a better setting."""
@@ -58,6 +58,9 @@ def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
     config = codec.override(codec.from_dict(plan.base), sample)
     run = RunFolder(Path(plan.trials_dir) / str(ray_tune.get_context().get_trial_id()))
     split = Split.from_dict(plan.split)
+    if run.config.exists() and not plan.share_state and read_json(run.config) != codec.document(config):
+        # The search was killed before it wrote this trial's sample down, and has drawn another one.
+        shutil.rmtree(run.path)
     if run.config.exists():
         write_json(run.config, codec.document(config))
     else:

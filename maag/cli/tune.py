@@ -124,11 +124,9 @@ def tune_command(
     if best is None:
         say("No trial was measured in the time given; allow more with --time, and go on with --resume.")
         return 1
-    print_table(
-        "Importance of settings",
-        ("setting", "share"),
-        [(name, f"{share:.2f}") for name, share in importance(results).items()],
-    )
+    if shares := importance(results):
+        rows = [(name, f"{share:.2f}") for name, share in shares.items()]
+        print_table("Importance of settings", ("setting", "share"), rows)
     failed = sum(result.status == "failed" for result in results)
     say(
         f"Best is trial {best.trial}: objective {best.objective:.4f}, "

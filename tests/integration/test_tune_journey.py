@@ -1,0 +1,114 @@
+"""A search as a user types it, killed in the middle and resumed, and one whose trials fail."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune as ray_tune
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.cache import prepare
+from maag.data.splits import Split
+from tune.results import TrialResult
+from tune.search import SearchPlan, search
+from tune.trial import TrialPlan
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
+
+EPOCHS, TRIALS = 6, 4
+
+
+def maag(*words: object) -> list[str]:
+    return [sys.executable, "-m", "maag", *map(str, words)]
+
+
+def rows_of(path: Path) -> dict[str, dict[str, str]]:
+    if not path.exists():
+        return {}
+    with path.open() as file:
+        return {row["trial"]: row for row in csv.DictReader(file)}
+
+
+def epochs_of(run: Path) -> list[int]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line)["epoch"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_search_is_killed_resumed_and_leaves_a_model(
+    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "search"
+    words = ["tune", "--dataset", "acdc", "--data", phantom_dir, "--out", out]
+    settings = ["--trials", TRIALS, "--epochs", EPOCHS, "--concurrency", 2, "--search", "random", *tiny_words]
+    with subprocess.Popen(maag(*words, *settings), stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        deadline = time.monotonic() + 240
+        while not any(row["status"] in ("done", "stopped") for row in rows_of(out / "trials.csv").values()):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(0.5)  # Ray writes its own state down just after
+        os.killpg(process.pid, signal.SIGKILL)
+    before = rows_of(out / "trials.csv")
+    ended = {name for name, row in before.items() if row["status"] in ("done", "stopped")}
+    epochs_before = {name: epochs_of(out / "trials" / name) for name in before}
+    assert len(ended) < TRIALS
+
+    done = subprocess.run(maag(*words, "--resume", "--json"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    after = rows_of(out / "trials.csv")
+    assert len(after) == TRIALS
+    assert {row["status"] for row in after.values()} <= {"done", "stopped"}
+    for name in ended:
+        assert epochs_of(out / "trials" / name) == epochs_before[name]
+    for name, row in after.items():
+        epochs = epochs_of(out / "trials" / name)
+        assert epochs == list(range(1, len(epochs) + 1))
+        assert row["status"] == "stopped" or epochs[-1] == EPOCHS
+        assert float(row["best_dice"]) >= float(row["objective"])
+
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["trials"] == TRIALS
+    objectives = {name: float(row["objective"]) for name, row in after.items()}
+    finished = [objectives[name] for name, row in after.items() if row["status"] == "done"]
+    assert summary["objective"] == pytest.approx(max(finished or objectives.values()))
+    assert (out / "search.png").stat().st_size > 1000
+    config = codec.from_document(json.loads((out / "best.json").read_text()), "best.json")
+    assert codec.digest(config) == summary["config_digest"]
+    exported = subprocess.run(maag("export", out, "--out", tmp_path / "model"), capture_output=True, text=True)
+    assert exported.returncode == 0, exported.stderr
+
+
+def test_failing_trials_are_recorded_and_the_search_goes_on(
+    phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
+) -> None:
+    prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
+    plan = SearchPlan(
+        out=tmp_path / "search", trials=1, at_once=1, epochs=2, validations=2, algorithm="random", max_minutes=None,
+        gpus_per_trial=0, address=None, seed=0, space={"optim.lr": ray_tune.grid_search([1e-3, 1e30])},
+    )  # fmt: skip
+    trial = TrialPlan(
+        base=codec.to_dict(tiny_config), data_dir=str(phantom_dir), scribbles=(), cache_root=str(tmp_path / "cache"),
+        split=split.to_dict(), trials_dir=str(tmp_path / "search" / "trials"), device="cpu", threads=1,
+        share_state=False,
+    )  # fmt: skip
+    told: list[tuple[TrialResult, ...]] = []
+    results = search(plan, trial, lambda now: told.append(tuple(now)), resume=False)
+    by_lr: dict[Any, TrialResult] = {result.sample["optim.lr"]: result for result in results}
+    assert by_lr[1e-3].status == "done"
+    assert by_lr[1e30].status == "failed"
+    assert "loss became nan" in by_lr[1e30].error
+    assert told[-1] == results
+    assert rows_of(tmp_path / "search" / "trials.csv")[by_lr[1e30].trial]["error"] == by_lr[1e30].error
+    best = codec.from_document(json.loads((tmp_path / "search" / "best.json").read_text()), "best.json")
+    assert best.optim.lr == 1e-3
