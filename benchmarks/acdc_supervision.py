@@ -70,10 +70,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--groups", nargs="+", default=["without", "with", "raters", "mixed"])
     parser.add_argument("--updates", type=int, default=550)
     parser.add_argument("--report-only", action="store_true", help="of what has finished so far")
     options = parser.parse_args()
-    jobs = [(place, seed) for seed in options.seeds for place in range(len(ARMS))]
+    jobs = [(place, seed) for seed in options.seeds for place, arm in enumerate(ARMS) if arm.group in options.groups]
     if not options.report_only:
         for rater, mistakes in RATERS.items():
             write_rater(options.data, options.out / "raters" / rater, mistakes)
