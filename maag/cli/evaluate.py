@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,8 @@ def evaluate_command(
     split = _split(opened, split_file, part)
     part = part or ("val" if split else _WHOLE)
     patients = None if part == _WHOLE or split is None else frozenset[str](getattr(split, part))
-    found = find_cases(data, find_data(dataset, data_dir))
+    # Frames of a cine have no masks to measure against, whatever they were trained as.
+    found = find_cases(replace(data, cine=False), find_data(dataset, data_dir))
     cases = [case for case in found if _is_wanted(case.patient_id, patients)]
     subject = Subject(
         model=str(model or predictions),
