@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from maag.config import codec
 from maag.config.presets import PRESETS
 from maag.data.catalog import preset
-from tune.space import SPACE
+from maag.models.build import build_discriminator, build_segmentor
+from tune.space import CHANGEABLE, SPACE
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -16,4 +19,13 @@ def test_every_sample_is_a_valid_configuration(name: str, sample: int) -> None:
     plain = codec.to_dict(config)
     for path, value in changes.items():
         section, key = path.split(".")
-        assert plain[section][key] == value
+        assert plain[section][key] == (json.loads(value) if isinstance(value, str) else value)
+
+
+def test_what_changes_on_the_way_makes_no_tensor() -> None:
+    assert set(CHANGEABLE) <= set(SPACE)
+    config = preset("acdc", "fast")
+    changed = codec.override(config, {path: SPACE[path].sample() for path in CHANGEABLE})
+    for build in (build_segmentor, build_discriminator):
+        shapes = [{name: tensor.shape for name, tensor in build(one).state_dict().items()} for one in (config, changed)]
+        assert shapes[0] == shapes[1]

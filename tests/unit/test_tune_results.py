@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from tune.results import TrialResult, best_of, draw_search, importance, write_trials
+from tune.space import SPACE
+from tune.trial import objective
+
+
+def trials(count: int) -> list[TrialResult]:
+    """Whose objective hangs on the learning rate alone."""
+    made = []
+    for number in range(count):
+        sample = {path: distribution.sample() for path, distribution in SPACE.items()}
+        sample["optim.lr"] = float(np.geomspace(3e-4, 6e-3, count)[number])
+        value = 0.5 + 0.1 * number / count
+        made.append(TrialResult(trial=str(number), sample=sample, status="done", epoch=3, epochs=3, objective=value))
+    return made
+
+
+def test_the_objective_is_no_lucky_peak() -> None:
+    assert objective([0.1, 0.2, 0.9, 0.5, 0.4]) == 0.5
+    assert objective([0.3]) == 0.3
+    assert objective([0.2, 0.4]) == np.mean([0.2, 0.4])
+
+
+def test_the_best_is_finished_if_any_is() -> None:
+    young = TrialResult(trial="young", sample={}, status="stopped", objective=0.9)
+    old = TrialResult(trial="old", sample={}, status="done", objective=0.7)
+    broken = TrialResult(trial="broken", sample={}, status="failed", objective=0.95)
+    assert best_of([young, old, broken]) == old
+    assert best_of([young, broken]) == young
+    assert best_of([broken]) is None
+
+
+def test_the_setting_that_matters_is_found_and_drawn(tmp_path: Path) -> None:
+    shares = importance(trials(40))
+    assert max(shares, key=lambda name: shares[name]) == "optim.lr"
+    assert np.isclose(sum(shares.values()), 1)
+    assert importance(trials(3)) == {}
+    draw_search(tmp_path / "search.png", trials(40), shares)
+    assert (tmp_path / "search.png").stat().st_size > 1000
+
+
+def test_trials_are_written_with_what_failed(tmp_path: Path) -> None:
+    failed = TrialResult(trial="x", sample={"optim.lr": 1.0}, status="failed", error="the loss became nan")
+    write_trials(tmp_path / "trials.csv", [*trials(2), failed])
+    with (tmp_path / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trial"] for row in rows] == ["0", "1", "x"]
+    assert rows[2]["error"] == "the loss became nan"
+    assert rows[2]["gates.levels"] == ""
