@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.artifact import sha256_of
 from maag.config.schema import DataConfig
+from maag.data.label_files import LABEL_ENDINGS, stem_of
 from maag.data.volume import is_nifti, load_volume, save_labels
 from maag.errors import ConfigError, DataError, MaagError, MissingDataError
 from maag.inference import Runner, segment
@@ -133,11 +134,21 @@ def _jobs_of(given: Path) -> list[Job]:
         return [Job(source=given, target=Path(given.name))]
     if not given.is_dir():
         raise MissingDataError(f"{given}: there is no such file or folder")
-    sources = [path for path in sorted(given.rglob("*")) if is_nifti(path) and path.is_file()]
+    found = [path for path in sorted(given.rglob("*")) if is_nifti(path) and path.is_file()]
+    stems = {path.parent / stem_of(path) for path in found}
+    # A data set's folder holds masks and scribbles beside its images; they are no images.
+    sources = [path for path in found if not _is_label_of(path.parent / stem_of(path), stems)]
     jobs = [Job(source=path, target=path.relative_to(given)) for path in sources]
     if not jobs:
         raise MissingDataError(f"{given}: no .nii or .nii.gz file in this folder or below it")
     return jobs
+
+
+def _is_label_of(stem: Path, stems: Collection[Path]) -> bool:
+    return any(
+        stem.name.endswith(ending) and stem.with_name(stem.name.removesuffix(ending)) in stems
+        for ending in LABEL_ENDINGS
+    )
 
 
 def _require_outside(inputs: Sequence[Path], out: Path, jobs: Sequence[Job]) -> None:

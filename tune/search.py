@@ -161,7 +161,7 @@ def _scheduler(plan: SearchPlan) -> TrialScheduler:
         metric=_METRIC if searcher_has_metric else None,
         mode="max" if searcher_has_metric else None,
         max_t=plan.epochs,
-        grace_period=max(between, plan.epochs // _KEEP_ONE_IN**2),
+        grace_period=max(between, plan.epochs // _KEEP_ONE_IN),
         reduction_factor=_KEEP_ONE_IN,
     )
 

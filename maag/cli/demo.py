@@ -9,7 +9,7 @@ import click
 from maag.cli.options import FOLDER
 
 _PATIENTS = 20
-_EPOCHS = 36
+_EPOCHS = 28
 _BATCH_SIZE = 4  # few patients are seen in few steps, so steps are made small
 
 

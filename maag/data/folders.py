@@ -12,14 +12,13 @@ from typing import Any, cast, get_args
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask, Part, ScribbleFile
 from maag.data.grid_choice import choose_grid
-from maag.data.label_files import load_image, load_label_file, stem_of, suffix_of
+from maag.data.label_files import LABEL_ENDINGS, load_image, load_label_file, stem_of, suffix_of
 from maag.data.volume import Volume
 from maag.errors import DataError
 from maag.storage import storage_errors
 
 _COLUMNS = ("case", "patient", "split", "supervision", "rater")
 _SUPERVISIONS = ("scribbles", "masks", "unlabelled")
-_LABEL_ENDINGS = ("_scribble", "_scribbles", "_mask", "_gt", "_label", "_seg")
 _ONE_RATER = "scribbles"
 
 
@@ -127,7 +126,7 @@ def _files(folder: Path, labels_of: Mapping[str, Path] | None = None) -> dict[st
 
 def _owner(label: Path, images: Mapping[str, Path]) -> str:
     stem = stem_of(label)
-    candidates = [stem, *(stem.removesuffix(ending) for ending in _LABEL_ENDINGS if stem.endswith(ending))]
+    candidates = [stem, *(stem.removesuffix(ending) for ending in LABEL_ENDINGS if stem.endswith(ending))]
     owner = next((name for name in candidates if name in images), None)
     if owner is None:
         raise DataError(f"{label}: there is no image {stem} in images/; name it as its image, or take it out")

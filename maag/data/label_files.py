@@ -12,6 +12,9 @@ from maag.data import pictures, volume
 from maag.data.volume import Volume
 from maag.errors import DataError
 
+LABEL_ENDINGS = ("_scribble", "_scribbles", "_gt", "_mask", "_m", "_label", "_seg")
+"""What the names of label files add to their image's."""
+
 SUFFIXES = (*volume.SUFFIXES, *pictures.SUFFIXES)
 
 

@@ -13,14 +13,14 @@ from PIL import Image
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Reader
 from maag.data.catalog import find_cases, reader_of
-from maag.data.label_files import load_label_file, stem_of, suffix_of
+from maag.data.label_files import LABEL_ENDINGS, load_label_file, stem_of, suffix_of
 from maag.data.scribble_styles import coverage, simulate
 from maag.data.volume import is_nifti, save_labels, save_volume
 from maag.errors import ConfigError, DataError, MissingDataError
 from maag.labels import IGNORE
 from maag.storage import replacing, require_writable_directory
 
-_MASK_ENDINGS = ("_gt", "_mask", "_m", "_label", "_seg")
+_MASK_ENDINGS = tuple(ending for ending in LABEL_ENDINGS if not ending.startswith("_scribble"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -89,6 +89,13 @@ def test_labels_have_the_geometry_of_their_source(scans: Path, out: Path, runner
     assert written.get_data_dtype() == np.uint8
 
 
+def test_masks_and_scribbles_beside_an_image_are_no_images(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    for name in ("a_gt.nii.gz", "a_scribble.nii.gz", "lonely_gt.nii.gz"):
+        write_volume(scans / name)
+    assert run(scans, out, runner).done == 3
+    assert {path.name for path in out.rglob("*.nii*")} == {"a.nii.gz", "b.nii", "lonely_gt.nii.gz"}
+
+
 def test_ledger_has_a_line_for_each(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     lines = ledger(out)
