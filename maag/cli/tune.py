@@ -27,7 +27,7 @@ from maag.errors import ConfigError, MissingDataError
 
 if TYPE_CHECKING:
     from maag.config.schema import Config
-    from tune.search import SearchPlan
+    from tune.recorder import SearchPlan
     from tune.trial import TrialPlan
 
 _CPU_TRIALS, _GPU_TRIALS = 12, 32
@@ -170,7 +170,7 @@ def _plans(
     from maag.data.supervision import supervise
     from maag.storage import read_json, write_json
     from maag.train.folder import read_split
-    from tune.search import SearchPlan
+    from tune.recorder import SearchPlan
     from tune.trial import TrialPlan
 
     stored = path / _PLAN

@@ -19,8 +19,9 @@ from maag.config import codec
 from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.splits import Split
+from tune.recorder import SearchPlan
 from tune.results import TrialResult
-from tune.search import SearchPlan, search
+from tune.search import search
 from tune.trial import TrialPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]

@@ -1,0 +1,128 @@
+"""What a search is asked for, and the record of how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ray import tune as ray_tune
+from ray.tune.experiment import Trial
+
+from tune.results import Status, TrialResult, best_of, draw_search, importance, write_best, write_trials
+from tune.space import SPACE
+from tune.trial import TrialPlan
+
+Algorithm = Literal["tpe", "random", "pbt"]
+OBJECTIVE: Final = "objective"
+"""The name under which trials report it."""
+_STATUSES: dict[str, Status] = {
+    Trial.PENDING: "waiting",
+    Trial.PAUSED: "waiting",
+    Trial.RUNNING: "running",
+    Trial.ERROR: "failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchPlan:
+    """How to search."""
+
+    out: Path
+    trials: int
+    at_once: int
+    epochs: int
+    """Of a trial that is not stopped early."""
+    validations: int
+    """Of such a trial; at each of them poor trials may be stopped."""
+    algorithm: Algorithm
+    max_minutes: float | None
+    gpus_per_trial: float
+    address: str | None
+    """Of a running Ray cluster; None starts one here, with a CPU for each trial at once."""
+    seed: int
+    space: Mapping[str, Any] = field(default_factory=lambda: SPACE)
+    """Distributions by dotted setting."""
+
+
+Watcher = Callable[[Sequence[TrialResult]], None]
+"""Told how all trials stand, whenever one of them moves."""
+
+
+class Recorder(ray_tune.Callback):
+    """Keeps how all trials stand, on disk and for the watcher; a Callback of Ray Tune."""
+
+    def __init__(self, plan: SearchPlan, trial: TrialPlan, watcher: Watcher) -> None:
+        self._plan = plan
+        self._trial = trial
+        self._watcher = watcher
+        self._trials: list[Trial] = []
+
+    @property
+    def results(self) -> tuple[TrialResult, ...]:
+        """All trials as they stand."""
+        return tuple(_result(trial, self._plan.epochs) for trial in self._trials)
+
+    def finish(self) -> None:
+        """Write everything that needs all trials."""
+        results = self.results
+        best = best_of(results)
+        write_trials(self._plan.out / "trials.csv", results)
+        if best is not None:
+            write_best(self._plan.out, best, self._trial)
+            draw_search(self._plan.out / "search.png", results, importance(results))
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Ray's, after each of its events."""
+        before = self.results
+        self._trials = list(trials)
+        if self.results != before:
+            self._tell()
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Ray's, at the end."""
+        self._trials = list(trials)
+        self._tell()
+
+    def get_state(self) -> None:
+        """Nothing is kept: it is read from the trials."""
+        return
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A display cannot travel, and need not."""
+        return {}
+
+    def _tell(self) -> None:
+        results = self.results
+        write_trials(self._plan.out / "trials.csv", results)
+        self._watcher(results)
+
+
+def _result(trial: Trial, epochs: int) -> TrialResult:
+    metrics = trial.last_result or {}
+    epoch = int(metrics.get("epoch", 0))
+    status = _STATUSES.get(trial.status, "done" if epoch >= epochs else "stopped")
+    error = ""
+    if status == "failed":
+        error = _first_line(trial)
+    return TrialResult(
+        trial=str(trial.trial_id),
+        sample=dict(trial.config),
+        status=status,
+        epoch=epoch,
+        epochs=epochs,
+        objective=metrics.get(OBJECTIVE),
+        best_dice=metrics.get("best_dice"),
+        mean_dice=metrics.get("mean_dice"),
+        seconds=float(metrics.get("seconds", 0.0)),
+        error=error,
+    )
+
+
+def _first_line(trial: Trial) -> str:
+    """What went wrong, without Ray's frames around it."""
+    raised = trial.get_error()
+    text = str(raised.cause if hasattr(raised, "cause") and raised.cause else raised) if raised else "unknown"
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(raised).__name__
