@@ -112,8 +112,6 @@ def _scheduler(plan: SearchPlan) -> TrialScheduler:
     if plan.algorithm == "pbt":
         return PopulationBasedTraining(
             time_attr="epoch",
-            metric=OBJECTIVE,
-            mode="max",
             perturbation_interval=between,
             hyperparam_mutations={name: plan.space[name] for name in CHANGEABLE if name in plan.space},
         )

@@ -113,3 +113,29 @@ def test_failing_trials_are_recorded_and_the_search_goes_on(
     assert rows_of(tmp_path / "search" / "trials.csv")[by_lr[1e30].trial]["error"] == by_lr[1e30].error
     best = codec.from_document(json.loads((tmp_path / "search" / "best.json").read_text()), "best.json")
     assert best.optim.lr == 1e-3
+
+
+def test_population_based_training_hands_states_on(
+    phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
+) -> None:
+    prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
+    base = codec.override(tiny_config, {"optim.epochs": 8})
+    plan = SearchPlan(
+        out=tmp_path / "search", trials=2, at_once=2, epochs=8, validations=8, algorithm="pbt", max_minutes=None,
+        gpus_per_trial=0, address=None, seed=0,
+    )  # fmt: skip
+    trial = TrialPlan(
+        base=codec.to_dict(base), data_dir=str(phantom_dir), scribbles=(), cache_root=str(tmp_path / "cache"),
+        split=split.to_dict(), trials_dir=str(tmp_path / "search" / "trials"), device="cpu", threads=1,
+        share_state=True,
+    )  # fmt: skip
+    results = search(plan, trial, lambda now: None, resume=False)
+    assert [result.status for result in results] == ["done", "done"]
+    assert {result.epoch for result in results} == {8}
+    for result in results:
+        run = Path(trial.trials_dir) / result.trial
+        epochs = epochs_of(run)
+        assert epochs == sorted(set(epochs))
+        assert epochs[-1] == 8
+        config = codec.from_document(json.loads((run / "config.json").read_text()), "config.json")
+        assert config.loss.adversarial == result.sample["loss.adversarial"]
