@@ -16,6 +16,8 @@ from maag.data.splits import Split
 from maag.errors import SplitError
 from maag.labels import IGNORE
 
+_SLICES_AT_ONCE = 256
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Supervision:
@@ -73,7 +75,7 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
             "add unpaired masks, give another folder of them with --shapes, or set the adversarial weights to 0",
         )
     labels, weights, agreement = _combined(prepared, split, config)
-    _require_all_classes(labels[scribbled], prepared.masks[dense], config)
+    _require_all_classes(_values(labels, scribbled) | _values(prepared.masks, dense), config)
     return Supervision(
         images=prepared.images,
         scribbles=labels,
@@ -115,8 +117,13 @@ def _require(indices: NDArray[np.int64], what: str, way_out: str) -> None:
         raise SplitError(f"{what}; {way_out}")
 
 
-def _require_all_classes(scribbles: NDArray[np.uint8], masks: NDArray[np.uint8], config: Config) -> None:
-    supervised = set(np.unique(scribbles)) | set(np.unique(masks))
+def _values(labels: NDArray[np.uint8], slices: NDArray[np.int64]) -> set[int]:
+    """All labels that occur in some slices, which need not fit into memory together."""
+    parts = (slices[start : start + _SLICES_AT_ONCE] for start in range(0, len(slices), _SLICES_AT_ONCE))
+    return {int(value) for part in parts for value in np.unique(labels[part])}
+
+
+def _require_all_classes(supervised: set[int], config: Config) -> None:
     missing = [name for value, name in enumerate(config.data.classes) if value not in supervised]
     if missing:
         raise SplitError(

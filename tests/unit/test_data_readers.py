@@ -23,14 +23,15 @@ from maag.data.check import check
 from maag.data.dicom import read_geometry
 from maag.errors import DataError, MissingDataError
 
-NATIVE = ("lvsc", "chaos", "chaos-ct", "ppss", "nnunet", "folders")
+NATIVE = {"lvsc": 3, "chaos": 3, "chaos-ct": 2, "ppss": 4, "nnunet": 5, "folders": 5}
+"""Number of cases by name: so few that each oddity is there."""
 
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantoms")
-    for name in NATIVE:
-        write_phantom(name, out / name, 5, seed=2)
+    for name, count in NATIVE.items():
+        write_phantom(name, out / name, count, seed=2)
     return out
 
 
@@ -62,8 +63,8 @@ def test_a_phantom_is_read_whole_and_is_the_same_for_a_seed(name: str, phantoms:
     report = check(phantoms / name, config.data)
     assert report.problems == ()
     assert all(item.cases_in_masks for item in report.classes)
-    write_phantom(name, tmp_path / "again", 5, seed=2)
-    write_phantom(name, tmp_path / "other", 5, seed=3)
+    write_phantom(name, tmp_path / "again", NATIVE[name], seed=2)
+    write_phantom(name, tmp_path / "other", NATIVE[name], seed=3)
     bytes_of = {
         root: {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
         for root in (phantoms / name, tmp_path / "again", tmp_path / "other")
@@ -100,7 +101,7 @@ def test_dicom_slices_are_stacked_as_they_lie(name: str, phantoms: Path) -> None
 def test_lvsc_leaves_long_axes_out_and_odd_slices_apart(phantoms: Path) -> None:
     cases = find_cases(config_of("lvsc", phantoms / "lvsc").data, phantoms / "lvsc")
     assert not [path for case in cases for path in case.images if "_LA" in path.name]
-    assert {case.patient_id for case in cases} == {f"DET{100 * n + 1:07}" for n in range(1, 6)}
+    assert {case.patient_id for case in cases} == {f"DET{100 * n + 1:07}" for n in range(1, 4)}
     odd = [case for case in cases if case.case_id.endswith("_size2")]
     assert {case.patient_id for case in odd} == {"DET0000301"}
     assert all(len(case.images) == len(case.masks) for case in cases)
@@ -140,7 +141,7 @@ def test_chaos_counts_stray_greys(phantoms: Path) -> None:
 @pytest.mark.parametrize("nesting", ["Train_Sets", "Train_Sets/MR", "."])
 def test_chaos_may_be_pointed_at_from_any_height(phantoms: Path, nesting: str) -> None:
     data = config_of("chaos", phantoms).data
-    assert len(find_cases(data, phantoms / "chaos" / nesting)) == 5
+    assert len(find_cases(data, phantoms / "chaos" / nesting)) == 3
 
 
 def test_ppss_is_split_by_video_and_read_on_the_masks_grid(phantoms: Path) -> None:
@@ -148,7 +149,7 @@ def test_ppss_is_split_by_video_and_read_on_the_masks_grid(phantoms: Path) -> No
     data = config_of("ppss", root).data
     cases = find_cases(data, root)
     assert {case.patient_id: case.part for case in cases} == {
-        **{f"video{number:03}": "train" for number in (1, 2, 3, 5)},
+        **{f"video{number:03}": "train" for number in (1, 2, 3)},
         "video101": "test",
     }
     assert [case.patient_id for case in cases] == sorted(case.patient_id for case in cases)
