@@ -56,7 +56,7 @@ _FORMAT_VERSION = 1
     show_default=True,
     help="tpe and random stop poor trials early (ASHA); pbt changes settings on the way.",
 )
-@click.option("--address", help="Of a running Ray cluster, such as auto.  [default: this machine alone]")
+@click.option("--address", help="Of a running Ray cluster whose nodes share --out and the data.  [default: none]")
 @config_options
 @device_option
 @click.option("--split-file", type=ANY_PATH, help="Which patients do what: a split.json.  [default: data.split]")
@@ -85,8 +85,9 @@ def tune_command(
 ) -> int:
     """Search loss weights and gate settings.
 
-    Every trial is a training of its own in OUT/trials. OUT holds trials.csv, best.json (maag train --config takes it),
-    the best model (maag export OUT takes it), and search.png. Killed in the middle, --resume goes on.
+    Every trial is a training of its own in OUT/trials, with the fast preset where there is no GPU. OUT holds
+    trials.csv, best.json (maag train --config takes it), the best model (maag export OUT takes it), and search.png.
+    Killed in the middle, --resume goes on.
     """
     from maag.cli.terminal import print_json, print_table, say
     from maag.cli.tune_display import SearchDisplay
@@ -179,6 +180,10 @@ def _plans(
     if resume and not stored.exists():
         raise MissingDataError(f"{path}: there is no search here to resume (no {_PLAN}); start without --resume")
     before: dict[str, Any] = read_json(stored) if resume else {}
+    if resume and before.get("format_version") != _FORMAT_VERSION:
+        raise ConfigError(
+            f"{stored}: format_version {before.get('format_version')} is unknown; this maag reads {_FORMAT_VERSION}"
+        )
     base = codec.from_dict(before["base"]) if config is None else config
     with preparing() as progress:
         prepared = prepare(directory, base.data, default_cache_root(), scribbles, progress)
@@ -199,9 +204,8 @@ def _plans(
     if not resume:
         every = max(1, base.optim.epochs // _VALIDATIONS)
         base = codec.override(base, {"train.validate_every": every, "train.validate_every_late": every})
-        kept = {**{name: value for name, value in settings.items()}, "base": codec.to_dict(base)}
         write_json(path / "split.json", split.to_dict())
-        write_json(stored, {"format_version": _FORMAT_VERSION, **kept})
+        write_json(stored, {"format_version": _FORMAT_VERSION, **settings, "base": codec.to_dict(base)})
     plan = SearchPlan(
         out=path,
         epochs=base.optim.epochs,
