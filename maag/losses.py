@@ -31,7 +31,12 @@ def balancing_weights(counts: Tensor) -> Tensor:
 
 
 def partial_cross_entropy(
-    logits: Tensor, labels: Tensor, *, class_weights: bool, pixel_weights: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    class_weights: bool,
+    pixel_weights: Tensor | None = None,
+    counts: Tensor | None = None,
 ) -> Tensor:
     """Mean weighted cross-entropy over the labelled pixels (paper eq. 1).
 
@@ -43,11 +48,14 @@ def partial_cross_entropy(
         labels: (N, H, W) uint8, IGNORE where nothing is known.
         class_weights: weigh by `balancing_weights` of this batch, else all alike.
         pixel_weights: (N, H, W) float in [0, 1], how much each label counts; None when all count alike.
+        counts: `class_counts` of the whole batch, where `labels` are only a part of it: the parts' losses then sum up
+            to the whole batch's.
 
     Returns:
         Scalar; 0 when no pixel is labelled.
     """
-    counts = class_counts(labels, logits.shape[1], pixel_weights)
+    if counts is None:
+        counts = class_counts(labels, logits.shape[1], pixel_weights)
     weights = balancing_weights(counts) if class_weights else None
     total = counts.sum()
     if pixel_weights is None:

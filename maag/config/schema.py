@@ -122,6 +122,9 @@ class SegmentorConfig:
     norm_momentum: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.01, description="Weight of a batch in batch normalisation's running statistics."
     )
+    sync_batchnorm: bool = Field(
+        default=False, description="With several workers: normalise by all workers' slices, not by each one's own."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,13 +54,32 @@ def warp_labels(labels: Tensor, affines: Tensor, *, fill: int) -> Tensor:
     return torch.where(moved_up == 0, moved_up.new_tensor(fill), moved_up - 1).to(torch.uint8)
 
 
-def change_intensities(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Contrast and brightness drawn per slice, and noise per pixel, on (N, C, H, W) float images."""
+class IntensityChanges(NamedTuple):
+    """What happens to the intensities of N slices."""
+
+    contrast: Tensor
+    """(N, 1, 1, 1) factors."""
+    brightness: Tensor
+    """(N, 1, 1, 1) summands."""
+    noise: Tensor
+    """(N, C, H, W) summands."""
+
+
+def random_intensities(
+    shape: tuple[int, int, int, int], config: AugmentConfig, generator: torch.Generator
+) -> IntensityChanges:
+    """Draw contrast and brightness per slice, and noise per pixel, for float images of `shape` (N, C, H, W)."""
     per_slice = (-1, 1, 1, 1)
-    contrast = 1 + _uniform(len(images), config.contrast, generator).view(per_slice)
-    brightness = _uniform(len(images), config.brightness, generator).view(per_slice)
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
-    return images * contrast + brightness + config.noise * noise
+    return IntensityChanges(
+        contrast=1 + _uniform(shape[0], config.contrast, generator).view(per_slice),
+        brightness=_uniform(shape[0], config.brightness, generator).view(per_slice),
+        noise=config.noise * torch.randn(shape, generator=generator, device=generator.device),
+    )
+
+
+def change_intensities(images: Tensor, changes: IntensityChanges) -> Tensor:
+    """Apply `changes` to (N, C, H, W) float images."""
+    return images * changes.contrast + changes.brightness + changes.noise
 
 
 def _uniform(count: int, limit: float, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,8 @@
 """Training batches: slices drawn by step, augmented on the device.
 
 Every draw is a function of (seed, step): a run that stops at any step and resumes sees the same batches, without any
-generator state to keep, and so does a run on another number of workers.
+generator state to keep. And so does a run on another number of workers: everything is drawn for the whole batch, and
+each worker does its shard of it.
 """
 
 from __future__ import annotations
@@ -15,16 +16,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maag.config.schema import Config
-from maag.data.augment import change_intensities, random_affines, warp_images, warp_labels
+from maag.data.augment import (
+    IntensityChanges,
+    change_intensities,
+    random_affines,
+    random_intensities,
+    warp_images,
+    warp_labels,
+)
 from maag.data.raters import FULL_WEIGHT
+from maag.data.shard import WHOLE, Shard
 from maag.data.supervision import Supervision
+from maag.errors import ConfigError
 from maag.labels import BACKGROUND, IGNORE
 
 _RESIDENT_PART = 0.5  # of the device's free memory that slices may take
 
 
 class Batch(NamedTuple):
-    """What one training step sees."""
+    """What one training step sees on one worker: its shard of the whole batch."""
 
     images: Tensor
     """(N, C, H, W) float32: supervised slices, those with scribbles first."""
@@ -62,10 +72,20 @@ class SliceSource:
 
 
 class TrainingBatches:
-    """The training part of a data set as batches on `device`."""
+    """The training part of a data set as batches on `device`, of which a worker takes its `shard`.
 
-    def __init__(self, supervision: Supervision, config: Config, device: torch.device) -> None:
+    Raises:
+        ConfigError: there are more workers than slices in a batch.
+    """
+
+    def __init__(self, supervision: Supervision, config: Config, device: torch.device, shard: Shard = WHOLE) -> None:
+        if shard.size > config.optim.batch_size:
+            raise ConfigError(
+                f"{shard.size} workers cannot share batches of {config.optim.batch_size} slices; use at most as many "
+                "workers, or --set optim.batch_size=N"
+            )
         self._config = config
+        self._shard = shard
         self._generator = torch.Generator(device)
         self._fill = BACKGROUND if config.augment.fill == "background" else IGNORE
         count = config.optim.batch_size
@@ -98,34 +118,44 @@ class TrainingBatches:
         return max(1, round(max(passes)))
 
     def at(self, step: int) -> Batch:
-        """The batch of training step `step`, counted from 0."""
+        """This worker's part of the batch of training step `step`, counted from 0."""
         count, size_px = self._config.optim.batch_size, self._config.data.size_px
-        augment = self._config.augment
+        augment, shard = self._config.augment, self._shard
         generator = self._generator.manual_seed(seed_of(self._config.train.seed, "augment", step))
 
         num_scribbled = count - self._num_dense
-        scribbled = self._scribbled.draw(step * num_scribbled, num_scribbled)
+        places = shard.of(np.arange(count))
+        scribbled = self._scribbled.draw(step * num_scribbled, num_scribbled)[places[places < num_scribbled]]
         dense = self._dense.draw(step * self._num_dense, self._num_dense)
-        affines = random_affines(count, size_px, augment, generator)
+        dense = dense[places[places >= num_scribbled] - num_scribbled]
+        affines = shard.of(random_affines(count, size_px, augment, generator))
         images = warp_images(self._images.gather(np.concatenate([scribbled, dense])), affines)
-        images = change_intensities(images, augment, generator)
+        images = change_intensities(images, self._random_intensities(generator))
         labels = torch.cat([self._scribbles.gather(scribbled), self._masks.gather(dense)])
         labels = warp_labels(labels, affines, fill=self._fill)
         weights = None
         if self._weights:
-            stored = torch.cat([self._weights.gather(scribbled), torch.full_like(labels[num_scribbled:], FULL_WEIGHT)])
+            stored = torch.cat(
+                [self._weights.gather(scribbled), torch.full_like(labels[len(scribbled) :], FULL_WEIGHT)]
+            )
             weights = warp_labels(stored, affines, fill=FULL_WEIGHT).float() / FULL_WEIGHT
 
         unlabelled = masks = None
         if self._unlabelled:
-            others = self._images.gather(self._unlabelled.draw(step * count, count))
-            affines = random_affines(count, size_px, augment, generator)
-            unlabelled = change_intensities(warp_images(others, affines), augment, generator)
+            others = self._images.gather(shard.of(self._unlabelled.draw(step * count, count)))
+            affines = shard.of(random_affines(count, size_px, augment, generator))
+            unlabelled = change_intensities(warp_images(others, affines), self._random_intensities(generator))
         if self._real:
-            real = self._shapes.gather(self._real.draw(step * count, count))
-            affines = random_affines(count, size_px, augment, generator)
+            real = self._shapes.gather(shard.of(self._real.draw(step * count, count)))
+            affines = shard.of(random_affines(count, size_px, augment, generator))
             masks = warp_labels(real, affines, fill=BACKGROUND)
-        return Batch(images, labels, unlabelled, masks, self._num_dense, weights)
+        return Batch(images, labels, unlabelled, masks, len(dense), weights)
+
+    def _random_intensities(self, generator: torch.Generator) -> IntensityChanges:
+        data = self._config.data
+        shape = (self._config.optim.batch_size, data.channels, *data.size_px)
+        changes = random_intensities(shape, self._config.augment, generator)
+        return IntensityChanges(*(self._shard.of(change) for change in changes))
 
 
 class SliceStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,21 @@ MaskPyramid = Mapping[int, Tensor]
 """By scale: foreground channels (N, num_classes - 1, H / 2**scale, W / 2**scale) float in [0, 1]."""
 
 
+class DiscriminatorNoise(NamedTuple):
+    """What keeps the discriminator unsure in training, for N pyramids."""
+
+    instance: Tensor
+    """(N, num_classes - 1, H, W) float, standard normal."""
+    flip: Tensor
+    """(N,) float, uniform in [0, 1)."""
+
+
 class Discriminator(nn.Module):
     """Least-squares critic of masks at full resolution and, joined on the way down, at 1/2, 1/4, 1/8.
 
     Each step squeezes what was seen so far to a few sigmoid channels, joins the next scale, and goes on with a
-    spectrally normalised convolution (paper section III-C). In training mode it is kept unsure by Gaussian noise on
-    its full-resolution input and by now and then changing the sign of a verdict.
+    spectrally normalised convolution (paper section III-C). In training it is kept unsure by Gaussian noise on its
+    full-resolution input and by now and then changing the sign of a verdict.
     """
 
     def __init__(self, num_classes: int, size_px: tuple[int, int], config: DiscriminatorConfig) -> None:
@@ -43,26 +53,30 @@ class Discriminator(nn.Module):
         nn.init.xavier_uniform_(self.verdict.weight)
         nn.init.zeros_(self.verdict.bias)
 
-    def forward(self, pyramid: MaskPyramid, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, pyramid: MaskPyramid, noise: DiscriminatorNoise | None = None) -> Tensor:
         """Judge a pyramid that holds every scale of `scales`.
 
         Args:
             pyramid: see MaskPyramid.
-            generator: source of the noise in training mode, on the pyramid's device; unused in evaluation mode.
+            noise: for as many pyramids; None judges without any.
 
         Returns:
             (N,) float: towards +1 for real masks, towards -1 for predictions.
         """
         full = pyramid[0]
-        features = self.first(full + self.instance_noise * _normal_like(full, generator) if self.training else full)
+        features = self.first(full if noise is None else full + self.instance_noise * noise.instance)
         for scale, (squeeze, descend) in enumerate(zip(self.squeeze, self.descend, strict=True), start=1):
             squeezed = squeeze(features)
             features = descend(torch.cat([squeezed, pyramid[scale]], dim=1) if scale in self.scales else squeezed)
         score: Tensor = self.verdict(features.flatten(start_dim=1)).squeeze(dim=1)
-        if self.training:
-            flip = torch.rand(score.shape, generator=generator, device=score.device) < self.label_noise
-            score = torch.where(flip, -score, score)
-        return score
+        return score if noise is None else torch.where(noise.flip < self.label_noise, -score, score)
+
+
+def draw_noise(shape: torch.Size, generator: torch.Generator) -> DiscriminatorNoise:
+    """Noise for full-resolution masks of `shape` (N, num_classes - 1, H, W), on the generator's device."""
+    device = generator.device
+    instance = torch.randn(shape, generator=generator, device=device)
+    return DiscriminatorNoise(instance, torch.rand(shape[0], generator=generator, device=device))
 
 
 def pyramid_of_masks(masks: Tensor, num_classes: int, scales: tuple[int, ...]) -> dict[int, Tensor]:
@@ -98,7 +112,3 @@ def _resized(maps: Tensor, scale: int) -> Tensor:
         return maps
     size = (maps.shape[2] // 2**scale, maps.shape[3] // 2**scale)
     return interpolate(maps, size=size, mode="bilinear", align_corners=False)
-
-
-def _normal_like(tensor: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(tensor.shape, generator=generator, device=tensor.device, dtype=tensor.dtype)

@@ -1,9 +1,10 @@
-"""One training run in this process, from a configuration and a data folder to a run folder."""
+"""One training run, or one worker's part of it, from a configuration and a data folder to a run folder."""
 
 from __future__ import annotations
 
 import resource
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from maag.errors import CheckpointError
 from maag.storage import write_json
 from maag.train.folder import RunFolder
 from maag.train.journal import Journal
-from maag.train.loop import Ending, Keeper, Loop
+from maag.train.loop import NOT_KEPT, Ending, Keeper, Loop
 from maag.train.reports import Listener, Listeners
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
+from maag.train.team import ALONE, Team
 from maag.train.validate import ValidationDice, Validator
 
 RESULT_FORMAT_VERSION = 1
@@ -63,8 +65,12 @@ def fit(
     resume: bool,
     shapes: PreparedData | None = None,
     other_settings: bool = False,
+    team: Team = ALONE,
 ) -> Outcome:
     """Train, keeping best and last.
+
+    In a team all workers call it at once, each with a run folder of its own; only the leader's is written to, and
+    every worker that resumes reads its own.
 
     Args:
         config: all settings.
@@ -77,6 +83,7 @@ def fit(
         resume: go on from `checkpoints/last.pt` if there is one.
         shapes: another prepared set, whose masks the discriminator sees instead of the split's.
         other_settings: the checkpoint may be of other settings, of losses and rates say; else that is refused.
+        team: the workers that train together.
 
     Raises:
         SplitError: the split leaves nothing to train or validate on.
@@ -86,11 +93,11 @@ def fit(
         StorageError: the run folder cannot be written.
     """
     supervision = supervise(prepared, split, config, shapes)
-    if supervision.agreement:
+    if supervision.agreement and team.leads:
         run.write_agreement(supervision.agreement)
-    batches = TrainingBatches(supervision, config, device)
-    validator = Validator(prepared, split.val, config.data, device)
-    state = TrainState(config, device)
+    batches = TrainingBatches(supervision, config, device, team.shard)
+    validator = Validator(prepared, split.val, config.data, device, team)
+    state = TrainState(config, device, team)
     run_info = {
         "config_digest": codec.digest(config),
         "split_digest": split.digest,
@@ -108,13 +115,15 @@ def fit(
         save_last=lambda: checkpoint.save_state(run.last, config, {**state.state_dict(), "run": run_info}),
         save_best=lambda dice: save_segmentor(run.best, "best", dice),
     )
-    with Journal(run, state.progress.step) as journal:
-        loop = Loop(state, batches, validator, config, keeper, Listeners(journal, listener), stop)
+    with Journal(run, state.progress.step) if team.leads else nullcontext() as journal:
+        listeners = Listeners(journal, listener) if journal else listener
+        loop = Loop(state, batches, validator, config, keeper if team.leads else NOT_KEPT, listeners, stop)
         ending = loop.run()
     final_dice = None
     if ending != "interrupted":
         final_dice = loop.validate()
-        save_segmentor(run.final, "final", final_dice)
+        if team.leads:
+            save_segmentor(run.final, "final", final_dice)
     outcome = Outcome(
         ending=ending,
         run=str(run.path),
@@ -130,8 +139,14 @@ def fit(
         split_digest=split.digest,
         data_digest=run_info["data_digest"],
     )
-    write_json(run.result, {"format_version": RESULT_FORMAT_VERSION, **asdict(outcome)})
+    if team.leads:
+        write_outcome(run, outcome)
     return outcome
+
+
+def write_outcome(run: RunFolder, outcome: Outcome) -> None:
+    """Write `result.json`. Raises StorageError."""
+    write_json(run.result, {"format_version": RESULT_FORMAT_VERSION, **asdict(outcome)})
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from maag.config.schema import Config
@@ -34,6 +35,10 @@ class Keeper:
     save_best: Callable[[ValidationDice], None]
 
 
+NOT_KEPT = Keeper(save_last=lambda: None, save_best=lambda dice: None)
+"""For workers who leave saving to their leader."""
+
+
 class Loop:
     """Train `state` on `batches` until an end is reached."""
 
@@ -54,6 +59,7 @@ class Loop:
         self._keeper = keeper
         self._listener = listener
         self._stop = stop
+        self._team = state.team
         self._sums: dict[str, Tensor] = {}  # of this process's steps since the last reading
         self._unread = 0
         self._steps_here = 0
@@ -78,20 +84,21 @@ class Loop:
         while progress.step < total:
             self._step()
             at_end = progress.step % per_epoch == 0
-            if at_end or progress.step % STEPS_BETWEEN_READINGS == 0:
+            at_reading = at_end or progress.step % STEPS_BETWEEN_READINGS == 0
+            if at_reading:
                 self._read_losses()
                 self._listener.on_live(self._live())
-            out_of_time = self._stop.out_of_time
+            interrupted, out_of_time, save_is_due = self._asked(at_reading=at_reading)
             if at_end or out_of_time:
                 self._end_epoch(validate=out_of_time)
             # Only after an epoch's end was dealt with, or a resumed run would miss its validation.
-            if self._stop.interrupted and progress.step < total:
+            if interrupted and progress.step < total:
                 return self._save_and_return("interrupted")
             if out_of_time:
                 return self._save_and_return("time")
             if self._patience_is_over():
                 return self._save_and_return("early")
-            if time.monotonic() - self._saved_at > 60 * self._config.train.checkpoint_minutes:
+            if save_is_due:
                 self._save()
         return self._save_and_return("done")
 
@@ -99,6 +106,7 @@ class Loop:
         """Dice of the segmentor as it stands; measured once per step."""
         step = self._state.progress.step
         if self._validated is None or self._validated[0] != step:
+            self._team.average_statistics(self._state.segmentor)
             self._validated = (step, self._validator.dice(self._state.segmentor))
         return self._validated[1]
 
@@ -106,6 +114,17 @@ class Loop:
     def steps_per_second(self) -> float:
         """Speed of the training steps of this process, without validation and saving; 0 before the first."""
         return self._steps_here / self._seconds_in_steps if self._seconds_in_steps else 0.0
+
+    def _asked(self, *, at_reading: bool) -> tuple[bool, ...]:
+        """Whether to end for an interruption, to end for the time limit, and to save: agreed by all workers."""
+        if not at_reading and self._team.size > 1:
+            return False, False, False  # agreeing waits for the slowest worker, so it is not done at every step
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self._team.any(
+            self._stop.interrupted is not None,
+            self._stop.out_of_time,
+            minutes > self._config.train.checkpoint_minutes or self._stop.save_is_asked,
+        )
 
     def _step(self) -> None:
         started = time.monotonic()
@@ -130,7 +149,8 @@ class Loop:
             return
         started = time.monotonic()
         progress = self._state.progress
-        read = {name: float(value) for name, value in self._sums.items()}
+        means = self._team.mean(torch.stack(list(self._sums.values()))).tolist()
+        read = dict(zip(self._sums, means, strict=True))
         # The device's queue drained here, so this is time of the steps.
         self._seconds_in_steps += time.monotonic() - started
         for name, value in read.items():
@@ -196,6 +216,8 @@ class Loop:
         self._read_losses()
         self._state.progress.seconds = self._seconds()
         self._clock = time.monotonic()
+        self._stop.save_is_asked = False
+        self._team.average_statistics(self._state.segmentor)
         self._keeper.save_last()
         self._saved_at = time.monotonic()
         self._listener.on_checkpoint(self._state.progress.step)

@@ -13,6 +13,7 @@ from maag.config.schema import Config
 from maag.models.build import build_discriminator, build_segmentor
 from maag.models.discriminator import Discriminator
 from maag.models.segmentor import Segmentor
+from maag.train.team import ALONE, Team
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -36,26 +37,36 @@ class Progress:
 
 
 class TrainState:
-    """Networks and optimisers on one device.
+    """Networks and optimisers on one device, of one worker of a team.
 
     Initial weights are a function of `config.train.seed` alone; torch's global generator is left as it was.
     """
 
+    team: Team
     segmentor: Segmentor
+    joined_segmentor: nn.Module
+    """The same, for forward passes whose gradients are to be the team's."""
     discriminator: Discriminator | None
+    joined_discriminator: nn.Module | None
     segmentor_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer | None
     noise: torch.Generator
     progress: Progress
 
-    def __init__(self, config: Config, device: torch.device) -> None:
+    def __init__(self, config: Config, device: torch.device, team: Team = ALONE) -> None:
+        self.team = team
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
             self.segmentor = _placed(build_segmentor(config), device)
             self.discriminator = _placed(build_discriminator(config), device) if config.adversarial else None
+        if config.segmentor.sync_batchnorm:
+            self.segmentor = team.synchronized(self.segmentor)
+        self.joined_segmentor = team.joined(self.segmentor)
+        self.joined_discriminator = None
         self.segmentor_optimizer = _adam(self.segmentor, config.optim.lr)
         self.discriminator_optimizer = None
         if self.discriminator is not None:
+            self.joined_discriminator = team.joined(self.discriminator)
             self.discriminator_optimizer = _adam(self.discriminator, config.optim.lr_discriminator)
         # Seeded anew at each step, so a checkpoint need not hold it.
         self.noise = torch.Generator(device)

@@ -15,32 +15,47 @@ from torch import Tensor, nn
 
 from maag.config.schema import Config
 from maag.data.batches import Batch
-from maag.losses import adversarial_loss, balance, discriminator_loss, partial_cross_entropy
-from maag.models.discriminator import Discriminator, pyramid_of_masks, pyramid_of_predictions
-from maag.models.segmentor import SegmentorOutput
+from maag.losses import adversarial_loss, balance, class_counts, discriminator_loss, partial_cross_entropy
+from maag.models.discriminator import (
+    Discriminator,
+    DiscriminatorNoise,
+    MaskPyramid,
+    draw_noise,
+    pyramid_of_masks,
+    pyramid_of_predictions,
+)
 from maag.train.state import TrainState
+from maag.train.team import Team
 
 StepLosses = dict[str, Tensor]
-"""Detached scalars on the device: `supervised`, and with a discriminator `adversarial` and `discriminator`."""
+"""Detached scalars on the device: `supervised`, and with a discriminator `adversarial` and `discriminator`.
+
+Their mean over the workers is the whole batch's loss.
+"""
 
 
 def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     """Update the discriminator, if there is one, then the segmentor, on one batch.
 
-    Where scribbles and masks supervise together, their parts are told apart as `scribbles` and `dense`.
+    This worker's means count by its share of the whole batch: one that has more slices than others counts more. Where
+    scribbles and masks supervise together, their parts are told apart as `scribbles` and `dense`.
     """
     state.segmentor.train()
     num_supervised = len(batch.images)
     images = batch.images if batch.unlabelled is None else torch.cat([batch.images, batch.unlabelled])
-    output = state.segmentor(images.contiguous(memory_format=torch.channels_last))
-    supervised, parts = _supervised_terms(output.logits[:num_supervised], batch, config)
+    output = state.joined_segmentor(images.contiguous(memory_format=torch.channels_last))
+    supervised, parts = _supervised_terms(output.logits[:num_supervised], batch, config, state.team)
     if state.discriminator is None or batch.masks is None:
         _descend(state.segmentor_optimizer, supervised)
         return {"supervised": supervised.detach(), **parts}
 
-    on_discriminator = _update_discriminator(state, output, batch.masks, config)
-    adversarial, weighted = _adversarial_terms(state, output, num_supervised, config)
-    factor = balance(supervised, adversarial) if config.loss.dynamic_balance else 1.0
+    fakes = pyramid_of_predictions(output, config.discriminator.scales, conditioned=config.gates.conditioned)
+    share = state.team.size * num_supervised / config.optim.batch_size
+    on_discriminator = _update_discriminator(state, fakes, batch.masks, share, config)
+    adversarial, weighted = (share * term for term in _adversarial_terms(state, fakes, num_supervised, config))
+    factor: Tensor | float = 1.0
+    if config.loss.dynamic_balance:
+        factor = balance(*state.team.mean(torch.stack([supervised, adversarial])))
     _descend(state.segmentor_optimizer, supervised + factor * weighted)
     return {
         "supervised": supervised.detach(),
@@ -50,52 +65,57 @@ def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     }
 
 
-def _supervised_terms(logits: Tensor, batch: Batch, config: Config) -> tuple[Tensor, StepLosses]:
+def _supervised_terms(logits: Tensor, batch: Batch, config: Config, team: Team) -> tuple[Tensor, StepLosses]:
     """The weighted sum of the losses on scribbles and on masks, and both by name where both are there."""
-    num_scribbled = len(batch.labels) - batch.num_dense
+    num_scribbled, num_classes = len(batch.labels) - batch.num_dense, logits.shape[1]
+    parts = {"scribbles": slice(num_scribbled), "dense": slice(num_scribbled, None)}
+    pixel_weights = {
+        name: None if batch.label_weights is None else batch.label_weights[part] for name, part in parts.items()
+    }
+    # Of the whole batch: a class that is rare here may be frequent on another worker.
+    counts = team.sum(
+        torch.stack(
+            [class_counts(batch.labels[part], num_classes, pixel_weights[name]) for name, part in parts.items()]
+        )
+    )
     losses = {
-        name: partial_cross_entropy(
+        name: team.size
+        * partial_cross_entropy(
             logits[part],
             batch.labels[part],
             class_weights=config.loss.class_weights,
-            pixel_weights=None if batch.label_weights is None else batch.label_weights[part],
+            pixel_weights=pixel_weights[name],
+            counts=counts_of_part,
         )
-        for name, part, there in (
-            ("scribbles", slice(num_scribbled), num_scribbled > 0),
-            ("dense", slice(num_scribbled, None), batch.num_dense > 0),
-        )
-        if there
+        for (name, part), counts_of_part in zip(parts.items(), counts, strict=True)
     }
-    factors = {"scribbles": config.loss.supervised, "dense": config.loss.dense}
-    weighted = torch.stack([factors[name] * loss for name, loss in losses.items()]).sum()
-    return weighted, {name: loss.detach() for name, loss in losses.items()} if len(losses) > 1 else {}
+    weighted = config.loss.supervised * losses["scribbles"] + config.loss.dense * losses["dense"]
+    both = config.data.supervision == "mixed"
+    return weighted, {name: loss.detach() for name, loss in losses.items()} if both else {}
 
 
-def _update_discriminator(state: TrainState, output: SegmentorOutput, masks: Tensor, config: Config) -> Tensor:
-    discriminator, optimizer = state.discriminator, state.discriminator_optimizer
+def _update_discriminator(state: TrainState, fakes: MaskPyramid, masks: Tensor, share: float, config: Config) -> Tensor:
+    discriminator, optimizer = state.joined_discriminator, state.discriminator_optimizer
     assert discriminator is not None
     assert optimizer is not None
     discriminator.train()
-    scales = config.discriminator.scales
-    real = pyramid_of_masks(masks, config.data.num_classes, scales)
-    fake = pyramid_of_predictions(output, scales, conditioned=config.gates.conditioned)
-    # Detached: the discriminator's loss must not reach the segmentor, for which its sign would be wrong.
-    loss = discriminator_loss(
-        discriminator(real, state.noise),
-        discriminator({scale: maps.detach() for scale, maps in fake.items()}, state.noise),
-    )
+    reals = pyramid_of_masks(masks, config.data.num_classes, config.discriminator.scales)
+    # One pass over both, for one step of the spectral norm and one synchronisation of gradients. Detached: the
+    # discriminator's loss must not reach the segmentor, for which its sign would be wrong.
+    both = {scale: torch.cat([reals[scale], fakes[scale].detach()]) for scale in reals}
+    scores = discriminator(both, _noise(state, both[0], len(masks), config))
+    loss = share * discriminator_loss(scores[: len(masks)], scores[len(masks) :])
     _descend(optimizer, loss)
     return loss
 
 
 def _adversarial_terms(
-    state: TrainState, output: SegmentorOutput, num_supervised: int, config: Config
+    state: TrainState, fakes: MaskPyramid, num_supervised: int, config: Config
 ) -> tuple[Tensor, Tensor]:
     """The plain mean over all slices, for balance and display, and the sum weighted by kind of slice."""
     assert state.discriminator is not None
-    pyramid = pyramid_of_predictions(output, config.discriminator.scales, conditioned=config.gates.conditioned)
     with _frozen(state.discriminator) as judge:
-        scores = judge(pyramid, state.noise)
+        scores = judge(fakes, _noise(state, fakes[0], num_supervised, config))
     weighted = config.loss.adversarial * adversarial_loss(scores[:num_supervised])
     if len(scores) > num_supervised:
         weighted = weighted + config.loss.adversarial_unlabelled * adversarial_loss(scores[num_supervised:])
@@ -116,3 +136,12 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
+
+
+def _noise(state: TrainState, maps: Tensor, num_own: int, config: Config) -> DiscriminatorNoise:
+    """Noise for full-resolution `maps`, `num_own` slices of each kind, as this worker's shard of the whole batch's."""
+    shape = torch.Size((config.optim.batch_size, *maps.shape[1:]))
+    kinds = [draw_noise(shape, state.noise) for _ in range(len(maps) // num_own)]
+    return DiscriminatorNoise(
+        *(torch.cat([state.team.shard.of(part) for part in parts]) for parts in zip(*kinds, strict=True))
+    )

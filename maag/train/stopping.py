@@ -1,4 +1,4 @@
-"""Ending a run from outside: Ctrl-C, SIGTERM, a time limit."""
+"""What is asked of a run from outside: to end, at Ctrl-C, SIGTERM or a time limit, or to save."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class StopRequest:
     def __init__(self, max_minutes: float | None = None) -> None:
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._reason: str | None = None
+        self.save_is_asked = False
+        """Set it to have the state saved soon; saving clears it."""
 
     def ask(self, reason: str) -> None:
         """End after the current step."""

@@ -13,6 +13,7 @@ from maag.data.prepared import PreparedData
 from maag.errors import SplitError
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
+from maag.train.team import ALONE, Team
 
 _SLICES_AT_ONCE = 24
 
@@ -27,35 +28,47 @@ class ValidationDice:
 
 
 class Validator:
-    """The validation cases on the device, and their Dice with a segmentor.
+    """The validation cases, or one worker's part of them, on the device, and their Dice with a segmentor.
 
     Dice of a case is over its whole volume, on the grid that training uses; `maag evaluate` measures at source
     resolution.
     """
 
     def __init__(
-        self, prepared: PreparedData, patients: tuple[str, ...], config: DataConfig, device: torch.device
+        self,
+        prepared: PreparedData,
+        patients: tuple[str, ...],
+        config: DataConfig,
+        device: torch.device,
+        team: Team = ALONE,
     ) -> None:
-        indices = prepared.slices_of(patients, masked=True)
-        if len(indices) == 0:
+        members = set(prepared.slices_of(patients, masked=True).tolist())
+        if not members:
             raise SplitError("no validation patient has masks; add masks for some of them, or change data.split")
-        position = np.full(len(prepared.masks), -1)
-        position[indices] = np.arange(len(indices))
-        self._case_slices = [
-            slice(int(position[case.start]), int(position[case.stop - 1]) + 1)
-            for case in prepared.cases
-            if position[case.start] >= 0
-        ]
-        self._images = torch.from_numpy(prepared.images[indices]).to(device)
-        self._masks = torch.from_numpy(prepared.masks[indices]).to(device)
+        cases = [case for case in prepared.cases if case.start in members]
+        self._num_cases = len(cases)
+        self._own = team.shard.of(range(len(cases)))
+        indices = [range(cases[number].start, cases[number].stop) for number in self._own]
+        self._slices_per_case = [len(part) for part in indices]
+        flat = np.array([index for part in indices for index in part], dtype=np.int64)
+        self._images = torch.from_numpy(prepared.images[flat]).to(device)
+        self._masks = torch.from_numpy(prepared.masks[flat]).to(device)
         self._classes = config.classes
+        self._team = team
 
     def dice(self, segmentor: Segmentor) -> ValidationDice:
-        """Segment all validation slices in evaluation mode; the segmentor is left in training mode."""
-        labels = self._segment(segmentor)
-        labels[self._masks == IGNORE] = IGNORE
-        scores = torch.stack([self._case_dice(labels[part], self._masks[part]) for part in self._case_slices])
-        means = scores.nanmean(dim=0).nan_to_num(0.0).tolist()
+        """Segment all validation slices in evaluation mode; the segmentor is left in training mode.
+
+        All workers must call it at once; each gets the same, whatever their number.
+        """
+        scores = torch.zeros(self._num_cases, len(self._classes) - 1, device=self._images.device)
+        if self._slices_per_case:
+            labels = self._segment(segmentor)
+            labels[self._masks == IGNORE] = IGNORE
+            by_case = (torch.split(maps, self._slices_per_case) for maps in (labels, self._masks))
+            scores[list(self._own)] = torch.stack([self._case_dice(*maps) for maps in zip(*by_case, strict=True)])
+        # Each row is nought but on one worker, so this sum is exact.
+        means = self._team.sum(scores).nanmean(dim=0).nan_to_num(0.0).tolist()
         return ValidationDice(per_class=dict(zip(self._classes[1:], means, strict=True)), mean=sum(means) / len(means))
 
     def _segment(self, segmentor: Segmentor) -> Tensor:

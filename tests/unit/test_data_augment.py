@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from maag.config.schema import AugmentConfig
-from maag.data.augment import change_intensities, random_affines, warp_images, warp_labels
+from maag.data.augment import change_intensities, random_affines, random_intensities, warp_images, warp_labels
 from maag.labels import IGNORE
 
 NOTHING = AugmentConfig(rotation_deg=0, translation=0, scale=0, flip=0, brightness=0, contrast=0, noise=0)
@@ -42,7 +42,9 @@ def test_no_amplitude_changes_nothing() -> None:
     images = torch.randn(2, 3, *SIZE, generator=generator())
     torch.testing.assert_close(warp_images(images, affines), images, atol=1e-5, rtol=0)
     assert torch.equal(warp_labels(pattern(), affines, fill=IGNORE), pattern())
-    assert torch.equal(change_intensities(images, NOTHING, generator()), images)
+    assert torch.equal(
+        change_intensities(images, random_intensities(tuple(images.shape), NOTHING, generator())), images
+    )
 
 
 def test_a_quarter_turn_of_a_wide_slice_keeps_lengths() -> None:
@@ -94,7 +96,8 @@ def test_amplitudes_are_limits() -> None:
     angles = torch.rad2deg(torch.atan2(affines[:, 1, 0], affines[:, 0, 0]))
     assert 24 < float(angles.abs().max()) <= 25.001
     assert 0.19 < float(affines[:, :, 2].abs().max()) <= 0.2  # coordinates span 2
-    changed = change_intensities(torch.ones(4000, 1, 2, 2), config, generator())
+    changes = random_intensities((4000, 1, 2, 2), config, generator())
+    changed = change_intensities(torch.ones(4000, 1, 2, 2), changes)
     assert 0.5 <= float(changed.min()) < 0.55
     assert 1.45 < float(changed.max()) <= 1.5
     per_slice = changed.flatten(start_dim=1)

@@ -1,0 +1,101 @@
+"""One of several processes that train together; a program of test_team.py, not a test."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.batches import TrainingBatches
+from maag.data.prepared import PreparedData, open_prepared
+from maag.data.splits import Split
+from maag.data.supervision import supervise
+from maag.train.fit import fit
+from maag.train.folder import create_run
+from maag.train.reports import Listeners
+from maag.train.state import TrainState
+from maag.train.step import update
+from maag.train.stopping import StopRequest
+from maag.train.team import ALONE, Team, TorchTeam
+from maag.train.validate import Validator
+
+CPU = torch.device("cpu")
+
+
+def take_steps(config: Config, prepared: PreparedData, split: Split, team: Team, steps: int) -> dict[str, Any]:
+    """The first steps' losses, and the gradients and statistics after the first.
+
+    In double precision, for a deep network's gradients amplify rounding.
+    """
+    torch.set_default_dtype(torch.float64)
+    state = TrainState(config, CPU, team)
+    state.set_rates(1e-3, 1e-3)
+    batches = TrainingBatches(supervise(prepared, split, config), config, CPU, team.shard)
+    losses, after_first = [], {}
+    for step in range(steps):
+        state.noise.manual_seed(step)
+        torch.set_default_dtype(torch.float32)
+        batch = batches.at(step)
+        torch.set_default_dtype(torch.float64)
+        others = None if batch.unlabelled is None else batch.unlabelled.double()
+        found = update(state, batch._replace(images=batch.images.double(), unlabelled=others), config)
+        losses.append({name: float(team.mean(loss)) for name, loss in found.items()})
+        if step == 0:
+            for name, network in (("segmentor", state.segmentor), ("discriminator", state.discriminator)):
+                if network is not None:
+                    team.average_statistics(network)
+                    tensors = {key: value.grad for key, value in network.named_parameters()}
+                    tensors |= {key: value for key, value in network.named_buffers() if "running" in key}
+                    after_first |= {
+                        f"{name}.{key}": value.clone() for key, value in tensors.items() if value is not None
+                    }
+    weights = torch.cat([parameter.detach().flatten() for parameter in state.segmentor.parameters()])
+    return {"losses": losses, "after_first": after_first, "weights": weights}
+
+
+def validate(config: Config, prepared: PreparedData, team: Team) -> dict[str, Any]:
+    """Dice of a fresh segmentor on every patient, an odd number of cases for two workers among them."""
+    state = TrainState(config, CPU, team)
+    everyone = Validator(prepared, prepared.patient_ids, config.data, CPU, team).dice(state.segmentor)
+    one = Validator(prepared, prepared.patient_ids[:1], config.data, CPU, team).dice(state.segmentor)
+    return {"all": everyone.per_class, "one": one.per_class}
+
+
+def main() -> None:
+    """`team_worker.py RANK SIZE FOLDER`, where FOLDER has task.json."""
+    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    task = json.loads((folder / "task.json").read_text())
+    torch.set_num_threads(1)
+    team = ALONE
+    if size > 1:
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size, timeout=timedelta(seconds=60)
+        )
+        team = TorchTeam(CPU)
+    config, split = codec.from_dict(task["config"]), Split.from_dict(task["split"])
+    prepared = open_prepared(Path(task["prepared"]))
+    if task["do"] == "steps":
+        result = take_steps(config, prepared, split, team, steps=4)
+    elif task["do"] == "validate":
+        result = validate(config, prepared, team)
+    else:
+        stop = StopRequest()
+        run = create_run(folder / f"run-{rank}", config, split)
+        outcome = fit(
+            config, prepared, split, run, device=CPU, listener=Listeners(), stop=stop, resume=False, team=team
+        )
+        result = {"ending": outcome.ending, "steps": outcome.steps, "final": outcome.final_dice}
+    torch.save(result, folder / f"result-{size}-{rank}.pt")
+    if size > 1:
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

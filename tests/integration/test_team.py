@@ -1,0 +1,109 @@
+"""Several workers with parts of a batch do what one does with the whole of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.cache import prepare
+from maag.data.catalog import reader_of
+from maag.data.prepared import PreparedData
+from maag.data.splits import Split, make_split
+
+pytestmark = pytest.mark.integration
+SYNCHRONISED = {
+    "segmentor.sync_batchnorm": True,
+    "loss.adversarial_unlabelled": 0.2,
+    "discriminator.instance_noise": 0.2,
+    "discriminator.label_noise": 0.3,
+}
+
+
+class Teams:
+    """Runs team_worker.py as teams of any size."""
+
+    def __init__(self, prepared_dir: Path, folder: Path) -> None:
+        self._prepared_dir, self._folder = prepared_dir, folder
+
+    def do(self, what: str, config: Config, split: Split, size: int) -> list[dict[str, Any]]:
+        folder = self._folder / f"{what}-{size}"
+        folder.mkdir()
+        task = {
+            "do": what,
+            "config": codec.to_dict(config),
+            "split": split.to_dict(),
+            "prepared": str(self._prepared_dir),
+        }
+        (folder / "task.json").write_text(json.dumps(task))
+        words = [sys.executable, str(Path(__file__).with_name("team_worker.py"))]
+        workers = [subprocess.Popen([*words, str(rank), str(size), str(folder)]) for rank in range(size)]
+        assert [worker.wait(timeout=120) for worker in workers] == [0] * size
+        return [torch.load(folder / f"result-{size}-{rank}.pt") for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def prepared_dir(phantom_dir: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache = tmp_path_factory.mktemp("cache")
+    prepare(phantom_dir, tiny_config.data, cache)
+    return next(path for path in cache.iterdir() if path.is_dir())
+
+
+@pytest.fixture
+def teams(prepared_dir: Path, tmp_path: Path) -> Teams:
+    return Teams(prepared_dir, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        (SYNCHRONISED, 2),
+        ({**SYNCHRONISED, "optim.batch_size": 5, "data.supervision": "mixed", "data.dense_fraction": 0.5}, 2),
+        ({**SYNCHRONISED, "optim.batch_size": 4, "loss.dynamic_balance": False, "loss.class_weights": False}, 3),
+        ({"segmentor.sync_batchnorm": True, "loss.adversarial": 0.0}, 2),
+    ],
+    ids=["halves", "uneven and mixed", "three and plain", "partial cross-entropy"],
+)
+def test_parts_of_a_batch_give_the_update_of_the_whole(
+    teams: Teams, tiny_config: Config, prepared: PreparedData, changes: dict[str, Any], size: int
+) -> None:
+    config = codec.override(tiny_config, changes)
+    split = make_split(prepared.patients, config.data, reader_of("acdc").split0)
+    (whole,) = teams.do("steps", config, split, 1)
+    parts = teams.do("steps", config, split, size)
+    for part in parts:
+        assert torch.equal(part["weights"], parts[0]["weights"])
+        assert set(part["after_first"]) == set(whole["after_first"])
+        for name, expected in whole["after_first"].items():
+            # What is nought but for rounding, as the bias before a normalisation, has no relative size.
+            scale = max(float(expected.abs().max()), 1e-3)
+            torch.testing.assert_close(
+                part["after_first"][name],
+                expected,
+                rtol=0,
+                atol=1e-5 * scale,
+                msg=lambda text, name=name: f"{name}: {text}",
+            )
+        assert part["losses"] == parts[0]["losses"]
+        for found, expected in zip(part["losses"], whole["losses"], strict=True):
+            assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_validation_is_the_same_however_it_is_shared(teams: Teams, tiny_config: Config, split: Split) -> None:
+    (whole,) = teams.do("validate", tiny_config, split, 1)
+    for size in (2, 3):
+        assert all(part == whole for part in teams.do("validate", tiny_config, split, size))
+
+
+def test_uneven_parts_come_to_the_end_together(teams: Teams, tiny_config: Config, split: Split) -> None:
+    config = codec.override(tiny_config, {"optim.batch_size": 5})
+    outcomes = teams.do("fit", config, split, 2)
+    assert outcomes[0]["ending"] == "done"
+    assert outcomes[0] == outcomes[1]
