@@ -14,10 +14,16 @@ from typing import Any
 KINDS = ("best", "final")
 
 
-def train_and_evaluate(folder: Path, data: Path, changes: Sequence[str], further: Sequence[str] = ()) -> None:
-    """Train with the fast preset and `changes` on ACDC, one thread, and measure the validation fold of both kinds."""
+def train_and_evaluate(
+    folder: Path,
+    data: Path,
+    changes: Sequence[str],
+    further: Sequence[str] = (),
+    start: Sequence[object] = ("--preset", "fast"),
+) -> None:
+    """Train from `start` with `changes` on ACDC, one thread, and measure the validation fold of both kinds."""
     if not (folder / "result.json").exists():
-        fresh = ["--preset", "fast", *(word for change in changes for word in ("--set", change))]
+        fresh = [*start, *(word for change in changes for word in ("--set", change))]
         started = (folder / "config.json").exists()
         maag("train", "--data", data, "--out", folder, *further, *(["--resume"] if started else fresh))
     for kind in KINDS:

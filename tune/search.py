@@ -9,13 +9,14 @@ import optuna
 import ray
 from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from maag.config import codec
 from maag.errors import StorageError, TrainingError
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import TrialResult
-from tune.space import CHANGEABLE
+from tune.space import CHANGEABLE, starting_point
 from tune.trial import TrialPlan, run_trial
 
 _EXPERIMENT = "ray"
@@ -80,21 +81,25 @@ def _run(sample: dict[str, Any], plan: TrialPlan) -> None:
 
 def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tune.Tuner:
     space = {name: plan.space[name] for name in plan.space if plan.algorithm != "pbt" or name in CHANGEABLE}
-    searcher: Searcher | None = None
-    if plan.algorithm == "tpe":
+    start = starting_point(codec.from_dict(trial.base), space)
+    points = [start] if start else None
+    searcher: SearchAlgorithm | Searcher
+    if plan.algorithm != "tpe":
+        searcher = BasicVariantGenerator(points_to_evaluate=points, max_concurrent=plan.at_once, random_state=plan.seed)
+    else:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         # More at once than a few and the sampler would learn nothing from one trial for the next.
         searcher = ConcurrencyLimiter(
-            OptunaSearch(metric=OBJECTIVE, mode="max", seed=plan.seed), max_concurrent=plan.at_once
+            OptunaSearch(metric=OBJECTIVE, mode="max", seed=plan.seed, points_to_evaluate=points),
+            max_concurrent=plan.at_once,
         )
     return ray_tune.Tuner(
         _trainable(plan, trial),
         param_space=space,
         tune_config=ray_tune.TuneConfig(
-            metric=None if searcher else OBJECTIVE,
-            mode=None if searcher else "max",
+            metric=None if plan.algorithm == "tpe" else OBJECTIVE,
+            mode=None if plan.algorithm == "tpe" else "max",
             num_samples=plan.trials,
-            max_concurrent_trials=None if searcher else plan.at_once,
             search_alg=searcher,
             scheduler=_scheduler(plan),
             time_budget_s=None if plan.max_minutes is None else 60 * plan.max_minutes,

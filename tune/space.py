@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ray import tune as ray_tune
+
+from maag.config import codec
+from maag.config.schema import Config
 
 SPACE: Final[dict[str, Any]] = {
     "loss.supervised": ray_tune.loguniform(0.5, 2.0),
@@ -19,7 +24,7 @@ SPACE: Final[dict[str, Any]] = {
     "discriminator.instance_noise": ray_tune.uniform(0.0, 0.4),
     "discriminator.label_noise": ray_tune.uniform(0.0, 0.2),
     "discriminator.scales": ray_tune.choice(["[0, 1, 2, 3]", "[0, 1]", "[0]"]),
-    "optim.lr": ray_tune.loguniform(3e-4, 6e-3),
+    "optim.lr": ray_tune.loguniform(5e-5, 6e-3),
     "optim.lr_discriminator": ray_tune.loguniform(3e-5, 1e-3),
 }
 """Distributions by setting."""
@@ -29,3 +34,15 @@ CHANGEABLE: Final = (
     *("discriminator.instance_noise", "discriminator.label_noise", "optim.lr", "optim.lr_discriminator"),
 )
 """Settings that may change in the middle of a run, as population based training does: none of them makes a tensor."""
+
+
+def starting_point(base: Config, space: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The sample of `space` that leaves `base` as it is; None when a setting of it lies outside of the space.
+
+    A search that begins there cannot end below its base but by chance.
+    """
+    values = {setting.path: setting.value for setting in codec.leaves(base) if setting.path in space}
+    sample = {
+        path: json.dumps(list(value)) if isinstance(value, list | tuple) else value for path, value in values.items()
+    }
+    return sample if all(space[path].is_valid(value) for path, value in sample.items()) else None

@@ -94,9 +94,10 @@ def test_failing_trials_are_recorded_and_the_search_goes_on(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
     prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
+    good = tiny_config.optim.lr
     plan = SearchPlan(
-        out=tmp_path / "search", trials=1, at_once=1, epochs=2, validations=2, algorithm="random", max_minutes=None,
-        gpus_per_trial=0, address=None, seed=0, space={"optim.lr": ray_tune.grid_search([1e-3, 1e30])},
+        out=tmp_path / "search", trials=3, at_once=1, epochs=2, validations=2, algorithm="random", max_minutes=None,
+        gpus_per_trial=0, address=None, seed=0, space={"optim.lr": ray_tune.choice([good, 1e30])},
     )  # fmt: skip
     trial = TrialPlan(
         base=codec.to_dict(tiny_config), data_dir=str(phantom_dir), scribbles=(), cache_root=str(tmp_path / "cache"),
@@ -105,14 +106,15 @@ def test_failing_trials_are_recorded_and_the_search_goes_on(
     )  # fmt: skip
     told: list[tuple[TrialResult, ...]] = []
     results = search(plan, trial, lambda now: told.append(tuple(now)), resume=False)
+    assert results[0].sample["optim.lr"] == good  # a search begins where it stands
     by_lr: dict[Any, TrialResult] = {result.sample["optim.lr"]: result for result in results}
-    assert by_lr[1e-3].status == "done"
+    assert by_lr[good].status == "done"
     assert by_lr[1e30].status == "failed"
     assert "loss became nan" in by_lr[1e30].error
     assert told[-1] == results
     assert rows_of(tmp_path / "search" / "trials.csv")[by_lr[1e30].trial]["error"] == by_lr[1e30].error
     best = codec.from_document(json.loads((tmp_path / "search" / "best.json").read_text()), "best.json")
-    assert best.optim.lr == 1e-3
+    assert best.optim.lr == good
 
 
 def test_population_based_training_hands_states_on(
