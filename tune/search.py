@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import optuna
-import ray
 from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
@@ -14,6 +13,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from maag.config import codec
 from maag.errors import StorageError, TrainingError
+from maag.train.launch.connection import connected
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import TrialResult
 from tune.space import CHANGEABLE, starting_point
@@ -40,14 +40,15 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
         TrainingError: every trial failed; the first one's error is told.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
-    _start_ray(plan)
-    try:
+    # Progress is told by the watcher; Ray's own tables would be printed over it.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Which trial has which sample is written down at once, or a kill would lose the newest trials.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0")
+    with connected(plan.address, num_cpus=plan.at_once):
         recorder = Recorder(plan, trial, watcher)
         tuner = _restored(plan, trial, recorder) if resume else _new_tuner(plan, trial, recorder)
         tuner.fit()
         recorder.finish()
-    finally:
-        ray.shutdown()
     results = recorder.results
     if results and all(result.status == "failed" for result in results):
         raise TrainingError(
@@ -55,19 +56,6 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
             f"others, and Ray's logs are in {plan.out / _EXPERIMENT}"
         )
     return results
-
-
-def _start_ray(plan: SearchPlan) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Progress is told by the watcher; Ray's own tables would be printed over it.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Which trial has which sample is written down at once, or a kill would lose the newest trials.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if plan.address:
-        ray.init(address=plan.address, **quiet)
-    else:
-        ray.init(num_cpus=plan.at_once, include_dashboard=False, **quiet)
 
 
 def _trainable(plan: SearchPlan, trial: TrialPlan) -> Any:
@@ -121,7 +109,7 @@ def _scheduler(plan: SearchPlan) -> TrialScheduler:
             hyperparam_mutations={name: plan.space[name] for name in CHANGEABLE if name in plan.space},
         )
     if plan.trials == 1:
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
+        return FIFOScheduler()
     searcher_has_metric = plan.algorithm == "tpe"
     return ASHAScheduler(
         time_attr="epoch",

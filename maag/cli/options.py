@@ -76,6 +76,47 @@ def device_option(command: Command) -> Command:
     )(command)
 
 
+class WorkerCount(click.ParamType[tuple[int, int]]):
+    """`N`, or `MIN:MAX` for a number that follows the cluster: the fewest and the most."""
+
+    name = "N|MIN:MAX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Click's."""
+        if isinstance(value, tuple):
+            return value
+        fewest, colon, most = value.partition(":")
+        if not fewest.isdecimal() or (colon and not most.isdecimal()) or not 1 <= int(fewest) <= int(most or fewest):
+            self.fail(f"{value!r} is neither a number from 1, as 4, nor a range, as 2:8", param, ctx)
+        return int(fewest), int(most or fewest)
+
+
+def cluster_options(command: Command) -> Command:
+    """`--workers`, `--address`, `--storage` and `--wait`."""
+    command = click.option(
+        "--wait",
+        "wait_minutes",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="MINUTES",
+        help="How long an autoscaler may take to start nodes for the workers.  [default: 0]",
+    )(command)
+    command = click.option(
+        "--storage",
+        metavar="DIR|URI",
+        help="Where checkpoints go that all nodes can reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
+    )(command)
+    command = click.option(
+        "--address", help="Of a running Ray cluster whose nodes see the data at the same path; auto: the one here."
+    )(command)
+    return click.option(
+        "--workers",
+        type=WorkerCount(),
+        help="Processes that train together, over Ray Train, with a GPU each where there are any; MIN:MAX: as many as "
+        "there is room for.  [default: without Ray]",
+    )(command)
+
+
 def json_option(command: Command) -> Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")(
@@ -92,6 +133,11 @@ def find_data(dataset: str, given: Path | None) -> Path:
 
         raise MissingDataError(f"{directory}: no such folder; {way_out(dataset, directory)}")
     return directory
+
+
+def absolute_source(source: str) -> str:
+    """A word of `--scribbles` that means the same from another working directory."""
+    return str(Path(source).resolve()) if Path(source).is_dir() else source
 
 
 def resolve_config(

@@ -22,8 +22,6 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    import torch
-
     from maag.config.schema import Config
     from maag.data.splits import Split
     from maag.train.fit import Outcome
@@ -84,8 +82,8 @@ def preparing() -> Any:
 class TrainingDisplay:
     """Listens to a run and shows it: one live line, and a line for each validation."""
 
-    def __init__(self, run: Path, config: Config, split: Split, config_digest: str, device: torch.device) -> None:
-        say(f"Run {run} (config {config_digest}, split {split.scheme} {split.digest}, {device})")
+    def __init__(self, run: Path, config: Config, split: Split, config_digest: str, place: str) -> None:
+        say(f"Run {run} (config {config_digest}, split {split.scheme} {split.digest}, {place})")
         judged = f", {len(split.shapes)} give masks to the discriminator" if config.adversarial else ""
         taught = [
             f"{len(members)} {role}"

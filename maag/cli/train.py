@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from maag.cli.options import (
     ANY_PATH,
     DATASETS,
     FOLDER,
+    absolute_source,
+    cluster_options,
     config_options,
     data_option,
     dataset_option,
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
     import torch
 
     from maag.config.schema import Config
+    from maag.data.splits import Split
     from maag.train.fit import Outcome
+    from maag.train.launch.launch import ClusterPlan
+    from maag.train.launch.worker import Recipe
 
 RUNS = Path("runs")
 
@@ -53,6 +59,7 @@ RUNS = Path("runs")
 @click.option(
     "--max-time", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop after this time."
 )
+@cluster_options
 @device_option
 @click.option("--split-file", type=ANY_PATH, help="Which patients do what: a split.json.  [default: data.split]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, or the newest one of this data set.")
@@ -69,6 +76,10 @@ def train_command(
     changes: tuple[str, ...],
     epochs: int | None,
     max_time: float | None,
+    workers: tuple[int, int] | None,
+    address: str | None,
+    storage: str | None,
+    wait_minutes: float,
     device_name: str,
     split_file: Path | None,
     resume: bool,
@@ -82,6 +93,9 @@ def train_command(
     from maag.cli.terminal import print_json, say
 
     directory = find_data(dataset, data_dir)
+    cluster = None
+    if workers or address or storage:
+        cluster = plan_cluster(workers or (1, 1), address, storage, device_name, wait_minutes)
     if resume:
         if preset or config_file or changes or split_file:
             raise ConfigError(
@@ -89,14 +103,14 @@ def train_command(
                 "and --split-file"
             )
         run_path = out or newest_run(dataset)
-        config = resumed_config(run_path, epochs)
+        config = resumed_config(run_path, epochs, cluster)
     else:
         words = [*changes, *([f"optim.epochs={epochs}"] if epochs else [])]
         config = resolve_config(dataset, preset, config_file, words, directory)
         name = "custom" if config_file else preset or "paper"
         run_path = out or RUNS / f"{dataset}-{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    device = pick_device(device_name)
-    if device.type == "cpu" and not resume and not config_file and preset != "fast":
+    device = pick_device("cpu" if cluster else device_name)
+    if not cluster and device.type == "cpu" and not resume and not config_file and preset != "fast":
         say("There is no GPU here: this preset would take days; --preset fast is made for CPUs.")
     outcome = train(
         config,
@@ -108,6 +122,7 @@ def train_command(
         split_file=split_file,
         max_time=max_time,
         resume=resume,
+        cluster=cluster,
     )
     if outcome.ending != "interrupted":
         say(f"Next: maag evaluate {run_path} --dataset {dataset} --data {directory}")
@@ -127,12 +142,13 @@ def train(
     split_file: Path | None = None,
     max_time: float | None = None,
     resume: bool = False,
+    cluster: ClusterPlan | None = None,
 ) -> Outcome:
-    """Prepare, split, and train in this process, told on the terminal.
+    """Prepare, split, and train, in this process or on a cluster, told on the terminal.
 
     `shapes` is the layout and the folder of other patients whose masks the discriminator sees.
     """
-    from maag.cli.terminal import TrainingDisplay, preparing
+    from maag.cli.terminal import TrainingDisplay, preparing, say
     from maag.config import codec
     from maag.data.cache import default_cache_root, prepare
     from maag.data.catalog import reader_of
@@ -167,19 +183,70 @@ def train(
         supervise(prepared, split, config, other)
         run = create_run(run_path, config, split)
     stop = StopRequest(max_time)
-    with TrainingDisplay(run.path, config, split, codec.digest(config), device) as display, stopping_on_signals(stop):
-        outcome = fit(
-            config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume, shapes=other
-        )
+    place = "Ray" if cluster else str(device)
+    with TrainingDisplay(run.path, config, split, codec.digest(config), place) as display, stopping_on_signals(stop):
+        if cluster:
+            recipe = recipe_of(config, split, directory, scribbles, shapes, max_time)
+            from maag.train.launch.launch import launch
+
+            outcome = launch(recipe, cluster, run, listener=display, tell=say, stop=stop, resume=resume)
+        else:
+            outcome = fit(
+                config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume, shapes=other
+            )
     display.tell_outcome(outcome)
     return outcome
 
 
-def resumed_config(run_path: Path, epochs: int | None) -> Config:
-    """The configuration of the run at `run_path`, with another number of epochs if one is given."""
-    from maag.config.codec import override
-    from maag.train.folder import open_run
+def plan_cluster(
+    workers: tuple[int, int], address: str | None, storage: str | None, device_name: str, wait_minutes: float
+) -> ClusterPlan:
+    """Where to train, as the options say it."""
+    from maag.train.launch.launch import ClusterPlan
 
+    gpu = {"auto": None, "cpu": False, "cuda": True}[device_name]
+    return ClusterPlan(
+        fewest=workers[0], most=workers[1], address=address, storage=storage, gpu=gpu, wait_minutes=wait_minutes
+    )
+
+
+def recipe_of(
+    config: Config,
+    split: Split,
+    directory: Path,
+    scribbles: Sequence[str],
+    shapes: tuple[str, Path] | None,
+    max_time: float | None,
+) -> Recipe:
+    """What every worker needs to know, with paths that mean the same from anywhere."""
+    from maag.config import codec
+    from maag.data.cache import default_cache_root
+    from maag.train.launch.worker import Recipe
+
+    return Recipe(
+        config=codec.to_dict(config),
+        split=split.to_dict(),
+        data_dir=str(directory.resolve()),
+        scribbles=tuple(absolute_source(word) for word in scribbles),
+        shapes=(shapes[0], str(shapes[1].resolve())) if shapes else None,
+        cache_root=str(default_cache_root().resolve()),
+        threads=1,
+        deadline=None if max_time is None else time.time() + 60 * max_time,
+    )
+
+
+def resumed_config(run_path: Path, epochs: int | None, cluster: ClusterPlan | None = None) -> Config:
+    """The configuration of the run at `run_path`, with another number of epochs if one is given.
+
+    What the storage of a cluster has beyond the run folder is fetched first.
+    """
+    from maag.config.codec import override
+    from maag.train.folder import RunFolder, open_run
+
+    if cluster:
+        from maag.train.launch.launch import fetch_run
+
+        fetch_run(RunFolder(run_path), cluster)
     _, config = open_run(run_path)
     return override(config, {"optim.epochs": epochs}) if epochs else config
 

@@ -12,6 +12,7 @@ import click
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
+    absolute_source,
     config_options,
     data_option,
     dataset_option,
@@ -216,7 +217,7 @@ def _plans(
     trial = TrialPlan(
         base=codec.to_dict(base),
         data_dir=str(directory.resolve()),
-        scribbles=tuple(_absolute(word) for word in scribbles),
+        scribbles=tuple(absolute_source(word) for word in scribbles),
         cache_root=str(default_cache_root().resolve()),
         split=split.to_dict(),
         trials_dir=str((path / "trials").resolve()),
@@ -233,11 +234,6 @@ def _machine(device: str) -> tuple[int, int]:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return (torch.cuda.device_count() if device == "cuda" else 0), cores
-
-
-def _absolute(source: str) -> str:
-    """A source of scribbles that means the same from another working directory."""
-    return str(Path(source).resolve()) if Path(source).is_dir() else source
 
 
 def _best(path: Path) -> Config:

@@ -1,0 +1,240 @@
+"""One training run over a Ray cluster, from the process that the user started."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from pyarrow.fs import copy_files
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from maag.errors import MaagError, TrainingError
+from maag.storage import replacing, storage_errors
+from maag.train.fit import Outcome, write_outcome
+from maag.train.folder import RunFolder
+from maag.train.launch.board import Leaving, Lost, Note, Saved, Started, start_board
+from maag.train.launch.connection import LOGS, connected
+from maag.train.launch.recovery import Recovery, cause_of
+from maag.train.launch.room import Room, require_room
+from maag.train.launch.worker import FolderFiles, Recipe, saved_step, step_of, train_on_worker
+from maag.train.reports import EpochReport, Listener, Live
+from maag.train.stopping import StopRequest
+
+OWN_STORAGE = "cluster"
+"""Where in the run folder checkpoints go while no other storage is named."""
+_LOOK_EVERY_S = 0.2
+# A group that finds no room within Ray's half minute is tried again, so often.
+_TRIES_FOR_ROOM = 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterPlan:
+    """Where to train, and with how many."""
+
+    fewest: int
+    most: int
+    """The same as `fewest`, or more: then workers join and leave as the cluster grows and shrinks."""
+    address: str | None
+    """Of a running cluster; None starts one here."""
+    storage: str | None
+    """A folder that all nodes share, or a URI such as s3://bucket/prefix; None: in the run folder."""
+    gpu: bool | None
+    """One for each worker; None: where the cluster has any."""
+    wait_minutes: float = 0.0
+    """For nodes that an autoscaler starts."""
+
+
+def launch(
+    recipe: Recipe,
+    plan: ClusterPlan,
+    run: RunFolder,
+    *,
+    listener: Listener,
+    tell: Callable[[str], None],
+    stop: StopRequest,
+    resume: bool,
+) -> Outcome:
+    """Train on the cluster; the run folder here follows each checkpoint.
+
+    Args:
+        recipe: what to train.
+        plan: where.
+        run: the run's folder on this machine, with its configuration and split.
+        listener: is told what happens.
+        tell: is given sentences about workers that start and are lost.
+        stop: may ask for an end; the state is saved first.
+        resume: go on from the run folder or from the storage, whichever is further.
+
+    Raises:
+        ConfigError: the cluster cannot be reached, or has no room.
+        MaagError: what a worker met that the user has to mend.
+        TrainingError: the cluster failed.
+        StorageError: the run folder cannot be written.
+    """
+    with connected(plan.address):
+        gpu = ray.cluster_resources().get("GPU", 0) > 0 if plan.gpu is None else plan.gpu
+        room = require_room(plan.fewest, plan.most, gpu=gpu, wait_minutes=plan.wait_minutes)
+        board = start_board()
+        state, state_step = None, -1
+        if resume:
+            state_step = saved_step(run)
+            state = ray.put(_files(run)) if state_step >= 0 else None
+        storage, name = _place(plan, run)
+        trainer = TorchTrainer(
+            train_on_worker,
+            train_loop_config={
+                "recipe": replace(recipe, threads=room.cpus), "board": board, "state": state, "state_step": state_step
+            },
+            scaling_config=_scaling(plan, room),
+            run_config=RunConfig(
+                name=name,
+                storage_path=storage,
+                # The newest may still be on its way to this machine when the next one is stored.
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                failure_config=FailureConfig(max_failures=-1, controller_failure_limit=_TRIES_FOR_ROOM),
+                callbacks=[Recovery(board)],
+            ),
+        )  # fmt: skip
+        result = _fit(trainer, board, _Follower(run, listener, tell), stop)
+        if result.checkpoint is not None:
+            follow(run, result.checkpoint)
+        outcome = replace(Outcome(**result.return_value), run=str(run.path))
+        write_outcome(run, outcome)
+        if plan.storage is None:
+            shutil.rmtree(run.path / OWN_STORAGE)  # all of it is in the run folder now
+        elif result.checkpoint is not None:
+            publish(run, result.checkpoint)
+    return outcome
+
+
+def fetch_run(run: RunFolder, plan: ClusterPlan) -> bool:
+    """Bring the run folder up to what its storage has, for a resume on another machine; whether there was more."""
+    storage, name = _place(plan, run)
+    try:
+        newest = Result.from_path(f"{storage}/{name}").checkpoint
+    except (RuntimeError, OSError):
+        return False
+    if newest is None or step_of(newest) <= saved_step(run):
+        return False
+    follow(run, newest)
+    return True
+
+
+def follow(run: RunFolder, stored: Checkpoint) -> None:
+    """Make the run folder what the checkpoint holds, file by file, each whole. Raises StorageError."""
+    with tempfile.TemporaryDirectory(prefix="maag-run-") as folder:
+        with storage_errors(Path(stored.path), "read"):
+            stored.to_directory(folder)
+        for file in sorted(Path(folder).rglob("*")):
+            if file.is_file() and not file.name.startswith("."):
+                with replacing(run.path / file.relative_to(folder)) as temporary:
+                    temporary.write_bytes(file.read_bytes())
+
+
+def publish(run: RunFolder, newest: Checkpoint) -> None:
+    """Copy the run folder to `run/` beside the newest checkpoint, where people find it. Raises StorageError."""
+    place = str(Path(newest.path).parent / "run")
+    with storage_errors(Path(place)):
+        copy_files(str(run.path), place, destination_filesystem=newest.filesystem)
+
+
+class _Follower:
+    """Takes the workers' notes: the run folder and the listener follow."""
+
+    def __init__(self, run: RunFolder, listener: Listener, tell: Callable[[str], None]) -> None:
+        self._run = run
+        self._listener = listener
+        self._tell = tell
+        self._group: Started | None = None
+
+    def take(self, note: Note) -> None:
+        """One of them."""
+        if isinstance(note, Live):
+            self._listener.on_live(note)
+        elif isinstance(note, EpochReport):
+            self._listener.on_epoch(note)
+        elif isinstance(note, Saved):
+            follow(self._run, note.checkpoint)
+            self._listener.on_checkpoint(note.step)
+        elif isinstance(note, Leaving):
+            self._tell(f"A node is about to be taken away: the state is being saved at step {note.step}")
+        elif isinstance(note, Lost):
+            self._tell(f"Lost at work: {note.reason}; going on from the last checkpoint as soon as there is room")
+        else:
+            self._tell(_sentence(note, again=self._group is not None))
+            self._group = note
+
+
+def _sentence(group: Started, *, again: bool) -> str:
+    workers = f"{group.workers} worker{'s' if group.workers > 1 else ''}"
+    nodes = f"{group.nodes} node{'s' if group.nodes > 1 else ''}"
+    begin = "Going on" if again else "Training"
+    return f"{begin} with {workers} on {nodes}, from step {group.step}"
+
+
+def _fit(trainer: TorchTrainer, board: Any, follower: _Follower, stop: StopRequest) -> Result:
+    """`trainer.fit()` in a thread of its own, while notes are taken here, where signals arrive."""
+    ended: list[Result | BaseException] = []
+
+    def fit() -> None:
+        try:
+            ended.append(trainer.fit())
+        except BaseException as error:  # raised again below, in the thread that can deal with it
+            ended.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    asked = False
+    while thread.is_alive():
+        if stop.interrupted and not asked:
+            board.stop.remote(stop.interrupted)
+            asked = True
+        for note in ray.get(board.take.remote()):
+            follower.take(note)
+        thread.join(_LOOK_EVERY_S)
+    for note in ray.get(board.take.remote()):
+        follower.take(note)
+    (end,) = ended
+    if isinstance(end, Result):
+        return end
+    cause = cause_of(end)
+    if isinstance(cause, TrainingError):
+        raise TrainingError(f"{cause}; Ray's logs are in {LOGS}, and --resume goes on from the last checkpoint")
+    if isinstance(cause, MaagError):
+        raise cause
+    first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    raise TrainingError(
+        f"the cluster failed ({first}); Ray's logs are in {LOGS}, and --resume goes on from the last checkpoint"
+    ) from end
+
+
+def _scaling(plan: ClusterPlan, room: Room) -> ScalingConfig:
+    return ScalingConfig(
+        num_workers=plan.fewest if plan.fewest == plan.most else (plan.fewest, plan.most),
+        use_gpu=room.gpus > 0,
+        resources_per_worker={"CPU": room.cpus, **({"GPU": room.gpus} if room.gpus else {})},
+    )
+
+
+def _place(plan: ClusterPlan, run: RunFolder) -> tuple[str, str]:
+    """Storage and name of the run in it."""
+    if plan.storage is None:
+        return str(run.path.resolve()), OWN_STORAGE
+    remote = "://" in plan.storage
+    return (plan.storage.rstrip("/") if remote else str(Path(plan.storage).resolve())), run.path.name
+
+
+def _files(run: RunFolder) -> FolderFiles:
+    own = run.path / OWN_STORAGE
+    return {
+        str(file.relative_to(run.path)): file.read_bytes()
+        for file in sorted(run.path.rglob("*"))
+        if file.is_file() and own not in file.parents and not file.name.startswith(".")
+    }

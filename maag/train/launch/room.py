@@ -1,0 +1,86 @@
+"""What a cluster has room for, so that a run that cannot be placed is refused instead of waiting for ever."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import ray
+from ray.autoscaler.sdk import request_resources
+
+from maag.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one node has."""
+
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one worker takes of it."""
+
+    cpus: int
+    gpus: int
+
+
+def nodes_of_cluster() -> list[Node]:
+    """The living nodes of the cluster that Ray is connected to."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in found]
+
+
+def places(nodes: Sequence[Node], room: Room) -> int:
+    """How many workers of `room` the nodes hold."""
+    return sum(
+        min(node.cpus // room.cpus, node.gpus // room.gpus if room.gpus else node.cpus // room.cpus) for node in nodes
+    )
+
+
+def room_for(nodes: Sequence[Node], workers: int, *, gpu: bool) -> Room:
+    """As many CPUs for each of `workers` as they can all have; one at least, and a GPU each if `gpu`."""
+    most = max((node.cpus for node in nodes), default=1)
+    rooms = [Room(cpus, int(gpu)) for cpus in range(max(1, most), 0, -1)]
+    return next((room for room in rooms if places(nodes, room) >= workers), rooms[-1])
+
+
+def require_room(
+    fewest: int,
+    most: int,
+    *,
+    gpu: bool,
+    wait_minutes: float,
+    look: Callable[[], list[Node]] = nodes_of_cluster,
+    pause_s: float = 2.0,
+) -> Room:
+    """What each worker may take, once the cluster has room for `fewest` of them.
+
+    Args:
+        fewest: below these it is refused.
+        most: how many there may be.
+        gpu: each needs one.
+        wait_minutes: how long an autoscaler may take to start the nodes; they are asked for.
+        look: what the cluster has.
+        pause_s: between looks.
+
+    Raises:
+        ConfigError: there is no room.
+    """
+    until = time.monotonic() + 60 * wait_minutes
+    smallest = Room(1, int(gpu))
+    if wait_minutes and places(look(), smallest) < fewest:
+        request_resources(bundles=[{"CPU": 1, **({"GPU": 1} if gpu else {})}] * most)
+    while (there := places(nodes := look(), smallest)) < fewest:
+        if time.monotonic() >= until:
+            cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+            raise ConfigError(
+                f"--workers {fewest}: the cluster has room for {there} ({len(nodes)} nodes with {cpus} CPUs and {gpus} "
+                f"GPUs; each worker needs {'a GPU and ' if gpu else ''}a CPU); ask for fewer, add nodes, or give an "
+                "autoscaler time with --wait MINUTES"
+            )
+        time.sleep(pause_s)
+    return room_for(nodes, min(most, there), gpu=gpu)
