@@ -102,7 +102,7 @@ def launch(
                 callbacks=[Recovery(board)],
             ),
         )  # fmt: skip
-        result = _fit(trainer, board, _Follower(run, listener, tell), stop)
+        result = _fit(trainer, board, Follower(run, listener, tell), stop)
         if result.checkpoint is not None:
             follow(run, result.checkpoint)
         outcome = replace(Outcome(**result.return_value), run=str(run.path))
@@ -145,7 +145,7 @@ def publish(run: RunFolder, newest: Checkpoint) -> None:
         copy_files(str(run.path), place, destination_filesystem=newest.filesystem)
 
 
-class _Follower:
+class Follower:
     """Takes the workers' notes: the run folder and the listener follow."""
 
     def __init__(self, run: RunFolder, listener: Listener, tell: Callable[[str], None]) -> None:
@@ -179,7 +179,7 @@ def _sentence(group: Started, *, again: bool) -> str:
     return f"{begin} with {workers} on {nodes}, from step {group.step}"
 
 
-def _fit(trainer: TorchTrainer, board: Any, follower: _Follower, stop: StopRequest) -> Result:
+def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopRequest) -> Result:
     """`trainer.fit()` in a thread of its own, while notes are taken here, where signals arrive."""
     ended: list[Result | BaseException] = []
 

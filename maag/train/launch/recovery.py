@@ -43,7 +43,7 @@ class Recovery(UserCallback):  # type: ignore[misc]
             raise TrainingError(
                 f"workers failed {self._losses} times without getting to a checkpoint, at last with: {reason}"
             )
-        ray.get(self._board.put.remote(Lost(reason)))
+        self._board.put.remote(Lost(reason))
 
 
 def cause_of(error: BaseException) -> BaseException:

@@ -48,6 +48,11 @@ def room_for(nodes: Sequence[Node], workers: int, *, gpu: bool) -> Room:
     return next((room for room in rooms if places(nodes, room) >= workers), rooms[-1])
 
 
+def ask_autoscaler(workers: int, gpu: bool) -> None:
+    """Ask for nodes for so many workers; without an autoscaler it has no effect."""
+    request_resources(bundles=[{"CPU": 1, **({"GPU": 1} if gpu else {})}] * workers)
+
+
 def require_room(
     fewest: int,
     most: int,
@@ -55,6 +60,7 @@ def require_room(
     gpu: bool,
     wait_minutes: float,
     look: Callable[[], list[Node]] = nodes_of_cluster,
+    ask: Callable[[int, bool], None] = ask_autoscaler,
     pause_s: float = 2.0,
 ) -> Room:
     """What each worker may take, once the cluster has room for `fewest` of them.
@@ -65,6 +71,7 @@ def require_room(
         gpu: each needs one.
         wait_minutes: how long an autoscaler may take to start the nodes; they are asked for.
         look: what the cluster has.
+        ask: asks an autoscaler for so many workers' nodes.
         pause_s: between looks.
 
     Raises:
@@ -73,7 +80,7 @@ def require_room(
     until = time.monotonic() + 60 * wait_minutes
     smallest = Room(1, int(gpu))
     if wait_minutes and places(look(), smallest) < fewest:
-        request_resources(bundles=[{"CPU": 1, **({"GPU": 1} if gpu else {})}] * most)
+        ask(most, gpu)
     while (there := places(nodes := look(), smallest)) < fewest:
         if time.monotonic() >= until:
             cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)

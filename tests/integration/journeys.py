@@ -1,0 +1,69 @@
+"""Commands as a user types them, watched line by line; for the tests of this folder."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+
+class Command:
+    """`maag WORDS` as a process of its own."""
+
+    def __init__(self, *words: object, environment: Mapping[str, str] | None = None) -> None:
+        self.lines: list[str] = []
+        self._unseen: queue.Queue[str] = queue.Queue()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "maag", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def text(self) -> str:
+        """All of standard error so far."""
+        return "\n".join(self.lines)
+
+    def wait_for(self, pattern: str, timeout_s: float = 180) -> str:
+        """The next line of standard error in which `pattern` is found."""
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                line = self._unseen.get(timeout=max(0.01, until - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"no line with {pattern!r} in {timeout_s} s:\n{self.text}") from None
+            if re.search(pattern, line):
+                return line
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        self._process.send_signal(number)
+
+    def end(self, timeout_s: float = 240) -> tuple[int, str]:
+        """Exit code and standard output, once it ended."""
+        assert self._process.stdout is not None
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise AssertionError(f"still running after {timeout_s} s:\n{self.text}") from None
+        self._reader.join(10)
+        with self._process.stdout as stdout:
+            return code, stdout.read()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            for line in stderr:
+                self.lines.append(line.rstrip("\n"))
+                self._unseen.put(self.lines[-1])

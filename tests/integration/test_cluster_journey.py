@@ -1,0 +1,200 @@
+"""Training over a real Ray cluster on this machine: raylets of their own for each node, and what befalls them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from journeys import Command
+from ray.cluster_utils import Cluster
+from s3 import BUCKET, client_of, s3_server
+
+from maag import checkpoint
+
+pytestmark = pytest.mark.integration
+EPOCHS = 8
+WORKER = "RayTrainWorker"
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head that trains nothing, and three nodes with room for one worker each."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(3):
+        cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def words(phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Of a run whose updates do not depend on the number of workers."""
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    more = ("--set", "segmentor.sync_batchnorm=true", "--set", "optim.batch_size=3", "--epochs", EPOCHS)
+    return ["train", "--dataset", "acdc", "--data", phantom_dir, *tiny_words, *more]
+
+
+@pytest.fixture
+def undisturbed(words: list[object], tmp_path: Path) -> list[dict[str, Any]]:
+    """The history of that run in one process, without Ray."""
+    code, _ = Command(*words, "--out", tmp_path / "plain").end()
+    assert code == 0
+    return history(tmp_path / "plain")
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def require_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Equal but for rounding, which the order of sums over workers changes and training amplifies."""
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=2e-2)
+        assert one["mean_dice"] == pytest.approx(other["mean_dice"], abs=2e-2)
+
+
+def nodes_with_workers(cluster: Cluster) -> list[Any]:
+    """The nodes on which a worker trains."""
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in cluster.list_all_nodes()}
+    found = []
+    for process in workers():
+        parents = [parent.pid for parent in process.parents()]
+        found += [node for pid, node in raylets.items() if pid in parents]
+    return found
+
+
+def workers() -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if any(WORKER in word for word in _words_of(process))]
+
+
+def _words_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_a_node_that_dies_and_one_that_is_taken_away(
+    cluster: Cluster, words: list[object], undisturbed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = Command(*words, "--workers", 2, "--address", cluster.address, "--out", run, "--json")
+    command.wait_for(r"Training with 2 workers on 2 nodes, from step 0")
+    command.wait_for(r"^epoch 2/")
+    cluster.remove_node(nodes_with_workers(cluster)[0], allow_graceful=False)
+    command.wait_for(r"Lost at work: a worker died")
+    command.wait_for(r"Going on with 2 workers on 2 nodes, from step [1-9]")
+    cluster.add_node(num_cpus=1)
+    doomed = nodes_with_workers(cluster)[0]
+    deadline_s = 6
+    subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", cluster.address, "--node-id",
+         doomed.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
+         "--deadline-remaining-seconds", str(deadline_s)],
+        check=True,
+    )  # fmt: skip
+    taking = threading.Timer(deadline_s, lambda: cluster.remove_node(doomed, allow_graceful=False))
+    taking.start()
+    command.wait_for(r"A node is about to be taken away: the state is being saved at step \d")
+    code, output = command.end()
+    taking.join()
+    assert code == 0, command.text
+    require_same(history(run), undisturbed)
+    summary = json.loads(output)
+    assert (summary["ending"], summary["run"]) == ("done", str(run))
+    assert json.loads((run / "result.json").read_text())["run"] == str(run)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {
+        "best.safetensors", "final.safetensors", "last.pt"
+    }  # fmt: skip
+    assert not (run / "cluster").exists()
+    assert "raylet" not in command.text
+
+
+def test_uploads_that_are_killed_are_not_resumed_from(
+    words: list[object], undisturbed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    with s3_server() as (server, environment):
+        storage = ["--storage", f"s3://{BUCKET}/runs"]
+        run = tmp_path / "one" / "run"
+        command = Command(*words, "--workers", 2, *storage, "--out", run, environment=environment)
+        command.wait_for(r"^epoch 2/")
+        server.hold("last.pt")
+        assert server.holding.wait(120)
+        for process in workers():
+            process.kill()
+        command.wait_for(r"Lost at work")
+        server.release()
+        command.wait_for(r"Going on with 2 workers .* from step [1-9]")
+        command.wait_for(r"^epoch 5/")
+        command.send(signal.SIGKILL)
+        command.end()
+        for process in workers():  # they end by themselves, a little later
+            process.wait(60)
+
+        # On another machine, where nothing is of the run but its name.
+        again = tmp_path / "other" / "run"
+        rest = words[: words.index("--preset")]
+        resumed = Command(*rest, "--workers", "1:2", *storage, "--out", again, "--resume", environment=environment)
+        resumed.wait_for(r"from step [1-9]")
+        code, _ = resumed.end()
+        assert code == 0, resumed.text
+        require_same(history(again), undisturbed)
+
+        client = client_of(environment)
+        keys = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
+        assert {
+            f"runs/run/run/{name}" for name in ("config.json", "result.json", "checkpoints/best.safetensors")
+        } <= set(keys)
+        states = [key for key in keys if key.endswith("last.pt")]
+        assert states
+        for key in states:
+            client.download_file(BUCKET, key, str(tmp_path / "state.pt"))
+            checkpoint.load_state(tmp_path / "state.pt", torch.device("cpu"))
+
+
+def test_to_the_cluster_and_back(words: list[object], undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = Command(*words, "--workers", 2, "--out", run)
+    command.wait_for(r"^epoch 2/")
+    command.send(signal.SIGINT)
+    code, _ = command.end()
+    assert code == 1
+    command.wait_for(r"Stopped at step \d+, saved")
+    rest = [*words[: words.index("--preset")], "--out", run, "--resume"]
+    code, _ = Command(*rest, "--max-time", 0.0001).end()  # one more step in this process
+    assert code == 0
+    last = Command(*rest, "--workers", 1)
+    last.wait_for(r"Training with 1 worker on 1 node, from step [1-9]")
+    code, _ = last.end()
+    assert code == 0, last.text
+    found = [line for line in history(run) if line["step"] in [other["step"] for other in undisturbed]]
+    require_same(found, undisturbed)
+
+
+def test_what_the_user_has_to_mend_is_not_tried_again(words: list[object], tmp_path: Path) -> None:
+    command = Command(*words, "--set", "optim.lr=1e30", "--workers", 2, "--out", tmp_path / "nan")
+    code, _ = command.end()
+    assert code == 1
+    assert "loss became nan" in command.text
+    assert "try a lower optim.lr" in command.text
+    assert command.text.count("from step 0") == 1
+    assert "Traceback" not in command.text
+
+    too_many = Command(*words, "--workers", 1000, "--out", tmp_path / "many")
+    code, _ = too_many.end(60)
+    assert code == 2
+    assert "--workers 1000: the cluster has room for" in too_many.text
+    unequal = Command(*words, "--workers", 2, "--set", "optim.batch_size=1", "--out", tmp_path / "few")
+    code, _ = unequal.end()
+    assert code == 2
+    assert "2 workers cannot share batches of 1 slices" in unequal.text

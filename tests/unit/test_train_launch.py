@@ -1,0 +1,187 @@
+"""What needs no cluster: room, recovery, what the user is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.train import Checkpoint
+
+from maag.cli.options import WorkerCount
+from maag.errors import ConfigError, DataError, MaagError, TrainingError
+from maag.storage import write_json
+from maag.train.folder import RunFolder
+from maag.train.launch.board import Board, Leaving, Lost, Saved, Started
+from maag.train.launch.connection import connected
+from maag.train.launch.launch import Follower
+from maag.train.launch.recovery import LOSSES_IN_A_ROW, Recovery, cause_of
+from maag.train.launch.room import Node, Room, places, require_room, room_for
+from maag.train.reports import EpochReport, Live
+
+NODES = st.lists(st.builds(Node, cpus=st.integers(0, 20), gpus=st.integers(0, 4)), max_size=6)
+
+
+@given(NODES, st.integers(1, 12), st.booleans())
+def test_workers_get_as_many_cpus_as_they_all_can_have(nodes: list[Node], workers: int, gpu: bool) -> None:
+    room = room_for(nodes, workers, gpu=gpu)
+    assert room.cpus >= 1
+    assert room.gpus == gpu
+    if places(nodes, Room(1, gpu)) >= workers:
+        assert places(nodes, room) >= workers
+        assert places(nodes, Room(room.cpus + 1, gpu)) < workers
+
+
+def test_a_gpu_belongs_to_one_worker() -> None:
+    assert places([Node(16, 2), Node(16, 0), Node(1, 4)], Room(1, 1)) == 3
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "gpu", "sentence"),
+    [
+        ([Node(0, 0), Node(2, 0)], 3, False, "room for 2 (2 nodes with 2 CPUs and 0 GPUs"),
+        ([Node(64, 1)], 2, True, "room for 1 (1 nodes with 64 CPUs and 1 GPUs; each worker needs a GPU and a CPU)"),
+        ([], 1, False, "room for 0"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused(nodes: list[Node], workers: int, gpu: bool, sentence: str) -> None:
+    with pytest.raises(ConfigError, match="--workers") as refused:
+        require_room(workers, workers, gpu=gpu, wait_minutes=0, look=lambda: nodes)
+    assert sentence in str(refused.value)
+
+
+def test_nodes_that_come_in_time_are_waited_for() -> None:
+    sights = iter([[Node(1, 0)], [Node(1, 0)], [Node(1, 0), Node(4, 0)]])
+    asked: list[int] = []
+    room = require_room(
+        2, 3, gpu=False, wait_minutes=1, look=lambda: next(sights), ask=lambda workers, gpu: asked.append(workers),
+        pause_s=0,
+    )  # fmt: skip
+    assert room == Room(1, 0)
+    assert asked == [3]
+
+
+class FakeBoard:
+    """A board without an actor."""
+
+    def __init__(self) -> None:
+        self.notes: list[Any] = []
+        self.put = self
+
+    def remote(self, note: Any) -> None:
+        self.notes.append(note)
+
+
+def losses(recovery: Recovery, times: int, error: Exception) -> None:
+    for _ in range(times):
+        recovery.after_exception(None, {0: RuntimeError("Connection closed by peer"), 1: error})
+
+
+def test_losses_are_told_and_gone_on_from(tmp_path: Path) -> None:
+    board = FakeBoard()
+    recovery = Recovery(board)
+    stored = Checkpoint.from_directory(str(tmp_path))
+    for _ in range(4):
+        losses(recovery, LOSSES_IN_A_ROW - 1, ray.exceptions.RayActorError())
+        recovery.after_report(None, [{}], stored)
+    assert {note.reason for note in board.notes} == {"a worker died"}
+    losses(recovery, 1, RuntimeError("something else"))
+    assert board.notes[-1] == Lost("RuntimeError: Connection closed by peer")
+
+
+def test_losses_without_a_checkpoint_in_between_are_no_bad_luck() -> None:
+    recovery = Recovery(FakeBoard())
+    losses(recovery, LOSSES_IN_A_ROW - 1, ray.exceptions.RayActorError())
+    recovery.after_report(None, [{}], None)
+    with pytest.raises(TrainingError, match="3 times without getting to a checkpoint, at last with: a worker died"):
+        losses(recovery, 1, ray.exceptions.RayActorError())
+
+
+class Wrapped(Exception):
+    """As Ray wraps what a worker raised."""
+
+    def __init__(self, inner: Exception) -> None:
+        self._base_exc = inner
+
+
+@pytest.mark.parametrize("error", [DataError("bad"), ConfigError("odd"), TrainingError("nan")])
+def test_what_the_user_has_to_mend_ends_the_run(error: MaagError) -> None:
+    board = FakeBoard()
+    with pytest.raises(type(error)) as raised:
+        losses(Recovery(board), 1, Wrapped(error))
+    assert raised.value is error
+    assert not board.notes
+    assert cause_of(Wrapped(Wrapped(error))) is error
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.saved: list[int] = []
+
+    def on_live(self, live: Live) -> None:
+        raise AssertionError
+
+    def on_epoch(self, report: EpochReport) -> None:
+        raise AssertionError
+
+    def on_checkpoint(self, step: int) -> None:
+        self.saved.append(step)
+
+
+def test_the_user_is_told_of_every_turn_and_the_folder_follows(tmp_path: Path) -> None:
+    stored = tmp_path / "step-00000012-abc"
+    write_json(stored / "config.json", {"new": True})
+    write_json(stored / "checkpoints" / "x.json", {})
+    run = RunFolder(tmp_path / "run")
+    write_json(run.config, {"new": False})
+    told: list[str] = []
+    heard = Heard()
+    follower = Follower(run, heard, told.append)
+    for note in (
+        Started(0, 2, 1),
+        Lost("a worker died"),
+        Started(12, 1, 1),
+        Leaving(20),
+        Saved(Checkpoint.from_directory(str(stored)), 12),
+    ):
+        follower.take(note)
+    assert told == [
+        "Training with 2 workers on 1 node, from step 0",
+        "Lost at work: a worker died; going on from the last checkpoint as soon as there is room",
+        "Going on with 1 worker on 1 node, from step 12",
+        "A node is about to be taken away: the state is being saved at step 20",
+    ]
+    assert heard.saved == [12]
+    assert "true" in run.config.read_text()
+    assert (run.path / "checkpoints" / "x.json").exists()
+
+
+def test_a_board_keeps_notes_until_they_are_taken() -> None:
+    board = Board()
+    assert board.put(Lost("one")) is None
+    board.stop("SIGINT")
+    assert board.put(Lost("two")) == "SIGINT"
+    assert board.take() == [Lost("one"), Lost("two")]
+    assert board.take() == []
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("3:3", (3, 3))])
+def test_worker_counts(text: str, expected: tuple[int, int]) -> None:
+    assert WorkerCount().convert(text, None, None) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "0:2", "5:2", "-1", "two", "1:", ":3", "1:2:3", "1.5", ""])
+def test_worker_counts_that_are_none(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="neither a number from 1"):
+        WorkerCount().convert(text, None, None)
+
+
+def test_a_ray_client_is_refused() -> None:
+    with pytest.raises(ConfigError, match="ray job submit"), connected("ray://head:10001"):
+        pass
