@@ -7,6 +7,7 @@ of the whole batch.
 
 from __future__ import annotations
 
+import warnings
 from typing import TypeVar
 
 import torch
@@ -93,7 +94,10 @@ class TorchTeam(Team):
         """See Team."""
         # Buffers stay each worker's own: `average_statistics` brings them together without loss, whenever it is done,
         # for running statistics are linear in those of the batches.
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            # torch 2.13 has another name for it, which the oldest torch that maag takes does not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def average_statistics(self, network: nn.Module) -> None:
         """See Team."""
