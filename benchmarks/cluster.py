@@ -3,9 +3,10 @@
     python benchmarks/cluster.py --data ACDC_DIR --out DIR [--rounds 3] [--epochs 3]
 
 Whole trainings of the fast preset, in turns: in this process and as one Ray worker with the same threads; in one
-process of one thread and as two Ray workers of one thread each, beside two unrelated runs at once. Speed is steps over wall time from the end of the
-first epoch to the end of the last, with everything between the steps in it. Then the bytes that two workers exchange
-in a step of the paper's networks, as the loopback interface counts them. Prints JSON.
+process of one thread and as two Ray workers of one thread each, beside two unrelated runs at once. Speed is steps
+over wall time from the end of the first epoch to the end of the last, with everything between the steps in it. Then
+the bytes that two workers exchange in a step of the paper's networks, as the loopback interface counts them. Prints
+JSON.
 """
 
 from __future__ import annotations
