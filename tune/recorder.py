@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from ray import tune as ray_tune
 from ray.tune.experiment import Trial
 
+from maag import checkpoint
 from tune.results import Status, TrialResult, best_of, draw_search, importance, write_best, write_trials
 from tune.space import SPACE
 from tune.trial import TrialPlan
@@ -41,6 +42,8 @@ class SearchPlan:
     gpus_per_trial: float
     address: str | None
     """Of a running Ray cluster; None starts one here, with a CPU for each trial at once."""
+    storage: str | None
+    """Where trials' states go that all nodes can reach; None: the nodes share `out`."""
     seed: int
     space: Mapping[str, Any] = field(default_factory=lambda: SPACE)
     """Distributions by dotted setting."""
@@ -70,8 +73,18 @@ class Recorder(ray_tune.Callback):
         best = best_of(results)
         write_trials(self._plan.out / "trials.csv", results)
         if best is not None:
-            write_best(self._plan.out, best, self._trial)
+            self._write_best(best)
             draw_search(self._plan.out / "search.png", results, importance(results))
+
+    def _write_best(self, best: TrialResult) -> None:
+        if self._plan.storage is None:
+            weights = Path(self._trial.trials_dir) / best.trial / "checkpoints" / checkpoint.BEST
+            write_best(self._plan.out, best, self._trial, weights)
+            return
+        (trial,) = (trial for trial in self._trials if trial.trial_id == best.trial)
+        assert trial.checkpoint is not None  # it was measured, so it was handed over
+        with trial.checkpoint.as_directory() as folder:
+            write_best(self._plan.out, best, self._trial, Path(folder) / checkpoint.BEST)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Ray's, after each of its events."""

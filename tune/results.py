@@ -19,6 +19,8 @@ from tune.trial import TrialPlan, best_config
 Status = Literal["waiting", "running", "done", "stopped", "failed"]
 _FACTS = ("trial", "status", "epoch", "objective", "best_dice", "mean_dice", "minutes", "error")
 _FEWEST_FOR_IMPORTANCE = 6
+LEFT_BEHIND = ("trials.csv", "best.json", f"checkpoints/{checkpoint.BEST}", "search.png")
+"""Files of a search's folder that hold what it found."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,13 +66,12 @@ def write_trials(path: Path, trials: Sequence[TrialResult]) -> None:
     write_text(path, text.getvalue())
 
 
-def write_best(out: Path, best: TrialResult, plan: TrialPlan) -> None:
-    """Write `best.json`, a whole configuration, and put the trial's best model where `maag export` finds it.
+def write_best(out: Path, best: TrialResult, plan: TrialPlan, weights: Path) -> None:
+    """Write `best.json`, a whole configuration, and put the best trial's `weights` where `maag export` finds them.
 
     Raises StorageError.
     """
     write_json(out / "best.json", codec.document(best_config(plan, best.sample)))
-    weights = Path(plan.trials_dir) / best.trial / "checkpoints" / checkpoint.BEST
     with replacing(out / "checkpoints" / checkpoint.BEST) as temporary:
         shutil.copyfile(weights, temporary)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,14 +13,17 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlg
 from ray.tune.search.optuna import OptunaSearch
 
 from maag.config import codec
-from maag.errors import StorageError, TrainingError
+from maag.errors import TrainingError
 from maag.train.launch.connection import connected
+from maag.train.launch.remote import absolute_storage, upload
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
-from tune.results import TrialResult
+from tune.results import LEFT_BEHIND, TrialResult
 from tune.space import CHANGEABLE, starting_point
 from tune.trial import TrialPlan, run_trial
 
 _EXPERIMENT = "ray"
+BEGUN_WITH = ("search.json", "split.json")
+"""Files of a search's folder that it is resumed with."""
 _KEEP_ONE_IN = 3  # of the trials at each rung of successive halving
 
 
@@ -36,7 +40,6 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
         All trials.
 
     Raises:
-        StorageError: there is nothing to resume.
         TrainingError: every trial failed; the first one's error is told.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -44,11 +47,15 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Which trial has which sample is written down at once, or a kill would lose the newest trials.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0")
-    with connected(plan.address, num_cpus=plan.at_once):
+    with connected(plan.address, num_cpus=plan.at_once * trial.workers):
         recorder = Recorder(plan, trial, watcher)
-        tuner = _restored(plan, trial, recorder) if resume else _new_tuner(plan, trial, recorder)
+        # Killed before Ray wrote anything down, a search has nothing to lose by a new beginning.
+        resumes = resume and ray_tune.Tuner.can_restore("/".join(_place(plan)))
+        tuner = _restored(plan, trial, recorder) if resumes else _new_tuner(plan, trial, recorder)
         tuner.fit()
         recorder.finish()
+    if plan.storage:
+        upload(plan.out, (*LEFT_BEHIND, *BEGUN_WITH), beside(plan.storage, plan.out))
     results = recorder.results
     if results and all(result.status == "failed" for result in results):
         raise TrainingError(
@@ -60,7 +67,9 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
 
 def _trainable(plan: SearchPlan, trial: TrialPlan) -> Any:
     function = ray_tune.with_parameters(_run, plan=trial)
-    return ray_tune.with_resources(function, {"cpu": 1, "gpu": plan.gpus_per_trial})
+    # A trial of several workers only waits for them; what they need they reserve themselves.
+    alone = {"cpu": 1, "gpu": plan.gpus_per_trial}
+    return ray_tune.with_resources(function, alone if trial.workers == 1 else {"cpu": 0.01})
 
 
 def _run(sample: dict[str, Any], plan: TrialPlan) -> None:
@@ -68,7 +77,8 @@ def _run(sample: dict[str, Any], plan: TrialPlan) -> None:
 
 
 def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tune.Tuner:
-    space = {name: plan.space[name] for name in plan.space if plan.algorithm != "pbt" or name in CHANGEABLE}
+    storage, name = _place(plan)
+    space = {path: plan.space[path] for path in plan.space if plan.algorithm != "pbt" or path in CHANGEABLE}
     start = starting_point(codec.from_dict(trial.base), space)
     points = [start] if start else None
     searcher: SearchAlgorithm | Searcher
@@ -91,13 +101,31 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             search_alg=searcher,
             scheduler=_scheduler(plan),
             time_budget_s=None if plan.max_minutes is None else 60 * plan.max_minutes,
-            reuse_actors=True,  # a fresh process would load everything again for each trial
+            # A fresh process would load everything again for each trial; but workers end with the process that began
+            # them, and a state is handed over only when nobody writes to the folder any more.
+            reuse_actors=trial.workers == 1 and not trial.exchange,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=ray_tune.RunConfig(
-            name=_EXPERIMENT, storage_path=str(plan.out.resolve()), verbose=0, callbacks=[recorder]
+            name=name,
+            storage_path=storage,
+            verbose=0,
+            callbacks=[recorder],
+            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=2),
         ),
     )
+
+
+def beside(storage: str, out: Path) -> str:
+    """Where in the storage the search's own files lie."""
+    return f"{absolute_storage(storage)}/{out.name}/search"
+
+
+def _place(plan: SearchPlan) -> tuple[str, str]:
+    """Where Ray Tune keeps its state, and under which name."""
+    if plan.storage is None:
+        return str(plan.out.resolve()), _EXPERIMENT
+    return absolute_storage(plan.storage), plan.out.name
 
 
 def _scheduler(plan: SearchPlan) -> TrialScheduler:
@@ -122,10 +150,7 @@ def _scheduler(plan: SearchPlan) -> TrialScheduler:
 
 
 def _restored(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tune.Tuner:
-    path = str(plan.out.resolve() / _EXPERIMENT)
-    if not ray_tune.Tuner.can_restore(path):
-        raise StorageError(f"{plan.out}: there is no search here to resume; start without --resume")
-    tuner = ray_tune.Tuner.restore(path, _trainable(plan, trial), resume_unfinished=True)
+    tuner = ray_tune.Tuner.restore("/".join(_place(plan)), _trainable(plan, trial), resume_unfinished=True)
     # Ray restores the callbacks of the run that was killed, whose display is gone.
     assert tuner._local_tuner is not None
     tuner._local_tuner._run_config.callbacks = [recorder]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import statistics
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune as ray_tune
 
 from maag.config import codec
 from maag.config.schema import Config
 from maag.storage import read_json, write_json
+from tune.trial_reports import TrialReporter, inherit_state
 
-MEDIAN_OF = 3
-"""Validations whose median is the objective: a lucky peak is not a better setting."""
+if TYPE_CHECKING:
+    from maag.train.folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,12 +30,16 @@ class TrialPlan:
     cache_root: str
     split: dict[str, Any]
     trials_dir: str
-    """Where each trial has its run folder."""
+    """Where each trial has its run folder; on every node its own, if there is a `storage`."""
     device: str
     threads: int
     """Of PyTorch, on a CPU."""
-    share_state: bool
-    """Report whole training states, so that another trial may go on from them."""
+    exchange: bool
+    """Trials may go on from each other's states, with other settings."""
+    workers: int = 1
+    """Of each trial; several train over Ray Train."""
+    storage: str | None = None
+    """Where states go that all nodes can reach; None: the run folders are such places."""
 
 
 def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
@@ -45,103 +47,81 @@ def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
 
     Raises what `fit` raises; Ray records it, and the search goes on.
     """
-    import torch
-
-    from maag.data.cache import prepare
     from maag.data.splits import Split
-    from maag.train.fit import fit
     from maag.train.folder import RunFolder, create_run
-    from maag.train.stopping import StopRequest
 
-    if plan.device == "cpu":
-        torch.set_num_threads(plan.threads)
     config = codec.override(codec.from_dict(plan.base), sample)
     run = RunFolder(Path(plan.trials_dir) / str(ray_tune.get_context().get_trial_id()))
-    split = Split.from_dict(plan.split)
-    if run.config.exists() and not plan.share_state and read_json(run.config) != codec.document(config):
+    if run.config.exists() and not plan.exchange and read_json(run.config) != codec.document(config):
         # The search was killed before it wrote this trial's sample down, and has drawn another one.
         shutil.rmtree(run.path)
     if run.config.exists():
         write_json(run.config, codec.document(config))
     else:
-        create_run(run.path, config, split)
-    inherited = _inherit_state(run)
+        create_run(run.path, config, Split.from_dict(plan.split))
+    inherited = inherit_state(run)
+    reporter = TrialReporter(run, hands_over=plan.exchange or plan.storage is not None)
+    train = _train_here if plan.workers == 1 else _train_on_workers
+    train(config, plan, run, reporter, other_settings=inherited and plan.exchange)
+
+
+def _train_here(
+    config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, *, other_settings: bool
+) -> None:
+    import torch
+
+    from maag.data.cache import prepare
+    from maag.data.splits import Split
+    from maag.train.fit import fit
+    from maag.train.stopping import StopRequest
+
+    if plan.device == "cpu":
+        torch.set_num_threads(plan.threads)
     fit(
         config,
         prepare(Path(plan.data_dir), config.data, Path(plan.cache_root), plan.scribbles),
-        split,
+        Split.from_dict(plan.split),
         run,
         device=torch.device(plan.device),
-        listener=_Reporter(run, share_state=plan.share_state),
+        listener=reporter,
         stop=StopRequest(),
         resume=True,
-        other_settings=inherited,
+        other_settings=other_settings,
+    )
+
+
+def _train_on_workers(
+    config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, *, other_settings: bool
+) -> None:
+    from maag.train.launch.launch import ClusterPlan, train_on_cluster
+    from maag.train.launch.room import Room
+    from maag.train.launch.worker import Recipe
+    from maag.train.stopping import StopRequest
+
+    gpu = plan.device == "cuda"
+    recipe = Recipe(
+        config=codec.to_dict(config),
+        split=plan.split,
+        data_dir=plan.data_dir,
+        scribbles=plan.scribbles,
+        shapes=None,
+        cache_root=plan.cache_root,
+        threads=plan.threads,
+        other_settings=other_settings,
+    )
+    cluster = ClusterPlan(fewest=plan.workers, most=plan.workers, address=None, storage=plan.storage, gpu=gpu)
+    train_on_cluster(
+        recipe,
+        cluster,
+        Room(cpus=1, gpus=int(gpu)),
+        run,
+        listener=reporter,
+        tell=lambda sentence: None,  # a search shows trials, not their workers
+        stop=StopRequest(),
+        resume=True,
     )
 
 
 def best_config(plan: TrialPlan, sample: Mapping[str, Any]) -> Config:
     """The whole configuration of a trial."""
     return codec.override(codec.from_dict(plan.base), sample)
-
-
-def objective(dices: Sequence[float]) -> float:
-    """What a search maximises: the median of the last validations' mean Dice."""
-    return statistics.median(dices[-MEDIAN_OF:])
-
-
-def _inherit_state(run: Any) -> bool:
-    """Take over the state that the scheduler hands to this trial, if it does. Whether it did."""
-    checkpoint = ray_tune.get_checkpoint()
-    if checkpoint is None:
-        return False
-    with checkpoint.as_directory() as folder:
-        handed = Path(folder) / run.last.name
-        if not handed.exists() or (run.last.exists() and handed.read_bytes() == run.last.read_bytes()):
-            return False
-        run.last.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(handed, run.last)
-    return True
-
-
-class _Reporter:
-    """Reports to Ray after each validation, when the state that it belongs to is safe on disk."""
-
-    def __init__(self, run: Any, *, share_state: bool) -> None:
-        self._run = run
-        self._share_state = share_state
-        self._waiting: dict[str, Any] | None = None
-
-    def on_live(self, live: Any) -> None:
-        """Nothing."""
-
-    def on_epoch(self, report: Any) -> None:
-        """Remember what the checkpoint that follows a validation will be reported with."""
-        if report.validation is not None:
-            dices = [*self._earlier_dices(before=report.epoch), report.validation.mean]
-            self._waiting = {
-                "epoch": report.epoch,
-                "epochs": report.epochs,
-                "mean_dice": report.validation.mean,
-                "best_dice": max(dices),
-                "objective": objective(dices),
-                "seconds": report.seconds,
-                "steps_per_second": report.steps_per_second,
-            }
-
-    def on_checkpoint(self, step: int) -> None:
-        """Report, and hand the state over where another trial may want it."""
-        if self._waiting is None:
-            return
-        metrics, self._waiting = self._waiting, None
-        if not self._share_state:
-            ray_tune.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.copy(self._run.last, folder)
-            ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(folder))
-
-    def _earlier_dices(self, *, before: int) -> list[float]:
-        if not self._run.metrics.exists():
-            return []
-        lines = [json.loads(line) for line in self._run.metrics.read_text(encoding="utf-8").splitlines()]
-        return [line["mean_dice"] for line in lines if "mean_dice" in line and line["epoch"] < before]

@@ -1,17 +1,24 @@
-# Image that trains, tunes and exports on NVIDIA GPUs; build it from the project's root:
-#   docker build -f infra/docker/train.Dockerfile -t maag-train .
+# Image that trains, tunes and exports on NVIDIA GPUs, alone or as a node of a Ray cluster; from the project's root:
+#   docker build -f infra/docker/train.Dockerfile -t maag-train:0.1.0 .
 FROM python:3.11-slim
+
+# wget: KubeRay asks with it whether a node is well.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/maag
 COPY pyproject.toml constraints.txt README.md ./
 COPY maag maag
 COPY tune tune
 COPY deploy deploy
+COPY infra/ray/spot_notice.py infra/ray/
 # The registry's Linux builds of torch and onnxruntime-gpu bring CUDA with them.
-RUN pip install --no-cache-dir --constraint constraints.txt .
+RUN pip install --no-cache-dir --constraint constraints.txt '.[cluster]' \
+    && useradd --create-home --uid 1000 maag \
+    && mkdir /cache /data && chown maag /cache /data
 
-RUN useradd --create-home maag
-USER maag
-WORKDIR /work
-ENV MAAG_DATA=/data MAAG_CACHE=/cache
-ENTRYPOINT ["maag"]
+USER 1000
+WORKDIR /home/maag
+ENV MAAG_DATA=/data MAAG_CACHE=/cache RAY_USAGE_STATS_ENABLED=0
+CMD ["maag", "--help"]

@@ -117,6 +117,23 @@ def cluster_options(command: Command) -> Command:
     )(command)
 
 
+def resume_options(what: str) -> Callable[[Command], Command]:
+    """`--resume` and `--resume-if-there`."""
+
+    def add(command: Command) -> Command:
+        command = click.option(
+            "--resume-if-there",
+            is_flag=True,
+            help=f"Continue the {what} in --out if there is one there or in --storage, else begin it: for jobs that a "
+            "cluster starts again.",
+        )(command)
+        return click.option(
+            "--resume", is_flag=True, help=f"Continue the {what} in --out, or the newest one of this data set."
+        )(command)
+
+    return add
+
+
 def json_option(command: Command) -> Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on standard output.")(

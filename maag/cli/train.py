@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +13,6 @@ from maag.cli.options import (
     ANY_PATH,
     DATASETS,
     FOLDER,
-    absolute_source,
     cluster_options,
     config_options,
     data_option,
@@ -24,8 +22,10 @@ from maag.cli.options import (
     json_option,
     pick_device,
     resolve_config,
+    resume_options,
     scribbles_option,
 )
+from maag.cli.train_cluster import is_there, plan_cluster, recipe_of, require_new
 from maag.errors import ConfigError, MissingDataError
 
 if TYPE_CHECKING:
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
     import torch
 
     from maag.config.schema import Config
-    from maag.data.splits import Split
     from maag.train.fit import Outcome
     from maag.train.launch.launch import ClusterPlan
-    from maag.train.launch.worker import Recipe
 
 RUNS = Path("runs")
 
@@ -62,7 +60,7 @@ RUNS = Path("runs")
 @cluster_options
 @device_option
 @click.option("--split-file", type=ANY_PATH, help="Which patients do what: a split.json.  [default: data.split]")
-@click.option("--resume", is_flag=True, help="Continue the run in --out, or the newest one of this data set.")
+@resume_options("run")
 @json_option
 def train_command(
     dataset: str,
@@ -83,6 +81,7 @@ def train_command(
     device_name: str,
     split_file: Path | None,
     resume: bool,
+    resume_if_there: bool,
     as_json: bool,
 ) -> int:
     """Train a segmentor from scribbles.
@@ -96,8 +95,10 @@ def train_command(
     cluster = None
     if workers or address or storage:
         cluster = plan_cluster(workers or (1, 1), address, storage, device_name, wait_minutes)
+    if resume_if_there:
+        resume = is_there(out, cluster)
     if resume:
-        if preset or config_file or changes or split_file:
+        if not resume_if_there and (preset or config_file or changes or split_file):
             raise ConfigError(
                 "--resume goes on with the run's own config.json and split.json: leave out --preset, --config, --set "
                 "and --split-file"
@@ -109,6 +110,8 @@ def train_command(
         config = resolve_config(dataset, preset, config_file, words, directory)
         name = "custom" if config_file else preset or "paper"
         run_path = out or RUNS / f"{dataset}-{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        if cluster:
+            require_new(run_path, cluster)
     device = pick_device("cpu" if cluster else device_name)
     if not cluster and device.type == "cpu" and not resume and not config_file and preset != "fast":
         say("There is no GPU here: this preset would take days; --preset fast is made for CPUs.")
@@ -186,9 +189,9 @@ def train(
     place = "Ray" if cluster else str(device)
     with TrainingDisplay(run.path, config, split, codec.digest(config), place) as display, stopping_on_signals(stop):
         if cluster:
-            recipe = recipe_of(config, split, directory, scribbles, shapes, max_time)
             from maag.train.launch.launch import launch
 
+            recipe = recipe_of(config, split, directory, scribbles, shapes, max_time)
             outcome = launch(recipe, cluster, run, listener=display, tell=say, stop=stop, resume=resume)
         else:
             outcome = fit(
@@ -196,43 +199,6 @@ def train(
             )
     display.tell_outcome(outcome)
     return outcome
-
-
-def plan_cluster(
-    workers: tuple[int, int], address: str | None, storage: str | None, device_name: str, wait_minutes: float
-) -> ClusterPlan:
-    """Where to train, as the options say it."""
-    from maag.train.launch.launch import ClusterPlan
-
-    gpu = {"auto": None, "cpu": False, "cuda": True}[device_name]
-    return ClusterPlan(
-        fewest=workers[0], most=workers[1], address=address, storage=storage, gpu=gpu, wait_minutes=wait_minutes
-    )
-
-
-def recipe_of(
-    config: Config,
-    split: Split,
-    directory: Path,
-    scribbles: Sequence[str],
-    shapes: tuple[str, Path] | None,
-    max_time: float | None,
-) -> Recipe:
-    """What every worker needs to know, with paths that mean the same from anywhere."""
-    from maag.config import codec
-    from maag.data.cache import default_cache_root
-    from maag.train.launch.worker import Recipe
-
-    return Recipe(
-        config=codec.to_dict(config),
-        split=split.to_dict(),
-        data_dir=str(directory.resolve()),
-        scribbles=tuple(absolute_source(word) for word in scribbles),
-        shapes=(shapes[0], str(shapes[1].resolve())) if shapes else None,
-        cache_root=str(default_cache_root().resolve()),
-        threads=1,
-        deadline=None if max_time is None else time.time() + 60 * max_time,
-    )
 
 
 def resumed_config(run_path: Path, epochs: int | None, cluster: ClusterPlan | None = None) -> Config:

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
-    absolute_source,
     config_options,
     data_option,
     dataset_option,
     device_option,
     find_data,
     json_option,
-    pick_device,
     resolve_config,
+    resume_options,
     scribbles_option,
 )
 from maag.cli.train import RUNS
+from maag.cli.tune_plan import STORED_PLAN, fetch_search, is_there, look_at, make_plans
 from maag.errors import ConfigError, MissingDataError
 
 if TYPE_CHECKING:
     from maag.config.schema import Config
-    from tune.recorder import SearchPlan
-    from tune.trial import TrialPlan
 
-_CPU_TRIALS, _GPU_TRIALS = 12, 32
 _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
-_VALIDATIONS = 9
-_PLAN = "search.json"
-_FORMAT_VERSION = 1
 
 
 @click.command("tune")
@@ -57,12 +50,20 @@ _FORMAT_VERSION = 1
     show_default=True,
     help="tpe and random stop poor trials early (ASHA); pbt changes settings on the way.",
 )
-@click.option("--address", help="Of a running Ray cluster whose nodes share --out and the data.  [default: none]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that train each trial together.  [default: 1]")
+@click.option(
+    "--address", help="Of a running Ray cluster whose nodes see the data at the same path; auto: the one here."
+)
+@click.option(
+    "--storage",
+    metavar="DIR|URI",
+    help="Where states go that all nodes can reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
+)
 @config_options
 @device_option
 @click.option("--split-file", type=ANY_PATH, help="Which patients do what: a split.json.  [default: data.split]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sampler.")
-@click.option("--resume", is_flag=True, help="Go on with the search in --out, or the newest one of this data set.")
+@resume_options("search")
 @json_option
 def tune_command(
     dataset: str,
@@ -74,7 +75,9 @@ def tune_command(
     minutes: float | None,
     epochs: int | None,
     algorithm: str,
+    workers: int | None,
     address: str | None,
+    storage: str | None,
     preset: str | None,
     config_file: Path | None,
     changes: tuple[str, ...],
@@ -82,6 +85,7 @@ def tune_command(
     split_file: Path | None,
     seed: int,
     resume: bool,
+    resume_if_there: bool,
     as_json: bool,
 ) -> int:
     """Search loss weights and gate settings.
@@ -97,15 +101,19 @@ def tune_command(
     from tune.search import search
 
     directory = find_data(dataset, data_dir)
-    device = pick_device(device_name).type
-    on_gpu = device == "cuda"
+    machine = look_at(device_name, address)
+    on_gpu = machine.device == "cuda"
+    if resume_if_there:
+        resume = is_there(out, storage)
     if resume:
-        if preset or config_file or changes or split_file:
+        if not resume_if_there and (preset or config_file or changes or split_file):
             raise ConfigError(
                 "--resume goes on with the search's own settings and split: leave out --preset, --config, --set and "
                 "--split-file"
             )
         path = out or newest_search(dataset)
+        if storage:
+            fetch_search(path, storage)
     else:
         path = out or RUNS / f"{dataset}-tune-{datetime.now():%Y%m%d-%H%M%S}"
     words = [*changes, f"optim.epochs={epochs or (_GPU_EPOCHS if on_gpu else _CPU_EPOCHS)}"]
@@ -114,12 +122,13 @@ def tune_command(
         config = resolve_config(
             dataset, None if config_file else preset or ("paper" if on_gpu else "fast"), config_file, words, directory
         )
-    plan, trial = _plans(
-        path, config, directory, scribbles, device, split_file,
+    plan, trial = make_plans(
+        path, config, directory, scribbles, machine, split_file,
         {"trials": trials, "at_once": concurrency, "max_minutes": minutes, "algorithm": algorithm, "address": address,
-         "seed": seed}, resume=resume,
+         "storage": storage, "workers": workers, "seed": seed}, resume=resume,
     )  # fmt: skip
-    say(f"Search {path}: {plan.trials} trials of up to {plan.epochs} epochs, {plan.at_once} at once, on {device}")
+    size = f"{plan.trials} trials of up to {plan.epochs} epochs, {plan.at_once} at once"
+    say(f"Search {path}: {size}, on {machine.device}")
     with SearchDisplay(plan.trials) as display:
         results = search(plan, trial, display.show, resume=resume)
     best = best_of(results)
@@ -146,94 +155,10 @@ def tune_command(
 
 def newest_search(dataset: str) -> Path:
     """The search of `dataset` under runs/ that was begun last. Raises MissingDataError."""
-    searches = [path.parent for path in RUNS.glob(f"{dataset}-tune-*/{_PLAN}")]
+    searches = [path.parent for path in RUNS.glob(f"{dataset}-tune-*/{STORED_PLAN}")]
     if not searches:
         raise MissingDataError(f"{RUNS}: no search of {dataset} here to resume; name one with --out, or start one")
-    return max(searches, key=lambda path: (path / _PLAN).stat().st_mtime)
-
-
-def _plans(
-    path: Path,
-    config: Config | None,
-    directory: Path,
-    scribbles: tuple[str, ...],
-    device: str,
-    split_file: Path | None,
-    said: dict[str, Any],
-    *,
-    resume: bool,
-) -> tuple[SearchPlan, TrialPlan]:
-    """What is searched and how; a resumed search takes all that is not said anew from its search.json."""
-    from maag.cli.terminal import preparing
-    from maag.config import codec
-    from maag.data.cache import default_cache_root, prepare
-    from maag.data.catalog import reader_of
-    from maag.data.splits import make_split
-    from maag.data.supervision import supervise
-    from maag.storage import read_json, write_json
-    from maag.train.folder import read_split
-    from tune.recorder import SearchPlan
-    from tune.trial import TrialPlan
-
-    stored = path / _PLAN
-    if stored.exists() and not resume:
-        raise ConfigError(f"{path} already holds a search; add --resume to continue it, or choose another --out")
-    if resume and not stored.exists():
-        raise MissingDataError(f"{path}: there is no search here to resume (no {_PLAN}); start without --resume")
-    before: dict[str, Any] = read_json(stored) if resume else {}
-    if resume and before.get("format_version") != _FORMAT_VERSION:
-        raise ConfigError(
-            f"{stored}: format_version {before.get('format_version')} is unknown; this maag reads {_FORMAT_VERSION}"
-        )
-    base = codec.from_dict(before["base"]) if config is None else config
-    with preparing() as progress:
-        prepared = prepare(directory, base.data, default_cache_root(), scribbles, progress)
-    if resume:
-        split = read_split(path / "split.json", prepared.patient_ids)
-    elif split_file:
-        split = read_split(split_file, prepared.patient_ids)
-    else:
-        split = make_split(prepared.patients, base.data, reader_of(base.data.dataset).split0)
-    supervise(prepared, split, base)
-
-    num_gpus, num_cores = _machine(device)
-    defaults = {"trials": _GPU_TRIALS if num_gpus else _CPU_TRIALS, "at_once": num_gpus or num_cores}
-    settings = {name: before.get(name, value) if value is None or resume else value for name, value in said.items()}
-    settings |= {name: settings[name] or value for name, value in defaults.items()}
-    settings |= {name: said[name] for name in ("max_minutes", "address")}
-    settings["at_once"] = min(settings["at_once"], settings["trials"])
-    if not resume:
-        every = max(1, base.optim.epochs // _VALIDATIONS)
-        base = codec.override(base, {"train.validate_every": every, "train.validate_every_late": every})
-        write_json(path / "split.json", split.to_dict())
-        write_json(stored, {"format_version": _FORMAT_VERSION, **settings, "base": codec.to_dict(base)})
-    plan = SearchPlan(
-        out=path,
-        epochs=base.optim.epochs,
-        validations=_VALIDATIONS,
-        gpus_per_trial=1.0 if device == "cuda" else 0.0,
-        **settings,
-    )
-    trial = TrialPlan(
-        base=codec.to_dict(base),
-        data_dir=str(directory.resolve()),
-        scribbles=tuple(absolute_source(word) for word in scribbles),
-        cache_root=str(default_cache_root().resolve()),
-        split=split.to_dict(),
-        trials_dir=str((path / "trials").resolve()),
-        device=device,
-        threads=max(1, num_cores // plan.at_once),
-        share_state=plan.algorithm == "pbt",
-    )
-    return plan, trial
-
-
-def _machine(device: str) -> tuple[int, int]:
-    """GPUs in use and CPU cores of this process."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return (torch.cuda.device_count() if device == "cuda" else 0), cores
+    return max(searches, key=lambda path: (path / STORED_PLAN).stat().st_mtime)
 
 
 def _best(path: Path) -> Config:

@@ -97,12 +97,12 @@ def test_failing_trials_are_recorded_and_the_search_goes_on(
     good = tiny_config.optim.lr
     plan = SearchPlan(
         out=tmp_path / "search", trials=3, at_once=1, epochs=2, validations=2, algorithm="random", max_minutes=None,
-        gpus_per_trial=0, address=None, seed=0, space={"optim.lr": ray_tune.choice([good, 1e30])},
+        gpus_per_trial=0, address=None, storage=None, seed=0, space={"optim.lr": ray_tune.choice([good, 1e30])},
     )  # fmt: skip
     trial = TrialPlan(
         base=codec.to_dict(tiny_config), data_dir=str(phantom_dir), scribbles=(), cache_root=str(tmp_path / "cache"),
         split=split.to_dict(), trials_dir=str(tmp_path / "search" / "trials"), device="cpu", threads=1,
-        share_state=False,
+        exchange=False,
     )  # fmt: skip
     told: list[tuple[TrialResult, ...]] = []
     results = search(plan, trial, lambda now: told.append(tuple(now)), resume=False)
@@ -124,12 +124,12 @@ def test_population_based_training_hands_states_on(
     base = codec.override(tiny_config, {"optim.epochs": 8})
     plan = SearchPlan(
         out=tmp_path / "search", trials=2, at_once=2, epochs=8, validations=8, algorithm="pbt", max_minutes=None,
-        gpus_per_trial=0, address=None, seed=0,
+        gpus_per_trial=0, address=None, storage=None, seed=0,
     )  # fmt: skip
     trial = TrialPlan(
         base=codec.to_dict(base), data_dir=str(phantom_dir), scribbles=(), cache_root=str(tmp_path / "cache"),
         split=split.to_dict(), trials_dir=str(tmp_path / "search" / "trials"), device="cpu", threads=1,
-        share_state=True,
+        exchange=True,
     )  # fmt: skip
     results = search(plan, trial, lambda now: None, resume=False)
     assert [result.status for result in results] == ["done", "done"]

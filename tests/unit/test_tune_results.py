@@ -7,7 +7,7 @@ import numpy as np
 
 from tune.results import TrialResult, best_of, draw_search, importance, write_trials
 from tune.space import SPACE
-from tune.trial import objective
+from tune.trial_reports import objective
 
 
 def trials(count: int) -> list[TrialResult]:

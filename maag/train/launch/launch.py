@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from pyarrow.fs import copy_files
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -22,6 +21,7 @@ from maag.train.folder import RunFolder
 from maag.train.launch.board import Leaving, Lost, Note, Saved, Started, start_board
 from maag.train.launch.connection import LOGS, connected
 from maag.train.launch.recovery import Recovery, cause_of
+from maag.train.launch.remote import absolute_storage, upload
 from maag.train.launch.room import Room, require_room
 from maag.train.launch.worker import FolderFiles, Recipe, saved_step, step_of, train_on_worker
 from maag.train.reports import EpochReport, Listener, Live
@@ -61,7 +61,7 @@ def launch(
     stop: StopRequest,
     resume: bool,
 ) -> Outcome:
-    """Train on the cluster; the run folder here follows each checkpoint.
+    """Train on the cluster; the run folder here follows each checkpoint, and `run/` in the storage is a copy of it.
 
     Args:
         recipe: what to train.
@@ -81,50 +81,69 @@ def launch(
     with connected(plan.address):
         gpu = ray.cluster_resources().get("GPU", 0) > 0 if plan.gpu is None else plan.gpu
         room = require_room(plan.fewest, plan.most, gpu=gpu, wait_minutes=plan.wait_minutes)
-        board = start_board()
-        state, state_step = None, -1
-        if resume:
-            state_step = saved_step(run)
-            state = ray.put(_files(run)) if state_step >= 0 else None
-        storage, name = _place(plan, run)
-        trainer = TorchTrainer(
-            train_on_worker,
-            train_loop_config={
-                "recipe": replace(recipe, threads=room.cpus), "board": board, "state": state, "state_step": state_step
-            },
-            scaling_config=_scaling(plan, room),
-            run_config=RunConfig(
-                name=name,
-                storage_path=storage,
-                # The newest may still be on its way to this machine when the next one is stored.
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
-                failure_config=FailureConfig(max_failures=-1, controller_failure_limit=_TRIES_FOR_ROOM),
-                callbacks=[Recovery(board)],
-            ),
-        )  # fmt: skip
-        result = _fit(trainer, board, Follower(run, listener, tell), stop)
-        if result.checkpoint is not None:
-            follow(run, result.checkpoint)
-        outcome = replace(Outcome(**result.return_value), run=str(run.path))
-        write_outcome(run, outcome)
-        if plan.storage is None:
-            shutil.rmtree(run.path / OWN_STORAGE)  # all of it is in the run folder now
-        elif result.checkpoint is not None:
-            publish(run, result.checkpoint)
+        recipe = replace(recipe, threads=room.cpus)
+        return train_on_cluster(recipe, plan, room, run, listener=listener, tell=tell, stop=stop, resume=resume)
+
+
+def train_on_cluster(
+    recipe: Recipe,
+    plan: ClusterPlan,
+    room: Room,
+    run: RunFolder,
+    *,
+    listener: Listener,
+    tell: Callable[[str], None],
+    stop: StopRequest,
+    resume: bool,
+) -> Outcome:
+    """`launch` in a process that is connected to the cluster already, with `room` for each worker."""
+    board = start_board()
+    state, state_step = None, -1
+    if resume:
+        state_step = saved_step(run)
+        state = ray.put(_files(run)) if state_step >= 0 else None
+    storage, name = _place(plan, run)
+    trainer = TorchTrainer(
+        train_on_worker,
+        train_loop_config={"recipe": recipe, "board": board, "state": state, "state_step": state_step},
+        scaling_config=_scaling(plan, room),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage,
+            # The newest may still be on its way to this machine when the next one is stored.
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=_TRIES_FOR_ROOM),
+            callbacks=[Recovery(board)],
+        ),
+    )
+    result = _fit(trainer, board, Follower(run, listener, tell), stop)
+    if result.checkpoint is not None:
+        follow(run, result.checkpoint)
+    outcome = replace(Outcome(**result.return_value), run=str(run.path))
+    write_outcome(run, outcome)
+    if plan.storage is None:
+        shutil.rmtree(run.path / OWN_STORAGE)  # all of it is in the run folder now
+    else:
+        upload(run.path, _files(run), f"{storage}/{name}/run")
     return outcome
 
 
 def fetch_run(run: RunFolder, plan: ClusterPlan) -> bool:
     """Bring the run folder up to what its storage has, for a resume on another machine; whether there was more."""
-    storage, name = _place(plan, run)
-    try:
-        newest = Result.from_path(f"{storage}/{name}").checkpoint
-    except (RuntimeError, OSError):
-        return False
+    newest = stored_checkpoint(run, plan)
     if newest is None or step_of(newest) <= saved_step(run):
         return False
     follow(run, newest)
     return True
+
+
+def stored_checkpoint(run: RunFolder, plan: ClusterPlan) -> Checkpoint | None:
+    """The newest checkpoint that the storage has of a run of this name."""
+    storage, name = _place(plan, run)
+    try:
+        return Result.from_path(f"{storage}/{name}").checkpoint
+    except (RuntimeError, OSError):
+        return None
 
 
 def follow(run: RunFolder, stored: Checkpoint) -> None:
@@ -136,13 +155,6 @@ def follow(run: RunFolder, stored: Checkpoint) -> None:
             if file.is_file() and not file.name.startswith("."):
                 with replacing(run.path / file.relative_to(folder)) as temporary:
                     temporary.write_bytes(file.read_bytes())
-
-
-def publish(run: RunFolder, newest: Checkpoint) -> None:
-    """Copy the run folder to `run/` beside the newest checkpoint, where people find it. Raises StorageError."""
-    place = str(Path(newest.path).parent / "run")
-    with storage_errors(Path(place)):
-        copy_files(str(run.path), place, destination_filesystem=newest.filesystem)
 
 
 class Follower:
@@ -227,8 +239,7 @@ def _place(plan: ClusterPlan, run: RunFolder) -> tuple[str, str]:
     """Storage and name of the run in it."""
     if plan.storage is None:
         return str(run.path.resolve()), OWN_STORAGE
-    remote = "://" in plan.storage
-    return (plan.storage.rstrip("/") if remote else str(Path(plan.storage).resolve())), run.path.name
+    return absolute_storage(plan.storage), run.path.name
 
 
 def _files(run: RunFolder) -> FolderFiles:

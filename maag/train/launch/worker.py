@@ -48,8 +48,10 @@ class Recipe:
     cache_root: str
     threads: int
     """Of PyTorch, on a CPU."""
-    deadline: float | None
+    deadline: float | None = None
     """In seconds since the epoch."""
+    other_settings: bool = False
+    """A checkpoint may be of other settings; see `fit`."""
 
 
 def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
@@ -93,6 +95,7 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
             stop=stop,
             resume=run.last.exists(),
             shapes=shapes,
+            other_settings=recipe.other_settings,
             team=team,
         )
         # Once more, now with the final weights and the result.

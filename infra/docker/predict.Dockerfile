@@ -1,0 +1,19 @@
+# Image that segments with an exported model on a CPU, without CUDA, Ray and everything else that trains:
+#   docker build -f infra/docker/predict.Dockerfile -t maag-predict:0.1.0 .
+FROM python:3.11-slim
+
+WORKDIR /opt/maag
+COPY pyproject.toml constraints.txt README.md ./
+COPY maag maag
+COPY tune tune
+COPY deploy deploy
+COPY infra/docker/predict.txt infra/docker/
+# torch without CUDA first, or the registry's build with it would be taken; then maag without what only training needs.
+RUN pip install --no-cache-dir --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch \
+    && pip install --no-cache-dir --constraint constraints.txt --requirement infra/docker/predict.txt \
+    && pip install --no-cache-dir --no-deps . \
+    && useradd --create-home --uid 1000 maag
+
+USER 1000
+WORKDIR /home/maag
+CMD ["maag", "predict", "--help"]

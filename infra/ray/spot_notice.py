@@ -1,0 +1,65 @@
+"""Tell Ray that AWS is about to take this spot instance away, so that the run is saved first.
+
+    python spot_notice.py
+
+AWS announces it two minutes ahead in the instance's metadata; Ray then drains the node, and `maag train` saves its
+state and goes on elsewhere. Runs beside `ray start` on each worker, until it has something to tell.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+
+METADATA = "http://169.254.169.254/latest"
+_LOOK_EVERY_S = 5.0
+
+
+def announced_end(metadata: str = METADATA) -> datetime | None:
+    """When the instance will be taken away; None while nothing is announced."""
+    ask = urllib.request.Request(
+        f"{metadata}/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    )
+    with urllib.request.urlopen(ask, timeout=2) as answer:
+        token = answer.read().decode()
+    look = urllib.request.Request(
+        f"{metadata}/meta-data/spot/instance-action", headers={"X-aws-ec2-metadata-token": token}
+    )
+    try:
+        with urllib.request.urlopen(look, timeout=2) as answer:
+            return datetime.fromisoformat(json.load(answer)["time"])
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+
+
+def drain_command(address: str, node_id: str, end: datetime, now: datetime) -> list[str]:
+    """The command that tells Ray that the node is leaving."""
+    seconds = max(1, int((end - now).total_seconds()))
+    return [
+        *("ray", "drain-node", "--address", address, "--node-id", node_id),
+        *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot instance is taken away"),
+        *("--deadline-remaining-seconds", str(seconds)),
+    ]
+
+
+def main() -> None:
+    """Look until something is announced, tell Ray, and end."""
+    import ray
+
+    ray.init(address="auto", log_to_driver=False)
+    context = ray.get_runtime_context()
+    address, node_id = context.gcs_address, context.get_node_id()
+    ray.shutdown()
+    while (end := announced_end()) is None:
+        time.sleep(_LOOK_EVERY_S)
+    subprocess.run(drain_command(address, node_id, end, datetime.now(UTC)), check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""What a search is asked for: from the options of `maag tune` to plans."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maag.cli.options import absolute_source, pick_device
+from maag.errors import ConfigError, MissingDataError
+
+if TYPE_CHECKING:
+    from maag.config.schema import Config
+    from tune.recorder import SearchPlan
+    from tune.trial import TrialPlan
+
+STORED_PLAN = "search.json"
+"""The file in a search's folder that says what was asked for."""
+VALIDATIONS = 9
+"""Of a trial that is not stopped early."""
+_CPU_TRIALS, _GPU_TRIALS = 12, 32
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a search may use."""
+
+    device: str
+    """cpu or cuda."""
+    gpus: int
+    cores: int
+
+
+def look_at(device_name: str, address: str | None) -> Machine:
+    """This machine, or the cluster at `address`. Raises ConfigError when CUDA is asked for and not here."""
+    if address:
+        from maag.train.launch.connection import connected
+        from maag.train.launch.room import nodes_of_cluster
+
+        with connected(address):
+            nodes = nodes_of_cluster()
+        gpus, cores = sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
+        device = "cuda" if device_name == "cuda" or (device_name == "auto" and gpus) else "cpu"
+        return Machine(device, gpus if device == "cuda" else 0, cores)
+
+    import torch
+
+    device = pick_device(device_name).type
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(device, torch.cuda.device_count() if device == "cuda" else 0, cores)
+
+
+def is_there(out: Path | None, storage: str | None) -> bool:
+    """Whether there is a search to resume in --out or in the storage. Raises ConfigError without --out."""
+    if out is None:
+        raise ConfigError("--resume-if-there: say with --out which search is meant")
+    if storage:
+        fetch_search(out, storage)
+    return (out / STORED_PLAN).exists()
+
+
+def fetch_search(path: Path, storage: str) -> None:
+    """Bring what a search is resumed with from its storage, where it is not here."""
+    from maag.train.launch.remote import download
+    from tune.search import BEGUN_WITH, beside
+
+    if not (path / STORED_PLAN).exists():
+        download(beside(storage, path), BEGUN_WITH, path)
+
+
+def make_plans(
+    path: Path,
+    config: Config | None,
+    directory: Path,
+    scribbles: tuple[str, ...],
+    machine: Machine,
+    split_file: Path | None,
+    said: dict[str, Any],
+    *,
+    resume: bool,
+) -> tuple[SearchPlan, TrialPlan]:
+    """What is searched and how; a resumed search takes all that is not said anew from its search.json."""
+    from maag.cli.terminal import preparing
+    from maag.config import codec
+    from maag.data.cache import default_cache_root, prepare
+    from maag.data.catalog import reader_of
+    from maag.data.splits import make_split
+    from maag.data.supervision import supervise
+    from maag.storage import read_json, write_json
+    from maag.train.folder import read_split
+    from maag.train.launch.remote import absolute_storage, upload
+    from tune.recorder import SearchPlan
+    from tune.search import BEGUN_WITH, beside
+    from tune.trial import TrialPlan
+
+    stored = path / STORED_PLAN
+    if stored.exists() and not resume:
+        raise ConfigError(f"{path} already holds a search; add --resume to continue it, or choose another --out")
+    if resume and not stored.exists():
+        raise MissingDataError(f"{path}: there is no search here to resume (no {STORED_PLAN}); start without --resume")
+    before: dict[str, Any] = read_json(stored) if resume else {}
+    if resume and before.get("format_version") != _FORMAT_VERSION:
+        raise ConfigError(
+            f"{stored}: format_version {before.get('format_version')} is unknown; this maag reads {_FORMAT_VERSION}"
+        )
+    base = codec.from_dict(before["base"]) if config is None else config
+    with preparing() as progress:
+        prepared = prepare(directory, base.data, default_cache_root(), scribbles, progress)
+    if resume:
+        split = read_split(path / "split.json", prepared.patient_ids)
+    elif split_file:
+        split = read_split(split_file, prepared.patient_ids)
+    else:
+        split = make_split(prepared.patients, base.data, reader_of(base.data.dataset).split0)
+    supervise(prepared, split, base)
+
+    defaults = {"trials": _GPU_TRIALS if machine.gpus else _CPU_TRIALS, "workers": 1}
+    settings = {name: before.get(name, value) if value is None or resume else value for name, value in said.items()}
+    settings |= {name: settings[name] or value for name, value in defaults.items()}
+    settings |= {name: said[name] for name in ("max_minutes", "address", "storage")}
+    settings["at_once"] = settings["at_once"] or max(1, (machine.gpus or machine.cores) // settings["workers"])
+    settings["at_once"] = min(settings["at_once"], settings["trials"])
+    if not resume:
+        every = max(1, base.optim.epochs // VALIDATIONS)
+        base = codec.override(base, {"train.validate_every": every, "train.validate_every_late": every})
+        write_json(path / "split.json", split.to_dict())
+        write_json(stored, {"format_version": _FORMAT_VERSION, **settings, "base": codec.to_dict(base)})
+        if settings["storage"]:
+            upload(path, BEGUN_WITH, beside(settings["storage"], path))
+    workers = settings.pop("workers")
+    plan = SearchPlan(
+        out=path,
+        epochs=base.optim.epochs,
+        validations=VALIDATIONS,
+        gpus_per_trial=1.0 if machine.device == "cuda" else 0.0,
+        **settings,
+    )
+    trial = TrialPlan(
+        base=codec.to_dict(base),
+        data_dir=str(directory.resolve()),
+        scribbles=tuple(absolute_source(word) for word in scribbles),
+        cache_root=str(default_cache_root().resolve()),
+        split=split.to_dict(),
+        # Without a storage the nodes share this folder; with one it is each node's own.
+        trials_dir=str((path / "trials").resolve()),
+        device=machine.device,
+        threads=max(1, machine.cores // (plan.at_once * workers)),
+        exchange=plan.algorithm == "pbt",
+        workers=workers,
+        storage=None if plan.storage is None else f"{absolute_storage(plan.storage)}/{path.name}/workers",
+    )
+    return plan, trial

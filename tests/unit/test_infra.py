@@ -1,0 +1,275 @@
+"""Manifests and images, checked by all that runs without a cloud."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import ray
+import yaml
+from yamllint import linter
+from yamllint.config import YamlLintConfig
+
+from maag import __version__
+from maag.cli.main import commands
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+KUBERNETES = sorted((INFRA / "kubernetes").glob("*.yaml"))
+DOCKERFILES = sorted((INFRA / "docker").glob("*.Dockerfile"))
+JOBS = {path.stem: yaml.safe_load(path.read_text()) for path in KUBERNETES}
+RAY_JOBS = [job for job in JOBS.values() if job["kind"] == "RayJob"]
+LINT = YamlLintConfig("{extends: default, rules: {line-length: {max: 120}, document-start: disable, braces: disable}}")
+
+# Facts of KubeRay's v1 API: the fields of RayJob, RayCluster and their groups that we use, by the names it has.
+RAY_JOB_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "additionalProperties": False,
+    "properties": {
+        "apiVersion": {"const": "ray.io/v1"},
+        "kind": {"const": "RayJob"},
+        "metadata": {"type": "object", "required": ["name"]},
+        "spec": {
+            "type": "object",
+            "required": ["entrypoint", "rayClusterSpec"],
+            "additionalProperties": False,
+            "properties": {
+                "entrypoint": {"type": "string"},
+                "backoffLimit": {"type": "integer", "minimum": 0},
+                "activeDeadlineSeconds": {"type": "integer", "minimum": 1},
+                "shutdownAfterJobFinishes": {"type": "boolean"},
+                "ttlSecondsAfterFinished": {"type": "integer", "minimum": 0},
+                "submissionMode": {"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode"]},
+                "runtimeEnvYAML": {"type": "string"},
+                "entrypointNumCpus": {"type": "number"},
+                "rayClusterSpec": {
+                    "type": "object",
+                    "required": ["headGroupSpec"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "rayVersion": {"type": "string"},
+                        "enableInTreeAutoscaling": {"type": "boolean"},
+                        "autoscalerOptions": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "properties": {
+                                "idleTimeoutSeconds": {"type": "integer"},
+                                "upscalingMode": {"enum": ["Default", "Aggressive", "Conservative"]},
+                                "resources": {"type": "object"},
+                            },
+                        },
+                        "headGroupSpec": {"$ref": "#/$defs/head"},
+                        "workerGroupSpecs": {"type": "array", "items": {"$ref": "#/$defs/workers"}},
+                    },
+                },
+            },
+        },
+    },
+    "$defs": {
+        "params": {"type": "object", "additionalProperties": {"type": "string"}},
+        "head": {
+            "type": "object",
+            "required": ["rayStartParams", "template"],
+            "additionalProperties": False,
+            "properties": {
+                "rayStartParams": {"$ref": "#/$defs/params"},
+                "template": {"type": "object"},
+                "serviceType": {"type": "string"},
+            },
+        },
+        "workers": {
+            "type": "object",
+            "required": ["groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"],
+            "additionalProperties": False,
+            "properties": {
+                "groupName": {"type": "string"},
+                "replicas": {"type": "integer", "minimum": 0},
+                "minReplicas": {"type": "integer", "minimum": 0},
+                "maxReplicas": {"type": "integer", "minimum": 0},
+                "numOfHosts": {"type": "integer", "minimum": 1},
+                "rayStartParams": {"$ref": "#/$defs/params"},
+                "template": {"type": "object"},
+            },
+        },
+    },
+}
+
+
+def pinned() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    return dict(line.split("==") for line in lines)
+
+
+def pod_templates() -> list[dict[str, Any]]:
+    clusters = [job["spec"]["rayClusterSpec"] for job in RAY_JOBS]
+    groups = [group for cluster in clusters for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+    return [group["template"] for group in groups]
+
+
+@pytest.mark.parametrize("path", [*KUBERNETES, INFRA / "ray" / "aws.yaml"], ids=lambda path: path.name)
+def test_yaml_is_tidy(path: Path) -> None:
+    assert [str(problem) for problem in linter.run(path.read_text(), LINT)] == []
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfiles_are_tidy_and_copy_what_is_there(path: Path) -> None:
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    assert hadolint, "install the dev extra"
+    done = subprocess.run([hadolint, str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    copied = [
+        words for line in path.read_text().splitlines() if line.startswith("COPY") and (words := line.split()[1:-1])
+    ]
+    assert copied
+    kept = (ROOT / ".dockerignore").read_text().splitlines()
+    for source in (name for words in copied for name in words):
+        assert (ROOT / source).exists(), source
+        assert f"!{Path(source).parts[0]}" in kept
+
+
+@pytest.mark.parametrize("job", RAY_JOBS, ids=lambda job: job["metadata"]["name"])
+def test_ray_jobs_have_the_fields_that_kuberay_knows(job: dict[str, Any]) -> None:
+    jsonschema.validate(job, RAY_JOB_SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**job, "spec": {**job["spec"], "entryPoint": "x"}}, RAY_JOB_SCHEMA)
+
+
+def test_pods_and_jobs_are_valid_for_kubernetes() -> None:
+    for template in pod_templates():
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **template}
+        kubernetes_validate.validate(pod, "1.31", strict=True)
+        for container in template["spec"]["containers"]:
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in template["spec"]["volumes"]}
+    kubernetes_validate.validate(JOBS["predict"], "1.31", strict=True)
+
+
+def test_the_aws_cluster_fits_rays_own_schema() -> None:
+    cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    jsonschema.validate(cluster, schema)
+    head, worker = (cluster["available_node_types"][name]["node_config"] for name in ("head", "worker"))
+    assert "InstanceMarketOptions" not in head
+    assert worker["InstanceMarketOptions"] == {"MarketType": "spot"}
+    policy = json.loads((INFRA / "ray" / "iam-policy.json").read_text())
+    assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
+
+
+def test_no_keys_lie_in_files() -> None:
+    for path in (path for path in INFRA.rglob("*") if path.is_file()):
+        assert not re.search(r"AKIA|aws_secret|SECRET_ACCESS_KEY\s*[:=]|BEGIN .*PRIVATE", path.read_text()), path
+
+
+def test_tags_and_versions_agree() -> None:
+    texts = {path: path.read_text() for path in INFRA.rglob("*") if path.is_file() and "__pycache__" not in str(path)}
+    tags = {tag for text in texts.values() for tag in re.findall(r"maag-(?:train|predict):([\w.]+)", text)}
+    assert tags == {__version__}
+    assert {job["spec"]["rayClusterSpec"]["rayVersion"] for job in RAY_JOBS} == {pinned()["ray"]}
+    python = {re.search(r"FROM python:(\S+)-slim", path.read_text()).group(1) for path in DOCKERFILES}  # type: ignore[union-attr]
+    assert python == {"3.11"}
+    for name in ("ray", "click", "nibabel"):
+        assert version(name) == pinned()[name]
+
+
+def words_of_jobs() -> Iterator[list[str]]:
+    for job in RAY_JOBS:
+        yield shlex.split(job["spec"]["entrypoint"])
+    yield JOBS["predict"]["spec"]["template"]["spec"]["containers"][0]["command"]
+    for block in re.findall(r"^maag (?:\\\n|.)*$", (INFRA / "README.md").read_text(), flags=re.MULTILINE):
+        yield shlex.split(block.replace("\\\n", " "))
+
+
+@pytest.mark.parametrize("words", list(words_of_jobs()), ids=lambda words: " ".join(words[:3]))
+def test_commands_in_manifests_and_readme_exist_with_their_options(words: list[str]) -> None:
+    assert words[0] == "maag"
+    command = commands.commands[words[1]]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_the_predict_image_has_all_that_predict_imports() -> None:
+    program = (
+        "import sys, importlib.metadata as m\n"
+        "import maag.cli.predict, deploy.batch, deploy.runners, deploy.artifact\n"
+        "known = m.packages_distributions()\n"
+        "names = {name.split('.')[0] for name in sys.modules}\n"
+        "print(*sorted({d.lower() for name in names for d in known.get(name, [])}))\n"
+    )
+    needed = set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+    listed = {line for line in (INFRA / "docker" / "predict.txt").read_text().splitlines() if not line.startswith("#")}
+    asked = {re.split(r"[><=\[;]", line)[0] for line in _dependencies()}
+    assert needed & {name.lower() for name in asked} <= listed | {"torch", "onnxruntime-gpu"}
+    assert not needed & {"ray", "monai", "optuna", "scikit-image", "tensorboard"}
+
+
+def _dependencies() -> list[str]:
+    import tomllib
+
+    dependencies: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return dependencies
+
+
+@pytest.fixture
+def metadata() -> Iterator[tuple[str, dict[str, str]]]:
+    """An instance's metadata service, and the answer that it gives."""
+    answer: dict[str, str] = {}
+
+    class Service(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self._answer("token")
+
+        def do_GET(self) -> None:
+            assert self.headers["X-aws-ec2-metadata-token"] == "token"
+            self._answer(json.dumps(answer) if answer else None)
+
+        def _answer(self, text: str | None) -> None:
+            self.send_response(404 if text is None else 200)
+            self.end_headers()
+            self.wfile.write((text or "").encode())
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", answer
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_spot_notice_becomes_a_drain_of_the_node(metadata: tuple[str, dict[str, str]]) -> None:
+    spec = spec_from_file_location("spot_notice", INFRA / "ray" / "spot_notice.py")
+    assert spec is not None
+    assert spec.loader is not None
+    notice = module_from_spec(spec)
+    spec.loader.exec_module(notice)
+    address, answer = metadata
+    assert notice.announced_end(address) is None
+    answer.update({"action": "terminate", "time": "2030-01-01T10:02:00Z"})
+    end = notice.announced_end(address)
+    assert end == datetime(2030, 1, 1, 10, 2, tzinfo=UTC)
+    command = notice.drain_command("10.0.0.1:6379", "abc", end, end - timedelta(seconds=110))
+    assert command[:2] == ["ray", "drain-node"]
+    assert command[-1] == "110"
+    help_text = subprocess.run(
+        [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--help"], capture_output=True, text=True
+    ).stdout
+    assert all(word in help_text for word in command if word.startswith("--"))

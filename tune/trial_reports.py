@@ -1,0 +1,93 @@
+"""What a trial tells the search, and the states that trials hand over."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune as ray_tune
+
+if TYPE_CHECKING:
+    from maag.train.folder import RunFolder
+    from maag.train.reports import EpochReport, Live
+
+MEDIAN_OF = 3
+"""Validations whose median is the objective: a lucky peak is not a better setting."""
+
+
+def objective(dices: Sequence[float]) -> float:
+    """What a search maximises: the median of the last validations' mean Dice."""
+    return statistics.median(dices[-MEDIAN_OF:])
+
+
+class TrialReporter:
+    """Reports to Ray Tune after each validation, when the state that it belongs to is safe on disk.
+
+    Args:
+        run: the trial's folder.
+        hands_over: report its state too, so that it can go on elsewhere, or another trial from it.
+    """
+
+    def __init__(self, run: RunFolder, *, hands_over: bool) -> None:
+        self._run = run
+        self._hands_over = hands_over
+        self._waiting: dict[str, Any] | None = None
+
+    def on_live(self, live: Live) -> None:
+        """Nothing."""
+
+    def on_epoch(self, report: EpochReport) -> None:
+        """Remember what the checkpoint that follows a validation will be reported with."""
+        if report.validation is not None:
+            dices = [*self._earlier_dices(before=report.epoch), report.validation.mean]
+            self._waiting = {
+                "epoch": report.epoch,
+                "epochs": report.epochs,
+                "mean_dice": report.validation.mean,
+                "best_dice": max(dices),
+                "objective": objective(dices),
+                "seconds": report.seconds,
+                "steps_per_second": report.steps_per_second,
+            }
+
+    def on_checkpoint(self, step: int) -> None:
+        """Report, and hand the state over where it may be wanted."""
+        if self._waiting is None:
+            return
+        metrics, self._waiting = self._waiting, None
+        if not self._hands_over:
+            ray_tune.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for file in (self._run.last, self._run.best, self._run.metrics):
+                shutil.copy(file, folder)
+            ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(folder))
+
+    def _earlier_dices(self, *, before: int) -> list[float]:
+        if not self._run.metrics.exists():
+            return []
+        lines = [json.loads(line) for line in self._run.metrics.read_text(encoding="utf-8").splitlines()]
+        return [line["mean_dice"] for line in lines if "mean_dice" in line and line["epoch"] < before]
+
+
+def inherit_state(run: RunFolder) -> bool:
+    """Take over the state that Ray Tune hands to this trial, its own or another's, if it does. Whether it did."""
+    checkpoint = ray_tune.get_checkpoint()
+    if checkpoint is None:
+        return False
+    with checkpoint.as_directory() as folder:
+        handed = Path(folder) / run.last.name
+        if run.last.exists() and handed.read_bytes() == run.last.read_bytes():
+            return False
+        run.last.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(handed, run.last)
+        # The state remembers how good the best was, so that one has to come with it.
+        shutil.copy(Path(folder) / run.best.name, run.best)
+        if not run.metrics.exists():
+            shutil.copy(Path(folder) / run.metrics.name, run.metrics)
+    return True
