@@ -45,6 +45,8 @@ class SearchPlan:
     storage: str | None
     """Where trials' states go that all nodes can reach; None: the nodes share `out`."""
     seed: int
+    wait_minutes: float = 0.0
+    """For nodes that an autoscaler starts."""
     space: Mapping[str, Any] = field(default_factory=lambda: SPACE)
     """Distributions by dotted setting."""
 

@@ -16,9 +16,11 @@ from maag.config import codec
 from maag.errors import TrainingError
 from maag.train.launch.connection import connected
 from maag.train.launch.remote import absolute_storage, upload
+from maag.train.launch.room import require_room
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import LEFT_BEHIND, TrialResult
 from tune.space import CHANGEABLE, starting_point
+from tune.stops import GentleASHA, start_stops
 from tune.trial import TrialPlan, run_trial
 
 _EXPERIMENT = "ray"
@@ -45,14 +47,21 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
     plan.out.mkdir(parents=True, exist_ok=True)
     # Progress is told by the watcher; Ray's own tables would be printed over it.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Which trial has which sample is written down at once, or a kill would lose the newest trials.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "0")
-    with connected(plan.address, num_cpus=plan.at_once * trial.workers):
+    # Which trial has which sample is written down at once, or a kill would lose the newest trials; a bucket bears that
+    # less often than a disk.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5" if plan.storage else "0")
+    # One more than the workers need, for the slivers of the trials that wait for them.
+    num_cpus = plan.at_once if trial.workers == 1 else plan.at_once * trial.workers + 1
+    with connected(plan.address, num_cpus):
+        if plan.address:
+            require_room(trial.workers, trial.workers, gpu=plan.gpus_per_trial > 0, wait_minutes=plan.wait_minutes)
+        stops = start_stops()
         recorder = Recorder(plan, trial, watcher)
         # Killed before Ray wrote anything down, a search has nothing to lose by a new beginning.
         resumes = resume and ray_tune.Tuner.can_restore("/".join(_place(plan)))
         tuner = _restored(plan, trial, recorder) if resumes else _new_tuner(plan, trial, recorder)
         tuner.fit()
+        del stops
         recorder.finish()
     if plan.storage:
         upload(plan.out, (*LEFT_BEHIND, *BEGUN_WITH), beside(plan.storage, plan.out))
@@ -99,7 +108,7 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             mode=None if plan.algorithm == "tpe" else "max",
             num_samples=plan.trials,
             search_alg=searcher,
-            scheduler=_scheduler(plan),
+            scheduler=_scheduler(plan, gentle=trial.workers > 1),
             time_budget_s=None if plan.max_minutes is None else 60 * plan.max_minutes,
             # A fresh process would load everything again for each trial; but workers end with the process that began
             # them, and a state is handed over only when nobody writes to the folder any more.
@@ -128,7 +137,7 @@ def _place(plan: SearchPlan) -> tuple[str, str]:
     return absolute_storage(plan.storage), plan.out.name
 
 
-def _scheduler(plan: SearchPlan) -> TrialScheduler:
+def _scheduler(plan: SearchPlan, *, gentle: bool) -> TrialScheduler:
     between = max(1, plan.epochs // plan.validations)
     if plan.algorithm == "pbt":
         return PopulationBasedTraining(
@@ -139,7 +148,8 @@ def _scheduler(plan: SearchPlan) -> TrialScheduler:
     if plan.trials == 1:
         return FIFOScheduler()
     searcher_has_metric = plan.algorithm == "tpe"
-    return ASHAScheduler(
+    asha = GentleASHA if gentle else ASHAScheduler
+    return asha(
         time_attr="epoch",
         metric=OBJECTIVE if searcher_has_metric else None,
         mode="max" if searcher_has_metric else None,

@@ -13,6 +13,7 @@ from ray import tune as ray_tune
 from maag.config import codec
 from maag.config.schema import Config
 from maag.storage import read_json, write_json
+from maag.train.stopping import StopRequest
 from tune.trial_reports import TrialReporter, inherit_state
 
 if TYPE_CHECKING:
@@ -60,20 +61,25 @@ def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
     else:
         create_run(run.path, config, Split.from_dict(plan.split))
     inherited = inherit_state(run)
-    reporter = TrialReporter(run, hands_over=plan.exchange or plan.storage is not None)
+    stop = StopRequest()
+    reporter = TrialReporter(
+        run,
+        hands_over=plan.exchange or plan.storage is not None,
+        # A trial of one worker is ended by Ray Tune itself.
+        stop=stop if plan.workers > 1 else None,
+    )
     train = _train_here if plan.workers == 1 else _train_on_workers
-    train(config, plan, run, reporter, other_settings=inherited and plan.exchange)
+    train(config, plan, run, reporter, stop, other_settings=inherited and plan.exchange)
 
 
 def _train_here(
-    config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, *, other_settings: bool
+    config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, stop: StopRequest, *, other_settings: bool
 ) -> None:
     import torch
 
     from maag.data.cache import prepare
     from maag.data.splits import Split
     from maag.train.fit import fit
-    from maag.train.stopping import StopRequest
 
     if plan.device == "cpu":
         torch.set_num_threads(plan.threads)
@@ -84,19 +90,18 @@ def _train_here(
         run,
         device=torch.device(plan.device),
         listener=reporter,
-        stop=StopRequest(),
+        stop=stop,
         resume=True,
         other_settings=other_settings,
     )
 
 
 def _train_on_workers(
-    config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, *, other_settings: bool
+    config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, stop: StopRequest, *, other_settings: bool
 ) -> None:
     from maag.train.launch.launch import ClusterPlan, train_on_cluster
     from maag.train.launch.room import Room
     from maag.train.launch.worker import Recipe
-    from maag.train.stopping import StopRequest
 
     gpu = plan.device == "cuda"
     recipe = Recipe(
@@ -109,7 +114,9 @@ def _train_on_workers(
         threads=plan.threads,
         other_settings=other_settings,
     )
-    cluster = ClusterPlan(fewest=plan.workers, most=plan.workers, address=None, storage=plan.storage, gpu=gpu)
+    # By settings too: a search that was killed may give a trial's name to another sample.
+    storage = plan.storage and f"{plan.storage}/{codec.digest(config)}"
+    cluster = ClusterPlan(fewest=plan.workers, most=plan.workers, address=None, storage=storage, gpu=gpu)
     train_on_cluster(
         recipe,
         cluster,
@@ -117,7 +124,7 @@ def _train_on_workers(
         run,
         listener=reporter,
         tell=lambda sentence: None,  # a search shows trials, not their workers
-        stop=StopRequest(),
+        stop=stop,
         resume=True,
     )
 

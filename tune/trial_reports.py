@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune as ray_tune
 
+from tune.stops import is_to_stop
+
 if TYPE_CHECKING:
     from maag.train.folder import RunFolder
     from maag.train.reports import EpochReport, Live
+    from maag.train.stopping import StopRequest
 
 MEDIAN_OF = 3
 """Validations whose median is the objective: a lucky peak is not a better setting."""
@@ -31,10 +34,12 @@ class TrialReporter:
     Args:
         run: the trial's folder.
         hands_over: report its state too, so that it can go on elsewhere, or another trial from it.
+        stop: is asked when the search wants the trial to end by itself; see `tune.stops`.
     """
 
-    def __init__(self, run: RunFolder, *, hands_over: bool) -> None:
+    def __init__(self, run: RunFolder, *, hands_over: bool, stop: StopRequest | None) -> None:
         self._run = run
+        self._stop = stop
         self._hands_over = hands_over
         self._waiting: dict[str, Any] | None = None
 
@@ -60,6 +65,12 @@ class TrialReporter:
         if self._waiting is None:
             return
         metrics, self._waiting = self._waiting, None
+        self._report(metrics)
+        # Reporting waits for the search's decision, so it has been made.
+        if self._stop is not None and is_to_stop(str(ray_tune.get_context().get_trial_id())):
+            self._stop.ask("others were better")
+
+    def _report(self, metrics: dict[str, Any]) -> None:
         if not self._hands_over:
             ray_tune.report(metrics)
             return

@@ -91,9 +91,9 @@ class WorkerCount(click.ParamType[tuple[int, int]]):
         return int(fewest), int(most or fewest)
 
 
-def cluster_options(command: Command) -> Command:
-    """`--workers`, `--address`, `--storage` and `--wait`."""
-    command = click.option(
+def wait_option(command: Command) -> Command:
+    """`--wait`."""
+    return click.option(
         "--wait",
         "wait_minutes",
         type=click.FloatRange(min=0),
@@ -101,6 +101,11 @@ def cluster_options(command: Command) -> Command:
         metavar="MINUTES",
         help="How long an autoscaler may take to start nodes for the workers.  [default: 0]",
     )(command)
+
+
+def cluster_options(command: Command) -> Command:
+    """`--workers`, `--address`, `--storage` and `--wait`."""
+    command = wait_option(command)
     command = click.option(
         "--storage",
         metavar="DIR|URI",

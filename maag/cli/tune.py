@@ -20,6 +20,7 @@ from maag.cli.options import (
     resolve_config,
     resume_options,
     scribbles_option,
+    wait_option,
 )
 from maag.cli.train import RUNS
 from maag.cli.tune_plan import STORED_PLAN, fetch_search, is_there, look_at, make_plans
@@ -59,6 +60,7 @@ _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
     metavar="DIR|URI",
     help="Where states go that all nodes can reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
 )
+@wait_option
 @config_options
 @device_option
 @click.option("--split-file", type=ANY_PATH, help="Which patients do what: a split.json.  [default: data.split]")
@@ -78,6 +80,7 @@ def tune_command(
     workers: int | None,
     address: str | None,
     storage: str | None,
+    wait_minutes: float,
     preset: str | None,
     config_file: Path | None,
     changes: tuple[str, ...],
@@ -125,7 +128,7 @@ def tune_command(
     plan, trial = make_plans(
         path, config, directory, scribbles, machine, split_file,
         {"trials": trials, "at_once": concurrency, "max_minutes": minutes, "algorithm": algorithm, "address": address,
-         "storage": storage, "workers": workers, "seed": seed}, resume=resume,
+         "storage": storage, "workers": workers, "wait_minutes": wait_minutes, "seed": seed}, resume=resume,
     )  # fmt: skip
     size = f"{plan.trials} trials of up to {plan.epochs} epochs, {plan.at_once} at once"
     say(f"Search {path}: {size}, on {machine.device}")

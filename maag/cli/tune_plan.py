@@ -119,7 +119,7 @@ def make_plans(
     defaults = {"trials": _GPU_TRIALS if machine.gpus else _CPU_TRIALS, "workers": 1}
     settings = {name: before.get(name, value) if value is None or resume else value for name, value in said.items()}
     settings |= {name: settings[name] or value for name, value in defaults.items()}
-    settings |= {name: said[name] for name in ("max_minutes", "address", "storage")}
+    settings |= {name: said[name] for name in ("max_minutes", "address", "storage", "wait_minutes")}
     settings["at_once"] = settings["at_once"] or max(1, (machine.gpus or machine.cores) // settings["workers"])
     settings["at_once"] = min(settings["at_once"], settings["trials"])
     if not resume:
@@ -130,6 +130,8 @@ def make_plans(
         if settings["storage"]:
             upload(path, BEGUN_WITH, beside(settings["storage"], path))
     workers = settings.pop("workers")
+    if workers > 1 and settings["algorithm"] == "pbt":
+        raise ConfigError("--search pbt: its trials train on one worker each; leave out --workers, or use --search tpe")
     plan = SearchPlan(
         out=path,
         epochs=base.optim.epochs,

@@ -1,0 +1,68 @@
+"""A search whose trials train on several workers each, and whose nodes share nothing but an S3 bucket."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from journeys import Command
+from s3 import BUCKET, client_of, s3_server
+
+from maag import checkpoint
+
+pytestmark = pytest.mark.integration
+TRIALS, EPOCHS = 4, 4
+
+
+def test_a_search_on_workers_goes_on_from_the_bucket(
+    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    words = ["tune", "--dataset", "acdc", "--data", phantom_dir, "--storage", f"s3://{BUCKET}/searches"]
+    settings = ["--trials", TRIALS, "--epochs", EPOCHS, "--concurrency", 1, "--workers", 2, *tiny_words]
+    with s3_server() as (server, environment):
+        out = tmp_path / "one" / "search"
+        command = Command(*words, "--out", out, *settings, environment=environment)
+        until = time.monotonic() + 240
+        while "done" not in statuses(out / "trials.csv"):
+            assert time.monotonic() < until, command.text
+            time.sleep(0.2)
+        time.sleep(1)  # Ray writes its own state down just after
+        command.send(signal.SIGKILL)
+        command.end()
+        first = [path for path in server.uploads if "/workers/" in path and path.endswith("last.pt")]
+        assert first
+
+        # Elsewhere: nothing is there but the name of the search.
+        again = tmp_path / "other" / "search"
+        resumed = Command(*words, "--out", again, "--resume-if-there", "--json", environment=environment)
+        code, output = resumed.end()
+        assert code == 0, resumed.text
+        assert len(statuses(again / "trials.csv")) == TRIALS
+        assert set(statuses(again / "trials.csv")) <= {"done", "stopped"}
+        summary = json.loads(output)
+        assert summary["trials"] == TRIALS
+        finished = next(iter(csv.DictReader(io.StringIO((out / "trials.csv").read_text()))))["trial"]
+        later = server.uploads[server.uploads.index(first[-1]) + 1 :]
+        assert not [path for path in later if f"/workers/{finished}/" in path and path.endswith("last.pt")]
+
+        best = checkpoint.load_segmentor(again)
+        assert best.config.optim.epochs == EPOCHS
+        client = client_of(environment)
+        keys = {
+            item["Key"] for item in client.list_objects_v2(Bucket=BUCKET, Prefix="searches/search/search/")["Contents"]
+        }
+        assert {key.rsplit("/", 1)[1] for key in keys} == {
+            "trials.csv", "best.json", "best.safetensors", "search.png", "search.json", "split.json"
+        }  # fmt: skip
+
+
+def statuses(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [row["status"] for row in csv.DictReader(io.StringIO(path.read_text()))]
