@@ -120,7 +120,8 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             storage_path=storage,
             verbose=0,
             callbacks=[recorder],
-            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=2),
+            # A state that another trial is to go on from must still be there when that one has started.
+            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=None if trial.exchange else 2),
         ),
     )
 

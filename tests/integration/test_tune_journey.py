@@ -132,7 +132,7 @@ def test_population_based_training_hands_states_on(
         exchange=True,
     )  # fmt: skip
     results = search(plan, trial, lambda now: None, resume=False)
-    assert [result.status for result in results] == ["done", "done"]
+    assert [(result.status, result.error) for result in results] == [("done", "")] * 2
     assert {result.epoch for result in results} == {8}
     for result in results:
         run = Path(trial.trials_dir) / result.trial

@@ -16,7 +16,7 @@ from s3 import BUCKET, client_of, s3_server
 from maag import checkpoint
 
 pytestmark = pytest.mark.integration
-TRIALS, EPOCHS = 4, 4
+TRIALS, EPOCHS = 3, 3
 
 
 def test_a_search_on_workers_goes_on_from_the_bucket(

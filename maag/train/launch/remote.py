@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from maag.storage import replacing, storage_errors
 
@@ -25,7 +25,8 @@ def upload(folder: Path, names: Iterable[str], place: str) -> None:
         for name in names:
             if (folder / name).is_file():
                 target = f"{root}/{name}"
-                filesystem.create_dir(str(Path(target).parent), recursive=True)
+                if isinstance(filesystem, LocalFileSystem):  # buckets need no folders
+                    Path(target).parent.mkdir(parents=True, exist_ok=True)
                 with filesystem.open_output_stream(target) as stream:
                     stream.write((folder / name).read_bytes())
 
