@@ -24,6 +24,8 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 PROBABILITIES = "probabilities"
 
+Precision = Literal["fp32", "fp16", "int8"]
+
 _STRICT = ConfigDict(extra="forbid")
 _CHUNK_BYTES = 1 << 20
 _SHOWN_PARTS = 3  # RUN/checkpoints/best.safetensors: enough to know it, and no folder of the machine it came from.
@@ -72,6 +74,9 @@ class Parity:
     """Largest absolute difference of a probability."""
     label_agreement: float
     """Part of the pixels with the same label, in [0, 1]."""
+    dice: float | None
+    """Of the candidate's labels against the reference's: mean over the foreground classes that either has, in [0, 1];
+    None where neither has any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -82,7 +87,9 @@ class Manifest:
     """
 
     format_version: Literal[1] = 1
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
+    fell_back_from: Precision | None = None
+    """The precision that was asked for, where it was not near enough to PyTorch."""
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

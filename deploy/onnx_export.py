@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from deploy.artifact import (
     MODEL,
     Manifest,
+    Parity,
+    Precision,
     Source,
     building_artifact,
     input_spec,
@@ -25,7 +27,9 @@ from deploy.artifact import (
     sha256_of,
     write_manifest,
 )
+from deploy.companions import write_companions
 from deploy.parity import compare, seeded_inputs
+from deploy.precision import to_fp16, to_int8
 from deploy.runners import OnnxRunner
 from maag import __version__
 from maag.config import codec
@@ -58,6 +62,10 @@ def export(
     out: Path,
     source: Source,
     samples: Mapping[str, NDArray[np.float32]] | None = None,
+    *,
+    precision: Precision = "fp32",
+    calibration: NDArray[np.float32] | None = None,
+    fall_back: bool = False,
 ) -> Manifest:
     """Export `segmentor` to the folder `out`, whole or not at all.
 
@@ -67,6 +75,9 @@ def export(
         out: the artefact's folder; an older artefact there is replaced.
         source: where the weights came from.
         samples: real slices (N, C, H, W) float32, prepared as in training, by name; parity is measured on them too.
+        precision: of the graph.
+        calibration: (N, C, H, W) float32 slices that show what occurs, for int8.
+        fall_back: export fp32 where the precision asked for is too far from PyTorch, instead of an error.
 
     Raises:
         ExportError: the segmentor cannot be exported, or the export does not agree with it.
@@ -74,23 +85,59 @@ def export(
     """
     with building_artifact(out) as folder:
         model = _onnx_from_segmentor(segmentor, config)
-        with storage_errors(folder / MODEL):
-            (folder / MODEL).write_bytes(model.SerializeToString())
         reference = TorchRunner(segmentor, _device_of(segmentor))
-        candidate = OnnxRunner(folder / MODEL, input_spec(config), "cpu")
+        inputs = {**seeded_inputs(config.data), **(samples or {})}
+        fell_back_from: Precision | None = None
+        try:
+            parity = _write_and_compare(folder, _reduced(model, precision, calibration, config), reference, inputs,
+                                        config, precision)  # fmt: skip
+        except ExportError:
+            if not fall_back or precision == "fp32":
+                raise
+            fell_back_from, precision = precision, "fp32"
+            parity = _write_and_compare(folder, model, reference, inputs, config, precision)
         manifest = Manifest(
+            precision=precision,
+            fell_back_from=fell_back_from,
             opset=OPSET,
             inputs=(input_spec(config),),
             outputs=output_specs(config),
             config=config,
             config_digest=codec.digest(config),
             source=source,
-            parity=compare(reference, candidate, {**seeded_inputs(config.data), **(samples or {})}),
+            parity=parity,
             files={MODEL: sha256_of(folder / MODEL)},
             versions={"maag": __version__, **{name: version(name) for name in _VERSIONS_OF}},
         )
         write_manifest(folder, manifest)
+        write_companions(folder, manifest)
     return manifest
+
+
+def _reduced(
+    model: onnx.ModelProto, precision: Precision, calibration: NDArray[np.float32] | None, config: Config
+) -> onnx.ModelProto:
+    if precision == "fp16":
+        return to_fp16(model)
+    if precision == "int8":
+        if calibration is None:
+            raise ExportError("int8 needs slices to calibrate with; say where the data set is with --data")
+        return to_int8(model, calibration, config.data.num_classes)
+    return model
+
+
+def _write_and_compare(
+    folder: Path,
+    model: onnx.ModelProto,
+    reference: TorchRunner,
+    inputs: Mapping[str, NDArray[np.float32]],
+    config: Config,
+    precision: Precision,
+) -> tuple[Parity, ...]:
+    with storage_errors(folder / MODEL):
+        (folder / MODEL).write_bytes(model.SerializeToString())
+    candidate = OnnxRunner(folder / MODEL, input_spec(config), "cpu", exact=precision == "int8")
+    return compare(reference, candidate, inputs, precision)
 
 
 def _onnx_from_segmentor(segmentor: nn.Module, config: Config) -> onnx.ModelProto:

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.artifact import Parity
+from deploy.artifact import Parity, Precision
 from maag.config.schema import DataConfig
 from maag.errors import ExportError
 from maag.inference import Runner
 
-MAX_DIFFERENCE = 1e-3
-"""Of a probability, in fp32: some hundred times what reordered sums make, far below what moves a label."""
-MIN_LABEL_AGREEMENT = 0.9999
 
+class Limit(NamedTuple):
+    """How far an export may be from PyTorch."""
+
+    max_difference: float
+    """Of a probability."""
+    min_label_agreement: float
+    min_dice: float
+    """Of the labels, where there are foreground labels."""
+
+
+LIMITS: Mapping[Precision, Limit] = {
+    # Some hundred times what reordered sums make, far below what moves a label.
+    "fp32": Limit(1e-3, 0.9999, 0.999),
+    "fp16": Limit(0.1, 0.999, 0.99),
+    # A probability near one half may move far; what counts are labels.
+    "int8": Limit(1.0, 0.98, 0.95),
+}
+
+NOISE = "noise"
 _SEED = 20200701
 _NOISE_BATCHES = (1, 2, 5)  # More than one size, lest the exporter has taken the batch for a constant.
 
@@ -24,22 +41,30 @@ def seeded_inputs(data: DataConfig) -> dict[str, NDArray[np.float32]]:
     """Fixed images (N, C, H, W) float32 by name: normalised intensities of noise, in several batch sizes."""
     random = np.random.default_rng(_SEED)
     return {
-        f"noise-{size}": random.standard_normal((size, data.channels, *data.size_px), dtype=np.float32)
+        f"{NOISE}-{size}": random.standard_normal((size, data.channels, *data.size_px), dtype=np.float32)
         for size in _NOISE_BATCHES
     }
 
 
-def compare(reference: Runner, candidate: Runner, inputs: Mapping[str, NDArray[np.float32]]) -> tuple[Parity, ...]:
+def compare(
+    reference: Runner,
+    candidate: Runner,
+    inputs: Mapping[str, NDArray[np.float32]],
+    precision: Precision = "fp32",
+) -> tuple[Parity, ...]:
     """Run both on the same images.
 
     Args:
         reference: what is right by definition.
         candidate: what must agree with it.
-        inputs: images (N, C, H, W) float32 by name.
+        inputs: images (N, C, H, W) float32 by name. What is named noise is held to the difference alone where precision
+            is reduced: on it the largest probabilities are close to each other, and labels mean nothing.
+        precision: the candidate's, which decides the limits.
 
     Raises:
         ExportError: shapes differ, a value is not a number, or a limit of this module is passed; with the numbers.
     """
+    limit = LIMITS[precision]
     rows = []
     for name, images in inputs.items():
         expected, found = reference(images), candidate(images)
@@ -49,18 +74,35 @@ def compare(reference: Runner, candidate: Runner, inputs: Mapping[str, NDArray[n
         if not (np.isfinite(expected).all() and np.isfinite(found).all()):
             counts = [int((~np.isfinite(values)).sum()) for values in (found, expected)]
             raise ExportError(f"{who}: {counts[0]} and {counts[1]} probabilities are not numbers; nothing was exported")
+        expected_labels, found_labels = expected.argmax(axis=1), found.argmax(axis=1)
         row = Parity(
             inputs=name,
             num_slices=len(images),
             reference=reference.name,
             candidate=candidate.name,
             max_difference=float(np.abs(expected - found).max()),
-            label_agreement=float((expected.argmax(axis=1) == found.argmax(axis=1)).mean()),
+            label_agreement=float((expected_labels == found_labels).mean()),
+            dice=_dice(expected_labels, found_labels, expected.shape[1]),
         )
-        if row.max_difference > MAX_DIFFERENCE or row.label_agreement < MIN_LABEL_AGREEMENT:
+        labels_count = precision == "fp32" or not name.startswith(NOISE)
+        if row.max_difference > limit.max_difference or (
+            labels_count and (row.label_agreement < limit.min_label_agreement or (row.dice or 1.0) < limit.min_dice)
+        ):
+            dice = "none" if row.dice is None else f"{row.dice:.4f}"
             raise ExportError(
-                f"{who}: probabilities differ by up to {row.max_difference:.2e} (limit {MAX_DIFFERENCE:.0e}) and "
-                f"{row.label_agreement:.4%} of the labels agree (limit {MIN_LABEL_AGREEMENT:.2%}); nothing was exported"
+                f"{who}: probabilities differ by up to {row.max_difference:.2e} (limit {limit.max_difference:.0e}), "
+                f"{row.label_agreement:.4%} of the labels agree (limit {limit.min_label_agreement:.2%}), their Dice is "
+                f"{dice} (limit {limit.min_dice}); nothing was exported"
             )
         rows.append(row)
     return tuple(rows)
+
+
+def _dice(expected: NDArray[np.int64], found: NDArray[np.int64], num_classes: int) -> float | None:
+    """Mean over the foreground classes that stand in either."""
+    scores = []
+    for label in range(1, num_classes):
+        one, other = expected == label, found == label
+        if total := int(one.sum() + other.sum()):
+            scores.append(2 * int((one & other).sum()) / total)
+    return float(np.mean(scores)) if scores else None

@@ -30,14 +30,17 @@ class OnnxRunner:
         spec: its input, as the manifest has it.
         device: auto takes CUDA where there is one and ONNX Runtime can use it.
         batch_size: slices at once.
+        exact: without ONNX Runtime's fusions, of which those for int8 saturate on CPUs without VNNI.
 
     Raises:
         CheckpointError: the file is not a model that ONNX Runtime can open.
         ConfigError: device is cuda, and ONNX Runtime cannot use one here.
     """
 
-    def __init__(self, model: Path, spec: TensorSpec, device: Device = "auto", batch_size: int = 16) -> None:
-        self._session = _open_session(model, device)
+    def __init__(
+        self, model: Path, spec: TensorSpec, device: Device = "auto", batch_size: int = 16, *, exact: bool = False
+    ) -> None:
+        self._session = _open_session(model, device, exact=exact)
         self._spec = spec
         self._batch_size = batch_size
 
@@ -83,7 +86,8 @@ def open_artifact(folder: Path, device: Device = "auto", batch_size: int = 16) -
         ConfigError: device is cuda, and ONNX Runtime cannot use one here.
     """
     manifest = load_manifest(folder)
-    runner = OnnxRunner(folder / MODEL, manifest.inputs[0], device, batch_size)
+    exact = manifest.precision == "int8"
+    runner = OnnxRunner(folder / MODEL, manifest.inputs[0], device, batch_size, exact=exact)
     return OpenArtifact(runner, manifest, manifest.files[MODEL])
 
 
@@ -96,8 +100,10 @@ def available_providers() -> tuple[str, ...]:
     return (_CUDA, _CPU) if has_cuda else (_CPU,)
 
 
-def _open_session(model: Path, device: Device) -> onnxruntime.InferenceSession:
+def _open_session(model: Path, device: Device, *, exact: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    if exact:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = torch.get_num_threads()
     # Threads that wait busily take the processor from whatever else runs on it.

@@ -8,35 +8,65 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.options import ANY_PATH, FOLDER, json_option
+from maag.cli.options import ANY_PATH, FOLDER, find_data, json_option
 from maag.cli.train import RUNS
 from maag.errors import MissingDataError
 
 if TYPE_CHECKING:
-    from deploy.artifact import Manifest
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deploy.artifact import Manifest, Precision
+    from maag.config.schema import Config
+
+_SLICES_MEASURED = 32
 
 
 @click.command("export")
 @click.argument("run", type=ANY_PATH, required=False)
 @click.option("--out", type=FOLDER, help="The exported model's folder.  [default: RUN/export]")
+@click.option(
+    "--precision",
+    type=click.Choice(("fp32", "fp16", "int8")),
+    default="fp32",
+    show_default=True,
+    help="Of the graph; int8 is calibrated on training slices.",
+)
+@click.option(
+    "--data", "data_dir", type=FOLDER, help="The data set: parity is measured on slices of it too; int8 needs it."
+)
+@click.option("--fall-back", is_flag=True, help="Export fp32 where the precision is too far from PyTorch; else fail.")
 @json_option
-def export_command(run: Path | None, out: Path | None, as_json: bool) -> None:
+def export_command(
+    run: Path | None, out: Path | None, precision: Precision, data_dir: Path | None, fall_back: bool, as_json: bool
+) -> None:
     """Export a run's best segmentor to ONNX, and prove that it agrees with PyTorch.
 
-    RUN is a run's folder or a weights file; without it, the newest run under runs/ that has a best model.
+    RUN is a run's folder or a weights file; without it, the newest run under runs/ that has a best model. The folder
+    also holds a model card, and a program that segments with NumPy and ONNX Runtime alone.
     """
-    from maag.cli.terminal import print_json, print_table
+    from maag.cli.terminal import print_json, print_table, say
 
     model = run or newest_trained()
     folder = out or (model / "export" if model.is_dir() else model.with_name(f"{model.stem}-export"))
-    manifest = export(model, folder)
+    manifest = export(model, folder, precision, data_dir, fall_back=fall_back)
     rows = [
-        (parity.inputs, str(parity.num_slices), f"{parity.max_difference:.1e}", f"{100 * parity.label_agreement:.3f} %")
+        (
+            parity.inputs,
+            str(parity.num_slices),
+            f"{parity.max_difference:.1e}",
+            f"{100 * parity.label_agreement:.3f} %",
+            "-" if parity.dice is None else f"{parity.dice:.4f}",
+        )
         for parity in manifest.parity
     ]
-    print_table(f"Exported {model} to {folder}", ("parity on", "slices", "max difference", "same labels"), rows)
+    header = ("parity on", "slices", "max difference", "same labels", "Dice")
+    if manifest.fell_back_from:
+        say(f"{manifest.fell_back_from} was too far from PyTorch; this is fp32")
+    print_table(f"Exported {model} to {folder} in {manifest.precision}", header, rows)
     if as_json:
-        print_json({"out": str(folder), "files": manifest.files, "parity": [asdict(item) for item in manifest.parity]})
+        facts = {"precision": manifest.precision, "parity": [asdict(item) for item in manifest.parity]}
+        print_json({"out": str(folder), "files": manifest.files, **facts})
 
 
 def newest_trained() -> Path:
@@ -47,7 +77,9 @@ def newest_trained() -> Path:
     return max(weights, key=lambda path: path.stat().st_mtime).parent.parent
 
 
-def export(model: Path, folder: Path) -> Manifest:
+def export(
+    model: Path, folder: Path, precision: Precision = "fp32", data_dir: Path | None = None, *, fall_back: bool = False
+) -> Manifest:
     """Export the segmentor at `model` to `folder`."""
     from deploy.artifact import Source
     from deploy.onnx_export import export as export_segmentor
@@ -55,4 +87,41 @@ def export(model: Path, folder: Path) -> Manifest:
 
     trained = load_segmentor(model)
     source = Source.of(trained.path, trained.digest, trained.info)
-    return export_segmentor(trained.segmentor, trained.config, folder, source)
+    samples = calibration = None
+    if data_dir or precision == "int8":
+        directory = find_data(trained.config.data.dataset, data_dir)
+        samples, calibration = _slices(trained.path.parent.parent / "split.json", trained.config, directory)
+    return export_segmentor(
+        trained.segmentor,
+        trained.config,
+        folder,
+        source,
+        samples,
+        precision=precision,
+        calibration=calibration,
+        fall_back=fall_back,
+    )
+
+
+def _slices(
+    split_file: Path, config: Config, directory: Path
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
+    """Slices to measure parity on, of validation patients, and slices to calibrate with, of training patients."""
+    from deploy.precision import calibration_slices
+    from maag.cli.terminal import preparing
+    from maag.data.cache import default_cache_root, prepare
+    from maag.data.catalog import reader_of
+    from maag.data.splits import make_split
+    from maag.train.folder import read_split
+
+    with preparing() as progress:
+        prepared = prepare(directory, config.data, default_cache_root(), progress=progress)
+    if split_file.is_file():
+        split = read_split(split_file, prepared.patient_ids)
+    else:
+        split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
+    measured = prepared.slices_of(split.val)
+    seen = prepared.slices_of({*split.scribbled, *split.dense, *split.unlabelled})
+    images, masks = prepared.images[seen], prepared.masks[seen]
+    some = measured[:: max(1, len(measured) // _SLICES_MEASURED)]
+    return {"validation": prepared.images[some]}, images[calibration_slices(images, masks, config.data.num_classes)]

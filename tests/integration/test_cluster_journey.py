@@ -150,6 +150,12 @@ def test_uploads_that_are_killed_are_not_resumed_from(
         assert code == 0, resumed.text
         require_same(history(again), undisturbed)
 
+        # A new run of the same name would go on from the old one.
+        third = Command(*words, "--workers", 1, *storage, "--out", tmp_path / "third" / "run", environment=environment)
+        code, _ = third.end()
+        assert code == 2
+        assert "already holds a run named run; add --resume" in third.text
+
         client = client_of(environment)
         keys = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
         assert {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -18,7 +21,7 @@ from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.cases import Case
 from maag.data.catalog import preset
-from maag.errors import DataError
+from maag.errors import DataError, ExportError
 from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
 from maag.evaluate.report import Subject
 from maag.inference import TorchRunner
@@ -57,10 +60,103 @@ def artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.Temp
 
 def test_the_artifact_is_whole_and_says_how_well_it_agrees(artifact: Path, config: Config) -> None:
     manifest = load_manifest(artifact)
-    assert sorted(path.name for path in artifact.iterdir()) == ["manifest.json", "model.onnx"]
+    names = ["README.md", "manifest.json", "model.onnx", "model_card.md", "segment.py"]
+    assert sorted(path.name for path in artifact.iterdir()) == names
+    assert "| 2 | MYO |" in (artifact / "README.md").read_text()
+    assert "not a medical device" in (artifact / "model_card.md").read_text().replace("**What it is not**: a", "not a")
     assert manifest.config == config
     assert [row.inputs for row in manifest.parity] == ["noise-1", "noise-2", "noise-5", "a case"]
     assert all(row.max_difference < 1e-4 and row.label_agreement == 1 for row in manifest.parity)
+
+
+# Runs a program where nothing of maag, and none of what it is made of, can be imported.
+ALONE = """
+import runpy, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("maag", "deploy", "tune", "torch", "monai", "pydantic", "click"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Block())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
+    artifact: Path, config: Config, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(5)
+    (tmp_path / "in").mkdir()
+    opened = open_artifact(artifact, "cpu")
+    for name, shape, spacing in (
+        ("larger", (90, 80, 3), (1.4, 1.7, 8.0)),
+        ("smaller", (20, 31, 2), (1.1, 1.2, 5.0)),
+        ("as it is", (32, 48, 1), (2.0, 2.0, 10.0)),
+        ("mixed", (101, 17, 2), (0.9, 3.3, 1.0)),
+    ):
+        smooth = np.cumsum(np.cumsum(random.normal(size=shape), axis=0), axis=1).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(smooth, np.diag([*spacing, 1.0])), tmp_path / "in" / f"{name}.nii.gz")
+    predict([tmp_path / "in"], opened.runner, config.data, tmp_path / "out", opened.digest)
+    for source in sorted((tmp_path / "in").iterdir()):
+        alone = tmp_path / f"alone-{source.name}"
+        words = [sys.executable, "-c", ALONE, str(artifact / "segment.py"), str(source), str(alone)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        one, other = nibabel.load(alone), nibabel.load(tmp_path / "out" / source.name)
+        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj), err_msg=source.name)
+        np.testing.assert_array_equal(one.affine, other.affine)
+        assert len(np.unique(one.dataobj)) > 1
+
+
+def test_fewer_bits_are_smaller_and_stay_within_what_tensorrt_reads(
+    config: Config, segmentor: Segmentor, artifact: Path, tmp_path: Path
+) -> None:
+    source = Source(checkpoint="best.safetensors", sha256="00")
+    whole = (artifact / "model.onnx").stat().st_size
+    half = export(segmentor, config, tmp_path / "half", source, precision="fp16")
+    assert half.precision == "fp16"
+    assert (tmp_path / "half" / "model.onnx").stat().st_size < 0.75 * whole
+    graph = onnx.load(tmp_path / "half" / "model.onnx").graph
+    assert {node.op_type for node in graph.node} <= OPERATORS
+    halves = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+    assert all(node.input[1] in halves for node in graph.node if node.op_type.startswith("Conv"))
+    assert max(row.max_difference for row in half.parity) > 1e-6
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    assert types == {"images": 1, "probabilities": 1, "labels": 2}
+    images = np.random.default_rng(1).normal(size=(3, 1, 48, 32)).astype(np.float32)
+    assert open_artifact(tmp_path / "half", "cpu").runner(images).shape == (3, 4, 48, 32)
+
+    calibration = np.random.default_rng(2).normal(size=(8, 1, 48, 32)).astype(np.float32)
+    eighth = export(segmentor, config, tmp_path / "int8", source, precision="int8", calibration=calibration)
+    assert eighth.precision == "int8"
+    model = onnx.load(tmp_path / "int8" / "model.onnx")
+    assert {node.op_type for node in model.graph.node} <= OPERATORS | {"QuantizeLinear", "DequantizeLinear"}
+    zeros = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(quantizers) > 10
+    assert not any(zeros[node.input[2]].any() for node in quantizers)  # TensorRT takes symmetric scales alone
+    assert max(row.max_difference for row in eighth.parity) > max(row.max_difference for row in half.parity)
+    with pytest.raises(ExportError, match="int8 needs slices to calibrate with"):
+        export(segmentor, config, tmp_path / "none", source, precision="int8")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_precision_that_is_too_coarse_is_refused_or_falls_back(
+    config: Config, segmentor: Segmentor, tmp_path: Path
+) -> None:
+    wild = copy.deepcopy(segmentor)
+    last_norm = wild.decoder[0].second[1]  # type: ignore[index, union-attr]
+    with torch.no_grad():  # the same function, by a weight that fp16 cannot hold
+        last_norm.weight[0] *= 1e-6
+        last_norm.bias[0] *= 1e-6
+        wild.classify.weight[:, 0] *= 1e6
+    source = Source(checkpoint="best.safetensors", sha256="00")
+    with pytest.raises(ExportError, match="beyond fp16's 65504"):
+        export(wild, config, tmp_path / "refused", source, precision="fp16")
+    assert not (tmp_path / "refused").exists()
+    manifest = export(wild, config, tmp_path / "fp32", source, precision="fp16", fall_back=True)
+    assert (manifest.precision, manifest.fell_back_from) == ("fp32", "fp16")
+    assert load_manifest(tmp_path / "fp32") == manifest
 
 
 def test_the_graph_is_portable_and_tells_nothing_of_its_machine(artifact: Path) -> None:

@@ -121,9 +121,9 @@ def test_population_based_training_hands_states_on(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
     prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
-    base = codec.override(tiny_config, {"optim.epochs": 8})
+    base = codec.override(tiny_config, {"optim.epochs": 4})
     plan = SearchPlan(
-        out=tmp_path / "search", trials=2, at_once=2, epochs=8, validations=8, algorithm="pbt", max_minutes=None,
+        out=tmp_path / "search", trials=2, at_once=2, epochs=4, validations=4, algorithm="pbt", max_minutes=None,
         gpus_per_trial=0, address=None, storage=None, seed=0,
     )  # fmt: skip
     trial = TrialPlan(
@@ -133,11 +133,11 @@ def test_population_based_training_hands_states_on(
     )  # fmt: skip
     results = search(plan, trial, lambda now: None, resume=False)
     assert [(result.status, result.error) for result in results] == [("done", "")] * 2
-    assert {result.epoch for result in results} == {8}
+    assert {result.epoch for result in results} == {4}
     for result in results:
         run = Path(trial.trials_dir) / result.trial
         epochs = epochs_of(run)
         assert epochs == sorted(set(epochs))
-        assert epochs[-1] == 8
+        assert epochs[-1] == 4
         config = codec.from_document(json.loads((run / "config.json").read_text()), "config.json")
         assert config.loss.adversarial == result.sample["loss.adversarial"]

@@ -42,6 +42,7 @@ def make_manifest(model: Path) -> Manifest:
                 candidate="onnx-cpu",
                 max_difference=1e-6,
                 label_agreement=1.0,
+                dice=None,
             ),
         ),
         files={"model.onnx": sha256_of(model)},

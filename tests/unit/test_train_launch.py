@@ -8,10 +8,12 @@ from typing import Any
 import click
 import pytest
 import ray
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.train import Checkpoint
 
+from maag.cli.main import commands
 from maag.cli.options import WorkerCount
 from maag.errors import ConfigError, DataError, MaagError, TrainingError
 from maag.storage import write_json
@@ -20,6 +22,7 @@ from maag.train.launch.board import Board, Leaving, Lost, Saved, Started
 from maag.train.launch.connection import connected
 from maag.train.launch.launch import Follower
 from maag.train.launch.recovery import LOSSES_IN_A_ROW, Recovery, cause_of
+from maag.train.launch.remote import absolute_storage, download, upload
 from maag.train.launch.room import Node, Room, places, require_room, room_for
 from maag.train.reports import EpochReport, Live
 
@@ -169,6 +172,32 @@ def test_a_board_keeps_notes_until_they_are_taken() -> None:
     assert board.put(Lost("two")) == "SIGINT"
     assert board.take() == [Lost("one"), Lost("two")]
     assert board.take() == []
+
+
+def test_small_files_go_to_a_storage_and_come_back(tmp_path: Path) -> None:
+    (tmp_path / "here" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "here" / "a.json").write_text("{}")
+    (tmp_path / "here" / "checkpoints" / "b").write_bytes(b"b")
+    names = ("a.json", "checkpoints/b", "missing")
+    upload(tmp_path / "here", names, str(tmp_path / "storage" / "run"))
+    download(str(tmp_path / "storage" / "run"), names, tmp_path / "there")
+    assert (tmp_path / "there" / "a.json").read_text() == "{}"
+    assert (tmp_path / "there" / "checkpoints" / "b").read_bytes() == b"b"
+    assert not (tmp_path / "there" / "missing").exists()
+
+
+def test_storages_mean_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_storage("shared") == str(tmp_path / "shared")
+    assert absolute_storage("s3://bucket/runs/") == "s3://bucket/runs"
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_what_is_started_again_by_itself_needs_a_name(command: str, tmp_path: Path) -> None:
+    words = [command, "--dataset", "acdc", "--data", str(tmp_path), "--resume-if-there"]
+    result = CliRunner().invoke(commands, words)
+    assert isinstance(result.exception, ConfigError)
+    assert "say with --out" in str(result.exception)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("3:3", (3, 3))])

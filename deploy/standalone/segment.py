@@ -1,0 +1,102 @@
+"""Segment NIfTI volumes with the model beside this file. Needs numpy, nibabel and onnxruntime, and nothing else.
+
+pip install numpy nibabel onnxruntime
+python segment.py IMAGE.nii.gz LABELS.nii.gz
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import onnxruntime
+
+HERE = Path(__file__).parent
+SLICES_AT_ONCE = 16
+
+
+def cubic(x):
+    """The kernel of cubic convolution with a = -0.75."""
+    x, a = abs(x), -0.75
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def linear(x):
+    return np.maximum(0.0, 1 - abs(x))
+
+
+def resampling(size_in, size_out, kernel, reach):
+    """A (size_out, size_in) matrix that resamples a line; what lies outside repeats the edge."""
+    matrix = np.zeros((size_out, size_in))
+    centres = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
+    for tap in range(1 - reach, 1 + reach):
+        places = np.floor(centres).astype(int) + tap
+        np.add.at(matrix, (np.arange(size_out), places.clip(0, size_in - 1)), kernel(centres - places))
+    return matrix
+
+
+def resize(planes, shape, kernel, reach):
+    """(N, Y, X) planes to (N, *shape)."""
+    if planes.shape[1:] == tuple(shape):
+        return planes
+    rows = resampling(planes.shape[1], shape[0], kernel, reach)
+    columns = resampling(planes.shape[2], shape[1], kernel, reach)
+    return (rows @ planes @ columns.T).astype(np.float32)
+
+
+def fit(planes, shape, **padding):
+    """Crop and pad (N, Y, X) planes at the centre to (N, *shape)."""
+    crop, pad = [slice(None)], [(0, 0)]
+    for have, want in zip(planes.shape[1:], shape):
+        before = abs(have - want) // 2
+        crop.append(slice(before, before + want) if have > want else slice(None))
+        pad.append((before, want - have - before) if want > have else (0, 0))
+    return np.pad(planes[tuple(crop)], pad, **padding)
+
+
+def normalise(voxels, rule):
+    if rule == "unit":
+        return voxels / np.float32(255)
+    p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
+    return ((np.clip(voxels, p5, p95) - median) / ((p75 - p25) or 1.0)).astype(np.float32)
+
+
+def segment(voxels, spacing_mm, session, data):
+    """(Z, Y, X) intensities, with the millimetres of a pixel along Y and X, to (Z, Y, X) labels."""
+    size, source = data["size_px"], voxels.shape[1:]
+    resized = [max(1, int(n * mm / data["spacing_mm"])) for n, mm in zip(source, spacing_mm)]
+    images = fit(resize(voxels, resized, cubic, 2), size, mode="edge")
+    images = normalise(images, data["normalization"])[:, None]
+    outside = ~fit(np.ones((1, *size), bool), resized, constant_values=False)[0]
+    labels = []
+    for start in range(0, len(images), SLICES_AT_ONCE):
+        batch = images[start : start + SLICES_AT_ONCE]
+        (scores,) = session.run(["probabilities"], {"images": batch})
+        count, classes = scores.shape[:2]
+        scores = fit(scores.reshape(-1, *size), resized, constant_values=0).reshape(count, classes, *resized)
+        scores[:, 0, outside] = 1  # background where the grid was cropped
+        scores = resize(scores.reshape(-1, *resized), source, linear, 1).reshape(count, classes, *source)
+        labels.append(scores.argmax(axis=1).astype(np.uint8))
+    return np.concatenate(labels)
+
+
+def main(image_path, labels_path):
+    manifest = json.loads((HERE / "manifest.json").read_text())
+    if manifest["config"]["data"]["channels"] != 1:
+        sys.exit("this program reads images of one channel; this model takes more")
+    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    image = nib.load(image_path)
+    voxels = np.asarray(image.dataobj, dtype=np.float32).T  # x, y, z in the file
+    x_mm, y_mm = map(float, image.header.get_zooms()[:2])
+    labels = segment(voxels, (y_mm, x_mm), session, manifest["config"]["data"])
+    result = type(image)(np.ascontiguousarray(labels.T), None, image.header.copy())
+    result.header.set_data_dtype(np.uint8)
+    result.header.set_slope_inter(1, 0)
+    nib.save(result, labels_path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
