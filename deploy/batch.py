@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.artifact import sha256_of
+import numpy as np
+
+from deploy.images import InputImage, expand, find_images
+from deploy.ledger import LEDGER, Entry, append, end_last_line, read_finished
+from deploy.measures import require_heart, write_measures
 from maag.config.schema import DataConfig
-from maag.data.label_files import LABEL_ENDINGS, stem_of
-from maag.data.volume import is_nifti, load_volume, save_labels
-from maag.errors import ConfigError, DataError, MaagError, MissingDataError
-from maag.inference import Runner, segment
-from maag.storage import require_writable_directory, storage_errors
-
-LEDGER = "ledger.jsonl"
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One line of the ledger: one attempt at one volume."""
-
-    format_version: int = FORMAT_VERSION
-    source: str
-    target: str
-    """Relative to the output folder, with `/`."""
-    sha256: str | None
-    """Of the source; None where it could not be read."""
-    model: str
-    """Digest of the model."""
-    seconds: float
-    error: str | None
-    """One sentence; None where the labels were written."""
+from maag.data.label_files import stem_of
+from maag.data.volume import save_probabilities
+from maag.errors import ConfigError, DataError, MaagError
+from maag.inference import PLAIN, Refinement, Runner, segment_fully
+from maag.storage import require_writable_directory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +30,8 @@ class Outcome:
     skipped: int
     """Done earlier, by the ledger."""
     failed: tuple[Entry, ...]
+    patients_measured: int = 0
+    """Rows of `measures.csv`, if it was asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types: the counts, and source and error of each failure."""
@@ -54,12 +40,22 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """One volume to do."""
+class Work:
+    """What to do with each volume."""
 
-    source: Path
-    target: Path
-    """Relative to the output folder."""
+    refinement: Refinement = PLAIN
+    probabilities: bool = False
+    """Write them too, as `NAME_probabilities.nii.gz`."""
+    measures: bool = False
+    """Write `measures.csv` in the end."""
+
+    def identity(self, model_digest: str) -> str:
+        """What decides the labels and their company: model and options."""
+        options = (self.refinement.name, "probabilities" if self.probabilities else "")
+        return "+".join([model_digest, *(option for option in options if option)])
+
+
+_PLAIN_WORK = Work()
 
 
 def predict(
@@ -70,157 +66,141 @@ def predict(
     model_digest: str,
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    work: Work = _PLAIN_WORK,
 ) -> Outcome:
     """Segment every volume in `inputs` and write its labels under `out`.
 
     Args:
-        inputs: NIfTI files, and folders that are searched through. A file's labels get its name in `out`, those of
-            a file in a folder its path in that folder.
+        inputs: NIfTI files, pictures, and folders that are searched through, for DICOM series too; patterns, and text
+            files that list any of these. A file's labels get its name in `out`, those of a file in a folder its path
+            in that folder.
         runner: runs the model.
         data: the data settings that the model was trained with.
         out: the output folder; also holds `ledger.jsonl`, to which a line is added for every volume.
         model_digest: identifies the model in the ledger.
         resume: skip volumes whose labels this model has written from the very same file.
         progress: called with (volumes done, volumes in all) after each.
+        work: what to do with each volume.
 
     Raises:
         MissingDataError: there is nothing to do.
-        ConfigError: labels would be written into the input, or two volumes to one place.
+        ConfigError: labels would be written into the input, or two volumes to one place; or measures are asked for of
+            a model that labels no heart.
         StorageError: `out` or the ledger cannot be written.
     """
-    jobs = plan(inputs, out)
+    if work.measures:
+        require_heart(data.classes)
+    images = plan(inputs, out)
+    identity = work.identity(model_digest)
     require_writable_directory(out)
-    finished = _finished(out / LEDGER) if resume else {}
-    _end_last_line(out / LEDGER)
+    finished = read_finished(out / LEDGER) if resume else {}
+    end_last_line(out / LEDGER)
     done, failed = 0, []
-    for position, job in enumerate(jobs, start=1):
-        entry = _attempt(job, runner, data, out, model_digest, finished)
+    for position, image in enumerate(images, start=1):
+        entry = _attempt(image, runner, data, out, identity, finished, work)
         if entry is not None:
-            _append(out / LEDGER, entry)
+            append(out / LEDGER, entry)
             if entry.error is None:
                 done += 1
             else:
                 failed.append(entry)
         if progress:
-            progress(position, len(jobs))
-    return Outcome(done=done, skipped=len(jobs) - done - len(failed), failed=tuple(failed))
-
-
-def plan(inputs: Sequence[Path], out: Path) -> tuple[Job, ...]:
-    """Find the volumes in `inputs` and where their labels go; nothing is written.
-
-    Raises:
-        MissingDataError: an input does not exist, or holds no NIfTI file.
-        ConfigError: labels would be written into the input, or two volumes to one place.
-    """
-    by_target: dict[Path, Job] = {}
-    for given in inputs:
-        for job in _jobs_of(given):
-            other = by_target.setdefault(job.target, job)
-            if other.source.resolve() != job.source.resolve():
-                raise ConfigError(
-                    f"{other.source} and {job.source} would both be written to {out / job.target}; "
-                    "predict them in two calls with different output folders"
-                )
-    jobs = tuple(by_target.values())
-    _require_outside(inputs, out, jobs)
-    return jobs
-
-
-def _jobs_of(given: Path) -> list[Job]:
-    if given.is_file():
-        if not is_nifti(given):
-            raise ConfigError(f"{given}: not a NIfTI file by its name; volumes end in .nii or .nii.gz")
-        return [Job(source=given, target=Path(given.name))]
-    if not given.is_dir():
-        raise MissingDataError(f"{given}: there is no such file or folder")
-    found = [path for path in sorted(given.rglob("*")) if is_nifti(path) and path.is_file()]
-    stems = {path.parent / stem_of(path) for path in found}
-    # A data set's folder holds masks and scribbles beside its images; they are no images.
-    sources = [path for path in found if not _is_label_of(path.parent / stem_of(path), stems)]
-    jobs = [Job(source=path, target=path.relative_to(given)) for path in sources]
-    if not jobs:
-        raise MissingDataError(f"{given}: no .nii or .nii.gz file in this folder or below it")
-    return jobs
-
-
-def _is_label_of(stem: Path, stems: Collection[Path]) -> bool:
-    return any(
-        stem.name.endswith(ending) and stem.with_name(stem.name.removesuffix(ending)) in stems
-        for ending in LABEL_ENDINGS
+            progress(position, len(images))
+    measured = 0
+    if work.measures:
+        now = read_finished(out / LEDGER)
+        wanted = {image.target.as_posix() for image in images}
+        volumes = {name: entry.volumes_ml for name, entry in now.items() if name in wanted}
+        measured = write_measures(out, volumes, data.classes)
+    return Outcome(
+        done=done, skipped=len(images) - done - len(failed), failed=tuple(failed), patients_measured=measured
     )
 
 
-def _require_outside(inputs: Sequence[Path], out: Path, jobs: Sequence[Job]) -> None:
+def plan(inputs: Sequence[Path], out: Path) -> tuple[InputImage, ...]:
+    """Find the images in `inputs`; nothing is written.
+
+    Raises:
+        MissingDataError: an input does not exist, or holds no image.
+        ConfigError: labels would be written into the input, or two images' to one place.
+    """
+    by_target: dict[Path, InputImage] = {}
+    inputs = expand(inputs)
+    for given in inputs:
+        for image in find_images(given):
+            other = by_target.setdefault(image.target, image)
+            if other.place.resolve() != image.place.resolve():
+                raise ConfigError(
+                    f"{other.place} and {image.place} would both be written to {out / image.target}; "
+                    "predict them in two calls with different output folders"
+                )
+    images = tuple(by_target.values())
+    _require_outside(inputs, out, images)
+    return images
+
+
+def _require_outside(inputs: Sequence[Path], out: Path, images: Sequence[InputImage]) -> None:
     """Refuse to write where we read: sources would be overwritten, or labels taken for images the next time."""
     folders = {given.resolve() for given in inputs if given.is_dir()}
-    sources = {job.source.resolve() for job in jobs}
-    for target in (out, *(out / job.target for job in jobs)):
+    sources = {image.place.resolve() for image in images}
+    for target in (out, *(out / image.target for image in images)):
         resolved = target.resolve()
         if resolved in sources or folders & {resolved, *resolved.parents}:
             raise ConfigError(f"{target} lies in the input; choose an output folder outside of it")
 
 
 def _attempt(
-    job: Job, runner: Runner, data: DataConfig, out: Path, model_digest: str, finished: dict[str, tuple[str, str]]
+    image: InputImage,
+    runner: Runner,
+    data: DataConfig,
+    out: Path,
+    identity: str,
+    finished: Mapping[str, Entry],
+    work: Work,
 ) -> Entry | None:
     """Segment one volume; None when `finished` and the output show that it is done."""
     started = time.perf_counter()
     digest = error = None
+    volumes: tuple[dict[str, float], ...] = ()
     try:
-        digest = sha256_of(job.source)
-        target = out / job.target
-        if finished.get(job.target.as_posix()) == (digest, model_digest) and target.is_file():
+        digest = image.digest()
+        target = out / image.target
+        before = finished.get(image.target.as_posix())
+        if before and (before.sha256, before.model) == (digest, identity) and target.is_file():
             return None
         if not target.resolve().is_relative_to(out.resolve()):
             raise DataError(f"{target}: a link leads out of the output folder; remove the link")
-        volume = load_volume(job.source)
-        save_labels(target, segment(volume, runner, data), job.source, data.classes)
+        volumes = _segment_image(image, target, runner, data, work)
     except MaagError as problem:
         error = str(problem)
     except Exception as problem:  # A volume may exhaust the memory, and the next one not.
-        error = f"{job.source}: {type(problem).__name__}: {problem}"
+        error = f"{image.place}: {type(problem).__name__}: {problem}"
     return Entry(
-        source=str(job.source),
-        target=job.target.as_posix(),
+        source=str(image.place),
+        target=image.target.as_posix(),
         sha256=digest,
-        model=model_digest,
+        model=identity,
         seconds=round(time.perf_counter() - started, 3),
         error=error,
+        volumes_ml=volumes,
     )
 
 
-def _finished(ledger: Path) -> dict[str, tuple[str, str]]:
-    """By target: the digests of source and model of its last attempt, where that succeeded."""
-    finished: dict[str, tuple[str, str]] = {}
-    if not ledger.exists():
-        return finished
-    with storage_errors(ledger, "read"):
-        lines = ledger.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in lines:
-        try:
-            plain = json.loads(line)
-            version, target, digests = plain["format_version"], plain["target"], (plain["sha256"], plain["model"])
-            failed = plain["error"] is not None
-        except (ValueError, KeyError, TypeError):
-            continue  # A line cut off by a crash: at worst its volume is done once more.
-        if version != FORMAT_VERSION:
-            raise ConfigError(f"{ledger}: format_version {version} is unknown; choose another output folder")
-        finished.pop(target, None)
-        if not failed:
-            finished[target] = digests
-    return finished
-
-
-def _end_last_line(ledger: Path) -> None:
-    """End a line that a crash has cut off, so that the next one is whole."""
-    with storage_errors(ledger):
-        if ledger.exists() and (content := ledger.read_bytes()) and not content.endswith(b"\n"):
-            with ledger.open("ab") as stream:
-                stream.write(b"\n")
-
-
-def _append(ledger: Path, entry: Entry) -> None:
-    with storage_errors(ledger), ledger.open("ab") as stream:
-        stream.write(json.dumps(asdict(entry), allow_nan=False).encode() + b"\n")
-        stream.flush()
+def _segment_image(
+    image: InputImage, target: Path, runner: Runner, data: DataConfig, work: Work
+) -> tuple[dict[str, float], ...]:
+    """Segment all frames of an image, write what was asked for, and tell what each frame holds."""
+    frames, volumes, affine = [], [], np.eye(4)
+    for volume in image.frames():
+        found = segment_fully(volume, runner, data, work.refinement, keep_probabilities=work.probabilities)
+        frames.append(found)
+        affine = volume.affine
+        voxel_ml = math.prod(volume.spacing_mm) / 1000
+        counts = np.bincount(found.labels.ravel(), minlength=data.num_classes)
+        volumes.append({name: float(counts[value] * voxel_ml) for value, name in enumerate(data.classes) if value})
+    if work.probabilities:
+        everything = np.stack([frame.probabilities for frame in frames if frame.probabilities is not None])
+        save_probabilities(target.with_name(f"{stem_of(target)}_probabilities.nii.gz"), everything, affine)
+    # Last, for it is what says that an image is done.
+    image.save_labels(target, np.stack([frame.labels for frame in frames]), data.classes)
+    return tuple(volumes)

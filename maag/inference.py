@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import nn
 
 from maag.config.schema import DataConfig
@@ -16,6 +18,7 @@ from maag.data.geometry import prepare_image, scores_to_source
 from maag.data.volume import Volume
 from maag.errors import DataError
 
+_MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (N, C, H, W)
 _SLICES_AT_ONCE = 32  # Bounds the memory that scores take at source resolution.
 
 
@@ -75,24 +78,64 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def segment(volume: Volume, runner: Runner, data: DataConfig) -> NDArray[np.uint8]:
-    """Segment a whole volume, in its own geometry.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refinement:
+    """What may be done beyond one pass of the network."""
+
+    flips: bool = False
+    """Average the probabilities of the image and of its three mirror images."""
+    largest_component: bool = False
+    """Of each class keep the largest connected part of the volume."""
+
+    @property
+    def name(self) -> str:
+        """Short, the same for the same work: `flips+largest-component`, or nothing."""
+        return "+".join(
+            name for name, asked in (("flips", self.flips), ("largest-component", self.largest_component)) if asked
+        )
+
+
+PLAIN = Refinement()
+
+
+class Segmentation(NamedTuple):
+    """A segmented volume."""
+
+    labels: NDArray[np.uint8]
+    """(Z, Y, X)."""
+    probabilities: NDArray[np.float32] | None
+    """(Z, num_classes, Y, X) before any component was removed; None where they were not asked for."""
+
+
+def segment(volume: Volume, runner: Runner, data: DataConfig, refinement: Refinement = PLAIN) -> NDArray[np.uint8]:
+    """Labels (Z, Y, X) uint8 in [0, num_classes) of a whole volume, as `segment_fully` gives them."""
+    return segment_fully(volume, runner, data, refinement).labels
+
+
+def segment_fully(
+    volume: Volume,
+    runner: Runner,
+    data: DataConfig,
+    refinement: Refinement = PLAIN,
+    *,
+    keep_probabilities: bool = False,
+) -> Segmentation:
+    """Segment a whole volume, in its own geometry; outside of the training grid is background.
 
     Args:
-        volume: voxels (Z, Y, X) in any intensity.
+        volume: voxels (C, Z, Y, X) in any intensity.
         runner: made for images of `data.size_px`.
         data: the grid and classes that the runner's segmentor was trained with.
-
-    Returns:
-        Labels (Z, Y, X) uint8 in [0, num_classes); outside of the grid is background.
+        refinement: what to do beyond one pass.
+        keep_probabilities: return them too; they take 4 * num_classes bytes a voxel.
 
     Raises:
         DataError: the runner gives another number of classes, or values that are not numbers.
     """
     images, grid = prepare_image(volume, data)
-    parts = []
+    labels, kept = [], []
     for start in range(0, len(images), _SLICES_AT_ONCE):
-        probabilities = runner(images[start : start + _SLICES_AT_ONCE])
+        probabilities = _probabilities(images[start : start + _SLICES_AT_ONCE], runner, flips=refinement.flips)
         if probabilities.shape[1] != data.num_classes:
             raise DataError(
                 f"{runner.name} gives {probabilities.shape[1]} classes, the configuration names {data.num_classes}: "
@@ -103,5 +146,36 @@ def segment(volume: Volume, runner: Runner, data: DataConfig) -> NDArray[np.uint
                 f"{runner.name} gives probabilities that are not numbers, from slice {start} on; "
                 "the model is damaged, or the image's intensities are extreme: look at both"
             )
-        parts.append(np.asarray(scores_to_source(probabilities, grid)).argmax(axis=1).astype(np.uint8))
-    return np.concatenate(parts)
+        in_source = np.asarray(scores_to_source(probabilities, grid))
+        labels.append(in_source.argmax(axis=1).astype(np.uint8))
+        if keep_probabilities:
+            kept.append(in_source)
+    whole = np.concatenate(labels)
+    if refinement.largest_component:
+        whole = largest_components(whole, data.num_classes)
+    return Segmentation(whole, np.concatenate(kept) if keep_probabilities else None)
+
+
+def largest_components(labels: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:
+    """(Z, Y, X) labels with all but the largest part of each class made background.
+
+    Voxels that share a corner are connected; of equal parts the first one stays.
+    """
+    kept = np.zeros_like(labels)
+    for label in range(1, num_classes):
+        parts, count = ndimage.label(labels == label, structure=np.ones((3, 3, 3)))
+        if count:
+            sizes = np.bincount(parts.ravel())[1:]
+            kept[parts == 1 + int(sizes.argmax())] = label
+    return kept
+
+
+def _probabilities(images: NDArray[np.float32], runner: Runner, *, flips: bool) -> NDArray[np.float32]:
+    if not flips:
+        return runner(images)
+    total = np.zeros(0, np.float32)
+    for axes in _MIRRORS:
+        mirrored = runner(np.ascontiguousarray(np.flip(images, axes)))
+        total = np.flip(mirrored, axes) + (total if total.size else 0)
+    mean: NDArray[np.float32] = (total / len(_MIRRORS)).astype(np.float32)
+    return mean

@@ -23,6 +23,7 @@ _HEADER_TAGS = [
 ]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _SAME_MM = 1e-3
+_PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,18 @@ def read_geometry(path: Path) -> SliceGeometry:
         position=tuple(float(value) for value in header.ImagePositionPatient),
         thickness_mm=abs(float(thickness)),
     )
+
+
+def series_uid(path: Path) -> str | None:
+    """Which series a file belongs to, `unknown` where its header does not say; None for a file that is no DICOM image.
+
+    Raises StorageError.
+    """
+    with storage_errors(path, "read"), path.open("rb") as stream:
+        if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
+            return None
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
+    return str(header.get("SeriesInstanceUID") or "unknown") if header.get("Rows") else None
 
 
 def order_of_slices(paths: Sequence[Path]) -> list[int]:

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from maag.data.volume import Volume
 from maag.errors import DataError
-from maag.storage import storage_errors
+from maag.storage import replacing, storage_errors
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -46,6 +46,12 @@ def load_indices(path: Path) -> NDArray[Any]:
     if image.mode in ("RGBA", "LA"):
         image = image.convert("RGB" if image.mode == "RGBA" else "L")
     return np.asarray(image)
+
+
+def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:
+    """Write (Y, X) labels as a grey PNG, atomically. Raises StorageError."""
+    with replacing(path) as temporary:
+        Image.fromarray(indices).save(temporary, format="PNG")
 
 
 def open_picture(path: Path) -> Image.Image:

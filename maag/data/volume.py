@@ -23,6 +23,7 @@ SUFFIXES = (".nii.gz", ".nii")
 
 _MAX_VOXELS = 2**31
 _GZIP_BEST_RATIO = 1032  # deflate cannot pack tighter, so a bigger claim is false
+_PLAIN_DIMENSIONS = 3
 _DESCRIPTION_BYTES = 79  # NIfTI's descrip holds 80, the last one 0
 _UNREADABLE = (ImageFileError, HeaderDataError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)
 
@@ -126,14 +127,15 @@ def require_labels(values: NDArray[np.generic], allowed: Collection[int], path: 
 def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequence[str]) -> None:
     """Write (Z, Y, X) uint8 labels as NIfTI with exactly the grid, codes and units of the image `like`, atomically.
 
-    The header's description names the classes as far as its 79 bytes go: `0 background, 1 RV`.
+    Labels of a 4-D image are (T, Z, Y, X). The header's description names the classes as far as its 79 bytes go:
+    `0 background, 1 RV`.
 
     Raises:
         DataError: `like` is unreadable or of another shape.
         StorageError: `path` cannot be written.
     """
     source = _open(like)
-    shape = _shape(source, like)
+    shape = tuple(source.shape) if labels.ndim > _PLAIN_DIMENSIONS else _shape(source, like)
     if labels.T.shape != shape:
         raise DataError(f"{path}: labels are {labels.T.shape}, the image {like} is {shape} (x, y, z); they must agree")
     # Without an affine of its own the new image keeps both of the header's forms and their codes.
@@ -141,12 +143,35 @@ def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequ
     image.header.set_data_dtype(np.uint8)
     image.header.set_slope_inter(1, 0)
     image.header["cal_max"] = image.header["cal_min"] = 0
-    named = ", ".join(f"{value} {name}" for value, name in enumerate(classes))
-    image.header["descrip"] = named.encode("ascii", "replace")[:_DESCRIPTION_BYTES]
+    image.header["descrip"] = description_of(classes)
     _write(path, image)
 
 
-def save_volume(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], *, sform: bool = True) -> None:
+def description_of(classes: Sequence[str]) -> bytes:
+    """What a header's description says of the labels: `0 background, 1 RV`, as far as it goes."""
+    named = ", ".join(f"{value} {name}" for value, name in enumerate(classes))
+    return named.encode("ascii", "replace")[:_DESCRIPTION_BYTES]
+
+
+def save_probabilities(path: Path, probabilities: NDArray[np.float32], affine: NDArray[np.float64]) -> None:
+    """Write class probabilities (T, Z, num_classes, Y, X) float32 as 5-D NIfTI (x, y, z, time, class), atomically.
+
+    `affine` maps voxels (x, y, z) to the world. Raises StorageError.
+    """
+    image = nib.Nifti1Image(np.ascontiguousarray(probabilities.transpose(4, 3, 1, 0, 2)), affine)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    _write(path, image)
+
+
+def save_volume(
+    path: Path,
+    array: NDArray[np.generic],
+    affine: NDArray[np.float64],
+    *,
+    sform: bool = True,
+    description: bytes = b"",
+) -> None:
     """Write a (Z, Y, X) array as NIfTI of its own dtype, the same bytes for the same content, atomically.
 
     Args:
@@ -154,10 +179,12 @@ def save_volume(path: Path, array: NDArray[np.generic], affine: NDArray[np.float
         array: the voxels.
         affine: (4, 4) voxel (x, y, z) to world in mm.
         sform: set both forms; else the qform alone, as ITK-SNAP saves a scribble.
+        description: for the header, up to 79 bytes.
     """
     image = nib.Nifti1Image(np.ascontiguousarray(array.T), affine)
     image.set_qform(affine, code=1)
     image.set_sform(affine if sform else None, code=1 if sform else 0)
+    image.header["descrip"] = description
     image.header.set_xyzt_units("mm")
     _write(path, image)
 

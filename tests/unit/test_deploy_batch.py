@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deploy.batch import Outcome, plan, predict
+from deploy.batch import Outcome, Work, plan, predict
 from maag.config.schema import DataConfig
 from maag.data.volume import load_labels
 from maag.errors import ConfigError, MissingDataError
+from maag.inference import Refinement
 
 DATA = DataConfig(classes=("background", "bright"), size_px=(16, 16), spacing_mm=1.0)
 
@@ -50,6 +51,7 @@ def scans(tmp_path: Path) -> Path:
     write_volume(folder / "deep" / "er" / "b.nii", 2)
     write_volume(folder / "deep" / "._b.nii.gz", 3)
     (folder / "notes.txt").write_text("not a volume")
+    (folder / "notes.pdf").write_text("not a volume")
     return folder
 
 
@@ -100,7 +102,7 @@ def test_ledger_has_a_line_for_each(scans: Path, out: Path, runner: BrightIsFore
     run(scans, out, runner)
     lines = ledger(out)
     assert [line["target"] for line in lines] == ["a.nii.gz", "deep/er/b.nii"]
-    assert all(line["format_version"] == 1 and line["error"] is None and line["model"] == "m1" for line in lines)
+    assert all(line["format_version"] == 2 and line["error"] is None and line["model"] == "m1" for line in lines)
     assert all(len(line["sha256"]) == 64 and line["seconds"] >= 0 for line in lines)
 
 
@@ -195,7 +197,7 @@ def test_two_sources_for_one_output_are_refused(tmp_path: Path, out: Path) -> No
         plan([first, second.parent], out)
 
 
-@pytest.mark.parametrize(("name", "sentence"), [("nowhere", "no such file"), ("empty", "no .nii")])
+@pytest.mark.parametrize(("name", "sentence"), [("nowhere", "no such file"), ("empty", "no NIfTI file")])
 def test_nothing_to_do(tmp_path: Path, out: Path, runner: BrightIsForeground, name: str, sentence: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingDataError, match=sentence):
@@ -204,13 +206,72 @@ def test_nothing_to_do(tmp_path: Path, out: Path, runner: BrightIsForeground, na
 
 
 def test_a_file_of_another_kind(scans: Path, out: Path) -> None:
-    with pytest.raises(ConfigError, match="not a NIfTI file"):
-        plan([scans / "notes.txt"], out)
+    with pytest.raises(ConfigError, match="neither a NIfTI file nor a picture"):
+        plan([scans / "notes.pdf"], out)
 
 
 def test_a_ledger_of_another_version(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
-    text = (out / "ledger.jsonl").read_text().replace('"format_version": 1', '"format_version": 7')
+    text = (out / "ledger.jsonl").read_text().replace('"format_version": 2', '"format_version": 7')
     (out / "ledger.jsonl").write_text(text)
     with pytest.raises(ConfigError, match="format_version 7"):
         run(scans, out, runner, resume=True)
+
+
+def write_cine(path: Path, radii: list[int]) -> Path:
+    """A bright square in each of two slices, as wide in each frame as said."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(0).normal(10, 1, (16, 16, 2, len(radii))).astype(np.float32)
+    for frame, radius in enumerate(radii):
+        voxels[8 - radius : 8 + radius, 8 - radius : 8 + radius, :, frame] += 100
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 1.0, 5.0, 1.0])), path)
+    return path
+
+
+HEART = DataConfig(classes=("background", "LV"), size_px=(16, 16), spacing_mm=1.0)
+
+
+def test_all_frames_of_a_cine_are_segmented_and_measured(tmp_path: Path, runner: BrightIsForeground) -> None:
+    source = write_cine(tmp_path / "in" / "patient007.nii.gz", [3, 5, 2])
+    work = Work(measures=True, probabilities=True)
+    outcome = predict([source], runner, HEART, tmp_path / "out", "m1", work=work)
+    assert (outcome.done, outcome.patients_measured) == (1, 1)
+    image = nibabel.load(tmp_path / "out" / "patient007.nii.gz")
+    assert image.shape == (16, 16, 2, 3)
+    assert image.header.get_data_dtype() == np.uint8
+    assert [int(np.asarray(image.dataobj)[..., frame].sum()) for frame in range(3)] == [2 * 36, 2 * 100, 2 * 16]
+    probabilities = nibabel.load(tmp_path / "out" / "patient007_probabilities.nii.gz")
+    assert probabilities.shape == (16, 16, 2, 3, 2)
+    np.testing.assert_array_equal(np.asarray(probabilities.dataobj).argmax(axis=4), np.asarray(image.dataobj))
+    assert (tmp_path / "out" / "measures.csv").read_text().splitlines() == [
+        "patient,ed_frame,es_frame,LV_edv_ml,LV_esv_ml,LV_sv_ml,LV_ef_percent",
+        "patient007,2,3,1.0,0.16,0.84,84.0",
+    ]
+
+
+def test_measures_pair_files_of_one_patient_and_are_read_from_the_ledger(
+    tmp_path: Path, runner: BrightIsForeground
+) -> None:
+    scans = tmp_path / "in"
+    write_cine(scans / "p1" / "patient001_frame01.nii.gz", [4])
+    write_cine(scans / "p1" / "patient001_frame12.nii.gz", [2])
+    write_cine(scans / "patient002_frame01.nii.gz", [3])
+    work = Work(measures=True)
+    predict([scans], runner, HEART, tmp_path / "out", "m1", work=work)
+    rows = (tmp_path / "out" / "measures.csv").read_text().splitlines()[1:]
+    assert rows == ["p1/patient001,1,12,0.64,0.16,0.48,75.0", "patient002,1,,0.36,,,"]
+    (tmp_path / "out" / "measures.csv").unlink()
+    again = predict([scans], runner, HEART, tmp_path / "out", "m1", resume=True, work=work)
+    assert (again.done, again.skipped) == (0, 3)
+    assert (tmp_path / "out" / "measures.csv").read_text().splitlines()[1:] == rows
+    with pytest.raises(ConfigError, match="--measures needs a model that labels LV"):
+        predict([scans], runner, DATA, tmp_path / "other", "m1", work=work)
+
+
+def test_other_options_are_other_work(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    run(scans, out, runner)
+    work = Work(refinement=Refinement(flips=True))
+    first = predict([scans], runner, DATA, out, "m1", True, work=work)
+    second = predict([scans], runner, DATA, out, "m1", True, work=work)
+    assert (first.done, second.done, second.skipped) == (2, 0, 2)
+    assert {entry["model"] for entry in ledger(out)} == {"m1", "m1+flips"}

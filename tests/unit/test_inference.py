@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maag.config.schema import DataConfig
 from maag.data.volume import Volume
 from maag.errors import DataError
-from maag.inference import TorchRunner, segment
+from maag.inference import Refinement, TorchRunner, largest_components, segment, segment_fully
 
 Images = NDArray[np.float32]
 
@@ -128,3 +128,47 @@ def test_values_that_are_not_numbers_are_refused(data: DataConfig) -> None:
     volume, _ = ellipse_volume((2, 48, 32), (8.0, 1.5, 1.5))
     with pytest.raises(DataError, match="not numbers, from slice 0 on"):
         segment(volume, Broken(), data)
+
+
+def test_probabilities_are_kept_on_request_alone(data: DataConfig) -> None:
+    volume, _ = ellipse_volume((3, 61, 33), (8.0, 1.1, 1.1))
+    found = segment_fully(volume, BrightIsForeground(), data, keep_probabilities=True)
+    assert found.probabilities is not None
+    assert found.probabilities.shape == (3, 2, 61, 33)
+    np.testing.assert_array_equal(found.probabilities.argmax(axis=1), found.labels)
+    assert segment_fully(volume, BrightIsForeground(), data).probabilities is None
+
+
+class LeftIsForeground:
+    """Sure of the left half of a slice, wherever the image has it."""
+
+    name = "left"
+
+    def __call__(self, images: Images) -> Images:
+        left = np.zeros(images[:, 0].shape, np.float32)
+        left[:, :, : left.shape[2] // 2] = 0.8
+        return np.stack([1 - left, left], axis=1)
+
+
+def test_flips_average_four_views(data: DataConfig) -> None:
+    volume, mask = ellipse_volume((2, 48, 32), (8.0, 1.5, 1.5))
+    found = segment_fully(volume, LeftIsForeground(), data, Refinement(flips=True), keep_probabilities=True)
+    assert found.probabilities is not None
+    np.testing.assert_allclose(found.probabilities[:, 1], 0.4, atol=1e-6)
+    # What sees the same in the mirror is not changed by it.
+    np.testing.assert_array_equal(segment(volume, BrightIsForeground(), data, Refinement(flips=True)), mask)
+
+
+def test_of_each_class_the_largest_part_stays() -> None:
+    labels = np.zeros((3, 10, 10), np.uint8)
+    labels[0, 1:4, 1:4] = 1
+    labels[1, 4, 4] = 1  # touches it by a corner in the next slice
+    labels[2, 8:, 8:] = 1
+    labels[2, 0, 0:2] = 2
+    kept = largest_components(labels, 4)
+    expected = labels.copy()
+    expected[2, 8:, 8:] = 0
+    np.testing.assert_array_equal(kept, expected)
+    assert not largest_components(np.zeros_like(labels), 4).any()
+    assert Refinement().name == ""
+    assert Refinement(flips=True, largest_component=True).name == "flips+largest-component"

@@ -1,0 +1,188 @@
+"""What can be predicted: NIfTI files of one frame or many, pictures, and series of DICOM files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.artifact import sha256_of
+from maag.data import dicom, pictures, volume
+from maag.data.label_files import LABEL_ENDINGS, SUFFIXES, stem_of
+from maag.data.volume import Volume
+from maag.errors import ConfigError, MissingDataError
+from maag.storage import storage_errors, write_json
+
+
+class InputImage(Protocol):
+    """One image to predict, of whatever files."""
+
+    @property
+    def place(self) -> Path:
+        """The file, or the folder of a series."""
+
+    @property
+    def target(self) -> Path:
+        """Where its labels go, relative to the output folder."""
+
+    def digest(self) -> str:
+        """Changes when a byte of it does; hexadecimal. Raises StorageError."""
+
+    def frames(self) -> Iterator[Volume]:
+        """Its volumes in the order of time, one at a time. Raises DataError or StorageError."""
+
+    def save_labels(self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str]) -> None:
+        """Write (T, Z, Y, X) labels at `path` on the image's own grid, atomically. Raises StorageError."""
+
+
+@dataclass(frozen=True, slots=True)
+class NiftiImage:
+    """A NIfTI file; labels are NIfTI of the same grid, codes and units."""
+
+    place: Path
+    target: Path
+
+    def digest(self) -> str:
+        """See InputImage."""
+        return sha256_of(self.place)
+
+    def frames(self) -> Iterator[Volume]:
+        """See InputImage."""
+        count = volume.num_volumes(self.place)
+        for number in range(count):
+            yield volume.load_volume(self.place, number if count > 1 else None)
+
+    def save_labels(self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str]) -> None:
+        """See InputImage."""
+        volume.save_labels(path, labels[0] if len(labels) == 1 else labels, self.place, classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG, JPEG or TIFF file; labels are a PNG of the same size, their names a JSON file beside it."""
+
+    place: Path
+    target: Path
+
+    def digest(self) -> str:
+        """See InputImage."""
+        return sha256_of(self.place)
+
+    def frames(self) -> Iterator[Volume]:
+        """See InputImage."""
+        yield pictures.load_picture(self.place)
+
+    def save_labels(self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str]) -> None:
+        """See InputImage."""
+        write_json(path.with_suffix(".json"), {"labels": dict(enumerate(classes))})
+        pictures.save_indices(path, labels[0, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class DicomSeries:
+    """The files of one series; labels are NIfTI in the patient's coordinates."""
+
+    place: Path
+    target: Path
+    files: tuple[Path, ...]
+
+    def digest(self) -> str:
+        """See InputImage."""
+        return hashlib.sha256(json.dumps([sha256_of(file) for file in self.files]).encode()).hexdigest()
+
+    def frames(self) -> Iterator[Volume]:
+        """See InputImage."""
+        yield dicom.load_series(self.files)
+
+    def save_labels(self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str]) -> None:
+        """See InputImage."""
+        affine = dicom.load_series(self.files).affine
+        volume.save_volume(path, labels[0], affine, description=volume.description_of(classes))
+
+
+def expand(inputs: Sequence[Path]) -> list[Path]:
+    """The files and folders that `inputs` name: themselves, what a pattern matches, what a `.txt` lists line by line.
+
+    Paths in a list are relative to it; empty lines and those that begin with # say nothing.
+
+    Raises:
+        MissingDataError: a pattern matches nothing.
+        StorageError: a list cannot be read.
+    """
+    found: list[Path] = []
+    for given in inputs:
+        if given.suffix.lower() == ".txt" and given.is_file():
+            with storage_errors(given, "read"):
+                lines = [line.strip() for line in given.read_text(encoding="utf-8").splitlines()]
+            found += expand([given.parent / line for line in lines if line and not line.startswith("#")])
+        elif not given.exists() and has_magic(str(given)):
+            matches = sorted(Path(match) for match in glob(str(given), recursive=True))
+            if not matches:
+                raise MissingDataError(f"{given}: no file or folder is of this pattern")
+            found += matches
+        else:
+            found.append(given)
+    return found
+
+
+def find_images(given: Path) -> list[InputImage]:
+    """The images that `given` means: one file, or all in a folder and below it, but no masks or scribbles.
+
+    Raises:
+        MissingDataError: there is nothing at `given`, or no image in it.
+        ConfigError: the file is of no type that can be read.
+    """
+    if given.is_file():
+        if volume.is_nifti(given):
+            return [NiftiImage(given, Path(given.name))]
+        if pictures.is_picture(given):
+            return [Picture(given, Path(given.name).with_suffix(".png"))]
+        raise ConfigError(
+            f"{given}: neither a NIfTI file nor a picture by its name; a DICOM series is given by its folder"
+        )
+    if not given.is_dir():
+        raise MissingDataError(f"{given}: there is no such file or folder")
+    files = [path for path in sorted(given.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    known = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    stems = {path.parent / stem_of(path) for path in known}
+    found: list[InputImage] = []
+    for path in known:
+        if not _is_label_of(path.parent / stem_of(path), stems):
+            relative = path.relative_to(given)
+            is_nifti = volume.is_nifti(path)
+            found.append(NiftiImage(path, relative) if is_nifti else Picture(path, relative.with_suffix(".png")))
+    found += _series_in(given, [path for path in files if path not in set(known)])
+    if not found:
+        raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it")
+    return found
+
+
+def _series_in(root: Path, files: Sequence[Path]) -> list[InputImage]:
+    """DICOM files by folder and series: a folder of one series becomes one file of its name."""
+    by_series: dict[tuple[Path, str], list[Path]] = {}
+    for file in files:
+        if (uid := dicom.series_uid(file)) is not None:
+            by_series.setdefault((file.parent, uid), []).append(file)
+    folders = [folder for folder, _ in by_series]
+    series: list[InputImage] = []
+    for (folder, uid), members in by_series.items():
+        relative = folder.relative_to(root)
+        alone = folders.count(folder) == 1
+        target = Path(f"{relative if relative.name else root.name}.nii.gz") if alone else relative / f"{uid}.nii.gz"
+        series.append(DicomSeries(folder, target, tuple(members)))
+    return series
+
+
+def _is_label_of(stem: Path, stems: Collection[Path]) -> bool:
+    """A data set's folder holds masks and scribbles beside its images; they are no images."""
+    return any(
+        stem.name.endswith(ending) and stem.with_name(stem.name.removesuffix(ending)) in stems
+        for ending in LABEL_ENDINGS
+    )

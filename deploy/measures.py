@@ -1,0 +1,84 @@
+"""Cardiac measures from volumes: how large the ventricles are when full and when empty, and how heavy the wall."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from maag.errors import ConfigError
+from maag.storage import write_text
+
+MEASURES = "measures.csv"
+VENTRICLES = ("LV", "RV")
+MYOCARDIUM = "MYO"
+_GRAMS_PER_ML = 1.05  # density of myocardium
+_FRAME = re.compile(r"(?P<patient>.+)_frame(?P<frame>\d+)$")
+
+Volumes = Mapping[str, float]
+"""Millilitres by class."""
+
+
+def require_heart(classes: Sequence[str]) -> None:
+    """Raise ConfigError unless the model labels the left ventricle, by which the frames are told apart."""
+    if VENTRICLES[0] not in classes:
+        raise ConfigError(
+            f"--measures needs a model that labels {VENTRICLES[0]}, this one labels {', '.join(classes[1:])}; "
+            "leave it out"
+        )
+
+
+def write_measures(out: Path, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:
+    """Write `measures.csv`: a row a patient, empty where a measure needs a frame that is not there.
+
+    End-diastole is the frame with the largest left ventricle, end-systole that with the smallest. Frames are those of a
+    4-D image, or files of the names `PATIENT_frame01`, `PATIENT_frame12`.
+
+    Args:
+        out: the folder.
+        volumes: by target, relative to the folder: what each frame of it holds.
+        classes: of the model.
+
+    Returns:
+        The number of patients. Raises StorageError.
+    """
+    there = [name for name in VENTRICLES if name in classes]
+    columns = [f"{name}_{measure}" for name in there for measure in ("edv_ml", "esv_ml", "sv_ml", "ef_percent")]
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["patient", "ed_frame", "es_frame", *columns, *(["myo_mass_g"] if MYOCARDIUM in classes else [])])
+    patients = _by_patient(volumes)
+    for patient, frames in sorted(patients.items()):
+        full = max(frames, key=lambda frame: frames[frame][VENTRICLES[0]])
+        empty = min(frames, key=lambda frame: frames[frame][VENTRICLES[0]])
+        pair = len(frames) > 1
+        cells: list[object] = [patient, full, empty if pair else ""]
+        for name in there:
+            cells += _ventricle(frames[full][name], frames[empty][name] if pair else None)
+        if MYOCARDIUM in classes:
+            cells.append(round(_GRAMS_PER_ML * frames[full][MYOCARDIUM], 2))
+        rows.writerow(cells)
+    write_text(out / MEASURES, text.getvalue())
+    return len(patients)
+
+
+def _ventricle(edv_ml: float, esv_ml: float | None) -> list[object]:
+    if esv_ml is None:
+        return [round(edv_ml, 2), "", "", ""]
+    stroke = edv_ml - esv_ml
+    return [round(edv_ml, 2), round(esv_ml, 2), round(stroke, 2), round(100 * stroke / edv_ml, 2) if edv_ml else ""]
+
+
+def _by_patient(volumes: Mapping[str, Sequence[Volumes]]) -> dict[str, dict[int, Volumes]]:
+    """By patient, named by the path without frame and ending: volumes by frame, counted from 1."""
+    patients: dict[str, dict[int, Volumes]] = {}
+    for target, frames in volumes.items():
+        stem = re.sub(r"\.nii(\.gz)?$", "", target, flags=re.IGNORECASE)
+        named = _FRAME.match(stem)
+        if named and len(frames) == 1:
+            patients.setdefault(named["patient"], {})[int(named["frame"])] = frames[0]
+        else:
+            patients.setdefault(stem, {}).update(enumerate(frames, start=1))
+    return patients

@@ -1,0 +1,117 @@
+"""Pictures and DICOM series as inputs, with labels on their own grid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from deploy.batch import predict
+from deploy.images import DicomSeries, NiftiImage, Picture, expand, find_images
+from maag.config.schema import DataConfig
+from maag.data.dicom import load_series
+from maag.data.phantoms.dicom_files import save_slice
+from maag.errors import ConfigError, MissingDataError
+
+DATA = DataConfig(classes=("background", "bright"), size_px=(32, 32), spacing_mm=1.0, normalization="unit")
+
+
+class BrightIsForeground:
+    name = "bright"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        bright = (images[:, 0] > (images.min() + images.max()) / 2).astype(np.float32)
+        return np.stack([1 - bright, bright], axis=1)
+
+
+def square(shape: tuple[int, ...], value: int) -> NDArray[np.uint8]:
+    pixels = np.zeros(shape, np.uint8)
+    pixels[..., 10:20, 5:15] = value
+    return pixels
+
+
+def write_series(folder: Path, series: str, spacing_mm: float = 1.0) -> None:
+    """Three slices 6 mm apart, their files in another order than their places."""
+    for number, plane in enumerate(square((3, 24, 28), 200).astype(np.uint16)):
+        position = (-10.0, 5.0, 6.0 * number)
+        path = folder / f"{series}-{9 - number}.dcm"
+        save_slice(
+            path, plane, spacing_mm=spacing_mm, thickness_mm=6.0, position=position, series=series, number=number
+        )
+
+
+def test_a_picture_gets_a_picture_of_labels(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "sub" / "a.png")
+    Image.fromarray(square((24, 28), 1)).save(tmp_path / "in" / "sub" / "a_m.png")  # its mask, no image
+    Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "b.jpg", quality=95)
+    outcome = predict([tmp_path / "in"], BrightIsForeground(), DATA, tmp_path / "out", "m")
+    assert (outcome.done, outcome.failed) == (2, ())
+    for name in ("sub/a.png", "b.png"):
+        with Image.open(tmp_path / "out" / name) as labels:
+            assert labels.mode == "L"
+            assert (np.asarray(labels) == square((24, 28), 1)).mean() > 0.99
+    names = json.loads((tmp_path / "out" / "sub" / "a.json").read_text())
+    assert names == {"labels": {"0": "background", "1": "bright"}}
+
+
+def test_a_dicom_series_gets_labels_in_the_patients_coordinates(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "patient" / "series"
+    write_series(folder, "one")
+    (folder / "notes.txt").write_text("not DICOM")
+    (found,) = find_images(tmp_path / "in")
+    assert isinstance(found, DicomSeries)
+    assert len(found.files) == 3
+    assert found.target == Path("patient/series.nii.gz")
+    outcome = predict([tmp_path / "in"], BrightIsForeground(), DATA, tmp_path / "out", "m")
+    assert (outcome.done, outcome.failed) == (1, ())
+    labels = nibabel.load(tmp_path / "out" / "patient" / "series.nii.gz")
+    np.testing.assert_allclose(labels.affine, load_series(found.files).affine, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(labels.dataobj).T, square((3, 24, 28), 1))
+    assert labels.header["descrip"].item() == b"0 background, 1 bright"
+    again = predict([tmp_path / "in"], BrightIsForeground(), DATA, tmp_path / "out", "m", resume=True)
+    assert (again.done, again.skipped) == (0, 1)
+    first = found.files[0]
+    first.write_bytes(first.read_bytes() + b"\0\0")
+    changed = predict([tmp_path / "in"], BrightIsForeground(), DATA, tmp_path / "out", "m", resume=True)
+    assert changed.skipped == 0
+
+
+def test_two_series_of_one_folder_are_two_images(tmp_path: Path) -> None:
+    for series in ("one", "two"):
+        write_series(tmp_path / "in", series)
+    found = find_images(tmp_path)
+    assert [len(image.files) for image in found if isinstance(image, DicomSeries)] == [3, 3]
+    assert len({image.target for image in found}) == 2
+    assert {image.target.parent for image in found} == {Path("in")}
+
+
+def test_patterns_and_lists_name_images(tmp_path: Path) -> None:
+    for name in ("a1.png", "a2.png", "b.png", "sub/a3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert expand([tmp_path / "a*.png"]) == [tmp_path / "a1.png", tmp_path / "a2.png"]
+    assert expand([tmp_path / "**" / "a*.png"])[-1] == tmp_path / "sub" / "a3.png"
+    (tmp_path / "list.txt").write_text("# two of them\nb.png\n\nsub/*.png\n")
+    assert expand([tmp_path / "list.txt"]) == [tmp_path / "b.png", tmp_path / "sub" / "a3.png"]
+    with pytest.raises(MissingDataError, match="no file or folder is of this pattern"):
+        expand([tmp_path / "z*.png"])
+    awkward = tmp_path / "[x].png"
+    awkward.write_bytes(b"")
+    assert expand([awkward]) == [awkward]
+
+
+def test_what_is_no_image_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.pdf").write_text("x")
+    with pytest.raises(MissingDataError, match="no NIfTI file, picture or DICOM series"):
+        find_images(tmp_path)
+    with pytest.raises(ConfigError, match="a DICOM series is given by its folder"):
+        find_images(tmp_path / "notes.pdf")
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    (tmp_path / "b.png").write_bytes(b"")
+    assert [type(image) for image in find_images(tmp_path)] == [NiftiImage, Picture]
