@@ -6,8 +6,10 @@ ONNX file.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -80,26 +82,28 @@ def to_int8(model: onnx.ModelProto, calibration: NDArray[np.float32], num_classe
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, str(source))
-        quantize_static(
-            str(source),
-            str(target),
-            _Calibration(images.name, calibration),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            op_types_to_quantize=["Conv"],
-            nodes_to_exclude=kept,
-            calibrate_method=CalibrationMethod.MinMax,
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "AddQDQPairToWeight": True,
-                "DedicatedQDQPair": True,
-                "OpTypesToExcludeOutputQuantization": ["Conv"],
-            },
-        )
+        # What it advises, to fold and infer before, the exporter has done.
+        with _without_warnings():
+            quantize_static(
+                str(source),
+                str(target),
+                _Calibration(images.name, calibration),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=["Conv"],
+                nodes_to_exclude=kept,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": False,
+                    "AddQDQPairToWeight": True,
+                    "DedicatedQDQPair": True,
+                    "OpTypesToExcludeOutputQuantization": ["Conv"],
+                },
+            )
         return onnx.load(str(target))
 
 
@@ -119,6 +123,15 @@ def calibration_slices(
             if place < len(order) and len(chosen) < count:
                 chosen.setdefault(int(order[place]))
     return np.array(sorted(chosen), dtype=np.int64)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]

@@ -35,10 +35,17 @@ _SLICES_MEASURED = 32
 @click.option(
     "--data", "data_dir", type=FOLDER, help="The data set: parity is measured on slices of it too; int8 needs it."
 )
+@click.option("--triton", is_flag=True, help="Write a model repository for Triton Inference Server too.")
 @click.option("--fall-back", is_flag=True, help="Export fp32 where the precision is too far from PyTorch; else fail.")
 @json_option
 def export_command(
-    run: Path | None, out: Path | None, precision: Precision, data_dir: Path | None, fall_back: bool, as_json: bool
+    run: Path | None,
+    out: Path | None,
+    precision: Precision,
+    data_dir: Path | None,
+    triton: bool,
+    fall_back: bool,
+    as_json: bool,
 ) -> None:
     """Export a run's best segmentor to ONNX, and prove that it agrees with PyTorch.
 
@@ -63,6 +70,10 @@ def export_command(
     header = ("parity on", "slices", "max difference", "same labels", "Dice")
     if manifest.fell_back_from:
         say(f"{manifest.fell_back_from} was too far from PyTorch; this is fp32")
+    if triton:
+        from deploy.triton import write_repository
+
+        say(f"Triton's model repository is {write_repository(folder, manifest)}")
     print_table(f"Exported {model} to {folder} in {manifest.precision}", header, rows)
     if as_json:
         facts = {"precision": manifest.precision, "parity": [asdict(item) for item in manifest.parity]}

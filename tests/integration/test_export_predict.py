@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from deploy.artifact import Source, load_manifest
 from deploy.batch import predict
 from deploy.onnx_export import export
 from deploy.runners import open_artifact
+from deploy.triton import write_repository
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.cases import Case
@@ -139,6 +142,25 @@ def test_fewer_bits_are_smaller_and_stay_within_what_tensorrt_reads(
     with pytest.raises(ExportError, match="int8 needs slices to calibrate with"):
         export(segmentor, config, tmp_path / "none", source, precision="int8")
     assert not (tmp_path / "none").exists()
+
+
+def test_tritons_configuration_is_the_manifests(artifact: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    shutil.copytree(artifact, folder)
+    manifest = load_manifest(folder)
+    model = write_repository(folder, manifest) / "segmentor"
+    assert (model / "1" / "model.onnx").read_bytes() == (artifact / "model.onnx").read_bytes()
+    text = (model / "config.pbtxt").read_text()
+    tensors = re.findall(r'name: "(\w+)" data_type: TYPE_(\w+) dims: \[ ([\d, ]+) \]', text)
+    types = {"float32": "FP32", "uint8": "UINT8"}
+    expected = [
+        (spec.name, types[spec.dtype], ", ".join(map(str, spec.shape[1:])))
+        for spec in (*manifest.inputs, *manifest.outputs)
+    ]
+    assert tensors == expected
+    assert text.index("input [") < text.index("images") < text.index("output [") < text.index("labels")
+    assert text.count("{") == text.count("}")
+    assert load_manifest(folder) == manifest
 
 
 def test_a_precision_that_is_too_coarse_is_refused_or_falls_back(
