@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import re
@@ -11,6 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 
 class Command:
@@ -67,3 +72,16 @@ class Command:
             for line in stderr:
                 self.lines.append(line.rstrip("\n"))
                 self._unseen.put(self.lines[-1])
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def require_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Equal but for rounding, which the order of sums over workers changes and training amplifies."""
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=2e-2)
+        assert one["mean_dice"] == pytest.approx(other["mean_dice"], abs=2e-2)

@@ -17,6 +17,7 @@ from maag.data.batches import TrainingBatches
 from maag.data.prepared import PreparedData, open_prepared
 from maag.data.splits import Split
 from maag.data.supervision import supervise
+from maag.errors import MaagError
 from maag.train.fit import fit
 from maag.train.folder import create_run
 from maag.train.reports import Listeners
@@ -68,6 +69,26 @@ def validate(config: Config, prepared: PreparedData, team: Team) -> dict[str, An
     return {"all": everyone.per_class, "one": one.per_class}
 
 
+def prepare_elsewhere(config: Config, directory: Path, folder: Path, team: Team) -> dict[str, Any]:
+    """What each worker is told when only the first one has the data."""
+    from maag.train.launch.worker import Recipe, prepare_together
+
+    recipe = Recipe(
+        config={},
+        split={},
+        data_dir=str(directory if team.leads else folder / "nowhere"),
+        scribbles=(),
+        shapes=None,
+        cache_root=str(folder / "cache"),
+        threads=1,
+    )
+    try:
+        prepare_together(recipe, config)
+    except MaagError as error:
+        return {"kind": type(error).__name__, "error": str(error)}
+    return {}
+
+
 def main() -> None:
     """`team_worker.py RANK SIZE FOLDER`, where FOLDER has task.json."""
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
@@ -83,6 +104,8 @@ def main() -> None:
     prepared = open_prepared(Path(task["prepared"]))
     if task["do"] == "steps":
         result = take_steps(config, prepared, split, team, steps=4)
+    elif task["do"] == "prepare":
+        result = prepare_elsewhere(config, Path(task["elsewhere"]), folder, team)
     elif task["do"] == "validate":
         result = validate(config, prepared, team)
     else:

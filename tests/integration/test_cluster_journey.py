@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from journeys import Command
+from journeys import Command, history, require_same
 from ray.cluster_utils import Cluster
 from s3 import BUCKET, client_of, s3_server
 
@@ -49,18 +49,6 @@ def undisturbed(words: list[object], tmp_path: Path) -> list[dict[str, Any]]:
     code, _ = Command(*words, "--out", tmp_path / "plain").end()
     assert code == 0
     return history(tmp_path / "plain")
-
-
-def history(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def require_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """Equal but for rounding, which the order of sums over workers changes and training amplifies."""
-    assert [line["step"] for line in found] == [line["step"] for line in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one["losses"] == pytest.approx(other["losses"], rel=2e-2)
-        assert one["mean_dice"] == pytest.approx(other["mean_dice"], abs=2e-2)
 
 
 def nodes_with_workers(cluster: Cluster) -> list[Any]:

@@ -30,8 +30,8 @@ SYNCHRONISED = {
 class Teams:
     """Runs team_worker.py as teams of any size."""
 
-    def __init__(self, prepared_dir: Path, folder: Path) -> None:
-        self._prepared_dir, self._folder = prepared_dir, folder
+    def __init__(self, data_dir: Path, prepared_dir: Path, folder: Path) -> None:
+        self._data_dir, self._prepared_dir, self._folder = data_dir, prepared_dir, folder
 
     def do(self, what: str, config: Config, split: Split, size: int) -> list[dict[str, Any]]:
         folder = self._folder / f"{what}-{size}"
@@ -41,6 +41,7 @@ class Teams:
             "config": codec.to_dict(config),
             "split": split.to_dict(),
             "prepared": str(self._prepared_dir),
+            "elsewhere": str(self._data_dir),
         }
         (folder / "task.json").write_text(json.dumps(task))
         words = [sys.executable, str(Path(__file__).with_name("team_worker.py"))]
@@ -57,8 +58,8 @@ def prepared_dir(phantom_dir: Path, tiny_config: Config, tmp_path_factory: pytes
 
 
 @pytest.fixture
-def teams(prepared_dir: Path, tmp_path: Path) -> Teams:
-    return Teams(prepared_dir, tmp_path)
+def teams(phantom_dir: Path, prepared_dir: Path, tmp_path: Path) -> Teams:
+    return Teams(phantom_dir, prepared_dir, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -107,3 +108,11 @@ def test_uneven_parts_come_to_the_end_together(teams: Teams, tiny_config: Config
     outcomes = teams.do("fit", config, split, 2)
     assert outcomes[0]["ending"] == "done"
     assert outcomes[0] == outcomes[1]
+
+
+def test_data_that_one_node_lacks_are_refused_by_all(teams: Teams, tiny_config: Config, split: Split) -> None:
+    told = teams.do("prepare", tiny_config, split, 2)
+    assert told[0] == told[1]
+    assert told[0]["kind"] == "MissingDataError"
+    assert "on node " in told[0]["error"]
+    assert "nowhere" in told[0]["error"]

@@ -18,6 +18,7 @@ from ray import tune as ray_tune
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.cache import prepare
+from maag.data.catalog import write_phantom
 from maag.data.splits import Split
 from tune.recorder import SearchPlan
 from tune.results import TrialResult
@@ -46,11 +47,12 @@ def epochs_of(run: Path) -> list[int]:
 
 
 def test_a_search_is_killed_resumed_and_leaves_a_model(
-    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "search"
-    words = ["tune", "--dataset", "acdc", "--data", phantom_dir, "--out", out]
+    write_phantom("lvsc", tmp_path / "lvsc", 8, seed=3)
+    words = ["tune", "--dataset", "lvsc", "--data", tmp_path / "lvsc", "--out", out]
     settings = ["--trials", TRIALS, "--epochs", EPOCHS, "--concurrency", 2, "--search", "random", *tiny_words]
     with subprocess.Popen(maag(*words, *settings), stderr=subprocess.DEVNULL, start_new_session=True) as process:
         deadline = time.monotonic() + 240

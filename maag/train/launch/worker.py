@@ -73,7 +73,7 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
     if device.type == "cpu":
         torch.set_num_threads(recipe.threads)
     config, split = codec.from_dict(recipe.config), Split.from_dict(recipe.split)
-    prepared, shapes = _prepare_together(recipe, config, team)
+    prepared, shapes = prepare_together(recipe, config)
 
     with tempfile.TemporaryDirectory(prefix="maag-run-") as folder:
         run = RunFolder(Path(folder))
@@ -149,8 +149,12 @@ class Reporter:
             self.tell(Saved(stored, step))
 
 
-def _prepare_together(recipe: Recipe, config: Config, team: Team) -> tuple[PreparedData, PreparedData | None]:
-    """The data, on every worker or on none: what one of them cannot read, all of them refuse."""
+def prepare_together(recipe: Recipe, config: Config) -> tuple[PreparedData, PreparedData | None]:
+    """The data, on every worker or on none: what one of them cannot read, all of them refuse.
+
+    Raises:
+        MaagError: the same on every worker; it names the node.
+    """
     problem: MaagError | None = None
     prepared = shapes = None
     try:

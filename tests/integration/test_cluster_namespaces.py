@@ -1,0 +1,113 @@
+"""Training across hosts: network namespaces of this machine, each with an address and a Ray node of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from journeys import Command, history, require_same
+
+pytestmark = pytest.mark.integration
+HOSTS = ("maag1", "maag2", "maag3")
+NETWORK, HEAD, PORT = "10.77.0", "10.77.0.1", 6479
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+WORKER = "RayTrainWorker"
+
+
+def do(*words: object, **more: Any) -> None:
+    subprocess.run([str(word) for word in words], check=True, capture_output=True, **more)
+
+
+def can_make_hosts() -> bool:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    with suppress(subprocess.CalledProcessError):
+        do("ip", "netns", "add", "maag-probe")
+        do("ip", "netns", "del", "maag-probe")
+        return True
+    return False
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A head here that trains nothing, and three hosts with room for one worker each; yields the address."""
+    if not can_make_hosts():
+        pytest.skip("needs root and `ip netns` to make hosts on this machine")
+    # A proxy for the outer world knows nothing of this network.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    # Whether a node asks for a token would depend on what was run on this machine before.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "node0", "RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        do("ip", "link", "add", "maag-br", "type", "bridge")
+        do("ip", "addr", "add", f"{HEAD}/24", "dev", "maag-br")
+        do("ip", "link", "set", "maag-br", "up")
+        do(*RAY, "start", "--head", "--node-ip-address", HEAD, "--port", PORT, "--num-cpus", 0,
+           "--include-dashboard", "false", env=environment)  # fmt: skip
+        for number, host in enumerate(HOSTS, start=11):
+            do("ip", "netns", "add", host)
+            do("ip", "link", "add", f"{host}-out", "type", "veth", "peer", "name", "node0", "netns", host)
+            do("ip", "link", "set", f"{host}-out", "master", "maag-br", "up")
+            inside = ("ip", "netns", "exec", host)
+            do(*inside, "ip", "link", "set", "lo", "up")
+            do(*inside, "ip", "addr", "add", f"{NETWORK}.{number}/24", "dev", "node0")
+            do(*inside, "ip", "link", "set", "node0", "up")
+            do(*inside, *RAY, "start", "--address", f"{HEAD}:{PORT}", "--node-ip-address", f"{NETWORK}.{number}",
+               "--num-cpus", 1, env=environment)  # fmt: skip
+        yield f"{HEAD}:{PORT}"
+    finally:
+        for host in HOSTS:
+            for pid in pids_on(host):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", host], capture_output=True)
+        subprocess.run([*RAY, "stop", "--force"], capture_output=True)
+        subprocess.run(["ip", "link", "del", "maag-br"], capture_output=True)
+
+
+def pids_on(host: str) -> list[int]:
+    found = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def trains(host: str) -> bool:
+    for pid in pids_on(host):
+        with suppress(psutil.Error):
+            if any(WORKER in word for word in psutil.Process(pid).cmdline()):
+                return True
+    return False
+
+
+def test_a_host_that_dies_in_the_middle_of_an_epoch(
+    hosts: str, phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    settings = ["--set", "segmentor.sync_batchnorm=true", "--set", "optim.batch_size=3", "--epochs", 6]
+    words = ["train", "--dataset", "acdc", "--data", phantom_dir, *tiny_words, *settings]
+    assert Command(*words, "--out", tmp_path / "plain").end()[0] == 0
+    cluster = ("--workers", 2, "--address", hosts, "--storage", tmp_path / "shared")
+    command = Command(*words, *cluster, "--out", tmp_path / "run")
+    command.wait_for(r"Training with 2 workers on 2 nodes, from step 0")
+    command.wait_for(r"^epoch 2/")
+    victim = next(host for host in HOSTS if trains(host))
+    for pid in pids_on(victim):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    command.wait_for(r"Lost at work: a worker died")
+    command.wait_for(r"Going on with 2 workers on 2 nodes, from step [1-9]")
+    code, _ = command.end()
+    assert code == 0, command.text
+    require_same(history(tmp_path / "run"), history(tmp_path / "plain"))
+    # The storage has the whole run, for whoever was not here.
+    assert history(tmp_path / "shared" / "run" / "run") == history(tmp_path / "run")
+    assert (tmp_path / "shared" / "run" / "run" / "checkpoints" / "best.safetensors").exists()
