@@ -30,11 +30,17 @@ def do(*words: object, **more: Any) -> None:
 def can_make_hosts() -> bool:
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("ip") is None:
         return False
-    with suppress(subprocess.CalledProcessError):
+    try:
         do("ip", "netns", "add", "maag-probe")
-        do("ip", "netns", "del", "maag-probe")
+        do("ip", "link", "add", "maag-probe", "type", "bridge")
+        do("ip", "link", "add", "maag-probe1", "type", "veth", "peer", "name", "node0", "netns", "maag-probe")
+        do("ip", "netns", "exec", "maag-probe", "ip", "link", "set", "lo", "up")
         return True
-    return False
+    except subprocess.CalledProcessError:
+        return False
+    finally:
+        for words in (("link", "del", "maag-probe1"), ("link", "del", "maag-probe"), ("netns", "del", "maag-probe")):
+            subprocess.run(["ip", *words], capture_output=True)
 
 
 @pytest.fixture
