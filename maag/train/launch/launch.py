@@ -30,7 +30,7 @@ from maag.train.stopping import StopRequest
 OWN_STORAGE = "cluster"
 """Where in the run folder checkpoints go while no other storage is named."""
 _LOOK_EVERY_S = 0.2
-# A group that finds no room within Ray's half minute is tried again, so often.
+# A group that finds no room within Ray's own limit, a minute, is tried again, so often.
 _TRIES_FOR_ROOM = 40
 
 
@@ -128,13 +128,11 @@ def train_on_cluster(
     return outcome
 
 
-def fetch_run(run: RunFolder, plan: ClusterPlan) -> bool:
-    """Bring the run folder up to what its storage has, for a resume on another machine; whether there was more."""
+def fetch_run(run: RunFolder, plan: ClusterPlan) -> None:
+    """Bring the run folder up to what its storage has, for a resume on another machine."""
     newest = stored_checkpoint(run, plan)
-    if newest is None or step_of(newest) <= saved_step(run):
-        return False
-    follow(run, newest)
-    return True
+    if newest is not None and step_of(newest) > saved_step(run):
+        follow(run, newest)
 
 
 def stored_checkpoint(run: RunFolder, plan: ClusterPlan) -> Checkpoint | None:
