@@ -39,6 +39,18 @@ class StorageError(MaagError, OSError):
         return str(self.args[0]) if self.args else ""
 
 
+class MissingObjectError(StorageError):
+    """There is no object of this key, or no bucket of this name."""
+
+
+class AccessDeniedError(StorageError):
+    """The storage refuses these credentials, or there are none; to ask again would not help."""
+
+
+class ObjectChangedError(StorageError):
+    """The object is not the one that was listed."""
+
+
 class CheckpointError(MaagError):
     """A checkpoint is damaged, of another format version, or of another configuration."""
 

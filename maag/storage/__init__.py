@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ _SENTENCES = {
     errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
     errno.EEXIST: "a file of this name is in the way; choose another place",
 }
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_LONGEST_START = 200
+"""Bytes: with what is added, the name stays below the 255 that file systems take."""
 
 
 @contextmanager
@@ -51,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be made or written, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _temporary_beside(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -71,7 +76,7 @@ def building_directory(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the folder cannot be made or written, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _temporary_beside(path)
     with storage_errors(path):
         try:
             temporary.mkdir(parents=True)
@@ -118,6 +123,16 @@ def require_writable_directory(path: Path) -> Path:
         finally:
             probe.unlink(missing_ok=True)
     return path
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is one that `replacing` or `building_directory` has not finished."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def _temporary_beside(path: Path) -> Path:
+    start = path.name.encode("utf-8", "surrogateescape")[:_LONGEST_START].decode("utf-8", "ignore")
+    return path.with_name(f".{start}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def _flush_to_disk(path: Path) -> None:

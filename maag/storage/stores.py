@@ -1,0 +1,98 @@
+"""One small protocol for folders and buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from maag.storage.keys import file_path, is_uri, safe_key, split_uri
+from maag.storage.retries import Retries
+
+__all__ = ["Retries", "Store", "StoredObject", "is_uri", "open_store", "safe_key", "split_uri"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What a store knows about one object without reading it."""
+
+    key: str
+    """Relative to the store's root, parts divided by '/'."""
+    size: int | None
+    """Bytes."""
+    version: str
+    """Changes when the content does: an ETag, a generation, or 'MTIME_NS-SIZE' of a local file."""
+
+
+class Store(Protocol):
+    """A folder or a part of a bucket; may be pickled, and used by many threads at once.
+
+    Every method raises, beside what it says: AccessDeniedError at once where the credentials do not suffice;
+    MissingObjectError where the bucket or the object is not there; DataError for a key that leads elsewhere;
+    StorageError for everything else, after a bounded number of attempts.
+    """
+
+    @property
+    def uri(self) -> str:
+        """For people: `s3://bucket/prefix`, or the folder's path."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """All objects whose keys start with `prefix`, in key order, page by page as they are asked for.
+
+        Left out are unfinished files of our own, and the empty objects `…/` that stand for folders.
+        """
+
+    def stat(self, key: str) -> StoredObject | None:
+        """The object, or None only where it is really not there."""
+
+    def fetch(self, key: str, to: Path, version: str | None = None) -> StoredObject:
+        """Copy the whole object to the local file `to`, or raise and leave no file.
+
+        Raises:
+            ObjectChangedError: the object is not of that `version`, or changed meanwhile.
+        """
+
+    def put(self, source: Path, key: str) -> None:
+        """Copy a local file to the store, whole or not at all, together with its MD5."""
+
+    def read_bytes(self, key: str) -> bytes:
+        """The whole content of a small object."""
+
+    def write_bytes(self, key: str, content: bytes) -> None:
+        """Write a small object, whole or not at all."""
+
+    def md5_of(self, key: str) -> str | None:
+        """Hexadecimal MD5 of the object's content, None where the object or its MD5 is not known."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object, if it is there."""
+
+    def child(self, key: str) -> str:
+        """The URI or path of one object, for messages: `s3://bucket/prefix/key`."""
+
+
+def open_store(place: str, retries: Retries | None = None) -> Store:
+    """The store at `s3://bucket/prefix`, `gs://…`, `az://container/…`, `file:///…` or a path; asks nothing of it yet.
+
+    Raises:
+        ConfigError: the scheme is unknown or no bucket is named.
+        StorageError: the package for that storage is not installed.
+    """
+    from maag.storage.local import LocalStore
+
+    if not is_uri(place):
+        return LocalStore(Path(place))
+    root, prefix = split_uri(place)
+    scheme, _, bucket = root.partition("://")
+    prefix = prefix.rstrip("/")
+    retries = retries or Retries()
+    if scheme == "file":
+        return LocalStore(file_path(place))
+    if scheme == "s3":
+        from maag.storage.s3 import S3Store
+
+        return S3Store(bucket, prefix, retries)
+    from maag.storage.cloudpaths import open_cloud
+
+    return open_cloud(scheme, bucket, prefix, retries)
