@@ -122,7 +122,7 @@ class LocalStore:
             with path.open("rb") as source:
                 stored = _stored(key, os.fstat(source.fileno()))
                 if version not in (None, stored.version):
-                    raise ObjectChangedError(f"{path} is not the file that was listed: it has changed; list it again")
+                    raise ObjectChangedError(f"{path} is no longer the file that was listed; list it again")
                 yield source, stored
 
     def _path(self, key: str) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -15,6 +13,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectionError,
     CredentialRetrievalError,
+    FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
     NoAuthTokenError,
@@ -26,11 +25,16 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from maag.errors import AccessDeniedError, MaagError, MissingObjectError, ObjectChangedError, StorageError
+from maag.storage.failures import Failure, Kind, kind_of_status
 from maag.storage.retries import PASSING_STATUSES, Retries
 
 UNSIGNED_VARIABLE = "AWS_NO_SIGN_REQUEST"
 """Set to YES, public buckets are read without credentials; GDAL's name for it."""
+_SIGN_IN = (
+    "check what the credentials allow and whether they have expired: run `aws configure`, set AWS_PROFILE or"
+    f" AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or {UNSIGNED_VARIABLE}=YES for a public bucket"
+)
+_HIDDEN = "S3 answers so also for an object that is not there, to those who may not list the bucket; "
 _CONNECTIONS = 64
 _PASSING_CODES = frozenset({"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"})
 _DENIED_CODES = frozenset(
@@ -62,8 +66,7 @@ def build_client(retries: Retries) -> Any:
         retries={"mode": "standard", "total_max_attempts": 1},
         signature_version=UNSIGNED if unsigned else None,
     )
-    with s3_errors("S3", "open"):
-        client = boto3.session.Session().client("s3", config=config)
+    client = boto3.session.Session().client("s3", config=config)
 
     def wait_before_retry(attempts: int, response: Any, caught_exception: Any, **_: Any) -> float | None:
         if attempts < retries.attempts and _passes(response, caught_exception):
@@ -74,30 +77,15 @@ def build_client(retries: Retries) -> Any:
     return client
 
 
-@contextmanager
-def s3_errors(what: str, verb: str = "read") -> Iterator[None]:
-    """Turn boto3's errors into sentences of ours.
-
-    Raises:
-        AccessDeniedError, MissingObjectError, ObjectChangedError, StorageError: see there.
-    """
-    try:
-        yield
-    except MaagError:
-        raise
-    except ClientError as error:
-        raise _answered(error, what, verb) from error
-    except _NO_CREDENTIALS as error:
-        raise AccessDeniedError(
-            f"cannot {verb} {what}: no usable credentials ({error}); run `aws configure`, set AWS_PROFILE or"
-            f" AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or {UNSIGNED_VARIABLE}=YES for a public bucket"
-        ) from error
-    except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
-        raise StorageError(
-            f"cannot {verb} {what}: no attempt got a whole answer ({error}); check the network and AWS_ENDPOINT_URL"
-        ) from error
-    except (BotoCoreError, ValueError) as error:
-        raise StorageError(f"cannot {verb} {what}: {error}; check the bucket's name and the settings of AWS") from error
+def failure_of(error: Exception) -> Failure | None:
+    """What an error of boto3 means; None for all others."""
+    if isinstance(error, ClientError):
+        return _answered(error)
+    if isinstance(error, _NO_CREDENTIALS):
+        return Failure(Kind.DENIED, f"no usable credentials: {error}", _SIGN_IN)
+    if isinstance(error, (ConnectionError, FlexibleChecksumError, HTTPClientError, IncompleteReadError)):
+        return Failure(Kind.OTHER if isinstance(error, SSLError) else Kind.PASSING, str(error))
+    return Failure(Kind.OTHER, str(error)) if isinstance(error, (BotoCoreError, ValueError)) else None
 
 
 def status_of(error: ClientError) -> int:
@@ -105,30 +93,23 @@ def status_of(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _passes(response: Any, caught: Any) -> bool:
+def _passes(response: Any, caught: Exception | None) -> bool:
     if caught is not None:
-        return isinstance(caught, (ConnectionError, HTTPClientError)) and not isinstance(caught, SSLError)
+        failure = failure_of(caught)
+        return failure is not None and failure.kind is Kind.PASSING
     answer, parsed = response
     return answer.status_code in PASSING_STATUSES or parsed.get("Error", {}).get("Code") in _PASSING_CODES
 
 
-def _answered(error: ClientError, what: str, verb: str) -> StorageError:
-    code, status = str(error.response.get("Error", {}).get("Code", "")), status_of(error)
-    said = str(error.response.get("Error", {}).get("Message", "")).rstrip(". ")
-    start = f"cannot {verb} {what}"
+def _answered(error: ClientError) -> Failure:
+    said = error.response.get("Error", {})
+    code = str(said.get("Code", ""))
+    words = f"{status_of(error)} {code}: {said.get('Message', '')}"
     if code == "NoSuchBucket":
-        return MissingObjectError(f"{start}: there is no such bucket; check its name and AWS_ENDPOINT_URL")
-    if status in (401, 403) or code in _DENIED_CODES:
-        hint = ""
-        if error.operation_name == "HeadObject":
-            hint = " (S3 answers so also for an object that is not there, to those who may not list the bucket)"
-        return AccessDeniedError(
-            f"{start}: access denied, {code} {said}{hint}; check or renew the credentials and what they allow"
-        )
-    if status == 404:
-        return MissingObjectError(f"{start}: there is no such object")
-    if status == 412:
-        return ObjectChangedError(f"{start}: it is not the object that was listed, it has changed; list it again")
-    if status in PASSING_STATUSES:
-        return StorageError(f"{start}: the storage answered {status} {code} to every attempt; try again later")
-    return StorageError(f"{start}: the storage answered {status} {code}: {said}")
+        return Failure(Kind.MISSING_BUCKET, words)
+    if code in _DENIED_CODES:
+        return Failure(Kind.DENIED, words, _SIGN_IN)
+    if code in _PASSING_CODES:
+        return Failure(Kind.PASSING, words)
+    hidden = error.operation_name == "HeadObject" and status_of(error) == 403
+    return Failure(kind_of_status(status_of(error)), words, (_HIDDEN if hidden else "") + _SIGN_IN)

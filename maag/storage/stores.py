@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from maag.errors import StorageError
 from maag.storage.keys import file_path, is_uri, safe_key, split_uri
 from maag.storage.retries import Retries
 
@@ -93,6 +94,14 @@ def open_store(place: str, retries: Retries | None = None) -> Store:
         from maag.storage.s3 import S3Store
 
         return S3Store(bucket, prefix, retries)
-    from maag.storage.cloudpaths import open_cloud
+    try:
+        if scheme == "gs":
+            from maag.storage.gs import GsStore
 
-    return open_cloud(scheme, bucket, prefix, retries)
+            return GsStore(bucket, prefix, retries)
+        from maag.storage.az import AzStore
+
+        return AzStore(bucket, prefix, retries)
+    except ImportError as error:
+        extra = {"gs": "gs", "az": "azure"}[scheme]
+        raise StorageError(f"{place} needs a package that is not installed; run pip install 'maag[{extra}]'") from error
