@@ -6,8 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +17,7 @@ from maag.data import dicom, pictures, volume
 from maag.data.label_files import LABEL_ENDINGS, SUFFIXES, stem_of
 from maag.data.volume import Volume
 from maag.errors import ConfigError, MissingDataError
-from maag.storage import storage_errors, write_json
+from maag.storage import write_json
 
 
 class InputImage(Protocol):
@@ -107,32 +106,7 @@ class DicomSeries:
         volume.save_volume(path, labels[0], affine, description=volume.description_of(classes))
 
 
-def expand(inputs: Sequence[Path]) -> list[Path]:
-    """The files and folders that `inputs` name: themselves, what a pattern matches, what a `.txt` lists line by line.
-
-    Paths in a list are relative to it; empty lines and those that begin with # say nothing.
-
-    Raises:
-        MissingDataError: a pattern matches nothing.
-        StorageError: a list cannot be read.
-    """
-    found: list[Path] = []
-    for given in inputs:
-        if given.suffix.lower() == ".txt" and given.is_file():
-            with storage_errors(given, "read"):
-                lines = [line.strip() for line in given.read_text(encoding="utf-8").splitlines()]
-            found += expand([given.parent / line for line in lines if line and not line.startswith("#")])
-        elif not given.exists() and has_magic(str(given)):
-            matches = sorted(Path(match) for match in glob(str(given), recursive=True))
-            if not matches:
-                raise MissingDataError(f"{given}: no file or folder is of this pattern")
-            found += matches
-        else:
-            found.append(given)
-    return found
-
-
-def find_images(given: Path) -> list[InputImage]:
+def find_images(given: Path, dicom_seg: bool = False) -> list[InputImage]:
     """The images that `given` means: one file, or all in a folder and below it, but no masks or scribbles.
 
     Raises:
@@ -154,7 +128,7 @@ def find_images(given: Path) -> list[InputImage]:
     stems = {path.parent / stem_of(path) for path in known}
     found: list[InputImage] = []
     for path in known:
-        if not _is_label_of(path.parent / stem_of(path), stems):
+        if not is_label_of(path.parent / stem_of(path), stems):
             relative = path.relative_to(given)
             is_nifti = volume.is_nifti(path)
             found.append(NiftiImage(path, relative) if is_nifti else Picture(path, relative.with_suffix(".png")))
@@ -180,8 +154,8 @@ def _series_in(root: Path, files: Sequence[Path]) -> list[InputImage]:
     return series
 
 
-def _is_label_of(stem: Path, stems: Collection[Path]) -> bool:
-    """A data set's folder holds masks and scribbles beside its images; they are no images."""
+def is_label_of(stem: PurePath, stems: Collection[PurePath]) -> bool:
+    """Whether a file is a mask or scribble of an image beside it, by their paths without endings; it is no image."""
     return any(
         stem.name.endswith(ending) and stem.with_name(stem.name.removesuffix(ending)) in stems
         for ending in LABEL_ENDINGS

@@ -1,16 +1,31 @@
-"""The ledger of a batch: what became of each volume, one JSON object a line, only ever added to."""
+"""The ledger of a batch: what became of each volume, one JSON object a line, only ever added to.
+
+A line that says "done" is written before the labels are put in their place, with their MD5: whatever is killed when, a
+volume is done if and only if the labels that its line names are there.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import threading
+import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from maag.errors import ConfigError
 from maag.storage import storage_errors
+from maag.storage.stores import Store
 
 LEDGER = "ledger.jsonl"
-FORMAT_VERSION = 2
+PARTS = "ledger/"
+"""Where the parts of a ledger lie in a store whose objects cannot be added to."""
+FORMAT_VERSION = 3
+_LINES_A_PART = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,12 +34,17 @@ class Entry:
 
     format_version: int = FORMAT_VERSION
     source: str
+    """Path or URI."""
     target: str
-    """Relative to the output folder, with `/`."""
-    sha256: str | None
-    """Of the source; None where it could not be read."""
+    """Relative to the output, with `/`."""
+    source_version: str | None
+    """`sha256:` of a file's content, `etag:` of an object; None where it could not be read."""
     model: str
-    """Digest of the model."""
+    """Digest of the model, and the options that change labels."""
+    target_md5: str | None
+    """Of the labels' file; None where there are none."""
+    finished_at: str
+    """UTC, ISO 8601."""
     seconds: float
     error: str | None
     """One sentence; None where the labels were written."""
@@ -32,38 +52,117 @@ class Entry:
     """For each frame: millilitres by foreground class."""
 
 
-def read_finished(ledger: Path) -> dict[str, Entry]:
-    """By target: its last attempt, where that succeeded."""
+class Ledger(Protocol):
+    """Where attempts are written down."""
+
+    def append(self, entry: Entry) -> None:
+        """Add one line; on return it is on disk or in the store. From any thread. Raises StorageError."""
+
+
+def now() -> str:
+    """The time for `Entry.finished_at`."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def open_ledger(out: Store, folder: Path | None) -> Ledger:
+    """The ledger of an output: of the local `folder` if it is one, else of the store. Raises StorageError."""
+    return FileLedger(folder / LEDGER) if folder else StoreLedger(out)
+
+
+class FileLedger:
+    """A file that any number of threads, processes and, where its file system has locks, machines add to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, entry: Entry) -> None:
+        """See Ledger. A line that a crash has cut off is ended first."""
+        with storage_errors(self._path):
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                size = os.fstat(descriptor).st_size
+                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+                os.write(descriptor, (b"\n" if torn else b"") + _line_of(entry))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+class StoreLedger:
+    """Objects `ledger/JOB-NUMBER.jsonl`, each written by one process alone, again and again until it is full.
+
+    Threads that add at the same time share one write.
+    """
+
+    def __init__(self, out: Store) -> None:
+        self._out = out
+        self._job = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self._part = 1
+        self._lines: list[bytes] = []  # of the current part
+        self._added = self._stored = 0
+        self._state = threading.Lock()
+        self._writing = threading.Lock()
+
+    def append(self, entry: Entry) -> None:
+        """See Ledger."""
+        with self._state:
+            self._lines.append(_line_of(entry))
+            self._added += 1
+            mine = self._added
+        with self._writing:
+            if self._stored >= mine:
+                return
+            with self._state:
+                lines, added, key = list(self._lines), self._added, f"{PARTS}{self._job}-{self._part:05}.jsonl"
+            self._out.write_bytes(key, b"".join(lines))
+            self._stored = added
+            if len(lines) >= _LINES_A_PART:
+                with self._state:
+                    del self._lines[: len(lines)]
+                    self._part += 1
+
+
+def read_finished(out: Store) -> dict[str, Entry]:
+    """By target: its last attempt, where that succeeded.
+
+    Raises:
+        ConfigError: a line is of another format version.
+        StorageError: the ledger is there and cannot be read.
+    """
     finished: dict[str, Entry] = {}
-    if not ledger.exists():
-        return finished
-    with storage_errors(ledger, "read"):
-        lines = ledger.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in lines:
-        try:
-            plain = json.loads(line)
-            version = plain["format_version"]
-            entry = Entry(**plain) if version == FORMAT_VERSION else None
-        except (ValueError, KeyError, TypeError):
-            continue  # A line cut off by a crash: at worst its volume is done once more.
-        if entry is None:
-            raise ConfigError(f"{ledger}: format_version {version} is unknown; choose another output folder")
+    for entry in read_entries(out):
         finished.pop(entry.target, None)
         if entry.error is None:
             finished[entry.target] = entry
     return finished
 
 
-def end_last_line(ledger: Path) -> None:
-    """End a line that a crash has cut off, so that the next one is whole."""
-    with storage_errors(ledger):
-        if ledger.exists() and (content := ledger.read_bytes()) and not content.endswith(b"\n"):
-            with ledger.open("ab") as stream:
-                stream.write(b"\n")
+def read_entries(out: Store) -> list[Entry]:
+    """All attempts, the last one last. Raises as `read_finished`."""
+    parts = [found.key for found in out.list(PARTS) if found.key.endswith(".jsonl")]
+    keys = parts or ([LEDGER] if out.stat(LEDGER) else [])
+    entries = [entry for key in keys for entry in _entries_in(out.read_bytes(key), out.child(key))]
+    return entries if keys == [LEDGER] else sorted(entries, key=lambda entry: entry.finished_at)
 
 
-def append(ledger: Path, entry: Entry) -> None:
-    """Add one line, at once. Raises StorageError."""
-    with storage_errors(ledger), ledger.open("ab") as stream:
-        stream.write(json.dumps(asdict(entry), allow_nan=False).encode() + b"\n")
-        stream.flush()
+def gather(out: Store) -> None:
+    """Write `ledger.jsonl` from the parts, for people and programs that look for it. Raises StorageError."""
+    out.write_bytes(LEDGER, b"".join(_line_of(entry) for entry in read_entries(out)))
+
+
+def _line_of(entry: Entry) -> bytes:
+    return json.dumps(asdict(entry), allow_nan=False).encode() + b"\n"
+
+
+def _entries_in(content: bytes, place: str) -> Iterator[Entry]:
+    for line in content.decode("utf-8", errors="replace").splitlines():
+        try:
+            plain = json.loads(line)
+            version = plain["format_version"]
+            entry = Entry(**plain) if version == FORMAT_VERSION else None
+        except (ValueError, KeyError, TypeError):
+            continue  # A line cut off by a crash: its volume was not done.
+        if entry is None:
+            raise ConfigError(f"{place}: format_version {version} is unknown; choose another output folder")
+        yield entry

@@ -6,10 +6,9 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from maag.errors import ConfigError
-from maag.storage import write_text
+from maag.storage.stores import Store
 
 MEASURES = "measures.csv"
 VENTRICLES = ("LV", "RV")
@@ -30,15 +29,15 @@ def require_heart(classes: Sequence[str]) -> None:
         )
 
 
-def write_measures(out: Path, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:
+def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:
     """Write `measures.csv`: a row a patient, empty where a measure needs a frame that is not there.
 
     End-diastole is the frame with the largest left ventricle, end-systole that with the smallest. Frames are those of a
     4-D image, or files of the names `PATIENT_frame01`, `PATIENT_frame12`.
 
     Args:
-        out: the folder.
-        volumes: by target, relative to the folder: what each frame of it holds.
+        out: the output.
+        volumes: by target, relative to the output: what each frame of it holds.
         classes: of the model.
 
     Returns:
@@ -60,7 +59,7 @@ def write_measures(out: Path, volumes: Mapping[str, Sequence[Volumes]], classes:
         if MYOCARDIUM in classes:
             cells.append(round(_GRAMS_PER_ML * frames[full][MYOCARDIUM], 2))
         rows.writerow(cells)
-    write_text(out / MEASURES, text.getvalue())
+    out.write_bytes(MEASURES, text.getvalue().encode())
     return len(patients)
 
 

@@ -63,6 +63,10 @@ class ExportError(MaagError):
     """An exported model does not agree with the model it came from."""
 
 
+class PredictionError(MaagError):
+    """A batch cannot go on: no worker is left."""
+
+
 class SomeCasesFailed(MaagError):
     """Some cases failed, the rest are done."""
 

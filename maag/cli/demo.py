@@ -22,6 +22,7 @@ def demo_command(out: Path, epochs: int) -> None:
     A few minutes on two CPU cores. Nothing of it is real data, so its scores say that everything works, and no more.
     """
     from deploy.batch import predict
+    from deploy.crew import Threads
     from maag.cli.export import export
     from maag.cli.models import open_model
     from maag.cli.options import pick_device, resolve_config
@@ -53,7 +54,7 @@ def demo_command(out: Path, epochs: int) -> None:
     with counting("Segmenting volumes") as progress:
         predict(
             [case.images[0] for case in held_out],
-            opened.runner,
+            Threads(opened.runner),
             config.data,
             predicted,
             opened.digest,

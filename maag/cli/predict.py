@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from maag.cli.models import open_model
-from maag.cli.options import ANY_PATH, FOLDER, device_option, json_option
+from maag.cli.options import ANY_PATH, device_option, json_option, wait_option
 from maag.errors import SomeCasesFailed
+
+if TYPE_CHECKING:
+    from deploy.crew import Crew
 
 
 @click.command("predict")
-@click.argument("inputs", type=ANY_PATH, nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--model", type=ANY_PATH, required=True, help="A run's folder, a weights file, or an exported model.")
-@click.option("--out", type=FOLDER, required=True, help="Where the labels go; the inputs' tree is mirrored.")
+@click.option("--out", required=True, metavar="DIR|URI", help="Where the labels go; the inputs' tree is mirrored.")
 @click.option(
     "--backend",
     type=click.Choice(("auto", "onnx", "torch")),
@@ -27,29 +31,43 @@ from maag.errors import SomeCasesFailed
 @click.option("--largest-component", is_flag=True, help="Keep the largest connected part of each structure.")
 @click.option("--probabilities", is_flag=True, help="Write NAME_probabilities.nii.gz too: x, y, z, time, class.")
 @click.option("--measures", is_flag=True, help="Write measures.csv: EDV, ESV, SV, EF of the ventricles, wall mass.")
+@click.option("--dicom-seg", is_flag=True, help="Write the labels of a DICOM series as a DICOM Segmentation.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that share the volumes, over Ray, with a GPU each where there are any.  [default: without Ray]",
+)
+@click.option("--address", help="Of a running Ray cluster whose nodes reach inputs and output too; auto: the one here.")
+@wait_option
 @device_option
 @json_option
 def predict_command(
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     model: Path,
-    out: Path,
+    out: str,
     backend: str,
     resume: bool,
     flips: bool,
     largest_component: bool,
     probabilities: bool,
     measures: bool,
+    dicom_seg: bool,
+    workers: int | None,
+    address: str | None,
+    wait_minutes: float,
     device_name: str,
     as_json: bool,
 ) -> None:
-    """Segment NIfTI files, of one frame or of many, pictures, and folders of them and of DICOM series.
+    """Segment NIfTI files, of one frame or of many, pictures, folders of them and of DICOM series, and buckets.
 
-    INPUT may also be a pattern, or a .txt file that lists inputs.
+    INPUT may also be a prefix s3://BUCKET/PREFIX (or gs, az), a pattern, or a .txt file that lists inputs.
 
     Labels have exactly the grid of their image. One bad volume never stops the rest: it is written down in
     ledger.jsonl with the reason, and the command ends with 3.
     """
-    from deploy.batch import Work, predict
+    from deploy.attempt import Work
+    from deploy.batch import predict
     from maag.cli.terminal import counting, print_json, say
     from maag.inference import Refinement
 
@@ -57,19 +75,47 @@ def predict_command(
         refinement=Refinement(flips=flips, largest_component=largest_component),
         probabilities=probabilities,
         measures=measures,
+        dicom_seg=dicom_seg,
     )
     opened = open_model(model, device_name, backend)
-    say(f"Running {model} with {opened.runner.name}")
+    crew: Crew
+    if workers or address:
+        inputs = tuple(map(_from_anywhere, inputs))
+        out = _from_anywhere(out)
+        crew = _fleet(model, device_name, backend, workers or 1, address, wait_minutes)
+        say(f"Running {model} on {workers or 1} workers over Ray")
+    else:
+        from deploy.crew import Threads
+
+        crew = Threads(opened.runner)
+        say(f"Running {model} with {opened.runner.name}")
     with counting("Segmenting volumes") as progress:
-        outcome = predict(inputs, opened.runner, opened.config.data, out, opened.digest, resume, progress, work)
+        outcome = predict(inputs, crew, opened.config.data, out, opened.digest, resume, progress, work)
     say(
         f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed; "
-        f"the ledger is {out / 'ledger.jsonl'}"
+        f"the ledger is {out}/ledger.jsonl"
     )
     if measures:
-        say(f"{outcome.patients_measured} patients measured: {out / 'measures.csv'}")
+        say(f"{outcome.patients_measured} patients measured: {out}/measures.csv")
     if as_json:
         print_json(outcome.to_dict())
     if outcome.failed:
         first = outcome.failed[0]
         raise SomeCasesFailed(f"{len(outcome.failed)} volumes failed, the rest are done; the first: {first.error}")
+
+
+def _fleet(model: Path, device_name: str, backend: str, workers: int, address: str | None, wait_minutes: float) -> Crew:
+    from deploy.fleet import Fleet, FleetPlan
+    from maag.cli.shipped_model import pack
+    from maag.cli.terminal import say
+
+    gpu = {"auto": None, "cpu": False, "cuda": True}[device_name]
+    plan = FleetPlan(workers=workers, address=address, gpu=gpu, wait_minutes=wait_minutes)
+    return Fleet(pack(model, device_name, backend), plan, say)
+
+
+def _from_anywhere(place: str) -> str:
+    """The same place for a process that has another working directory."""
+    from maag.storage.stores import is_uri
+
+    return place if is_uri(place) else str(Path(place).resolve())

@@ -17,6 +17,7 @@ import torch
 
 from deploy.artifact import Source, load_manifest
 from deploy.batch import predict
+from deploy.crew import Threads
 from deploy.onnx_export import export
 from deploy.runners import open_artifact
 from deploy.triton import write_repository
@@ -99,7 +100,7 @@ def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
     ):
         smooth = np.cumsum(np.cumsum(random.normal(size=shape), axis=0), axis=1).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(smooth, np.diag([*spacing, 1.0])), tmp_path / "in" / f"{name}.nii.gz")
-    predict([tmp_path / "in"], opened.runner, config.data, tmp_path / "out", opened.digest)
+    predict([tmp_path / "in"], Threads(opened.runner), config.data, tmp_path / "out", opened.digest)
     for source in sorted((tmp_path / "in").iterdir()):
         alone = tmp_path / f"alone-{source.name}"
         words = [sys.executable, "-c", ALONE, str(artifact / "segment.py"), str(source), str(alone)]
@@ -232,7 +233,8 @@ def test_predictions_of_the_artifact_are_those_of_the_segmentor(
             )
         )
     opened = open_artifact(artifact)
-    outcome = predict([tmp_path / "scans"], opened.runner, opened.manifest.config.data, tmp_path / "out", opened.digest)
+    crew, data = Threads(opened.runner), opened.manifest.config.data
+    outcome = predict([tmp_path / "scans"], crew, data, tmp_path / "out", opened.digest)
     assert (outcome.done, outcome.failed) == (2, ())
 
     subject = Subject(model="here", dataset="acdc", split="all")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deploy.batch import Outcome, Work, plan, predict
+from deploy.attempt import Work
+from deploy.batch import Outcome, plan, predict
+from deploy.crew import Threads
 from maag.config.schema import DataConfig
 from maag.data.volume import load_labels
 from maag.errors import ConfigError, MissingDataError
@@ -61,7 +66,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def run(scans: Path, out: Path, runner: BrightIsForeground, *, model: str = "m1", resume: bool = False) -> Outcome:
-    return predict([scans], runner, DATA, out, model, resume)
+    return predict([scans], Threads(runner), DATA, out, model, resume)
 
 
 def ledger(out: Path) -> list[dict[str, Any]]:
@@ -101,9 +106,14 @@ def test_masks_and_scribbles_beside_an_image_are_no_images(scans: Path, out: Pat
 def test_ledger_has_a_line_for_each(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     lines = ledger(out)
-    assert [line["target"] for line in lines] == ["a.nii.gz", "deep/er/b.nii"]
-    assert all(line["format_version"] == 2 and line["error"] is None and line["model"] == "m1" for line in lines)
-    assert all(len(line["sha256"]) == 64 and line["seconds"] >= 0 for line in lines)
+    assert {line["target"] for line in lines} == {"a.nii.gz", "deep/er/b.nii"}
+    for line in lines:
+        assert (line["format_version"], line["error"], line["model"]) == (3, None, "m1")
+        content = Path(line["source"]).read_bytes()
+        assert line["source_version"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
+        assert line["target_md5"] == hashlib.md5((out / line["target"]).read_bytes()).hexdigest()
+        assert line["seconds"] >= 0
+        assert datetime.fromisoformat(line["finished_at"]).tzinfo is UTC
 
 
 def test_one_bad_volume_does_not_stop_the_rest(scans: Path, out: Path, runner: BrightIsForeground) -> None:
@@ -111,7 +121,8 @@ def test_one_bad_volume_does_not_stop_the_rest(scans: Path, out: Path, runner: B
     outcome = run(scans, out, runner)
     assert (outcome.done, len(outcome.failed)) == (2, 1)
     assert "0-broken.nii.gz" in str(outcome.failed[0].error)
-    assert ledger(out)[0]["error"] == outcome.failed[0].error
+    (line,) = (line for line in ledger(out) if line["error"])
+    assert (line["error"], line["target_md5"]) == (outcome.failed[0].error, None)
     assert not (out / "0-broken.nii.gz").exists()
     assert outcome.to_dict()["failures"][0]["source"].endswith("0-broken.nii.gz")
 
@@ -137,16 +148,18 @@ def test_resume_skips_what_is_done(scans: Path, out: Path, runner: BrightIsForeg
     assert run(scans, out, runner).done == 2
 
 
-@pytest.mark.parametrize("change", ["source", "model", "output", "ledger"])
+@pytest.mark.parametrize("change", ["source", "model", "output", "content", "ledger"])
 def test_resume_does_again_what_may_be_stale(scans: Path, out: Path, runner: BrightIsForeground, change: str) -> None:
     run(scans, out, runner)
     if change == "source":
         write_volume(scans / "a.nii.gz", 9)
     elif change == "output":
         (out / "a.nii.gz").unlink()
+    elif change == "content":
+        shutil.copyfile(out / "deep" / "er" / "b.nii", out / "a.nii.gz")
     elif change == "ledger":
-        lines = (out / "ledger.jsonl").read_text().splitlines(keepends=True)
-        (out / "ledger.jsonl").write_text(lines[1] + lines[0][:40])  # Cut off by a crash.
+        lines = sorted((out / "ledger.jsonl").read_text().splitlines(keepends=True), key=lambda line: "a.nii" in line)
+        (out / "ledger.jsonl").write_text(lines[0] + lines[1][:40])  # Cut off by a crash.
     again = run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True)
     assert (again.done, again.skipped) == ((2, 0) if change == "model" else (1, 1))
     assert run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True).skipped == 2
@@ -164,7 +177,7 @@ def test_resume_tries_failures_again(scans: Path, out: Path, runner: BrightIsFor
 def test_single_files_and_progress(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     seen: list[tuple[int, int]] = []
     inputs = [scans / "a.nii.gz", scans / "deep" / ".." / "deep" / "er" / "b.nii", scans / "a.nii.gz"]
-    outcome = predict(inputs, runner, DATA, out, "m1", progress=lambda done, total: seen.append((done, total)))
+    outcome = predict(inputs, Threads(runner), DATA, out, "m1", progress=lambda done, total: seen.append((done, total)))
     assert outcome.done == 2
     assert seen == [(1, 2), (2, 2)]
     assert set(tree(out)) == {"a.nii.gz", "b.nii", "ledger.jsonl"}
@@ -176,7 +189,7 @@ def test_nothing_is_written_into_the_input(scans: Path, runner: BrightIsForegrou
     with pytest.raises(ConfigError, match="lies in the input"):
         run(scans, scans / place, runner)
     with pytest.raises(ConfigError, match="lies in the input"):
-        predict([scans / "a.nii.gz"], runner, DATA, scans, "m1")
+        predict([scans / "a.nii.gz"], Threads(runner), DATA, scans, "m1")
     assert tree(scans) == before
 
 
@@ -187,7 +200,7 @@ def test_names_do_not_escape_through_links(scans: Path, out: Path, runner: Brigh
     (out / "deep").symlink_to(elsewhere)
     outcome = run(scans, out, runner)
     assert outcome.done == 1
-    assert "out of the output folder" in str(outcome.failed[0].error)
+    assert "a link leads out of" in str(outcome.failed[0].error)
     assert not list(elsewhere.iterdir())
 
 
@@ -201,7 +214,7 @@ def test_two_sources_for_one_output_are_refused(tmp_path: Path, out: Path) -> No
 def test_nothing_to_do(tmp_path: Path, out: Path, runner: BrightIsForeground, name: str, sentence: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingDataError, match=sentence):
-        predict([tmp_path / name], runner, DATA, out, "m1")
+        predict([tmp_path / name], Threads(runner), DATA, out, "m1")
     assert not out.exists()
 
 
@@ -212,7 +225,7 @@ def test_a_file_of_another_kind(scans: Path, out: Path) -> None:
 
 def test_a_ledger_of_another_version(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
-    text = (out / "ledger.jsonl").read_text().replace('"format_version": 2', '"format_version": 7')
+    text = (out / "ledger.jsonl").read_text().replace('"format_version": 3', '"format_version": 7')
     (out / "ledger.jsonl").write_text(text)
     with pytest.raises(ConfigError, match="format_version 7"):
         run(scans, out, runner, resume=True)
@@ -234,7 +247,7 @@ HEART = DataConfig(classes=("background", "LV"), size_px=(16, 16), spacing_mm=1.
 def test_all_frames_of_a_cine_are_segmented_and_measured(tmp_path: Path, runner: BrightIsForeground) -> None:
     source = write_cine(tmp_path / "in" / "patient007.nii.gz", [3, 5, 2])
     work = Work(measures=True, probabilities=True)
-    outcome = predict([source], runner, HEART, tmp_path / "out", "m1", work=work)
+    outcome = predict([source], Threads(runner), HEART, tmp_path / "out", "m1", work=work)
     assert (outcome.done, outcome.patients_measured) == (1, 1)
     image = nibabel.load(tmp_path / "out" / "patient007.nii.gz")
     assert image.shape == (16, 16, 2, 3)
@@ -257,21 +270,21 @@ def test_measures_pair_files_of_one_patient_and_are_read_from_the_ledger(
     write_cine(scans / "p1" / "patient001_frame12.nii.gz", [2])
     write_cine(scans / "patient002_frame01.nii.gz", [3])
     work = Work(measures=True)
-    predict([scans], runner, HEART, tmp_path / "out", "m1", work=work)
+    predict([scans], Threads(runner), HEART, tmp_path / "out", "m1", work=work)
     rows = (tmp_path / "out" / "measures.csv").read_text().splitlines()[1:]
     assert rows == ["p1/patient001,1,12,0.64,0.16,0.48,75.0", "patient002,1,,0.36,,,"]
     (tmp_path / "out" / "measures.csv").unlink()
-    again = predict([scans], runner, HEART, tmp_path / "out", "m1", resume=True, work=work)
+    again = predict([scans], Threads(runner), HEART, tmp_path / "out", "m1", resume=True, work=work)
     assert (again.done, again.skipped) == (0, 3)
     assert (tmp_path / "out" / "measures.csv").read_text().splitlines()[1:] == rows
     with pytest.raises(ConfigError, match="--measures needs a model that labels LV"):
-        predict([scans], runner, DATA, tmp_path / "other", "m1", work=work)
+        predict([scans], Threads(runner), DATA, tmp_path / "other", "m1", work=work)
 
 
 def test_other_options_are_other_work(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     work = Work(refinement=Refinement(flips=True))
-    first = predict([scans], runner, DATA, out, "m1", True, work=work)
-    second = predict([scans], runner, DATA, out, "m1", True, work=work)
+    first = predict([scans], Threads(runner), DATA, out, "m1", True, work=work)
+    second = predict([scans], Threads(runner), DATA, out, "m1", True, work=work)
     assert (first.done, second.done, second.skipped) == (2, 0, 2)
     assert {entry["model"] for entry in ledger(out)} == {"m1", "m1+flips"}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deploy.batch import predict
-from deploy.images import DicomSeries, NiftiImage, Picture, expand, find_images
+from deploy.crew import Threads
+from deploy.images import DicomSeries, NiftiImage, Picture, find_images
 from maag.config.schema import DataConfig
 from maag.data.dicom import load_series
 from maag.data.phantoms.dicom_files import save_slice
@@ -50,7 +51,7 @@ def test_a_picture_gets_a_picture_of_labels(tmp_path: Path) -> None:
     Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "sub" / "a.png")
     Image.fromarray(square((24, 28), 1)).save(tmp_path / "in" / "sub" / "a_m.png")  # its mask, no image
     Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "b.jpg", quality=95)
-    outcome = predict([tmp_path / "in"], BrightIsForeground(), DATA, tmp_path / "out", "m")
+    outcome = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
     assert (outcome.done, outcome.failed) == (2, ())
     for name in ("sub/a.png", "b.png"):
         with Image.open(tmp_path / "out" / name) as labels:
@@ -68,17 +69,17 @@ def test_a_dicom_series_gets_labels_in_the_patients_coordinates(tmp_path: Path) 
     assert isinstance(found, DicomSeries)
     assert len(found.files) == 3
     assert found.target == Path("patient/series.nii.gz")
-    outcome = predict([tmp_path / "in"], BrightIsForeground(), DATA, tmp_path / "out", "m")
+    outcome = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
     assert (outcome.done, outcome.failed) == (1, ())
     labels = nibabel.load(tmp_path / "out" / "patient" / "series.nii.gz")
     np.testing.assert_allclose(labels.affine, load_series(found.files).affine, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(labels.dataobj).T, square((3, 24, 28), 1))
     assert labels.header["descrip"].item() == b"0 background, 1 bright"
-    again = predict([tmp_path / "in"], BrightIsForeground(), DATA, tmp_path / "out", "m", resume=True)
+    again = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m", resume=True)
     assert (again.done, again.skipped) == (0, 1)
     first = found.files[0]
     first.write_bytes(first.read_bytes() + b"\0\0")
-    changed = predict([tmp_path / "in"], BrightIsForeground(), DATA, tmp_path / "out", "m", resume=True)
+    changed = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m", resume=True)
     assert changed.skipped == 0
 
 
@@ -89,21 +90,6 @@ def test_two_series_of_one_folder_are_two_images(tmp_path: Path) -> None:
     assert [len(image.files) for image in found if isinstance(image, DicomSeries)] == [3, 3]
     assert len({image.target for image in found}) == 2
     assert {image.target.parent for image in found} == {Path("in")}
-
-
-def test_patterns_and_lists_name_images(tmp_path: Path) -> None:
-    for name in ("a1.png", "a2.png", "b.png", "sub/a3.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    assert expand([tmp_path / "a*.png"]) == [tmp_path / "a1.png", tmp_path / "a2.png"]
-    assert expand([tmp_path / "**" / "a*.png"])[-1] == tmp_path / "sub" / "a3.png"
-    (tmp_path / "list.txt").write_text("# two of them\nb.png\n\nsub/*.png\n")
-    assert expand([tmp_path / "list.txt"]) == [tmp_path / "b.png", tmp_path / "sub" / "a3.png"]
-    with pytest.raises(MissingDataError, match="no file or folder is of this pattern"):
-        expand([tmp_path / "z*.png"])
-    awkward = tmp_path / "[x].png"
-    awkward.write_bytes(b"")
-    assert expand([awkward]) == [awkward]
 
 
 def test_what_is_no_image_is_said_to_be_none(tmp_path: Path) -> None:

@@ -1,0 +1,237 @@
+"""One volume: fetched, segmented, put in its place, and written down. Whatever goes wrong with it stays with it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.images import InputImage
+from deploy.ledger import Entry, Ledger, now, open_ledger
+from deploy.sources import Fetched, Source
+from maag.config.schema import DataConfig
+from maag.data.label_files import stem_of
+from maag.data.volume import save_probabilities
+from maag.errors import AccessDeniedError, MaagError
+from maag.inference import PLAIN, Refinement, Runner, segment_fully
+from maag.storage.stores import is_uri, open_store, safe_key
+
+_DECODED_AT_ONCE = 3  # volumes, each with what is made of it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What to do with each volume."""
+
+    refinement: Refinement = PLAIN
+    probabilities: bool = False
+    """Write them too, as `NAME_probabilities.nii.gz`."""
+    measures: bool = False
+    """Write `measures.csv` in the end."""
+    dicom_seg: bool = False
+    """Labels of a DICOM series are DICOM-SEG."""
+
+    def identity(self, model_digest: str) -> str:
+        """What decides the labels and their company: model and options."""
+        options = (
+            self.refinement.name,
+            "probabilities" if self.probabilities else "",
+            "dicom-seg" if self.dicom_seg else "",
+        )
+        return "+".join([model_digest, *(option for option in options if option)])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What is the same for all volumes."""
+
+    data: DataConfig
+    """With which the model was trained."""
+    work: Work
+    model_digest: str
+    out: str
+    """The output: a folder or a URI."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The output where it is a folder here."""
+        return None if is_uri(self.out) else Path(self.out)
+
+    @property
+    def identity(self) -> str:
+        """Of model and options, for the ledger."""
+        return self.work.identity(self.model_digest)
+
+
+class Task(NamedTuple):
+    """One volume to do."""
+
+    source: Source
+    before: Entry | None
+    """How it was done before, by the ledger."""
+
+
+class Worker:
+    """Does volumes, from any number of threads: while one runs the network, others fetch, decode, encode and store.
+
+    Args:
+        job: what is the same for all.
+        runner: runs the model; is called by one thread at a time.
+
+    Raises:
+        StorageError: the output cannot be opened.
+    """
+
+    def __init__(self, job: Job, runner: Runner) -> None:
+        self._job = job
+        self._runner = _OneAtATime(runner)
+        self._out = open_store(job.out)
+        self._ledger: Ledger = open_ledger(self._out, job.folder)
+        self._room = threading.Semaphore(_DECODED_AT_ONCE)
+
+    def attempt(self, task: Task) -> Entry | None:
+        """Do one volume; None when ledger and output show that it is done.
+
+        Raises:
+            AccessDeniedError: the output may not be written; the other volumes would fare alike.
+            StorageError: the ledger cannot be written.
+        """
+        source = task.source
+        started = time.perf_counter()
+        version = None
+        with tempfile.TemporaryDirectory(prefix="maag-predict-") as folder:
+            fetched_to, made_in = Path(folder) / "fetched", Path(folder) / "made"
+            fetched_to.mkdir()
+            fetched: Fetched | None = None
+            try:
+                version = source.version()
+                if self._is_done(task, version):
+                    return None
+                safe_key(source.target)
+                fetched = source.fetch(fetched_to, version)
+                version = fetched.version
+                with self._room:
+                    volumes = self._segment(fetched.image, made_in / source.target)
+            except Exception as problem:  # A volume may exhaust the memory, and the next one not.
+                entry = self._entry(source, version, started, error=_sentence(problem, source, fetched))
+                self._ledger.append(entry)
+                return entry
+            entry = self._entry(
+                source, version, started, target_md5=_md5_of(made_in / source.target), volumes_ml=volumes
+            )
+            return self._store(made_in, source.target, entry)
+
+    def _is_done(self, task: Task, version: str) -> bool:
+        before = task.before
+        return (
+            before is not None
+            and (before.source_version, before.model) == (version, self._job.identity)
+            and before.target_md5 is not None
+            and self._out.md5_of(before.target) == before.target_md5
+        )
+
+    def _segment(self, image: InputImage, target: Path) -> tuple[dict[str, float], ...]:
+        """Segment all frames of an image, write what was asked for, and tell what each frame holds."""
+        data, work = self._job.data, self._job.work
+        labels: list[NDArray[np.uint8]] = []
+        probabilities: list[NDArray[np.float32]] = []
+        volumes, affine = [], np.eye(4)
+        for volume in image.frames():
+            found = segment_fully(volume, self._runner, data, work.refinement, keep_probabilities=work.probabilities)
+            labels.append(found.labels)
+            if found.probabilities is not None:
+                probabilities.append(found.probabilities)
+            affine = volume.affine
+            volumes.append(_volumes_ml(found.labels, volume.spacing_mm, data.classes))
+        if probabilities:
+            save_probabilities(
+                target.with_name(f"{stem_of(target)}_probabilities.nii.gz"), np.stack(probabilities), affine
+            )
+        image.save_labels(target, np.stack(labels), data.classes)
+        return tuple(volumes)
+
+    def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:
+        """Put what was made in its place: the labels last, for they say that a volume is done, and after their line."""
+        try:
+            for path in sorted(made_in.rglob("*")):
+                if path.is_file() and path != made_in / target:
+                    self._out.put(path, path.relative_to(made_in).as_posix())
+            self._ledger.append(entry)
+            self._out.put(made_in / target, target)
+        except AccessDeniedError:
+            raise
+        except MaagError as problem:
+            failed = replace(entry, error=str(problem), target_md5=None, finished_at=now(), volumes_ml=())
+            self._ledger.append(failed)
+            return failed
+        return entry
+
+    def _entry(
+        self,
+        source: Source,
+        version: str | None,
+        started: float,
+        *,
+        error: str | None = None,
+        target_md5: str | None = None,
+        volumes_ml: tuple[dict[str, float], ...] = (),
+    ) -> Entry:
+        return Entry(
+            source=source.place,
+            target=source.target,
+            source_version=version,
+            model=self._job.identity,
+            target_md5=target_md5,
+            finished_at=now(),
+            seconds=round(time.perf_counter() - started, 3),
+            error=error,
+            volumes_ml=volumes_ml,
+        )
+
+
+class _OneAtATime:
+    """A runner that several threads may call; each waits for its turn."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._turn = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._runner.name
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._turn:
+            return self._runner(images)
+
+
+def _volumes_ml(
+    labels: NDArray[np.uint8], spacing_mm: tuple[float, float, float], classes: Sequence[str]
+) -> dict[str, float]:
+    voxel_ml = math.prod(spacing_mm) / 1000
+    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    return {name: float(counts[value] * voxel_ml) for value, name in enumerate(classes) if value}
+
+
+def _md5_of(path: Path) -> str:
+    """Tells one content from another; nothing secret hangs on it."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _sentence(problem: Exception, source: Source, fetched: Fetched | None) -> str:
+    """The problem in words, of the places that the user knows."""
+    if not isinstance(problem, MaagError):
+        return f"{source.place}: {type(problem).__name__}: {problem}"
+    sentence = str(problem)
+    for here, origin in (fetched.origins if fetched else {}).items():
+        sentence = sentence.replace(here, origin)
+    return sentence

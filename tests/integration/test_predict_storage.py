@@ -1,0 +1,226 @@
+"""A bucket of volumes through an exported model: faults, a kill half-way, a resume; and two jobs on one output."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from journeys import Command
+from s3 import BUCKET, Fault, S3Server, client_of, s3_server
+
+from deploy.artifact import Source
+from deploy.onnx_export import export
+from deploy.runners import open_artifact
+from maag.config.codec import override
+from maag.data.catalog import preset
+from maag.data.volume import load_volume
+from maag.inference import segment
+from maag.models.build import build_segmentor
+
+pytestmark = pytest.mark.integration
+
+NUM_VOLUMES = 200
+SHAPE = (18, 17, 3)  # x, y, z
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = override(preset("acdc", "fast"), {"data.size_px": [32, 32], "data.spacing_mm": 2.0, "segmentor.width": 4})
+    torch.manual_seed(0)
+    segmentor = build_segmentor(config)
+    out = tmp_path_factory.mktemp("model") / "artifact"
+    export(segmentor, config, out, Source(checkpoint="best.safetensors", sha256="00"))
+    return out
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[S3Server, dict[str, str]]]:
+    with s3_server() as found:
+        yield found
+
+
+def volume_bytes(seed: int) -> bytes:
+    voxels = np.random.default_rng(seed).normal(100, 20, SHAPE).astype(np.float32)
+    return gzip.compress(nibabel.Nifti1Image(voxels, np.diag([1.5, 1.5, 8, 1])).to_bytes(), 1)
+
+
+def name_of(number: int) -> str:
+    return f"site{number % 3}/patient{number:03}.nii.gz"
+
+
+def fill(client: Any, number: int = NUM_VOLUMES) -> dict[str, bytes]:
+    """Volumes under in/, by their name there."""
+    volumes = {name_of(place): volume_bytes(place) for place in range(number)}
+    for name, content in volumes.items():
+        client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=content)
+    return volumes
+
+
+def listed(client: Any, prefix: str) -> list[str]:
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ())]
+
+
+def ledger_of(client: Any) -> list[dict[str, Any]]:
+    content = client.get_object(Bucket=BUCKET, Key="out/ledger.jsonl")["Body"].read()
+    return [json.loads(line) for line in content.decode().splitlines()]
+
+
+def require_right(content: bytes, source: bytes, artifact: Path, tmp_path: Path) -> None:
+    """The labels are those that the model gives the source, voxel for voxel."""
+    image = tmp_path / "source.nii.gz"
+    image.write_bytes(source)
+    opened = open_artifact(artifact)
+    expected = segment(load_volume(image), opened.runner, opened.manifest.config.data)
+    found = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
+    np.testing.assert_array_equal(np.asarray(found.dataobj).T, expected)
+
+
+def test_a_bucket_with_faults_killed_half_way_and_resumed(
+    server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
+) -> None:
+    gate, environment = server
+    client = client_of(environment)
+    volumes = fill(client)
+    bad = {
+        "bad/truncated.nii.gz": volume_bytes(1)[:300],
+        "bad/html.nii.gz": b"<html>not found</html>",
+        "bad/nan.nii.gz": nan_volume(),
+        "bad/denied.nii.gz": volume_bytes(2),
+        "bad/vanished.nii.gz": volume_bytes(3),
+        "bad\\backslash.nii.gz": volume_bytes(4),
+    }
+    for name, content in bad.items():
+        client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=content)
+    client.put_object(Bucket=BUCKET, Key=f"in/{name_of(7).replace('.nii', '_gt.nii')}", Body=volume_bytes(7))
+    for fault in (
+        Fault("503", "in/site*", times=20),
+        Fault("503", "out/site*", times=5, method="PUT"),
+        Fault("drop", "in/site1/*", times=5, method="GET"),
+        Fault("slow", "in/site2/*", times=5, method="GET"),
+        Fault("close", "in/site0/*", times=3, method="GET"),
+        Fault("change", f"in/{name_of(150)}", method="GET"),
+        Fault("vanish", "in/bad/vanished*", method="GET"),
+        Fault("403", "in/bad/denied*", times=10**6),
+    ):
+        gate.faults.add(fault)
+    words = ("predict", f"s3://{BUCKET}/in", "--model", artifact, "--out", f"s3://{BUCKET}/out", "--json")
+
+    first = Command(*words, environment=environment)
+    wait_until(lambda: gate.count("PUT", "out/site*") >= NUM_VOLUMES // 2)
+    first.send(signal.SIGKILL)
+    assert first.end()[0] == -signal.SIGKILL
+    time.sleep(1)  # for requests that were under way
+    stored = [name for name in listed(client, "out/") if name.startswith("site")]
+    assert NUM_VOLUMES // 3 < len(stored) < NUM_VOLUMES
+    before = len(gate.uploads)
+
+    code, printed = Command(*words, "--resume", environment=environment).end()
+    result = json.loads(printed)
+    assert code == 3
+    # Nothing twice: what was stored before the kill is not stored again.
+    again = {path.removeprefix(f"/{BUCKET}/out/") for path in gate.uploads[before:]}
+    assert not again & set(stored)
+    assert result["skipped"] == len(stored)
+    # Nothing lost, nothing half-written: every good volume has its labels, the others a reason.
+    good = set(volumes) - {name_of(150)}
+    assert {name for name in listed(client, "out/") if name.startswith("site")} == good
+    assert result["done"] + result["skipped"] == len(good)
+    reasons = {item["source"].removeprefix(f"s3://{BUCKET}/in/"): item["error"] for item in result["failures"]}
+    assert set(reasons) == {*(set(bad) - {"bad/vanished.nii.gz"}), name_of(150)}
+    assert "403 AccessDenied" in reasons["bad/denied.nii.gz"]
+    assert "backslash" in reasons["bad\\backslash.nii.gz"]
+    for name in ("bad/truncated.nii.gz", "bad/html.nii.gz", "bad/nan.nii.gz", name_of(150)):
+        assert f"s3://{BUCKET}/in/{name}" in reasons[name]  # and no path of this machine
+        assert "maag-predict" not in reasons[name]
+    lines = ledger_of(client)
+    assert {line["target"] for line in lines if line["error"] is None} == good
+    for name in sorted(good)[::40]:
+        content = client.get_object(Bucket=BUCKET, Key=f"out/{name}")["Body"].read()
+        require_right(content, volumes[name], artifact, tmp_path)
+    # Once more there is nothing to do but the failures.
+    before = len(gate.uploads)
+    code, printed = Command(*words, "--resume", environment=environment).end()
+    assert (code, json.loads(printed)["done"], json.loads(printed)["skipped"]) == (3, 0, len(good))
+    assert not any("/out/site" in path for path in gate.uploads[before:])
+
+
+def nan_volume() -> bytes:
+    voxels = np.full(SHAPE, np.nan, np.float32)
+    return gzip.compress(nibabel.Nifti1Image(voxels, np.eye(4)).to_bytes())
+
+
+def wait_until(condition: Any, timeout_s: float = 120) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_what_changed_is_done_again_and_another_model_does_all(
+    server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
+) -> None:
+    _, environment = server
+    client = client_of(environment)
+    volumes = fill(client, 6)
+    words = ("--model", artifact, "--out", f"s3://{BUCKET}/out", "--resume", "--json")
+    pattern = f"s3://{BUCKET}/in/site*/patient00[0-4].nii.gz"
+    (tmp_path / "list.txt").write_text(f"# the rest\ns3://{BUCKET}/in/{name_of(5)}\n")
+    code, printed = Command("predict", pattern, *words, environment=environment).end()
+    assert (code, json.loads(printed)["done"]) == (0, 5)
+    client.put_object(Bucket=BUCKET, Key=f"in/{name_of(2)}", Body=volume_bytes(77))
+    client.delete_object(Bucket=BUCKET, Key=f"out/{name_of(3)}")
+    client.put_object(Bucket=BUCKET, Key=f"out/{name_of(4)}", Body=b"something else")
+    code, printed = Command("predict", pattern, tmp_path / "list.txt", *words, environment=environment).end()
+    result = json.loads(printed)
+    assert (code, result["done"], result["skipped"]) == (0, 4, 2)
+    assert name_of(5).rpartition("/")[2] in listed(client, "out/")
+    content = client.get_object(Bucket=BUCKET, Key=f"out/{name_of(4)}")["Body"].read()
+    require_right(content, volumes[name_of(4)], artifact, tmp_path)
+    code, printed = Command("predict", pattern, *words, "--largest-component", environment=environment).end()
+    assert (code, json.loads(printed)["done"]) == (0, 5)
+
+
+@pytest.mark.parametrize(("method", "code"), [("GET", 3), ("LIST", 1), ("PUT", 1)])
+def test_what_is_denied_is_said_at_once(
+    server: tuple[S3Server, dict[str, str]], artifact: Path, method: str, code: int
+) -> None:
+    gate, environment = server
+    fill(client_of(environment), 3)
+    before = gate.count("PUT")
+    gate.faults.add(Fault("403", "in/*" if method == "GET" else "*", method=method, times=10**6))
+    words = ("predict", f"s3://{BUCKET}/in", "--model", artifact, "--out", f"s3://{BUCKET}/out")
+    command = Command(*words, environment=environment)
+    assert command.end()[0] == code
+    assert "AccessDenied" in command.text
+    assert "Traceback" not in command.text
+    assert gate.count("GET", "in/*.nii.gz") <= 3  # no second try
+    if method == "PUT":
+        assert gate.count("PUT") - before <= 3
+
+
+def test_two_jobs_on_one_output_do_not_corrupt_it(artifact: Path, tmp_path: Path) -> None:
+    volumes = {name_of(place): volume_bytes(place) for place in range(40)}
+    for name, content in volumes.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(content)
+    words = ("predict", tmp_path / "in", "--model", artifact, "--out", tmp_path / "out")
+    jobs = [Command(*words) for _ in range(2)]
+    assert [job.end()[0] for job in jobs] == [0, 0]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
+    assert sorted(line["target"] for line in lines) == sorted([*volumes, *volumes])
+    assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")} == {
+        "ledger.jsonl",
+        *volumes,
+    }
+    for name in sorted(volumes)[::10]:
+        require_right((tmp_path / "out" / name).read_bytes(), volumes[name], artifact, tmp_path)

@@ -1,0 +1,77 @@
+"""What inputs name, and where its labels go."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.sources import _pattern, find_sources
+from maag.errors import ConfigError, MissingDataError
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for name in ("a1.png", "a2.png", "b.png", "sub/a3.png", "sub/b.png", "[x].png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def targets(*inputs: str | Path) -> list[str]:
+    return sorted(source.target for source in find_sources(inputs))
+
+
+def test_a_pattern_names_images_by_their_path_from_its_plain_part(pictures: Path) -> None:
+    assert targets(pictures / "a*.png") == ["a1.png", "a2.png"]
+    assert targets(pictures / "**" / "a*.png") == ["a1.png", "a2.png", "sub/a3.png"]
+    assert targets(pictures / "*" / "b.png", pictures / "b.png") == ["b.png", "sub/b.png"]
+    assert targets(pictures / "s*") == ["sub/a3.png", "sub/b.png"]
+    assert targets(pictures / "[x].png") == ["[x].png"]
+    with pytest.raises(MissingDataError, match="no file or folder is of this pattern"):
+        targets(pictures / "z*.png")
+
+
+def test_a_pattern_in_the_working_directory(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    assert targets("a*.png", "sub/*3.png") == ["a1.png", "a2.png", "a3.png"]
+
+
+def test_a_list_names_inputs_from_where_it_lies(pictures: Path) -> None:
+    (pictures / "list.txt").write_text(f"# three of them\nb.png\n\nsub/a*.png\n{pictures / 'a1.png'}\n")
+    assert targets(pictures / "list.txt") == ["a1.png", "a3.png", "b.png"]
+    with pytest.raises(MissingDataError, match="no such file"):
+        targets(pictures / "nowhere.txt")
+
+
+def test_a_file_uri_is_a_path(pictures: Path) -> None:
+    assert targets(f"file://{pictures}/sub") == ["a3.png", "b.png"]
+    with pytest.raises(ConfigError, match="s3://, gs://, az://"):
+        targets("ftp://host/scans")
+
+
+NAMES = st.text("ab[]*.-", min_size=1, max_size=5).filter(lambda name: name not in (".", ".."))
+
+
+@given(st.lists(NAMES, min_size=1, max_size=3))
+def test_an_escaped_pattern_matches_its_own_key_alone(parts: list[str]) -> None:
+    key = "/".join(parts)
+    pattern = _pattern("/".join(glob.escape(part) for part in parts))
+    assert pattern.fullmatch(key)
+    assert not pattern.fullmatch(f"{key}x")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched", "others"),
+    [
+        ("in/*.nii", ["in/a.nii", "in/.nii"], ["in/deep/a.nii", "in/a.nii.gz"]),
+        ("in/**/a?.nii", ["in/a1.nii", "in/x/y/a2.nii"], ["in/a.nii", "out/a1.nii"]),
+        ("in/[!ab]*", ["in/c.nii"], ["in/a.nii", "in/c/d.nii"]),
+        ("in/**", ["in/a", "in/b/c"], ["out/a"]),
+    ],
+)
+def test_patterns_of_keys_are_those_of_a_shell(pattern: str, matched: list[str], others: list[str]) -> None:
+    assert [key for key in (*matched, *others) if _pattern(pattern).fullmatch(key)] == matched
