@@ -44,12 +44,14 @@ class FleetPlan:
 class Member:
     """A process of the cluster with a runner; Ray calls it from several threads."""
 
-    def __init__(self, job: Job, open_runner: Callable[[], Runner], threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._worker = Worker(job, open_runner())
+    _worker: Worker
 
-    def ready(self) -> None:
-        """Return once the model is open."""
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+    def open(self, job: Job, open_runner: Callable[[], Runner]) -> None:
+        """Open the model and the output. Not where it is made, from where Ray would not bring the error whole."""
+        self._worker = Worker(job, open_runner())
 
     def attempt(self, task: Task) -> Entry | None:
         """See Worker."""
@@ -95,8 +97,8 @@ class _Hire:
 
     def __call__(self, num_threads: int) -> _Seat:
         options = {"num_cpus": self.room.cpus, "num_gpus": self.room.gpus, "max_concurrency": num_threads}
-        handle: Any = ray.remote(Member).options(**options).remote(self.job, self.open_runner, self.room.cpus)
-        return _Seat(handle, handle.ready.remote())
+        handle: Any = ray.remote(Member).options(**options).remote(self.room.cpus)
+        return _Seat(handle, handle.open.remote(self.job, self.open_runner))
 
 
 @dataclass(slots=True, eq=False)
@@ -104,7 +106,8 @@ class _Seat:
     """A member as the dispatcher sees it."""
 
     handle: Any
-    ready: Any
+    opened: Any
+    """Ray's reference to that."""
     at_work: dict[Any, _Charge] = field(default_factory=dict)
     """By Ray's reference to the result."""
     alone: bool = False
@@ -116,8 +119,8 @@ class _Charge:
     """A task, and how it went so far."""
 
     task: Task
-    suspect: bool = False
-    """A worker was lost while it had this one."""
+    stored: Entry | None = None
+    """How the ledger has it since a worker was lost while it had this one."""
     taken_down: int = 0
     """Workers that were lost with this one alone."""
 
@@ -148,7 +151,7 @@ class _Dispatch:
             if not at_work and self._next is None and not self._suspects:
                 return
             # Hired members count while there is work for them, or nobody else to wait for.
-            done, _ = ray.wait([*at_work, *(seat.ready for seat in self._hiring)], timeout=_PATIENCE_S)
+            done, _ = ray.wait([*at_work, *(seat.opened for seat in self._hiring)], timeout=_PATIENCE_S)
             if not done and not self._seats:
                 raise PredictionError(
                     f"no worker is left and none could be started in {_PATIENCE_S / 60:.0f} minutes; see Ray's logs in "
@@ -167,10 +170,11 @@ class _Dispatch:
                 self._next = next(self._supply, None)
 
     def _give(self, seat: _Seat, charge: _Charge) -> None:
-        seat.at_work[seat.handle.attempt.remote(charge.task)] = charge
+        task = Task(charge.task.source, charge.stored or charge.task.before)
+        seat.at_work[seat.handle.attempt.remote(task)] = charge
 
     def _take(self, ref: Any) -> Iterator[Entry | None]:
-        for seat in [seat for seat in self._hiring if seat.ready == ref]:
+        for seat in [seat for seat in self._hiring if seat.opened == ref]:
             self._hiring.remove(seat)
             self._welcome(seat)
         for seat in [seat for seat in self._seats if ref in seat.at_work]:
@@ -182,11 +186,11 @@ class _Dispatch:
             charge = seat.at_work.pop(ref)
             seat.alone = False
             # Of a lost worker's volumes those are done, not skipped, that it had stored.
-            yield charge.task.before if entry is None and charge.suspect else entry
+            yield charge.stored if entry is None and charge.stored != charge.task.before else entry
 
     def _welcome(self, seat: _Seat) -> None:
         try:
-            _value(seat.ready)
+            _value(seat.opened)
         except RayActorError as error:
             self._failed_starts += 1
             if self._failed_starts >= _TRIES_TO_START:
@@ -209,8 +213,7 @@ class _Dispatch:
             if charge.taken_down >= _TRIES_ALONE:
                 yield self._given_up(charge)
                 continue
-            charge.suspect = True
-            charge.task = Task(charge.task.source, stored.get(charge.task.source.target))
+            charge.stored = stored.get(charge.task.source.target)
             self._suspects.append(charge)
 
     def _given_up(self, charge: _Charge) -> Entry:

@@ -35,6 +35,11 @@ class Command:
         self._reader.start()
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
     def text(self) -> str:
         """All of standard error so far."""
         return "\n".join(self.lines)

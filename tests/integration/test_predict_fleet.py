@@ -1,0 +1,124 @@
+"""Volumes shared by workers of a Ray cluster on this machine, some of which die."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import psutil
+import pytest
+import torch
+from journeys import Command
+from numpy.typing import NDArray
+from ray import cloudpickle
+from s3 import BUCKET, Fault, client_of, s3_server
+
+from deploy.batch import predict
+from deploy.fleet import Fleet, FleetPlan
+from maag.checkpoint import save_segmentor
+from maag.config.codec import override
+from maag.config.schema import DataConfig
+from maag.data.catalog import preset
+from maag.errors import CheckpointError
+from maag.models.build import build_segmentor
+
+pytestmark = pytest.mark.integration
+
+DATA = DataConfig(classes=("background", "bright"), size_px=(16, 16), spacing_mm=1.0)
+POISON = 666.0
+
+
+def volume_bytes(seed: int) -> bytes:
+    voxels = np.random.default_rng(seed).normal(100, 20, (18, 17, 3)).astype(np.float32)
+    return gzip.compress(nibabel.Nifti1Image(voxels, np.diag([1.5, 1.5, 8, 1])).to_bytes(), 1)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = override(preset("acdc", "fast"), {"data.size_px": [32, 32], "segmentor.width": 4})
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "best.safetensors"
+    save_segmentor(path, config, build_segmentor(config).state_dict(), {})
+    return path
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_done_twice(weights: Path) -> None:
+    with s3_server() as (gate, environment):
+        client = client_of(environment)
+        for place in range(60):
+            client.put_object(Bucket=BUCKET, Key=f"in/{place:02}.nii.gz", Body=volume_bytes(place))
+        gate.faults.add(Fault("slow", "in/*", method="GET", times=60, wait_s=0.03))
+        words = ("predict", f"s3://{BUCKET}/in", "--model", weights, "--out", f"s3://{BUCKET}/out", "--workers", 2)
+        before = gate.count("PUT", "out/*.nii.gz")
+        command = Command(*words, "--json", environment=environment)
+        until = time.monotonic() + 120
+        while gate.count("PUT", "out/*.nii.gz") - before < 10:
+            assert time.monotonic() < until, command.text
+            time.sleep(0.02)
+        next(process for process in members_below(command.pid)).kill()
+        code, printed = command.end()
+        result = json.loads(printed)
+        assert (code, result["done"], result["failed"]) == (0, 60, 0), command.text
+        assert "Lost a worker" in command.text
+        assert all(gate.count("PUT", f"out/{place:02}.nii.gz") == 1 for place in range(60))
+
+
+def members_below(pid: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(pid).children(recursive=True) if "ray::Member" in child.name()]
+
+
+class TakenDown:
+    """A runner that ends its process on some images."""
+
+    name = "taken-down"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if np.isclose(images, 0).all():  # what a constant image is after normalisation
+            os._exit(1)
+        bright = (images[:, 0] > 0).astype(np.float32)
+        return np.stack([1 - bright, bright], axis=1)
+
+
+def open_taken_down() -> TakenDown:
+    return TakenDown()
+
+
+def open_damaged() -> TakenDown:
+    raise CheckpointError("best.safetensors: damaged")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    (tmp_path / "in").mkdir()
+    for place in range(12):
+        (tmp_path / "in" / f"{place:02}.nii.gz").write_bytes(volume_bytes(place))
+    poison = nibabel.Nifti1Image(np.full((18, 17, 3), POISON, np.float32), np.eye(4))
+    (tmp_path / "in" / "05-poison.nii.gz").write_bytes(gzip.compress(poison.to_bytes()))
+    return tmp_path / "in"
+
+
+def test_a_volume_that_takes_workers_down_is_given_up_and_the_rest_done(scans: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    plan = FleetPlan(workers=2, address=None, gpu=False)
+    crew = Fleet(open_taken_down, plan, told.append)
+    outcome = predict([scans], crew, DATA, tmp_path / "out", "m")
+    assert (outcome.done, outcome.skipped) == (12, 0)
+    (failed,) = outcome.failed
+    assert "05-poison.nii.gz: took down 2 workers" in str(failed.error)
+    assert any("Lost a worker" in sentence for sentence in told)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
+    assert sum(line["error"] is None for line in lines) == 12
+    assert predict([scans], Fleet(open_taken_down, plan, told.append), DATA, tmp_path / "out", "m", True).skipped == 12
+
+
+def test_a_model_that_cannot_be_opened_ends_it_with_the_reason(scans: Path, tmp_path: Path) -> None:
+    crew = Fleet(open_damaged, FleetPlan(workers=1, address=None, gpu=False), print)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: damaged"):
+        predict([scans], crew, DATA, tmp_path / "out", "m")
