@@ -12,7 +12,7 @@ from maag.data.catalog import preset, reader_of, write_phantom
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split, make_split
 
-# The S3 server lies beside this file.
+# The storage servers lie beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
 TINY = {

@@ -33,7 +33,7 @@ class Failure:
 
     def as_error(self, what: str, verb: str) -> StorageError:
         """The error to raise: `cannot VERB WHAT: reason and way out`."""
-        start, said = f"cannot {verb} {what}", self.said.rstrip(". \n")
+        start, said = f"cannot {verb} {what}", " ".join(self.said.split()).rstrip(". ")
         match self.kind:
             case Kind.MISSING if verb == "read":
                 return MissingObjectError(f"{start}: there is no such object")

@@ -1,16 +1,18 @@
-"""Google Cloud Storage, over google-cloud-storage; cloudpathlib signs in."""
+"""Google Cloud Storage, over google-cloud-storage."""
 
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from cloudpathlib import GSClient
 from google.api_core.exceptions import GoogleAPICallError, NotFound
-from google.auth.exceptions import GoogleAuthError, TransportError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.cloud.storage import Client
 from google.resumable_media import DataCorruption, InvalidResponse
 from requests.exceptions import RequestException, SSLError
+from urllib3.exceptions import HTTPError
 
 from maag.storage.bucket import BucketStore, Details
 from maag.storage.failures import Failure, Kind, Refused, kind_of_status
@@ -18,7 +20,7 @@ from maag.storage.stores import StoredObject
 
 _RANGE = 16 << 20
 """Bytes that are asked for at once."""
-_PASSING = (TransportError, DataCorruption, RequestException)
+_PASSING = (TransportError, DataCorruption, RequestException, HTTPError)
 _SIGN_IN = (
     "check what the account may do and whether it has expired: run `gcloud auth application-default login`, or set"
     " GOOGLE_APPLICATION_CREDENTIALS"
@@ -31,7 +33,10 @@ class GsStore(BucketStore):
     scheme = "gs"
 
     def _open(self) -> Any:
-        return GSClient().client
+        try:
+            return Client()
+        except DefaultCredentialsError:  # public buckets need none
+            return Client.create_anonymous_client()
 
     @property
     def _patience(self) -> dict[str, Any]:
@@ -78,7 +83,9 @@ class GsStore(BucketStore):
     def _send(self, key: str, content: BinaryIO, md5: bytes) -> None:
         blob = self._client.bucket(self._bucket).blob(key)
         blob.md5_hash = base64.b64encode(md5).decode()  # Google refuses what does not agree with it
-        blob.upload_from_file(content, content_type="application/octet-stream", **self._patience)
+        size = content.seek(0, io.SEEK_END)
+        content.seek(0)
+        blob.upload_from_file(content, size=size, content_type="application/octet-stream", **self._patience)
 
     def _remove(self, key: str) -> None:
         try:

@@ -54,7 +54,7 @@ class LocalStore:
         path = self._path(key)
         with self._reading(key, version) as (source, stored), replacing(to) as temporary:
             with temporary.open("wb") as target:
-                while chunk := source.read(_CHUNK):
+                while target.tell() <= (stored.size or 0) and (chunk := source.read(_CHUNK)):
                     target.write(chunk)
             _require_same(path, key, stored, os.fstat(source.fileno()), temporary.stat().st_size)
         return stored

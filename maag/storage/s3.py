@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
@@ -16,8 +16,6 @@ from maag.storage.stores import StoredObject
 
 MD5_METADATA = "maag-md5"
 _CHUNK = 1 << 20
-_PART = 64 << 20
-"""Bytes; larger files are sent in parts of this size."""
 _PLAIN_ETAG = re.compile(r"[0-9a-f]{32}")
 
 
@@ -30,6 +28,8 @@ class S3Store(BucketStore):
 
     scheme = "s3"
     asks_again = False
+    part_bytes: ClassVar[int] = 64 << 20
+    """Larger files are sent in parts of this size; when one fails, those before it are removed."""
 
     def _open(self) -> Any:
         return build_client(self._retries)
@@ -65,7 +65,9 @@ class S3Store(BucketStore):
             self._bucket,
             key,
             ExtraArgs={"Metadata": {MD5_METADATA: md5.hex()}},
-            Config=TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART, use_threads=False),
+            Config=TransferConfig(
+                multipart_threshold=self.part_bytes, multipart_chunksize=self.part_bytes, use_threads=False
+            ),
         )
 
     def _remove(self, key: str) -> None:

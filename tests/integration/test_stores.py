@@ -1,0 +1,351 @@
+"""All stores behave alike: a folder, and buckets of S3, Google and Azure behind servers on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from clouds import az_server, gs_server
+from faults import Fault, Gate
+from s3 import BUCKET, s3_server
+
+from maag.errors import AccessDeniedError, DataError, MissingObjectError, ObjectChangedError, StorageError
+from maag.storage.stores import Retries, Store, StoredObject, open_store
+
+pytestmark = pytest.mark.integration
+FAST = Retries(attempts=4, first_wait_s=0.005, longest_wait_s=0.02, connect_timeout_s=5.0, read_timeout_s=5.0)
+SERVERS: dict[str, Callable[[], AbstractContextManager[tuple[Gate, dict[str, str]]]]] = {
+    "s3": s3_server,
+    "gs": gs_server,
+    "az": az_server,
+}
+CLOUDS = ["s3", "gs", "az"]
+ODD = [
+    "a b.bin",
+    "ä/ö ü.bin",
+    "100%.bin",
+    "a%20b",
+    "a+b",
+    "#1",
+    "what?x=1&y=2",
+    "a=b,c;d",
+    "~x'(1)*!$@[].nii.gz",
+    "…/心臟",
+]
+
+
+@dataclass
+class Place:
+    store: Store
+    server: Gate
+    scheme: str
+    prefix: str
+
+    def key(self, key: str) -> str:
+        """As the server knows it."""
+        return f"{self.prefix}/{key}"
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[Callable[[str], tuple[Gate, dict[str, str]]]]:
+    with contextlib.ExitStack() as stack:
+        started: dict[str, tuple[Gate, dict[str, str]]] = {}
+
+        def start(scheme: str) -> tuple[Gate, dict[str, str]]:
+            if scheme not in started:
+                started[scheme] = stack.enter_context(SERVERS[scheme]())
+            return started[scheme]
+
+        yield start
+
+
+def _cloud(scheme: str, start: Any, monkeypatch: pytest.MonkeyPatch) -> Place:
+    server, environment = start(scheme)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    prefix = f"test {uuid4().hex[:8]}"
+    server.faults.clear()
+    server.counts.clear()
+    return Place(open_store(f"{scheme}://{BUCKET}/{prefix}/", FAST), server, scheme, prefix)
+
+
+@pytest.fixture(params=CLOUDS)
+def cloud(request: pytest.FixtureRequest, _servers: Any, monkeypatch: pytest.MonkeyPatch) -> Place:
+    return _cloud(request.param, _servers, monkeypatch)
+
+
+@pytest.fixture
+def s3(_servers: Any, monkeypatch: pytest.MonkeyPatch) -> Place:
+    return _cloud("s3", _servers, monkeypatch)
+
+
+@pytest.fixture(params=["local", *CLOUDS])
+def store(request: pytest.FixtureRequest, _servers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return open_store(str(tmp_path / "store"), FAST)
+    return _cloud(request.param, _servers, monkeypatch).store
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_put_comes_back(store: Store, out: Path) -> None:
+    source, content = out / "source", bytes(range(256)) * 999
+    source.write_bytes(content)
+    store.put(source, "a/b.bin")
+    stored = store.stat("a/b.bin")
+    assert stored is not None
+    assert (stored.key, stored.size) == ("a/b.bin", len(content))
+    assert list(store.list()) == [stored]
+    assert store.md5_of("a/b.bin") == hashlib.md5(content).hexdigest()
+    assert store.read_bytes("a/b.bin") == content
+    assert store.fetch("a/b.bin", out / "new" / "copy", stored.version) == stored
+    assert (out / "new" / "copy").read_bytes() == content
+    assert names(out / "new") == ["copy"]
+
+
+def test_other_content_is_another_version(store: Store, out: Path) -> None:
+    store.write_bytes("a", b"one")
+    before = store.stat("a")
+    assert before is not None
+    store.write_bytes("a", b"two.")
+    after = store.stat("a")
+    assert after is not None
+    assert after.version != before.version
+    with pytest.raises(ObjectChangedError, match=r"no longer the (object|file) that was listed"):
+        store.fetch("a", out / "a", before.version)
+    assert names(out) == []
+    store.fetch("a", out / "a", after.version)
+    assert (out / "a").read_bytes() == b"two."
+
+
+def test_nothing_has_no_bytes_and_a_digest(store: Store, out: Path) -> None:
+    store.write_bytes("empty", b"")
+    assert store.read_bytes("empty") == b""
+    assert store.fetch("empty", out / "empty").size == 0
+    assert store.md5_of("empty") == hashlib.md5(b"").hexdigest()
+
+
+def test_what_is_not_there(store: Store, out: Path) -> None:
+    store.write_bytes("a", b"a")
+    assert store.stat("b") is None
+    assert store.md5_of("b") is None
+    assert list(store.list("b")) == []
+    store.delete("b")
+    with pytest.raises(MissingObjectError, match=r"there is no such (object|file)"):
+        store.fetch("b", out / "b")
+    with pytest.raises(MissingObjectError):
+        store.read_bytes("b")
+    store.delete("a")
+    assert store.stat("a") is None
+    assert names(out) == []
+
+
+def test_a_failed_fetch_keeps_the_old_file(store: Store, out: Path) -> None:
+    (out / "a").write_text("old")
+    with pytest.raises(MissingObjectError):
+        store.fetch("a", out / "a")
+    assert (out / "a").read_text() == "old"
+
+
+def test_a_source_that_is_not_there_is_named(store: Store, out: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot read .*none"):
+        store.put(out / "none", "a")
+    assert store.stat("a") is None
+
+
+def test_lists_are_in_key_order_by_the_beginning_of_keys(store: Store) -> None:
+    keys = ["a", "a-1", "a/1", "a/10", "a/2", "a.txt", "b/c/d", "b/cd", "ä", "Z"]
+    for key in keys:
+        store.write_bytes(key if key != "a" else "a0", key.encode())
+    keys = sorted({*keys, "a0"} - {"a"})
+    assert [stored.key for stored in store.list()] == keys
+    for prefix in ("a", "a/", "a/1", "b/c", "b/c/", "none", "none/a", "b/c/d"):
+        assert [stored.key for stored in store.list(prefix)] == [key for key in keys if key.startswith(prefix)], prefix
+    assert {stored.size for stored in store.list("b/c/d")} == {5}
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_odd_names_stay_as_they_are(store: Store, out: Path, key: str) -> None:
+    store.write_bytes(key, key.encode())
+    assert [stored.key for stored in store.list()] == [key]
+    stored = store.stat(key)
+    assert stored is not None
+    store.fetch(key, out / "copy", stored.version)
+    assert (out / "copy").read_text() == key
+    assert store.child(key) == f"{store.uri}/{key}"
+    store.delete(key)
+    assert list(store.list()) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/a", "../a", "a/../../b", "a/./b", "a//b", "a/", "a\\b", "C:a", "a\0b", "a" * 256]
+)
+def test_keys_that_could_lead_elsewhere_are_not_written(store: Store, out: Path, key: str) -> None:
+    with pytest.raises(DataError, match=r"the key .* is refused"):
+        store.write_bytes(key, b"a")
+    (out / "a").write_text("a")
+    with pytest.raises(DataError, match=r"the key .* is refused"):
+        store.put(out / "a", key)
+    assert list(store.list()) == []
+
+
+@pytest.mark.parametrize("key", ["", "/a", "../a", "a/../../b", "a/./b", "a\0b"])
+def test_keys_that_lead_elsewhere_are_not_read(store: Store, out: Path, key: str) -> None:
+    for read in (store.stat, store.read_bytes, store.md5_of, store.delete, lambda key: store.fetch(key, out / "a")):
+        with pytest.raises(DataError, match=r"the key .* is refused"):
+            read(key)
+    assert names(out) == []
+
+
+def test_many_threads_use_one_store(store: Store, out: Path) -> None:
+    def there_and_back(i: int) -> bytes:
+        store.write_bytes(f"n/{i}", bytes([i]) * 1000)
+        store.fetch(f"n/{i}", out / str(i))
+        return (out / str(i)).read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(there_and_back, range(24))) == [bytes([i]) * 1000 for i in range(24)]
+    assert len(list(store.list("n/"))) == 24
+
+
+def test_two_who_write_one_key_leave_one_whole_object(store: Store) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: store.write_bytes("a", bytes([i]) * 50_000), range(8)))
+    content = store.read_bytes("a")
+    assert content in [bytes([i]) * 50_000 for i in range(8)]
+    assert store.md5_of("a") == hashlib.md5(content).hexdigest()
+
+
+def test_a_store_may_be_pickled_in_use(store: Store) -> None:
+    store.write_bytes("a", b"content")
+    again: Store = pickle.loads(pickle.dumps(store))
+    assert again.uri == store.uri
+    assert again.read_bytes("a") == b"content"
+
+
+def test_a_missing_bucket_is_not_a_missing_object(cloud: Place, out: Path) -> None:
+    other = open_store(f"{cloud.scheme}://no-such-bucket/x", FAST)
+    for ask in (
+        lambda: other.stat("a"),
+        lambda: other.md5_of("a"),
+        lambda: list(other.list()),
+        lambda: other.read_bytes("a"),
+        lambda: other.fetch("a", out / "a"),
+        lambda: other.write_bytes("a", b""),
+    ):
+        with pytest.raises(MissingObjectError, match="there is no such bucket"):
+            ask()
+    assert names(out) == []
+
+
+REQUESTS: dict[str, Callable[[Store, Path], Any]] = {
+    "GET": lambda store, out: store.fetch("a", out / "a"),
+    "PUT": lambda store, out: store.write_bytes("a", b"content" * 1000),
+    "HEAD": lambda store, out: store.stat("a"),
+    "LIST": lambda store, out: list(store.list("a")),
+}
+
+
+@pytest.mark.parametrize("method", REQUESTS)
+@pytest.mark.parametrize("kind", ["429", "500", "502", "503", "504", "close", "drop"])
+def test_what_passes_is_asked_again(cloud: Place, out: Path, kind: str, method: str) -> None:
+    cloud.store.write_bytes("a", b"content" * 1000)
+    expected = REQUESTS[method](cloud.store, out)
+    before = cloud.server.count(method)
+    cloud.server.faults.add(Fault(kind, cloud.key("a"), times=2, method=method))
+    answer = REQUESTS[method](cloud.store, out)
+    assert answer == expected
+    # Three attempts; more where the client stops listening half-way and asks for the rest.
+    assert cloud.server.count(method) - before == 3
+    assert cloud.store.read_bytes("a") == b"content" * 1000
+
+
+@pytest.mark.parametrize("method", REQUESTS)
+def test_attempts_are_bounded(cloud: Place, out: Path, method: str) -> None:
+    cloud.store.write_bytes("a", b"content" * 1000)
+    before = cloud.server.count(method)
+    cloud.server.faults.add(Fault("503", cloud.key("a"), times=99, method=method))
+    with pytest.raises(StorageError, match="every attempt failed"):
+        REQUESTS[method](cloud.store, out)
+    assert cloud.server.count(method) - before == FAST.attempts
+    cloud.server.faults.clear()
+    assert names(out) == []
+    assert cloud.store.read_bytes("a") == b"content" * 1000
+
+
+@pytest.mark.parametrize("method", REQUESTS)
+@pytest.mark.parametrize("kind", ["401", "403"])
+def test_denied_is_said_at_once(cloud: Place, out: Path, kind: str, method: str) -> None:
+    cloud.store.write_bytes("a", b"content" * 1000)
+    before = cloud.server.count(method)
+    cloud.server.faults.add(Fault(kind, cloud.key("a"), times=99, method=method))
+    with pytest.raises(AccessDeniedError, match=r"access denied .*; .*check what the (credentials allow|account may)"):
+        REQUESTS[method](cloud.store, out)
+    assert cloud.server.count(method) - before == 1
+    assert names(out) == []
+
+
+def test_what_arrives_differs_from_what_was_put(cloud: Place, out: Path) -> None:
+    cloud.store.write_bytes("a", b"content" * 1000)
+    for kind in ("flip", "short"):
+        cloud.server.faults.add(Fault(kind, cloud.key("a"), times=1, method="GET"))
+        cloud.store.fetch("a", out / "a")
+        assert (out / "a").read_bytes() == b"content" * 1000
+        assert not cloud.server.faults.waiting()
+        cloud.server.faults.add(Fault(kind, cloud.key("a"), times=99, method="GET"))
+        with pytest.raises(StorageError, match="cannot read"):
+            cloud.store.fetch("a", out / "b")
+        cloud.server.faults.clear()
+    assert names(out) == ["a"]
+
+
+def listed(store: Store) -> StoredObject:
+    (found,) = store.list()
+    return found
+
+
+def test_changed_between_listing_and_reading(s3: Place, out: Path) -> None:
+    s3.store.write_bytes("a", b"content")
+    version = listed(s3.store).version
+    s3.server.faults.add(Fault("change", s3.key("a"), method="GET"))
+    with pytest.raises(ObjectChangedError):
+        s3.store.fetch("a", out / "a", version)
+    assert names(out) == []
+    assert s3.store.read_bytes("a") == b"other content"
+
+
+def test_changed_in_the_middle_of_reading(s3: Place, out: Path) -> None:
+    s3.store.write_bytes("a", b"content" * 1000)
+    s3.server.faults.add(Fault("drop", s3.key("a"), method="GET"))
+    s3.server.faults.add(Fault("change", s3.key("a"), method="GET"))
+    with pytest.raises(ObjectChangedError):
+        s3.store.fetch("a", out / "a")
+    assert names(out) == []
+
+
+def test_vanished_between_listing_and_reading(s3: Place, out: Path) -> None:
+    s3.store.write_bytes("a", b"content")
+    version = listed(s3.store).version
+    s3.server.faults.add(Fault("vanish", s3.key("a"), method="GET"))
+    with pytest.raises(MissingObjectError):
+        s3.store.fetch("a", out / "a", version)
+    assert s3.server.count("GET") == 1
+    assert names(out) == []
