@@ -54,7 +54,7 @@ class SliceGeometry:
 
 def read_geometry(path: Path) -> SliceGeometry:
     """From the header alone. Raises DataError for a file that is no DICOM image or says too little of where it is."""
-    header = _read(path, headers_only=True)
+    header = _read(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
     missing = [tag for tag in _HEADER_TAGS[:5] if getattr(header, tag, None) is None]
     if missing:
         raise DataError(f"{path}: DICOM without {', '.join(missing)}; export the series again with its geometry")
@@ -69,6 +69,11 @@ def read_geometry(path: Path) -> SliceGeometry:
         position=tuple(float(value) for value in header.ImagePositionPatient),
         thickness_mm=abs(float(thickness)),
     )
+
+
+def read_header(path: Path) -> pydicom.Dataset:
+    """Everything but the pixels. Raises DataError for a file that is no DICOM, StorageError."""
+    return _read(path, stop_before_pixels=True)
 
 
 def series_uid(path: Path) -> str | None:
@@ -131,7 +136,7 @@ def load_series(paths: Sequence[Path]) -> Volume:
 
 
 def _pixels(path: Path) -> NDArray[np.float32]:
-    dataset = _read(path, headers_only=False)
+    dataset = _read(path)
     if "PixelData" not in dataset:
         raise DataError(f"{path}: DICOM without pixel data; export the series again, with its images")
     try:
@@ -145,11 +150,13 @@ def _pixels(path: Path) -> NDArray[np.float32]:
     return plane
 
 
-def _read(path: Path, *, headers_only: bool) -> pydicom.Dataset:
+def _read(
+    path: Path, *, stop_before_pixels: bool = False, specific_tags: list[str] | None = None
+) -> pydicom.Dataset:
     try:
         with storage_errors(path, "read"):
             return pydicom.dcmread(
-                path, stop_before_pixels=headers_only, specific_tags=list(_HEADER_TAGS) if headers_only else None
+                path, stop_before_pixels=stop_before_pixels, specific_tags=list(specific_tags) if specific_tags else None
             )
     except (InvalidDicomError, EOFError) as error:
         raise DataError(f"{path}: not a readable DICOM file; copy or export it again, or take it out") from error
