@@ -111,6 +111,7 @@ class DicomSeries:
 
     def frames(self) -> Iterator[Volume]:
         """See InputImage."""
+        dicom.require_even(self.files)
         yield dicom.load_series(self.files)
 
     def save_labels(
@@ -133,21 +134,22 @@ def _save_names(path: Path, classes: Sequence[str]) -> None:
         write_json(path.with_name(f"{stem_of(path)}.json"), {"labels": dict(enumerate(classes))})
 
 
-def expand(inputs: Sequence[Path]) -> list[Path]:
+def expand(inputs: Sequence[Path], _lists: tuple[Path, ...] = ()) -> list[Path]:
     """The files and folders that `inputs` name: themselves, what a pattern matches, what a `.txt` lists line by line.
 
     Paths in a list are relative to it; empty lines and those that begin with # say nothing.
 
     Raises:
         MissingDataError: a pattern matches nothing.
+        ConfigError: a list is no text, or lists itself.
         StorageError: a list cannot be read.
     """
     found: list[Path] = []
     for given in inputs:
         if given.suffix.lower() == ".txt" and given.is_file():
-            with storage_errors(given, "read"):
-                lines = [line.strip() for line in given.read_text(encoding="utf-8").splitlines()]
-            found += expand([given.parent / line for line in lines if line and not line.startswith("#")])
+            if given in _lists:
+                raise ConfigError(f"{given}: a list that lists itself, by way of {_lists[-1]}; take it out there")
+            found += expand(_listed_in(given), (*_lists, given))
         elif not given.exists() and has_magic(str(given)):
             matches = sorted(Path(match) for match in glob(str(given), recursive=True))
             if not matches:
@@ -156,6 +158,15 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
         else:
             found.append(given)
     return found
+
+
+def _listed_in(file: Path) -> list[Path]:
+    try:
+        with storage_errors(file, "read"):
+            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: a list of inputs must be UTF-8 text; save it so") from error
+    return [file.parent / line for line in lines if line and not line.startswith("#")]
 
 
 def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
@@ -175,6 +186,8 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
         raise ConfigError(
             f"{given}: neither a NIfTI file nor a picture by its name; a DICOM series is given by its folder"
         )
+    if given.exists() and not given.is_dir():
+        raise ConfigError(f"{given}: a pipe or a device; give a file or a folder")
     if not given.is_dir():
         raise MissingDataError(f"{given}: there is no such file or folder")
     files = [path for path in sorted(given.rglob("*")) if path.is_file() and not path.name.startswith(".")]

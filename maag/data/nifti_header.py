@@ -58,10 +58,13 @@ def require_scan(shape: tuple[int, ...], dtype: np.dtype[Any], path: Path, file_
 
 def require_invertible(affine: NDArray[np.float64], path: Path) -> None:
     """Raise DataError unless `affine` (4, 4) maps voxels to places that tell them apart."""
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(affine).all() and lengths.all() and abs(np.linalg.det(affine[:3, :3] / lengths)) > _SINGULAR):
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        volume = abs(np.linalg.det(affine[:3, :3] / lengths))  # NaN fails the comparison below, as it should.
+    if not (np.isfinite(affine).all() and np.isfinite(lengths).all() and volume > _SINGULAR):
+        rows = ", ".join(f"[{' '.join(f'{value:g}' for value in row)}]" for row in affine[:3])
         raise DataError(
-            f"{path}: the header's affine {np.round(affine[:3], 3).tolist()} is singular or no number; correct the "
+            f"{path}: the header's affine {rows} is singular or no number; correct the "
             "sform or qform, or set its code to 0"
         )
 

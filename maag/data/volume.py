@@ -27,7 +27,7 @@ _DESCRIPTION_BYTES = 79  # NIfTI's descrip holds 80, the last one 0
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 """By the size with which each begins."""
 _UNREADABLE = (
-    *(ImageFileError, HeaderDataError, EOFError, ValueError, OverflowError, TypeError),
+    *(ImageFileError, HeaderDataError, EOFError, ValueError, KeyError, OverflowError, TypeError),
     *(zlib.error, gzip.BadGzipFile),
 )
 
@@ -151,7 +151,8 @@ def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequ
     if labels.T.shape != shape:
         raise DataError(f"{path}: labels are {labels.T.shape}, the image {like} is {shape} (x, y, z); they must agree")
     # Without an affine of its own the new image keeps both of the header's forms and their codes.
-    image = type(source)(np.ascontiguousarray(labels.T), None, source.header.copy())
+    with _quiet_nibabel():
+        image = type(source)(np.ascontiguousarray(labels.T), None, source.header.copy())
     image.header.set_data_dtype(np.uint8)
     image.header.set_slope_inter(1, 0)
     image.header["cal_max"] = image.header["cal_min"] = 0
@@ -215,7 +216,7 @@ def _open(path: Path) -> nib.Nifti1Image:
     header = _raw_header(path)
     try:
         dtype = header.get_data_dtype()
-    except HeaderDataError as error:
+    except (HeaderDataError, KeyError) as error:
         code = int(header["datatype"])
         raise DataError(f"{path}: voxels of unknown type (datatype {code}); export it again as grey values") from error
     # nibabel trusts a header, and turns a spacing of 0 into 1, which would resample and measure wrongly.
@@ -249,12 +250,13 @@ def _raw_header(path: Path) -> nib.Nifti1Header:
 
 @contextmanager
 def _quiet_nibabel() -> Iterator[None]:
-    """What nibabel would log about a header is checked here, and said in a sentence."""
+    """What nibabel and NumPy would log about a header is checked here, and said in a sentence."""
     logger = nib.imageglobals.logger
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield
     finally:
         logger.setLevel(level)
 
@@ -281,7 +283,8 @@ def _spacing(image: nib.Nifti1Image) -> tuple[float, float, float]:
 
 
 def _write(path: Path, image: nib.Nifti1Image) -> None:
-    content = image.to_bytes()
+    with _quiet_nibabel():
+        content = image.to_bytes()
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
 
