@@ -45,7 +45,7 @@ def storage_errors(path: Path, verb: str = "write") -> Iterator[None]:
         raise
     except OSError as error:
         sentences = _READING_SENTENCES if verb == "read" else _SENTENCES
-        reason = sentences.get(error.errno or 0, error.strerror or str(error))
+        reason = sentences.get(error.errno or 0, (error.strerror or str(error) or type(error).__name__).splitlines()[0])
         raise StorageError(f"cannot {verb} {path}: {reason}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import warnings
@@ -19,7 +20,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
 
 from maag.data.volume import Volume
-from maag.errors import DataError
+from maag.errors import DataError, StorageError
 from maag.storage import require_regular_file, storage_errors
 
 _HEADER_TAGS = [
@@ -69,18 +70,27 @@ class SliceGeometry:
 def read_geometry(path: Path) -> SliceGeometry:
     """From the header alone. Raises DataError for a file that is no DICOM image or says too little of where it is."""
     header = _read(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
-    missing = [tag for tag in _HEADER_TAGS[:5] if getattr(header, tag, None) is None]
-    if missing:
-        raise DataError(f"{path}: DICOM without {', '.join(missing)}; export the series again with its geometry")
     try:
-        return _geometry_of(header)
-    except _MALFORMED as error:
+        # Elements are parsed when they are asked for.
+        with _quiet_pydicom():
+            missing = [tag for tag in _HEADER_TAGS[:5] if getattr(header, tag, None) is None]
+            geometry = None if missing else _geometry_of(header)
+    except (OSError, *_MALFORMED) as error:
         raise DataError(f"{path}: a damaged header ({_first_line(error)}); export the series again") from error
+    if geometry is None:
+        raise DataError(f"{path}: DICOM without {', '.join(missing)}; export the series again with its geometry")
+    return geometry
 
 
 def read_header(path: Path) -> pydicom.Dataset:
-    """Everything but the pixels. Raises DataError for a file that is no DICOM, StorageError."""
-    return _read(path, stop_before_pixels=True)
+    """Everything but the pixels, parsed. Raises DataError for a file that is no DICOM or damaged, StorageError."""
+    header = _read(path, stop_before_pixels=True)
+    try:
+        with _quiet_pydicom():
+            header.walk(lambda dataset, element: None)
+    except (OSError, *_MALFORMED) as error:
+        raise DataError(f"{path}: a damaged header ({_first_line(error)}); export the series again") from error
+    return header
 
 
 def series_uid(path: Path) -> str | None:
@@ -93,9 +103,12 @@ def series_uid(path: Path) -> str | None:
             return None
     try:
         header = _read(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
-    except DataError:
+        with _quiet_pydicom():
+            return str(header.get("SeriesInstanceUID") or "unknown") if header.get("Rows") else None
+    except StorageError:
+        raise
+    except (OSError, *_MALFORMED):
         return "unreadable"
-    return str(header.get("SeriesInstanceUID") or "unknown") if header.get("Rows") else None
 
 
 def order_of_slices(paths: Sequence[Path]) -> list[int]:
@@ -194,7 +207,7 @@ def _pixels(path: Path) -> NDArray[np.float32]:
     try:
         with _quiet_pydicom():
             plane = np.asarray(apply_rescale(dataset.pixel_array, dataset), dtype=np.float32)
-    except _MALFORMED as error:
+    except (OSError, *_MALFORMED) as error:
         raise DataError(
             f"{path}: its pixels cannot be decoded ({_first_line(error)}); export the series uncompressed"
         ) from error
@@ -221,9 +234,15 @@ def _read(path: Path, *, stop_before_pixels: bool = False, specific_tags: list[s
 @contextmanager
 def _quiet_pydicom() -> Iterator[None]:
     """What pydicom and NumPy would warn of is either harmless or checked here, and said in a sentence."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        yield
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:

@@ -264,7 +264,7 @@ def _quiet_nibabel() -> Iterator[None]:
 def _read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> NDArray[np.generic]:
     shape = _shape(image, path) if time is None else tuple(image.shape[:3])
     try:
-        array = np.asarray(image.dataobj if time is None else image.dataobj[..., time])
+        array = np.asarray(image.dataobj if time is None else image.dataobj[:, :, :, time])
     except (*_UNREADABLE, OSError) as error:
         raise DataError(f"{path}: truncated or damaged ({_first_line(error)}); copy or export it again") from error
     return np.ascontiguousarray(array.reshape(shape).T)
