@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,14 @@ _BOMB_RATIO = 200
 _SINGULAR = 1e-6
 
 
-def require_possible(header: Mapping[str, Any], dtype: np.dtype[Any], path: Path, file_bytes: int) -> None:
+class Fields(Protocol):
+    """A header's fields by their NIfTI names."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The value, or an array of values."""
+
+
+def require_possible(header: Fields, dtype: np.dtype[Any], path: Path, file_bytes: int) -> None:
     """Raise DataError where a raw header claims what a file of so many bytes cannot hold, or what is no image."""
     shape = shape_of(header)
     voxels = math.prod(shape) if shape and min(shape) > 0 else 0
@@ -69,7 +75,7 @@ def require_invertible(affine: NDArray[np.float64], path: Path) -> None:
         )
 
 
-def shape_of(header: Mapping[str, Any]) -> tuple[int, ...]:
+def shape_of(header: Fields) -> tuple[int, ...]:
     """The sides in the order of the file, of 1 to 7 dimensions; empty where their number is none of these."""
     count = int(header["dim"][0])
     return tuple(int(side) for side in header["dim"][1 : 1 + count]) if 1 <= count <= 7 else ()

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +25,7 @@ SUFFIXES = (".nii.gz", ".nii")
 
 _PLAIN_DIMENSIONS = 3
 _DESCRIPTION_BYTES = 79  # NIfTI's descrip holds 80, the last one 0
-_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_HEADERS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 """By the size with which each begins."""
 _UNREADABLE = (
     *(ImageFileError, HeaderDataError, EOFError, ValueError, KeyError, OverflowError, TypeError),
@@ -240,9 +241,10 @@ def _raw_header(path: Path) -> nib.Nifti1Header:
             with nib.openers.ImageOpener(str(path)) as stream:
                 start = stream.read(max(_HEADERS))
             for order in ("little", "big"):
-                header = _HEADERS.get(int.from_bytes(start[:4], order))
-                if header is not None:
-                    return header(start[: header.template_dtype.itemsize], check=False)
+                kind = _HEADERS.get(int.from_bytes(start[:4], order))
+                if kind is not None:
+                    header: nib.Nifti1Header = kind(start[: kind.template_dtype.itemsize], check=False)
+                    return header
         except _UNREADABLE as error:
             raise DataError(f"{path}: not a readable NIfTI file ({_first_line(error)}); export it again") from error
     raise DataError(f"{path}: not a readable NIfTI file (it does not begin with a header); export it again")
