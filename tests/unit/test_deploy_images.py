@@ -135,3 +135,12 @@ def test_names_that_no_header_holds_are_written_beside(tmp_path: Path, classes: 
         assert names.exists() == beside
         if beside:
             assert list(json.loads(names.read_text())["labels"].values()) == list(classes)
+
+
+def test_an_image_of_other_channels_is_recorded_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (28, 24)).save(tmp_path / "in" / "colour.png")
+    Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "grey.png")
+    outcome = predict([tmp_path / "in"], BrightIsForeground(), DATA, tmp_path / "out", "m")
+    assert outcome.done == 1
+    assert outcome.failed[0].error == "the image has 3 channels, data.channels says 1; correct one of them"
