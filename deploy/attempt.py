@@ -156,7 +156,7 @@ class Worker:
             save_probabilities(
                 target.with_name(f"{stem_of(target)}_probabilities.nii.gz"), np.stack(probabilities), affine
             )
-        image.save_labels(target, np.stack(labels), data.classes)
+        image.save_labels(target, np.stack(labels), data.classes, self._job.model_digest)
         return tuple(volumes)
 
     def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:

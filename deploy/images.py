@@ -37,13 +37,18 @@ class InputImage(Protocol):
     def frames(self) -> Iterator[Volume]:
         """Its volumes in the order of time, one at a time. Raises DataError or StorageError."""
 
-    def save_labels(self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str]) -> None:
-        """Write (T, Z, Y, X) labels at `path` on the image's own grid, atomically. Raises StorageError."""
+    def save_labels(
+        self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
+    ) -> None:
+        """Write (T, Z, Y, X) labels at `path` on the image's own grid, atomically.
+
+        Where the file type has a place for it, `model_digest` says what made them. Raises DataError or StorageError.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class NiftiImage:
-    """A NIfTI file; labels are NIfTI of the same grid, codes and units."""
+    """A NIfTI file; labels are NIfTI of the same grid, codes and units, with a JSON file where names do not fit."""
 
     place: Path
     target: Path
@@ -58,8 +63,11 @@ class NiftiImage:
         for number in range(count):
             yield volume.load_volume(self.place, number if count > 1 else None)
 
-    def save_labels(self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str]) -> None:
+    def save_labels(
+        self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
+    ) -> None:
         """See InputImage."""
+        _save_names(path, classes)
         volume.save_labels(path, labels[0] if len(labels) == 1 else labels, self.place, classes)
 
 
@@ -78,7 +86,9 @@ class Picture:
         """See InputImage."""
         yield pictures.load_picture(self.place)
 
-    def save_labels(self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str]) -> None:
+    def save_labels(
+        self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
+    ) -> None:
         """See InputImage."""
         write_json(path.with_suffix(".json"), {"labels": dict(enumerate(classes))})
         pictures.save_indices(path, labels[0, 0])
@@ -86,11 +96,13 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class DicomSeries:
-    """The files of one series; labels are NIfTI in the patient's coordinates."""
+    """The files of one series; labels are NIfTI in the patient's coordinates, or a DICOM segmentation."""
 
     place: Path
     target: Path
     files: tuple[Path, ...]
+    as_segmentation: bool = False
+    """Write a DICOM segmentation."""
 
     def digest(self) -> str:
         """See InputImage."""
@@ -98,16 +110,33 @@ class DicomSeries:
 
     def frames(self) -> Iterator[Volume]:
         """See InputImage."""
+        dicom.require_even(self.files)
         yield dicom.load_series(self.files)
 
-    def save_labels(self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str]) -> None:
+    def save_labels(
+        self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
+    ) -> None:
         """See InputImage."""
-        affine = dicom.load_series(self.files).affine
-        volume.save_volume(path, labels[0], affine, description=volume.description_of(classes))
+        if self.as_segmentation:
+            from deploy.dicom_seg import save_segmentation
+
+            save_segmentation(path, labels[0], self.files, classes, model_digest)
+        else:
+            _save_names(path, classes)
+            affine = dicom.load_series(self.files).affine
+            volume.save_volume(path, labels[0], affine, description=volume.description_of(classes))
 
 
-def find_images(given: Path, dicom_seg: bool = False) -> list[InputImage]:
+def _save_names(path: Path, classes: Sequence[str]) -> None:
+    """Write the classes beside labels whose header has no room for them, before the labels, which say it is done."""
+    if not volume.fit_description(classes):
+        write_json(path.with_name(f"{stem_of(path)}.json"), {"labels": dict(enumerate(classes))})
+
+
+def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
     """The images that `given` means: one file, or all in a folder and below it, but no masks or scribbles.
+
+    With `dicom_seg` the labels of a DICOM series become a DICOM segmentation, `NAME.dcm`; else `NAME.nii.gz`.
 
     Raises:
         MissingDataError: there is nothing at `given`, or no image in it.
@@ -121,6 +150,8 @@ def find_images(given: Path, dicom_seg: bool = False) -> list[InputImage]:
         raise ConfigError(
             f"{given}: neither a NIfTI file nor a picture by its name; a DICOM series is given by its folder"
         )
+    if given.exists() and not given.is_dir():
+        raise ConfigError(f"{given}: a pipe or a device; give a file or a folder")
     if not given.is_dir():
         raise MissingDataError(f"{given}: there is no such file or folder")
     files = [path for path in sorted(given.rglob("*")) if path.is_file() and not path.name.startswith(".")]
@@ -132,13 +163,13 @@ def find_images(given: Path, dicom_seg: bool = False) -> list[InputImage]:
             relative = path.relative_to(given)
             is_nifti = volume.is_nifti(path)
             found.append(NiftiImage(path, relative) if is_nifti else Picture(path, relative.with_suffix(".png")))
-    found += _series_in(given, [path for path in files if path not in set(known)])
+    found += _series_in(given, [path for path in files if path not in set(known)], dicom_seg)
     if not found:
         raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it")
     return found
 
 
-def _series_in(root: Path, files: Sequence[Path]) -> list[InputImage]:
+def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[InputImage]:
     """DICOM files by folder and series: a folder of one series becomes one file of its name."""
     by_series: dict[tuple[Path, str], list[Path]] = {}
     for file in files:
@@ -149,8 +180,9 @@ def _series_in(root: Path, files: Sequence[Path]) -> list[InputImage]:
     for (folder, uid), members in by_series.items():
         relative = folder.relative_to(root)
         alone = folders.count(folder) == 1
-        target = Path(f"{relative if relative.name else root.name}.nii.gz") if alone else relative / f"{uid}.nii.gz"
-        series.append(DicomSeries(folder, target, tuple(members)))
+        ending = ".dcm" if dicom_seg else ".nii.gz"
+        target = Path(f"{relative if relative.name else root.name}{ending}") if alone else relative / f"{uid}{ending}"
+        series.append(DicomSeries(folder, target, tuple(members), dicom_seg))
     return series
 
 

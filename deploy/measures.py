@@ -32,8 +32,9 @@ def require_heart(classes: Sequence[str]) -> None:
 def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:
     """Write `measures.csv`: a row a patient, empty where a measure needs a frame that is not there.
 
-    End-diastole is the frame with the largest left ventricle, end-systole that with the smallest. Frames are those of a
-    4-D image, or files of the names `PATIENT_frame01`, `PATIENT_frame12`.
+    End-diastole is the frame with the largest left ventricle, end-systole that with the smallest; a frame where none
+    was found is neither, for no heart empties itself. The mass is that at end-diastole. Frames are those of a 4-D
+    image, or files of the names `PATIENT_frame01`, `PATIENT_frame12`.
 
     Args:
         out: the output.
@@ -50,9 +51,10 @@ def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes
     rows.writerow(["patient", "ed_frame", "es_frame", *columns, *(["myo_mass_g"] if MYOCARDIUM in classes else [])])
     patients = _by_patient(volumes)
     for patient, frames in sorted(patients.items()):
-        full = max(frames, key=lambda frame: frames[frame][VENTRICLES[0]])
-        empty = min(frames, key=lambda frame: frames[frame][VENTRICLES[0]])
-        pair = len(frames) > 1
+        left = {frame: volumes_ml[VENTRICLES[0]] for frame, volumes_ml in frames.items()}
+        seen = [frame for frame in frames if left[frame] > 0] or list(frames)
+        full, empty = max(seen, key=left.__getitem__), min(seen, key=left.__getitem__)
+        pair = len(seen) > 1
         cells: list[object] = [patient, full, empty if pair else ""]
         for name in there:
             cells += _ventricle(frames[full][name], frames[empty][name] if pair else None)
@@ -74,7 +76,7 @@ def _by_patient(volumes: Mapping[str, Sequence[Volumes]]) -> dict[str, dict[int,
     """By patient, named by the path without frame and ending: volumes by frame, counted from 1."""
     patients: dict[str, dict[int, Volumes]] = {}
     for target, frames in volumes.items():
-        stem = re.sub(r"\.nii(\.gz)?$", "", target, flags=re.IGNORECASE)
+        stem = re.sub(r"\.(nii(\.gz)?|dcm|png)$", "", target, flags=re.IGNORECASE)
         named = _FRAME.match(stem)
         if named and len(frames) == 1:
             patients.setdefault(named["patient"], {})[int(named["frame"])] = frames[0]

@@ -105,13 +105,15 @@ class CloudSource:
         places = [scratch / f"{number:05}{_ending(listed.key)}" for number, listed in enumerate(self.objects)]
         found = [_fetch_current(store, listed, place) for listed, place in zip(self.objects, places, strict=True)]
         origins = {str(place): store.child(listed.key) for place, listed in zip(places, self.objects, strict=True)}
-        images = find_images(scratch if _is_dicom(places[0].name) else places[0], self.dicom_seg)
+        images = find_images(scratch if _is_dicom(places[0].name) else places[0], dicom_seg=self.dicom_seg)
         if len(images) > 1:
             raise DataError(f"{self.place}: {len(images)} DICOM series in one folder; give each a folder of its own")
         return Fetched(images[0], _version_of(found), origins)
 
 
-def find_sources(inputs: Sequence[str | Path], *, dicom_seg: bool = False) -> Iterator[Source]:
+def find_sources(
+    inputs: Sequence[str | Path], *, dicom_seg: bool = False, _lists: tuple[str, ...] = ()
+) -> Iterator[Source]:
     """Every image that `inputs` name.
 
     Args:
@@ -122,13 +124,15 @@ def find_sources(inputs: Sequence[str | Path], *, dicom_seg: bool = False) -> It
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.
-        ConfigError: an input is of no type that can be read.
+        ConfigError: an input is of no type that can be read, or a list is no text or lists itself.
         StorageError: a store or a list cannot be read.
     """
     for given in inputs:
         place = local_place(given)
         if place.lower().endswith(LISTS) and (is_uri(place) or Path(place).is_file()):
-            yield from find_sources(_lines_of(place), dicom_seg=dicom_seg)
+            if place in _lists:
+                raise ConfigError(f"{place}: a list that lists itself, by way of {_lists[-1]}; take it out there")
+            yield from find_sources(_lines_of(place), dicom_seg=dicom_seg, _lists=(*_lists, place))
         elif is_uri(place):
             yield from _in_store(place, dicom_seg)
         else:
@@ -144,12 +148,15 @@ def _lines_of(given: str) -> list[str]:
     """What a list says, line by line; paths are relative to it, empty lines and those that begin with # say nothing."""
     if is_uri(given):
         root, key = split_uri(given)
-        base, text = given.rpartition("/")[0], _store(root).read_bytes(key).decode("utf-8")
+        base, content = given.rpartition("/")[0], _store(root).read_bytes(key)
     else:
         base = str(Path(given).parent)
         with storage_errors(Path(given), "read"):
-            text = Path(given).read_text(encoding="utf-8")
-    lines = [line.strip() for line in text.splitlines()]
+            content = Path(given).read_bytes()
+    try:
+        lines = [line.strip() for line in content.decode("utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{given}: a list of inputs must be UTF-8 text; save it so") from error
     return [
         line if is_uri(line) or Path(line).is_absolute() else f"{base}/{line}"
         for line in lines
@@ -159,7 +166,7 @@ def _lines_of(given: str) -> list[str]:
 
 def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
     if given.exists() or not has_magic(str(given)):
-        for image in find_images(given, dicom_seg):
+        for image in find_images(given, dicom_seg=dicom_seg):
             yield LocalSource(image, image.target.as_posix())
         return
     matches = sorted(Path(match) for match in glob(str(given), recursive=True))
@@ -169,7 +176,7 @@ def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
     for match in matches:
         folder = match if match.is_dir() else match.parent
         above = folder.relative_to(root) if root else folder
-        for image in find_images(match, dicom_seg):
+        for image in find_images(match, dicom_seg=dicom_seg):
             yield LocalSource(image, (above / image.target).as_posix())
 
 

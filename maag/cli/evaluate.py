@@ -38,6 +38,8 @@ _WHOLE = "all"
 @click.option("--split", "part", type=click.Choice(("val", "test", _WHOLE)), help="Which patients.  [default: val]")
 @click.option("--split-file", type=ANY_PATH, help="A split.json.  [default: the run's own; with --predictions: all]")
 @click.option("--out", type=FOLDER, help="Where report.json and cases.csv go.  [default: RUN/evaluation-SPLIT]")
+@click.option("--flips", is_flag=True, help="Measure the average over mirrored images too.")
+@click.option("--largest-component", is_flag=True, help="Measure the largest part of each structure too.")
 @device_option
 @json_option
 def evaluate_command(
@@ -48,6 +50,8 @@ def evaluate_command(
     part: str | None,
     split_file: Path | None,
     out: Path | None,
+    flips: bool,
+    largest_component: bool,
     device_name: str,
     as_json: bool,
 ) -> None:
@@ -56,14 +60,21 @@ def evaluate_command(
     MODEL is a run's folder, a weights file of one, or an exported model. A class that stands in neither mask nor
     prediction is left out of the means and counted; one that stands in only one of them has Dice and IoU 0 and no
     distance, and is counted as missed or invented.
+
+    With --flips or --largest-component the model is measured without them and with them; the second report goes into
+    a folder of that name below the first.
     """
     from maag.cli.terminal import counting, print_json, print_table
     from maag.data.catalog import find_cases
     from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
     from maag.evaluate.report import Subject, table
+    from maag.inference import PLAIN, Refinement
 
     if (model is None) == (predictions is None):
         raise ConfigError("give either MODEL or --predictions DIR: what is to be measured")
+    refinement = Refinement(flips=flips, largest_component=largest_component)
+    if model is None and refinement != PLAIN:
+        raise ConfigError("--flips and --largest-component are what a MODEL does; leave them out with --predictions")
     opened = None if model is None else open_model(model, device_name)
     data = opened.config.data if opened else resolve_config(dataset, None, None, (), data_dir).data
     if data.dataset != dataset:
@@ -83,18 +94,29 @@ def evaluate_command(
         split=part,
         split_digest=split.digest if split else None,
     )
-    predictor = runner_predictor(opened.runner, data) if opened else None
-    if predictor is None and predictions is not None:
-        predictor = folder_predictor(predictions, cases, data)
-    assert predictor is not None
-    with counting("Measuring cases") as progress:
-        report = evaluate(cases, predictor, data, subject, progress)
     folder = out or _default_out(model, predictions, part)
-    report.write(folder)
-    rows = table(report)
-    print_table(f"{subject.model}, {part} ({len(cases)} cases); written to {folder}", rows[0], rows[1:])
+    summaries = []
+    for asked in (PLAIN, refinement) if refinement != PLAIN else (PLAIN,):
+        predictor = runner_predictor(opened.runner, data, asked) if opened else None
+        if predictor is None and predictions is not None:
+            predictor = folder_predictor(predictions, cases, data)
+        assert predictor is not None
+        with counting(f"Measuring cases{_with(asked.name)}") as progress:
+            report = evaluate(cases, predictor, data, replace(subject, refinement=asked.name), progress)
+        target = folder / asked.name
+        report.write(target)
+        rows = table(report)
+        print_table(
+            f"{subject.model}{_with(asked.name)}, {part} ({len(cases)} cases); written to {target}", rows[0], rows[1:]
+        )
+        summaries.append(_summary(report, target))
     if as_json:
-        print_json(_summary(report, folder))
+        plain, *refined = summaries
+        print_json({**plain, "refined": refined[0]} if refined else plain)
+
+
+def _with(refinement: str) -> str:
+    return f", {refinement}" if refinement else ""
 
 
 def _split(opened: OpenModel | None, split_file: Path | None, part: str | None) -> Split | None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import math
+import struct
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
 
 from maag.data.volume import Volume
-from maag.errors import DataError
-from maag.storage import storage_errors
+from maag.errors import DataError, StorageError
+from maag.storage import require_regular_file, storage_errors
 
 _HEADER_TAGS = [
     *("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"),
@@ -23,6 +29,15 @@ _HEADER_TAGS = [
 ]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _SAME_MM = 1e-3
+_PARALLEL = 1e-3
+_UNEVEN = 0.25
+_MAX_PIXELS = 2**26
+_MAX_VOXELS = 2**31
+# What pydicom and its decoders raise of damaged files.
+_MALFORMED = (
+    *(ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError, RuntimeError),
+    *(EOFError, BytesLengthException, struct.error),
+)
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 
 
@@ -54,33 +69,46 @@ class SliceGeometry:
 
 def read_geometry(path: Path) -> SliceGeometry:
     """From the header alone. Raises DataError for a file that is no DICOM image or says too little of where it is."""
-    header = _read(path, headers_only=True)
-    missing = [tag for tag in _HEADER_TAGS[:5] if getattr(header, tag, None) is None]
-    if missing:
+    header = _read(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+    try:
+        # Elements are parsed when they are asked for.
+        with _quiet_pydicom():
+            missing = [tag for tag in _HEADER_TAGS[:5] if getattr(header, tag, None) is None]
+            geometry = None if missing else _geometry_of(header)
+    except (OSError, *_MALFORMED) as error:
+        raise DataError(f"{path}: a damaged header ({_first_line(error)}); export the series again") from error
+    if geometry is None:
         raise DataError(f"{path}: DICOM without {', '.join(missing)}; export the series again with its geometry")
-    rows_mm, columns_mm = (float(value) for value in header.PixelSpacing)
-    if not (rows_mm > 0 and columns_mm > 0):
-        raise DataError(f"{path}: PixelSpacing {rows_mm:g} x {columns_mm:g} mm; it must be positive: correct it")
-    thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0
-    return SliceGeometry(
-        shape=(int(header.Rows), int(header.Columns)),
-        spacing_mm=(rows_mm, columns_mm),
-        orientation=tuple(float(value) for value in header.ImageOrientationPatient),
-        position=tuple(float(value) for value in header.ImagePositionPatient),
-        thickness_mm=abs(float(thickness)),
-    )
+    return geometry
+
+
+def read_header(path: Path) -> pydicom.Dataset:
+    """Everything but the pixels, parsed. Raises DataError for a file that is no DICOM or damaged, StorageError."""
+    header = _read(path, stop_before_pixels=True)
+    try:
+        with _quiet_pydicom():
+            header.walk(lambda dataset, element: None)
+    except (OSError, *_MALFORMED) as error:
+        raise DataError(f"{path}: a damaged header ({_first_line(error)}); export the series again") from error
+    return header
 
 
 def series_uid(path: Path) -> str | None:
     """Which series a file belongs to, `unknown` where its header does not say; None for a file that is no DICOM image.
 
-    Raises StorageError.
+    `unreadable` for one with a damaged header, so that whoever reads the series is told. Raises StorageError.
     """
     with storage_errors(path, "read"), path.open("rb") as stream:
         if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
             return None
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
-    return str(header.get("SeriesInstanceUID") or "unknown") if header.get("Rows") else None
+    try:
+        header = _read(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
+        with _quiet_pydicom():
+            return str(header.get("SeriesInstanceUID") or "unknown") if header.get("Rows") else None
+    except StorageError:
+        raise
+    except (OSError, *_MALFORMED):
+        return "unreadable"
 
 
 def order_of_slices(paths: Sequence[Path]) -> list[int]:
@@ -109,6 +137,18 @@ def order_of_slices(paths: Sequence[Path]) -> list[int]:
     return order
 
 
+def require_even(paths: Sequence[Path]) -> None:
+    """Raise DataError where a slice is missing, so that no grid can hold the series; else as `order_of_slices`."""
+    ordered = [paths[place] for place in order_of_slices(paths)]
+    gaps = np.diff([read_geometry(path).height_mm for path in ordered])
+    if len(gaps) and np.abs(gaps - np.median(gaps)).max() > _UNEVEN * np.median(gaps):
+        place = int(np.abs(gaps - np.median(gaps)).argmax())
+        raise DataError(
+            f"{ordered[place]}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1].name}, other slices of the "
+            f"series lie {np.median(gaps):.2f} mm apart; restore what is missing, or take out what does not belong"
+        )
+
+
 def load_series(paths: Sequence[Path]) -> Volume:
     """Read slices as a volume, lowest first; intensities rescaled as the headers say.
 
@@ -117,8 +157,10 @@ def load_series(paths: Sequence[Path]) -> Volume:
         StorageError: a file cannot be opened.
     """
     ordered = [paths[place] for place in order_of_slices(paths)]
-    planes = [_pixels(path) for path in ordered]
     first, last = read_geometry(ordered[0]), read_geometry(ordered[-1])
+    if len(ordered) * math.prod(first.shape) > _MAX_VOXELS:
+        raise DataError(f"{ordered[0].parent}: {len(ordered)} slices of {first.shape} pixels; nobody can use so many")
+    planes = [_pixels(path) for path in ordered]
     rows_mm, columns_mm = first.spacing_mm
     between_mm = (last.height_mm - first.height_mm) / (len(ordered) - 1) if len(ordered) > 1 else first.thickness_mm
     affine = np.eye(4)
@@ -130,26 +172,78 @@ def load_series(paths: Sequence[Path]) -> Volume:
     return Volume(np.stack(planes)[None], (between_mm, rows_mm, columns_mm), affine)
 
 
+def _geometry_of(header: pydicom.Dataset) -> SliceGeometry:
+    rows_mm, columns_mm = _numbers(header.PixelSpacing, 2)
+    if not (rows_mm > 0 and columns_mm > 0):
+        raise ValueError(f"PixelSpacing {rows_mm:g} x {columns_mm:g} mm, which must be positive")
+    shape = (int(header.Rows), int(header.Columns))
+    if min(shape) < 1 or math.prod(shape) > _MAX_PIXELS:
+        raise ValueError(f"{shape[0]} x {shape[1]} pixels, which nobody can use")
+    thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0
+    (thickness_mm,) = _numbers([thickness], 1)
+    orientation = _numbers(header.ImageOrientationPatient, 6)
+    if not np.linalg.norm(np.cross(orientation[:3], orientation[3:])) > _PARALLEL:
+        raise ValueError(f"ImageOrientationPatient {list(orientation)}, which spans no plane")
+    return SliceGeometry(
+        shape=shape,
+        spacing_mm=(rows_mm, columns_mm),
+        orientation=orientation,
+        position=_numbers(header.ImagePositionPatient, 3),
+        thickness_mm=abs(thickness_mm),
+    )
+
+
+def _numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise ValueError(f"{list(numbers)} where {count} numbers are needed")
+    return numbers
+
+
 def _pixels(path: Path) -> NDArray[np.float32]:
-    dataset = _read(path, headers_only=False)
+    dataset = _read(path)
     if "PixelData" not in dataset:
         raise DataError(f"{path}: DICOM without pixel data; export the series again, with its images")
     try:
-        plane = np.asarray(apply_rescale(dataset.pixel_array, dataset), dtype=np.float32)
-    except (ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
+        with _quiet_pydicom():
+            plane = np.asarray(apply_rescale(dataset.pixel_array, dataset), dtype=np.float32)
+    except (OSError, *_MALFORMED) as error:
         raise DataError(
-            f"{path}: its pixels cannot be decoded ({str(error).splitlines()[0]}); export the series uncompressed"
+            f"{path}: its pixels cannot be decoded ({_first_line(error)}); export the series uncompressed"
         ) from error
     if plane.ndim != 2:
         raise DataError(f"{path}: pixels of shape {plane.shape}; one grey slice a file is needed: export it so")
+    if not np.isfinite(plane).all():
+        raise DataError(f"{path}: some pixels are NaN or infinite after rescaling; export the series again")
     return plane
 
 
-def _read(path: Path, *, headers_only: bool) -> pydicom.Dataset:
+def _read(path: Path, *, stop_before_pixels: bool = False, specific_tags: list[str] | None = None) -> pydicom.Dataset:
+    require_regular_file(path)
     try:
-        with storage_errors(path, "read"):
+        with storage_errors(path, "read"), _quiet_pydicom():
             return pydicom.dcmread(
-                path, stop_before_pixels=headers_only, specific_tags=list(_HEADER_TAGS) if headers_only else None
+                path,
+                stop_before_pixels=stop_before_pixels,
+                specific_tags=list(specific_tags) if specific_tags else None,
             )
-    except (InvalidDicomError, EOFError) as error:
+    except (InvalidDicomError, *_MALFORMED) as error:
         raise DataError(f"{path}: not a readable DICOM file; copy or export it again, or take it out") from error
+
+
+@contextmanager
+def _quiet_pydicom() -> Iterator[None]:
+    """What pydicom and NumPy would warn of is either harmless or checked here, and said in a sentence."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from maag.config.schema import DataConfig
 from maag.data.volume import Volume
 from maag.errors import DataError
 from maag.labels import BACKGROUND
+
+_MAX_RESIZED_PIXELS = 2**30  # 4 GiB: a thousand slices of 1024 x 1024
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -49,7 +52,8 @@ class Grid:
 def prepare_image(volume: Volume, data: DataConfig) -> tuple[NDArray[np.float32], Grid]:
     """A volume as the segmentor sees it: (Z, C, H, W) float32, each channel normalised, and its grid.
 
-    Raises DataError when it has another number of channels than `data.channels`.
+    Raises DataError when it has another number of channels than `data.channels`, or would be too large at the training
+    spacing.
     """
     if len(volume.voxels) != data.channels:
         raise DataError(
@@ -57,6 +61,12 @@ def prepare_image(volume: Volume, data: DataConfig) -> tuple[NDArray[np.float32]
         )
     _, height, width = volume.shape
     grid = Grid.plan((height, width), volume.spacing_mm[1:], data.spacing_mm, data.size_px)
+    if len(volume.voxels[0]) * math.prod(grid.resized_shape) > _MAX_RESIZED_PIXELS:
+        raise DataError(
+            f"the image's slices of {height} x {width} pixels of {volume.spacing_mm[1]:g} x {volume.spacing_mm[2]:g} "
+            f"mm are {grid.resized_shape[0]} x {grid.resized_shape[1]} pixels at data.spacing_mm = "
+            f"{data.spacing_mm:g}, more than can be computed with; correct the spacing in its header"
+        )
     rule = _NORMALIZATIONS[data.normalization]
     return np.stack([rule(image_to_grid(channel, grid)) for channel in volume.voxels], axis=1), grid
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +16,17 @@ from PIL import Image, UnidentifiedImageError
 
 from maag.data.volume import Volume
 from maag.errors import DataError
-from maag.storage import replacing, storage_errors
+from maag.storage import replacing, require_regular_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+# A larger picture of fewer bytes is a claim that would fill gigabytes, or one colour.
+_BOMB_PIXELS, _BOMB_RATIO = 2**22, 500
+# What Pillow's decoders raise of damaged files.
+_UNREADABLE = (
+    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError),
+    *(EOFError, struct.error, zlib.error),
+)
 
 
 def load_picture(path: Path, shape: tuple[int, int] | None = None) -> Volume:
@@ -34,6 +47,8 @@ def load_picture(path: Path, shape: tuple[int, int] | None = None) -> Volume:
     if shape is not None:
         channels = [band.resize((shape[1], shape[0]), Image.Resampling.BICUBIC) for band in channels]
     planes = np.stack([np.asarray(band, dtype=np.float32) for band in channels])
+    if not np.isfinite(planes).all():
+        raise DataError(f"{path}: some pixels are NaN or infinite; replace them, or leave the image out")
     return Volume(planes[:, None], (1.0, 1.0, 1.0), np.eye(4))
 
 
@@ -56,16 +71,37 @@ def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:
 
 def open_picture(path: Path) -> Image.Image:
     """The decoded image as it is stored. Raises as `load_picture`."""
-    with storage_errors(path, "read"):
-        path.open("rb").close()
+    size = require_regular_file(path)
     try:
-        with Image.open(path) as image:
+        with _strict_pillow(), Image.open(path) as image:
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1:
+                raise DataError(f"{path}: holds {pages} pictures; save the one that is meant as a file of its own")
+            pixels = image.width * image.height
+            if pixels > _BOMB_PIXELS and pixels * len(image.getbands()) > _BOMB_RATIO * size:
+                raise DataError(
+                    f"{path}: {size} bytes that claim {image.width} x {image.height} pixels; it is truncated, or holds "
+                    "nearly nothing: save it again"
+                )
             image.load()
             return image.copy()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"{path}: not a readable image ({str(error).splitlines()[0]}); copy or save it again"
+            f"{path}: a picture of more than {Image.MAX_IMAGE_PIXELS} pixels by its header; cut it into parts, if it is"
         ) from error
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: not a readable image ({_first_line(error)}); copy or save it again") from error
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Up to twice its limit Pillow only warns: here a picture is read or refused, and odd tags are nobody's concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def _first_line(error: BaseException) -> str:

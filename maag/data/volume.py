@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,16 +17,20 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from maag.data.nifti_header import require_invertible, require_possible, require_scan, without_trailing_ones
 from maag.errors import DataError
-from maag.storage import replacing, storage_errors
+from maag.storage import replacing, require_regular_file, storage_errors
 
 SUFFIXES = (".nii.gz", ".nii")
 
-_MAX_VOXELS = 2**31
-_GZIP_BEST_RATIO = 1032  # deflate cannot pack tighter, so a bigger claim is false
 _PLAIN_DIMENSIONS = 3
 _DESCRIPTION_BYTES = 79  # NIfTI's descrip holds 80, the last one 0
-_UNREADABLE = (ImageFileError, HeaderDataError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)
+_HEADERS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+"""By the size with which each begins."""
+_UNREADABLE = (
+    *(ImageFileError, HeaderDataError, EOFError, ValueError, KeyError, OverflowError, TypeError),
+    *(zlib.error, gzip.BadGzipFile),
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,7 +64,10 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
         StorageError: the file cannot be opened.
     """
     source = _open(path)
-    voxels = _read_array(source, path, time).astype(np.float32, copy=False)
+    require_scan(source.shape, source.get_data_dtype(), path, path.stat().st_size)
+    # What overflows is infinite, and said below.
+    with np.errstate(all="ignore"):
+        voxels = _read_array(source, path, time).astype(np.float32, copy=False)
     bad = int(voxels.size - np.isfinite(voxels).sum())
     if bad:
         raise DataError(
@@ -88,9 +96,14 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
 
 
 def num_volumes(path: Path) -> int:
-    """How many volumes a 4-D image holds; 1 for a 3-D one. Raises as `load_volume`."""
-    shape = _open(path).shape
-    return int(np.prod(shape[3:])) if len(shape) > 3 else 1
+    """How many volumes a 4-D image holds; 1 for a 3-D one. Raises as `load_volume`, and DataError for 5-D."""
+    shape = without_trailing_ones(_open(path).shape)
+    if len(shape) > _PLAIN_DIMENSIONS + 1:
+        raise DataError(
+            f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume or a cine of one is needed: save each channel as "
+            "a file"
+        )
+    return shape[3] if len(shape) > _PLAIN_DIMENSIONS else 1
 
 
 def load_geometry(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
@@ -135,11 +148,12 @@ def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequ
         StorageError: `path` cannot be written.
     """
     source = _open(like)
-    shape = tuple(source.shape) if labels.ndim > _PLAIN_DIMENSIONS else _shape(source, like)
+    shape = without_trailing_ones(source.shape) if labels.ndim > _PLAIN_DIMENSIONS else _shape(source, like)
     if labels.T.shape != shape:
         raise DataError(f"{path}: labels are {labels.T.shape}, the image {like} is {shape} (x, y, z); they must agree")
     # Without an affine of its own the new image keeps both of the header's forms and their codes.
-    image = type(source)(np.ascontiguousarray(labels.T), None, source.header.copy())
+    with _quiet_nibabel():
+        image = type(source)(np.ascontiguousarray(labels.T), None, source.header.copy())
     image.header.set_data_dtype(np.uint8)
     image.header.set_slope_inter(1, 0)
     image.header["cal_max"] = image.header["cal_min"] = 0
@@ -149,8 +163,12 @@ def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequ
 
 def description_of(classes: Sequence[str]) -> bytes:
     """What a header's description says of the labels: `0 background, 1 RV`, as far as it goes."""
-    named = ", ".join(f"{value} {name}" for value, name in enumerate(classes))
-    return named.encode("ascii", "replace")[:_DESCRIPTION_BYTES]
+    return _named(classes).encode("ascii", "replace")[:_DESCRIPTION_BYTES]
+
+
+def fit_description(classes: Sequence[str]) -> bool:
+    """Whether a header's description has room for all of the names, and the letters."""
+    return description_of(classes).decode() == _named(classes)
 
 
 def save_probabilities(path: Path, probabilities: NDArray[np.float32], affine: NDArray[np.float64]) -> None:
@@ -195,67 +213,67 @@ def is_nifti(path: Path) -> bool:
 
 
 def _open(path: Path) -> nib.Nifti1Image:
-    with storage_errors(path, "read"):
-        size = path.stat().st_size
-        path.open("rb").close()
+    size = require_regular_file(path)
+    header = _raw_header(path)
+    try:
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, KeyError) as error:
+        code = int(header["datatype"])
+        raise DataError(f"{path}: voxels of unknown type (datatype {code}); export it again as grey values") from error
+    # nibabel trusts a header, and turns a spacing of 0 into 1, which would resample and measure wrongly.
+    require_possible(header, dtype, path, size)
     try:
         with _quiet_nibabel():
             image = nib.load(path)
-    except _UNREADABLE as error:
+    except (*_UNREADABLE, OSError) as error:
         raise DataError(f"{path}: not a readable NIfTI file ({_first_line(error)}); export it again") from error
     if not isinstance(image, nib.Nifti1Image):
         raise DataError(f"{path}: a {type(image).__name__}, not NIfTI; convert it to .nii.gz")
-    _require_possible(image, path, size)
-    _require_spacing(image, path)
+    if image.affine is not None:
+        require_invertible(image.affine, path)
     return image
+
+
+def _raw_header(path: Path) -> nib.Nifti1Header:
+    """The header as it is in the file, of either version and byte order, nothing mended."""
+    with storage_errors(path, "read"):
+        try:
+            with nib.openers.ImageOpener(str(path)) as stream:
+                start = stream.read(max(_HEADERS))
+            for order in ("little", "big"):
+                kind = _HEADERS.get(int.from_bytes(start[:4], order))
+                if kind is not None:
+                    header: nib.Nifti1Header = kind(start[: kind.template_dtype.itemsize], check=False)
+                    return header
+        except _UNREADABLE as error:
+            raise DataError(f"{path}: not a readable NIfTI file ({_first_line(error)}); export it again") from error
+    raise DataError(f"{path}: not a readable NIfTI file (it does not begin with a header); export it again")
 
 
 @contextmanager
 def _quiet_nibabel() -> Iterator[None]:
-    """What nibabel would log about a header is checked here, and said in a sentence."""
+    """What nibabel and NumPy would log about a header is checked here, and said in a sentence."""
     logger = nib.imageglobals.logger
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield
     finally:
         logger.setLevel(level)
-
-
-def _require_possible(image: nib.Nifti1Image, path: Path, file_bytes: int) -> None:
-    shape = image.header.get_data_shape()
-    voxels = int(np.prod([int(side) for side in shape], dtype=object)) if shape else 0
-    claimed = voxels * image.header.get_data_dtype().itemsize
-    possible = file_bytes * (_GZIP_BEST_RATIO if path.name.lower().endswith(".gz") else 1)
-    if voxels <= 0 or voxels > _MAX_VOXELS or claimed > possible:
-        raise DataError(
-            f"{path}: the header claims {' x '.join(map(str, shape))} voxels, more than a file of {file_bytes} bytes "
-            "can hold or than anybody can use; the file is truncated or its header damaged: export it again"
-        )
-
-
-def _require_spacing(image: nib.Nifti1Image, path: Path) -> None:
-    # nibabel turns a spacing of 0 into 1 on loading, which would resample and measure wrongly: look before it does.
-    with nib.openers.ImageOpener(str(path)) as stream:
-        raw = type(image.header).from_fileobj(stream, check=False)
-    x, y, z = (float(size) for size in raw["pixdim"][1:4])
-    if not all(np.isfinite(size) and size != 0 for size in (x, y, z)):
-        raise DataError(f"{path}: voxel size {x:g} x {y:g} x {z:g} mm in the header; it must be positive: correct it")
 
 
 def _read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> NDArray[np.generic]:
     shape = _shape(image, path) if time is None else tuple(image.shape[:3])
     try:
-        array = np.asarray(image.dataobj if time is None else image.dataobj[..., time])
+        array = np.asarray(image.dataobj if time is None else image.dataobj[:, :, :, time])
     except (*_UNREADABLE, OSError) as error:
         raise DataError(f"{path}: truncated or damaged ({_first_line(error)}); copy or export it again") from error
     return np.ascontiguousarray(array.reshape(shape).T)
 
 
 def _shape(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
-    shape = tuple(int(side) for side in image.shape)
-    if len(shape) > 3 and all(side == 1 for side in shape[3:]):
-        shape = shape[:3]
+    shape = without_trailing_ones(image.shape)
     if len(shape) != 3:
         raise DataError(f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume is needed: save one frame as a file")
     return shape[0], shape[1], shape[2]
@@ -267,9 +285,14 @@ def _spacing(image: nib.Nifti1Image) -> tuple[float, float, float]:
 
 
 def _write(path: Path, image: nib.Nifti1Image) -> None:
-    content = image.to_bytes()
+    with _quiet_nibabel():
+        content = image.to_bytes()
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
+
+
+def _named(classes: Sequence[str]) -> str:
+    return ", ".join(f"{value} {name}" for value, name in enumerate(classes))
 
 
 def _listed(values: Collection[int]) -> str:

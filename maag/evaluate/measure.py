@@ -15,7 +15,7 @@ from maag.data.catalog import reader_of
 from maag.data.volume import Volume, is_nifti, load_labels
 from maag.errors import DataError, MissingDataError
 from maag.evaluate.report import CaseScores, Report, Subject
-from maag.inference import Runner, segment
+from maag.inference import PLAIN, Refinement, Runner, segment
 from maag.metrics import score_case
 
 _NAMED_AT_MOST = 10
@@ -59,9 +59,9 @@ def evaluate(
     return Report(subject=subject, cases=tuple(scored))
 
 
-def runner_predictor(runner: Runner, data: DataConfig) -> Predictor:
-    """Predict with a model."""
-    return lambda case, volume: segment(volume, runner, data)
+def runner_predictor(runner: Runner, data: DataConfig, refinement: Refinement = PLAIN) -> Predictor:
+    """Predict with a model, and refine as said."""
+    return lambda case, volume: segment(volume, runner, data, refinement)
 
 
 def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -> Predictor:

@@ -26,6 +26,8 @@ class Subject:
     """In words: the path of a run, an artefact, or a folder of predictions."""
     model_digest: str | None = None
     runner: str | None = None
+    refinement: str = ""
+    """What was done beyond one pass of the network: `flips+largest-component`; empty for nothing."""
     checkpoint_kind: str | None = None
     """best or final, where the model is a checkpoint."""
     dataset: str

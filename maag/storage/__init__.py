@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,12 @@ _SENTENCES = {
     errno.EROFS: "the file system is read-only; choose a place you may write to",
     errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
     errno.EEXIST: "a file of this name is in the way; choose another place",
+}
+_READING_SENTENCES = {
+    errno.EACCES: "permission denied; ask for the right to read it",
+    errno.EPERM: "permission denied; ask for the right to read it",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; correct the path",
+    errno.ELOOP: "its links lead in a circle; remove them",
 }
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
@@ -43,8 +50,23 @@ def storage_errors(path: Path, verb: str = "write") -> Iterator[None]:
     except MaagError:
         raise
     except OSError as error:
-        reason = _SENTENCES.get(error.errno or 0, error.strerror or str(error))
+        sentences = _READING_SENTENCES if verb == "read" else _SENTENCES
+        reason = sentences.get(error.errno or 0, (error.strerror or str(error) or type(error).__name__).splitlines()[0])
         raise StorageError(f"cannot {verb} {path}: {reason}") from error
+
+
+def require_regular_file(path: Path) -> int:
+    """The size in bytes of a file that can be read; a pipe or a device could keep its reader waiting for ever.
+
+    Raises:
+        StorageError: there is none, it is no regular file, or it may not be read.
+    """
+    with storage_errors(path, "read"):
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise StorageError(f"cannot read {path}: it is a folder, a pipe or a device; give a regular file")
+        path.open("rb").close()
+    return found.st_size
 
 
 @contextmanager

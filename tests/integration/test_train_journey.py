@@ -40,6 +40,11 @@ def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> No
     outcome = run(cache, "train", *named, "--out", model, *tiny_words, "--json")
     assert outcome["ending"] == "done"
     measured = run(cache, "evaluate", model, *named, "--split", "val", "--json")
+    both = run(cache, "evaluate", model, *named, "--split", "val", "--flips", "--largest-component", "--json")
+    assert {**both, "refined": None} == {**measured, "refined": None}
+    assert both["refined"]["subject"]["refinement"] == "flips+largest-component"
+    assert both["refined"]["summary"] != measured["summary"]
+    assert (model / "evaluation-val" / "flips+largest-component" / "report.json").is_file()
     run(cache, "export", model, "--out", tmp_path / "model", "--json")
     exported = run(cache, "evaluate", tmp_path / "model", *named, "--split-file", model / "split.json", "--json")
     assert exported["summary"]["mean"]["dice"] == pytest.approx(measured["summary"]["mean"]["dice"], abs=1e-3)

@@ -137,3 +137,8 @@ def test_debug_shows_where(tmp_path: Path) -> None:
 
     with pytest.raises(MissingDataError):
         main(["train", "--dataset", "acdc", "--data", str(tmp_path / "none"), "--debug"])
+
+
+def test_labels_of_others_are_not_refined(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("evaluate", "--dataset", "acdc", "--predictions", tmp_path, "--flips") == 2
+    assert "leave them out with --predictions" in capsys.readouterr().err

@@ -101,3 +101,32 @@ def test_what_is_no_image_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_bytes(b"")
     (tmp_path / "b.png").write_bytes(b"")
     assert [type(image) for image in find_images(tmp_path)] == [NiftiImage, Picture]
+
+
+@pytest.mark.parametrize(
+    ("classes", "beside"),
+    [
+        (("background", "bright"), False),
+        (("background", *(f"structure of number {number}" for number in range(9))), True),
+        (("background", "fígado"), True),
+    ],
+)
+def test_names_that_no_header_holds_are_written_beside(tmp_path: Path, classes: tuple[str, ...], beside: bool) -> None:
+    write_series(tmp_path / "in" / "series", "one")
+    nibabel.save(nibabel.Nifti1Image(np.ones((28, 24, 3), np.float32), np.eye(4)), tmp_path / "in" / "b.nii.gz")
+    for image in find_images(tmp_path / "in"):
+        target = tmp_path / "out" / image.target
+        image.save_labels(target, np.zeros((1, 3, 24, 28), np.uint8), classes)
+        names = target.with_name(target.name.replace(".nii.gz", ".json"))
+        assert names.exists() == beside
+        if beside:
+            assert list(json.loads(names.read_text())["labels"].values()) == list(classes)
+
+
+def test_an_image_of_other_channels_is_recorded_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (28, 24)).save(tmp_path / "in" / "colour.png")
+    Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "grey.png")
+    outcome = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
+    assert outcome.done == 1
+    assert outcome.failed[0].error == "the image has 3 channels, data.channels says 1; correct one of them"

@@ -47,6 +47,16 @@ def test_a_list_names_inputs_from_where_it_lies(pictures: Path) -> None:
         targets(pictures / "nowhere.txt")
 
 
+def test_lists_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("b.txt\n")
+    (tmp_path / "b.txt").write_text("a.txt\n")
+    with pytest.raises(ConfigError, match="a list that lists itself"):
+        targets(tmp_path / "a.txt")
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="must be UTF-8"):
+        targets(tmp_path / "c.txt")
+
+
 def test_a_file_uri_is_a_path(pictures: Path) -> None:
     assert targets(f"file://{pictures}/sub") == ["a3.png", "b.png"]
     with pytest.raises(ConfigError, match="s3://, gs://, az://"):

@@ -17,6 +17,7 @@ from maag.data.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError
 from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
 from maag.evaluate.report import Report, Subject, table
+from maag.inference import Refinement
 
 Labels = NDArray[np.uint8]
 DATA = DataConfig(classes=("background", "a", "b"), size_px=(16, 16), spacing_mm=1.0)
@@ -100,6 +101,7 @@ def test_files(report: Report, tmp_path: Path) -> None:
     assert "NaN" not in text
     assert plain["format_version"] == 1
     assert plain["subject"]["split_digest"] == "0123"
+    assert plain["subject"]["refinement"] == ""
     assert plain["summary"]["per_class"]["b"]["hd_mm"] == {"mean": None, "std": None, "median": None, "n": 0}
     assert plain["summary"]["per_class"]["b"]["missed"] == 1
     assert (plain["summary"]["num_cases"], plain["summary"]["num_patients"]) == (3, 2)
@@ -157,6 +159,26 @@ def test_a_runner_predicts(make_case: MakeCase) -> None:
 
     report = evaluate([make_case(1, 1, square(1))], runner_predictor(AllBackground(), DATA), DATA, SUBJECT)
     assert report.cases[0].scores["a"].presence == "missed"
+
+
+def test_a_refinement_changes_what_is_measured(make_case: MakeCase) -> None:
+    class SquareAndSpeck:
+        name = "square and speck"
+
+        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            probabilities = np.zeros((len(images), 3, *images.shape[2:]), np.float32)
+            probabilities[:, 1, 8:16, 4:8] = 1  # A row of 2 mm is two on the training grid.
+            probabilities[:, 1, 22:26, 10:13] = 1
+            probabilities[:, 0] = 1 - probabilities[:, 1]
+            return probabilities
+
+    data = DataConfig(classes=("background", "a", "b"), size_px=(32, 16), spacing_mm=1.0)
+    cases = [make_case(1, 1, square(1))]
+    dice = [
+        evaluate(cases, runner_predictor(SquareAndSpeck(), data, refinement), data, SUBJECT).mean("dice")
+        for refinement in (Refinement(), Refinement(largest_component=True))
+    ]
+    assert dice == [pytest.approx(0.5 * 2 * 16 / (16 + 22) * 2, abs=0.05), 1.0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""What a NIfTI header may claim: looked at before anything that it claims is allocated, sought or computed with."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maag.errors import DataError
+
+_MAX_VOXELS = 2**31
+_GZIP_BEST_RATIO = 1032  # deflate cannot pack tighter, so a bigger claim is false
+_MAX_EXTENSION_BYTES = 2**26
+# An image with more voxels than this (512 x 512 x 256) that packs tighter than so is nearly constant: no scan is.
+_BOMB_VOXELS = 2**26
+_BOMB_RATIO = 200
+_SINGULAR = 1e-6
+
+
+class Fields(Protocol):
+    """A header's fields by their NIfTI names."""
+
+    def __getitem__(self, name: str) -> Any:
+        """The value, or an array of values."""
+
+
+def require_possible(header: Fields, dtype: np.dtype[Any], path: Path, file_bytes: int) -> None:
+    """Raise DataError where a raw header claims what a file of so many bytes cannot hold, or what is no image."""
+    shape = shape_of(header)
+    voxels = math.prod(shape) if shape and min(shape) > 0 else 0
+    offset = float(header["vox_offset"])
+    possible = file_bytes * (_GZIP_BEST_RATIO if path.name.lower().endswith(".gz") else 1)
+    if voxels <= 0 or voxels > _MAX_VOXELS or voxels * dtype.itemsize > possible:
+        raise DataError(
+            f"{path}: the header claims {' x '.join(map(str, shape))} voxels, more than a file of {file_bytes} bytes "
+            "can hold or than anybody can use; the file is truncated or its header damaged: export it again"
+        )
+    if not 0 <= offset <= min(_MAX_EXTENSION_BYTES, possible):
+        raise DataError(
+            f"{path}: the header says that the voxels begin at byte {offset:g} of a file of {file_bytes} bytes; "
+            "it is damaged: export it again"
+        )
+    if dtype.kind not in "iuf":
+        raise DataError(
+            f"{path}: voxels of type {_name_of(dtype)}; one real number a voxel is needed: export it as grey values"
+        )
+    x, y, z = (float(size) for size in header["pixdim"][1:4])
+    if not all(np.isfinite(size) and size != 0 for size in (x, y, z)):
+        raise DataError(f"{path}: voxel size {x:g} x {y:g} x {z:g} mm in the header; it must be positive: correct it")
+
+
+def require_scan(shape: tuple[int, ...], dtype: np.dtype[Any], path: Path, file_bytes: int) -> None:
+    """Raise DataError for a small file that would fill gigabytes with one value; for images, as labels may be empty."""
+    voxels = math.prod(shape)
+    if voxels > _BOMB_VOXELS and voxels * dtype.itemsize > _BOMB_RATIO * file_bytes:
+        raise DataError(
+            f"{path}: {file_bytes} bytes that unpack to {' x '.join(map(str, shape))} voxels, which are nearly all "
+            "alike; no scan packs so tight: export it again, or unpack it to .nii if it is one"
+        )
+
+
+def require_invertible(affine: NDArray[np.float64], path: Path) -> None:
+    """Raise DataError unless `affine` (4, 4) maps voxels to places that tell them apart."""
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        volume = abs(np.linalg.det(affine[:3, :3] / lengths))  # NaN fails the comparison below, as it should.
+    if not (np.isfinite(affine).all() and np.isfinite(lengths).all() and volume > _SINGULAR):
+        rows = ", ".join(f"[{' '.join(f'{value:g}' for value in row)}]" for row in affine[:3])
+        raise DataError(
+            f"{path}: the header's affine {rows} is singular or no number; correct the "
+            "sform or qform, or set its code to 0"
+        )
+
+
+def shape_of(header: Fields) -> tuple[int, ...]:
+    """The sides in the order of the file, of 1 to 7 dimensions; empty where their number is none of these."""
+    count = int(header["dim"][0])
+    return tuple(int(side) for side in header["dim"][1 : 1 + count]) if 1 <= count <= 7 else ()
+
+
+def without_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` without the dimensions beyond the third that hold one thing."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _name_of(dtype: np.dtype[Any]) -> str:
+    return f"colour ({', '.join(dtype.names)})" if dtype.names else dtype.name

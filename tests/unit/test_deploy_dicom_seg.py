@@ -1,0 +1,194 @@
+"""Segmentations are read back by highdicom and by pydicom alone, and must lie where the source's slices lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom.pixels import pixel_array
+from pydicom.sr.codedict import codes
+
+from deploy.batch import predict
+from deploy.crew import Threads
+from deploy.dicom_seg import save_segmentation
+from deploy.images import DicomSeries, find_images
+from maag.config.schema import DataConfig
+from maag.data.dicom import load_series, order_of_slices
+from maag.data.phantoms.dicom_files import save_slice
+from maag.errors import DataError
+
+CLASSES = ("background", "LV", "right kidney", "gizmo")
+SHAPE = (4, 6, 9)
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
+PATIENT = {"PatientID": "P7", "PatientName": "Doe^Jane", "PatientBirthDate": "19700102", "PatientSex": "F"}
+
+
+def write_series(
+    folder: Path, orientation: tuple[float, ...] = AXIAL, reverse: bool = False, tags: dict[str, Any] | None = None
+) -> list[Path]:
+    """Four slices 7 mm apart; reversed, their names and numbers run from the highest to the lowest."""
+    normal = np.cross(orientation[:3], orientation[3:])
+    for place in range(SHAPE[0]):
+        number = SHAPE[0] - place if reverse else place + 1
+        x, y, z = np.array([-10.0, 5.0, 3.0]) + 7.0 * place * normal
+        save_slice(
+            folder / f"{number}.dcm",
+            np.full(SHAPE[1:], 100 * place, np.uint16),
+            spacing_mm=1.5,
+            thickness_mm=7.0,
+            position=(float(x), float(y), float(z)),
+            series="one",
+            number=number,
+            tags={"ImageOrientationPatient": list(orientation), **PATIENT, **(tags or {})},
+        )
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def labels() -> NDArray[np.uint8]:
+    drawn = np.random.default_rng(0).integers(0, len(CLASSES), SHAPE).astype(np.uint8)
+    drawn[2] = 0
+    return drawn
+
+
+@pytest.mark.parametrize(("orientation", "reverse"), [(AXIAL, False), (AXIAL, True), (OBLIQUE, False), (OBLIQUE, True)])
+def test_every_voxel_lies_on_its_source(
+    tmp_path: Path, labels: NDArray[np.uint8], orientation: tuple[float, ...], reverse: bool
+) -> None:
+    files = write_series(tmp_path / "in", orientation, reverse)
+    out = tmp_path / "deep" / "out.dcm"
+    save_segmentation(out, labels, files, CLASSES, "d" * 64)
+    ordered = [pydicom.dcmread(files[place]) for place in order_of_slices(files)]
+    uids = [source.SOPInstanceUID for source in ordered]
+
+    by_highdicom = highdicom.seg.segread(out).get_pixels_by_source_instance(
+        uids, combine_segments=True, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+    )
+    np.testing.assert_array_equal(by_highdicom, labels)
+
+    written = pydicom.dcmread(out)
+    found = np.zeros(SHAPE, np.uint8)
+    planes = np.atleast_3d(pixel_array(out))
+    for plane, groups in zip(planes, written.PerFrameFunctionalGroupsSequence, strict=True):
+        referred = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        place = uids.index(referred)
+        source = ordered[place]
+        assert groups.PlanePositionSequence[0].ImagePositionPatient == source.ImagePositionPatient
+        found[place][plane == 1] = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    np.testing.assert_array_equal(found, labels)
+    shared = written.SharedFunctionalGroupsSequence[0]
+    np.testing.assert_allclose(shared.PlaneOrientationSequence[0].ImageOrientationPatient, orientation)
+    np.testing.assert_allclose(shared.PixelMeasuresSequence[0].PixelSpacing, [1.5, 1.5])
+    assert len(written.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == SHAPE[0]
+
+
+def test_geometry_is_that_of_the_nifti_labels(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
+    files = write_series(tmp_path / "in", OBLIQUE, reverse=True)
+    save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "")
+    volume = highdicom.seg.segread(tmp_path / "out.dcm").get_volume(combine_segments=True, allow_missing_positions=True)
+    lps_to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
+    to_nifti = np.linalg.inv(load_series(files).affine) @ lps_to_ras @ volume.affine
+    np.testing.assert_allclose(np.abs(to_nifti[:3, :3]), [[0, 0, 1], [0, 1, 0], [1, 0, 0]], atol=1e-4)
+    corners = np.argwhere(volume.array)
+    x, y, z = np.rint(to_nifti @ np.c_[corners, np.ones(len(corners))].T).astype(int)[:3]
+    np.testing.assert_array_equal(labels[z, y, x], volume.array[tuple(corners.T)])
+    assert len(corners) == np.count_nonzero(labels)
+
+
+def test_who_what_and_by_whom(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
+    files = write_series(tmp_path / "in", tags={"StudyID": "S1", "AccessionNumber": "A1", "SeriesNumber": 4})
+    save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "d" * 64 + "+flips")
+    written, source = pydicom.dcmread(tmp_path / "out.dcm"), pydicom.dcmread(files[0])
+    for keyword in (*PATIENT, "StudyInstanceUID", "FrameOfReferenceUID", "StudyID", "AccessionNumber"):
+        assert written[keyword].value == source[keyword].value
+    assert written.SeriesInstanceUID != source.SeriesInstanceUID
+    assert (written.Modality, written.SegmentationType, written.SegmentsOverlap) == ("SEG", "BINARY", "NO")
+    first, second, third = written.SegmentSequence
+    assert [segment.SegmentLabel for segment in (first, second, third)] == list(CLASSES[1:])
+    assert first.SegmentedPropertyTypeCodeSequence[0].CodeValue == codes.SCT.LeftVentricle.value
+    kidney = second.SegmentedPropertyTypeCodeSequence[0]
+    assert kidney.CodeValue == codes.SCT.Kidney.value
+    assert kidney.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue == codes.SCT.Right.value
+    assert third.SegmentedPropertyTypeCodeSequence[0].CodeValue == codes.SCT.AnatomicalStructure.value
+    algorithm = first.SegmentationAlgorithmIdentificationSequence[0]
+    assert algorithm.AlgorithmName == "maag"
+    assert algorithm.AlgorithmParameters == "model=" + "d" * 64 + "+flips"
+    assert len({tuple(segment.RecommendedDisplayCIELabValue) for segment in (first, second, third)}) == 3
+
+
+def test_labels_without_a_voxel_are_written_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = write_series(tmp_path / "in")
+    save_segmentation(tmp_path / "out.dcm", np.zeros(SHAPE, np.uint8), files, CLASSES, "")
+    written = highdicom.seg.segread(tmp_path / "out.dcm")
+    assert written.number_of_segments == 3
+    assert not written.pixel_array.any()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("tags", "sentence"),
+    [
+        ({"FrameOfReferenceUID": None}, "DICOM without FrameOfReferenceUID, to which"),
+        ({"StudyInstanceUID": None, "SOPClassUID": None}, "DICOM without SOPClassUID, StudyInstanceUID"),
+        ({"PatientSex": "X"}, "no DICOM segmentation can refer to this series"),
+    ],
+)
+def test_a_series_that_cannot_be_referred_to_is_named(
+    tmp_path: Path, labels: NDArray[np.uint8], tags: dict[str, Any], sentence: str
+) -> None:
+    files = write_series(tmp_path / "in", tags=tags)
+    with pytest.raises(DataError, match=sentence) as caught:
+        save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "")
+    assert "NIfTI" in str(caught.value)
+    assert not (tmp_path / "out.dcm").exists()
+
+
+def test_two_frames_of_reference_are_refused(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
+    files = write_series(tmp_path / "in")
+    moved = pydicom.dcmread(files[2])
+    moved.FrameOfReferenceUID = "1.2.3"
+    moved.save_as(files[2])
+    with pytest.raises(DataError, match=r"3\.dcm: its FrameOfReferenceUID is not that of"):
+        save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "")
+
+
+def test_labels_of_another_shape_are_refused(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
+    files = write_series(tmp_path / "in")
+    with pytest.raises(DataError, match="they must agree"):
+        save_segmentation(tmp_path / "out.dcm", labels[1:], files, CLASSES, "")
+
+
+def test_a_series_becomes_a_segmentation_where_asked(tmp_path: Path) -> None:
+    write_series(tmp_path / "in" / "patient.1" / "scan")
+    (plain,) = find_images(tmp_path / "in")
+    (image,) = find_images(tmp_path / "in", dicom_seg=True)
+    assert (plain.target, image.target) == (Path("patient.1/scan.nii.gz"), Path("patient.1/scan.dcm"))
+    assert isinstance(image, DicomSeries)
+    drawn = np.ones((1, *SHAPE), np.uint8)
+    image.save_labels(tmp_path / "out" / image.target, drawn, ("background", "liver"), "digest")
+    written = highdicom.seg.segread(tmp_path / "out" / "patient.1" / "scan.dcm")
+    assert written.pixel_array.all()
+    assert (
+        written.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters.endswith("digest")
+    )
+
+
+def test_a_missing_slice_is_named(tmp_path: Path) -> None:
+    class Never:
+        name = "never"
+
+        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            raise AssertionError
+
+    files = write_series(tmp_path / "in")
+    files[1].unlink()
+    outcome = predict(
+        [tmp_path / "in"], Threads(Never()), DataConfig(classes=("background", "a")), tmp_path / "out", "m"
+    )
+    assert "1.dcm: 14.00 mm from its neighbour 3.dcm, other slices" in str(outcome.failed[0].error)

@@ -1,0 +1,65 @@
+"""Which frames are the full and the empty heart, and what follows from them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from deploy.measures import write_measures
+from maag.storage.local import LocalStore
+
+CLASSES = ("background", "RV", "MYO", "LV")
+
+
+def heart(lv: float, rv: float = 50.0, myo: float = 100.0) -> dict[str, float]:
+    return {"LV": lv, "RV": rv, "MYO": myo}
+
+
+def measure(out: Path, volumes: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, str]]:
+    count = write_measures(LocalStore(out), volumes, CLASSES)
+    with (out / "measures.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == count
+    return rows
+
+
+def test_mass_is_at_end_diastole_and_both_ventricles_share_the_frames(tmp_path: Path) -> None:
+    (row,) = measure(tmp_path, {"a.nii.gz": [heart(80, 90, 110), heart(150, 100, 120), heart(60, 70, 99)]})
+    assert (row["ed_frame"], row["es_frame"]) == ("2", "3")
+    assert (row["LV_edv_ml"], row["LV_esv_ml"], row["LV_sv_ml"], row["LV_ef_percent"]) == ("150", "60", "90", "60.0")
+    assert (row["RV_edv_ml"], row["RV_ef_percent"]) == ("100", "30.0")
+    assert row["myo_mass_g"] == "126.0"
+
+
+def test_frames_are_chosen_by_volume_and_not_by_number(tmp_path: Path) -> None:
+    volumes = {"s/one/patient001_frame01.nii.gz": [heart(50)], "s/one/patient001_frame12.nii.gz": [heart(120)]}
+    (row,) = measure(tmp_path, volumes)
+    assert (row["patient"], row["ed_frame"], row["es_frame"]) == ("s/one/patient001", "12", "1")
+
+
+@pytest.mark.parametrize("target", ["a/p.nii", "a/p.NII.GZ", "a/p.dcm", "a/p.png"])
+def test_one_frame_has_a_volume_and_a_mass_but_no_stroke(tmp_path: Path, target: str) -> None:
+    (row,) = measure(tmp_path, {target: [heart(140)]})
+    assert (row["patient"], row["ed_frame"], row["es_frame"]) == ("a/p", "1", "")
+    assert (row["LV_edv_ml"], row["LV_esv_ml"], row["LV_sv_ml"], row["LV_ef_percent"]) == ("140", "", "", "")
+    assert row["myo_mass_g"] == "105.0"
+
+
+def test_a_frame_where_no_ventricle_was_found_is_not_an_empty_heart(tmp_path: Path) -> None:
+    (row,) = measure(tmp_path, {"a.nii": [heart(0), heart(100), heart(40)]})
+    assert (row["ed_frame"], row["es_frame"], row["LV_ef_percent"]) == ("2", "3", "60.0")
+    (row,) = measure(tmp_path, {"a.nii": [heart(0), heart(100)]})
+    assert (row["ed_frame"], row["es_frame"], row["LV_ef_percent"]) == ("2", "", "")
+
+
+def test_no_ventricle_at_all_has_no_fraction(tmp_path: Path) -> None:
+    (row,) = measure(tmp_path, {"a.nii": [heart(0, 0), heart(0, 0)]})
+    assert (row["LV_edv_ml"], row["LV_ef_percent"], row["RV_ef_percent"]) == ("0", "", "")
+
+
+def test_patients_of_one_name_in_two_folders_stay_two(tmp_path: Path) -> None:
+    rows = measure(tmp_path, {f"{site}/patient001_frame01.nii.gz": [heart(100)] for site in ("x", "y")})
+    assert [row["patient"] for row in rows] == ["x/patient001", "y/patient001"]
