@@ -12,6 +12,7 @@ from maag.cli.models import OpenModel, open_model
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
+    backend_option,
     data_option,
     dataset_option,
     device_option,
@@ -38,6 +39,7 @@ _WHOLE = "all"
 @click.option("--split", "part", type=click.Choice(("val", "test", _WHOLE)), help="Which patients.  [default: val]")
 @click.option("--split-file", type=ANY_PATH, help="A split.json.  [default: the run's own; with --predictions: all]")
 @click.option("--out", type=FOLDER, help="Where report.json and cases.csv go.  [default: RUN/evaluation-SPLIT]")
+@backend_option
 @device_option
 @json_option
 def evaluate_command(
@@ -48,6 +50,7 @@ def evaluate_command(
     part: str | None,
     split_file: Path | None,
     out: Path | None,
+    backend: str,
     device_name: str,
     as_json: bool,
 ) -> None:
@@ -57,14 +60,16 @@ def evaluate_command(
     prediction is left out of the means and counted; one that stands in only one of them has Dice and IoU 0 and no
     distance, and is counted as missed or invented.
     """
-    from maag.cli.terminal import counting, print_json, print_table
+    from maag.cli.terminal import counting, print_json, print_table, say
     from maag.data.catalog import find_cases
     from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
     from maag.evaluate.report import Subject, table
 
     if (model is None) == (predictions is None):
         raise ConfigError("give either MODEL or --predictions DIR: what is to be measured")
-    opened = None if model is None else open_model(model, device_name)
+    opened = None if model is None else open_model(model, device_name, backend)
+    if opened:
+        say(f"Running {model} with {opened.reason}")
     data = opened.config.data if opened else resolve_config(dataset, None, None, (), data_dir).data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")

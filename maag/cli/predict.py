@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from maag.cli.models import open_model
-from maag.cli.options import ANY_PATH, FOLDER, device_option, json_option
+from maag.cli.options import ANY_PATH, FOLDER, backend_option, device_option, json_option
 from maag.errors import SomeCasesFailed
 
 
@@ -15,13 +15,7 @@ from maag.errors import SomeCasesFailed
 @click.argument("inputs", type=ANY_PATH, nargs=-1, required=True, metavar="INPUT...")
 @click.option("--model", type=ANY_PATH, required=True, help="A run's folder, a weights file, or an exported model.")
 @click.option("--out", type=FOLDER, required=True, help="Where the labels go; the inputs' tree is mirrored.")
-@click.option(
-    "--backend",
-    type=click.Choice(("auto", "onnx", "torch")),
-    default="auto",
-    show_default=True,
-    help="auto runs an exported model with ONNX Runtime, anything else with PyTorch.",
-)
+@backend_option
 @click.option("--resume", is_flag=True, help="Skip volumes that this model has done, by the ledger in --out.")
 @click.option("--flips", is_flag=True, help="Average over mirrored images too; four times the work.")
 @click.option("--largest-component", is_flag=True, help="Keep the largest connected part of each structure.")
@@ -59,7 +53,7 @@ def predict_command(
         measures=measures,
     )
     opened = open_model(model, device_name, backend)
-    say(f"Running {model} with {opened.runner.name}")
+    say(f"Running {model} with {opened.reason}")
     with counting("Segmenting volumes") as progress:
         outcome = predict(inputs, opened.runner, opened.config.data, out, opened.digest, resume, progress, work)
     say(
