@@ -91,8 +91,8 @@ def messages(trt: Any) -> Any:
 
 
 def _parser_errors(parser: Any) -> str:
-    errors = (parser.get_error(index) for index in range(parser.num_errors))
-    return "".join(f"\n  {error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
+    every = (parser.get_error(index) for index in range(parser.num_errors))
+    return "".join(f"\n  {reported.node_operator()} {reported.node_name()}: {reported.desc()}" for reported in every)
 
 
 def _use_timings(config: Any, path: Path | None) -> Any | None:

@@ -53,13 +53,14 @@ class TrtRunner:
             for name in (self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors))
             if self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT
         }
-        largest = tuple(self._engine.get_tensor_profile_shape(spec.name, 0)[2])
-        self._batch_size = min(batch_size, int(largest[0]))
-        self._largest = largest
-        # Contexts run one after the other, so they share the memory between layers.
-        with self._cuda.working():
-            self._scratch = self._cuda.empty((max(1, int(self._engine.device_memory_size_v2)),), torch.uint8)
+        _, tuned, self._largest = map(tuple, self._engine.get_tensor_profile_shape(spec.name, 0))
+        self._batch_size = min(batch_size, int(self._largest[0]))
         self._prepared: dict[Shape, _Prepared] = {}
+        with self._cuda.working():
+            # Contexts run one after the other, so they share the memory between layers.
+            self._scratch = self._cuda.empty((max(1, int(self._engine.device_memory_size_v2)),), torch.uint8)
+            # Now, so that an engine that cannot run here is known before the first volume.
+            self._prepare((self._batch_size, *tuned[1:]))
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from maag.data.cache import prepare
 from maag.data.catalog import preset, reader_of, write_phantom
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split, make_split
+
+# Stand-ins that several tests share lie beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
 
 TINY = {
     "data.size_px": [32, 32],
