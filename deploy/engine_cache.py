@@ -17,7 +17,7 @@ from deploy.tensors import has_dynamic_size
 from deploy.trt_build import build_engine
 from deploy.trt_presence import TensorRT
 from deploy.trt_runner import TrtRunner
-from maag.data.cache import default_cache_root
+from maag.data.cache_root import default_cache_root
 from maag.errors import StorageError
 from maag.storage import read_json, replacing, require_writable_directory, storage_errors, write_json
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deploy.engine import Precision
 from deploy.tensors import PROBABILITIES, TensorSpec, has_dynamic_size, require_fitting
-from maag.data.cache import default_cache_root
+from maag.data.cache_root import default_cache_root
 from maag.errors import CheckpointError, ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -12,7 +12,7 @@ from maag.data.catalog import preset, reader_of, write_phantom
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split, make_split
 
-# Stand-ins that several tests share lie beside this file.
+# The S3 server lies beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
 TINY = {

@@ -47,7 +47,7 @@ def doctor_command(as_json: bool) -> None:
 def examine() -> tuple[dict[str, str], list[str]]:
     """Facts by name, and one sentence for each thing that is missing."""
     from maag import __version__
-    from maag.data.cache import default_cache_root
+    from maag.data.cache_root import default_cache_root
 
     cache = default_cache_root()
     facts = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +17,6 @@ from deploy.artifact import Source, load_manifest
 from deploy.batch import predict
 from deploy.onnx_export import export
 from deploy.runners import open_artifact
-from deploy.triton import write_repository
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.cases import Case
@@ -32,11 +29,6 @@ from maag.models.build import build_segmentor
 from maag.models.segmentor import Segmentor
 
 pytestmark = pytest.mark.integration
-
-# All that the graph may hold: each of them is in the table of operators that TensorRT's parser accepts.
-OPERATORS = {
-    "ArgMax", "Cast", "Concat", "Conv", "ConvTranspose", "MaxPool", "Mul", "ReduceSum", "Relu", "Slice", "Softmax",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +57,7 @@ def test_the_artifact_is_whole_and_says_how_well_it_agrees(artifact: Path, confi
     manifest = load_manifest(artifact)
     names = ["README.md", "manifest.json", "model.onnx", "model_card.md", "segment.py"]
     assert sorted(path.name for path in artifact.iterdir()) == names
-    assert "| 2 | MYO |" in (artifact / "README.md").read_text()
+    assert "| 2 | MYO | #fdd835 |" in (artifact / "README.md").read_text()
     assert "**What it is not**: a medical device" in (artifact / "model_card.md").read_text()
     assert manifest.config == config
     assert [row.inputs for row in manifest.parity] == ["noise-1", "noise-2", "noise-5", "a case"]
@@ -111,7 +103,7 @@ def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
         assert len(np.unique(one.dataobj)) > 1
 
 
-def test_fewer_bits_are_smaller_and_stay_within_what_tensorrt_reads(
+def test_fewer_bits_are_smaller_and_further_off(
     config: Config, segmentor: Segmentor, artifact: Path, tmp_path: Path
 ) -> None:
     source = Source(checkpoint="best.safetensors", sha256="00")
@@ -120,7 +112,6 @@ def test_fewer_bits_are_smaller_and_stay_within_what_tensorrt_reads(
     assert half.precision == "fp16"
     assert (tmp_path / "half" / "model.onnx").stat().st_size < 0.75 * whole
     graph = onnx.load(tmp_path / "half" / "model.onnx").graph
-    assert {node.op_type for node in graph.node} <= OPERATORS
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
     assert all(node.input[1] in halves for node in graph.node if node.op_type.startswith("Conv"))
     assert max(row.max_difference for row in half.parity) > 1e-6
@@ -133,34 +124,11 @@ def test_fewer_bits_are_smaller_and_stay_within_what_tensorrt_reads(
     eighth = export(segmentor, config, tmp_path / "int8", source, precision="int8", calibration=calibration)
     assert eighth.precision == "int8"
     model = onnx.load(tmp_path / "int8" / "model.onnx")
-    assert {node.op_type for node in model.graph.node} <= OPERATORS | {"QuantizeLinear", "DequantizeLinear"}
-    zeros = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert len(quantizers) > 10
-    assert not any(zeros[node.input[2]].any() for node in quantizers)  # TensorRT takes symmetric scales alone
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 10
     assert max(row.max_difference for row in eighth.parity) > max(row.max_difference for row in half.parity)
     with pytest.raises(ExportError, match="int8 needs slices to calibrate with"):
         export(segmentor, config, tmp_path / "none", source, precision="int8")
     assert not (tmp_path / "none").exists()
-
-
-def test_tritons_configuration_is_the_manifests(artifact: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "artifact"
-    shutil.copytree(artifact, folder)
-    manifest = load_manifest(folder)
-    model = write_repository(folder, manifest) / "segmentor"
-    assert (model / "1" / "model.onnx").read_bytes() == (artifact / "model.onnx").read_bytes()
-    text = (model / "config.pbtxt").read_text()
-    tensors = re.findall(r'name: "(\w+)" data_type: TYPE_(\w+) dims: \[ ([\d, ]+) \]', text)
-    types = {"float32": "FP32", "uint8": "UINT8"}
-    expected = [
-        (spec.name, types[spec.dtype], ", ".join(map(str, spec.shape[1:])))
-        for spec in (*manifest.inputs, *manifest.outputs)
-    ]
-    assert tensors == expected
-    assert text.index("input [") < text.index("images") < text.index("output [") < text.index("labels")
-    assert text.count("{") == text.count("}")
-    assert load_manifest(folder) == manifest
 
 
 def test_a_precision_that_is_too_coarse_is_refused_or_falls_back(
@@ -183,7 +151,6 @@ def test_a_precision_that_is_too_coarse_is_refused_or_falls_back(
 
 def test_the_graph_is_portable_and_tells_nothing_of_its_machine(artifact: Path) -> None:
     model = onnx.load(artifact / "model.onnx")
-    assert {node.op_type for node in model.graph.node} <= OPERATORS
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert not any(node.metadata_props for node in model.graph.node)
     assert b".py" not in (artifact / "model.onnx").read_bytes()
