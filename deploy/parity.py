@@ -117,7 +117,7 @@ def _verdict(worst: Parity, limit: Limit, rows: Sequence[Parity]) -> str:
         f"{_who(worst.candidate, worst.reference, worst.inputs, worst.num_slices)}: probabilities differ by up to "
         f"{worst.max_difference:.2e} (limit {limit.max_difference:.0e}), {worst.label_agreement:.4%} of the labels "
         f"agree (limit {limit.min_label_agreement:.2%}), their Dice is {_text(worst.dice)} (limit {limit.min_dice}); "
-        f"nothing was exported. All that was measured:{table}"
+        f"nothing was exported; choose another --precision, or --fall-back for fp32. All that was measured:{table}"
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
+from pbtxt import parsed_pbtxt, triton_tensor
 from tensorrt_stand_in import VERSIONS, HostCuda, TensorRTStandIn
 
 from deploy.artifact import MODEL, Source, load_manifest
@@ -201,59 +201,6 @@ def test_an_artifact_with_an_engine(version: str, tmp_path: Path) -> None:
         assert config["input"] == [{"name": "images", "data_type": "TYPE_FP32", "dims": [1, -1, -1]}]
         assert config["output"] == [triton_tensor(spec) for spec in manifest.outputs]
     assert load_manifest(out) == manifest
-
-
-def triton_tensor(spec: Any) -> dict[str, Any]:
-    kinds = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
-    dims = [-1 if isinstance(side, str) else side for side in spec.shape[1:]]
-    return {"name": spec.name, "data_type": kinds[spec.dtype], "dims": dims}
-
-
-def parsed_pbtxt(text: str) -> Mapping[str, Any]:
-    """Protocol buffers' text format, as far as Triton's configuration here uses it."""
-    words = re.findall(r'"[^"]*"|[\w.-]+|[\[\]{}:,]', text)
-    place = 0
-
-    def peek() -> str:
-        return words[place] if place < len(words) else "}"
-
-    def take() -> str:
-        nonlocal place
-        place += 1
-        return words[place - 1]
-
-    def value() -> Any:
-        if peek() == "[":
-            take()
-            items = []
-            while peek() != "]":
-                items.append(value())
-                if peek() == ",":
-                    take()
-            take()
-            return items
-        if peek() == "{":
-            take()
-            made = message()
-            assert take() == "}"
-            return made
-        word = take()
-        assert word not in "]},:"
-        return word.strip('"') if not re.fullmatch(r"-?\d+", word) else int(word)
-
-    def message() -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        while peek() != "}":
-            name = take()
-            if peek() == ":":
-                take()
-            assert name not in made
-            made[name] = value()
-        return made
-
-    parsed = message()
-    assert place == len(words)
-    return parsed
 
 
 def test_an_engine_that_is_too_far_off_is_refused_or_falls_back(tmp_path: Path) -> None:

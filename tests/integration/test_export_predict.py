@@ -53,6 +53,14 @@ def artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.Temp
     return out
 
 
+@pytest.fixture(scope="module")
+def free_artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "free"
+    source = Source(checkpoint="best.safetensors", sha256="00")
+    export(segmentor, config, out, source, gates=True, dynamic_size=True)
+    return out
+
+
 def test_the_artifact_is_whole_and_says_how_well_it_agrees(artifact: Path, config: Config) -> None:
     manifest = load_manifest(artifact)
     names = ["README.md", "manifest.json", "model.onnx", "model_card.md", "segment.py"]
@@ -77,9 +85,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.parametrize("kind", ["artifact", "free_artifact"])
 def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
-    artifact: Path, config: Config, tmp_path: Path
+    kind: str, request: pytest.FixtureRequest, config: Config, tmp_path: Path
 ) -> None:
+    artifact: Path = request.getfixturevalue(kind)
     random = np.random.default_rng(5)
     (tmp_path / "in").mkdir()
     opened = open_artifact(artifact, "cpu")
