@@ -32,7 +32,9 @@ from maag.errors import ExportError
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that computes in fp16 from the input to the logits; inputs, the last softmax and outputs stay fp32.
 
-    Batch normalisation was folded in fp32 before, so that only weights and sums are rounded.
+    Batch normalisation was folded in fp32 before, so that only weights and sums are rounded. The softmax and the sum of
+    the gates are fp16 like what they multiply: in fp32 they brought the largest difference of a logit from 3.05e-2 to
+    3.02e-2, on a network trained on phantoms, for eight casts more.
 
     Raises:
         ExportError: a weight is too large for fp16.

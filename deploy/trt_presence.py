@@ -70,21 +70,21 @@ def look_for_tensorrt(
         trt = load()
     except ModuleNotFoundError as error:
         if error.name == _PACKAGE:
-            missing.append(f"TensorRT is not installed: {_INSTALL}")
+            missing.append(f"TensorRT is not installed ({_INSTALL})")
         else:
-            missing.append(f"TensorRT's package is damaged ({error}): {_INSTALL}")
+            missing.append(f"TensorRT's package is damaged, {error} ({_INSTALL})")
     except (ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
-        missing.append(f"TensorRT's package is there without its libraries ({reason}): {_INSTALL}")
+        missing.append(f"TensorRT's package is there without its libraries, {reason} ({_INSTALL})")
     if trt is not None and (found := _version(trt)) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         missing.append(
-            f"TensorRT {'.'.join(map(str, found))} is too old, {wanted} is the oldest that will do: {_INSTALL}"
+            f"TensorRT {'.'.join(map(str, found))} is older than {wanted}, the first that will do ({_INSTALL})"
         )
         trt = None
     if not has_gpu():
         missing.append(
-            "PyTorch sees no GPU: engines are built and run on the NVIDIA GPU they are for, with a CUDA build of torch"
+            "PyTorch sees no GPU (an engine is built on the very NVIDIA GPU that it is for, with a CUDA build of torch)"
         )
     return Presence(trt, tuple(missing))
 

@@ -44,7 +44,7 @@ def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenMode
         if backend == "torch":
             raise ConfigError(f"{model} is an exported model; --backend torch runs a run's folder or weights file")
         return _open_exported(model, device_name, backend)
-    if backend in ("onnx", "tensorrt"):
+    if backend in ("onnx", "tensorrt") and model.exists():
         raise ConfigError(f"{model} is no exported model; make one with `maag export {model}`, or use --backend torch")
     return _open_trained(model, device_name)
 
