@@ -94,10 +94,10 @@ def _tensorrt(facts: dict[str, str]) -> list[str]:
     """Of TensorRT, without a word to its builder or runtime, which end the process where there is no GPU."""
     from deploy.trt_presence import look_for_tensorrt
 
-    presence = look_for_tensorrt()
+    presence = look_for_tensorrt(has_gpu=lambda: True)  # Of the GPU there is a line already.
     if presence.trt is not None:
         facts["TensorRT"] = f"{presence.trt.__version__}, its libraries can be loaded"
-    return [f"TensorRT, for engines (maag export --trt): {clause}" for clause in presence.missing]
+    return [f"For engines (maag export --trt): {clause}" for clause in presence.missing]
 
 
 def _ray(facts: dict[str, str]) -> list[str]:

@@ -52,8 +52,8 @@ def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenMode
 def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
     from deploy.runners import open_artifact
 
-    pick_device(device_name)
-    artifact = open_artifact(model, device_name, backend=backend)  # type: ignore[arg-type] # click's choices are its
+    pick_device(device_name)  # refuses one that is not there
+    artifact = open_artifact(model, device_name, backend=backend)  # type: ignore[arg-type] # The words are click's.
     return OpenModel(
         runner=artifact.runner,
         config=artifact.manifest.config,
