@@ -47,7 +47,7 @@ python segment.py IMAGE.nii.gz LABELS.nii.gz
 `segment.py` is about a hundred lines of NumPy to read and to change: slices are resampled to {data.spacing_mm:g} mm,
 brought to {data.size_px[0]} x {data.size_px[1]} pixels at the centre, normalised ({data.normalization}), segmented, and
 the probabilities brought back to the image's own grid. `geometry` in the manifest says each of these steps, with its
-kernel, rounding and padding, and the way back, so that another program can do the same.
+kernel, rounding and padding, and the way back, so that another program can do the same.{_of_int8(manifest)}
 
 ## With maag
 
@@ -112,6 +112,16 @@ anything else `maag predict` says what differs and builds one from `model.onnx`.
 
 {LICENCE}
 """
+
+
+def _of_int8(manifest: Manifest) -> str:
+    if manifest.precision != "int8":
+        return ""
+    return (
+        "\n\nOn the CPU this int8 model is to be run without ONNX Runtime's fusions, as `segment.py` does: fused, its\n"
+        "sums overflow on processors without VNNI. The last bit of an intensity may turn a rounding, so that programs\n"
+        "which resample in another order differ in single voxels along borders."
+    )
 
 
 def _hex(colour: tuple[int, int, int]) -> str:

@@ -61,6 +61,15 @@ def free_artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest
     return out
 
 
+@pytest.fixture(scope="module")
+def int8_artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "int8"
+    calibration = np.random.default_rng(2).normal(size=(8, 1, 48, 32)).astype(np.float32)
+    source = Source(checkpoint="best.safetensors", sha256="00")
+    export(segmentor, config, out, source, precision="int8", calibration=calibration)
+    return out
+
+
 def test_the_artifact_is_whole_and_says_how_well_it_agrees(artifact: Path, config: Config) -> None:
     manifest = load_manifest(artifact)
     names = ["README.md", "manifest.json", "model.onnx", "model_card.md", "segment.py"]
@@ -85,9 +94,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("kind", ["artifact", "free_artifact"])
+@pytest.mark.parametrize(
+    ("kind", "same_voxels"),
+    # In int8 the last bit of an intensity may turn a rounding, which moves single voxels along borders.
+    [("artifact", 1.0), ("free_artifact", 1.0), ("int8_artifact", 0.97)],
+)
 def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
-    kind: str, request: pytest.FixtureRequest, config: Config, tmp_path: Path
+    kind: str, same_voxels: float, request: pytest.FixtureRequest, config: Config, tmp_path: Path
 ) -> None:
     artifact: Path = request.getfixturevalue(kind)
     random = np.random.default_rng(5)
@@ -108,13 +121,13 @@ def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         one, other = nibabel.load(alone), nibabel.load(tmp_path / "out" / source.name)
-        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj), err_msg=source.name)
+        assert (np.asarray(one.dataobj) == np.asarray(other.dataobj)).mean() >= same_voxels, source.name
         np.testing.assert_array_equal(one.affine, other.affine)
         assert len(np.unique(one.dataobj)) > 1
 
 
 def test_fewer_bits_are_smaller_and_further_off(
-    config: Config, segmentor: Segmentor, artifact: Path, tmp_path: Path
+    config: Config, segmentor: Segmentor, artifact: Path, int8_artifact: Path, tmp_path: Path
 ) -> None:
     source = Source(checkpoint="best.safetensors", sha256="00")
     whole = (artifact / "model.onnx").stat().st_size
@@ -130,10 +143,9 @@ def test_fewer_bits_are_smaller_and_further_off(
     images = np.random.default_rng(1).normal(size=(3, 1, 48, 32)).astype(np.float32)
     assert open_artifact(tmp_path / "half", "cpu").runner(images).shape == (3, 4, 48, 32)
 
-    calibration = np.random.default_rng(2).normal(size=(8, 1, 48, 32)).astype(np.float32)
-    eighth = export(segmentor, config, tmp_path / "int8", source, precision="int8", calibration=calibration)
+    eighth = load_manifest(int8_artifact)
     assert eighth.precision == "int8"
-    model = onnx.load(tmp_path / "int8" / "model.onnx")
+    model = onnx.load(int8_artifact / "model.onnx")
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 10
     assert max(row.max_difference for row in eighth.parity) > max(row.max_difference for row in half.parity)
     with pytest.raises(ExportError, match="int8 needs slices to calibrate with"):
