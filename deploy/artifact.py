@@ -14,17 +14,18 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from deploy.engine import Engine, Precision
+from deploy.geometry import Geometry, describe_geometry
+from deploy.tensors import TensorSpec
 from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import CheckpointError, MissingDataError, StorageError
+from maag.labels import colour_of
 from maag.storage import building_directory, read_json, storage_errors, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
-PROBABILITIES = "probabilities"
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 _STRICT = ConfigDict(extra="forbid")
 _CHUNK_BYTES = 1 << 20
@@ -32,13 +33,13 @@ _SHOWN_PARTS = 3  # RUN/checkpoints/best.safetensors: enough to know it, and no 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
-class TensorSpec:
-    """An input or output of the model."""
+class LabelledClass:
+    """What a label value means, and how to draw it."""
 
+    value: int
     name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    """A name stands for a size that is free, such as `batch`."""
+    colour: tuple[int, int, int]
+    """(R, G, B) in [0, 255]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -83,20 +84,26 @@ class Parity:
 class Manifest:
     """The content of `manifest.json`.
 
-    `config.data` holds what a reader of images needs: classes, spacing_mm, size_px, normalization, padding_label.
+    `classes` and `geometry` say what `config.data` means; they follow from it, and one that does not is refused.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     precision: Precision = "fp32"
     fell_back_from: Precision | None = None
     """The precision that was asked for, where it was not near enough to PyTorch."""
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    classes: tuple[LabelledClass, ...]
+    geometry: Geometry
     config: Config
     config_digest: str
     source: Source
     parity: tuple[Parity, ...]
+    largest_activation: float | None = None
+    """Inside the network, on the slices that parity was measured on; where the graph computes in fp16, which ends at
+    65504."""
+    engine: Engine | None = None
     files: dict[str, str]
     """SHA-256, hexadecimal, by file name."""
     versions: dict[str, str]
@@ -105,17 +112,10 @@ class Manifest:
 _ADAPTER = TypeAdapter(Manifest)
 
 
-def input_spec(config: Config) -> TensorSpec:
-    """The model's input: normalised images of the fixed grid, any number of them."""
-    return TensorSpec(name="images", dtype="float32", shape=("batch", config.data.channels, *config.data.size_px))
-
-
-def output_specs(config: Config) -> tuple[TensorSpec, TensorSpec]:
-    """The model's outputs: class probabilities, and the label of the largest."""
-    size = config.data.size_px
-    return (
-        TensorSpec(name=PROBABILITIES, dtype="float32", shape=("batch", config.data.num_classes, *size)),
-        TensorSpec(name="labels", dtype="uint8", shape=("batch", *size)),
+def labelled_classes(config: Config) -> tuple[LabelledClass, ...]:
+    """The classes by label value, each with the colour that maag draws it in."""
+    return tuple(
+        LabelledClass(value=value, name=name, colour=colour_of(value)) for value, name in enumerate(config.data.classes)
     )
 
 
@@ -143,7 +143,9 @@ def load_manifest(folder: Path) -> Manifest:
         plain = read_json(path)
         version = plain.get("format_version") if isinstance(plain, dict) else None
         if version != FORMAT_VERSION:
-            raise CheckpointError(f"{path}: format_version {version} is unknown; this maag reads {FORMAT_VERSION}")
+            raise CheckpointError(
+                f"{path}: format_version {version} is not {FORMAT_VERSION}, the one this maag reads; export it again"
+            )
         manifest = _ADAPTER.validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]
@@ -151,7 +153,8 @@ def load_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"{path}: {field}: {first['msg']}; export the model again") from error
     except StorageError as error:
         raise CheckpointError(f"{path}: the manifest is damaged; export the model again") from error
-    if codec.digest(manifest.config) != manifest.config_digest:
+    described = (labelled_classes(manifest.config), describe_geometry(manifest.config.data))
+    if codec.digest(manifest.config) != manifest.config_digest or (manifest.classes, manifest.geometry) != described:
         raise CheckpointError(f"{path}: the settings were changed after the export; export the model again")
     for name, digest in manifest.files.items():
         _require_digest(folder, name, digest)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from deploy.activations import LARGEST_HALF
 from deploy.artifact import Manifest
+from deploy.tensors import IMAGES, LABELS, PROBABILITIES, SIZE_MULTIPLE, TensorSpec, has_dynamic_size
 from maag.storage import write_text
 
 PROGRAM = "segment.py"
 README = "README.md"
 CARD = "model_card.md"
+LICENCE = (
+    "TensorRT's licence forbids its use in medical and life critical applications without a further agreement with\n"
+    "NVIDIA; that is about the engine, and `model.onnx` on ONNX Runtime's CUDA and CPU needs no TensorRT."
+)
 
 
 def write_companions(folder: Path, manifest: Manifest) -> None:
@@ -22,13 +28,13 @@ def write_companions(folder: Path, manifest: Manifest) -> None:
 
 def _readme(manifest: Manifest) -> str:
     data = manifest.config.data
-    labels = "\n".join(f"| {value} | {name} |" for value, name in enumerate(data.classes))
+    labels = "\n".join(f"| {one.value} | {one.name} | {_hex(one.colour)} |" for one in manifest.classes)
     return f"""# A segmentor for {data.dataset}, exported by maag
 
 `model.onnx` labels slices; `manifest.json` says everything that is needed to use it; `model_card.md` what it is.
 
-| label | structure |
-| --- | --- |
+| label | structure | colour |
+| --- | --- | --- |
 {labels}
 
 ## Without maag
@@ -40,7 +46,8 @@ python segment.py IMAGE.nii.gz LABELS.nii.gz
 
 `segment.py` is about a hundred lines of NumPy to read and to change: slices are resampled to {data.spacing_mm:g} mm,
 brought to {data.size_px[0]} x {data.size_px[1]} pixels at the centre, normalised ({data.normalization}), segmented, and
-the probabilities brought back to the image's own grid.
+the probabilities brought back to the image's own grid. `geometry` in the manifest says each of these steps, with its
+kernel, rounding and padding, and the way back, so that another program can do the same.{_of_int8(manifest)}
 
 ## With maag
 
@@ -50,22 +57,82 @@ maag predict IMAGES --model . --out LABELS
 
 ## The tensors
 
-| tensor | name | type | shape |
-| --- | --- | --- | --- |
+| tensor | name | type | shape | what it is |
+| --- | --- | --- | --- | --- |
 {_tensor_rows(manifest)}
-"""
+
+{_free_sizes(manifest)}
+{_engine(manifest)}"""
 
 
 def _tensor_rows(manifest: Manifest) -> str:
     rows = [("input", spec) for spec in manifest.inputs] + [("output", spec) for spec in manifest.outputs]
-    return "\n".join(f"| {role} | `{spec.name}` | {spec.dtype} | {list(spec.shape)} |" for role, spec in rows)
+    return "\n".join(
+        f"| {role} | `{spec.name}` | {spec.dtype} | {', '.join(map(str, spec.shape))} | {_meaning(spec, manifest)} |"
+        for role, spec in rows
+    )
+
+
+def _meaning(spec: TensorSpec, manifest: Manifest) -> str:
+    if spec.name == IMAGES:
+        return "normalised slices"
+    if spec.name == PROBABILITIES:
+        return "of each class, in [0, 1]; they sum to 1"
+    if spec.name == LABELS:
+        return "the class of the largest probability, on the model's grid"
+    level = spec.name.rpartition("_")[2]
+    kept = "multiplied by it" if not manifest.config.gates.residual else "multiplied by 1 + it"
+    return f"attention of the gate at level {level}, in [0, 1], at its own resolution: the features there were {kept}"
+
+
+def _free_sizes(manifest: Manifest) -> str:
+    spec = manifest.inputs[0]
+    if not has_dynamic_size(spec):
+        return "Any number of slices at once."
+    height, width = manifest.config.data.size_px
+    return (
+        f"Any number of slices at once, of any height and width that are multiples of {SIZE_MULTIPLE}. The segmentor\n"
+        f"was trained on {height} x {width}, where `segment.py` and `maag predict` run it. That it computes what\n"
+        "PyTorch does was measured on another size too, how good its labels are there was not. Normalise other sizes\n"
+        "with the statistics of the training grid."
+    )
+
+
+def _engine(manifest: Manifest) -> str:
+    engine = manifest.engine
+    if engine is None:
+        return ""
+    made_for = engine.environment
+    return f"""
+## The engine
+
+`{engine.file}` is a TensorRT engine for {made_for.gpu} (compute capability {made_for.compute_capability}) with TensorRT
+{made_for.tensorrt} and CUDA {made_for.cuda}, for inputs of {engine.profile.name} (smallest, tuned for, largest). On
+anything else `maag predict` says what differs and builds one from `model.onnx`.
+
+{LICENCE}
+"""
+
+
+def _of_int8(manifest: Manifest) -> str:
+    if manifest.precision != "int8":
+        return ""
+    return (
+        "\n\nOn the CPU this int8 model is to be run without ONNX Runtime's fusions, as `segment.py` does: fused, its\n"
+        "sums overflow on processors without VNNI. The last bit of an intensity may turn a rounding, so that programs\n"
+        "which resample in another order differ in single voxels along borders."
+    )
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in colour)
 
 
 def _card(manifest: Manifest) -> str:
     config, data, source = manifest.config, manifest.config.data, manifest.source
     versions = ", ".join(f"{name} {number}" for name, number in manifest.versions.items())
     parity = "\n".join(
-        f"| {row.inputs} | {row.num_slices} | {row.max_difference:.1e} | {row.label_agreement:.4%} | "
+        f"| {row.candidate} | {row.inputs} | {row.num_slices} | {row.max_difference:.1e} | {row.label_agreement:.4%} | "
         f"{'-' if row.dice is None else f'{row.dice:.4f}'} |"
         for row in manifest.parity
     )
@@ -79,11 +146,23 @@ def _card(manifest: Manifest) -> str:
 - **Made with**: {versions}; ONNX opset {manifest.opset}.
 - **How good it is**: as good as `maag evaluate` of this folder says on images that took no part in training. Scanners,
   protocols and diseases that were not in the training data may be labelled wrongly without any sign of it.
-- **What it is not**: a medical device. Do not decide on patients with it.
+- **What it is not**: a medical device. Do not decide on patients with it.{_limits(manifest)}
 
 ## Agreement with PyTorch
 
-| inputs | slices | largest difference of a probability | same labels | Dice of the labels |
-| --- | --- | --- | --- | --- |
+| what runs it | inputs | slices | largest difference of a probability | same labels | Dice of the labels |
+| --- | --- | --- | --- | --- | --- |
 {parity}
 """
+
+
+def _limits(manifest: Manifest) -> str:
+    lines = []
+    if manifest.largest_activation is not None:
+        lines.append(
+            f"- **How much room fp16 has**: the largest value inside was {manifest.largest_activation:.3g} on the\n"
+            f"  slices below; fp16 ends at {LARGEST_HALF:g}."
+        )
+    if manifest.engine is not None:
+        lines.append(f"- **Its TensorRT engine**: for {manifest.engine.environment.gpu}. {LICENCE}")
+    return "".join(f"\n{line}" for line in lines)

@@ -1,59 +1,63 @@
-"""From a trained segmentor to an artefact: the very module, exported, checked and measured."""
+"""From a trained segmentor to an artefact: exported, checked, measured, whole or not at all."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from deploy.activations import largest_activation, require_room_in_fp16
 from deploy.artifact import (
     MODEL,
     Manifest,
     Parity,
-    Precision,
     Source,
     building_artifact,
-    input_spec,
-    output_specs,
+    labelled_classes,
     sha256_of,
     write_manifest,
 )
 from deploy.companions import write_companions
+from deploy.engine import Engine, Precision, engine_file, profile_of
+from deploy.geometry import describe_geometry
+from deploy.graph import OPSET, device_of, onnx_from_segmentor
+from deploy.onnx_runner import OnnxRunner
 from deploy.parity import compare, seeded_inputs
 from deploy.precision import to_fp16, to_int8
-from deploy.runners import OnnxRunner
+from deploy.tensors import input_spec, output_specs
+from deploy.trt_build import build_engine
+from deploy.trt_presence import TensorRT
+from deploy.trt_runner import TrtRunner
 from maag import __version__
 from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import ExportError
-from maag.inference import TorchRunner, evaluation_mode
+from maag.inference import TorchRunner
 from maag.storage import storage_errors
 
-OPSET = 20
 _VERSIONS_OF = ("torch", "onnx", "onnxscript")
 
 
-class _Exported(nn.Module):
-    """What leaves the graph, beside what the segmentor gives."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOrder:
+    """An engine that is wanted too."""
 
-    def __init__(self, segmentor: nn.Module) -> None:
-        super().__init__()
-        self.segmentor = segmentor
+    tensorrt: TensorRT
+    timing_caches: Path | None = None
+    """A folder for what TensorRT learns about this GPU."""
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) float32 images to (N, num_classes, H, W) float32 probabilities and (N, H, W) uint8 labels."""
-        probabilities = self.segmentor(images).logits.softmax(dim=1)
-        # By way of float32, as TensorRT casts to uint8 only from floating point.
-        return probabilities, probabilities.argmax(dim=1).to(torch.float32).to(torch.uint8)
+
+class _Written(NamedTuple):
+    parity: tuple[Parity, ...]
+    largest_activation: float | None
+    engine: Engine | None
 
 
 def export(
@@ -66,11 +70,15 @@ def export(
     precision: Precision = "fp32",
     calibration: NDArray[np.float32] | None = None,
     fall_back: bool = False,
+    gates: bool = False,
+    dynamic_size: bool = False,
+    engine: EngineOrder | None = None,
 ) -> Manifest:
     """Export `segmentor` to the folder `out`, whole or not at all.
 
     Args:
-        segmentor: the trained module; its output has `logits`. Its weights, device and mode are left as they are.
+        segmentor: the trained module; its output has `logits` and `gate_maps`. Its weights, device and mode are left as
+            they are.
         config: what it was trained with; goes into the manifest.
         out: the artefact's folder; an older artefact there is replaced.
         source: where the weights came from.
@@ -78,35 +86,43 @@ def export(
         precision: of the graph.
         calibration: (N, C, H, W) float32 slices that show what occurs, for int8.
         fall_back: export fp32 where the precision asked for is too far from PyTorch, instead of an error.
+        gates: with an output for each attention gate.
+        dynamic_size: for images of any height and width that are multiples of 16.
+        engine: build a TensorRT engine too, and measure it as well.
 
     Raises:
         ExportError: the segmentor cannot be exported, or the export does not agree with it.
         StorageError: `out` cannot be written, or holds something else.
     """
     with building_artifact(out) as folder:
-        model = _onnx_from_segmentor(segmentor, config)
-        reference = TorchRunner(segmentor, _device_of(segmentor))
-        inputs = {**seeded_inputs(config.data), **(samples or {})}
+        model = onnx_from_segmentor(segmentor, config, gates=gates, dynamic_size=dynamic_size)
+        reference = TorchRunner(segmentor, device_of(segmentor))
+        inputs = {**seeded_inputs(config.data, dynamic_size=dynamic_size), **(samples or {})}
+        writer = _Writer(folder, model, reference, inputs, config, dynamic_size, engine)
         fell_back_from: Precision | None = None
         try:
-            parity = _write_and_compare(folder, _reduced(model, precision, calibration, config), reference, inputs,
-                                        config, precision)  # fmt: skip
+            written = writer.write(precision, calibration)
         except ExportError:
             if not fall_back or precision == "fp32":
                 raise
             fell_back_from, precision = precision, "fp32"
-            parity = _write_and_compare(folder, model, reference, inputs, config, precision)
+            written = writer.write(precision)
+        files = [MODEL] if written.engine is None else [MODEL, written.engine.file]
         manifest = Manifest(
             precision=precision,
             fell_back_from=fell_back_from,
             opset=OPSET,
-            inputs=(input_spec(config),),
-            outputs=output_specs(config),
+            inputs=(input_spec(config, dynamic_size=dynamic_size),),
+            outputs=output_specs(config, gates=gates, dynamic_size=dynamic_size),
+            classes=labelled_classes(config),
+            geometry=describe_geometry(config.data),
             config=config,
             config_digest=codec.digest(config),
             source=source,
-            parity=parity,
-            files={MODEL: sha256_of(folder / MODEL)},
+            parity=written.parity,
+            largest_activation=written.largest_activation,
+            engine=written.engine,
+            files={name: sha256_of(folder / name) for name in files},
             versions={"maag": __version__, **{name: version(name) for name in _VERSIONS_OF}},
         )
         write_manifest(folder, manifest)
@@ -114,84 +130,59 @@ def export(
     return manifest
 
 
-def _reduced(
-    model: onnx.ModelProto, precision: Precision, calibration: NDArray[np.float32] | None, config: Config
-) -> onnx.ModelProto:
-    if precision == "fp16":
-        return to_fp16(model)
-    if precision == "int8":
-        if calibration is None:
-            raise ExportError("int8 needs slices to calibrate with; say where the data set is with --data")
-        return to_int8(model, calibration, config.data.num_classes)
-    return model
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes the fp32 graph in a precision, with its engine if there shall be one, and measures both."""
 
+    folder: Path
+    model: onnx.ModelProto
+    reference: TorchRunner
+    inputs: Mapping[str, NDArray[np.float32]]
+    config: Config
+    dynamic_size: bool
+    order: EngineOrder | None
 
-def _write_and_compare(
-    folder: Path,
-    model: onnx.ModelProto,
-    reference: TorchRunner,
-    inputs: Mapping[str, NDArray[np.float32]],
-    config: Config,
-    precision: Precision,
-) -> tuple[Parity, ...]:
-    with storage_errors(folder / MODEL):
-        (folder / MODEL).write_bytes(model.SerializeToString())
-    candidate = OnnxRunner(folder / MODEL, input_spec(config), "cpu", exact=precision == "int8")
-    return compare(reference, candidate, inputs, precision)
+    def write(self, precision: Precision, calibration: NDArray[np.float32] | None = None) -> _Written:
+        """Raises ExportError where it is too far from the reference."""
+        largest = None
+        if precision == "fp16":
+            largest = largest_activation(self.model, self.inputs.values())
+            require_room_in_fp16(largest)
+        model = self._reduced(precision, calibration)
+        with storage_errors(self.folder / MODEL):
+            (self.folder / MODEL).write_bytes(model.SerializeToString())
+        spec = input_spec(self.config, dynamic_size=self.dynamic_size)
+        candidate = OnnxRunner(self.folder / MODEL, spec, "cpu", precision=precision)
+        parity = compare(self.reference, candidate, self.inputs, precision)
+        if self.order is None:
+            return _Written(parity, largest, None)
+        engine, of_engine = self._build(precision, self.order)
+        return _Written((*parity, *of_engine), largest, engine)
 
+    def _reduced(self, precision: Precision, calibration: NDArray[np.float32] | None) -> onnx.ModelProto:
+        if precision == "fp16":
+            return to_fp16(self.model)
+        if precision == "int8":
+            if calibration is None:
+                raise ExportError("int8 needs slices to calibrate with; say where the data set is with --data")
+            return to_int8(self.model, calibration, self.config.data.num_classes)
+        return self.model
 
-def _onnx_from_segmentor(segmentor: nn.Module, config: Config) -> onnx.ModelProto:
-    spec = input_spec(config)
-    example = torch.zeros((2, config.data.channels, *config.data.size_px), device=_device_of(segmentor))
-    with evaluation_mode(segmentor), _quiet_exporter():
-        try:
-            program = torch.onnx.export(
-                _Exported(segmentor).eval(),
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                external_data=False,
-                input_names=[spec.name],
-                output_names=[output.name for output in output_specs(config)],
-                dynamic_shapes={spec.name: {0: str(spec.shape[0])}},
-                verbose=False,
-            )
-        except Exception as error:  # Whatever an exporter of tens of passes may raise.
-            raise ExportError(f"PyTorch cannot export the segmentor: {str(error).splitlines()[0]}") from error
-    if program is None:
-        raise ExportError("PyTorch gave no graph for the segmentor; is its version the one in constraints.txt?")
-    model: onnx.ModelProto = program.model_proto
-    _strip_metadata(model)
-    onnx.helper.set_model_props(model, {"maag": __version__, "config_digest": codec.digest(config)})
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
-    return model
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Without the exporter's remarks about itself and absent packages; what counts is measured after it."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _strip_metadata(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes at each node: paths and lines of the source on the machine that exported."""
-    graph = model.graph
-    for parts in (graph.node, graph.value_info, graph.initializer, graph.input, graph.output, [graph]):
-        for part in parts:
-            del part.metadata_props[:]
-            part.doc_string = ""
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    def _build(self, precision: Precision, order: EngineOrder) -> tuple[Engine, tuple[Parity, ...]]:
+        tensorrt = order.tensorrt
+        spec = input_spec(self.config, dynamic_size=self.dynamic_size)
+        profile = profile_of(spec, self.config.data.size_px)
+        plan = build_engine(self.folder / MODEL, precision, profile, tensorrt, order.timing_caches)
+        parity = compare(self.reference, TrtRunner(plan, spec, tensorrt), self.inputs, precision)
+        path = self.folder / engine_file(precision, tensorrt.environment)
+        with storage_errors(path):
+            path.write_bytes(plan)
+        engine = Engine(
+            file=path.name,
+            sha256=sha256_of(path),
+            environment=tensorrt.environment,
+            onnx_sha256=sha256_of(self.folder / MODEL),
+            precision=precision,
+            profile=profile,
+        )
+        return engine, parity

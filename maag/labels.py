@@ -9,3 +9,19 @@ IGNORE: Final = 255
 
 BACKGROUND: Final = 0
 """The background class, always the first of `data.classes`."""
+
+_PALETTE: Final = (
+    (158, 158, 158),
+    (30, 136, 229),
+    (253, 216, 53),
+    (229, 57, 53),
+    (67, 160, 71),
+    (142, 36, 170),
+    (251, 140, 0),
+    (0, 172, 193),
+)
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """(R, G, B) in [0, 255] in which a class is drawn, and that exported models name; the ninth is as the first."""
+    return _PALETTE[label % len(_PALETTE)]

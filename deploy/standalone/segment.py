@@ -87,7 +87,10 @@ def main(image_path, labels_path):
     manifest = json.loads((HERE / "manifest.json").read_text())
     if manifest["config"]["data"]["channels"] != 1:
         sys.exit("this program reads images of one channel; this model takes more")
-    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    if manifest["precision"] == "int8":  # Fused int8 convolutions overflow on CPUs without VNNI.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(HERE / "model.onnx", options, providers=["CPUExecutionProvider"])
     image = nib.load(image_path)
     voxels = np.asarray(image.dataobj, dtype=np.float32).T  # x, y, z in the file
     x_mm, y_mm = map(float, image.header.get_zooms()[:2])

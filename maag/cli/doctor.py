@@ -13,7 +13,18 @@ import click
 
 from maag.cli.options import json_option
 
-_PACKAGES = ("torch", "monai", "ray", "onnx", "onnxruntime-gpu", "onnxruntime", "tensorrt", "nibabel", "pydicom")
+_PACKAGES = (
+    "torch",
+    "monai",
+    "ray",
+    "onnx",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt-cu13",
+    "nibabel",
+    "pydicom",
+)
 
 
 @click.command("doctor")
@@ -36,7 +47,7 @@ def doctor_command(as_json: bool) -> None:
 def examine() -> tuple[dict[str, str], list[str]]:
     """Facts by name, and one sentence for each thing that is missing."""
     from maag import __version__
-    from maag.data.cache import default_cache_root
+    from maag.data.cache_root import default_cache_root
 
     cache = default_cache_root()
     facts = {
@@ -73,16 +84,20 @@ def _cuda(facts: dict[str, str]) -> list[str]:
 def _onnxruntime(facts: dict[str, str]) -> list[str]:
     if importlib.util.find_spec("onnxruntime") is None:
         return ["ONNX Runtime, for running exported models: pip install onnxruntime-gpu (or onnxruntime)"]
-    from deploy.runners import available_providers
+    from deploy.onnx_runner import available_providers
 
     facts["ONNX Runtime providers"] = ", ".join(available_providers())
     return []
 
 
 def _tensorrt(facts: dict[str, str]) -> list[str]:
-    if importlib.util.find_spec("tensorrt") is None:
-        return ["TensorRT, for engines: pip install 'maag[tensorrt]' on a machine with an NVIDIA GPU"]
-    return []
+    """Of TensorRT, without a word to its builder or runtime, which end the process where there is no GPU."""
+    from deploy.trt_presence import look_for_tensorrt
+
+    presence = look_for_tensorrt(has_gpu=lambda: True)  # Of the GPU there is a line already.
+    if presence.trt is not None:
+        facts["TensorRT"] = f"{presence.trt.__version__}, its libraries can be loaded"
+    return [f"For engines (maag export --trt): {clause}" for clause in presence.missing]
 
 
 def _ray(facts: dict[str, str]) -> list[str]:

@@ -12,6 +12,7 @@ from maag.cli.models import OpenModel, open_model
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
+    backend_option,
     data_option,
     dataset_option,
     device_option,
@@ -40,6 +41,7 @@ _WHOLE = "all"
 @click.option("--out", type=FOLDER, help="Where report.json and cases.csv go.  [default: RUN/evaluation-SPLIT]")
 @click.option("--flips", is_flag=True, help="Measure the average over mirrored images too.")
 @click.option("--largest-component", is_flag=True, help="Measure the largest part of each structure too.")
+@backend_option
 @device_option
 @json_option
 def evaluate_command(
@@ -52,6 +54,7 @@ def evaluate_command(
     out: Path | None,
     flips: bool,
     largest_component: bool,
+    backend: str,
     device_name: str,
     as_json: bool,
 ) -> None:
@@ -64,7 +67,7 @@ def evaluate_command(
     With --flips or --largest-component the model is measured without them and with them; the second report goes into
     a folder of that name below the first.
     """
-    from maag.cli.terminal import counting, print_json, print_table
+    from maag.cli.terminal import counting, print_json, print_table, say
     from maag.data.catalog import find_cases
     from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
     from maag.evaluate.report import Subject, table
@@ -75,7 +78,9 @@ def evaluate_command(
     refinement = Refinement(flips=flips, largest_component=largest_component)
     if model is None and refinement != PLAIN:
         raise ConfigError("--flips and --largest-component are what a MODEL does; leave them out with --predictions")
-    opened = None if model is None else open_model(model, device_name)
+    opened = None if model is None else open_model(model, device_name, backend)
+    if opened:
+        say(f"Running {model} with {opened.reason}")
     data = opened.config.data if opened else resolve_config(dataset, None, None, (), data_dir).data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")

@@ -10,13 +10,15 @@ import click
 
 from maag.cli.options import ANY_PATH, FOLDER, find_data, json_option
 from maag.cli.train import RUNS
-from maag.errors import MissingDataError
+from maag.errors import ConfigError, ExportError, MissingDataError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from deploy.artifact import Manifest, Precision
+    from deploy.artifact import Manifest
+    from deploy.engine import Precision
+    from deploy.onnx_export import EngineOrder
     from maag.config.schema import Config
 
 _SLICES_MEASURED = 32
@@ -35,6 +37,9 @@ _SLICES_MEASURED = 32
 @click.option(
     "--data", "data_dir", type=FOLDER, help="The data set: parity is measured on slices of it too; int8 needs it."
 )
+@click.option("--trt", is_flag=True, help="Build a TensorRT engine for this machine's GPU too.")
+@click.option("--gates", is_flag=True, help="With an output for each attention gate: gates_0, gates_1, …")
+@click.option("--dynamic-size", is_flag=True, help="For any height and width that are multiples of 16.")
 @click.option("--triton", is_flag=True, help="Write a model repository for Triton Inference Server too.")
 @click.option("--fall-back", is_flag=True, help="Export fp32 where the precision is too far from PyTorch; else fail.")
 @json_option
@@ -43,6 +48,9 @@ def export_command(
     out: Path | None,
     precision: Precision,
     data_dir: Path | None,
+    trt: bool,
+    gates: bool,
+    dynamic_size: bool,
     triton: bool,
     fall_back: bool,
     as_json: bool,
@@ -51,15 +59,63 @@ def export_command(
 
     RUN is a run's folder or a weights file; without it, the newest run under runs/ that has a best model. The folder
     also holds a model card, and a program that segments with NumPy and ONNX Runtime alone.
+
+    With --trt, where there is no TensorRT or no GPU, the ONNX model is written all the same, and the command ends with
+    1 and what is missing.
     """
-    from maag.cli.terminal import print_json, print_table, say
+    from maag.cli.terminal import print_json, say
 
     model = run or newest_trained()
     folder = out or (model / "export" if model.is_dir() else model.with_name(f"{model.stem}-export"))
-    manifest = export(model, folder, precision, data_dir, fall_back=fall_back)
+    engine, missing = _engine_order() if trt else (None, None)
+    if engine:
+        say("Building a TensorRT engine; this takes minutes the first time")
+    manifest = export(
+        model,
+        folder,
+        precision,
+        data_dir,
+        fall_back=fall_back,
+        gates=gates,
+        dynamic_size=dynamic_size,
+        engine=engine,
+    )
+    if triton:
+        from deploy.triton import write_repository
+
+        say(f"Triton's model repository is {write_repository(folder, manifest)}")
+    _show(model, folder, manifest)
+    if as_json:
+        facts = {
+            "precision": manifest.precision,
+            "engine": manifest.engine.file if manifest.engine else None,
+            "parity": [asdict(item) for item in manifest.parity],
+        }
+        print_json({"out": str(folder), "files": manifest.files, **facts})
+    if missing:
+        raise ExportError(f"no engine was built, {folder} holds the ONNX model alone: {missing}")
+
+
+def _engine_order() -> tuple[EngineOrder | None, str | None]:
+    """An engine for the GPU that is here, or what is missing for one."""
+    from deploy.engine_cache import engines_directory
+    from deploy.onnx_export import EngineOrder
+    from deploy.trt_presence import look_for_tensorrt, open_tensorrt
+
+    presence = look_for_tensorrt()
+    if presence.missing:
+        return None, presence.sentence
+    return EngineOrder(tensorrt=open_tensorrt(), timing_caches=engines_directory()), None
+
+
+def _show(model: Path, folder: Path, manifest: Manifest) -> None:
+    from deploy.activations import LARGEST_HALF, NEAR_LARGEST_HALF
+    from maag.cli.terminal import print_table, say
+
     rows = [
         (
             parity.inputs,
+            parity.candidate,
             str(parity.num_slices),
             f"{parity.max_difference:.1e}",
             f"{100 * parity.label_agreement:.3f} %",
@@ -67,17 +123,18 @@ def export_command(
         )
         for parity in manifest.parity
     ]
-    header = ("parity on", "slices", "max difference", "same labels", "Dice")
+    header = ("parity on", "run by", "slices", "max difference", "same labels", "Dice")
     if manifest.fell_back_from:
         say(f"{manifest.fell_back_from} was too far from PyTorch; this is fp32")
-    if triton:
-        from deploy.triton import write_repository
-
-        say(f"Triton's model repository is {write_repository(folder, manifest)}")
+    largest = manifest.largest_activation
+    if largest is not None and largest > NEAR_LARGEST_HALF:
+        say(
+            f"Warning: the network has values up to {largest:g}, and fp16 ends at {LARGEST_HALF:g}: other images may "
+            "be labelled wrongly; measure with `maag evaluate`, or export with --precision fp32"
+        )
     print_table(f"Exported {model} to {folder} in {manifest.precision}", header, rows)
-    if as_json:
-        facts = {"precision": manifest.precision, "parity": [asdict(item) for item in manifest.parity]}
-        print_json({"out": str(folder), "files": manifest.files, **facts})
+    if manifest.engine:
+        say(f"The TensorRT engine is {folder / manifest.engine.file}")
 
 
 def newest_trained() -> Path:
@@ -89,14 +146,24 @@ def newest_trained() -> Path:
 
 
 def export(
-    model: Path, folder: Path, precision: Precision = "fp32", data_dir: Path | None = None, *, fall_back: bool = False
+    model: Path,
+    folder: Path,
+    precision: Precision = "fp32",
+    data_dir: Path | None = None,
+    *,
+    fall_back: bool = False,
+    gates: bool = False,
+    dynamic_size: bool = False,
+    engine: EngineOrder | None = None,
 ) -> Manifest:
-    """Export the segmentor at `model` to `folder`."""
+    """Export the segmentor at `model` to `folder`; see `deploy.onnx_export.export`."""
     from deploy.artifact import Source
     from deploy.onnx_export import export as export_segmentor
     from maag.checkpoint import load_segmentor
 
     trained = load_segmentor(model)
+    if gates and not trained.config.gates.levels:
+        raise ConfigError(f"--gates: {model} was trained without attention gates (gates.levels is empty); leave it out")
     source = Source.of(trained.path, trained.digest, trained.info)
     samples = calibration = None
     if data_dir or precision == "int8":
@@ -111,6 +178,9 @@ def export(
         precision=precision,
         calibration=calibration,
         fall_back=fall_back,
+        gates=gates,
+        dynamic_size=dynamic_size,
+        engine=engine,
     )
 
 

@@ -26,14 +26,16 @@ class OpenModel:
     """best or final."""
     split_file: Path | None
     """The split.json of the run it came from, where that is at hand."""
+    reason: str
+    """What runs it and why, in a line for people."""
 
 
 def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenModel:
-    """Open an exported model with ONNX Runtime, a run or a weights file with PyTorch.
+    """Open an exported model with TensorRT or ONNX Runtime, a run or a weights file with PyTorch.
 
     Raises:
         MissingDataError: there is no model at `model`.
-        ConfigError: `backend` (auto, onnx, torch) cannot run what is there.
+        ConfigError: `backend` (auto, tensorrt, onnx, torch) cannot run what is there.
         CheckpointError: it is damaged.
     """
     from deploy.artifact import is_artifact
@@ -41,23 +43,24 @@ def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenMode
     if is_artifact(model):
         if backend == "torch":
             raise ConfigError(f"{model} is an exported model; --backend torch runs a run's folder or weights file")
-        return _open_exported(model, device_name)
-    if backend == "onnx":
+        return _open_exported(model, device_name, backend)
+    if backend in ("onnx", "tensorrt") and model.exists():
         raise ConfigError(f"{model} is no exported model; make one with `maag export {model}`, or use --backend torch")
     return _open_trained(model, device_name)
 
 
-def _open_exported(model: Path, device_name: str) -> OpenModel:
+def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
     from deploy.runners import open_artifact
 
-    device = pick_device(device_name).type
-    artifact = open_artifact(model, "cuda" if device == "cuda" else "cpu")
+    pick_device(device_name)  # refuses one that is not there
+    artifact = open_artifact(model, device_name, backend=backend)  # type: ignore[arg-type] # The words are click's.
     return OpenModel(
         runner=artifact.runner,
         config=artifact.manifest.config,
         digest=artifact.digest,
         kind=artifact.manifest.source.kind,
         split_file=_existing(model.parent / "split.json"),
+        reason=artifact.reason,
     )
 
 
@@ -66,12 +69,15 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
     from maag.inference import TorchRunner
 
     trained = load_segmentor(model)
+    device = pick_device(device_name)
+    place = "the GPU" if device.type == "cuda" else "the CPU"
     return OpenModel(
-        runner=TorchRunner(trained.segmentor, pick_device(device_name)),
+        runner=TorchRunner(trained.segmentor, device),
         config=trained.config,
         digest=trained.digest,
         kind=trained.info.get("kind"),
         split_file=_existing(trained.path.parent.parent / "split.json"),
+        reason=f"PyTorch on {place}: it is no exported model, which `maag export` makes",
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DATASETS = tuple(READERS)
+BACKENDS = ("auto", "tensorrt", "onnx", "torch")
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ANY_PATH = click.Path(path_type=Path)
 
@@ -73,6 +74,18 @@ def device_option(command: Command) -> Command:
         default="auto",
         show_default=True,
         help="auto takes CUDA where there is one.",
+    )(command)
+
+
+def backend_option(command: Command) -> Command:
+    """`--backend auto|tensorrt|onnx|torch`."""
+    return click.option(
+        "--backend",
+        type=click.Choice(BACKENDS),
+        default="auto",
+        show_default=True,
+        help="auto runs an exported model with its TensorRT engine where there is one for a GPU here, else with ONNX "
+        "Runtime, and anything else with PyTorch.",
     )(command)
 
 

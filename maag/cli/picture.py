@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maag.labels import BACKGROUND, IGNORE
+from maag.labels import BACKGROUND, IGNORE, colour_of
 
 if TYPE_CHECKING:
     from maag.config.schema import DataConfig
@@ -19,7 +19,6 @@ Labels = np.ndarray[Any, np.dtype[np.uint8]]
 
 _SHOWN_SLICES = 3
 _SHEET_COLUMNS = 6
-_COLOURS = ("#9e9e9e", "#1e88e5", "#fdd835", "#e53935", "#43a047", "#8e24aa", "#fb8c00", "#00acc1")
 
 
 def draw_result(out: Path, case: Case, predictions: Path, data: DataConfig) -> None:
@@ -98,14 +97,13 @@ def draw_contact_sheet(out: Path, pairs: Sequence[tuple[str, Labels, Labels]], n
 
 def _coloured(labels: Labels, num_classes: int, opacity: float = 0.6) -> np.ndarray[Any, Any]:
     """(Y, X) labels to (Y, X, 4) colours in [0, 1], transparent at IGNORE."""
-    from matplotlib.colors import to_rgba
-
     palette = np.zeros((IGNORE + 1, 4))
     for value in range(num_classes):
-        palette[value] = (*to_rgba(_colour(value))[:3], opacity)
+        palette[value] = (*_colour(value), opacity)
     coloured: np.ndarray[Any, Any] = palette[labels]
     return coloured
 
 
-def _colour(value: int) -> str:
-    return _COLOURS[value % len(_COLOURS)]
+def _colour(value: int) -> tuple[float, float, float]:
+    red, green, blue = colour_of(value)
+    return red / 255, green / 255, blue / 255

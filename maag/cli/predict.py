@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from maag.cli.models import open_model
-from maag.cli.options import ANY_PATH, device_option, json_option, wait_option
+from maag.cli.options import ANY_PATH, backend_option, device_option, json_option, wait_option
 from maag.errors import SomeCasesFailed
 
 if TYPE_CHECKING:
@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--model", type=ANY_PATH, required=True, help="A run's folder, a weights file, or an exported model.")
 @click.option("--out", required=True, metavar="DIR|URI", help="Where the labels go; the inputs' tree is mirrored.")
-@click.option(
-    "--backend",
-    type=click.Choice(("auto", "onnx", "torch")),
-    default="auto",
-    show_default=True,
-    help="auto runs an exported model with ONNX Runtime, anything else with PyTorch.",
-)
+@backend_option
 @click.option("--resume", is_flag=True, help="Skip volumes that this model has done, by the ledger in --out.")
 @click.option("--flips", is_flag=True, help="Average over mirrored images too; four times the work.")
 @click.option("--largest-component", is_flag=True, help="Keep the largest connected part of each structure.")
@@ -88,7 +82,7 @@ def predict_command(
         from deploy.crew import Threads
 
         crew = Threads(opened.runner)
-        say(f"Running {model} with {opened.runner.name}")
+        say(f"Running {model} with {opened.reason}")
     with counting("Segmenting volumes") as progress:
         outcome = predict(inputs, crew, opened.config.data, out, opened.digest, resume, progress, work)
     say(

@@ -15,6 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
+from maag.data.cache_root import default_cache_root as default_cache_root
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case, ScribbleFile, SimulatedScribble
 from maag.data.catalog import find_cases, reader_of
@@ -41,12 +42,6 @@ _SETTINGS = (
 
 Progress = Callable[[int, int], None]
 """Called with (cases done, cases in all)."""
-
-
-def default_cache_root() -> Path:
-    """Where prepared sets are kept: $MAAG_CACHE, else ~/.cache/maag."""
-    given = os.environ.get("MAAG_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "maag"
 
 
 def prepare(

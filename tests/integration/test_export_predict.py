@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +18,6 @@ from deploy.batch import predict
 from deploy.crew import Threads
 from deploy.onnx_export import export
 from deploy.runners import open_artifact
-from deploy.triton import write_repository
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.cases import Case
@@ -33,11 +30,6 @@ from maag.models.build import build_segmentor
 from maag.models.segmentor import Segmentor
 
 pytestmark = pytest.mark.integration
-
-# All that the graph may hold: each of them is in the table of operators that TensorRT's parser accepts.
-OPERATORS = {
-    "ArgMax", "Cast", "Concat", "Conv", "ConvTranspose", "MaxPool", "Mul", "ReduceSum", "Relu", "Slice", "Softmax",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +54,28 @@ def artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.Temp
     return out
 
 
+@pytest.fixture(scope="module")
+def free_artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "free"
+    source = Source(checkpoint="best.safetensors", sha256="00")
+    export(segmentor, config, out, source, gates=True, dynamic_size=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def int8_artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "int8"
+    calibration = np.random.default_rng(2).normal(size=(8, 1, 48, 32)).astype(np.float32)
+    source = Source(checkpoint="best.safetensors", sha256="00")
+    export(segmentor, config, out, source, precision="int8", calibration=calibration)
+    return out
+
+
 def test_the_artifact_is_whole_and_says_how_well_it_agrees(artifact: Path, config: Config) -> None:
     manifest = load_manifest(artifact)
     names = ["README.md", "manifest.json", "model.onnx", "model_card.md", "segment.py"]
     assert sorted(path.name for path in artifact.iterdir()) == names
-    assert "| 2 | MYO |" in (artifact / "README.md").read_text()
+    assert "| 2 | MYO | #fdd835 |" in (artifact / "README.md").read_text()
     assert "**What it is not**: a medical device" in (artifact / "model_card.md").read_text()
     assert manifest.config == config
     assert [row.inputs for row in manifest.parity] == ["noise-1", "noise-2", "noise-5", "a case"]
@@ -86,9 +95,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.parametrize(
+    ("kind", "same_voxels"),
+    # In int8 the last bit of an intensity may turn a rounding, which moves single voxels along borders.
+    [("artifact", 1.0), ("free_artifact", 1.0), ("int8_artifact", 0.97)],
+)
 def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
-    artifact: Path, config: Config, tmp_path: Path
+    kind: str, same_voxels: float, request: pytest.FixtureRequest, config: Config, tmp_path: Path
 ) -> None:
+    artifact: Path = request.getfixturevalue(kind)
     random = np.random.default_rng(5)
     (tmp_path / "in").mkdir()
     opened = open_artifact(artifact, "cpu")
@@ -107,13 +122,13 @@ def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         one, other = nibabel.load(alone), nibabel.load(tmp_path / "out" / source.name)
-        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj), err_msg=source.name)
+        assert (np.asarray(one.dataobj) == np.asarray(other.dataobj)).mean() >= same_voxels, source.name
         np.testing.assert_array_equal(one.affine, other.affine)
         assert len(np.unique(one.dataobj)) > 1
 
 
-def test_fewer_bits_are_smaller_and_stay_within_what_tensorrt_reads(
-    config: Config, segmentor: Segmentor, artifact: Path, tmp_path: Path
+def test_fewer_bits_are_smaller_and_further_off(
+    config: Config, segmentor: Segmentor, artifact: Path, int8_artifact: Path, tmp_path: Path
 ) -> None:
     source = Source(checkpoint="best.safetensors", sha256="00")
     whole = (artifact / "model.onnx").stat().st_size
@@ -121,7 +136,6 @@ def test_fewer_bits_are_smaller_and_stay_within_what_tensorrt_reads(
     assert half.precision == "fp16"
     assert (tmp_path / "half" / "model.onnx").stat().st_size < 0.75 * whole
     graph = onnx.load(tmp_path / "half" / "model.onnx").graph
-    assert {node.op_type for node in graph.node} <= OPERATORS
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
     assert all(node.input[1] in halves for node in graph.node if node.op_type.startswith("Conv"))
     assert max(row.max_difference for row in half.parity) > 1e-6
@@ -130,38 +144,14 @@ def test_fewer_bits_are_smaller_and_stay_within_what_tensorrt_reads(
     images = np.random.default_rng(1).normal(size=(3, 1, 48, 32)).astype(np.float32)
     assert open_artifact(tmp_path / "half", "cpu").runner(images).shape == (3, 4, 48, 32)
 
-    calibration = np.random.default_rng(2).normal(size=(8, 1, 48, 32)).astype(np.float32)
-    eighth = export(segmentor, config, tmp_path / "int8", source, precision="int8", calibration=calibration)
+    eighth = load_manifest(int8_artifact)
     assert eighth.precision == "int8"
-    model = onnx.load(tmp_path / "int8" / "model.onnx")
-    assert {node.op_type for node in model.graph.node} <= OPERATORS | {"QuantizeLinear", "DequantizeLinear"}
-    zeros = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    quantizers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert len(quantizers) > 10
-    assert not any(zeros[node.input[2]].any() for node in quantizers)  # TensorRT takes symmetric scales alone
+    model = onnx.load(int8_artifact / "model.onnx")
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 10
     assert max(row.max_difference for row in eighth.parity) > max(row.max_difference for row in half.parity)
     with pytest.raises(ExportError, match="int8 needs slices to calibrate with"):
         export(segmentor, config, tmp_path / "none", source, precision="int8")
     assert not (tmp_path / "none").exists()
-
-
-def test_tritons_configuration_is_the_manifests(artifact: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "artifact"
-    shutil.copytree(artifact, folder)
-    manifest = load_manifest(folder)
-    model = write_repository(folder, manifest) / "segmentor"
-    assert (model / "1" / "model.onnx").read_bytes() == (artifact / "model.onnx").read_bytes()
-    text = (model / "config.pbtxt").read_text()
-    tensors = re.findall(r'name: "(\w+)" data_type: TYPE_(\w+) dims: \[ ([\d, ]+) \]', text)
-    types = {"float32": "FP32", "uint8": "UINT8"}
-    expected = [
-        (spec.name, types[spec.dtype], ", ".join(map(str, spec.shape[1:])))
-        for spec in (*manifest.inputs, *manifest.outputs)
-    ]
-    assert tensors == expected
-    assert text.index("input [") < text.index("images") < text.index("output [") < text.index("labels")
-    assert text.count("{") == text.count("}")
-    assert load_manifest(folder) == manifest
 
 
 def test_a_precision_that_is_too_coarse_is_refused_or_falls_back(
@@ -184,7 +174,6 @@ def test_a_precision_that_is_too_coarse_is_refused_or_falls_back(
 
 def test_the_graph_is_portable_and_tells_nothing_of_its_machine(artifact: Path) -> None:
     model = onnx.load(artifact / "model.onnx")
-    assert {node.op_type for node in model.graph.node} <= OPERATORS
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert not any(node.metadata_props for node in model.graph.node)
     assert b".py" not in (artifact / "model.onnx").read_bytes()

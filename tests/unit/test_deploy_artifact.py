@@ -12,12 +12,13 @@ from deploy.artifact import (
     Parity,
     Source,
     building_artifact,
-    input_spec,
+    labelled_classes,
     load_manifest,
-    output_specs,
     sha256_of,
     write_manifest,
 )
+from deploy.geometry import describe_geometry
+from deploy.tensors import input_spec, output_specs
 from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import CheckpointError, MissingDataError, StorageError
@@ -31,6 +32,8 @@ def make_manifest(model: Path) -> Manifest:
         opset=20,
         inputs=(input_spec(config),),
         outputs=output_specs(config),
+        classes=labelled_classes(config),
+        geometry=describe_geometry(config.data),
         config=config,
         config_digest=codec.digest(config),
         source=Source.of(Path("/home/someone/runs/one/checkpoints/best.safetensors"), "ab12", {"kind": "best"}),
@@ -66,7 +69,7 @@ def test_manifest_survives_a_round_trip(artifact: Path) -> None:
 def test_manifest_is_plain_and_tells_no_folder_of_its_machine(artifact: Path) -> None:
     text = (artifact / "manifest.json").read_text()
     plain = json.loads(text)
-    assert plain["format_version"] == 1
+    assert plain["format_version"] == 2
     assert plain["config"]["data"]["classes"] == ["background", "RV", "MYO", "LV"]
     assert plain["inputs"] == [{"name": "images", "dtype": "float32", "shape": ["batch", 1, 224, 224]}]
     assert [output["shape"] for output in plain["outputs"]] == [["batch", 4, 224, 224], ["batch", 224, 224]]
@@ -77,10 +80,12 @@ def test_manifest_is_plain_and_tells_no_folder_of_its_machine(artifact: Path) ->
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        (lambda plain: plain.update(format_version=2), "format_version 2 is unknown"),
+        (lambda plain: plain.update(format_version=1), "format_version 1 is not 2.*export it again"),
         (lambda plain: plain.pop("opset"), "opset"),
         (lambda plain: plain.update(extra=1), "extra"),
         (lambda plain: plain["config"]["data"].update(spacing_mm=1.0), "settings were changed"),
+        (lambda plain: plain["geometry"].update(spacing_mm=1.0), "settings were changed"),
+        (lambda plain: plain["classes"][1].update(colour=[0, 0, 0]), "settings were changed"),
         (lambda plain: plain["files"].update({"../../secret": "00"}), "not a plain file name"),
         (lambda plain: plain["files"].update({"gone.bin": "00"}), "gone.bin.*missing"),
     ],
@@ -141,3 +146,28 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="holds other files"), building_artifact(tmp_path):
         pass
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_classes_and_geometry_are_the_configurations() -> None:
+    config = codec.override(Config(), {"data.spacing_mm": 2.5, "data.size_px": [64, 48], "data.normalization": "unit"})
+    geometry = describe_geometry(config.data)
+    assert (geometry.spacing_mm, geometry.size_px, geometry.size_multiple) == (2.5, (64, 48), 16)
+    steps = {step.name: step.values for step in geometry.to_grid}
+    assert list(steps) == ["resize", "fit", "normalize"]
+    assert steps["resize"]["spacing_mm"] == 2.5
+    assert steps["fit"]["size_px"] == (64, 48)
+    assert steps["normalize"]["normalization"] == "unit"
+    assert [step.name for step in geometry.to_source] == ["fit", "resize", "label"]
+    classes = labelled_classes(config)
+    assert [one.name for one in classes] == list(config.data.classes)
+    assert [one.value for one in classes] == [0, 1, 2, 3]
+    assert len({one.colour for one in classes}) == 4
+
+
+def test_each_normalisation_is_described_in_its_own_words() -> None:
+    rules = {
+        name: describe_geometry(codec.override(Config(), {"data.normalization": name}).data).to_grid[-1].rule
+        for name in ("robust", "unit")
+    }
+    assert rules["unit"] == "x / 255"
+    assert "(min(max(x, p5), p95) - p50) / (p75 - p25)" in rules["robust"]

@@ -54,3 +54,16 @@ def test_another_shape_is_refused() -> None:
 
     with pytest.raises(ExportError, match="shapes"):
         compare(Logistic("one"), Cropping("two"), seeded_inputs(DATA))
+
+
+def test_a_second_size_is_measured_where_sizes_are_free() -> None:
+    shapes = [images.shape for images in seeded_inputs(DATA, dynamic_size=True).values()]
+    assert shapes == [(1, 1, 16, 32), (2, 1, 16, 32), (5, 1, 16, 32), (2, 1, 32, 48)]
+
+
+def test_a_refusal_shows_all_that_was_measured() -> None:
+    with pytest.raises(ExportError) as caught:
+        compare(Logistic("one"), Logistic("two", 0.02), seeded_inputs(DATA))
+    lines = str(caught.value).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["noise-1", "noise-2", "noise-5"]
+    assert all("two differs by 2.0e-02" in line for line in lines[1:])

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import onnx
+import pytest
+from tiny_artifact import write_tiny_graph
+
+from deploy.activations import largest_activation, require_room_in_fp16
 from deploy.precision import calibration_slices
+from maag.errors import ExportError
 
 
 def test_calibration_sees_every_class_and_the_ends_of_the_intensities() -> None:
@@ -18,3 +25,20 @@ def test_calibration_sees_every_class_and_the_ends_of_the_intensities() -> None:
     assert means.min() < 3
     everything = calibration_slices(images[:5], masks[:5], num_classes=4, count=12)
     assert everything.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_largest_activation_is_that_of_any_tensor_inside(tmp_path: Path) -> None:
+    model = onnx.load(write_tiny_graph(tmp_path / "model.onnx"))
+    images = np.zeros((11, 1, 16, 32), np.float32)
+    images[10, 0, 3, 4] = -70000  # in the second batch; leaves the graph as a probability
+    assert largest_activation(model, [np.ones((1, 1, 16, 32), np.float32), images]) == 70000
+    assert largest_activation(model, [images[:10]]) == 0.5
+
+
+@pytest.mark.parametrize(("largest", "fits"), [(65000.0, True), (65504.0, False), (1e9, False), (float("nan"), False)])
+def test_what_fp16_cannot_hold_is_refused(largest: float, fits: bool) -> None:
+    if fits:
+        require_room_in_fp16(largest)
+        return
+    with pytest.raises(ExportError, match="fp16 ends at 65504, and the network has values up to"):
+        require_room_in_fp16(largest)

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from deploy.artifact import TensorSpec
-from deploy.runners import OnnxRunner, available_providers
+from deploy.onnx_runner import OnnxRunner, available_providers
+from deploy.tensors import TensorSpec
 from maag.errors import CheckpointError, ConfigError, DataError
 
 SPEC = TensorSpec(name="images", dtype="float32", shape=("batch", 1, 4, 6))

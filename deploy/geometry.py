@@ -1,0 +1,89 @@
+"""What `maag.data.geometry` does to an image and back, written out for those who have the manifest alone."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from deploy.tensors import SIZE_MULTIPLE
+from maag.config.schema import DataConfig
+from maag.labels import BACKGROUND
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class Step:
+    """One thing that is done to all slices of a volume."""
+
+    name: str
+    rule: str
+    """What is done, in words and formulas that can be followed without another source."""
+    values: dict[str, float | str | tuple[int, ...]]
+    """The numbers and names in it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class Geometry:
+    """From a volume (slices, rows, columns) to the model's input, and from its probabilities to the volume's labels."""
+
+    spacing_mm: float
+    size_px: tuple[int, int]
+    """Rows and columns of the training grid, on which the normalisation's statistics are taken."""
+    size_multiple: int
+    """Of the rows and columns that the model takes where they are free."""
+    to_grid: tuple[Step, ...]
+    to_source: tuple[Step, ...]
+
+
+def describe_geometry(data: DataConfig) -> Geometry:
+    """The steps for models that were trained with `data`."""
+    return Geometry(
+        spacing_mm=data.spacing_mm,
+        size_px=data.size_px,
+        size_multiple=SIZE_MULTIPLE,
+        to_grid=(
+            Step(
+                name="resize",
+                rule="each slice to max(1, floor(n * spacing / spacing_mm)) rows and columns, unless it has them; "
+                "cubic convolution with a, sampled at (i + 0.5) * n_in / n_out - 0.5, without anti-aliasing; outside "
+                "of the slice its edge is repeated",
+                values={"spacing_mm": data.spacing_mm, "kernel": "cubic", "a": -0.75},
+            ),
+            Step(
+                name="fit",
+                rule="crop or pad rows and columns at the centre to size_px: floor(|have - want| / 2) of them are "
+                "taken away or added before, the rest after; what is added repeats the edge",
+                values={"size_px": data.size_px, "padding": "edge"},
+            ),
+            _normalization(data),
+        ),
+        to_source=(
+            Step(
+                name="fit",
+                rule="crop or pad the probabilities at the centre to the rows and columns after `resize`, by the same "
+                "rule; what is added has probability 1 of the background and 0 of all others",
+                values={"padding": "background", "background": (BACKGROUND,)},
+            ),
+            Step(
+                name="resize",
+                rule="each class's probabilities to the rows and columns of the source, unless they have them; linear "
+                "interpolation, sampled at (i + 0.5) * n_in / n_out - 0.5, without anti-aliasing; outside of the "
+                "slice its edge is repeated",
+                values={"kernel": "linear"},
+            ),
+            Step(name="label", rule="the class of the largest probability, the first of equal ones", values={}),
+        ),
+    )
+
+
+def _normalization(data: DataConfig) -> Step:
+    if data.normalization == "unit":
+        return Step(name="normalize", rule="x / 255", values={"normalization": "unit"})
+    return Step(
+        name="normalize",
+        rule="per volume and channel, over all slices on the grid of size_px at once: take the percentiles p5, p25, "
+        "p50, p75, p95 (linear interpolation), then (min(max(x, p5), p95) - p50) / (p75 - p25), where a difference of "
+        "0 counts as 1; images of another size are normalised with the same five numbers",
+        values={"normalization": "robust"},
+    )

@@ -1,0 +1,64 @@
+"""`maag export` as it is typed, without TensorRT and without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_artifact import CONFIG
+
+from deploy.artifact import load_manifest
+from deploy.trt_presence import look_for_tensorrt
+from maag.checkpoint import save_segmentor
+from maag.cli.main import main
+from maag.config.codec import override
+from maag.models.build import build_segmentor
+
+pytestmark = pytest.mark.integration
+MISSING = look_for_tensorrt().missing
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    config = override(CONFIG, {"segmentor.width": 2})
+    path = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    path.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    save_segmentor(path, config, build_segmentor(config).state_dict(), {"kind": "best"})
+    return path
+
+
+def run(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, words)])
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.skipif(not MISSING, reason="nothing is missing")
+def test_without_tensorrt_the_onnx_model_is_whole_and_one_sentence_says_what_is_missing(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model"
+    words = ("export", weights, "--out", out, "--trt", "--gates", "--dynamic-size", "--triton", "--json")
+    assert run(*words) == 1
+    said = capsys.readouterr()
+    manifest = load_manifest(out)
+    assert manifest.engine is None
+    assert [spec.name for spec in manifest.outputs] == ["probabilities", "labels", "gates_0"]
+    assert manifest.inputs[0].shape == ("batch", 1, "height", "width")
+    assert (out / "triton" / "segmentor" / "1" / "model.onnx").is_file()
+    assert json.loads(said.out)["engine"] is None
+    sentence = said.err.splitlines()[-1]
+    assert sentence.startswith(f"Error: no engine was built, {out} holds the ONNX model alone: ")
+    assert all(clause in sentence for clause in MISSING)
+    assert "Traceback" not in said.err
+
+
+def test_gates_of_a_model_without_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = override(CONFIG, {"segmentor.width": 2, "gates.levels": []})
+    save_segmentor(tmp_path / "w.safetensors", config, build_segmentor(config).state_dict(), {"kind": "best"})
+    assert run("export", tmp_path / "w.safetensors", "--out", tmp_path / "model", "--gates") == 2
+    assert "was trained without attention gates" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,217 @@
+"""Exported graphs in each precision: what is in them, what comes out of them, and their engines on stand-ins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto
+from pbtxt import parsed_pbtxt, triton_tensor
+from tensorrt_stand_in import VERSIONS, HostCuda, TensorRTStandIn
+
+from deploy.artifact import MODEL, Source, load_manifest
+from deploy.graph import onnx_from_segmentor
+from deploy.onnx_export import EngineOrder, export
+from deploy.precision import to_fp16, to_int8
+from deploy.runners import open_artifact
+from deploy.triton import write_repository
+from deploy.trt_presence import TensorRT
+from maag.config.codec import override
+from maag.data.catalog import preset
+from maag.errors import DataError, ExportError
+from maag.models.build import build_segmentor
+from maag.models.segmentor import Segmentor
+
+pytestmark = pytest.mark.integration
+
+CONFIG = override(
+    preset("acdc", "fast"),
+    {"data.size_px": [48, 32], "data.spacing_mm": 2.0, "segmentor.width": 6, "gates.levels": [0, 1, 2, 3]},
+)
+SOURCE = Source(checkpoint="best.safetensors", sha256="00")
+OPERATORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "contracts" / "onnx_operators.json").read_text())[
+    "operators"
+]
+TYPES = {
+    TensorProto.FLOAT: "FP32",
+    TensorProto.FLOAT16: "FP16",
+    TensorProto.INT8: "INT8",
+    TensorProto.INT64: "INT64",
+    TensorProto.UINT8: "UINT8",
+}
+
+
+@cache
+def segmentor() -> Segmentor:
+    torch.manual_seed(0)
+    made = build_segmentor(CONFIG)
+    for _ in range(20):  # Statistics of batch normalisation that differ from the initial ones.
+        made(torch.randn(4, 1, 48, 32))
+    return made.eval()
+
+
+@cache
+def graph(precision: str, gates: bool, dynamic_size: bool) -> onnx.ModelProto:
+    if precision == "fp32":
+        return onnx_from_segmentor(segmentor(), CONFIG, gates=gates, dynamic_size=dynamic_size)
+    whole = graph("fp32", gates, dynamic_size)
+    if precision == "fp16":
+        return to_fp16(whole)
+    calibration = np.random.default_rng(2).normal(size=(4, 1, 48, 32)).astype(np.float32)
+    return to_int8(whole, calibration, CONFIG.data.num_classes)
+
+
+VARIANTS = [(precision, gates, free) for free in (False, True) for gates in (False, True)
+            for precision in ("fp32", "fp16", "int8")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("precision", "gates", "dynamic_size"), VARIANTS)
+def test_graphs_hold_what_tensorrt_reads_and_nothing_else(precision: str, gates: bool, dynamic_size: bool) -> None:
+    model = graph(precision, gates, dynamic_size)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
+    assert list(problems(model)) == []
+
+
+def problems(model: onnx.ModelProto) -> Iterator[str]:
+    """Where the graph is outside of the table of TensorRT's parser."""
+    unknown = {node.op_type for node in model.graph.node if not OPERATORS.get(node.op_type, {}).get("supported")}
+    yield from (f"{operator} is not supported" for operator in unknown)
+    if unknown:
+        return
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in inferred.initializer}
+    types = {value.name: value.type.tensor_type.elem_type
+             for value in (*inferred.value_info, *inferred.input, *inferred.output)}  # fmt: skip
+    types |= {tensor.name: tensor.data_type for tensor in inferred.initializer}
+    ends = {value.name for value in (*inferred.input, *inferred.output)}
+    for node in inferred.node:
+        value = node.input[0]
+        if TYPES[types[value]] not in OPERATORS[node.op_type]["dtypes"]:
+            yield f"{node.op_type} of {TYPES[types[value]]}"
+        for name in (*node.input, *node.output):
+            if name and types[name] == TensorProto.UINT8 and name not in ends:
+                yield f"{name} is UINT8 inside of the graph"
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type in ("ReduceSum", "Slice") and not set(node.input[1:]) <= set(constants):
+            yield f"{node.op_type} {node.name} by numbers that are computed"
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and constants[node.input[2]].any():
+            yield f"{node.op_type} {node.name} with a zero point"
+        if node.op_type == "MaxPool" and (
+            len(node.output) > 1 or len(attributes["kernel_shape"]) != 2 or set(attributes.get("dilations", [1])) != {1}
+        ):
+            yield f"MaxPool {node.name} with indices or dilations"
+        from_integers = types[value] not in (TensorProto.FLOAT, TensorProto.FLOAT16)
+        if node.op_type == "Cast" and types[node.output[0]] == TensorProto.UINT8 and from_integers:
+            yield "a cast to UINT8 from integers"
+
+
+@pytest.mark.parametrize(
+    ("node", "problem"),
+    [
+        (onnx.helper.make_node("MaxUnpool", ["a"], ["b"]), "MaxUnpool is not supported"),
+        (onnx.helper.make_node("ReduceSum", ["a", "axes"], ["b"]), "ReduceSum  by numbers that are computed"),
+        (onnx.helper.make_node("Cast", ["n"], ["b"], to=TensorProto.UINT8), "a cast to UINT8 from integers"),
+    ],
+)
+def test_what_tensorrt_does_not_read_would_be_noticed(node: onnx.NodeProto, problem: str) -> None:
+    value = onnx.helper.make_tensor_value_info
+    kind = TensorProto.UINT8 if node.op_type == "Cast" else TensorProto.FLOAT
+    inputs = [
+        value("a", TensorProto.FLOAT, [2]),
+        value("axes", TensorProto.INT64, [1]),
+        value("n", TensorProto.INT64, [2]),
+    ]
+    made = onnx.helper.make_graph([node], "bad", inputs, [value("b", kind, None)])
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    assert problem in list(problems(model))
+
+
+def run(model: onnx.ModelProto, images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 2e-2)])
+@pytest.mark.parametrize("shape", [(1, 1, 48, 32), (3, 1, 16, 64)])
+def test_gates_are_those_of_the_module_in_any_size(precision: str, tolerance: float, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    found = run(graph(precision, True, True), images)
+    with torch.inference_mode():
+        expected = segmentor()(torch.from_numpy(images))
+    assert list(found) == ["probabilities", "labels", "gates_0", "gates_1", "gates_2", "gates_3"]
+    for level, classes in expected.gate_maps.items():
+        gate = found[f"gates_{level}"]
+        assert gate.dtype == np.float32
+        assert gate.shape == (shape[0], 1, shape[2] // 2**level, shape[3] // 2**level)
+        np.testing.assert_allclose(gate[:, 0], 1 - classes[:, 0].numpy(), atol=tolerance)
+        assert gate.min() >= 0
+        assert gate.max() <= 1 + 1e-3
+    np.testing.assert_allclose(found["probabilities"], expected.logits.softmax(1).numpy(), atol=tolerance)
+    np.testing.assert_array_equal(found["labels"], found["probabilities"].argmax(axis=1))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_artifact_with_an_engine(version: str, tmp_path: Path) -> None:
+    tensorrt = TensorRT(TensorRTStandIn(version), HostCuda())
+    order = EngineOrder(tensorrt=tensorrt, timing_caches=tmp_path / "cache")
+    out = tmp_path / "model"
+    manifest = export(segmentor(), CONFIG, out, SOURCE, precision="fp16", gates=True, dynamic_size=True, engine=order)
+    assert load_manifest(out) == manifest
+    assert manifest.engine is not None
+    assert (out / manifest.engine.file).is_file()
+    assert manifest.engine.onnx_sha256 == manifest.files[MODEL]
+    assert manifest.engine.environment == tensorrt.environment
+    assert manifest.engine.profile.largest == (16, 1, 96, 64)
+    inputs = ["noise-1", "noise-2", "noise-5", "noise-2-64x48"]
+    assert [(row.candidate, row.inputs) for row in manifest.parity] == [
+        *(("onnx-cpu", name) for name in inputs), *(("tensorrt", name) for name in inputs)
+    ]  # fmt: skip
+    assert manifest.largest_activation is not None
+    assert 0 < manifest.largest_activation < 1000
+    readme, card = (out / "README.md").read_text(), (out / "model_card.md").read_text()
+    for text in (readme, card):
+        assert "TensorRT's licence forbids its use in medical" in text
+    assert f"`{manifest.engine.file}` is a TensorRT engine for NVIDIA Stand-In (compute capability 9.0)" in readme
+    assert "| output | `gates_1` | float32 | batch, 1, height/2, width/2 | attention of the gate at level 1" in readme
+
+    opened = open_artifact(out, tensorrt=tensorrt)
+    assert opened.reason == "TensorRT: the engine beside the model"
+    images = np.random.default_rng(1).normal(size=(3, 1, 64, 48)).astype(np.float32)
+    by_onnx = open_artifact(out, "cpu").runner
+    np.testing.assert_allclose(opened.runner(images), by_onnx(images), atol=1e-6)
+    for runner in (opened.runner, by_onnx):
+        with pytest.raises(DataError, match=r"multiples of 16, got .*72"):
+            runner(np.zeros((1, 1, 72, 48), np.float32))
+
+    repository = write_repository(out, manifest)
+    plan = repository / "segmentor_tensorrt" / "1" / "model.plan"
+    assert plan.read_bytes() == (out / manifest.engine.file).read_bytes()
+    for name, platform in (("segmentor", "onnxruntime_onnx"), ("segmentor_tensorrt", "tensorrt_plan")):
+        config = parsed_pbtxt((repository / name / "config.pbtxt").read_text())
+        assert (config["name"], config["platform"], config["max_batch_size"]) == (name, platform, 16)
+        assert config["input"] == [{"name": "images", "data_type": "TYPE_FP32", "dims": [1, -1, -1]}]
+        assert config["output"] == [triton_tensor(spec) for spec in manifest.outputs]
+    assert load_manifest(out) == manifest
+
+
+def test_an_engine_that_is_too_far_off_is_refused_or_falls_back(tmp_path: Path) -> None:
+    trt = TensorRTStandIn(VERSIONS[1], fail="fp16 numbers")
+    order = EngineOrder(tensorrt=TensorRT(trt, HostCuda()))
+    with pytest.raises(ExportError, match="tensorrt against torch-cpu on noise-1") as caught:
+        export(segmentor(), CONFIG, tmp_path / "refused", SOURCE, precision="fp16", engine=order)
+    assert str(caught.value).count("tensorrt differs by") == 3
+    assert not (tmp_path / "refused").exists()
+    manifest = export(segmentor(), CONFIG, tmp_path / "fp32", SOURCE, precision="fp16", engine=order, fall_back=True)
+    assert (manifest.precision, manifest.fell_back_from) == ("fp32", "fp16")
+    assert manifest.engine is not None
+    assert manifest.engine.precision == "fp32"
+    assert [row.candidate for row in manifest.parity] == ["onnx-cpu"] * 3 + ["tensorrt"] * 3

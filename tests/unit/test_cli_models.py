@@ -1,0 +1,58 @@
+"""What a MODEL on the command line is opened with, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_artifact import CONFIG, write_tiny_artifact
+
+from maag.checkpoint import save_segmentor
+from maag.cli.models import open_model
+from maag.config.codec import override
+from maag.errors import ConfigError, MissingDataError
+from maag.models.build import build_segmentor
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    write_tiny_artifact(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    config = override(CONFIG, {"segmentor.width": 2})
+    path = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    path.parent.mkdir(parents=True)
+    save_segmentor(path, config, build_segmentor(config).state_dict(), {"kind": "best"})
+    return path
+
+
+def test_an_exported_model_runs_with_onnx_runtime_and_says_why(artifact: Path) -> None:
+    opened = open_model(artifact, "cpu")
+    assert opened.runner.name == "onnx-cpu"
+    assert opened.reason == "ONNX Runtime on the CPU: --device says cpu"
+    if not torch.cuda.is_available():
+        assert open_model(artifact, "auto", "onnx").reason == "ONNX Runtime on the CPU: no GPU here"
+
+
+def test_a_run_and_its_weights_run_with_pytorch(weights: Path) -> None:
+    for model in (weights, weights.parent.parent):
+        for backend in ("auto", "torch"):
+            opened = open_model(model, "cpu", backend)
+            assert opened.runner.name == "torch-cpu"
+            assert opened.reason.startswith("PyTorch on the CPU: ")
+
+
+def test_a_backend_that_cannot_run_what_is_there_is_refused(artifact: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is an exported model; --backend torch runs"):
+        open_model(artifact, "cpu", "torch")
+    for backend in ("onnx", "tensorrt"):
+        with pytest.raises(ConfigError, match="is no exported model; make one with `maag export"):
+            open_model(weights, "cpu", backend)
+        with pytest.raises(MissingDataError):
+            open_model(tmp_path / "nowhere", "cpu", backend)
+    with pytest.raises(ConfigError, match="needs a GPU, and --device says cpu"):
+        open_model(artifact, "cpu", "tensorrt")

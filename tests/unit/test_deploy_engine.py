@@ -1,0 +1,227 @@
+"""Engines find their place: what is missing, mismatches named, rebuilding into the cache, the choice of backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorrt_stand_in import VERSIONS, HostCuda, TensorRTStandIn
+from tiny_artifact import CONFIG, tiny_manifest, write_tiny_artifact
+
+from deploy.artifact import MODEL, Manifest, load_manifest, sha256_of, write_manifest
+from deploy.engine import Engine, Environment, differences, engine_file, profile_of
+from deploy.engine_cache import engines_directory, find_engine
+from deploy.runners import open_artifact
+from deploy.tensors import input_spec
+from deploy.trt_build import build_engine
+from deploy.trt_presence import TensorRT, import_tensorrt, look_for_tensorrt
+from maag.errors import ConfigError, ExportError
+
+H100 = Environment(gpu="NVIDIA H100 80GB HBM3", compute_capability="9.0", tensorrt="10.16.1.11", cuda="13.0")
+SPEC = input_spec(CONFIG)
+PROFILE = profile_of(SPEC, CONFIG.data.size_px)
+NO_GPU = not torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def make_engine(**changes: Any) -> Engine:
+    engine = Engine(
+        file=engine_file("fp16", H100), sha256="aa", environment=H100, onnx_sha256="cc" * 32, precision="fp16",
+        profile=PROFILE,
+    )  # fmt: skip
+    return dataclasses.replace(engine, **changes)
+
+
+def test_the_name_of_a_file_says_where_it_runs() -> None:
+    assert engine_file("fp16", H100) == "model-fp16-nvidia-h100-80gb-hbm3-sm90-trt10.16.1.11-cuda13.0.engine"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"gpu": "NVIDIA L4"}, "GPU NVIDIA H100 80GB HBM3 there, NVIDIA L4 here"),
+        ({"compute_capability": "8.9"}, "compute capability 9.0 there, 8.9 here"),
+        ({"tensorrt": "11.4.0.106"}, "TensorRT 10.16.1.11 there, 11.4.0.106 here"),
+        ({"cuda": "12.8"}, "CUDA 13.0 there, 12.8 here"),
+    ],
+)
+def test_a_mismatch_is_named_with_both_values(change: dict[str, str], sentence: str) -> None:
+    assert differences(make_engine(), dataclasses.replace(H100, **change), "cc" * 32, PROFILE) == sentence
+
+
+def test_no_mismatch_or_several() -> None:
+    assert differences(make_engine(), H100, "cc" * 32, PROFILE) is None
+    other = dataclasses.replace(H100, gpu="NVIDIA L4", cuda="12.8")
+    found = differences(make_engine(), other, "dd" * 32, dataclasses.replace(PROFILE, largest=(8, 1, 16, 32)))
+    assert found is not None
+    assert [part.split()[0] for part in found.split("; ")] == ["GPU", "CUDA", "model.onnx", "profile"]
+    assert "profile 1x1x16x32 / 16x1x16x32 / 64x1x16x32 there" in found
+
+
+def raising(error: Exception) -> Any:
+    def load() -> Any:
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("load", "has_gpu", "sentences"),
+    [
+        (
+            raising(ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt")),
+            True,
+            [r"is not installed \(pip"],
+        ),
+        (raising(ModuleNotFoundError("No module named 'x'", name="x")), True, ["package is damaged"]),
+        (raising(ImportError("libnvinfer.so.10: cannot open")), True, ["without its libraries, libnvinfer.so.10"]),
+        (raising(OSError("libnvinfer.so.11: cannot open")), True, ["without its libraries"]),
+        (lambda: SimpleNamespace(__version__="10.11.0.33"), True, ["TensorRT 10.11 is older than 10.12, the first"]),
+        (lambda: SimpleNamespace(__version__="8.6.1.post1"), False, ["TensorRT 8.6 is older", "PyTorch sees no GPU"]),
+        (lambda: SimpleNamespace(__version__="10.12.0.36"), False, ["PyTorch sees no GPU"]),
+        (lambda: SimpleNamespace(__version__="11.0.0.114"), True, []),
+    ],
+)
+def test_what_is_missing_is_told_apart(load: Any, has_gpu: bool, sentences: list[str]) -> None:
+    import re
+
+    presence = look_for_tensorrt(load, lambda: has_gpu)
+    assert len(presence.missing) == len(sentences)
+    for clause, wanted in zip(presence.missing, sentences, strict=True):
+        assert re.search(wanted, clause)
+    assert (presence.trt is None) == bool(len(sentences) - (not has_gpu))
+
+
+def test_a_package_without_libraries_is_seen_as_python_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "tensorrt" in sys.modules:
+        pytest.skip("the real one is loaded")
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.py").write_text("import ctypes; ctypes.CDLL('libnvinfer-nowhere.so.10')")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    presence = look_for_tensorrt(import_tensorrt, lambda: True)
+    assert "is there without its libraries, libnvinfer-nowhere.so.10: cannot open" in presence.sentence
+
+
+@pytest.fixture(params=VERSIONS)
+def tensorrt(request: pytest.FixtureRequest) -> TensorRT:
+    return TensorRT(TensorRTStandIn(str(request.param)), HostCuda())
+
+
+def write_engine(folder: Path, tensorrt: TensorRT) -> Manifest:
+    """An artefact in `folder` with an engine for the place of `tensorrt`."""
+    write_tiny_artifact(folder)
+    here = tensorrt.environment
+    path = folder / engine_file("fp32", here)
+    path.write_bytes(build_engine(folder / MODEL, "fp32", PROFILE, tensorrt))
+    engine = Engine(
+        file=path.name, sha256=sha256_of(path), environment=here, onnx_sha256=sha256_of(folder / MODEL),
+        precision="fp32", profile=PROFILE,
+    )  # fmt: skip
+    manifest = tiny_manifest(folder, engine=engine)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def test_an_engine_that_fits_is_used_as_it_is(tmp_path: Path, tensorrt: TensorRT, cache: Path) -> None:
+    manifest = write_engine(tmp_path / "model", tensorrt)
+    assert load_manifest(tmp_path / "model") == manifest
+    opened = open_artifact(tmp_path / "model", tensorrt=tensorrt)
+    assert opened.reason == "TensorRT: the engine beside the model"
+    assert opened.runner(np.zeros((3, 1, 16, 32), np.float32)).shape == (3, 2, 16, 32)
+    assert not cache.exists()
+
+
+def test_an_engine_of_another_gpu_is_built_anew_once_and_kept(tmp_path: Path, tensorrt: TensorRT, cache: Path) -> None:
+    manifest = write_engine(tmp_path / "model", tensorrt)
+    elsewhere = TensorRT(tensorrt.trt, HostCuda(gpu="NVIDIA L4"))
+    found = find_engine(tmp_path / "model", manifest, elsewhere)
+    named = "the one beside the model is for another place: GPU NVIDIA Stand-In there, NVIDIA L4 here"
+    assert found.reason == f"an engine built here now, as {named}"
+    (kept,) = engines_directory().glob("*.engine")
+    assert engines_directory() == cache / "engines"
+    assert "nvidia-l4-sm90" in kept.name
+    sidecar = json.loads(kept.with_name(f"{kept.name}.json").read_text())
+    assert sidecar["environment"]["gpu"] == "NVIDIA L4"
+    assert sidecar["onnx_sha256"] == manifest.files[MODEL]
+    again = find_engine(tmp_path / "model", manifest, elsewhere)
+    assert again.reason == f"an engine built here earlier, as {named}"
+    images = np.random.default_rng(0).normal(size=(3, 1, 16, 32)).astype(np.float32)
+    np.testing.assert_array_equal(again.runner(images), found.runner(images))
+
+
+@pytest.mark.parametrize("damage", ["engine", "side-car"])
+def test_a_damaged_cache_is_built_anew(tmp_path: Path, tensorrt: TensorRT, damage: str) -> None:
+    manifest = write_tiny_artifact(tmp_path / "model")
+    find_engine(tmp_path / "model", manifest, tensorrt)
+    (kept,) = engines_directory().glob("*.engine")
+    (kept if damage == "engine" else kept.with_name(f"{kept.name}.json")).write_bytes(b"half")
+    found = find_engine(tmp_path / "model", manifest, tensorrt)
+    assert found.reason == "an engine built here now, as the model came without one"
+    assert sidecar_digest(kept) == sha256_of(kept)
+
+
+def sidecar_digest(engine: Path) -> str:
+    return str(json.loads(engine.with_name(f"{engine.name}.json").read_text())["sha256"])
+
+
+def test_a_rebuilt_engine_that_computes_something_else_is_not_kept(tmp_path: Path, tensorrt: TensorRT) -> None:
+    manifest = write_tiny_artifact(tmp_path / "model")
+    wrong = TensorRT(TensorRTStandIn(version_of(tensorrt), "numbers"), tensorrt.cuda)
+    with pytest.raises(ExportError, match="tensorrt against onnx-cpu"):
+        find_engine(tmp_path / "model", manifest, wrong)
+    assert {path.suffix for path in engines_directory().iterdir()} == {".lock", ".cache"}
+
+
+def test_auto_falls_to_onnx_runtime_and_says_why(tmp_path: Path, tensorrt: TensorRT) -> None:
+    write_engine(tmp_path / "model", tensorrt)
+    elsewhere = TensorRT(TensorRTStandIn(VERSIONS[0], "build"), HostCuda(gpu="NVIDIA L4"))
+    opened = open_artifact(tmp_path / "model", tensorrt=elsewhere)
+    assert opened.reason.startswith("ONNX Runtime on the CPU: no engine can be used, TensorRT cannot build an engine")
+    assert opened.runner.name == "onnx-cpu"
+    with pytest.raises(ConfigError, match="--backend tensorrt cannot be used: TensorRT cannot build"):
+        open_artifact(tmp_path / "model", backend="tensorrt", tensorrt=elsewhere)
+    full = TensorRT(TensorRTStandIn(version_of(tensorrt), "context"), tensorrt.cuda)
+    opened = open_artifact(tmp_path / "model", tensorrt=full)
+    assert "no engine can be used, TensorRT cannot prepare the engine: too little memory" in opened.reason
+
+
+def version_of(tensorrt: TensorRT) -> str:
+    return next(version for version in VERSIONS if str(tensorrt.trt.__version__).startswith(version))
+
+
+def test_what_is_asked_for_is_what_runs(tmp_path: Path, tensorrt: TensorRT) -> None:
+    write_tiny_artifact(tmp_path / "model")
+    assert open_artifact(tmp_path / "model", "cpu").reason == "ONNX Runtime on the CPU: --device says cpu"
+    without = open_artifact(tmp_path / "model", tensorrt=tensorrt)
+    assert "the model has no TensorRT engine, which `maag export --trt` makes" in without.reason
+    asked = open_artifact(tmp_path / "model", backend="tensorrt", tensorrt=tensorrt)
+    assert asked.reason == "TensorRT: an engine built here now, as the model came without one"
+    assert asked.runner.name == "tensorrt"
+    chosen = open_artifact(tmp_path / "model", backend="onnx", tensorrt=tensorrt)
+    assert chosen.reason.endswith(": --backend says onnx")
+    with pytest.raises(ConfigError, match="needs a GPU, and --device says cpu"):
+        open_artifact(tmp_path / "model", "cpu", backend="tensorrt")
+
+
+@pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
+def test_without_a_gpu(tmp_path: Path) -> None:
+    write_tiny_artifact(tmp_path / "model")
+    assert open_artifact(tmp_path / "model").reason == "ONNX Runtime on the CPU: no GPU here"
+    with pytest.raises(ConfigError, match=r"--backend tensorrt cannot be used: .*PyTorch sees no GPU"):
+        open_artifact(tmp_path / "model", backend="tensorrt")

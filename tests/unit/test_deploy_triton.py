@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from pbtxt import parsed_pbtxt, triton_tensor
+from tiny_artifact import write_tiny_artifact
+
+from deploy.artifact import MODEL, load_manifest
+from deploy.triton import write_repository
+
+
+def test_the_configuration_is_the_manifests(tmp_path: Path) -> None:
+    manifest = write_tiny_artifact(tmp_path)
+    repository = write_repository(tmp_path, manifest)
+    assert [path.name for path in repository.iterdir()] == ["segmentor"]
+    config = parsed_pbtxt((repository / "segmentor" / "config.pbtxt").read_text())
+    assert (config["name"], config["platform"], config["max_batch_size"]) == ("segmentor", "onnxruntime_onnx", 64)
+    assert config["input"] == [{"name": "images", "data_type": "TYPE_FP32", "dims": [1, 16, 32]}]
+    assert config["output"] == [triton_tensor(spec) for spec in manifest.outputs]
+    assert [output["name"] for output in config["output"]] == ["probabilities", "labels", "gates_0"]
+    assert (repository / "segmentor" / "1" / "model.onnx").read_bytes() == (tmp_path / MODEL).read_bytes()
+    assert load_manifest(tmp_path) == manifest

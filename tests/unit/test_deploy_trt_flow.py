@@ -1,0 +1,201 @@
+"""The build and the run of engines, on stand-ins that are made from the API of TensorRT 10 and of 11."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorrt_stand_in import VERSIONS, HostCuda, TensorRTStandIn
+from tiny_artifact import CONFIG, write_tiny_graph
+
+from deploy.engine import Profile, profile_of
+from deploy.tensors import input_spec
+from deploy.trt_build import build_engine
+from deploy.trt_presence import TensorRT
+from deploy.trt_runner import TrtRunner
+from maag.errors import CheckpointError, DataError, ExportError
+
+SPEC = input_spec(CONFIG)
+PROFILE = Profile(smallest=(1, 1, 16, 32), tuned=(2, 1, 16, 32), largest=(4, 1, 16, 32))
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def tensorrt(version: str) -> TensorRT:
+    return TensorRT(TensorRTStandIn(version), HostCuda())
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_tiny_graph(tmp_path / "model.onnx")
+
+
+def plan_of(model: Path, tensorrt: TensorRT, profile: Profile = PROFILE) -> bytes:
+    return build_engine(model, "fp16", profile, tensorrt)
+
+
+def images_of(count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(count).normal(size=(count, 1, 16, 32)).astype(np.float32)
+
+
+def test_an_engine_computes_what_its_graph_does_in_any_number_of_slices(model: Path, tensorrt: TensorRT) -> None:
+    runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt, batch_size=4)
+    for count in (1, 2, 3, 4, 5, 9):
+        images = images_of(count)
+        found = runner.outputs(images)
+        np.testing.assert_allclose(found["probabilities"][:, 1:], 1 / (1 + np.exp(-2 * images)), rtol=1e-5)
+        np.testing.assert_array_equal(found["labels"], found["probabilities"].argmax(axis=1))
+        assert found["labels"].dtype == np.uint8
+        assert found["gates_0"].shape == images.shape
+        np.testing.assert_array_equal(runner(images), found["probabilities"])
+    assert runner.name == "tensorrt"
+    assert tensorrt.trt.deserialized == 1
+
+
+def test_there_is_a_graph_for_each_power_of_two_and_no_more(model: Path, tensorrt: TensorRT) -> None:
+    runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt, batch_size=16)
+    for count in (4, 3, 7, 1, 2, 8, 15):  # the engine's largest is 4
+        runner(images_of(count))
+    assert runner.num_graphs == 3
+    assert tensorrt.cuda.replays == 1 + 1 + 2 + 1 + 1 + 2 + 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_cannot_be_captured_is_queued_instead(model: Path, version: str, asked: bool) -> None:
+    tensorrt = TensorRT(TensorRTStandIn(version), HostCuda(captures=not asked))
+    runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt, graphs=asked)
+    other = TrtRunner(plan_of(model, tensorrt), SPEC, TensorRT(tensorrt.trt, HostCuda()))
+    np.testing.assert_array_equal(runner(images_of(5)), other(images_of(5)))
+    assert (runner.num_graphs, other.num_graphs) == (0, 2)
+
+
+def test_results_of_one_call_are_not_those_of_the_next(model: Path, tensorrt: TensorRT) -> None:
+    runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)
+    first = runner(images_of(2))
+    before = first.copy()
+    runner(-images_of(2))
+    np.testing.assert_array_equal(first, before)
+
+
+def test_any_size_within_the_profile(tmp_path: Path, tensorrt: TensorRT) -> None:
+    model = write_tiny_graph(tmp_path / "model.onnx", dynamic_size=True)
+    spec = input_spec(CONFIG, dynamic_size=True)
+    profile = profile_of(spec, CONFIG.data.size_px)
+    assert (profile.smallest, profile.largest) == ((1, 1, 16, 16), (16, 1, 32, 64))
+    runner = TrtRunner(plan_of(model, tensorrt, profile), spec, tensorrt)
+    for side in range(16, 80, 16):
+        shape = (1, 1, 16, side)
+        if side <= 64:
+            assert runner(np.zeros(shape, np.float32)).shape == (1, 2, 16, side)
+    with pytest.raises(DataError, match=r"does not take images of \(1, 1, 48, 16\), its largest are \(16, 1, 32, 64\)"):
+        runner(np.zeros((1, 1, 48, 16), np.float32))
+    with pytest.raises(DataError, match="multiples of 16"):
+        runner(np.zeros((1, 1, 24, 16), np.float32))
+
+
+def test_an_image_that_does_not_fit_is_refused_at_the_door(model: Path, tensorrt: TensorRT) -> None:
+    runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)
+    with pytest.raises(DataError, match=r"\(1, 16, 32\), got \(1, 32, 16\)"):
+        runner(np.zeros((1, 1, 32, 16), np.float32))
+
+
+def test_fp32_is_built_without_tf32_and_the_others_as_they_are(model: Path, tensorrt: TensorRT) -> None:
+    trt = tensorrt.trt
+    build_engine(model, "int8", PROFILE, tensorrt)
+    assert [name for name, _ in trt.config_calls] == ["set_memory_pool_limit"]
+    build_engine(model, "fp32", PROFILE, tensorrt)
+    assert trt.config_calls[-1] == ("clear_flag", {"flag": trt.BuilderFlag.TF32})
+
+
+def test_timings_are_kept_and_used_again(model: Path, tensorrt: TensorRT, tmp_path: Path) -> None:
+    caches = tmp_path / "caches"
+    for expected in (b"timed ", b"timed timed "):
+        build_engine(model, "fp16", PROFILE, tensorrt, caches)
+        (kept,) = caches.glob("*.cache")
+        assert kept.read_bytes() == expected
+    assert kept.name == f"timings-{tensorrt.environment.name}.cache"
+
+
+def test_timings_of_another_device_are_replaced(model: Path, tensorrt: TensorRT, tmp_path: Path) -> None:
+    kept = tmp_path / f"timings-{tensorrt.environment.name}.cache"
+    kept.write_bytes(b"of another device")
+    build_engine(model, "fp16", PROFILE, tensorrt, tmp_path)
+    assert kept.read_bytes() == b"timed "
+
+
+def test_all_that_the_parser_says_is_shown(tmp_path: Path, tensorrt: TensorRT) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(
+        ExportError, match=r"does not read model\.onnx:\n  Conv node_0: .*\n  Conv node_0: a second error"
+    ):
+        plan_of(tmp_path / "model.onnx", tensorrt)
+
+
+@pytest.mark.parametrize(
+    ("fail", "error", "sentence"),
+    [
+        ("build", ExportError, r"cannot build an engine of model\.onnx\n  no tactic for node_conv$"),
+        ("context", CheckpointError, "cannot prepare the engine: too little memory"),
+        ("enqueue", CheckpointError, "could not run the engine"),
+    ],
+)
+def test_nothing_from_tensorrt_is_an_error(
+    model: Path, version: str, fail: str, error: type[Exception], sentence: str
+) -> None:
+    tensorrt = TensorRT(TensorRTStandIn(version, fail), HostCuda())
+    with pytest.raises(error, match=sentence):
+        TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)(images_of(1))
+
+
+def test_a_file_that_is_no_engine(tensorrt: TensorRT) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot read the engine; .*\n  magicTag mismatch"):
+        TrtRunner(b"\x00 plan of another version", SPEC, tensorrt)
+
+
+MISUSES: dict[str, tuple[Callable[[Any], Any], type[Exception]]] = {
+    "an attribute": (lambda trt: trt.IInt8EntropyCalibrator2, AttributeError),
+    "a method": (lambda trt: builder_of(trt).build_engine, AttributeError),
+    "a keyword": (lambda trt: builder_of(trt).create_network(flag=1), TypeError),
+    "too few": (lambda trt: builder_of(trt).build_serialized_network(), TypeError),
+    "too many": (lambda trt: builder_of(trt).create_builder_config(1), TypeError),
+    "a type": (lambda trt: builder_of(trt).create_network("strongly typed"), TypeError),
+    "a new property": (lambda trt: setattr(builder_of(trt).create_builder_config(), "fp16", True), AttributeError),
+    "no constructor": (lambda trt: trt.IHostMemory(), TypeError),
+    "a shift": (lambda trt: 1 << trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED, TypeError),
+    "another's flag": (lambda trt: config_of(trt).clear_flag(trt.MemoryPoolType.WORKSPACE), TypeError),
+}
+
+
+def builder_of(trt: Any) -> Any:
+    class Silent(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+    return trt.Builder(Silent())
+
+
+def config_of(trt: Any) -> Any:
+    return builder_of(trt).create_builder_config()
+
+
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_the_stand_in_refuses_what_the_api_does_not_have(version: str, misuse: str) -> None:
+    use, error = MISUSES[misuse]
+    with pytest.raises(error):
+        use(TensorRTStandIn(version))
+
+
+def test_the_stand_ins_differ_as_the_versions_do() -> None:
+    ten, eleven = (TensorRTStandIn(version) for version in VERSIONS)
+    assert int(ten.BuilderFlag.FP16) == 0
+    with pytest.raises(AttributeError, match="FP16"):
+        _ = eleven.BuilderFlag.FP16
+    flags = [int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) for trt in (ten, eleven)]
+    assert flags == [1, 0]
