@@ -1,0 +1,256 @@
+"""How fast exported models are, what fewer bits cost, and what `maag predict` adds in time and memory.
+
+    python benchmarks/inference.py --data ACDC_DIR --model RUN --out DIR [--rounds 5] [--volumes 12]
+
+Tables from one run: ONNX Runtime against PyTorch eager with the paper's network; fp32, fp16 and int8 of RUN in size,
+speed and Dice against the masks of its validation patients; `maag predict` end to end against its bare runner on the
+same slices, with the paper's network and with RUN's; peak memory of `maag predict` for 20 and for 200 volumes. What is
+compared runs in turns, so that a machine whose speed drifts slows all alike. Where there is a GPU, one more: TensorRT
+and ONNX Runtime against PyTorch eager and compiled, in slices per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deploy.artifact import MODEL, Source
+from deploy.batch import predict
+from deploy.crew import Threads
+from deploy.onnx_export import export as export_segmentor
+from deploy.runners import open_artifact
+from maag.checkpoint import load_segmentor
+from maag.cli.export import export
+from maag.config.schema import Config
+from maag.data.cases import Case
+from maag.data.catalog import find_cases, preset, reader_of
+from maag.data.geometry import prepare_image
+from maag.data.splits import Split
+from maag.evaluate.measure import evaluate, runner_predictor
+from maag.evaluate.report import Subject
+from maag.inference import Runner, TorchRunner
+from maag.models.build import build_segmentor
+from maag.models.segmentor import Segmentor
+from maag.storage import read_json
+
+PRECISIONS = ("fp32", "fp16", "int8")
+_GFLOP_A_SLICE = 17.227  # The paper's network on 1 x 224 x 224: multiplications and additions of its convolutions.
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="A trained run.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--volumes", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    config = preset("acdc", "paper")
+    torch.manual_seed(0)
+    segmentor = build_segmentor(config).eval()
+    paper = options.out / "paper"
+    export_segmentor(segmentor, config, paper, Source(checkpoint="initial weights", sha256="-"))
+    print(f"{options.threads} thread(s), torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}\n")
+    runners(segmentor, config, paper, options.rounds)
+    precisions(options.model, options.data, options.out, options.rounds)
+    cases = find_cases(config.data, options.data)
+    for name, model in (("the paper's network", paper), ("the run's network", options.out / "fp32")):
+        end_to_end(name, model, cases[: options.volumes], options.out, options.rounds)
+    memory(options.out / "fp32", [case.images[0] for case in cases], options.out)
+    if torch.cuda.is_available():
+        on_gpu(segmentor, config, options.out)
+
+
+def runners(segmentor: Segmentor, config: Config, paper: Path, rounds: int) -> None:
+    """ONNX Runtime against PyTorch, the paper's network on the CPU."""
+
+    class Plain:
+        """PyTorch as most people run it: without a memory layout of our choice."""
+
+        name = "PyTorch eager"
+
+        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                found: NDArray[np.float32] = contiguous(torch.from_numpy(images)).logits.softmax(1).numpy()
+            return found
+
+    contiguous = build_segmentor(config).eval()
+    contiguous.load_state_dict(segmentor.state_dict())
+    contenders: Mapping[str, Runner] = {
+        "PyTorch eager": Plain(),
+        "PyTorch, channels last (--backend torch)": TorchRunner(segmentor, batch_size=8),
+        "ONNX Runtime (--backend onnx)": open_artifact(paper, "cpu", 8).runner,
+    }
+    images = np.random.default_rng(0).normal(size=(8, 1, *config.data.size_px)).astype(np.float32)
+    times = in_turns({name: lambda runner=runner: runner(images) for name, runner in contenders.items()}, rounds)  # type: ignore[misc]
+    base = times["PyTorch eager"]
+    rows = [
+        (name, f"{1000 * statistics.median(found) / len(images):.0f}", spread(base, found))
+        for name, found in times.items()
+    ]
+    table(("the paper's network, batches of 8", "ms a slice", "times as fast as eager, median (min to max)"), rows)
+
+
+def precisions(model: Path, data: Path, out: Path, rounds: int) -> None:
+    """Size, speed and Dice against masks of each precision."""
+    split = Split.from_dict(read_json(model / "split.json"))
+    opened: dict[str, Runner] = {}
+    facts: dict[str, list[str]] = {}
+    config = load_segmentor(model).config
+    cases = [case for case in find_cases(config.data, data) if case.patient_id in split.val]
+    for precision in PRECISIONS:
+        manifest = export(model, out / precision, precision, data)  # type: ignore[arg-type]
+        opened[precision] = open_artifact(out / precision, "cpu").runner
+        subject = Subject(model=precision, dataset=config.data.dataset, split="val")
+        report = evaluate(cases, runner_predictor(opened[precision], config.data), config.data, subject)
+        real = next(row for row in manifest.parity if row.inputs == "validation" and row.candidate == "onnx-cpu")
+        facts[precision] = [
+            f"{(out / precision / MODEL).stat().st_size / 1e6:.2f}",
+            f"{100 * real.label_agreement:.3f} %",
+            f"{real.dice:.4f}",
+            f"{report.mean('dice'):.4f}",
+        ]
+    images, _ = prepare_image(reader_of(config.data.dataset).load_volume(cases[0]), config.data)
+    times = in_turns({name: lambda runner=runner: runner(images) for name, runner in opened.items()}, rounds)  # type: ignore[misc]
+    rows = [(name, *facts[name], spread(times["fp32"], times[name])) for name in PRECISIONS]
+    table(
+        (
+            "precision",
+            "file, MB",
+            "same labels as PyTorch",
+            "Dice of the labels",
+            "Dice against masks",
+            "CPU, times fp32",
+        ),
+        rows,
+    )
+
+
+def end_to_end(name: str, model: Path, cases: Sequence[Case], out: Path, rounds: int) -> None:
+    """`maag predict`'s work on files, against its runner alone on their slices."""
+    opened = open_artifact(model, "cpu")
+    data = opened.manifest.config.data
+    files = [case.images[0] for case in cases]
+    slices = [prepare_image(reader_of(data.dataset).load_volume(case), data)[0] for case in cases]
+
+    def whole() -> None:
+        shutil.rmtree(out / "labels", ignore_errors=True)
+        outcome = predict(files, Threads(opened.runner), data, out / "labels", opened.digest)
+        assert outcome.done == len(files)
+
+    def bare() -> None:
+        for images in slices:
+            opened.runner(images)
+
+    times = in_turns({"whole": whole, "bare": bare}, rounds)
+    count = sum(map(len, slices))
+    rows = [
+        (
+            name,
+            f"{len(files)} / {count}",
+            *(f"{count / statistics.median(times[what]):.1f}" for what in ("whole", "bare")),
+            spread(times["bare"], times["whole"]),
+        )
+    ]
+    table(("model", "volumes / slices", "end to end, slices/s", "bare runner, slices/s", "ratio; target 0.9"), rows)
+
+
+def memory(model: Path, files: Sequence[Path], out: Path) -> None:
+    """Peak resident memory of the command, by the number of volumes."""
+    rows = []
+    for number in (20, 200):
+        folder = out / f"volumes-{number}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for place in range(number):
+            (folder / f"{place:03}.nii.gz").symlink_to(files[place % len(files)].resolve())
+        words = ["predict", folder, "--model", model, "--out", out / f"labels-{number}"]
+        process = subprocess.Popen([sys.executable, "-m", "maag", *map(str, words)], stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        rows.append((str(number), f"{usage.ru_maxrss / 1024:.0f}"))
+    table(("volumes", "peak memory of `maag predict`, MiB"), rows)
+
+
+def on_gpu(segmentor: Segmentor, config: Config, out: Path, batch: int = 32) -> None:
+    """Every way to run the paper's network on this machine's GPU; images and labels go to it and come back."""
+    device = torch.device("cuda")
+    network = build_segmentor(config).eval().to(device, memory_format=torch.channels_last)
+    network.load_state_dict(segmentor.state_dict())
+    compiled = torch.compile(network)
+
+    def by_torch(module: Any, dtype: torch.dtype) -> Callable[[], None]:
+        def run() -> None:
+            given = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
+            with torch.inference_mode(), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+                module(given).logits.argmax(1).to(torch.uint8).cpu()
+
+        return run
+
+    images = np.random.default_rng(0).normal(size=(batch, 1, *config.data.size_px)).astype(np.float32)
+    ways: dict[str, Callable[[], object]] = {
+        "PyTorch eager, fp32": by_torch(network, torch.float32),
+        "PyTorch eager, fp16": by_torch(network, torch.float16),
+        "PyTorch compiled, fp16": by_torch(compiled, torch.float16),
+    }
+    for precision in ("fp32", "fp16"):
+        folder = out / f"gpu-{precision}"
+        export_segmentor(segmentor, config, folder, Source(checkpoint="-", sha256="-"), precision=precision)
+        for backend in ("onnx", "tensorrt"):
+            try:
+                runner = open_artifact(folder, "cuda", batch, backend=backend).runner  # type: ignore[arg-type]
+            except Exception as problem:
+                print(f"{backend} {precision}: not run, {problem}")
+                continue
+            ways[f"{runner.name}, {precision}"] = lambda runner=runner: runner(images)  # type: ignore[misc]
+    times = in_turns(ways, 20)
+    base = times["PyTorch eager, fp32"]
+    rows = []
+    for name, found in times.items():
+        rate = batch / statistics.median(found)
+        rows.append((name, f"{rate:.0f}", f"{rate * _GFLOP_A_SLICE / 1000:.1f}", spread(base, found)))
+    title = f"{torch.cuda.get_device_name()}, batches of {batch}"
+    table((title, "slices/s", "TFLOP/s", "times eager fp32"), rows)
+
+
+def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each, one after the other, `rounds` times, after one that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, work in ways.items():
+            started = time.perf_counter()
+            work()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def spread(base: Sequence[float], found: Sequence[float]) -> str:
+    """How many times as fast, by rounds: median (min to max)."""
+    ratios = [one / other for one, other in zip(base, found, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    for row in (header, ["---"] * len(header), *rows):
+        print(f"| {' | '.join(row)} |")
+    print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
