@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from deploy.images import InputImage, find_images, is_label_of
 from maag.data import pictures
-from maag.data.label_files import SUFFIXES
+from maag.data.label_files import SUFFIXES, stem_of
 from maag.errors import ConfigError, DataError, MissingDataError, MissingObjectError, ObjectChangedError
 from maag.storage import storage_errors
 from maag.storage.keys import file_path
@@ -173,7 +173,10 @@ def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
     if not matches:
         raise MissingDataError(f"{given}: no file or folder is of this pattern")
     root = _literal_folder(given.as_posix())
+    stems = {path.with_name(stem_of(path)) for path in matches}
     for match in matches:
+        if is_label_of(match.with_name(stem_of(match)), stems):
+            continue
         folder = match if match.is_dir() else match.parent
         above = folder.relative_to(root) if root else folder
         for image in find_images(match, dicom_seg=dicom_seg):

@@ -35,6 +35,12 @@ def test_a_pattern_names_images_by_their_path_from_its_plain_part(pictures: Path
         targets(pictures / "z*.png")
 
 
+def test_a_pattern_takes_no_mask_for_an_image_unless_it_names_masks_alone(pictures: Path) -> None:
+    (pictures / "a1_gt.png").write_bytes(b"")
+    assert targets(pictures / "a*.png") == ["a1.png", "a2.png"]
+    assert targets(pictures / "*_gt.png") == ["a1_gt.png"]
+
+
 def test_a_pattern_in_the_working_directory(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pictures)
     assert targets("a*.png", "sub/*3.png") == ["a1.png", "a2.png", "a3.png"]
