@@ -186,7 +186,7 @@ def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
 def _in_store(given: str, dicom_seg: bool) -> Iterator[Source]:
     root, key = split_uri(given)
     store = _store(root)
-    if _is_dicom(key):
+    if _is_dicom(key) and not has_magic(key):
         raise ConfigError(f"{given}: a DICOM series is given by its folder")
     if key.lower().endswith(SUFFIXES) and (found := store.stat(key)):
         yield _source(root, (found,), key.rpartition("/")[2], dicom_seg)

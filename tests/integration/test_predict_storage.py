@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from journeys import Command
+from PIL import Image
 from s3 import BUCKET, Fault, S3Server, client_of, s3_server
 
 from deploy.artifact import Source
@@ -22,6 +23,7 @@ from deploy.onnx_export import export
 from deploy.runners import open_artifact
 from maag.config.codec import override
 from maag.data.catalog import preset
+from maag.data.phantoms.dicom_files import save_slice
 from maag.data.volume import load_volume
 from maag.inference import segment
 from maag.models.build import build_segmentor
@@ -188,6 +190,33 @@ def test_what_changed_is_done_again_and_another_model_does_all(
     require_right(content, volumes[name_of(4)], artifact, tmp_path)
     code, printed = Command("predict", pattern, *words, "--largest-component", environment=environment).end()
     assert (code, json.loads(printed)["done"]) == (0, 5)
+
+
+def test_series_and_pictures_of_a_bucket(
+    server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
+) -> None:
+    _, environment = server
+    client = client_of(environment)
+    for number in range(3):
+        plane = np.random.default_rng(number).integers(0, 255, (20, 24)).astype(np.uint16)
+        place = tmp_path / f"{number}.dcm"
+        save_slice(
+            place, plane, spacing_mm=1.5, thickness_mm=6.0, position=(0, 0, 6.0 * number), series="s", number=number
+        )
+        client.upload_file(str(place), BUCKET, f"in/p1/series/{number}.dcm")
+    Image.fromarray(plane.astype(np.uint8)).save(tmp_path / "a.jpg")
+    client.upload_file(str(tmp_path / "a.jpg"), BUCKET, "in/p2/a.jpg")
+    client.put_object(Bucket=BUCKET, Key="in/p2/notes.pdf", Body=b"no image")
+    words = ("--model", artifact, "--out", f"s3://{BUCKET}/out", "--dicom-seg", "--resume", "--json")
+    code, printed = Command("predict", f"s3://{BUCKET}/in", *words, environment=environment).end()
+    assert (code, json.loads(printed)["done"]) == (0, 2)
+    names = {name for name in listed(client, "out/") if not name.startswith("ledger")}
+    assert names == {"p1/series.dcm", "p2/a.png", "p2/a.json"}
+    client.upload_file(str(tmp_path / "0.dcm"), BUCKET, "in/p1/series/2.dcm")  # two at one place now
+    code, printed = Command("predict", f"s3://{BUCKET}/in/**/*.dcm", *words, environment=environment).end()
+    (failure,) = json.loads(printed)["failures"]
+    assert code == 3
+    assert f"s3://{BUCKET}/in/p1/series/2.dcm: lies at the place of" in failure["error"]
 
 
 @pytest.mark.parametrize(("method", "code"), [("GET", 3), ("LIST", 1), ("PUT", 1)])
