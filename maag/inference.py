@@ -147,13 +147,24 @@ def segment_fully(
                 "the model is damaged, or the image's intensities are extreme: look at both"
             )
         in_source = np.asarray(scores_to_source(probabilities, grid))
-        labels.append(in_source.argmax(axis=1).astype(np.uint8))
+        labels.append(likeliest(in_source))
         if keep_probabilities:
             kept.append(in_source)
     whole = np.concatenate(labels)
     if refinement.largest_component:
         whole = largest_components(whole, data.num_classes)
     return Segmentation(whole, np.concatenate(kept) if keep_probabilities else None)
+
+
+def likeliest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(N, Y, X) uint8: the class of the largest of (N, num_classes, Y, X) scores, the first of equal ones."""
+    # Plane by plane, which is faster than NumPy's argmax over an axis that is not the last.
+    best = scores[:, 0]
+    labels = np.zeros(best.shape, np.uint8)
+    for value in range(1, scores.shape[1]):
+        labels = np.where(scores[:, value] > best, np.uint8(value), labels)
+        best = np.maximum(best, scores[:, value])
+    return labels
 
 
 def largest_components(labels: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maag.config.schema import DataConfig
 from maag.data.volume import Volume
 from maag.errors import DataError
-from maag.inference import Refinement, TorchRunner, largest_components, segment, segment_fully
+from maag.inference import Refinement, TorchRunner, largest_components, likeliest, segment, segment_fully
 
 Images = NDArray[np.float32]
 
@@ -172,3 +172,8 @@ def test_of_each_class_the_largest_part_stays() -> None:
     assert not largest_components(np.zeros_like(labels), 4).any()
     assert Refinement().name == ""
     assert Refinement(flips=True, largest_component=True).name == "flips+largest-component"
+
+
+def test_the_likeliest_class_is_the_first_of_the_largest() -> None:
+    scores = np.random.default_rng(0).integers(0, 3, (2, 4, 5, 6)).astype(np.float32)  # with many ties
+    np.testing.assert_array_equal(likeliest(scores), scores.argmax(axis=1))
