@@ -109,7 +109,7 @@ def fit(
 
     def save_segmentor(path: Path, kind: str, dice: ValidationDice) -> None:
         facts = {"kind": kind, "step": state.progress.step, "dice": dice.mean, "dice_per_class": dice.per_class}
-        checkpoint.save_segmentor(path, config, state.segmentor.state_dict(), {**run_info, **facts})
+        checkpoint.save_segmentor(path, config, state.product.state_dict(), {**run_info, **facts})
 
     keeper = Keeper(
         save_last=lambda: checkpoint.save_state(run.last, config, {**state.state_dict(), "run": run_info}),

@@ -25,10 +25,13 @@ from maag.models.discriminator import (
     pyramid_of_predictions,
 )
 from maag.train.state import TrainState
+from maag.train.teacher import follow, warmed_up
 from maag.train.team import Team
+from maag.train.unlabelled import unlabelled_terms
 
 StepLosses = dict[str, Tensor]
-"""Detached scalars on the device: `supervised`, and with a discriminator `adversarial` and `discriminator`.
+"""Detached scalars on the device: `supervised`, with a discriminator `adversarial` and `discriminator`, and as they are
+weighted what pixels without a label teach, `teacher` and `areas`.
 
 Their mean over the workers is the whole batch's loss.
 """
@@ -45,9 +48,12 @@ def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     images = batch.images if batch.unlabelled is None else torch.cat([batch.images, batch.unlabelled])
     output = state.joined_segmentor(images.contiguous(memory_format=torch.channels_last))
     supervised, parts = _supervised_terms(output.logits[:num_supervised], batch, config, state.team)
+    further = unlabelled_terms(state, output.logits, batch, config)
+    objective = sum(further.values(), start=supervised)
+    losses = {"supervised": supervised.detach(), **parts, **{name: term.detach() for name, term in further.items()}}
     if state.discriminator is None or batch.masks is None:
-        _descend(state.segmentor_optimizer, supervised)
-        return {"supervised": supervised.detach(), **parts}
+        _move_segmentor(state, objective, config)
+        return losses
 
     fakes = pyramid_of_predictions(output, config.discriminator.scales, conditioned=config.gates.conditioned)
     share = state.team.size * num_supervised / config.optim.batch_size
@@ -56,13 +62,8 @@ def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     factor: Tensor | float = 1.0
     if config.loss.dynamic_balance:
         factor = balance(*state.team.mean(torch.stack([supervised, adversarial])))
-    _descend(state.segmentor_optimizer, supervised + factor * weighted)
-    return {
-        "supervised": supervised.detach(),
-        **parts,
-        "adversarial": adversarial.detach(),
-        "discriminator": on_discriminator.detach(),
-    }
+    _move_segmentor(state, objective + factor * weighted, config)
+    return {**losses, "adversarial": adversarial.detach(), "discriminator": on_discriminator.detach()}
 
 
 def _supervised_terms(logits: Tensor, batch: Batch, config: Config, team: Team) -> tuple[Tensor, StepLosses]:
@@ -130,6 +131,12 @@ def _frozen(discriminator: Discriminator) -> Iterator[nn.Module]:
         yield discriminator
     finally:
         discriminator.requires_grad_(True)
+
+
+def _move_segmentor(state: TrainState, loss: Tensor, config: Config) -> None:
+    _descend(state.segmentor_optimizer, loss)
+    if state.teacher is not None:
+        follow(state.teacher, state.segmentor, warmed_up(config.teacher.decay, state.progress.step))
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

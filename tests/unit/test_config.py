@@ -30,6 +30,7 @@ NARROWER: dict[str, st.SearchStrategy[Any]] = {
     "gates.levels": st.lists(st.integers(0, 3), unique=True),
     "discriminator.scales": st.permutations([0, 1, 2, 3]).map(lambda scales: scales[: scales.index(0) + 1]),
     "loss.adversarial_unlabelled": st.floats(0.01, 9),
+    "teacher.decay": st.floats(0.01, 0.99),
     "optim.lr": st.floats(1e-4, 9),
     "optim.lr_min": st.floats(0, 1e-4),
     "optim.batch_size": st.integers(2, 99),
