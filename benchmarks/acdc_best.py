@@ -27,7 +27,10 @@ from maag.inference import PLAIN, Refinement
 
 BASELINE = "fast preset"
 BEST = "best settings"
-ABLATIONS: Mapping[str, Mapping[str, Any]] = {}
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "without class weights alone": {"loss.class_weights": False},
+    "teacher alone": {"teacher.decay": 0.99, "loss.teacher": 1.0},
+}
 WITHOUT_SHAPES = {"gates.levels": "[]", "loss.adversarial": 0}
 ARMS: Mapping[str, Mapping[str, Any]] = {
     BASELINE: {},

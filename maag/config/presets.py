@@ -13,6 +13,7 @@ from maag.errors import ConfigError
 BEYOND: Mapping[str, Any] = {
     "teacher.decay": 0.99,
     "loss.teacher": 1.0,
+    "loss.class_weights": False,
 }
 """What goes beyond the paper in the best preset, whatever the size of networks and grid."""
 
