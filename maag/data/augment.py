@@ -78,7 +78,7 @@ def warp_labels(labels: Tensor, grids: Tensor, *, fill: int) -> Tensor:
     moved_up = grid_sample(
         labels[:, None].float() + 1, grids, mode="nearest", padding_mode="zeros", align_corners=False
     )[:, 0]
-    return torch.where(moved_up == 0, moved_up.new_tensor(fill), moved_up - 1).to(torch.uint8)
+    return torch.where(moved_up == 0, float(fill), moved_up - 1).to(torch.uint8)
 
 
 class IntensityChanges(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maag.config.schema import Config
 from maag.data.batches import Batch
@@ -96,17 +96,17 @@ def _supervised_terms(logits: Tensor, batch: Batch, config: Config, team: Team) 
 
 
 def _update_discriminator(state: TrainState, fakes: MaskPyramid, masks: Tensor, share: float, config: Config) -> Tensor:
-    discriminator, optimizer = state.joined_discriminator, state.discriminator_optimizer
-    assert discriminator is not None
-    assert optimizer is not None
-    discriminator.train()
+    assert state.discriminator is not None
+    assert state.joined_discriminator is not None
+    assert state.discriminator_optimizer is not None
+    state.discriminator.train()
     reals = pyramid_of_masks(masks, config.data.num_classes, config.discriminator.scales)
     # One pass over both, for one step of the spectral norm and one synchronisation of gradients. Detached: the
     # discriminator's loss must not reach the segmentor, for which its sign would be wrong.
     both = {scale: torch.cat([reals[scale], fakes[scale].detach()]) for scale in reals}
-    scores = discriminator(both, _noise(state, both[0], len(masks), config))
+    scores = state.joined_discriminator(both, _noise(state, both[0], len(masks), config))
     loss = share * discriminator_loss(scores[: len(masks)], scores[len(masks) :])
-    _descend(optimizer, loss)
+    _descend(state.discriminator_optimizer, loss)
     return loss
 
 
@@ -115,8 +115,9 @@ def _adversarial_terms(
 ) -> tuple[Tensor, Tensor]:
     """The plain mean over all slices, for balance and display, and the sum weighted by kind of slice."""
     assert state.discriminator is not None
-    with _frozen(state.discriminator) as judge:
-        scores = judge(fakes, _noise(state, fakes[0], num_supervised, config))
+    assert state.judge is not None
+    with _frozen(state.discriminator):
+        scores = state.judge(fakes, _noise(state, fakes[0], num_supervised, config))
     weighted = config.loss.adversarial * adversarial_loss(scores[:num_supervised])
     if len(scores) > num_supervised:
         weighted = weighted + config.loss.adversarial_unlabelled * adversarial_loss(scores[num_supervised:])
@@ -124,11 +125,11 @@ def _adversarial_terms(
 
 
 @contextmanager
-def _frozen(discriminator: Discriminator) -> Iterator[nn.Module]:
+def _frozen(discriminator: Discriminator) -> Iterator[None]:
     """The discriminator as a fixed judge: gradients pass through it to the segmentor and leave none in it."""
     discriminator.requires_grad_(False)
     try:
-        yield discriminator
+        yield
     finally:
         discriminator.requires_grad_(True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maag.config.schema import Config
 from maag.data.areas import Areas
@@ -17,7 +17,6 @@ from maag.data.augment import warp_probabilities
 from maag.data.batches import Batch
 from maag.labels import IGNORE
 from maag.losses import area_loss, class_overlaps, overlap_loss, soft_cross_entropy
-from maag.models.segmentor import Segmentor
 from maag.train.state import TrainState
 from maag.train.team import Team
 
@@ -38,8 +37,8 @@ def unlabelled_terms(state: TrainState, logits: Tensor, batch: Batch, config: Co
         Scalars, each the whole batch's value; the mean of their gradients over the workers is the whole batch's.
     """
     terms = {}
-    if state.teacher is not None and batch.untouched is not None:
-        lesson = teach(state.teacher, batch, config.teacher.confidence)
+    if state.lecturer is not None and batch.untouched is not None:
+        lesson = teach(state.lecturer, batch, config.teacher.confidence)
         terms["teacher"] = config.loss.teacher * state.trust * lesson_loss(logits, lesson, state.team)
     if batch.areas is not None:
         num_slices = config.optim.batch_size * (1 if batch.unlabelled is None else 2)
@@ -56,7 +55,7 @@ class Lesson(NamedTuple):
     """(M, H, W) bool: where it is sure, and no label says so already."""
 
 
-def teach(teacher: Segmentor, batch: Batch, confidence: float) -> Lesson:
+def teach(teacher: nn.Module, batch: Batch, confidence: float) -> Lesson:
     """Let the teacher look at the slices as they were, and bring what it says to the batch's geometry."""
     assert batch.untouched is not None
     with torch.no_grad():
