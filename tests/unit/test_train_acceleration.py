@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maag.config import codec
@@ -38,12 +40,12 @@ EVERYTHING = {
     "augment.gamma": 0.3,
     "augment.cutout": 0.3,
 }
-WAITS = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "lift_fresh"})
-"""What a CUDA device must be waited for: values and sizes that Python asks for, and constants that it brings."""
+WAITS = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"})
+"""What a CUDA device must be waited for: values and sizes that Python asks for."""
 
 
 class NothingWaits(TorchDispatchMode):
-    """Refuses the operations in WAITS."""
+    """Refuses the operations in WAITS, and constants that are brought to the device one by one."""
 
     def __torch_dispatch__(
         self,
@@ -53,7 +55,22 @@ class NothingWaits(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         name = str(func).split(".")[1]
-        assert name not in WAITS, f"aten.{name} within the loop: a CUDA device would be waited for"
+        waits = name in WAITS or (name == "lift_fresh" and args[0].ndim == 0)
+        assert not waits, f"aten.{name} within the loop: a CUDA device would be waited for"
+        return func(*args, **(kwargs or {}))
+
+
+class AutocastSeen(TorchFunctionMode):
+    """Notes for each function whether autocast was on when it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name: dict[str, set[bool]] = defaultdict(set)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.by_name[getattr(func, "__name__", "")].add(torch.is_autocast_enabled("cpu"))
         return func(*args, **(kwargs or {}))
 
 
@@ -66,7 +83,7 @@ class NoValidation:
 
 def losses_of(config: Config, prepared: PreparedData, split: Split, steps: int) -> tuple[TrainState, list[Any]]:
     state = TrainState(config, CPU)
-    state.set_rates(1e-3, 1e-3)
+    state.set_rates(1e-4, 1e-4)
     batches = TrainingBatches(supervise(prepared, split, config), config, CPU)
     losses = []
     for step in range(steps):
@@ -81,11 +98,11 @@ def test_bf16_stays_close_to_fp32(
     tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
 ) -> None:
     config = codec.override(tiny_config, changes)
-    _, expected = losses_of(config, prepared, split, 4)
-    state, found = losses_of(codec.override(config, {"train.precision": "bf16"}), prepared, split, 4)
+    _, expected = losses_of(config, prepared, split, 3)
+    state, found = losses_of(codec.override(config, {"train.precision": "bf16"}), prepared, split, 3)
     assert found != expected
     for one, other in zip(found, expected, strict=True):
-        assert one == pytest.approx(other, rel=0.05, abs=2e-3)
+        assert one == pytest.approx(other, rel=0.02)
     floats = [tensor for tensor in tensors_of(state.state_dict()) if tensor.is_floating_point()]
     assert {tensor.dtype for tensor in floats} == {torch.float32}
 
@@ -96,27 +113,18 @@ def tensors_of(state: Any) -> list[Tensor]:
     return [state] if isinstance(state, Tensor) else []
 
 
-def test_the_spectral_norm_keeps_the_digits_of_fp32(tiny_config: Config) -> None:
-    torch.manual_seed(0)
-    plain = build_discriminator(tiny_config)
-    other = build_discriminator(tiny_config)
-    other.load_state_dict(plain.state_dict())
+def test_the_spectral_norm_iterates_outside_of_autocast(tiny_config: Config) -> None:
     masks = pyramid_of_masks(torch.zeros(2, 32, 32, dtype=torch.uint8), 4, tiny_config.discriminator.scales)
-    plain(masks)
-    scores = InBfloat16(other, CPU)(masks)
+    with AutocastSeen() as seen:
+        scores = InBfloat16(build_discriminator(tiny_config), CPU)(masks)
     assert scores.dtype == torch.float32
-    for (name, one), two in zip(plain.named_buffers(), other.buffers(), strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=1e-7, msg=name)
+    assert seen.by_name["mv"] == {False}
+    assert seen.by_name["conv2d"] == {True}
 
 
-def test_eager_fp32_is_the_network_itself_and_compiled_shares_its_weights(tiny_config: Config) -> None:
+def test_eager_fp32_is_the_network_itself(tiny_config: Config) -> None:
     network = build_discriminator(tiny_config)
     assert accelerated(network, TrainConfig(), CPU) is network
-    names = list(network.state_dict())
-    for faster in (TrainConfig(compile=True), TrainConfig(precision="bf16", compile=True)):
-        compiled = accelerated(network, faster, CPU)
-        assert {id(weight) for weight in compiled.parameters()} == {id(weight) for weight in network.parameters()}
-    assert list(network.state_dict()) == names
 
 
 def test_auto_is_fp32_on_a_cpu() -> None:
@@ -142,7 +150,7 @@ def test_what_would_be_slow_or_impossible_is_refused(monkeypatch: pytest.MonkeyP
 def test_no_step_waits_for_the_device(
     tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
 ) -> None:
-    config = codec.override(tiny_config, {"optim.epochs": 1, "optim.batch_size": 2, **changes})
+    config = codec.override(tiny_config, {"optim.epochs": 1, **changes})
     state = TrainState(config, CPU)
     batches = TrainingBatches(supervise(prepared, split, config), config, CPU)
     loop = Loop(state, batches, NoValidation(), config, NOT_KEPT, Listeners(), StopRequest())  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""Training with compiled networks is training: the same trajectory, checkpoints and resumption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from maag import checkpoint
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.prepared import PreparedData
+from maag.data.splits import Split
+from maag.train.acceleration import accelerated
+from maag.train.fit import Outcome, fit
+from maag.train.folder import RunFolder, create_run
+from maag.train.reports import EpochReport, Live
+from maag.train.state import TrainState
+from maag.train.stopping import StopRequest
+
+pytestmark = [
+    pytest.mark.integration,
+    # torch's compiler imports deprecated parts of torch.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+CPU = torch.device("cpu")
+CHANGES = {
+    "loss.adversarial_unlabelled": 0.2,
+    "teacher.decay": 0.9,
+    "teacher.confidence": 0.3,
+    "loss.teacher": 1.0,
+    "optim.lr": 1e-4,
+    "optim.lr_discriminator": 1e-4,
+}
+
+
+class StopAt:
+    """Keeps the losses of each reading, and asks to stop once `step` is reached."""
+
+    def __init__(self, stop: StopRequest, step: int) -> None:
+        self._stop, self._step = stop, step
+        self.losses: dict[int, dict[str, float]] = {}
+
+    def on_live(self, live: Live) -> None:
+        self.losses[live.step] = live.losses
+        if live.step >= self._step:
+            self._stop.ask("test")
+
+    def on_epoch(self, report: EpochReport) -> None:
+        pass
+
+    def on_checkpoint(self, step: int) -> None:
+        pass
+
+
+def train(
+    config: Config, prepared: PreparedData, split: Split, path: Path, *, stop_at: int = 10**9
+) -> tuple[Outcome, dict[int, dict[str, float]]]:
+    resume = path.exists()
+    run = RunFolder(path) if resume else create_run(path, config, split)
+    stop = StopRequest()
+    listener = StopAt(stop, stop_at)
+    outcome = fit(config, prepared, split, run, device=CPU, listener=listener, stop=stop, resume=resume)
+    return outcome, listener.losses
+
+
+def parts(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = checkpoint.load_state(path / "checkpoints" / "last.pt", CPU)[1]["parts"]
+    return found
+
+
+def test_a_compiled_run_is_the_eager_run_and_resumes_as_either(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    eager = codec.override(tiny_config, CHANGES)
+    compiled = codec.override(eager, {"train.compile": True})
+    plain, expected = train(eager, prepared, split, tmp_path / "eager")
+    whole, losses = train(compiled, prepared, split, tmp_path / "whole")
+    assert losses.keys() == expected.keys()
+    for step, found in losses.items():
+        assert found == pytest.approx(expected[step], rel=1e-3)
+    assert whole.final_dice == pytest.approx(plain.final_dice, abs=0.02)
+
+    stopped, _ = train(compiled, prepared, split, tmp_path / "parts", stop_at=1)
+    assert stopped.ending == "interrupted"
+    train(compiled, prepared, split, tmp_path / "parts")
+    one, other = parts(tmp_path / "whole"), parts(tmp_path / "parts")
+    for name, network in one.items():
+        assert_same(network, other[name])
+    # Their names are those of an eager run, which goes on from them and loads what they leave.
+    assert all(network.keys() == parts(tmp_path / "eager")[name].keys() for name, network in one.items())
+    TrainState(eager, CPU).load_state_dict({"parts": one, "progress": {}})
+    assert "_orig_mod" not in "".join(checkpoint.load_segmentor(tmp_path / "whole").segmentor.state_dict())
+    train(compiled, prepared, split, tmp_path / "mixed", stop_at=1)
+    assert train(eager, prepared, split, tmp_path / "mixed")[0].ending == "done"
+
+
+def assert_same(one: Any, other: Any) -> None:
+    if isinstance(one, Tensor):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_networks_share_weights_and_agree_with_eager(tiny_config: Config, precision: str) -> None:
+    config = codec.override(tiny_config, {"train.precision": precision})
+    state = TrainState(config, CPU)
+    names = list(state.segmentor.state_dict())
+    compiled = accelerated(state.segmentor, codec.override(config, {"train.compile": True}).train, CPU)
+    assert {id(weight) for weight in compiled.parameters()} == {id(weight) for weight in state.segmentor.parameters()}
+    images = torch.randn(4, 1, 32, 32).contiguous(memory_format=torch.channels_last)
+    found, expected = compiled(images), state.joined_segmentor(images)
+    tolerance = {"fp32": 1e-5, "bf16": 0.1}[precision]
+    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=tolerance)
+    assert found.logits.dtype == torch.float32
+    assert list(state.segmentor.state_dict()) == names
