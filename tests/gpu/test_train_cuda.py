@@ -26,6 +26,7 @@ pytestmark = [
     # torch's compiler imports deprecated parts of torch.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning"),
 ]
 
 CUDA = torch.device("cuda")
