@@ -1,6 +1,6 @@
 """The full-size table on ACDC, on one big GPU, in calls of a few minutes each: no network, no Ray.
 
-    python benchmarks/acdc_gpu.py --data ACDC_DIR --out DIR [--minutes 9] [--seeds 1 2 3] [--tracks P35 P70]
+    python benchmarks/acdc_gpu.py --data ACDC_DIR --out DIR [--minutes 9] [--seeds 1 2 3] [--tracks P35 P70] [--compile]
 
 Call it again with the same words until it says that nothing is left: each call goes on where the last one stopped, and
 prints the table of what is done so far. A run that is stopped resumes exactly. `--data` is the challenge's folder;
@@ -84,6 +84,8 @@ def main() -> None:
     parser.add_argument("--tracks", nargs="+", choices=TRACKS, default=list(TRACKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of forward passes")
+    parser.add_argument("--compile", action="store_true", help="the networks, where there is CUDA")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="a setting of all arms")
     parser.add_argument("--report-only", action="store_true", help="of what has finished so far")
     options = parser.parse_args()
@@ -119,7 +121,8 @@ def work(jobs: list[Job], options: argparse.Namespace, part: str, deadline: floa
 
 def train(job: Job, options: argparse.Namespace, device: torch.device, deadline: float) -> None:
     name, changes = ARMS[job.arm]
-    config = override(preset("acdc", name, options.data), {**changes, "train.seed": job.seed})
+    fast = {"train.precision": options.precision, "train.compile": options.compile and device.type == "cuda"}
+    config = override(preset("acdc", name, options.data), {**changes, **fast, "train.seed": job.seed})
     config = override(config, dict(change.split("=", 1) for change in options.changes))
     cache = options.cache or options.out / "cache"
     prepared = prepare(options.data, config.data, cache)
