@@ -22,10 +22,7 @@ def train_and_evaluate(
     start: Sequence[object] = ("--preset", "fast"),
 ) -> None:
     """Train from `start` with `changes` on ACDC, one thread, and measure the validation fold of both kinds."""
-    if not (folder / "result.json").exists():
-        fresh = [*start, *(word for change in changes for word in ("--set", change))]
-        started = (folder / "config.json").exists()
-        maag("train", "--data", data, "--out", folder, *further, *(["--resume"] if started else fresh))
+    train(folder, data, changes, further, start)
     for kind in KINDS:
         out = folder / f"evaluation-{kind}"
         if not (out / "report.json").exists():
@@ -33,9 +30,26 @@ def train_and_evaluate(
             maag("evaluate", weights, "--data", data, "--split", "val", "--out", out)
 
 
-def maag(command: str, *words: object) -> None:
+def train(
+    folder: Path,
+    data: Path,
+    changes: Sequence[str],
+    further: Sequence[str] = (),
+    start: Sequence[object] = ("--preset", "fast"),
+    dataset: str = "acdc",
+) -> None:
+    """Train from `start` with `changes`, one thread; a run that was begun is resumed, a finished one is left."""
+    if (folder / "result.json").exists():
+        return
+    fresh = [*start, *(word for change in changes for word in ("--set", change))]
+    started = (folder / "config.json").exists()
+    words = ["--data", data, "--out", folder, *further, *(["--resume"] if started else fresh)]
+    maag("train", *words, dataset=dataset)
+
+
+def maag(command: str, *words: object, dataset: str = "acdc") -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "maag", command, *map(str, words), "--dataset", "acdc"]
+    line = [sys.executable, "-m", "maag", command, *map(str, words), "--dataset", dataset]
     subprocess.run(line, check=True, env=environment)
 
 

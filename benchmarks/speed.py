@@ -1,31 +1,43 @@
-"""How much of the bare training step's speed `maag train` keeps, how fast data are prepared, and in what memory.
+"""How fast training is: `maag train`'s loop, the bare step, and the loop that one writes without thinking of speed.
 
-    python benchmarks/speed.py --data ACDC_DIR [--preset fast] [--threads 2] [--chunks 12]
+    python benchmarks/speed.py --data ACDC_DIR [--preset fast] [--set train.precision=auto] [--chunks 12]
 
-The bare step is the same update of the same networks on one fixed batch that lies on the device. Both are timed in
-turn, ten steps of the loop then ten bare ones, so that a machine whose speed drifts slows both alike.
+The bare step is the same update of the same networks on one fixed batch that lies on the device. All three are timed in
+turn, ten steps of each, so that a machine whose speed drifts slows them alike. Beside it: how much of the machine the
+step uses, what comes before the first step, what validation and checkpoints cost, and how long a whole run would take.
+`--set` changes the settings of the loop and of the bare step; the plain loop is always eager fp32.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from naive_loop import NaiveLoop
+from roofline import roofline, wait
 
+from maag import checkpoint
 from maag.cli.options import pick_device
 from maag.config.codec import override
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches
+from maag.data.batches import Batch, TrainingBatches
 from maag.data.cache import prepare
 from maag.data.catalog import preset, reader_of
 from maag.data.prepared import PreparedData
-from maag.data.splits import make_split
-from maag.data.supervision import supervise
+from maag.data.splits import Split, make_split
+from maag.data.supervision import Supervision, supervise
+from maag.train.acceleration import runs_in_bf16
 from maag.train.fit import fit
 from maag.train.folder import create_run
 from maag.train.loop import STEPS_BETWEEN_READINGS
@@ -33,84 +45,125 @@ from maag.train.reports import EpochReport, Live
 from maag.train.state import TrainState
 from maag.train.step import update
 from maag.train.stopping import StopRequest
+from maag.train.validate import Validator
 
 _WARM_UP_CHUNKS = 2
+EAGER_FP32 = {"train.compile": False, "train.precision": "fp32"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--preset", default="fast")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="a setting of the loop and the step")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--chunks", type=int, default=12)
+    parser.add_argument("--loaders", type=int, help="that load for the plain loop  [default: 8 beside a GPU, else 0]")
+    parser.add_argument("--stated-tflops", type=float, help="peak in this precision by the GPU's data sheet")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = pick_device(options.device)
-    config = override(preset("acdc", options.preset), {"train.validate_every": 10**6, "train.checkpoint_minutes": 1e6})
+    config = override(preset("acdc", options.preset), dict(change.split("=", 1) for change in options.changes))
+    loaders = options.loaders if options.loaders is not None else 8 if device.type == "cuda" else 0
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()
         prepared = prepare(options.data, config.data, Path(scratch) / "cache")
         preparing = time.perf_counter() - started
-        report = {
-            "device": str(device),
+        split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
+        supervision = supervise(prepared, split, config)
+        batch = TrainingBatches(supervision, config, device).at(0)
+        report: dict[str, Any] = {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "threads": options.threads,
             "preset": options.preset,
+            "changes": options.changes,
             "volumes": len(prepared.cases),
-            "volumes_per_second": len(prepared.cases) / preparing,
-            **compare_steps(config, prepared, device, options.chunks, Path(scratch) / "run"),
+            "volumes_prepared_per_second": len(prepared.cases) / preparing,
+            "largest_difference_of_a_loss": compare_losses(config, supervision, batch, device),
         }
+        report |= time_overheads(config, options.data, split, device, Path(scratch))
+        report |= time_steps(config, prepared, split, device, options.chunks, loaders, Path(scratch) / "run")
+        report["minutes_of_a_whole_run"] = whole_run(config, supervision, report) / 60
+        eager = override(config, EAGER_FP32)
+        state = TrainState(eager, device)
+        report["use"] = roofline(
+            lambda: update(state, batch, eager),
+            report["loop_steps_per_second"],
+            device,
+            torch.bfloat16 if runs_in_bf16(config.train, device) else torch.float32,
+            options.stated_tflops,
+        )
     print(json.dumps(report, indent=2))
 
 
-def compare_steps(
-    config: Config, prepared: PreparedData, device: torch.device, chunks: int, folder: Path
+def compare_losses(config: Config, supervision: Supervision, batch: Batch, device: torch.device) -> float:
+    """The relative difference between the plain loop's losses and the step's, in eager fp32, of two updates."""
+    quiet = {"discriminator.instance_noise": 0.0, "discriminator.label_noise": 0.0}
+    config = override(config, {**EAGER_FP32, **quiet})
+    plain, state = NaiveLoop(supervision, config, device, 0), TrainState(config, device)
+    assert batch.masks is not None
+    largest = 0.0
+    for _ in range(2):
+        state.set_rates(config.optim.lr, config.optim.lr_discriminator)
+        found = {name: float(loss) for name, loss in update(state, batch, config).items()}
+        expected = plain.update(batch.images, batch.labels, batch.unlabelled, batch.masks)
+        largest = max(largest, *(abs(found[name] / expected[name] - 1) for name in expected))
+    if largest > 0.01:
+        raise SystemExit(f"the plain loop's losses differ from the step's by {largest:.2g}: they are not the same game")
+    return largest
+
+
+def time_steps(
+    config: Config,
+    prepared: PreparedData,
+    split: Split,
+    device: torch.device,
+    chunks: int,
+    loaders: int,
+    folder: Path,
 ) -> dict[str, float]:
-    split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
+    """Steps a second of all three, and their ratios over the turns."""
+    config = override(config, {"train.validate_every": 10**6, "train.checkpoint_minutes": 1e6})
+    supervision = supervise(prepared, split, config)
+    state, batch = TrainState(config, device), TrainingBatches(supervision, config, device).at(0)
+    state.set_rates(config.optim.lr, config.optim.lr_discriminator)
+    plain = NaiveLoop(supervision, override(config, EAGER_FP32), device, loaders)
     stop = StopRequest()
-    batch = TrainingBatches(supervise(prepared, split, config), config, device).at(0)
-    turns = Turns(TrainState(config, device), batch, config, device, stop, chunks)
-    outcome = fit(
-        config,
-        prepared,
-        split,
-        create_run(folder, config, split),
-        device=device,
-        listener=turns,
-        stop=stop,
-        resume=False,
+    turns = Turns(
+        {"bare": lambda: update(state, batch, config), "plain": plain.step}, device, stop, _WARM_UP_CHUNKS + chunks
     )
-    loop, bare = turns.loop[_WARM_UP_CHUNKS:], turns.bare[_WARM_UP_CHUNKS:]
-    ratios = [one / other for one, other in zip(bare, loop, strict=True)]
-    return {
-        "loop_steps_per_second": STEPS_BETWEEN_READINGS / statistics.median(loop),
-        "bare_steps_per_second": STEPS_BETWEEN_READINGS / statistics.median(bare),
-        "loop_over_bare_median": statistics.median(ratios),
-        "loop_over_bare_min": min(ratios),
-        "loop_over_bare_max": max(ratios),
-        "peak_memory_mib": outcome.peak_memory_mib,
-    }
+    run = create_run(folder, config, split)
+    outcome = fit(config, prepared, split, run, device=device, listener=turns, stop=stop, resume=False)
+    seconds = {name: times[_WARM_UP_CHUNKS:] for name, times in turns.seconds.items()}
+    report = {f"{name}_steps_per_second": STEPS_BETWEEN_READINGS / statistics.median(seconds[name]) for name in seconds}
+    for other in ("bare", "plain"):
+        ratios = [theirs / ours for theirs, ours in zip(seconds[other], seconds["loop"], strict=True)]
+        report |= {
+            f"loop_over_{other}_{name}": summary(ratios)
+            for name, summary in (("median", statistics.median), ("min", min), ("max", max))
+        }
+    return {**report, "peak_memory_mib": outcome.peak_memory_mib}
 
 
 class Turns:
-    """A listener that does and times ten bare steps whenever the loop has done ten of its own."""
+    """A listener that does and times ten steps of others whenever the loop has done ten of its own."""
 
     def __init__(
-        self, state: TrainState, batch: object, config: Config, device: torch.device, stop: StopRequest, chunks: int
+        self, others: dict[str, Callable[[], object]], device: torch.device, stop: StopRequest, chunks: int
     ) -> None:
-        self._state, self._batch, self._config, self._device = state, batch, config, device
-        self._stop, self._chunks = stop, chunks
-        self.loop: list[float] = []
-        self.bare: list[float] = []
+        self._others, self._device, self._stop, self._chunks = others, device, stop, chunks
+        self.seconds: dict[str, list[float]] = {name: [] for name in ("loop", *others)}
         self._since = time.perf_counter()
         self._step = 0
 
     def on_live(self, live: Live) -> None:
         elapsed = time.perf_counter() - self._since
         if live.step - self._step == STEPS_BETWEEN_READINGS:
-            self.loop.append(elapsed)
-            self.bare.append(self._time_bare())
-            if len(self.loop) >= self._chunks + _WARM_UP_CHUNKS:
+            self.seconds["loop"].append(elapsed)
+            for name, step in self._others.items():
+                self.seconds[name].append(self._time(step))
+            if len(self.seconds["loop"]) >= self._chunks:
                 self._stop.ask("measured")
         self._step = live.step
         self._since = time.perf_counter()
@@ -121,12 +174,56 @@ class Turns:
     def on_checkpoint(self, step: int) -> None:
         self._since = time.perf_counter()
 
-    def _time_bare(self) -> float:
+    def _time(self, step: Callable[[], object]) -> float:
         started = time.perf_counter()
         for _ in range(STEPS_BETWEEN_READINGS):
-            losses = update(self._state, self._batch, self._config)  # type: ignore[arg-type]
-        float(losses["supervised"])  # wait for the device
+            step()
+        wait(self._device)
         return time.perf_counter() - started
+
+
+def time_overheads(config: Config, data: Path, split: Split, device: torch.device, scratch: Path) -> dict[str, float]:
+    """Seconds of all that a run does beside its steps, with prepared data at hand; kernels are compiled anew."""
+    seconds = {}
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(scratch / "kernels")
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import maag.cli.train, maag.train.fit"], check=True)
+    seconds["importing"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    prepared = prepare(data, config.data, scratch / "cache")
+    batches = TrainingBatches(supervise(prepared, split, config), config, device)
+    validator = Validator(prepared, split.val, config.data, device)
+    state = TrainState(config, device)
+    wait(device)
+    seconds["opening"] = time.perf_counter() - started
+    for name in ("first_step", "second_step"):
+        started = time.perf_counter()
+        state.set_rates(config.optim.lr, config.optim.lr_discriminator)
+        update(state, batches.at(0), config)
+        wait(device)
+        seconds[name] = time.perf_counter() - started
+
+    validator.dice(state.product)
+    started = time.perf_counter()
+    validator.dice(state.product)
+    seconds["validation"] = time.perf_counter() - started
+    started = time.perf_counter()
+    checkpoint.save_state(scratch / checkpoint.LAST, config, state.state_dict())
+    checkpoint.save_segmentor(scratch / checkpoint.BEST, config, state.product.state_dict(), {})
+    seconds["checkpoint"] = time.perf_counter() - started
+    return {f"seconds_{name}": value for name, value in seconds.items()}
+
+
+def whole_run(config: Config, supervision: Supervision, report: dict[str, float]) -> float:
+    """Seconds of all epochs, validations and checkpoints, from the start; every validation is taken for a best."""
+    epochs, train = config.optim.epochs, config.train
+    per_epoch = TrainingBatches(supervision, config, torch.device("cpu")).steps_per_epoch
+    early = (epochs // 2) // train.validate_every
+    late = math.ceil((epochs - epochs // 2) / train.validate_every_late)
+    starting = sum(report[f"seconds_{name}"] for name in ("importing", "opening", "first_step"))
+    between = (early + late) * (report["seconds_validation"] + report["seconds_checkpoint"])
+    return starting + epochs * per_epoch / report["loop_steps_per_second"] + between
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from maag.labels import IGNORE
 
 REAL = 1.0
 FAKE = -1.0
+_SMOOTH_PX = 1.0
+"""Added to both sides of a Dice, so that a class that is nowhere has 1."""
 
 
 def class_counts(labels: Tensor, num_classes: int, pixel_weights: Tensor | None = None) -> Tensor:
@@ -79,3 +81,53 @@ def adversarial_loss(on_fake: Tensor) -> Tensor:
 def balance(supervised: Tensor, adversarial: Tensor) -> Tensor:
     """Factor that brings the adversarial loss to the supervised loss's size; no gradient flows through it."""
     return (supervised / adversarial.clamp(min=torch.finfo(adversarial.dtype).tiny)).abs().detach()
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
+    """Sum of the cross-entropy with soft labels over some pixels.
+
+    Args:
+        logits: (N, num_classes, H, W) float.
+        targets: (N, num_classes, H, W) float, probabilities.
+        taught: (N, H, W) bool, the pixels.
+
+    Returns:
+        Scalar.
+    """
+    entropy: Tensor = -(targets * logits.float().log_softmax(dim=1) * taught[:, None]).sum()
+    return entropy
+
+
+def class_overlaps(logits: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
+    """What a soft Dice is made of, for the arguments of `soft_cross_entropy`.
+
+    Returns:
+        (2, num_classes): the common size of prediction and target, and the sum of their sizes.
+    """
+    predicted = logits.float().softmax(dim=1) * taught[:, None]
+    there = targets * taught[:, None]
+    return torch.stack([(predicted * there).sum(dim=(0, 2, 3)), (predicted + there).sum(dim=(0, 2, 3))])
+
+
+def overlap_loss(overlaps: Tensor) -> Tensor:
+    """One minus the mean soft Dice of the classes, from the `class_overlaps` of a whole batch."""
+    common, sizes = overlaps
+    dice: Tensor = (2 * common + _SMOOTH_PX) / (sizes + _SMOOTH_PX)
+    return 1 - dice.mean()
+
+
+def area_loss(predicted: Tensor, mean: Tensor, tolerance: Tensor) -> Tensor:
+    """Mean over foreground classes of the squared relative distance of an area from its plausible interval.
+
+    Args:
+        predicted: (num_classes,) float, each class's part of a batch.
+        mean: (num_classes,) float, middle of the interval.
+        tolerance: (num_classes,) float, half its length.
+
+    Returns:
+        Scalar; 0 within the intervals.
+    """
+    outside = ((predicted - mean).abs() - tolerance).clamp(min=0)
+    there = mean > 0
+    relative = torch.where(there, outside / torch.where(there, mean, 1.0), 0.0)
+    return relative[1:].square().mean()

@@ -158,10 +158,13 @@ def train(
     from maag.data.splits import make_split
     from maag.data.supervision import supervise
     from maag.storage import require_writable_directory
+    from maag.train.acceleration import require_fast
     from maag.train.fit import fit
     from maag.train.folder import create_run, open_run, read_split
     from maag.train.stopping import StopRequest, stopping_on_signals
 
+    if not cluster:
+        require_fast(config.train, device)
     require_writable_directory(run_path)
     with preparing() as progress:
         prepared = prepare(directory, config.data, default_cache_root(), scribbles, progress)

@@ -10,6 +10,13 @@ from maag.config.codec import override
 from maag.config.schema import Config, DataConfig
 from maag.errors import ConfigError
 
+BEYOND: Mapping[str, Any] = {
+    "teacher.decay": 0.99,
+    "loss.teacher": 1.0,
+    "loss.class_weights": False,
+}
+"""What goes beyond the paper in the best preset, whatever the size of networks and grid."""
+
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The defaults of the schema are the paper's release.
     "paper": {},
@@ -33,7 +40,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "train.validate_every": 5,
         "train.validate_every_late": 5,
     },
-    "best": {},
+    "best": {**BEYOND},
 }
 
 

@@ -112,6 +112,15 @@ class AugmentConfig:
     brightness: NotNegative = Field(default=0.025, description="Added to intensities, uniform in ± this.")
     contrast: float = Field(default=0.05, ge=0, lt=1, description="Factor on intensities, uniform in 1 ± this.")
     noise: NotNegative = Field(default=0.02, description="Standard deviation of Gaussian noise on intensities.")
+    elastic: float = Field(
+        default=0.0, ge=0, le=0.1, description="Standard deviation of a smooth deformation, as part of the side."
+    )
+    gamma: float = Field(
+        default=0.0, ge=0, lt=1, description="Exponent on intensities, log-uniform from 1 - this to 1 / (1 - this)."
+    )
+    cutout: float = Field(
+        default=0.0, ge=0, lt=1, description="Longest side of a box cut from the image, as part of the image's side."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -177,6 +186,12 @@ class LossConfig:
     adversarial_unlabelled: NotNegative = Field(
         default=0.2, description="Weight of the adversarial term on a second, unlabelled batch; 0: no such batch."
     )
+    teacher: NotNegative = Field(
+        default=0.0, description="Weight of the teacher's soft labels on pixels without a label; 0: none."
+    )
+    areas: NotNegative = Field(
+        default=0.0, description="Weight of keeping each class's part of a batch as plausible as in unpaired masks."
+    )
     dynamic_balance: bool = Field(
         default=True, description="Scale the adversarial terms by the ratio of supervised to adversarial loss."
     )
@@ -186,14 +201,27 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TeacherConfig:
+    """The segmentor's running average, which is validated and exported, and teaches where nobody drew."""
+
+    decay: float = Field(
+        default=0.0, ge=0, lt=1, description="Part of the average that stays at each step; 0: no average is kept."
+    )
+    confidence: float = Field(
+        default=0.8, ge=0, lt=1, description="Pixels whose likeliest class has less than this teach nothing."
+    )
+    ramp: float = Field(default=0.3, ge=0, le=1, description="Part of training in which the lesson gains weight.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class OptimConfig:
     """Optimisers and their rate."""
 
     lr: Positive = Field(default=1e-4, description="Highest learning rate of Adam.")
     lr_min: NotNegative = Field(default=1e-5, description="Lowest learning rate.")
     lr_discriminator: Positive = Field(default=1e-4, description="Highest rate of the discriminator; same course.")
-    schedule: Literal["triangular", "cosine", "constant"] = Field(
-        default="triangular", description="Course of the rate from lr_min (triangular) or lr (cosine)."
+    schedule: Literal["triangular", "cosine", "poly", "constant"] = Field(
+        default="triangular", description="Course of the rate from lr_min (triangular) or lr (cosine, poly)."
     )
     half_cycle_epochs: Count = Field(default=20, description="Epochs from lowest to highest rate, if triangular.")
     batch_size: Count = Field(default=12, description="Slices in a batch, of each kind.")
@@ -219,6 +247,14 @@ class TrainConfig:
     )
     min_delta: NotNegative = Field(default=1e-5, description="A Dice must be better by this much to count.")
     checkpoint_minutes: Positive = Field(default=5.0, description="Minutes between checkpoints within an epoch.")
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        default="fp32",
+        description="Of forward passes in training; auto: bf16 on GPUs that have it, else fp32 (there as PyTorch does "
+        "it: convolutions in TF32). Weights and losses are fp32 in any case.",
+    )
+    compile: bool = Field(
+        default=False, description="Compile the networks with torch.compile: faster steps, a slow first one."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -231,6 +267,7 @@ class Config:
     gates: GateConfig = Field(default_factory=GateConfig)
     discriminator: DiscriminatorConfig = Field(default_factory=DiscriminatorConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
 
@@ -239,7 +276,17 @@ class Config:
         """Whether a discriminator takes part."""
         return self.loss.adversarial > 0 or self.loss.adversarial_unlabelled > 0
 
+    @property
+    def needs_shapes(self) -> bool:
+        """Whether unpaired masks teach anything."""
+        return self.adversarial or self.loss.areas > 0
+
     def __post_init__(self) -> None:
+        if self.loss.teacher > 0 and self.teacher.decay == 0:
+            raise ValueError(
+                f"loss.teacher={self.loss.teacher:g} needs teacher.decay above 0, such as 0.99: without it there is "
+                "no teacher"
+            )
         if self.data.supervision == "semi" and self.loss.adversarial_unlabelled == 0:
             raise ValueError(
                 "data.supervision=semi needs loss.adversarial_unlabelled above 0, such as 0.2: without it the "

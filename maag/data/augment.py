@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from maag.config.schema import AugmentConfig
+
+_ELASTIC_POINTS = 5
+"""Points a side that are moved at random, with smooth paths between them."""
 
 
 def random_affines(count: int, size_px: tuple[int, int], config: AugmentConfig, generator: torch.Generator) -> Tensor:
@@ -38,20 +41,44 @@ def random_affines(count: int, size_px: tuple[int, int], config: AugmentConfig, 
     return rows
 
 
-def warp_images(images: Tensor, affines: Tensor) -> Tensor:
+def random_displacements(count: int, config: AugmentConfig, generator: torch.Generator) -> Tensor | None:
+    """Draw how far the control points of `count` smooth deformations move; None, and nothing drawn, if not asked for.
+
+    Returns:
+        (count, 2, 5, 5) float32 on the generator's device, in coordinates in [-1, 1], x first.
+    """
+    if config.elastic == 0:
+        return None
+    shape = (count, 2, _ELASTIC_POINTS, _ELASTIC_POINTS)
+    return 2 * config.elastic * torch.randn(shape, generator=generator, device=generator.device)
+
+
+def sampling_grids(affines: Tensor, displacements: Tensor | None, size_px: tuple[int, int]) -> Tensor:
+    """Where each output pixel is taken from: (N, H, W, 2) float coordinates in [-1, 1], x first."""
+    grids = affine_grid(affines, [len(affines), 1, *size_px], align_corners=False)
+    if displacements is None:
+        return grids
+    smooth = interpolate(displacements, size=size_px, mode="bicubic", align_corners=True)
+    return grids + smooth.permute(0, 2, 3, 1)
+
+
+def warp_images(images: Tensor, grids: Tensor) -> Tensor:
     """Resample (N, C, H, W) float images bilinearly; what comes from outside repeats the edge."""
-    grid = affine_grid(affines, list(images.shape), align_corners=False)
-    return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return grid_sample(images, grids, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def warp_labels(labels: Tensor, affines: Tensor, *, fill: int) -> Tensor:
+def warp_probabilities(probabilities: Tensor, grids: Tensor) -> Tensor:
+    """Resample (N, num_classes, H, W) probabilities bilinearly; what comes from outside has none for any class."""
+    return grid_sample(probabilities, grids, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def warp_labels(labels: Tensor, grids: Tensor, *, fill: int) -> Tensor:
     """Resample (N, H, W) uint8 labels to the nearest; what comes from outside is `fill`."""
-    grid = affine_grid(affines, [len(labels), 1, *labels.shape[1:]], align_corners=False)
     # Outside is sampled as 0, so labels are moved up by one to tell it from label 0.
     moved_up = grid_sample(
-        labels[:, None].float() + 1, grid, mode="nearest", padding_mode="zeros", align_corners=False
+        labels[:, None].float() + 1, grids, mode="nearest", padding_mode="zeros", align_corners=False
     )[:, 0]
-    return torch.where(moved_up == 0, moved_up.new_tensor(fill), moved_up - 1).to(torch.uint8)
+    return torch.where(moved_up == 0, float(fill), moved_up - 1).to(torch.uint8)
 
 
 class IntensityChanges(NamedTuple):
@@ -63,23 +90,49 @@ class IntensityChanges(NamedTuple):
     """(N, 1, 1, 1) summands."""
     noise: Tensor
     """(N, C, H, W) summands."""
+    gamma: Tensor | None = None
+    """(N, 1, 1, 1) exponents."""
+    kept: Tensor | None = None
+    """(N, 1, H, W) factors: 0 in the box that is cut out, else 1."""
 
 
 def random_intensities(
     shape: tuple[int, int, int, int], config: AugmentConfig, generator: torch.Generator
 ) -> IntensityChanges:
-    """Draw contrast and brightness per slice, and noise per pixel, for float images of `shape` (N, C, H, W)."""
+    """Draw what is drawn per slice, and noise per pixel, for float images of `shape` (N, C, H, W)."""
+    count, _, height, width = shape
     per_slice = (-1, 1, 1, 1)
-    return IntensityChanges(
-        contrast=1 + _uniform(shape[0], config.contrast, generator).view(per_slice),
-        brightness=_uniform(shape[0], config.brightness, generator).view(per_slice),
-        noise=config.noise * torch.randn(shape, generator=generator, device=generator.device),
-    )
+    contrast = 1 + _uniform(count, config.contrast, generator).view(per_slice)
+    brightness = _uniform(count, config.brightness, generator).view(per_slice)
+    noise = config.noise * torch.randn(shape, generator=generator, device=generator.device)
+    gamma = kept = None
+    if config.gamma:
+        gamma = torch.exp(_uniform(count, -math.log(1 - config.gamma), generator)).view(per_slice)
+    if config.cutout:
+        kept = _outside_boxes(count, (height, width), config.cutout, generator)
+    return IntensityChanges(contrast, brightness, noise, gamma, kept)
 
 
 def change_intensities(images: Tensor, changes: IntensityChanges) -> Tensor:
-    """Apply `changes` to (N, C, H, W) float images."""
-    return images * changes.contrast + changes.brightness + changes.noise
+    """Apply `changes` to (N, C, H, W) float images; what is cut out becomes 0, the middle of normalised intensities."""
+    if changes.gamma is not None:
+        low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
+        span = (high - low).clamp(min=torch.finfo(images.dtype).eps)
+        images = low + span * ((images - low) / span).pow(changes.gamma)
+    images = images * changes.contrast + changes.brightness + changes.noise
+    return images if changes.kept is None else images * changes.kept
+
+
+def _outside_boxes(count: int, size_px: tuple[int, int], longest: float, generator: torch.Generator) -> Tensor:
+    """(count, 1, H, W) float: 0 in one box each, of sides up to `longest` of the image's, 1 outside."""
+    device = generator.device
+    half = longest / 2 * torch.rand(count, 2, generator=generator, device=device)
+    centre = torch.rand(count, 2, generator=generator, device=device)
+    inside = [
+        ((torch.arange(size, device=device) + 0.5) / size - centre[:, axis, None]).abs() < half[:, axis, None]
+        for axis, size in enumerate(size_px)
+    ]
+    return 1 - (inside[0][:, None, :, None] & inside[1][:, None, None, :]).float()
 
 
 def _uniform(count: int, limit: float, generator: torch.Generator) -> Tensor:

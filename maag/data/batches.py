@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maag.config.schema import Config
+from maag.data.areas import Areas, measure_areas
 from maag.data.augment import (
     IntensityChanges,
     change_intensities,
     random_affines,
+    random_displacements,
     random_intensities,
+    sampling_grids,
     warp_images,
     warp_labels,
 )
@@ -31,6 +34,15 @@ from maag.errors import ConfigError
 from maag.labels import BACKGROUND, IGNORE
 
 _RESIDENT_PART = 0.5  # of the device's free memory that slices may take
+
+
+class Untouched(NamedTuple):
+    """A batch's slices before anything was changed in them, for a teacher to look at."""
+
+    images: Tensor
+    """(M, C, H, W) float32: the supervised slices, then the unlabelled ones."""
+    grids: Tensor
+    """(M, H, W, 2) float32: where the batch's pixels were taken from in them, see `sampling_grids`."""
 
 
 class Batch(NamedTuple):
@@ -48,6 +60,10 @@ class Batch(NamedTuple):
     """How many of the supervised slices, the last ones, have masks."""
     label_weights: Tensor | None = None
     """(N, H, W) float32 in [0, 1]: how much each label counts; None when all count alike."""
+    untouched: Untouched | None = None
+    """All images as they were, if a teacher is to see them."""
+    areas: Areas | None = None
+    """How large each class is in real masks, if predictions are held to it."""
 
 
 class SliceSource:
@@ -109,6 +125,10 @@ class TrainingBatches:
         )
         weights = supervision.scribble_weights
         self._weights = None if weights is None else SliceStore(weights, device, resident=resident)
+        self._areas = None
+        if config.loss.areas:
+            found = measure_areas(supervision.shapes, supervision.real, config.data.num_classes)
+            self._areas = Areas(*(part.to(device) for part in found))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -119,8 +139,7 @@ class TrainingBatches:
 
     def at(self, step: int) -> Batch:
         """This worker's part of the batch of training step `step`, counted from 0."""
-        count, size_px = self._config.optim.batch_size, self._config.data.size_px
-        augment, shard = self._config.augment, self._shard
+        count, shard = self._config.optim.batch_size, self._shard
         generator = self._generator.manual_seed(seed_of(self._config.train.seed, "augment", step))
 
         num_scribbled = count - self._num_dense
@@ -128,34 +147,45 @@ class TrainingBatches:
         scribbled = self._scribbled.draw(step * num_scribbled, num_scribbled)[places[places < num_scribbled]]
         dense = self._dense.draw(step * self._num_dense, self._num_dense)
         dense = dense[places[places >= num_scribbled] - num_scribbled]
-        affines = shard.of(random_affines(count, size_px, augment, generator))
-        images = warp_images(self._images.gather(np.concatenate([scribbled, dense])), affines)
-        images = change_intensities(images, self._random_intensities(generator))
+        grids = self._random_grids(generator)
+        originals = self._images.gather(np.concatenate([scribbled, dense]))
+        images = change_intensities(warp_images(originals, grids), self._random_intensities(generator))
         labels = torch.cat([self._scribbles.gather(scribbled), self._masks.gather(dense)])
-        labels = warp_labels(labels, affines, fill=self._fill)
+        labels = warp_labels(labels, grids, fill=self._fill)
         weights = None
         if self._weights:
             stored = torch.cat(
                 [self._weights.gather(scribbled), torch.full_like(labels[len(scribbled) :], FULL_WEIGHT)]
             )
-            weights = warp_labels(stored, affines, fill=FULL_WEIGHT).float() / FULL_WEIGHT
+            weights = warp_labels(stored, grids, fill=FULL_WEIGHT).float() / FULL_WEIGHT
 
+        untouched = Untouched(originals, grids) if self._config.loss.teacher else None
         unlabelled = masks = None
         if self._unlabelled:
             others = self._images.gather(shard.of(self._unlabelled.draw(step * count, count)))
-            affines = shard.of(random_affines(count, size_px, augment, generator))
-            unlabelled = change_intensities(warp_images(others, affines), self._random_intensities(generator))
+            grids = self._random_grids(generator)
+            unlabelled = change_intensities(warp_images(others, grids), self._random_intensities(generator))
+            if untouched:
+                further = zip(untouched, (others, grids), strict=True)
+                untouched = Untouched(*(torch.cat(both) for both in further))
         if self._real:
             real = self._shapes.gather(shard.of(self._real.draw(step * count, count)))
-            affines = shard.of(random_affines(count, size_px, augment, generator))
-            masks = warp_labels(real, affines, fill=BACKGROUND)
-        return Batch(images, labels, unlabelled, masks, len(dense), weights)
+            masks = warp_labels(real, self._random_grids(generator), fill=BACKGROUND)
+        return Batch(images, labels, unlabelled, masks, len(dense), weights, untouched, self._areas)
+
+    def _random_grids(self, generator: torch.Generator) -> Tensor:
+        count, size_px, augment = self._config.optim.batch_size, self._config.data.size_px, self._config.augment
+        affines = random_affines(count, size_px, augment, generator)
+        displacements = random_displacements(count, augment, generator)
+        own = None if displacements is None else self._shard.of(displacements)
+        return sampling_grids(self._shard.of(affines), own, size_px)
 
     def _random_intensities(self, generator: torch.Generator) -> IntensityChanges:
         data = self._config.data
         shape = (self._config.optim.batch_size, data.channels, *data.size_px)
         changes = random_intensities(shape, self._config.augment, generator)
-        return IntensityChanges(*(self._shard.of(change) for change in changes))
+        own = {name: self._shard.of(change) for name, change in changes._asdict().items() if change is not None}
+        return IntensityChanges(**own)
 
 
 class SliceStore:

@@ -68,11 +68,12 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
         _require(dense, "none of the patients that train with masks has any", "add them, or change data.supervision")
     real_set = shapes or prepared
     real = real_set.slices_of(real_set.patient_ids if shapes else split.shapes, masked=True)
-    if config.adversarial:
+    if config.needs_shapes:
         _require(
             real,
             "none of the discriminator's patients has masks",
-            "add unpaired masks, give another folder of them with --shapes, or set the adversarial weights to 0",
+            "add unpaired masks, give another folder of them with --shapes, or set the adversarial weights and "
+            "loss.areas to 0",
         )
     labels, weights, agreement = _combined(prepared, split, config)
     _require_all_classes(_values(labels, scribbled) | _values(prepared.masks, dense), config)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import register_parametrization
 
 Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
 
@@ -53,8 +56,18 @@ def spectral_conv(channels_in: int, channels_out: int, *, stride: int) -> nn.Seq
     """4x4 convolution of spectral norm 1, tanh; stride 2 halves even H and W, stride 1 keeps them."""
     # A kernel of 4 at stride 1 needs three more pixels: one before, two after.
     pad = nn.ZeroPad2d((1, 2, 1, 2) if stride == 1 else 1)
-    conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(channels_in, channels_out, 4, stride=stride))
+    conv = nn.Conv2d(channels_in, channels_out, 4, stride=stride)
+    register_parametrization(conv, "weight", SpectralNorm(conv.weight))
     return nn.Sequential(pad, conv, nn.Tanh())
+
+
+class SpectralNorm(_SpectralNorm):
+    """torch's spectral norm of a weight, which under autocast would iterate with the digits of bf16."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight over its largest singular value, in the weight's own precision."""
+        with torch.autocast(weight.device.type, enabled=False):
+            return super().forward(weight)
 
 
 def _he_normal(conv: Conv) -> Conv:

@@ -24,6 +24,8 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
+        # Under autocast: neither a count nor a sum over many pixels fits the digits of bf16.
+        input = input.to(self.weight.dtype)
         own_count = input.new_tensor([input.numel() / input.shape[1]])
         sums: Tensor = _SumOverWorkers.apply(  # type: ignore[no-untyped-call]
             torch.cat([input.sum(dim=(0, 2, 3)), own_count])

@@ -20,6 +20,7 @@ from maag.data.splits import Split
 from maag.data.supervision import supervise
 from maag.errors import CheckpointError
 from maag.storage import write_json
+from maag.train.acceleration import require_fast
 from maag.train.folder import RunFolder
 from maag.train.journal import Journal
 from maag.train.loop import NOT_KEPT, Ending, Keeper, Loop
@@ -86,12 +87,14 @@ def fit(
         team: the workers that train together.
 
     Raises:
+        ConfigError: the device cannot do what `train.precision` or `train.compile` say.
         SplitError: the split leaves nothing to train or validate on.
         DataError: raters who contradict each other, or whose weights cannot be estimated.
         CheckpointError: the checkpoint is damaged or of other data or settings.
         TrainingError: a loss became NaN.
         StorageError: the run folder cannot be written.
     """
+    require_fast(config.train, device)
     supervision = supervise(prepared, split, config, shapes)
     if supervision.agreement and team.leads:
         run.write_agreement(supervision.agreement)
@@ -109,7 +112,7 @@ def fit(
 
     def save_segmentor(path: Path, kind: str, dice: ValidationDice) -> None:
         facts = {"kind": kind, "step": state.progress.step, "dice": dice.mean, "dice_per_class": dice.per_class}
-        checkpoint.save_segmentor(path, config, state.segmentor.state_dict(), {**run_info, **facts})
+        checkpoint.save_segmentor(path, config, state.product.state_dict(), {**run_info, **facts})
 
     keeper = Keeper(
         save_last=lambda: checkpoint.save_state(run.last, config, {**state.state_dict(), "run": run_info}),

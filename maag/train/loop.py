@@ -15,7 +15,7 @@ from maag.config.schema import Config
 from maag.data.batches import TrainingBatches, seed_of
 from maag.errors import TrainingError
 from maag.train.reports import EpochReport, Listener, Live
-from maag.train.schedule import rate_factor
+from maag.train.schedule import ramp_factor, rate_factor
 from maag.train.state import TrainState
 from maag.train.step import StepLosses, update
 from maag.train.stopping import StopRequest
@@ -103,11 +103,11 @@ class Loop:
         return self._save_and_return("done")
 
     def validate(self) -> ValidationDice:
-        """Dice of the segmentor as it stands; measured once per step."""
+        """Dice of the segmentor, or of its average where one is kept, as it stands; measured once per step."""
         step = self._state.progress.step
         if self._validated is None or self._validated[0] != step:
-            self._team.average_statistics(self._state.segmentor)
-            self._validated = (step, self._validator.dice(self._state.segmentor))
+            self._average_statistics()
+            self._validated = (step, self._validator.dice(self._state.product))
         return self._validated[1]
 
     @property
@@ -130,8 +130,10 @@ class Loop:
         started = time.monotonic()
         state, optim = self._state, self._config.optim
         step = state.progress.step
-        factor = rate_factor(optim, step / self._batches.steps_per_epoch)
+        epoch = step / self._batches.steps_per_epoch
+        factor = rate_factor(optim, epoch)
         state.set_rates(factor * optim.lr, factor * optim.lr_discriminator)
+        state.trust = ramp_factor(self._config.teacher.ramp, epoch / optim.epochs)
         state.noise.manual_seed(seed_of(self._config.train.seed, "noise", step))
         self._add(update(state, self._batches.at(step), self._config))
         state.progress.step += 1
@@ -217,10 +219,15 @@ class Loop:
         self._state.progress.seconds = self._seconds()
         self._clock = time.monotonic()
         self._stop.save_is_asked = False
-        self._team.average_statistics(self._state.segmentor)
+        self._average_statistics()
         self._keeper.save_last()
         self._saved_at = time.monotonic()
         self._listener.on_checkpoint(self._state.progress.step)
+
+    def _average_statistics(self) -> None:
+        for network in (self._state.segmentor, self._state.teacher):
+            if network is not None:
+                self._team.average_statistics(network)
 
     def _live(self) -> Live:
         progress, epochs = self._state.progress, self._config.optim.epochs

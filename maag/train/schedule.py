@@ -1,4 +1,4 @@
-"""The course of the learning rate, a pure function of how far training has come."""
+"""The course of learning rates and weights, pure functions of how far training has come."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import math
 
 from maag.config.schema import OptimConfig
 
+_POLY_POWER = 0.9
+_RAMP_STEEPNESS = 5.0
+
 
 def rate_factor(config: OptimConfig, epoch: float) -> float:
     """Learning rate at a fractional `epoch` in [0, epochs], as a part of `config.lr`, in (0, 1]."""
     lowest = config.lr_min / config.lr
     if config.schedule == "constant":
         return 1.0
+    progress = min(epoch / config.epochs, 1.0)
     if config.schedule == "cosine":
-        progress = min(epoch / config.epochs, 1.0)
         return lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * progress))
+    if config.schedule == "poly":
+        return lowest + (1 - lowest) * math.pow(1 - progress, _POLY_POWER)
     # Triangular: up for half a cycle from the lowest rate, down for the other half, again and again.
     phase = (epoch / config.half_cycle_epochs) % 2
     return lowest + (1 - lowest) * (1 - abs(1 - phase))
+
+
+def ramp_factor(length: float, progress: float) -> float:
+    """Part in (0, 1] of its full weight that a term has at `progress` in [0, 1]: exp(-5 (1 - t)²) up to `length`."""
+    remaining = 0.0 if length == 0 else max(0.0, 1 - progress / length)
+    return math.exp(-_RAMP_STEEPNESS * remaining**2)

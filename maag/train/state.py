@@ -13,6 +13,8 @@ from maag.config.schema import Config
 from maag.models.build import build_discriminator, build_segmentor
 from maag.models.discriminator import Discriminator
 from maag.models.segmentor import Segmentor
+from maag.train.acceleration import accelerated
+from maag.train.teacher import teacher_of
 from maag.train.team import ALONE, Team
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -45,8 +47,16 @@ class TrainState:
     team: Team
     segmentor: Segmentor
     joined_segmentor: nn.Module
-    """The same, for forward passes whose gradients are to be the team's."""
+    """The same, accelerated, for forward passes whose gradients are to be the team's."""
+    teacher: Segmentor | None
+    """The running average of the segmentor's weights, in evaluation mode, if one is kept."""
+    lecturer: nn.Module | None
+    """The same, accelerated."""
+    trust: float
+    """Part of its full weight that the teacher's lesson has in the coming step."""
     discriminator: Discriminator | None
+    judge: nn.Module | None
+    """The same, accelerated, for forward passes that leave no gradients in it."""
     joined_discriminator: nn.Module | None
     segmentor_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer | None
@@ -61,16 +71,25 @@ class TrainState:
             self.discriminator = _placed(build_discriminator(config), device) if config.adversarial else None
         if config.segmentor.sync_batchnorm:
             self.segmentor = team.synchronized(self.segmentor)
-        self.joined_segmentor = team.joined(self.segmentor)
-        self.joined_discriminator = None
+        self.teacher = teacher_of(self.segmentor) if config.teacher.decay else None
+        self.trust = 1.0
+        self.joined_segmentor = team.joined(accelerated(self.segmentor, config.train, device))
+        self.lecturer = accelerated(self.teacher, config.train, device) if self.teacher else None
+        self.judge = self.joined_discriminator = None
         self.segmentor_optimizer = _adam(self.segmentor, config.optim.lr)
         self.discriminator_optimizer = None
         if self.discriminator is not None:
-            self.joined_discriminator = team.joined(self.discriminator)
+            self.judge = accelerated(self.discriminator, config.train, device)
+            self.joined_discriminator = team.joined(self.judge)
             self.discriminator_optimizer = _adam(self.discriminator, config.optim.lr_discriminator)
         # Seeded anew at each step, so a checkpoint need not hold it.
         self.noise = torch.Generator(device)
         self.progress = Progress()
+
+    @property
+    def product(self) -> Segmentor:
+        """What is validated and exported: the teacher if there is one."""
+        return self.segmentor if self.teacher is None else self.teacher
 
     def set_rates(self, segmentor: float, discriminator: float) -> None:
         """Set the learning rates of the coming step."""
@@ -94,6 +113,7 @@ class TrainState:
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         parts = {
             "segmentor": self.segmentor,
+            "teacher": self.teacher,
             "discriminator": self.discriminator,
             "segmentor_optimizer": self.segmentor_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,

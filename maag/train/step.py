@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maag.config.schema import Config
 from maag.data.batches import Batch
@@ -25,10 +25,13 @@ from maag.models.discriminator import (
     pyramid_of_predictions,
 )
 from maag.train.state import TrainState
+from maag.train.teacher import follow, warmed_up
 from maag.train.team import Team
+from maag.train.unlabelled import unlabelled_terms
 
 StepLosses = dict[str, Tensor]
-"""Detached scalars on the device: `supervised`, and with a discriminator `adversarial` and `discriminator`.
+"""Detached scalars on the device: `supervised`, with a discriminator `adversarial` and `discriminator`, and as they are
+weighted what pixels without a label teach, `teacher` and `areas`.
 
 Their mean over the workers is the whole batch's loss.
 """
@@ -45,9 +48,12 @@ def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     images = batch.images if batch.unlabelled is None else torch.cat([batch.images, batch.unlabelled])
     output = state.joined_segmentor(images.contiguous(memory_format=torch.channels_last))
     supervised, parts = _supervised_terms(output.logits[:num_supervised], batch, config, state.team)
+    further = unlabelled_terms(state, output.logits, batch, config)
+    objective = sum(further.values(), start=supervised)
+    losses = {"supervised": supervised.detach(), **parts, **{name: term.detach() for name, term in further.items()}}
     if state.discriminator is None or batch.masks is None:
-        _descend(state.segmentor_optimizer, supervised)
-        return {"supervised": supervised.detach(), **parts}
+        _move_segmentor(state, objective, config)
+        return losses
 
     fakes = pyramid_of_predictions(output, config.discriminator.scales, conditioned=config.gates.conditioned)
     share = state.team.size * num_supervised / config.optim.batch_size
@@ -56,13 +62,8 @@ def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     factor: Tensor | float = 1.0
     if config.loss.dynamic_balance:
         factor = balance(*state.team.mean(torch.stack([supervised, adversarial])))
-    _descend(state.segmentor_optimizer, supervised + factor * weighted)
-    return {
-        "supervised": supervised.detach(),
-        **parts,
-        "adversarial": adversarial.detach(),
-        "discriminator": on_discriminator.detach(),
-    }
+    _move_segmentor(state, objective + factor * weighted, config)
+    return {**losses, "adversarial": adversarial.detach(), "discriminator": on_discriminator.detach()}
 
 
 def _supervised_terms(logits: Tensor, batch: Batch, config: Config, team: Team) -> tuple[Tensor, StepLosses]:
@@ -95,17 +96,17 @@ def _supervised_terms(logits: Tensor, batch: Batch, config: Config, team: Team) 
 
 
 def _update_discriminator(state: TrainState, fakes: MaskPyramid, masks: Tensor, share: float, config: Config) -> Tensor:
-    discriminator, optimizer = state.joined_discriminator, state.discriminator_optimizer
-    assert discriminator is not None
-    assert optimizer is not None
-    discriminator.train()
+    assert state.discriminator is not None
+    assert state.joined_discriminator is not None
+    assert state.discriminator_optimizer is not None
+    state.discriminator.train()
     reals = pyramid_of_masks(masks, config.data.num_classes, config.discriminator.scales)
     # One pass over both, for one step of the spectral norm and one synchronisation of gradients. Detached: the
     # discriminator's loss must not reach the segmentor, for which its sign would be wrong.
     both = {scale: torch.cat([reals[scale], fakes[scale].detach()]) for scale in reals}
-    scores = discriminator(both, _noise(state, both[0], len(masks), config))
+    scores = state.joined_discriminator(both, _noise(state, both[0], len(masks), config))
     loss = share * discriminator_loss(scores[: len(masks)], scores[len(masks) :])
-    _descend(optimizer, loss)
+    _descend(state.discriminator_optimizer, loss)
     return loss
 
 
@@ -114,8 +115,9 @@ def _adversarial_terms(
 ) -> tuple[Tensor, Tensor]:
     """The plain mean over all slices, for balance and display, and the sum weighted by kind of slice."""
     assert state.discriminator is not None
-    with _frozen(state.discriminator) as judge:
-        scores = judge(fakes, _noise(state, fakes[0], num_supervised, config))
+    assert state.judge is not None
+    with _frozen(state.discriminator):
+        scores = state.judge(fakes, _noise(state, fakes[0], num_supervised, config))
     weighted = config.loss.adversarial * adversarial_loss(scores[:num_supervised])
     if len(scores) > num_supervised:
         weighted = weighted + config.loss.adversarial_unlabelled * adversarial_loss(scores[num_supervised:])
@@ -123,13 +125,19 @@ def _adversarial_terms(
 
 
 @contextmanager
-def _frozen(discriminator: Discriminator) -> Iterator[nn.Module]:
+def _frozen(discriminator: Discriminator) -> Iterator[None]:
     """The discriminator as a fixed judge: gradients pass through it to the segmentor and leave none in it."""
     discriminator.requires_grad_(False)
     try:
-        yield discriminator
+        yield
     finally:
         discriminator.requires_grad_(True)
+
+
+def _move_segmentor(state: TrainState, loss: Tensor, config: Config) -> None:
+    _descend(state.segmentor_optimizer, loss)
+    if state.teacher is not None:
+        follow(state.teacher, state.segmentor, warmed_up(config.teacher.decay, state.progress.step))
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from maag.config.schema import DataConfig
 from maag.data.prepared import PreparedData
 from maag.errors import SplitError
+from maag.inference import evaluation_mode
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
 from maag.train.team import ALONE, Team
@@ -57,7 +58,7 @@ class Validator:
         self._team = team
 
     def dice(self, segmentor: Segmentor) -> ValidationDice:
-        """Segment all validation slices in evaluation mode; the segmentor is left in training mode.
+        """Segment all validation slices in evaluation mode; the segmentor is left in the mode it had.
 
         All workers must call it at once; each gets the same, whatever their number.
         """
@@ -72,13 +73,11 @@ class Validator:
         return ValidationDice(per_class=dict(zip(self._classes[1:], means, strict=True)), mean=sum(means) / len(means))
 
     def _segment(self, segmentor: Segmentor) -> Tensor:
-        segmentor.eval()
-        with torch.inference_mode():
+        with evaluation_mode(segmentor), torch.inference_mode():
             parts = [
                 segmentor(images.contiguous(memory_format=torch.channels_last)).logits.argmax(dim=1).to(torch.uint8)
                 for images in torch.split(self._images, _SLICES_AT_ONCE)
             ]
-        segmentor.train()
         return torch.cat(parts)
 
     def _case_dice(self, labels: Tensor, masks: Tensor) -> Tensor:

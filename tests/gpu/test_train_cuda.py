@@ -1,30 +1,124 @@
-"""The same steps on a CUDA device as on the CPU."""
+"""The same steps on a CUDA device as on the CPU, in any precision, compiled or not, and none that waits for it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 import torch
 
+from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
 from maag.data.supervision import supervise
+from maag.models.discriminator import pyramid_of_masks
+from maag.train.acceleration import require_fast, runs_in_bf16
 from maag.train.state import TrainState
 from maag.train.step import update
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and PyTorch sees none"),
+    # torch's compiler imports deprecated parts of torch.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning"),
 ]
+
+CUDA = torch.device("cuda")
+SEVERAL = {
+    "loss.adversarial_unlabelled": 0.2,
+    "teacher.decay": 0.9,
+    "teacher.confidence": 0.3,
+    "loss.teacher": 1.0,
+    "loss.areas": 0.1,
+    "augment.elastic": 0.02,
+    "augment.gamma": 0.3,
+    "augment.cutout": 0.3,
+}
+FASTER = [{"train.precision": "auto"}, {"train.compile": True}, {"train.precision": "auto", "train.compile": True}]
+"""What a GPU may do beside eager fp32; `auto` is bf16 on those that have it."""
 
 
 def test_an_update_agrees_with_the_cpu(tiny_config: Config, prepared: PreparedData, split: Split) -> None:
     losses = {}
     batch = TrainingBatches(supervise(prepared, split, tiny_config), tiny_config, torch.device("cpu")).at(0)
-    for device in (torch.device("cpu"), torch.device("cuda")):
+    for device in (torch.device("cpu"), CUDA):
         state = TrainState(tiny_config, device)
-        moved = batch._replace(**{name: part.to(device) for name, part in batch._asdict().items() if part is not None})
+        moved = batch._replace(
+            **{name: part.to(device) for name, part in batch._asdict().items() if isinstance(part, torch.Tensor)}
+        )
         state.set_rates(1e-4, 1e-4)
         losses[device.type] = float(update(state, moved, tiny_config)["supervised"])
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2)
+
+
+@pytest.mark.parametrize("faster", FASTER, ids=["bf16", "compiled", "compiled bf16"])
+def test_faster_steps_stay_close_to_eager_fp32(
+    tiny_config: Config, prepared: PreparedData, split: Split, faster: dict[str, Any]
+) -> None:
+    config = codec.override(tiny_config, SEVERAL)
+    expected = losses_of(config, prepared, split)
+    found = losses_of(codec.override(config, faster), prepared, split)
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=0.03)
+
+
+@pytest.mark.parametrize("faster", [{}, *FASTER], ids=["eager fp32", "bf16", "compiled", "compiled bf16"])
+def test_no_step_waits_for_the_device(
+    tiny_config: Config, prepared: PreparedData, split: Split, faster: dict[str, Any]
+) -> None:
+    config = codec.override(tiny_config, {**SEVERAL, **faster})
+    state = TrainState(config, CUDA)
+    state.set_rates(1e-4, 1e-4)
+    batches = TrainingBatches(supervise(prepared, split, config), config, CUDA)
+    for step in range(5):
+        # The first steps make optimiser states and kernels.
+        with synchronisation_refused() if step > 2 else nullcontext():
+            state.noise.manual_seed(step)
+            update(state, batches.at(step), config)
+
+
+def test_a_gpu_with_bf16_is_given_it(tiny_config: Config) -> None:
+    config = codec.override(tiny_config, {"train.precision": "auto"})
+    assert runs_in_bf16(config.train, CUDA) == (torch.cuda.get_device_capability() >= (8, 0))
+    require_fast(config.train, CUDA)
+
+
+def test_the_power_iteration_keeps_the_digits_of_fp32(tiny_config: Config) -> None:
+    masks = torch.zeros(2, 32, 32, dtype=torch.uint8, device=CUDA)
+    pyramid = pyramid_of_masks(masks, 4, tiny_config.discriminator.scales)
+    plain = TrainState(tiny_config, CUDA).discriminator
+    faster = TrainState(codec.override(tiny_config, {"train.precision": "auto"}), CUDA)
+    assert plain is not None
+    assert faster.discriminator is not None
+    assert faster.judge is not None
+    plain(pyramid)
+    faster.judge(pyramid)
+    for (name, one), two in zip(plain.named_buffers(), faster.discriminator.buffers(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-6, msg=name)
+
+
+def losses_of(config: Config, prepared: PreparedData, split: Split) -> list[dict[str, float]]:
+    state = TrainState(config, CUDA)
+    state.set_rates(1e-4, 1e-4)
+    batches = TrainingBatches(supervise(prepared, split, config), config, CUDA)
+    losses = []
+    for step in range(4):
+        state.noise.manual_seed(step)
+        losses.append({name: float(loss) for name, loss in update(state, batches.at(step), config).items()})
+        state.progress.step += 1
+    return losses
+
+
+@contextmanager
+def synchronisation_refused() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -13,7 +13,7 @@ from torch import distributed
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches
+from maag.data.batches import TrainingBatches, Untouched
 from maag.data.prepared import PreparedData, open_prepared
 from maag.data.splits import Split
 from maag.data.supervision import supervise
@@ -46,10 +46,14 @@ def take_steps(config: Config, prepared: PreparedData, split: Split, team: Team,
         batch = batches.at(step)
         torch.set_default_dtype(torch.float64)
         others = None if batch.unlabelled is None else batch.unlabelled.double()
-        found = update(state, batch._replace(images=batch.images.double(), unlabelled=others), config)
+        untouched = None if batch.untouched is None else Untouched(*(part.double() for part in batch.untouched))
+        batch = batch._replace(images=batch.images.double(), unlabelled=others, untouched=untouched)
+        found = update(state, batch, config)
+        state.progress.step += 1
         losses.append({name: float(team.mean(loss)) for name, loss in found.items()})
         if step == 0:
-            for name, network in (("segmentor", state.segmentor), ("discriminator", state.discriminator)):
+            networks = {"segmentor": state.segmentor, "teacher": state.teacher, "discriminator": state.discriminator}
+            for name, network in networks.items():
                 if network is not None:
                     team.average_statistics(network)
                     tensors = {key: value.grad for key, value in network.named_parameters()}
@@ -57,7 +61,7 @@ def take_steps(config: Config, prepared: PreparedData, split: Split, team: Team,
                     after_first |= {
                         f"{name}.{key}": value.clone() for key, value in tensors.items() if value is not None
                     }
-    weights = torch.cat([parameter.detach().flatten() for parameter in state.segmentor.parameters()])
+    weights = torch.cat([parameter.detach().flatten() for parameter in state.product.parameters()])
     return {"losses": losses, "after_first": after_first, "weights": weights}
 
 

@@ -25,6 +25,15 @@ SYNCHRONISED = {
     "discriminator.instance_noise": 0.2,
     "discriminator.label_noise": 0.3,
 }
+UNLABELLED = {
+    "teacher.decay": 0.9,
+    "teacher.confidence": 0.3,
+    "loss.teacher": 1.0,
+    "loss.areas": 0.1,
+    "augment.elastic": 0.02,
+    "augment.gamma": 0.3,
+    "augment.cutout": 0.3,
+}
 
 
 class Teams:
@@ -69,8 +78,10 @@ def teams(phantom_dir: Path, prepared_dir: Path, tmp_path: Path) -> Teams:
         ({**SYNCHRONISED, "optim.batch_size": 5, "data.supervision": "mixed", "data.dense_fraction": 0.5}, 2),
         ({**SYNCHRONISED, "optim.batch_size": 4, "loss.dynamic_balance": False, "loss.class_weights": False}, 3),
         ({"segmentor.sync_batchnorm": True, "loss.adversarial": 0.0}, 2),
+        ({**SYNCHRONISED, **UNLABELLED, "optim.batch_size": 5}, 2),
+        ({**SYNCHRONISED, **UNLABELLED, "data.supervision": "mixed", "data.dense_fraction": 0.5}, 3),
     ],
-    ids=["halves", "uneven and mixed", "three and plain", "partial cross-entropy"],
+    ids=["halves", "uneven and mixed", "three and plain", "partial cross-entropy", "teacher", "teacher and mixed"],
 )
 def test_parts_of_a_batch_give_the_update_of_the_whole(
     teams: Teams, tiny_config: Config, prepared: PreparedData, changes: dict[str, Any], size: int

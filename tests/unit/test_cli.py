@@ -54,6 +54,17 @@ def test_a_wrong_setting_is_named(phantom_dir: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "run").exists()
 
 
+def test_what_the_device_cannot_do_is_refused_before_a_run_is_begun(
+    phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CXX", "none")
+    words = ("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "run", "--preset", "fast")
+    assert run(*words, "--device", "cpu", "--set", "train.compile=true") == 2
+    assert "train.compile=true: on a CPU it needs a C++ compiler" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_missing_data_say_how_to_make_some(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run("train", "--dataset", "acdc", "--data", tmp_path / "none") == 2
     error = capsys.readouterr().err

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from maag.config.schema import AugmentConfig
-from maag.data.augment import change_intensities, random_affines, random_intensities, warp_images, warp_labels
+from maag.data.augment import (
+    change_intensities,
+    random_affines,
+    random_displacements,
+    random_intensities,
+    sampling_grids,
+    warp_images,
+    warp_labels,
+    warp_probabilities,
+)
 from maag.labels import IGNORE
 
 NOTHING = AugmentConfig(rotation_deg=0, translation=0, scale=0, flip=0, brightness=0, contrast=0, noise=0)
@@ -27,21 +36,25 @@ def pattern() -> Tensor:
     return labels
 
 
+def grids_of(affines: Tensor) -> Tensor:
+    return sampling_grids(affines, None, SIZE)
+
+
 def quarter_turn() -> Tensor:
     """What a rotation of exactly 90° draws, both directions being alike in kind."""
     config = replace(NOTHING, rotation_deg=90.0)
     for seed in range(2000):
         affines = random_affines(1, SIZE, config, torch.Generator().manual_seed(seed))
         if abs(float(affines[0, 0, 0])) < 1e-3:
-            return affines
+            return grids_of(affines)
     raise AssertionError
 
 
 def test_no_amplitude_changes_nothing() -> None:
-    affines = random_affines(2, SIZE, NOTHING, generator())
+    grids = grids_of(random_affines(2, SIZE, NOTHING, generator()))
     images = torch.randn(2, 3, *SIZE, generator=generator())
-    torch.testing.assert_close(warp_images(images, affines), images, atol=1e-5, rtol=0)
-    assert torch.equal(warp_labels(pattern(), affines, fill=IGNORE), pattern())
+    torch.testing.assert_close(warp_images(images, grids), images, atol=1e-5, rtol=0)
+    assert torch.equal(warp_labels(pattern(), grids, fill=IGNORE), pattern())
     assert torch.equal(
         change_intensities(images, random_intensities(tuple(images.shape), NOTHING, generator())), images
     )
@@ -63,13 +76,15 @@ def test_a_quarter_turn_of_a_wide_slice_keeps_lengths() -> None:
         replace(NOTHING, scale=0.3),
         replace(NOTHING, flip=0.5),
         replace(NOTHING, rotation_deg=30.0, translation=0.1, scale=0.15, flip=0.5),
+        replace(NOTHING, elastic=0.03),
     ],
 )
 def test_labels_go_where_their_image_goes(config: AugmentConfig) -> None:
-    affines = random_affines(2, SIZE, config, generator())
+    draws = generator()
+    grids = sampling_grids(random_affines(2, SIZE, config, draws), random_displacements(2, config, draws), SIZE)
     labels = pattern()
-    moved = warp_labels(labels, affines, fill=0)
-    images = warp_images(labels[:, None].float(), affines)[:, 0]
+    moved = warp_labels(labels, grids, fill=0)
+    images = warp_images(labels[:, None].float(), grids)[:, 0]
     settled = (images - images.round()).abs() < 1e-3  # away from borders, where images blend
     assert settled.float().mean() > 0.6
     agree = (images.round().to(torch.uint8) == moved)[settled].float().mean()
@@ -78,7 +93,7 @@ def test_labels_go_where_their_image_goes(config: AugmentConfig) -> None:
 
 
 def test_what_comes_from_outside_is_the_fill() -> None:
-    shifted = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])  # half a width to the left
+    shifted = grids_of(torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]]))  # half a width to the left
     labels = torch.ones(1, *SIZE, dtype=torch.uint8)
     for fill in (0, IGNORE):
         moved = warp_labels(labels, shifted, fill=fill)
@@ -88,6 +103,9 @@ def test_what_comes_from_outside_is_the_fill() -> None:
     assert (warp_labels(ignored, shifted, fill=0)[:, :, : SIZE[1] // 2] == IGNORE).all()
     edge = warp_images(torch.arange(SIZE[1]).float().expand(1, 1, *SIZE), shifted)
     assert (edge[..., SIZE[1] // 2 + 1 :] == SIZE[1] - 1).all()
+    known = warp_probabilities(torch.ones(1, 2, *SIZE), shifted)
+    assert (known[..., : SIZE[1] // 2 - 1] == 1).all()
+    assert (known[..., SIZE[1] // 2 + 1 :] == 0).all()
 
 
 def test_amplitudes_are_limits() -> None:
@@ -108,3 +126,50 @@ def test_draws_repeat_with_their_generator() -> None:
     config = AugmentConfig(flip=0.5, scale=0.1)
     one, other = (random_affines(5, SIZE, config, generator()) for _ in range(2))
     assert torch.equal(one, other)
+
+
+def test_a_deformation_is_smooth_and_of_the_size_asked_for() -> None:
+    config = replace(NOTHING, elastic=0.02)
+    identity = random_affines(400, SIZE, NOTHING, generator())
+    moved = sampling_grids(identity, random_displacements(400, config, generator()), SIZE) - grids_of(identity)
+    corners = moved[:, [0, 0, -1, -1], [0, -1, 0, -1]]  # control points, whose paths are not smoothed
+    assert float(corners.std()) == pytest.approx(2 * 0.02, rel=0.1)  # coordinates span 2
+    assert float((moved[:, 1:] - moved[:, :-1]).abs().mean()) < 0.3 * float(moved.abs().mean())
+
+
+def test_what_is_not_asked_for_draws_nothing() -> None:
+    draws = generator()
+    assert random_displacements(3, NOTHING, draws) is None
+    changes = random_intensities((3, 1, *SIZE), NOTHING, draws)
+    assert changes.gamma is None
+    assert changes.kept is None
+    with_more = generator()
+    random_intensities((3, 1, *SIZE), replace(NOTHING, gamma=0.3, cutout=0.3), with_more)
+    assert torch.rand(1, generator=draws) != torch.rand(1, generator=with_more)
+
+
+def test_gamma_bends_intensities_between_their_ends() -> None:
+    images = torch.linspace(-1, 3, SIZE[0] * SIZE[1]).view(1, 1, *SIZE).repeat(300, 1, 1, 1)
+    changes = random_intensities(tuple(images.shape), replace(NOTHING, gamma=0.4), generator())
+    assert changes.gamma is not None
+    assert 0.6 <= float(changes.gamma.min()) < 0.62
+    assert 1.63 < float(changes.gamma.max()) <= 1 / 0.6
+    bent = change_intensities(images, changes).flatten(start_dim=1)
+    torch.testing.assert_close(bent.amin(dim=1), torch.full((300,), -1.0))
+    torch.testing.assert_close(bent.amax(dim=1), torch.full((300,), 3.0))
+    assert (bent.diff(dim=1) >= 0).all()
+    assert ((bent.mean(dim=1) < 1) == (changes.gamma.flatten() > 1)).all()
+
+
+def test_a_box_is_cut_from_each_image() -> None:
+    images = torch.ones(500, 2, *SIZE)
+    changed = change_intensities(
+        images, random_intensities(tuple(images.shape), replace(NOTHING, cutout=0.5), generator())
+    )
+    assert torch.equal(changed[:, 0], changed[:, 1])
+    gone = changed[:, 0] == 0
+    assert set(changed.unique().tolist()) == {0.0, 1.0}
+    heights, widths = gone.any(dim=2).sum(dim=1), gone.any(dim=1).sum(dim=1)
+    assert torch.equal(heights * widths, gone.sum(dim=(1, 2)))  # boxes without holes
+    assert SIZE[0] // 2 - 2 <= int(heights.max()) <= SIZE[0] // 2 + 1
+    assert SIZE[1] // 2 - 2 <= int(widths.max()) <= SIZE[1] // 2 + 1

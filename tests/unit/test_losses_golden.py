@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def losses_of_first_steps(config: Config) -> list[dict[str, float]]:
     return losses
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """As many as when the losses were stored: another number makes sums in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_the_losses_of_the_first_steps_are_as_before(tiny_config: Config, request: pytest.FixtureRequest) -> None:
     losses = losses_of_first_steps(codec.override(tiny_config, MAAG))
     if request.config.getoption("--update-golden"):

@@ -21,6 +21,7 @@ from maag.train.fit import Outcome, fit
 from maag.train.folder import RunFolder, create_run
 from maag.train.reports import EpochReport, Live
 from maag.train.stopping import StopRequest
+from maag.train.validate import Validator
 
 CPU = torch.device("cpu")
 
@@ -56,13 +57,24 @@ def history(path: Path) -> list[dict[str, Any]]:
     return [{key: line[key] for key in line if key not in ("seconds", "steps_per_second")} for line in lines]
 
 
-@pytest.mark.parametrize("unlabelled", [0.0, 0.2])
+EVERYTHING = {
+    "loss.adversarial_unlabelled": 0.2,
+    "teacher.decay": 0.9,
+    "teacher.confidence": 0.3,
+    "loss.teacher": 1.0,
+    "loss.areas": 0.1,
+    "augment.elastic": 0.02,
+    "augment.gamma": 0.3,
+    "augment.cutout": 0.3,
+    "optim.schedule": "poly",
+}
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
 def test_a_resumed_run_equals_the_straight_one(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path, unlabelled: float
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    config = codec.override(
-        tiny_config, {"optim.epochs": 3, "optim.batch_size": 2, "loss.adversarial_unlabelled": unlabelled}
-    )
+    config = codec.override(tiny_config, {"optim.epochs": 3, "optim.batch_size": 2, **changes})
     whole = run_it(config, prepared, split, tmp_path / "whole")
     assert whole.ending == "done"
     per_epoch = whole.steps // 3
@@ -77,8 +89,22 @@ def test_a_resumed_run_equals_the_straight_one(
     assert history(tmp_path / "parts") == history(tmp_path / "whole")
     _, one = checkpoint.load_state(tmp_path / "whole" / "checkpoints" / "last.pt", CPU)
     _, other = checkpoint.load_state(tmp_path / "parts" / "checkpoints" / "last.pt", CPU)
-    assert set(one["parts"]) == {"segmentor", "discriminator", "segmentor_optimizer", "discriminator_optimizer"}
+    parts = {"segmentor", "discriminator", "segmentor_optimizer", "discriminator_optimizer"}
+    assert set(one["parts"]) == (parts | {"teacher"} if changes else parts)
     assert_same(one["parts"], other["parts"])
+
+
+def test_what_is_exported_is_the_average(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    outcome = run_it(codec.override(tiny_config, EVERYTHING), prepared, split, tmp_path / "run")
+    _, last = checkpoint.load_state(tmp_path / "run" / "checkpoints" / "last.pt", CPU)
+    final = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / "final.safetensors").segmentor
+    for name, tensor in final.state_dict().items():
+        assert torch.equal(tensor, last["parts"]["teacher"][name])
+    assert not torch.equal(final.classify.weight, last["parts"]["segmentor"]["classify.weight"])
+    measured = Validator(prepared, split.val, tiny_config.data, CPU).dice(final).mean
+    assert measured == pytest.approx(outcome.final_dice, abs=1e-6)
 
 
 def assert_same(one: Any, other: Any) -> None:

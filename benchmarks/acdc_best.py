@@ -1,0 +1,166 @@
+"""What each part of the `best` preset is worth on real ACDC, on the grid and the networks of the fast preset.
+
+    python benchmarks/acdc_best.py --data ACDC_DIR --out DIR [--seeds 1 2 3] [--epochs 10] [--at-once 1] [--arms ...]
+
+Every arm is the fast preset with some settings, so all have as many updates. Measured on the validation fold at source
+resolution, the final checkpoint, with and without flips and removal of small components; compared with the fast preset
+patient by patient, over the seeds that both have. Writes table.md, plot.png and results.json to DIR. A run that is
+there already is resumed or taken as it is, so the script can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from compare import BOTH, COMPONENT, FLIPS, bootstrap, by_patient, compare, measure, read_report
+from matplotlib.figure import Figure
+from runs import spread, train
+
+from maag.config.presets import BEYOND
+from maag.inference import PLAIN, Refinement
+
+BASELINE = "fast preset"
+BEST = "best settings"
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "without class weights alone": {"loss.class_weights": False},
+    "teacher alone": {"teacher.decay": 0.99, "loss.teacher": 1.0},
+}
+WITHOUT_SHAPES = {"gates.levels": "[]", "loss.adversarial": 0}
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    BASELINE: {},
+    BEST: BEYOND,
+    **ABLATIONS,
+    "partial cross-entropy": WITHOUT_SHAPES,
+    "dense masks (bound)": {"data.supervision": "dense", "loss.adversarial": 0},
+}
+REFINEMENTS = (PLAIN, COMPONENT, FLIPS, BOTH)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--report-only", action="store_true", help="of what has finished so far")
+    options = parser.parse_args()
+    if not options.report_only:
+        jobs = [(arm, seed) for seed in options.seeds for arm in options.arms]
+        with ThreadPoolExecutor(options.at_once) as pool:
+            list(pool.map(lambda job: run(*job, options), jobs))
+    found = {arm: finished(arm, options) for arm in ARMS}
+    found = {arm: runs for arm, runs in found.items() if runs}
+    (options.out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+    text = table(found) + "\n" + refined_table(found)
+    (options.out / "table.md").write_text(text)
+    draw(found, options.out / "plot.png")
+    print(text)
+
+
+def run(arm: str, seed: int, options: argparse.Namespace) -> None:
+    folder = path_of(arm, seed, options)
+    changes = {**ARMS[arm], "train.seed": seed, "optim.epochs": options.epochs}
+    train(folder, options.data, [f"{path}={json.dumps(value)}" for path, value in changes.items()])
+    measure(folder, options.data, "val", REFINEMENTS)
+
+
+def path_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
+    name = "".join(letter if letter.isalnum() else "-" for letter in arm).strip("-")
+    return options.out / f"{name}-{seed}"
+
+
+Runs = Mapping[int, Mapping[str, Any]]
+"""By seed: `minutes`, `steps`, and the reports by name of the refinement."""
+
+
+def finished(arm: str, options: argparse.Namespace) -> dict[int, dict[str, Any]]:
+    runs = {}
+    for seed in options.seeds:
+        folder = path_of(arm, seed, options)
+        reports = {each.name: read_report(folder, "final", "val", each) for each in REFINEMENTS}
+        if (folder / "result.json").exists() and all(reports.values()):
+            result = json.loads((folder / "result.json").read_text())
+            runs[seed] = {"minutes": result["seconds"] / 60, "steps": result["steps"], "reports": reports}
+    return runs
+
+
+def of(runs: Runs, refinement: Refinement = PLAIN) -> list[Mapping[str, Any]]:
+    return [run["reports"][refinement.name] for run in runs.values()]
+
+
+def table(found: Mapping[str, Runs]) -> str:
+    """Every arm's Dice, each patient's being the mean over classes and seeds, and its gain over the baseline."""
+    names = list(next(iter(found[BASELINE].values()))["reports"][""]["summary"]["per_class"])
+    rows = [["settings", "seeds", "Dice, 95 % interval", "± seeds", *names, "HD95 mm", "gain, 95 % interval",
+             "better", "p", "min/run"]]  # fmt: skip
+    for arm, runs in found.items():
+        reports = of(runs)
+        patients = by_patient(reports, "dice")
+        low, high = bootstrap(list(patients.values()))
+        cells = [arm, ", ".join(map(str, runs)), f"{fmean(patients.values()):.3f} ({low:.3f} to {high:.3f})"]
+        cells.append(spread([report["summary"]["mean"]["dice"] for report in reports]))
+        cells += [f"{fmean(report['summary']['per_class'][name]['dice']['mean'] for report in reports):.3f}"
+                  for name in names]  # fmt: skip
+        cells.append(spread([report["summary"]["mean"]["hd95_mm"] for report in reports], 1))
+        cells += paired(runs, found[BASELINE]) if arm != BASELINE else ["", "", ""]
+        rows.append([*cells, spread([run["minutes"] for run in runs.values()], 1)])
+    return markdown(rows)
+
+
+def paired(runs: Runs, baseline: Runs, score: str = "dice") -> list[str]:
+    """Gain, patients who gain, and the p of Wilcoxon's test, over the seeds that both have."""
+    common = sorted(set(runs) & set(baseline))
+    if not common:
+        return ["", "", ""]
+    sides = [by_patient([arm[seed]["reports"][""] for seed in common], score) for arm in (runs, baseline)]
+    found = compare(*sides)
+    return [
+        f"{found.gain:+.3f} ({found.low:+.3f} to {found.high:+.3f})",
+        f"{found.better} of {found.patients}",
+        f"{found.p:.2g}",
+    ]
+
+
+def refined_table(found: Mapping[str, Runs]) -> str:
+    """Dice and HD95 of every arm under each refinement."""
+    titles = {PLAIN: "as it is", COMPONENT: "largest component", FLIPS: "flips", BOTH: "flips, largest component"}
+    rows = [["Dice / HD95 mm", *(titles[each] for each in REFINEMENTS)]]
+    for arm, runs in found.items():
+        means = [[report["summary"]["mean"] for report in of(runs, each)] for each in REFINEMENTS]
+        rows.append([arm, *(f"{fmean(mean['dice'] for mean in part):.3f} / "
+                            f"{fmean(mean['hd95_mm'] for mean in part):.1f}" for part in means)])  # fmt: skip
+    return markdown(rows)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def draw(found: Mapping[str, Runs], out: Path) -> None:
+    figure = Figure(figsize=(7, 0.6 + 0.4 * len(found)), layout="constrained")
+    axis = figure.subplots()
+    for place, runs in enumerate(found.values()):
+        patients = list(by_patient(of(runs), "dice").values())
+        low, high = bootstrap(patients)
+        middle = fmean(patients)
+        axis.errorbar(middle, place, xerr=[[middle - low], [high - middle]], fmt="o", color="C0", capsize=3)
+        seeds = [fmean(by_patient([report], "dice").values()) for report in of(runs)]
+        axis.plot(seeds, [place + 0.2] * len(seeds), ".", color="gray", markersize=4)
+    axis.set_yticks(range(len(found)), list(found))
+    axis.invert_yaxis()
+    axis.set_xlabel("mean Dice, validation fold; bars: 95 % over patients, dots: seeds")
+    axis.grid(alpha=0.3, axis="x")
+    figure.savefig(out, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The full-size table on ACDC, on one big GPU, in calls of a few minutes each: no network, no Ray.
+
+    python benchmarks/acdc_gpu.py --data ACDC_DIR --out DIR [--minutes 9] [--seeds 1 2 3] [--tracks P35 P70] [--compile]
+
+Call it again with the same words until it says that nothing is left: each call goes on where the last one stopped, and
+prints the table of what is done so far. A run that is stopped resumes exactly. `--data` is the challenge's folder;
+prepared data are kept in DIR/cache, and with `--cache DIR` from elsewhere.
+
+P35: the paper's fold, 35 patients with scribbles, 35 others whose masks the discriminator sees. P70: scribbles of all
+70; the same 35 give masks, but never paired with their images. Both validate on the paper's 15 patients and, where its
+15 test patients are there, are measured on them; else on the validation fold, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from acdc_best import REFINEMENTS, WITHOUT_SHAPES, markdown
+from compare import by_patient, compare, measure, read_report
+from runs import spread
+
+from maag.cli.options import pick_device
+from maag.config.codec import override
+from maag.config.schema import Config
+from maag.data.acdc import SPLIT0
+from maag.data.cache import prepare
+from maag.data.catalog import preset
+from maag.data.prepared import PreparedData
+from maag.data.splits import Split
+from maag.inference import PLAIN
+from maag.train.fit import fit
+from maag.train.folder import RunFolder, create_run
+from maag.train.reports import EpochReport, Live
+from maag.train.stopping import StopRequest
+
+TRACKS = ("P35", "P70")
+BASELINE = "paper"
+DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
+PARTIAL = {**WITHOUT_SHAPES, "gates.levels": [], "loss.adversarial_unlabelled": 0, "loss.teacher": 0, "loss.areas": 0}
+ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    BASELINE: ("paper", {}),
+    "best": ("best", {}),
+    "partial cross-entropy, best's recipe": ("best", PARTIAL),
+    "dense masks, best's recipe (bound)": ("best", DENSE),
+}
+KINDS = ("final", "best")
+_SECONDS_TO_MEASURE = 60.0
+"""Less than this left, and no measurement is begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    track: str
+    arm: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        name = "".join(letter if letter.isalnum() else "-" for letter in self.arm).strip("-")
+        return out / self.track / f"{name}-{self.seed}"
+
+    def is_trained(self, out: Path) -> bool:
+        path = RunFolder(self.folder(out)).result
+        return path.exists() and json.loads(path.read_text())["ending"] != "interrupted"
+
+    def is_done(self, out: Path, part: str) -> bool:
+        return all(read_report(self.folder(out), kind, part, each) for kind in KINDS for each in REFINEMENTS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, help="prepared data  [default: OUT/cache]")
+    parser.add_argument("--minutes", type=float, default=9.0, help="that this call may take")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--tracks", nargs="+", choices=TRACKS, default=list(TRACKS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of forward passes")
+    parser.add_argument("--compile", action="store_true", help="the networks, where there is CUDA")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="a setting of all arms")
+    parser.add_argument("--report-only", action="store_true", help="of what has finished so far")
+    options = parser.parse_args()
+    deadline = time.monotonic() + 60 * options.minutes
+    jobs = plan(options.tracks, options.arms, options.seeds)
+    part = "test" if set(SPLIT0["test"]) & {path.name for path in options.data.rglob("patient*")} else "val"
+    left = [job for job in jobs if not job.is_done(options.out, part)]
+    if not options.report_only:
+        left = work(left, options, part, deadline)
+    text = table(jobs, options.out, part)
+    (options.out / "table.md").write_text(text)
+    print(text)
+    print("nothing is left" if not left else f"{len(left)} of {len(jobs)} runs are left; next: {left[0]}")
+
+
+def plan(tracks: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """Seed by seed, so that the table is whole, with fewer seeds, as early as can be."""
+    return [Job(track, arm, seed) for seed in seeds for track in tracks for arm in arms]
+
+
+def work(jobs: list[Job], options: argparse.Namespace, part: str, deadline: float) -> list[Job]:
+    """Do the jobs in turn until the deadline; returns those that are not done."""
+    device = pick_device(options.device)
+    for place, job in enumerate(jobs):
+        folder = job.folder(options.out)
+        if not job.is_trained(options.out):
+            train(job, options, device, deadline)
+        if not job.is_trained(options.out) or time.monotonic() > deadline - _SECONDS_TO_MEASURE:
+            return jobs[place:]
+        measure(folder, options.data, part, REFINEMENTS, KINDS, str(device))
+    return []
+
+
+def train(job: Job, options: argparse.Namespace, device: torch.device, deadline: float) -> None:
+    name, changes = ARMS[job.arm]
+    fast = {"train.precision": options.precision, "train.compile": options.compile and device.type == "cuda"}
+    config = override(preset("acdc", name, options.data), {**changes, **fast, "train.seed": job.seed})
+    config = override(config, dict(change.split("=", 1) for change in options.changes))
+    cache = options.cache or options.out / "cache"
+    prepared = prepare(options.data, config.data, cache)
+    shapes = None
+    if job.track == "P70":
+        shapes = prepare(shapes_alone(options.data, options.out), config.data, cache)
+    split = split_of(job.track, config, prepared)
+    run = RunFolder(job.folder(options.out))
+    if not run.config.exists():
+        create_run(run.path, config, split)
+    stop = StopRequest()
+    fit(
+        config, prepared, split, run, device=device, listener=Clock(stop, deadline, job), stop=stop, resume=True,
+        shapes=shapes,
+    )  # fmt: skip
+
+
+def split_of(track: str, config: Config, prepared: PreparedData) -> Split:
+    """The paper's split of the patients that are there, in P70 with all training patients supervised."""
+    there = set(prepared.patient_ids)
+    parts = {part: sorted(there & set(SPLIT0[part])) for part in ("scribbled", "shapes", "val", "test")}
+    supervised, shapes = parts["scribbled"], parts["shapes"]
+    if track == "P70":
+        supervised, shapes = sorted(supervised + shapes), [f"shapes/{patient}" for patient in shapes]
+    role = "dense" if config.data.supervision == "dense" else "scribbled"
+    roles = {role: supervised, "shapes": shapes, "val": parts["val"], "test": parts["test"]}
+    return Split(scheme=track, **{name: tuple(patients) for name, patients in roles.items()})
+
+
+def shapes_alone(data: Path, out: Path) -> Path:
+    """A folder with the 35 patients whose masks the discriminator sees in either track."""
+    folder = out / "shapes"
+    for found in data.rglob("patient*/*"):
+        copy = folder / found.parent.name / found.name
+        if found.parent.name in SPLIT0["shapes"] and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.symlink_to(found.resolve())
+    return folder
+
+
+class Clock:
+    """A listener that says how a run goes, and asks for its end when this call's time is over."""
+
+    def __init__(self, stop: StopRequest, deadline: float, job: Job) -> None:
+        self._stop, self._deadline, self._job = stop, deadline, job
+
+    def on_live(self, live: Live) -> None:
+        if time.monotonic() > self._deadline:
+            self._stop.ask("the time of this call is over")
+
+    def on_epoch(self, report: EpochReport) -> None:
+        if report.validation:
+            print(f"{self._job} epoch {report.epoch}: {report.validation.mean:.3f}", flush=True)
+
+    def on_checkpoint(self, step: int) -> None:
+        pass
+
+
+def table(jobs: Sequence[Job], out: Path, part: str) -> str:
+    """All arms of each track over the seeds that are done, the paper's preset being what others are compared with."""
+    fold = "the paper's test fold" if part == "test" else "the validation fold, for the test fold is not there"
+    rows = [["track", "settings", "seeds", *(f"{title} ({kind})" for kind in KINDS for title in ("Dice", "HD95 mm")),
+             "gain, 95 % interval (final)", "p", *(f"{each.name}: Dice / HD95 mm" for each in REFINEMENTS[1:]),
+             "min/run"]]  # fmt: skip
+    for track in TRACKS:
+        for arm in ARMS:
+            done = [job for job in jobs if (job.track, job.arm) == (track, arm) and job.is_done(out, part)]
+            if done:
+                rows.append([track, arm, ", ".join(str(job.seed) for job in done), *_cells(done, jobs, out, part)])
+    return f"Measured on {fold}.\n\n{markdown(rows)}"
+
+
+def _cells(done: Sequence[Job], jobs: Sequence[Job], out: Path, part: str) -> list[str]:
+    def reports(some: Sequence[Job], kind: str, refinement: Any = PLAIN) -> list[dict[str, Any]]:
+        found = [read_report(job.folder(out), kind, part, refinement) for job in some]
+        return [report for report in found if report]
+
+    def means(score: str, kind: str, refinement: Any = PLAIN) -> list[float]:
+        return [report["summary"]["mean"][score] for report in reports(done, kind, refinement)]
+
+    cells = [spread(means(score, kind), digits) for kind in KINDS for score, digits in (("dice", 3), ("hd95_mm", 1))]
+    baseline = [replace(job, arm=BASELINE) for job in done]
+    if done[0].arm != BASELINE and all(job in jobs and job.is_done(out, part) for job in baseline):
+        sides = [by_patient(reports(some, "final"), "dice") for some in (done, baseline)]
+        found = compare(*sides)
+        cells += [f"{found.gain:+.3f} ({found.low:+.3f} to {found.high:+.3f})", f"{found.p:.2g}"]
+    else:
+        cells += ["", ""]
+    cells += [
+        f"{fmean(means('dice', 'final', each)):.3f} / {fmean(means('hd95_mm', 'final', each)):.1f}"
+        for each in REFINEMENTS[1:]
+    ]
+    minutes = [json.loads(RunFolder(job.folder(out)).result.read_text())["seconds"] / 60 for job in done]
+    return [*cells, spread(minutes, 1)]
+
+
+if __name__ == "__main__":
+    main()

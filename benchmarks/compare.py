@@ -1,0 +1,124 @@
+"""Measures trained runs with and without refinements, and compares them patient by patient."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import wilcoxon
+
+from maag.checkpoint import load_segmentor
+from maag.data.cases import Case
+from maag.data.catalog import find_cases
+from maag.data.splits import Split
+from maag.data.volume import Volume
+from maag.evaluate.measure import Predictor, evaluate
+from maag.evaluate.report import Subject
+from maag.inference import PLAIN, Refinement, Runner, TorchRunner, largest_components, segment
+from maag.storage import read_json
+
+COMPONENT = Refinement(largest_component=True)
+FLIPS = Refinement(flips=True)
+BOTH = Refinement(flips=True, largest_component=True)
+_RESAMPLINGS = 10_000
+
+
+class Comparison(NamedTuple):
+    """One arm against another over the same patients, each patient's score a mean over seeds."""
+
+    gain: float
+    low: float
+    """Lower end of the 95 % interval of the gain, by bootstrap over patients."""
+    high: float
+    better: int
+    """Patients who gain."""
+    patients: int
+    p: float
+    """Of Wilcoxon's signed-rank test."""
+
+
+def measure(
+    folder: Path,
+    data: Path,
+    part: str,
+    refinements: Sequence[Refinement] = (PLAIN, COMPONENT, FLIPS, BOTH),
+    kinds: Sequence[str] = ("final",),
+    device: str = "cpu",
+) -> None:
+    """Measure a run's checkpoints at source resolution; what is measured already stays as it is."""
+    for kind in kinds:
+        lacking = [each for each in refinements if not report_of(folder, kind, part, each).exists()]
+        if not lacking:
+            continue
+        trained = load_segmentor(folder / "checkpoints" / f"{kind}.safetensors")
+        split = Split.from_dict(read_json(folder / "split.json"), str(folder))
+        found = find_cases(replace(trained.config.data, cine=False), data)
+        cases = [case for case in found if case.patient_id in getattr(split, part)]
+        runner, once = TorchRunner(trained.segmentor, device), dict[tuple[str, bool], NDArray[np.uint8]]()
+        for refinement in lacking:
+            name = f"{folder} {refinement.name}".strip()
+            subject = Subject(
+                model=name, checkpoint_kind=kind, dataset=trained.config.data.dataset, split=part,
+                split_digest=split.digest,
+            )  # fmt: skip
+            predictor = _predictor(runner, trained.config.data, refinement, once)
+            evaluate(cases, predictor, trained.config.data, subject).write(
+                report_of(folder, kind, part, refinement).parent
+            )
+
+
+def _predictor(
+    runner: Runner, data: Any, refinement: Refinement, once: dict[tuple[str, bool], NDArray[np.uint8]]
+) -> Predictor:
+    """Segments each volume once with and once without flips, for all refinements."""
+
+    def predict(case: Case, volume: Volume) -> NDArray[np.uint8]:
+        key = (case.case_id, refinement.flips)
+        if key not in once:
+            once[key] = segment(volume, runner, data, Refinement(flips=refinement.flips))
+        return largest_components(once[key], data.num_classes) if refinement.largest_component else once[key]
+
+    return predict
+
+
+def report_of(folder: Path, kind: str, part: str, refinement: Refinement = PLAIN) -> Path:
+    return folder / f"evaluation-{part}-{kind}{'-' if refinement.name else ''}{refinement.name}" / "report.json"
+
+
+def read_report(folder: Path, kind: str, part: str, refinement: Refinement = PLAIN) -> dict[str, Any] | None:
+    path = report_of(folder, kind, part, refinement)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def by_patient(reports: Sequence[Mapping[str, Any]], score: str) -> dict[str, float]:
+    """Each patient's score: the mean over classes, and then over the runs."""
+    runs: dict[str, list[float]] = {}
+    for report in reports:
+        for patient, classes in report["patients"].items():
+            values = [scores[score] for scores in classes.values() if scores[score] is not None]
+            if values:
+                runs.setdefault(patient, []).append(statistics.fmean(values))
+    return {patient: statistics.fmean(values) for patient, values in sorted(runs.items())}
+
+
+def compare(arm: Mapping[str, float], baseline: Mapping[str, float]) -> Comparison:
+    """Compare two arms over the patients that both have a score for."""
+    patients = sorted(set(arm) & set(baseline))
+    gains = np.array([arm[patient] - baseline[patient] for patient in patients])
+    low, high = bootstrap(gains)
+    p = float(wilcoxon(gains).pvalue) if gains.any() else 1.0
+    return Comparison(float(gains.mean()), low, high, int((gains > 0).sum()), len(gains), p)
+
+
+def bootstrap(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """95 % interval of the mean, from resampled values."""
+    numbers = np.asarray(values)
+    drawn = np.random.default_rng(0).integers(len(numbers), size=(_RESAMPLINGS, len(numbers)))
+    low, high = np.percentile(numbers[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)

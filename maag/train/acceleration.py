@@ -1,0 +1,83 @@
+"""How forward passes run: in which precision, and compiled or not.
+
+Networks, optimisers, checkpoints and losses know nothing of it: weights keep their fp32 and their names, and what a
+pass gives is float32 again.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from maag.config.schema import TrainConfig
+from maag.errors import ConfigError
+from maag.models.segmentor import SegmentorOutput
+
+
+def require_fast(config: TrainConfig, device: torch.device) -> None:
+    """Raise ConfigError where `train.precision` would be slower than fp32, or `train.compile` impossible."""
+    name = "GPU" if device.type == "cuda" else "CPU"
+    if config.precision == "bf16" and not _has_bf16(device):
+        raise ConfigError(
+            f"train.precision=bf16: this {name} has no units for bf16, so it would be slower than fp32; "
+            "use train.precision=auto"
+        )
+    if config.compile and not _has_compiler(device):
+        needed = "Triton (python -m pip install triton)" if device.type == "cuda" else "a C++ compiler, such as g++"
+        raise ConfigError(f"train.compile=true: on a {name} it needs {needed}; install it, or leave the setting off")
+
+
+def accelerated(network: nn.Module, config: TrainConfig, device: torch.device) -> nn.Module:
+    """What training calls instead of `network`, whose parameters and buffers it shares; itself in eager fp32."""
+    faster = InBfloat16(network, device) if runs_in_bf16(config, device) else network
+    if not config.compile:
+        return faster
+    # Training sees few shapes, and each of them at every step: kernels for just these are the fastest.
+    compiled = torch.compile(faster, dynamic=False)
+    assert isinstance(compiled, nn.Module)
+    return compiled
+
+
+def runs_in_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether forward passes run in bf16: as asked, or by `auto` on a GPU that has units for it."""
+    return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda" and _has_bf16(device))
+
+
+class InBfloat16(nn.Module):
+    """Another network with its convolutions and linear maps in bf16; what it gives is float32."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self._network = network
+        self._device_type = device.type
+
+    def forward(self, *inputs: object) -> SegmentorOutput | Tensor:
+        """Call the network with the same arguments."""
+        with torch.autocast(self._device_type, torch.bfloat16):
+            output: SegmentorOutput | Tensor = self._network(*inputs)
+        if isinstance(output, Tensor):
+            return output.float()
+        return SegmentorOutput(output.logits.float(), {level: part.float() for level, part in output.gate_maps.items()})
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if platform.machine() in ("x86_64", "AMD64"):
+        # oneDNN's own answer, below, counts processors on which it only emulates bf16.
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.backends.mkldnn.is_available() and bool(  # type: ignore[no-untyped-call]
+        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def _has_compiler(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return find_spec("triton") is not None
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))

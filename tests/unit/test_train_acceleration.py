@@ -1,0 +1,159 @@
+"""Faster forward passes: nearly the same numbers, the same names, and no step that waits for the device."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from maag.config import codec
+from maag.config.schema import Config, TrainConfig
+from maag.data.batches import TrainingBatches
+from maag.data.prepared import PreparedData
+from maag.data.splits import Split
+from maag.data.supervision import supervise
+from maag.errors import ConfigError
+from maag.models.build import build_discriminator
+from maag.models.discriminator import pyramid_of_masks
+from maag.train.acceleration import InBfloat16, accelerated, require_fast, runs_in_bf16
+from maag.train.loop import NOT_KEPT, Loop
+from maag.train.reports import Listeners
+from maag.train.state import TrainState
+from maag.train.step import update
+from maag.train.stopping import StopRequest
+from maag.train.validate import ValidationDice
+
+CPU = torch.device("cpu")
+EVERYTHING = {
+    "loss.adversarial_unlabelled": 0.2,
+    "teacher.decay": 0.9,
+    "teacher.confidence": 0.3,
+    "loss.teacher": 1.0,
+    "loss.areas": 0.1,
+    "augment.elastic": 0.02,
+    "augment.gamma": 0.3,
+    "augment.cutout": 0.3,
+}
+WAITS = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"})
+"""What a CUDA device must be waited for: values and sizes that Python asks for."""
+
+
+class NothingWaits(TorchDispatchMode):
+    """Refuses the operations in WAITS, and constants that are brought to the device one by one."""
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = str(func).split(".")[1]
+        waits = name in WAITS or (name == "lift_fresh" and args[0].ndim == 0)
+        assert not waits, f"aten.{name} within the loop: a CUDA device would be waited for"
+        return func(*args, **(kwargs or {}))
+
+
+class AutocastSeen(TorchFunctionMode):
+    """Notes for each function whether autocast was on when it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name: dict[str, set[bool]] = defaultdict(set)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.by_name[getattr(func, "__name__", "")].add(torch.is_autocast_enabled("cpu"))
+        return func(*args, **(kwargs or {}))
+
+
+class NoValidation:
+    """A validator that measures nothing."""
+
+    def dice(self, segmentor: object) -> ValidationDice:
+        return ValidationDice(per_class={}, mean=0.0)
+
+
+def losses_of(config: Config, prepared: PreparedData, split: Split, steps: int) -> tuple[TrainState, list[Any]]:
+    state = TrainState(config, CPU)
+    state.set_rates(1e-4, 1e-4)
+    batches = TrainingBatches(supervise(prepared, split, config), config, CPU)
+    losses = []
+    for step in range(steps):
+        state.noise.manual_seed(step)
+        losses.append({name: float(loss) for name, loss in update(state, batches.at(step), config).items()})
+        state.progress.step += 1
+    return state, losses
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
+def test_bf16_stays_close_to_fp32(
+    tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
+) -> None:
+    config = codec.override(tiny_config, changes)
+    _, expected = losses_of(config, prepared, split, 3)
+    state, found = losses_of(codec.override(config, {"train.precision": "bf16"}), prepared, split, 3)
+    assert found != expected
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=0.02)
+    floats = [tensor for tensor in tensors_of(state.state_dict()) if tensor.is_floating_point()]
+    assert {tensor.dtype for tensor in floats} == {torch.float32}
+
+
+def tensors_of(state: Any) -> list[Tensor]:
+    if isinstance(state, dict):
+        return [tensor for value in state.values() for tensor in tensors_of(value)]
+    return [state] if isinstance(state, Tensor) else []
+
+
+def test_the_spectral_norm_iterates_outside_of_autocast(tiny_config: Config) -> None:
+    masks = pyramid_of_masks(torch.zeros(2, 32, 32, dtype=torch.uint8), 4, tiny_config.discriminator.scales)
+    with AutocastSeen() as seen:
+        scores = InBfloat16(build_discriminator(tiny_config), CPU)(masks)
+    assert scores.dtype == torch.float32
+    assert seen.by_name["mv"] == {False}
+    assert seen.by_name["conv2d"] == {True}
+
+
+def test_eager_fp32_is_the_network_itself(tiny_config: Config) -> None:
+    network = build_discriminator(tiny_config)
+    assert accelerated(network, TrainConfig(), CPU) is network
+
+
+def test_auto_is_fp32_on_a_cpu() -> None:
+    assert not runs_in_bf16(TrainConfig(precision="auto"), CPU)
+    require_fast(TrainConfig(precision="auto"), CPU)
+
+
+def test_what_would_be_slow_or_impossible_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(ConfigError, match=r"train\.precision=bf16: this CPU has no units for bf16.*precision=auto"):
+        require_fast(TrainConfig(precision="bf16"), CPU)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CXX", "none")
+    with pytest.raises(ConfigError, match=r"train\.compile=true: on a CPU it needs a C\+\+ compiler"):
+        require_fast(TrainConfig(compile=True), CPU)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    require_fast(TrainConfig(precision="bf16"), CPU)
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
+def test_no_step_waits_for_the_device(
+    tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
+) -> None:
+    config = codec.override(tiny_config, {"optim.epochs": 1, **changes})
+    state = TrainState(config, CPU)
+    batches = TrainingBatches(supervise(prepared, split, config), config, CPU)
+    loop = Loop(state, batches, NoValidation(), config, NOT_KEPT, Listeners(), StopRequest())  # type: ignore[arg-type]
+    with NothingWaits():
+        assert loop.run() == "done"
+    assert state.progress.step == batches.steps_per_epoch > 1

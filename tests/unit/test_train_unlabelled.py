@@ -1,0 +1,241 @@
+"""The teacher and the prior of areas: what they say, whom they move, and that workers say the same together."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.areas import Areas, measure_areas
+from maag.data.batches import Batch, TrainingBatches, Untouched
+from maag.data.prepared import PreparedData
+from maag.data.shard import Shard
+from maag.data.splits import make_split
+from maag.data.supervision import supervise
+from maag.errors import ConfigError
+from maag.labels import IGNORE
+from maag.losses import area_loss, class_overlaps, overlap_loss, soft_cross_entropy
+from maag.train.state import TrainState
+from maag.train.step import update
+from maag.train.teacher import follow, teacher_of, warmed_up
+from maag.train.team import ALONE, Team
+from maag.train.unlabelled import Lesson, areas_loss, lesson_loss, teach
+
+CPU = torch.device("cpu")
+TAUGHT = {"teacher.decay": 0.9, "teacher.confidence": 0.0, "loss.teacher": 1.0}
+
+
+@pytest.fixture
+def config(tiny_config: Config) -> Config:
+    return codec.override(tiny_config, TAUGHT)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Slices of which only some are labelled, shifted by half a width from what they were."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 1, 32, 32, generator=generator)
+    labels = torch.full((4, 32, 32), IGNORE, dtype=torch.uint8)
+    labels[:, :4] = 0
+    shifted = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).expand(4, 2, 3)
+    grids = torch.nn.functional.affine_grid(shifted, [4, 1, 32, 32], align_corners=False)
+    masks = torch.randint(0, 4, (4, 32, 32), generator=generator, dtype=torch.uint8)
+    return Batch(images, labels, None, masks, untouched=Untouched(images, grids))
+
+
+def test_the_average_forgets_its_start_and_keeps_its_statistics(config: Config, batch: Batch) -> None:
+    state = TrainState(config, CPU)
+    assert state.teacher is not None
+    assert state.product is state.teacher
+    assert not state.teacher.training
+    for left, right in zip(state.teacher.parameters(), state.segmentor.parameters(), strict=True):
+        assert torch.equal(left, right)
+    with torch.no_grad():
+        for tensor in (*state.segmentor.parameters(), *state.segmentor.buffers()):
+            tensor.fill_(1)
+        for tensor in (*state.teacher.parameters(), *state.teacher.buffers()):
+            tensor.fill_(0)
+    follow(state.teacher, state.segmentor, 0.75)
+    follow(state.teacher, state.segmentor, 0.75)
+    for name, tensor in state.teacher.state_dict().items():
+        expected = 1.0 if name.endswith("num_batches_tracked") else 1 - 0.75**2
+        assert (tensor == expected).all(), name
+    assert [warmed_up(0.99, step) for step in (0, 8, 10**6)] == [0.1, 0.5, 0.99]
+
+
+def test_no_gradient_reaches_the_teacher_and_each_step_moves_it(config: Config, batch: Batch) -> None:
+    state = TrainState(config, CPU)
+    assert state.teacher is not None
+    state.set_rates(1e-3, 1e-3)
+    before = copy.deepcopy(state.teacher.state_dict())
+    losses = update(state, batch, config)
+    assert set(losses) == {"supervised", "teacher", "adversarial", "discriminator"}
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in state.teacher.parameters())
+    decay = warmed_up(0.9, 0)
+    for name, tensor in state.segmentor.named_parameters():
+        expected = decay * before[name] + (1 - decay) * tensor.detach()
+        torch.testing.assert_close(state.teacher.state_dict()[name], expected)
+
+
+def test_the_teacher_teaches_what_it_is_sure_of_where_no_label_is_and_it_could_see(
+    config: Config, batch: Batch
+) -> None:
+    teacher = teacher_of(TrainState(config, CPU).segmentor)
+    everything = teach(teacher, batch, confidence=0.0)
+    assert not everything.taught[:, :4].any()  # labelled
+    assert everything.taught[:, 4:, :16].all()
+    assert not everything.taught[:, :, 17:].any()  # from outside
+    assert batch.untouched is not None
+    seen = teacher(batch.untouched.images).logits.softmax(dim=1)
+    torch.testing.assert_close(everything.probabilities[..., :15], seen[..., 16:31], atol=1e-5, rtol=0)
+    some = teach(teacher, batch, confidence=0.4)
+    assert torch.equal(some.taught, everything.taught & (some.probabilities.amax(dim=1) >= 0.4))
+    assert 0 < int(some.taught.sum()) < int(everything.taught.sum())
+    assert not teach(teacher, batch, confidence=0.999).taught.any()
+
+
+def lesson_and_logits(count: int) -> tuple[Lesson, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    probabilities = torch.randn(count, 3, 6, 5, generator=generator, dtype=torch.float64).softmax(dim=1)
+    taught = torch.rand(count, 6, 5, generator=generator) < 0.6
+    logits = torch.randn(count, 3, 6, 5, generator=generator, dtype=torch.float64)
+    return Lesson(probabilities, taught), logits
+
+
+def test_the_lesson_by_hand() -> None:
+    lesson, logits = lesson_and_logits(2)
+    own = logits.softmax(dim=1).permute(0, 2, 3, 1)[lesson.taught]
+    targets = lesson.probabilities.permute(0, 2, 3, 1)[lesson.taught]
+    entropy = -(targets * own.log()).sum()
+    assert float(soft_cross_entropy(logits, *lesson)) == pytest.approx(float(entropy), rel=1e-6)
+    common, sizes = class_overlaps(logits, *lesson)
+    torch.testing.assert_close(common, (own * targets).sum(dim=0), check_dtype=False)
+    torch.testing.assert_close(sizes, (own + targets).sum(dim=0), check_dtype=False)
+    dice = (2 * common + 1) / (sizes + 1)
+    assert float(overlap_loss(torch.stack([common, sizes]))) == pytest.approx(1 - float(dice.mean()))
+    whole = float(lesson_loss(logits, lesson, ALONE))
+    assert whole == pytest.approx(float(entropy) / int(lesson.taught.sum()) + 1 - float(dice.mean()), rel=1e-6)
+
+
+def test_nothing_taught_is_no_gradient_and_no_nan() -> None:
+    lesson, logits = lesson_and_logits(2)
+    logits.requires_grad_()
+    loss = lesson_loss(logits, lesson._replace(taught=torch.zeros_like(lesson.taught)), ALONE)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_the_lesson_draws_predictions_towards_it() -> None:
+    lesson, logits = lesson_and_logits(2)
+    logits.requires_grad_()
+    loss = lesson_loss(logits, lesson, ALONE)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert not logits.grad.permute(0, 2, 3, 1)[~lesson.taught].any()
+    step = (logits - 0.1 * logits.grad / logits.grad.abs().max()).detach()
+    assert float(lesson_loss(step, lesson, ALONE)) < loss.item()
+
+
+class Half(Team):
+    """One of two workers in one process, who knows what the other has."""
+
+    def __init__(self, rank: int, others: Tensor) -> None:
+        self.shard = Shard(rank, 2)
+        self._others = others
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values.detach() + self._others
+
+
+def test_halves_of_a_batch_give_the_loss_and_the_gradient_of_the_whole() -> None:
+    lesson, logits = lesson_and_logits(5)
+    areas = Areas(torch.tensor([0.8, 0.1, 0.1]).double(), torch.tensor([0.1, 0.01, 0.02]).double())
+    whole = logits.clone().requires_grad_()
+    (lesson_loss(whole, lesson, ALONE) + areas_loss(whole, areas, 5, ALONE)).backward()  # type: ignore[no-untyped-call]
+    assert whole.grad is not None
+    expected = float(lesson_loss(logits, lesson, ALONE)), float(areas_loss(logits, areas, 5, ALONE))
+    for rank in (0, 1):
+        own, other = Shard(rank, 2), Shard(1 - rank, 2)
+        told: list[Tensor] = []
+
+        class Listening(Team):
+            shard = other
+
+            def sum(self, values: Tensor, told: list[Tensor] = told) -> Tensor:
+                told.append(values.detach())
+                return values.detach()
+
+        lesson_loss(other.of(logits), Lesson(*map(other.of, lesson)), Listening())
+        areas_loss(other.of(logits), areas, 5, Listening())
+        part = own.of(logits).clone().requires_grad_()
+        losses = (
+            lesson_loss(part, Lesson(*map(own.of, lesson)), Half(rank, told[0])),
+            areas_loss(part, areas, 5, Half(rank, told[1])),
+        )
+        assert [loss.item() for loss in losses] == pytest.approx(expected)
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        assert part.grad is not None
+        torch.testing.assert_close(part.grad / 2, own.of(whole.grad))  # the mean over two workers
+
+
+def test_areas_are_those_of_the_masks() -> None:
+    masks = np.zeros((3, 4, 5), np.uint8)
+    masks[0, 0] = 1
+    masks[1, 0, :2] = 2
+    masks[1, 3] = IGNORE
+    masks[2] = 3
+    found = measure_areas(masks, np.array([0, 1]), 3)
+    torch.testing.assert_close(found.mean, torch.tensor([(0.75 + 13 / 15) / 2, 0.125, 1 / 15]))
+    torch.testing.assert_close(found.spread, torch.tensor([(13 / 15 - 0.75) / 2, 0.125, 1 / 15]))
+
+
+def test_areas_cost_only_outside_of_what_is_plausible() -> None:
+    mean, tolerance = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.0, 0.05, 0.02])
+    within = torch.tensor([0.73, 0.16, 0.11], requires_grad=True)
+    assert float(area_loss(within, mean, tolerance)) == 0
+    for predicted, sign in (([0.5, 0.35, 0.11], 1.0), ([0.8, 0.05, 0.11], -1.0)):
+        areas = torch.tensor(predicted, requires_grad=True)
+        loss = area_loss(areas, mean, tolerance)
+        assert float(loss) == pytest.approx((0.1 / 0.2) ** 2 / 2, rel=1e-5)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert areas.grad is not None
+        assert torch.sign(areas.grad).tolist() == [0.0, sign, 0.0]
+
+
+def test_areas_that_are_too_large_shrink(tiny_config: Config, prepared: PreparedData) -> None:
+    config = codec.override(tiny_config, {"loss.areas": 1.0, "loss.adversarial": 0, "loss.supervised": 0})
+    split = make_split(prepared.patients, config.data)
+    batch = TrainingBatches(supervise(prepared, split, config), config, CPU).at(0)
+    assert batch.masks is None  # no discriminator is needed for it
+    state = TrainState(config, CPU)
+    state.set_rates(3e-3, 0.0)
+    losses = [float(update(state, batch, config)["areas"]) for _ in range(8)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_teacher_sees_all_slices_as_they_were(config: Config, prepared: PreparedData) -> None:
+    changes = {"loss.adversarial_unlabelled": 0.1, "augment.elastic": 0.02, "augment.cutout": 0.5, "augment.noise": 1.0}
+    seeing = codec.override(config, changes)
+    supervision = supervise(prepared, make_split(prepared.patients, seeing.data), seeing)
+    batch = TrainingBatches(supervision, seeing, CPU).at(2)
+    assert batch.untouched is not None
+    known = {image.tobytes() for image in prepared.images}
+    assert len(batch.untouched.images) == 8
+    assert {image.numpy().tobytes() for image in batch.untouched.images} <= known
+    parts = [TrainingBatches(supervision, seeing, CPU, Shard(rank, 2)).at(2).untouched for rank in range(2)]
+    for rank, part in enumerate(parts):
+        assert part is not None
+        expected = torch.cat([Shard(rank, 2).of(batch.untouched.grids[half]) for half in (slice(4), slice(4, 8))])
+        assert torch.equal(part.grids, expected)
+
+
+def test_a_lesson_needs_a_teacher(tiny_config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"loss.teacher=1 needs teacher.decay above 0"):
+        codec.override(tiny_config, {"loss.teacher": 1.0})
