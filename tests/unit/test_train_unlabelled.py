@@ -199,11 +199,11 @@ def test_areas_are_those_of_the_masks() -> None:
 def test_areas_cost_only_outside_of_what_is_plausible() -> None:
     mean, tolerance = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.0, 0.05, 0.02])
     within = torch.tensor([0.73, 0.16, 0.11], requires_grad=True)
-    assert float(area_loss(within, mean, tolerance)) == 0
+    assert area_loss(within, mean, tolerance).item() == 0
     for predicted, sign in (([0.5, 0.35, 0.11], 1.0), ([0.8, 0.05, 0.11], -1.0)):
         areas = torch.tensor(predicted, requires_grad=True)
         loss = area_loss(areas, mean, tolerance)
-        assert float(loss) == pytest.approx((0.1 / 0.2) ** 2 / 2, rel=1e-5)
+        assert loss.item() == pytest.approx((0.1 / 0.2) ** 2 / 2, rel=1e-5)
         loss.backward()  # type: ignore[no-untyped-call]
         assert areas.grad is not None
         assert torch.sign(areas.grad).tolist() == [0.0, sign, 0.0]
