@@ -87,6 +87,7 @@ def test_weights_of_another_segmentor_are_refused(saved: Path, tiny_config: Conf
     assert complaint(saved / BEST).endswith("the weights do not fit the configuration beside them")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before(saved: Path, tiny_config: Config) -> None:
     program = (
         "import json, resource, signal, sys\nfrom pathlib import Path\nimport torch\n"

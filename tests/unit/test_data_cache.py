@@ -98,6 +98,7 @@ def prepare_elsewhere(data_dir: Path, plain: dict[str, object], cache: Path) -> 
     prepare(data_dir, codec.from_dict(plain).data, cache)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_both_succeed(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     arguments = (data_dir, codec.to_dict(tiny_config), tmp_path / "cache")
@@ -110,6 +111,7 @@ def test_two_processes_at_once_both_succeed(data_dir: Path, tiny_config: Config,
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_made(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     limit = 20_000
     program = (
@@ -169,6 +171,7 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
         find_cases(ACDC, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_phantom_is_the_same_for_a_seed_and_fit_to_train_on(tmp_path: Path, tiny_config: Config) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_phantom("acdc", tmp_path / name, 4, seed)

@@ -57,6 +57,7 @@ def test_every_reader_has_its_defaults() -> None:
         assert max(preset(name, "fast").data.size_px) <= 96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NATIVE)
 def test_a_phantom_is_read_whole_and_is_the_same_for_a_seed(name: str, phantoms: Path, tmp_path: Path) -> None:
     config = config_of(name, phantoms / name)

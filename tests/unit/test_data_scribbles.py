@@ -117,6 +117,7 @@ def run(*words: object) -> tuple[int, str]:
     return done.exit_code, done.output + (str(done.exception) if done.exception else "")
 
 
+@pytest.mark.slow
 def test_the_command_scribbles_folders_and_names_bad_masks(phantom_dir: Path, tmp_path: Path) -> None:
     code, text = run(phantom_dir, "--out", tmp_path / "out", "--style", "random-walk", "--unlabelled", 9)
     assert code == 0, text

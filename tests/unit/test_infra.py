@@ -203,6 +203,7 @@ def test_commands_in_manifests_and_readme_exist_with_their_options(words: list[s
     assert {word for word in words if word.startswith("--")} <= known
 
 
+@pytest.mark.slow
 def test_the_predict_image_has_all_that_predict_imports() -> None:
     program = (
         "import sys, importlib.metadata as m\n"

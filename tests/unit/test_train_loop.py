@@ -70,6 +70,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
 def test_a_resumed_run_equals_the_straight_one(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path, changes: dict[str, Any]
