@@ -32,7 +32,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "teacher alone": {"teacher.decay": 0.99, "loss.teacher": 1.0},
     "residual encoder": {**BEYOND, "segmentor.residual_blocks": [1, 2, 2, 2]},
 }
-WITHOUT_SHAPES = {"gates.levels": "[]", "loss.adversarial": 0}
+WITHOUT_SHAPES = {"gates.levels": [], "loss.adversarial": 0}
 ARMS: Mapping[str, Mapping[str, Any]] = {
     BASELINE: {},
     BEST: BEYOND,
