@@ -1,4 +1,4 @@
-"""What each part of the `best` preset is worth on real ACDC, on the grid and the networks of the fast preset.
+"""What each part of the `best` preset, or an option beside it, is worth on real ACDC at the fast preset's size.
 
     python benchmarks/acdc_best.py --data ACDC_DIR --out DIR [--seeds 1 2 3] [--epochs 10] [--at-once 1] [--arms ...]
 
@@ -34,8 +34,9 @@ BEST_LONGER = "best settings, updates of both stages"
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "without class weights alone": {"loss.class_weights": False},
     "teacher alone": {"teacher.decay": 0.99, "loss.teacher": 1.0},
+    "residual encoder": {**BEYOND, "segmentor.residual_blocks": [1, 2, 2, 2]},
 }
-WITHOUT_SHAPES = {"gates.levels": "[]", "loss.adversarial": 0}
+WITHOUT_SHAPES = {"gates.levels": [], "loss.adversarial": 0}
 ARMS: Mapping[str, Mapping[str, Any]] = {
     BASELINE: {},
     BEST: BEYOND,
