@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/maag demo --out demo
 
 test: static
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: static unit
 

@@ -1,11 +1,13 @@
-"""What each part of the `best` preset is worth on real ACDC, on the grid and the networks of the fast preset.
+"""What each part of the `best` preset, or an option beside it, is worth on real ACDC at the fast preset's size.
 
     python benchmarks/acdc_best.py --data ACDC_DIR --out DIR [--seeds 1 2 3] [--epochs 10] [--at-once 1] [--arms ...]
 
-Every arm is the fast preset with some settings, so all have as many updates. Measured on the validation fold at source
-resolution, the final checkpoint, with and without flips and removal of small components; compared with the fast preset
-patient by patient, over the seeds that both have. Writes table.md, plot.png and results.json to DIR. A run that is
-there already is resumed or taken as it is, so the script can be stopped and started again.
+Every arm is the fast preset with some settings, so all have as many updates, but for two: the second stage trains anew,
+for as many updates, on what the best settings' model of the same seed is sure of; and since that costs both runs, the
+best settings train once for the updates of both as well. Measured on the validation fold at source resolution, final
+checkpoint, with and without flips and removal of small components; compared with the fast preset patient by patient,
+over the seeds that both have. Writes table.md, plot.png and results.json to DIR. A run that is there already is resumed
+or taken as it is, so the script can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -20,25 +22,34 @@ from typing import Any
 
 from compare import BOTH, COMPONENT, FLIPS, bootstrap, by_patient, compare, measure, read_report
 from matplotlib.figure import Figure
-from runs import spread, train
+from runs import maag, spread, train
 
 from maag.config.presets import BEYOND
 from maag.inference import PLAIN, Refinement
 
 BASELINE = "fast preset"
 BEST = "best settings"
+SECOND_STAGE = "second stage of best settings"
+BEST_LONGER = "best settings, updates of both stages"
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "without class weights alone": {"loss.class_weights": False},
     "teacher alone": {"teacher.decay": 0.99, "loss.teacher": 1.0},
+    "residual encoder": {**BEYOND, "segmentor.residual_blocks": [1, 2, 2, 2]},
 }
-WITHOUT_SHAPES = {"gates.levels": "[]", "loss.adversarial": 0}
+WITHOUT_SHAPES = {"gates.levels": [], "loss.adversarial": 0}
 ARMS: Mapping[str, Mapping[str, Any]] = {
     BASELINE: {},
     BEST: BEYOND,
+    SECOND_STAGE: BEYOND,
+    BEST_LONGER: BEYOND,
     **ABLATIONS,
     "partial cross-entropy": WITHOUT_SHAPES,
     "dense masks (bound)": {"data.supervision": "dense", "loss.adversarial": 0},
 }
+FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST}
+"""By arm the one whose final model gives the labels."""
+TIMES_LONGER: Mapping[str, int] = {BEST_LONGER: 2}
+"""By arm how many times the epochs of the others."""
 REFINEMENTS = (PLAIN, COMPONENT, FLIPS, BOTH)
 
 
@@ -54,8 +65,11 @@ def main() -> None:
     options = parser.parse_args()
     if not options.report_only:
         jobs = [(arm, seed) for seed in options.seeds for arm in options.arms]
+        first = [job for job in jobs if job[0] not in FIRST_STAGE]
         with ThreadPoolExecutor(options.at_once) as pool:
-            list(pool.map(lambda job: run(*job, options), jobs))
+            # One after the other, for what a second stage goes on from may be in the works among the first.
+            for part in (first, [job for job in jobs if job not in first]):
+                list(pool.map(lambda job: run(*job, options), part))
     found = {arm: finished(arm, options) for arm in ARMS}
     found = {arm: runs for arm, runs in found.items() if runs}
     (options.out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
@@ -67,9 +81,27 @@ def main() -> None:
 
 def run(arm: str, seed: int, options: argparse.Namespace) -> None:
     folder = path_of(arm, seed, options)
-    changes = {**ARMS[arm], "train.seed": seed, "optim.epochs": options.epochs}
-    train(folder, options.data, [f"{path}={json.dumps(value)}" for path, value in changes.items()])
+    epochs = options.epochs * TIMES_LONGER.get(arm, 1)
+    changes = {**ARMS[arm], "train.seed": seed, "optim.epochs": epochs}
+    labels = denser_labels(arm, seed, options) if arm in FIRST_STAGE else None
+    train(
+        folder,
+        options.data,
+        [f"{path}={json.dumps(value)}" for path, value in changes.items()],
+        ["--scribbles", labels] if labels else (),
+    )
     measure(folder, options.data, "val", REFINEMENTS)
+
+
+def denser_labels(arm: str, seed: int, options: argparse.Namespace) -> Path:
+    """The folder of labels by the first stage's final model, both made first if they are not there."""
+    run(FIRST_STAGE[arm], seed, options)
+    first = path_of(FIRST_STAGE[arm], seed, options)
+    labels = first / "labels"
+    if not labels.exists():
+        weights = first / "checkpoints" / "final.safetensors"
+        maag("data", "relabel", weights, "--data", options.data, "--out", labels)
+    return labels
 
 
 def path_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
@@ -78,7 +110,7 @@ def path_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
 
 
 Runs = Mapping[int, Mapping[str, Any]]
-"""By seed: `minutes`, `steps`, and the reports by name of the refinement."""
+"""By seed: `minutes` and `steps` of all stages, and the reports by name of the refinement."""
 
 
 def finished(arm: str, options: argparse.Namespace) -> dict[int, dict[str, Any]]:
@@ -87,8 +119,10 @@ def finished(arm: str, options: argparse.Namespace) -> dict[int, dict[str, Any]]
         folder = path_of(arm, seed, options)
         reports = {each.name: read_report(folder, "final", "val", each) for each in REFINEMENTS}
         if (folder / "result.json").exists() and all(reports.values()):
-            result = json.loads((folder / "result.json").read_text())
-            runs[seed] = {"minutes": result["seconds"] / 60, "steps": result["steps"], "reports": reports}
+            stages = [path_of(each, seed, options) for each in (arm, FIRST_STAGE.get(arm)) if each]
+            results = [json.loads((stage / "result.json").read_text()) for stage in stages]
+            seconds, steps = (sum(result[what] for result in results) for what in ("seconds", "steps"))
+            runs[seed] = {"minutes": seconds / 60, "steps": steps, "reports": reports}
     return runs
 
 

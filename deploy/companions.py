@@ -136,11 +136,13 @@ def _card(manifest: Manifest) -> str:
         f"{'-' if row.dice is None else f'{row.dice:.4f}'} |"
         for row in manifest.parity
     )
+    blocks = config.segmentor.residual_blocks
+    encoder = f", residual blocks {list(blocks)} in its encoder" if any(blocks) else ""
     return f"""# Model card
 
 - **What it does**: labels {", ".join(data.classes[1:])} in two-dimensional slices of {data.dataset} images.
 - **What it is**: a U-Net with adversarial attention gates at levels {list(config.gates.levels)}, width
-  {config.segmentor.width}, {manifest.precision}; learned from {data.supervision} supervision.
+  {config.segmentor.width}{encoder}, {manifest.precision}; learned from {data.supervision} supervision.
 - **Where it comes from**: `{source.checkpoint}` ({source.kind or "weights"}), SHA-256 `{source.sha256}`; configuration
   `{manifest.config_digest}`, split `{source.split_digest}`.
 - **Made with**: {versions}; ONNX opset {manifest.opset}.

@@ -31,6 +31,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the values in tests/golden anew")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes: files stay whole; clusters, which would find each other, run in one, and first."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+    for item in items:
+        clustered = item.get_closest_marker("cluster") is not None
+        item.add_marker(pytest.mark.xdist_group("cluster" if clustered else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> Config:
     return codec.override(preset("acdc", "fast"), TINY)

@@ -1,4 +1,4 @@
-"""`maag data`: look at a data set, make a synthetic one, or draw scribbles from masks."""
+"""`maag data`: look at a data set, make a synthetic one, draw scribbles from masks, or label with a model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from maag.cli.options import (
     resolve_config,
     scribbles_option,
 )
+from maag.cli.relabel import relabel_command
 from maag.errors import ConfigError, DataError, SomeCasesFailed
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ _SHEET_TILES = 18
 
 @click.group("data")
 def data_group() -> None:
-    """Check a data set, make a synthetic one, or scribble masks."""
+    """Check a data set, make a synthetic one, scribble masks, or label with a model."""
+
+
+data_group.add_command(relabel_command)
 
 
 @data_group.command("check")

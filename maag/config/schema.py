@@ -128,12 +128,24 @@ class SegmentorConfig:
     """The U-Net."""
 
     width: Count = Field(default=32, description="Channels of the first level; doubled at each of four levels.")
+    residual_blocks: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0, 0, 0, 0),
+        description="Residual blocks of each encoder level, full resolution first, such as [1, 2, 2, 2]; 0: the "
+        "paper's double convolution.",
+    )
     norm_momentum: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.01, description="Weight of a batch in batch normalisation's running statistics."
     )
     sync_batchnorm: bool = Field(
         default=False, description="With several workers: normalise by all workers' slices, not by each one's own."
     )
+
+    def __post_init__(self) -> None:
+        if len(self.residual_blocks) != 4:
+            raise ValueError(
+                "residual_blocks: each of the 4 encoder levels needs its number, such as [1, 2, 2, 2], got "
+                f"{list(self.residual_blocks)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

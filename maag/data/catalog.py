@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from maag.errors import ConfigError, DataError, MissingDataError, StorageError
+from maag.errors import ConfigError, DataError, MissingDataError
+from maag.storage import require_empty_directory
 
 if TYPE_CHECKING:
     from maag.config.schema import Config, DataConfig
@@ -91,8 +92,7 @@ def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:
         StorageError: `out` holds something already, or cannot be written.
     """
     reader = reader_of(dataset)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StorageError(f"cannot write {out}: it is there and not empty; choose a new folder")
+    require_empty_directory(out)
     reader.write_phantom(out, num_cases, seed)
 
 

@@ -109,6 +109,12 @@ def inside(grid: Grid) -> NDArray[np.bool_]:
     return held
 
 
+def inside_in_source(grid: Grid) -> NDArray[np.bool_]:
+    """(Y, X) bool: which pixels of a slice lie on the training grid, and are not cropped."""
+    held: NDArray[np.bool_] = labels_to_source(np.ones((1, *grid.size_px), np.uint8), grid)[0] != BACKGROUND
+    return held
+
+
 def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Clip to [p5, p95], subtract the median, divide by the inter-quartile range; statistics before clipping.
 

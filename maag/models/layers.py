@@ -14,12 +14,18 @@ Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
 _LEAK = 0.2  # slope of the discriminator's first activation, as in the release
 
 
-def conv_block(channels_in: int, channels_out: int, *, kernel: int, norm_momentum: float) -> nn.Sequential:
-    """Convolution of odd `kernel`, batch normalisation, ReLU: (N, channels_in, H, W) to (N, channels_out, H, W)."""
+def conv_norm(channels_in: int, channels_out: int, *, kernel: int, norm_momentum: float) -> nn.Sequential:
+    """Convolution of odd `kernel`, batch normalisation: (N, channels_in, H, W) to (N, channels_out, H, W)."""
     return nn.Sequential(
         _he_normal(nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2)),
         nn.BatchNorm2d(channels_out, momentum=norm_momentum),
-        nn.ReLU(inplace=True),
+    )
+
+
+def conv_block(channels_in: int, channels_out: int, *, kernel: int, norm_momentum: float) -> nn.Sequential:
+    """`conv_norm` and ReLU: (N, channels_in, H, W) to (N, channels_out, H, W)."""
+    return conv_norm(channels_in, channels_out, kernel=kernel, norm_momentum=norm_momentum).append(
+        nn.ReLU(inplace=True)
     )
 
 
@@ -29,6 +35,35 @@ def double_conv(channels_in: int, channels_out: int, *, kernel: int, norm_moment
         conv_block(channels_in, channels_out, kernel=kernel, norm_momentum=norm_momentum),
         conv_block(channels_out, channels_out, kernel=kernel, norm_momentum=norm_momentum),
     )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions whose result is added to their input before the last ReLU (He et al. 2016, figure 2).
+
+    Where the number of channels changes, the input goes through a 1x1 convolution (there option B).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, norm_momentum: float) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            conv_block(channels_in, channels_out, kernel=3, norm_momentum=norm_momentum),
+            conv_norm(channels_out, channels_out, kernel=3, norm_momentum=norm_momentum),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if channels_in == channels_out
+            else conv_norm(channels_in, channels_out, kernel=1, norm_momentum=norm_momentum)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, channels_in, H, W) to (N, channels_out, H, W), not negative."""
+        return torch.relu(self.residual(features) + self.shortcut(features))
+
+
+def residual_conv(channels_in: int, channels_out: int, *, num_blocks: int, norm_momentum: float) -> nn.Sequential:
+    """`num_blocks` >= 1 residual blocks, channels changed by the first: (N, channels_in, H, W) to channels_out."""
+    inputs = [channels_in] + [channels_out] * (num_blocks - 1)
+    return nn.Sequential(*(ResidualBlock(channels, channels_out, norm_momentum=norm_momentum) for channels in inputs))
 
 
 def upsample(channels_in: int, channels_out: int, *, norm_momentum: float) -> nn.Sequential:

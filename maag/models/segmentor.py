@@ -10,7 +10,7 @@ from torch.nn.functional import max_pool2d
 
 from maag.config.schema import GateConfig, SegmentorConfig
 from maag.models.attention import AdversarialAttentionGate
-from maag.models.layers import conv_block, double_conv, pointwise, upsample
+from maag.models.layers import conv_block, double_conv, pointwise, residual_conv, upsample
 
 NUM_LEVELS = 4
 """Decoder levels; level `l` works at 1 / 2**l of the input's size."""
@@ -23,6 +23,13 @@ class SegmentorOutput(NamedTuple):
     """(N, num_classes, H, W) float."""
     gate_maps: dict[int, Tensor]
     """By gated level: class probabilities (N, num_classes, H / 2**level, W / 2**level)."""
+
+
+def encoder_block(channels_in: int, channels: int, num_residual: int, norm_momentum: float) -> nn.Sequential:
+    """(N, channels_in, H, W) to (N, channels, H, W): the paper's double convolution, or residual blocks if any."""
+    if num_residual == 0:
+        return double_conv(channels_in, channels, kernel=3, norm_momentum=norm_momentum)
+    return residual_conv(channels_in, channels, num_blocks=num_residual, norm_momentum=norm_momentum)
 
 
 class DecoderBlock(nn.Module):
@@ -52,9 +59,9 @@ class Segmentor(nn.Module):
         widths = [config.width * 2**level for level in range(NUM_LEVELS + 1)]
         momentum = config.norm_momentum
         self.encoder = nn.ModuleList(
-            double_conv(channels_in, channels_out, kernel=3, norm_momentum=momentum)
-            for channels_in, channels_out in zip(
-                [channels, *widths[: NUM_LEVELS - 1]], widths[:NUM_LEVELS], strict=True
+            encoder_block(channels_in, channels_out, num_residual, momentum)
+            for channels_in, channels_out, num_residual in zip(
+                [channels, *widths[: NUM_LEVELS - 1]], widths[:NUM_LEVELS], config.residual_blocks, strict=True
             )
         )
         self.bottleneck = double_conv(widths[3], widths[4], kernel=1, norm_momentum=momentum)

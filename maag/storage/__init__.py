@@ -147,6 +147,13 @@ def require_writable_directory(path: Path) -> Path:
     return path
 
 
+def require_empty_directory(path: Path) -> None:
+    """Raise StorageError when something is at `path` already, other than an empty folder."""
+    with storage_errors(path):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StorageError(f"cannot write {path}: it is there and not empty; choose a new folder")
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file of that name is one that `replacing` or `building_directory` has not finished."""
     return _TEMPORARY.fullmatch(name) is not None

@@ -36,6 +36,8 @@ CONFIG = override(
     preset("acdc", "fast"),
     {"data.size_px": [48, 32], "data.spacing_mm": 2.0, "segmentor.width": 6, "gates.levels": [0, 1, 2, 3]},
 )
+CONFIGS = {"plain": CONFIG, "residual": override(CONFIG, {"segmentor.residual_blocks": [1, 2, 0, 2]})}
+"""By encoder."""
 SOURCE = Source(checkpoint="best.safetensors", sha256="00")
 OPERATORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "contracts" / "onnx_operators.json").read_text())[
     "operators"
@@ -50,19 +52,19 @@ TYPES = {
 
 
 @cache
-def segmentor() -> Segmentor:
+def segmentor(encoder: str = "plain") -> Segmentor:
     torch.manual_seed(0)
-    made = build_segmentor(CONFIG)
+    made = build_segmentor(CONFIGS[encoder])
     for _ in range(20):  # Statistics of batch normalisation that differ from the initial ones.
         made(torch.randn(4, 1, 48, 32))
     return made.eval()
 
 
 @cache
-def graph(precision: str, gates: bool, dynamic_size: bool) -> onnx.ModelProto:
+def graph(precision: str, gates: bool, dynamic_size: bool, encoder: str = "plain") -> onnx.ModelProto:
     if precision == "fp32":
-        return onnx_from_segmentor(segmentor(), CONFIG, gates=gates, dynamic_size=dynamic_size)
-    whole = graph("fp32", gates, dynamic_size)
+        return onnx_from_segmentor(segmentor(encoder), CONFIGS[encoder], gates=gates, dynamic_size=dynamic_size)
+    whole = graph("fp32", gates, dynamic_size, encoder)
     if precision == "fp16":
         return to_fp16(whole)
     calibration = np.random.default_rng(2).normal(size=(4, 1, 48, 32)).astype(np.float32)
@@ -73,9 +75,17 @@ VARIANTS = [(precision, gates, free) for free in (False, True) for gates in (Fal
             for precision in ("fp32", "fp16", "int8")]  # fmt: skip
 
 
-@pytest.mark.parametrize(("precision", "gates", "dynamic_size"), VARIANTS)
-def test_graphs_hold_what_tensorrt_reads_and_nothing_else(precision: str, gates: bool, dynamic_size: bool) -> None:
-    model = graph(precision, gates, dynamic_size)
+@pytest.mark.parametrize(
+    ("precision", "gates", "dynamic_size", "encoder"),
+    [
+        *((*variant, "plain") for variant in VARIANTS),
+        *((precision, True, True, "residual") for precision in ("fp32", "fp16", "int8")),
+    ],
+)
+def test_graphs_hold_what_tensorrt_reads_and_nothing_else(
+    precision: str, gates: bool, dynamic_size: bool, encoder: str
+) -> None:
+    model = graph(precision, gates, dynamic_size, encoder)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert list(problems(model)) == []
 
@@ -140,13 +150,16 @@ def run(model: onnx.ModelProto, images: np.ndarray[Any, Any]) -> dict[str, np.nd
     return dict(zip(names, session.run(names, {"images": images}), strict=True))
 
 
+@pytest.mark.parametrize("encoder", CONFIGS)
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 2e-2)])
 @pytest.mark.parametrize("shape", [(1, 1, 48, 32), (3, 1, 16, 64)])
-def test_gates_are_those_of_the_module_in_any_size(precision: str, tolerance: float, shape: tuple[int, ...]) -> None:
+def test_gates_are_those_of_the_module_in_any_size(
+    encoder: str, precision: str, tolerance: float, shape: tuple[int, ...]
+) -> None:
     images = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    found = run(graph(precision, True, True), images)
+    found = run(graph(precision, True, True, encoder), images)
     with torch.inference_mode():
-        expected = segmentor()(torch.from_numpy(images))
+        expected = segmentor(encoder)(torch.from_numpy(images))
     assert list(found) == ["probabilities", "labels", "gates_0", "gates_1", "gates_2", "gates_3"]
     for level, classes in expected.gate_maps.items():
         gate = found[f"gates_{level}"]
@@ -157,6 +170,17 @@ def test_gates_are_those_of_the_module_in_any_size(precision: str, tolerance: fl
         assert gate.max() <= 1 + 1e-3
     np.testing.assert_allclose(found["probabilities"], expected.logits.softmax(1).numpy(), atol=tolerance)
     np.testing.assert_array_equal(found["labels"], found["probabilities"].argmax(axis=1))
+
+
+def test_a_residual_encoder_leaves_in_int8_too_and_the_card_says_so(tmp_path: Path) -> None:
+    config = CONFIGS["residual"]
+    calibration = np.random.default_rng(2).normal(size=(4, 1, 48, 32)).astype(np.float32)
+    order = {"precision": "int8", "calibration": calibration}
+    manifest = export(segmentor("residual"), config, tmp_path / "model", SOURCE, **order)
+    assert load_manifest(tmp_path / "model").config == config
+    assert [row.candidate for row in manifest.parity] == ["onnx-cpu"] * 3
+    card = " ".join((tmp_path / "model" / "model_card.md").read_text().split())
+    assert "width 6, residual blocks [1, 2, 0, 2] in its encoder, int8; learned from" in card
 
 
 @pytest.mark.parametrize("version", VERSIONS)

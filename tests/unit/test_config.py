@@ -27,6 +27,7 @@ NARROWER: dict[str, st.SearchStrategy[Any]] = {
     "data.size_px": st.lists(st.integers(1, 40).map(lambda side: 16 * side), min_size=2, max_size=2),
     "data.val_fraction": st.floats(0.01, 0.49),
     "data.test_fraction": st.floats(0, 0.49),
+    "segmentor.residual_blocks": st.lists(st.integers(0, 9), min_size=4, max_size=4),
     "gates.levels": st.lists(st.integers(0, 3), unique=True),
     "discriminator.scales": st.permutations([0, 1, 2, 3]).map(lambda scales: scales[: scales.index(0) + 1]),
     "loss.adversarial_unlabelled": st.floats(0.01, 9),
@@ -124,9 +125,16 @@ def test_a_number_is_finite(value: Any) -> None:
     assert complaint({"train.checkpoint_minutes": value}).startswith("train.checkpoint_minutes: input should be a fin")
 
 
-@pytest.mark.parametrize("path", ["gates.levels", "discriminator.scales", "data.size_px"])
+@pytest.mark.parametrize("path", ["segmentor.residual_blocks", "gates.levels", "discriminator.scales", "data.size_px"])
 def test_a_wrong_item_of_a_list_is_named(path: str) -> None:
     assert complaint({path: [0, -1]}).startswith(f"{path}.")
+
+
+@pytest.mark.parametrize("blocks", [[], [1, 2, 2], [1, 2, 2, 2, 2]])
+def test_residual_blocks_are_said_for_each_level(blocks: list[int]) -> None:
+    assert complaint({"segmentor.residual_blocks": blocks}) == (
+        f"segmentor.residual_blocks: each of the 4 encoder levels needs its number, such as [1, 2, 2, 2], got {blocks}"
+    )
 
 
 @given(st.text("abcdefgh_.", min_size=1))

@@ -1,0 +1,124 @@
+"""`maag data relabel`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from maag.cli.models import open_model
+from maag.cli.options import (
+    ANY_PATH,
+    FOLDER,
+    data_option,
+    dataset_option,
+    device_option,
+    find_data,
+    json_option,
+    scribbles_option,
+)
+from maag.errors import ConfigError
+
+if TYPE_CHECKING:
+    from maag.data.splits import Split
+    from maag.train.relabel import RelabelReport
+
+
+@click.command("relabel")
+@click.argument("model", type=ANY_PATH)
+@dataset_option
+@data_option
+@scribbles_option
+@click.option("--out", type=FOLDER, required=True, help="Where the labels go; must be new or empty.")
+@click.option(
+    "--entropy",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Label where the model's entropy, as part of the largest possible one, is below this.",
+)
+@click.option(
+    "--with-unlabelled",
+    is_flag=True,
+    help="Also label what trained without any label (data.supervision=semi); it trains as scribbled afterwards.",
+)
+@click.option("--split-file", type=ANY_PATH, help="The split.json of training.  [default: MODEL's own]")
+@device_option
+@json_option
+def relabel_command(
+    model: Path,
+    dataset: str,
+    data_dir: Path | None,
+    scribbles: tuple[str, ...],
+    out: Path,
+    entropy: float,
+    with_unlabelled: bool,
+    split_file: Path | None,
+    device_name: str,
+    as_json: bool,
+) -> None:
+    """Label MODEL's training images where it is sure, for a second stage of training on these labels.
+
+    MODEL is a run's folder, a weights file of one, or an exported model; --scribbles are those that it was trained on,
+    and stay as they are. A structure is labelled in its largest connected part alone; everything else that nobody drew
+    and the model is not sure of stays unlabelled. Patients who validate or test are never labelled.
+
+    The folder of --out serves `maag train --scribbles`; split.json in it keeps patients in their parts.
+    """
+    from maag.cli.terminal import counting, print_json, print_table, say
+    from maag.data.catalog import find_cases, preset
+    from maag.storage import require_empty_directory
+    from maag.train.relabel import Labeller, choose_cases, relabel
+
+    require_empty_directory(out)
+    opened = open_model(model, device_name)
+    data = opened.config.data
+    if data.dataset != dataset:
+        raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")
+    split = _split(model, split_file or opened.split_file)
+    directory = find_data(dataset, data_dir)
+    training = choose_cases(find_cases(data, directory, scribbles), split, with_unlabelled=with_unlabelled)
+    say(f"Running {model} with {opened.reason}")
+    labeller = Labeller(model=str(model), model_digest=opened.digest, entropy=entropy)
+    with counting("Labelling cases") as progress:
+        report = relabel(training, opened.runner, data, labeller, out, progress)
+    rows = coverage_rows(report)
+    print_table(f"{report.num_cases} cases of {report.num_patients} patients in {out}", rows[0], rows[1:])
+    value = report.unlabelled_value
+    usual = preset(dataset, "paper", directory).data.unlabelled_value
+    say(f"Unlabelled pixels are {value}.")
+    say(
+        f"Next: maag train --dataset {dataset} --data {directory} --scribbles {out} --split-file {out / 'split.json'}"
+        f"{'' if value == usual else f' --set data.unlabelled_value={value}'}, and the settings of your choice"
+    )
+    if as_json:
+        print_json({"out": str(out), **report.to_dict()})
+
+
+def coverage_rows(report: RelabelReport) -> list[list[str]]:
+    """A header, and a row for each class: coverage before and after, and against the masks where there are any."""
+    header = ["class", "drawn %", "labelled %"]
+    if report.num_cases_with_mask:
+        header += ["drawn right %", "labelled right %", "drawn of mask %", "labelled of mask %"]
+    rows = [header]
+    for item in report.classes:
+        both = (item.drawn, item.labelled)
+        cells = [f"{each.percent:.2f}" for each in both]
+        if report.num_cases_with_mask:
+            cells += [_cell(each.correct_percent) for each in both] + [_cell(each.reached_percent) for each in both]
+        rows.append([item.name, *cells])
+    return rows
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _split(model: Path, path: Path | None) -> Split:
+    from maag.data.splits import Split
+    from maag.storage import read_json
+
+    if path is None:
+        raise ConfigError(f"{model}: no split.json belongs to this model; name that of its training with --split-file")
+    return Split.from_dict(read_json(path), str(path))

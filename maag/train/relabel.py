@@ -1,0 +1,217 @@
+"""Denser labels for a second stage: what a trained model is sure of, under what was drawn by hand.
+
+Train on scribbles, label with the model where it is sure, train anew on these labels. A second stage on the first
+one's labels of low uncertainty is that of DMSPS (Han et al., Medical Image Analysis 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maag.config.schema import DataConfig
+from maag.data.case_arrays import CaseArrays, read_case
+from maag.data.cases import Case
+from maag.data.catalog import reader_of
+from maag.data.raters import combine, measure_agreement, rater_weights
+from maag.data.splits import Split
+from maag.data.volume import save_volume
+from maag.errors import DataError, SplitError
+from maag.inference import Runner
+from maag.labels import BACKGROUND, IGNORE
+from maag.storage import building_directory, require_empty_directory, write_json
+from maag.train.label_coverage import Coverage, CoverageTally
+from maag.train.sure_labels import label_volume
+
+FORMAT_VERSION = 1
+REPORT = "relabelling.json"
+SPLIT = "split.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labeller:
+    """What labels, and when it is sure."""
+
+    model: str
+    """In words: the path of a run or a checkpoint."""
+    model_digest: str
+    entropy: float
+    """In (0, 1]: pixels whose entropy is below this part of the largest possible one are labelled."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassCoverage:
+    """One class before and after."""
+
+    name: str
+    drawn: Coverage
+    """By hand."""
+    labelled: Coverage
+    """By hand and by the model."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RelabelReport:
+    """What `relabel` wrote. Masks, where there are any, are looked at for this report alone."""
+
+    labeller: Labeller
+    split_digest: str
+    """Of the split that was written beside the labels."""
+    unlabelled_value: int
+    num_patients: int
+    num_cases: int
+    num_cases_with_mask: int
+    classes: tuple[ClassCoverage, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `relabelling.json`."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingCases:
+    """What is to be labelled, and who does what in the second stage."""
+
+    cases: tuple[Case, ...]
+    raters: tuple[str, ...]
+    """All of the data set's, sorted."""
+    split: Split
+
+
+def choose_cases(cases: Sequence[Case], split: Split, *, with_unlabelled: bool = False) -> TrainingCases:
+    """Of all `cases` those that trained with scribbles; on request also those that trained without any label.
+
+    Patients who validate, test, give shapes, or train with masks are never among them. Unlabelled patients who get
+    labels are among the scribbled ones of the second stage's split.
+
+    Raises:
+        SplitError: nobody trained with scribbles, or a patient or all scribbles of training are not there.
+    """
+    if not split.scribbled:
+        raise SplitError(
+            f"split {split.scheme}: no patient trains with scribbles, so there is nothing to make denser; give a run "
+            "that was trained on scribbles"
+        )
+    wanted = {*split.scribbled, *(split.unlabelled if with_unlabelled else ())}
+    absent = sorted(wanted - {case.patient_id for case in cases})
+    if absent:
+        raise SplitError(
+            f"split {split.scheme}: {len(absent)} of its training patients are not in the data, the first is "
+            f"{absent[0]}; give the data that the model was trained on"
+        )
+    scribbled = {case.case_id for case in cases if case.patient_id in split.scribbled and case.scribbles}
+    if not scribbled:
+        raise SplitError(
+            f"split {split.scheme}: none of its {len(split.scribbled)} training patients has scribbles here; say with "
+            "--scribbles where they come from, as in training"
+        )
+    chosen = [case for case in cases if case.patient_id in wanted and (with_unlabelled or case.case_id in scribbled)]
+    if with_unlabelled and split.unlabelled:
+        split = replace(split, scheme=f"{split.scheme}-relabelled", scribbled=tuple(sorted(wanted)), unlabelled=())
+    raters = sorted({scribble.rater for case in cases for scribble in case.scribbles})
+    # What an unlabelled patient may have of scribbles was hidden from training, and stays so.
+    hidden = [case if case.case_id in scribbled else replace(case, scribbles=()) for case in chosen]
+    return TrainingCases(cases=tuple(hidden), raters=tuple(raters), split=split)
+
+
+def relabel(
+    training: TrainingCases,
+    runner: Runner,
+    data: DataConfig,
+    labeller: Labeller,
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> RelabelReport:
+    """Write labels of the training cases to the new folder `out`, whole or not at all.
+
+    The folder is one for `--scribbles`: CASE_scribble.nii.gz on each image's own grid, `data.unlabelled_value` (where
+    that is not said the value after the classes) where nothing is known. Beside them lie split.json of the second
+    stage, and the report as relabelling.json.
+
+    Args:
+        training: see `choose_cases`.
+        runner: the trained model.
+        data: as in training.
+        labeller: names the model, and says when it is sure.
+        out: a folder that is not there, or empty.
+        progress: called with (cases done, cases in all) after each.
+
+    Raises:
+        DataError: an unreadable case, or one without a pixel that is known to be background.
+        StorageError: `out` is not empty, or cannot be written.
+    """
+    require_empty_directory(out)
+    unlabelled_value = data.num_classes if data.unlabelled_value is None else data.unlabelled_value
+    weights = _weights_of_raters(training, data)
+    drawn_tally, labelled_tally = CoverageTally(data.num_classes), CoverageTally(data.num_classes)
+    with_mask = 0
+    with building_directory(out) as folder:
+        for done, case in enumerate(training.cases, start=1):
+            arrays = read_case(case, reader_of(data.dataset), data)
+            drawn = drawn_by_hand(arrays, training.raters, data, weights)
+            labels = label_volume(arrays.volume, drawn, runner, data, labeller.entropy)
+            _require_background(labels, case, labeller.entropy)
+            written = np.where(labels == IGNORE, np.uint8(unlabelled_value), labels)
+            save_volume(folder / f"{case.case_id}_scribble.nii.gz", written, arrays.volume.affine)
+            drawn_tally.add(drawn, arrays.mask)
+            labelled_tally.add(labels, arrays.mask)
+            with_mask += arrays.mask is not None
+            if progress:
+                progress(done, len(training.cases))
+        report = RelabelReport(
+            labeller=labeller,
+            split_digest=training.split.digest,
+            unlabelled_value=unlabelled_value,
+            num_patients=len({case.patient_id for case in training.cases}),
+            num_cases=len(training.cases),
+            num_cases_with_mask=with_mask,
+            classes=tuple(
+                ClassCoverage(name=name, drawn=drawn_tally.of(value), labelled=labelled_tally.of(value))
+                for value, name in enumerate(data.classes)
+            ),
+        )
+        write_json(folder / SPLIT, training.split.to_dict())
+        write_json(folder / REPORT, report.to_dict())
+    return report
+
+
+def drawn_by_hand(
+    arrays: CaseArrays, raters: Sequence[str], data: DataConfig, weights: Sequence[float] = ()
+) -> NDArray[np.uint8]:
+    """(Z, Y, X) uint8: the raters' scribbles combined as `data.raters` says, IGNORE where no label wins.
+
+    `weights` has one for each of the `raters`, if they are weighted.
+    """
+    if len(raters) == 1:
+        return _votes(arrays, raters)[:, 0]
+    return combine(_votes(arrays, raters), data.num_classes, data.raters, weights)[0]
+
+
+def _votes(arrays: CaseArrays, raters: Sequence[str]) -> NDArray[np.uint8]:
+    """(Z, R, Y, X)."""
+    nothing = np.full(arrays.volume.shape, IGNORE, np.uint8)
+    return np.stack([arrays.scribbles.get(rater, nothing) for rater in raters], axis=1)
+
+
+def _weights_of_raters(training: TrainingCases, data: DataConfig) -> tuple[float, ...]:
+    """As in training, but for the grid on which agreement is measured: here the images' own."""
+    if data.raters != "weighted" or len(training.raters) == 1:
+        return ()
+    reader = reader_of(data.dataset)
+    scribbled = (case for case in training.cases if case.scribbles)
+    parts = (_votes(read_case(case, reader, data), training.raters) for case in scribbled)
+    return rater_weights(measure_agreement(parts, training.raters, data.num_classes), data.rater_weights)
+
+
+def _require_background(labels: NDArray[np.uint8], case: Case, entropy: float) -> None:
+    """Every case that has scribbles has such a pixel, and training insists on it."""
+    if not (labels == BACKGROUND).any():
+        raise DataError(
+            f"case {case.case_id}: the model is nowhere sure of background (--entropy {entropy:g}), so the case could "
+            "not train; raise --entropy, or leave out --with-unlabelled"
+        )

@@ -1,0 +1,58 @@
+"""Labels of one volume: what was drawn, and what a trained model is sure of."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
+
+from maag.config.schema import DataConfig
+from maag.data.geometry import Grid, inside_in_source
+from maag.data.volume import Volume
+from maag.inference import Runner, Segmentation, largest_components, segment_fully
+from maag.labels import IGNORE
+
+
+def label_volume(
+    volume: Volume, drawn: NDArray[np.uint8], runner: Runner, data: DataConfig, entropy: float
+) -> NDArray[np.uint8]:
+    """Label a volume on its own grid.
+
+    Args:
+        volume: voxels (C, Z, Y, X) in any intensity.
+        drawn: (Z, Y, X) uint8, IGNORE where nothing is drawn; stays as it is.
+        runner: the trained model.
+        data: the grid and classes that it was trained with.
+        entropy: see `sure_labels`.
+
+    Returns:
+        (Z, Y, X) uint8, IGNORE where nothing is drawn and the model is not sure, or was not asked: where its grid does
+        not reach.
+
+    Raises DataError as `segment_fully` does.
+    """
+    found = segment_fully(volume, runner, data, keep_probabilities=True)
+    grid = Grid.plan(volume.shape[1:], volume.spacing_mm[1:], data.spacing_mm, data.size_px)
+    sure = np.where(inside_in_source(grid), sure_labels(found, data.num_classes, entropy), np.uint8(IGNORE))
+    return np.where(drawn == IGNORE, sure, drawn)
+
+
+def sure_labels(found: Segmentation, num_classes: int, entropy: float) -> NDArray[np.uint8]:
+    """(Z, Y, X) uint8: the likeliest class where its normalised entropy is below `entropy`, IGNORE elsewhere.
+
+    A structure counts in its largest part alone, which may hang together by voxels that are not sure. Its other parts
+    are not taken for background, but for unknown.
+    """
+    assert found.probabilities is not None
+    sure = normalised_entropy(found.probabilities) < entropy
+    # What falls out becomes background there, and so differs; the background itself has no parts.
+    in_largest = largest_components(found.labels, num_classes) == found.labels
+    return np.where(sure & in_largest, found.labels, np.uint8(IGNORE))
+
+
+def normalised_entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(Z, num_classes, Y, X) to (Z, Y, X) in [0, 1]: -sum p log p / log num_classes; 1 where all classes are alike."""
+    entropy: NDArray[np.float32] = entr(probabilities).sum(axis=1) / math.log(probabilities.shape[1])
+    return entropy

@@ -1,0 +1,37 @@
+"""What goes beyond the paper in the best preset is gone when training ends: its exported network is the paper's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from deploy.graph import onnx_from_segmentor
+from maag.config.schema import Config
+from maag.data.catalog import preset
+from maag.train.state import TrainState
+
+pytestmark = pytest.mark.integration
+
+
+def architecture(config: Config) -> dict[str, Any]:
+    """All of the exported graph but the values of its weights."""
+    product = TrainState(config, torch.device("cpu")).product
+    with torch.no_grad():
+        for parameter in product.parameters():  # Else constants of equal values, such as new biases, become one.
+            parameter.normal_()
+    graph = onnx_from_segmentor(product, config, gates=True).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {
+        "nodes": [(node.op_type, *node.input, *node.output, *map(str, node.attribute)) for node in graph.node],
+        "weights": {tensor.name: (tensor.data_type, *tensor.dims) for tensor in graph.initializer},
+        "tensors": {value.name: str(value.type) for value in values},
+    }
+
+
+def test_the_best_preset_exports_the_network_of_the_paper_so_it_is_no_slower() -> None:
+    best, paper = (architecture(preset("acdc", name)) for name in ("best", "paper"))
+    assert {output for _, _, *names in paper["nodes"] for output in names} & paper["tensors"].keys()
+    for part, expected in paper.items():
+        assert best[part] == expected, part
