@@ -222,7 +222,9 @@ class TeacherConfig:
     confidence: float = Field(
         default=0.8, ge=0, lt=1, description="Pixels whose likeliest class has less than this teach nothing."
     )
-    ramp: float = Field(default=0.3, ge=0, le=1, description="Part of training in which the lesson gains weight.")
+    ramp: float = Field(
+        default=0.3, ge=0, le=1, description="Part of training in which the lesson and loss.areas gain weight."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

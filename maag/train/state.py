@@ -53,7 +53,7 @@ class TrainState:
     lecturer: nn.Module | None
     """The same, accelerated."""
     trust: float
-    """Part of its full weight that the teacher's lesson has in the coming step."""
+    """Part of their full weight that the teacher's lesson and the prior of areas have in the coming step."""
     discriminator: Discriminator | None
     judge: nn.Module | None
     """The same, accelerated, for forward passes that leave no gradients in it."""

@@ -28,7 +28,7 @@ def unlabelled_terms(state: TrainState, logits: Tensor, batch: Batch, config: Co
     """The weighted terms of this worker, by name; none where they have no weight.
 
     Args:
-        state: whose teacher and trust in it are used.
+        state: whose teacher is used, and `trust`, which both terms gain weight with.
         logits: (M, num_classes, H, W) of the batch's supervised slices, then of its unlabelled ones.
         batch: what they are of.
         config: weights.
@@ -42,7 +42,7 @@ def unlabelled_terms(state: TrainState, logits: Tensor, batch: Batch, config: Co
         terms["teacher"] = config.loss.teacher * state.trust * lesson_loss(logits, lesson, state.team)
     if batch.areas is not None:
         num_slices = config.optim.batch_size * (1 if batch.unlabelled is None else 2)
-        terms["areas"] = config.loss.areas * areas_loss(logits, batch.areas, num_slices, state.team)
+        terms["areas"] = config.loss.areas * state.trust * areas_loss(logits, batch.areas, num_slices, state.team)
     return terms
 
 
