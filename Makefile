@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+IN_TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 READY := $(VENV)/.ready
 
 .PHONY: demo test check static unit clean
@@ -10,7 +11,7 @@ demo: $(READY)
 	$(BIN)/maag demo --out demo
 
 test: static
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest $(IN_TWO)
 
 check: static unit
 
@@ -21,7 +22,7 @@ static: $(READY)
 	$(BIN)/lint-imports
 
 unit: $(READY)
-	$(BIN)/python -m pytest tests/unit -m 'not slow'
+	$(BIN)/python -m pytest tests/unit -m "not slow" $(IN_TWO)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

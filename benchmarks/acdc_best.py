@@ -1,13 +1,14 @@
-"""What each part of the `best` preset, or an option beside it, is worth on real ACDC at the fast preset's size.
+"""What the `best` preset is worth on real ACDC at the fast preset's size, and what each part of it is.
 
     python benchmarks/acdc_best.py --data ACDC_DIR --out DIR [--seeds 1 2 3] [--epochs 10] [--at-once 1] [--arms ...]
 
-Every arm is the fast preset with some settings, so all have as many updates, but for two: the second stage trains anew,
-for as many updates, on what the best settings' model of the same seed is sure of; and since that costs both runs, the
-best settings train once for the updates of both as well. Measured on the validation fold at source resolution, final
-checkpoint, with and without flips and removal of small components; compared with the fast preset patient by patient,
-over the seeds that both have. Writes table.md, plot.png and results.json to DIR. A run that is there already is resumed
-or taken as it is, so the script can be stopped and started again.
+Every arm is the fast preset with some settings and sees as many images, but for two: the second stage trains anew, for
+as many epochs, on what the best settings' model of the same seed is sure of; and since that costs both runs, the best
+settings train once for the epochs of both as well. Measured on the validation fold at source resolution, final
+checkpoint, with and without flips and removal of small components. Whole methods are compared with the fast preset,
+parts and options with the best settings, patient by patient, over the seeds that both have. Writes table.md, plot.png
+and results.json to DIR. A run that is there already is resumed or taken as it is, so the script can be stopped and
+started again.
 """
 
 from __future__ import annotations
@@ -29,23 +30,36 @@ from maag.inference import PLAIN, Refinement
 
 BASELINE = "fast preset"
 BEST = "best settings"
-SECOND_STAGE = "second stage of best settings"
-BEST_LONGER = "best settings, updates of both stages"
-ABLATIONS: Mapping[str, Mapping[str, Any]] = {
-    "without class weights alone": {"loss.class_weights": False},
-    "teacher alone": {"teacher.decay": 0.99, "loss.teacher": 1.0},
-    "residual encoder": {**BEYOND, "segmentor.residual_blocks": [1, 2, 2, 2]},
-}
+SECOND_STAGE = f"{BEST}, second stage"
+BEST_LONGER = f"{BEST}, epochs of both stages"
+WITHOUT_TEACHER = {"teacher.decay": 0, "loss.teacher": 0}
 WITHOUT_SHAPES = {"gates.levels": [], "loss.adversarial": 0}
-ARMS: Mapping[str, Mapping[str, Any]] = {
+CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "without the teacher": WITHOUT_TEACHER,
+    "the average alone, without its lesson": {"loss.teacher": 0},
+    "without gates and discriminator": WITHOUT_SHAPES,
+    "residual gates, but for the finest level": {"gates.levels": [1, 2, 3], "gates.residual": True},
+    "adversarial weight 0.4": {"loss.adversarial": 0.4},
+    "with class weights": {"loss.class_weights": True},
+    "without elastic and gamma": {"augment.elastic": 0, "augment.gamma": 0},
+    "batches of 12, rate 2e-3": {"optim.batch_size": 12, "optim.lr": 2e-3},
+    "with a prior of areas": {"loss.areas": 0.3},
+    "with cutout": {"augment.cutout": 0.3},
+    "with a residual encoder": {"segmentor.residual_blocks": [1, 2, 2, 2]},
+}
+METHODS: Mapping[str, Mapping[str, Any]] = {
     BASELINE: {},
     BEST: BEYOND,
+    "partial cross-entropy": WITHOUT_SHAPES,
+    "partial cross-entropy, best recipe": {**BEYOND, **WITHOUT_SHAPES, **WITHOUT_TEACHER},
+    "dense masks (bound), best recipe": {**BEYOND, "data.supervision": "dense", "loss.adversarial": 0},
+}
+PARTS: Mapping[str, Mapping[str, Any]] = {
+    **{f"{BEST}, {change}": {**BEYOND, **settings} for change, settings in CHANGES.items()},
     SECOND_STAGE: BEYOND,
     BEST_LONGER: BEYOND,
-    **ABLATIONS,
-    "partial cross-entropy": WITHOUT_SHAPES,
-    "dense masks (bound)": {"data.supervision": "dense", "loss.adversarial": 0},
 }
+ARMS = {**METHODS, **PARTS}
 FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST}
 """By arm the one whose final model gives the labels."""
 TIMES_LONGER: Mapping[str, int] = {BEST_LONGER: 2}
@@ -73,7 +87,8 @@ def main() -> None:
     found = {arm: finished(arm, options) for arm in ARMS}
     found = {arm: runs for arm, runs in found.items() if runs}
     (options.out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
-    text = table(found) + "\n" + refined_table(found)
+    methods, parts = ({arm: found[arm] for arm in arms if arm in found} for arms in (METHODS, (BEST, *PARTS)))
+    text = "\n".join([*(table(arms) for arms in (methods, parts) if len(arms) > 1), refined_table(found)])
     (options.out / "table.md").write_text(text)
     draw(found, options.out / "plot.png")
     print(text)
@@ -131,20 +146,22 @@ def of(runs: Runs, refinement: Refinement = PLAIN) -> list[Mapping[str, Any]]:
 
 
 def table(found: Mapping[str, Runs]) -> str:
-    """Every arm's Dice, each patient's being the mean over classes and seeds, and its gain over the baseline."""
-    names = list(next(iter(found[BASELINE].values()))["reports"][""]["summary"]["per_class"])
-    rows = [["settings", "seeds", "Dice, 95 % interval", "± seeds", *names, "HD95 mm", "gain, 95 % interval",
-             "better", "p", "min/run"]]  # fmt: skip
+    """Every arm's Dice, each patient's being the mean over classes and seeds, and its gain over the first arm."""
+    reference = next(iter(found))
+    names = list(next(iter(found[reference].values()))["reports"][""]["summary"]["per_class"])
+    rows = [["settings", "seeds", "updates", "Dice, 95 % interval", "± seeds", *names, "HD95 mm",
+             f"gain over {reference}, 95 % interval", "better", "p", "min/run"]]  # fmt: skip
     for arm, runs in found.items():
         reports = of(runs)
         patients = by_patient(reports, "dice")
         low, high = bootstrap(list(patients.values()))
-        cells = [arm, ", ".join(map(str, runs)), f"{fmean(patients.values()):.3f} ({low:.3f} to {high:.3f})"]
+        updates = str(next(iter(runs.values()))["steps"])
+        cells = [arm, ", ".join(map(str, runs)), updates, f"{fmean(patients.values()):.3f} ({low:.3f} to {high:.3f})"]
         cells.append(spread([report["summary"]["mean"]["dice"] for report in reports]))
         cells += [f"{fmean(report['summary']['per_class'][name]['dice']['mean'] for report in reports):.3f}"
                   for name in names]  # fmt: skip
         cells.append(spread([report["summary"]["mean"]["hd95_mm"] for report in reports], 1))
-        cells += paired(runs, found[BASELINE]) if arm != BASELINE else ["", "", ""]
+        cells += paired(runs, found[reference]) if arm != reference else ["", "", ""]
         rows.append([*cells, spread([run["minutes"] for run in runs.values()], 1)])
     return markdown(rows)
 
