@@ -23,7 +23,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from acdc_best import REFINEMENTS, WITHOUT_SHAPES, markdown
+from acdc_best import REFINEMENTS, WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
 from compare import by_patient, compare, measure, read_report
 from runs import spread
 
@@ -44,7 +44,7 @@ from maag.train.stopping import StopRequest
 TRACKS = ("P35", "P70")
 BASELINE = "paper"
 DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
-PARTIAL = {**WITHOUT_SHAPES, "gates.levels": [], "loss.adversarial_unlabelled": 0, "loss.teacher": 0, "loss.areas": 0}
+PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
 ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     BASELINE: ("paper", {}),
     "best": ("best", {}),
