@@ -23,7 +23,8 @@ from maag.data.label_files import stem_of
 from maag.data.volume import save_probabilities
 from maag.errors import AccessDeniedError, MaagError
 from maag.inference import PLAIN, Refinement, Runner, segment_fully
-from maag.storage.stores import is_uri, open_store, safe_key
+from maag.storage.keys import is_uri, safe_key
+from maag.storage.opening import open_store
 
 _DECODED_AT_ONCE = 3  # volumes, each with what is made of it
 

@@ -15,7 +15,8 @@ from deploy.sources import Source, find_sources, local_place, require_disjoint
 from maag.config.schema import DataConfig
 from maag.errors import ConfigError
 from maag.storage import require_writable_directory
-from maag.storage.stores import is_uri, open_store
+from maag.storage.keys import is_uri
+from maag.storage.opening import open_store
 
 _PLAIN_WORK = Work()
 

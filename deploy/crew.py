@@ -9,7 +9,7 @@ from typing import Protocol
 from deploy.attempt import Job, Task, Worker
 from deploy.ledger import Entry
 from maag.inference import Runner
-from maag.storage.stores import is_uri
+from maag.storage.keys import is_uri
 
 THREADS_FOR_FILES = 3
 THREADS_FOR_STORES = 8

@@ -16,7 +16,7 @@ from deploy.crew import threads_for
 from deploy.ledger import Entry, now, open_ledger, read_finished
 from maag.errors import MaagError, PredictionError
 from maag.inference import Runner
-from maag.storage.stores import open_store
+from maag.storage.opening import open_store
 from maag.train.launch.connection import LOGS, connected
 from maag.train.launch.recovery import cause_of
 from maag.train.launch.room import Room, require_room

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from maag.errors import ConfigError
 from maag.storage import storage_errors
-from maag.storage.stores import Store
+from maag.storage.store import Store
 
 LEDGER = "ledger.jsonl"
 PARTS = "ledger/"

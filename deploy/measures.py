@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from maag.errors import ConfigError
-from maag.storage.stores import Store
+from maag.storage.store import Store
 
 MEASURES = "measures.csv"
 VENTRICLES = ("LV", "RV")

@@ -18,8 +18,9 @@ from maag.data import pictures
 from maag.data.label_files import SUFFIXES, stem_of
 from maag.errors import ConfigError, DataError, MissingDataError, MissingObjectError, ObjectChangedError
 from maag.storage import storage_errors
-from maag.storage.keys import file_path
-from maag.storage.stores import Store, StoredObject, is_uri, open_store, split_uri
+from maag.storage.keys import file_path, is_uri, split_uri
+from maag.storage.opening import open_store
+from maag.storage.store import Store, StoredObject
 
 LISTS = ".txt"
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")

@@ -110,6 +110,6 @@ def _fleet(model: Path, device_name: str, backend: str, workers: int, address: s
 
 def _from_anywhere(place: str) -> str:
     """The same place for a process that has another working directory."""
-    from maag.storage.stores import is_uri
+    from maag.storage.keys import is_uri
 
     return place if is_uri(place) else str(Path(place).resolve())

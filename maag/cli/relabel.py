@@ -22,7 +22,7 @@ from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from maag.data.splits import Split
-    from maag.train.relabel import RelabelReport
+    from maag.train.second_stage.relabel import RelabelReport
 
 
 @click.command("relabel")
@@ -69,7 +69,7 @@ def relabel_command(
     from maag.cli.terminal import counting, print_json, print_table, say
     from maag.data.catalog import find_cases, preset
     from maag.storage import require_empty_directory
-    from maag.train.relabel import Labeller, choose_cases, relabel
+    from maag.train.second_stage.relabel import Labeller, choose_cases, relabel
 
     require_empty_directory(out)
     opened = open_model(model, device_name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,10 @@ from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask
 from maag.data.natural_order import natural_key
 from maag.data.pictures import load_indices, load_picture
+from maag.data.ppss_palette import COLOURS, INDICES
 from maag.data.volume import Volume
 from maag.errors import DataError
 
-INDICES: Final = (0, 9, 19, 29, 39, 50, 60, 62)
-"""Palette indices of the classes, background first."""
-COLOURS: Final = (
-    *((0, 0, 143), (0, 32, 255), (0, 191, 255), (96, 255, 159)),
-    *((255, 255, 0), (255, 80, 0), (175, 0, 0), (143, 0, 0)),
-)
-"""Their colours in files that were saved as RGB."""
 _TRAIN_VIDEOS = range(1, 101)
 _MASK_SHAPE = (160, 80)
 _UNKNOWN = 255

@@ -19,7 +19,7 @@ from azure.storage.blob import BlobServiceClient, ContentSettings
 
 from maag.storage.bucket import BucketStore, Details
 from maag.storage.failures import Failure, Kind, Refused, kind_of_status
-from maag.storage.stores import StoredObject
+from maag.storage.store import StoredObject
 
 _PART = 16 << 20
 """Bytes that are sent or asked for at once."""

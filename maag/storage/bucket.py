@@ -16,7 +16,7 @@ from maag.storage.digests import md5_of
 from maag.storage.failures import Failure, Kind, Refused
 from maag.storage.keys import readable_key, safe_key
 from maag.storage.retries import Retries
-from maag.storage.stores import StoredObject
+from maag.storage.store import StoredObject
 
 _Answer = TypeVar("_Answer")
 

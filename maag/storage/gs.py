@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from maag.storage.bucket import BucketStore, Details
 from maag.storage.failures import Failure, Kind, Refused, kind_of_status
-from maag.storage.stores import StoredObject
+from maag.storage.store import StoredObject
 
 _RANGE = 16 << 20
 """Bytes that are asked for at once."""

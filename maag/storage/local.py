@@ -13,7 +13,7 @@ from maag.errors import AccessDeniedError, DataError, MissingObjectError, Object
 from maag.storage import is_temporary, replacing, storage_errors
 from maag.storage.digests import md5_of
 from maag.storage.keys import readable_key, safe_key
-from maag.storage.stores import StoredObject
+from maag.storage.store import StoredObject
 
 _CHUNK = 1 << 20
 

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from maag.storage.bucket import BucketStore, Details
 from maag.storage.failures import Failure
 from maag.storage.s3_client import build_client, failure_of, status_of
-from maag.storage.stores import StoredObject
+from maag.storage.store import StoredObject
 
 MD5_METADATA = "maag-md5"
 _CHUNK = 1 << 20

@@ -19,7 +19,9 @@ from faults import Fault, Gate
 from s3 import BUCKET, s3_server
 
 from maag.errors import AccessDeniedError, DataError, MissingObjectError, ObjectChangedError, StorageError
-from maag.storage.stores import Retries, Store, StoredObject, open_store
+from maag.storage.opening import open_store
+from maag.storage.retries import Retries
+from maag.storage.store import Store, StoredObject
 
 pytestmark = pytest.mark.integration
 FAST = Retries(attempts=4, first_wait_s=0.005, longest_wait_s=0.02, connect_timeout_s=5.0, read_timeout_s=5.0)

@@ -11,9 +11,9 @@ import pytest
 
 from maag.errors import AccessDeniedError, MissingObjectError, ObjectChangedError, StorageError
 from maag.storage.failures import Kind
+from maag.storage.opening import open_store
 from maag.storage.retries import Retries
 from maag.storage.s3_client import failure_of
-from maag.storage.stores import open_store
 
 
 def answer(status: int, code: str, operation: str = "GetObject") -> aws.ClientError:
@@ -109,7 +109,7 @@ def test_a_missing_package_is_a_command(scheme: str, extra: str, monkeypatch: py
 
 def test_clients_are_loaded_when_they_are_needed(tmp_path: Path) -> None:
     program = (
-        "import sys, maag.storage, maag.storage.stores as s; s.open_store('.')\n"
+        "import sys, maag.storage, maag.storage.opening as s; s.open_store('.')\n"
         "print({name.split('.')[0] for name in sys.modules} & {'boto3', 'botocore', 'google', 'azure'})"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from maag.errors import AccessDeniedError, DataError, MissingObjectError, ObjectChangedError, StorageError
 from maag.storage.keys import safe_key
 from maag.storage.local import LocalStore
-from maag.storage.stores import open_store
+from maag.storage.opening import open_store
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ from maag.data.volume import Volume
 from maag.errors import DataError, SplitError, StorageError
 from maag.inference import Segmentation, likeliest
 from maag.labels import IGNORE
-from maag.train.label_coverage import CoverageTally
-from maag.train.relabel import Labeller, RelabelReport, choose_cases, drawn_by_hand, relabel
-from maag.train.sure_labels import label_volume, normalised_entropy, sure_labels
+from maag.train.second_stage.coverage import CoverageTally
+from maag.train.second_stage.relabel import Labeller, RelabelReport, choose_cases, drawn_by_hand, relabel
+from maag.train.second_stage.sure_labels import label_volume, normalised_entropy, sure_labels
 
 Images = NDArray[np.float32]
 LABELLER = Labeller(model="runs/one", model_digest="0123", entropy=0.1)

@@ -25,8 +25,8 @@ from maag.errors import DataError, SplitError
 from maag.inference import Runner
 from maag.labels import BACKGROUND, IGNORE
 from maag.storage import building_directory, require_empty_directory, write_json
-from maag.train.label_coverage import Coverage, CoverageTally
-from maag.train.sure_labels import label_volume
+from maag.train.second_stage.coverage import Coverage, CoverageTally
+from maag.train.second_stage.sure_labels import label_volume
 
 FORMAT_VERSION = 1
 REPORT = "relabelling.json"

@@ -1,0 +1,1 @@
+"""Denser labels for a second stage of training, from what a first one is sure of."""
