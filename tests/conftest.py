@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from maag.data.splits import Split, make_split
 # The storage servers lie beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
+CLUSTERS = "tests/integration/cluster/"
 TINY = {
     "data.size_px": [32, 32],
     "data.spacing_mm": 4.0,
@@ -31,13 +33,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the values in tests/golden anew")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes: files stay whole; clusters, which would find each other, run in one, and first."""
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
-    for item in items:
-        clustered = item.get_closest_marker("cluster") is not None
-        item.add_marker(pytest.mark.xdist_group("cluster" if clustered else item.path.name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes: files stay whole, and clusters, which would find each other, run in one of them."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ClustersInOneProcess(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return CLUSTERS if nodeid.startswith(CLUSTERS) else super()._split_scope(nodeid)
+
+    return ClustersInOneProcess(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from s3 import BUCKET, client_of, s3_server
 
 from maag import checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.cluster]
+pytestmark = pytest.mark.integration
 EPOCHS = 8
 WORKER = "RayTrainWorker"
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from journeys import Command, history, require_same
 
-pytestmark = [pytest.mark.integration, pytest.mark.cluster]
+pytestmark = pytest.mark.integration
 HOSTS = ("maag1", "maag2", "maag3")
 NETWORK, HEAD, PORT = "10.77.0", "10.77.0.1", 6479
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]

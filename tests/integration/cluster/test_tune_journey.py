@@ -25,7 +25,7 @@ from tune.results import TrialResult
 from tune.search import search
 from tune.trial import TrialPlan
 
-pytestmark = [pytest.mark.integration, pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 
 EPOCHS, TRIALS = 6, 4
 

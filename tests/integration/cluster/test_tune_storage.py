@@ -15,7 +15,7 @@ from s3 import BUCKET, client_of, s3_server
 
 from maag import checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.cluster]
+pytestmark = pytest.mark.integration
 TRIALS, EPOCHS = 3, 3
 
 

@@ -29,7 +29,7 @@ from maag.data.catalog import preset
 from maag.errors import CheckpointError
 from maag.models.build import build_segmentor
 
-pytestmark = [pytest.mark.integration, pytest.mark.cluster]
+pytestmark = pytest.mark.integration
 
 DATA = DataConfig(classes=("background", "bright"), size_px=(16, 16), spacing_mm=1.0)
 POISON = 666.0
