@@ -6,6 +6,7 @@ volume is done if and only if the labels that its line names are there.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from maag.errors import ConfigError
+from maag.errors import ConfigError, ObjectChangedError
 from maag.storage import storage_errors
 from maag.storage.store import Store
 
@@ -26,6 +27,7 @@ PARTS = "ledger/"
 """Where the parts of a ledger lie in a store whose objects cannot be added to."""
 FORMAT_VERSION = 3
 _LINES_A_PART = 256
+_READINGS = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,13 +144,21 @@ def read_entries(out: Store) -> list[Entry]:
     """All attempts, the last one last. Raises as `read_finished`."""
     parts = [found.key for found in out.list(PARTS) if found.key.endswith(".jsonl")]
     keys = parts or ([LEDGER] if out.stat(LEDGER) else [])
-    entries = [entry for key in keys for entry in _entries_in(out.read_bytes(key), out.child(key))]
+    entries = [entry for key in keys for entry in _entries_in(_content_of(out, key), out.child(key))]
     return entries if keys == [LEDGER] else sorted(entries, key=lambda entry: entry.finished_at)
 
 
 def gather(out: Store) -> None:
     """Write `ledger.jsonl` from the parts, for people and programs that look for it. Raises StorageError."""
     out.write_bytes(LEDGER, b"".join(_line_of(entry) for entry in read_entries(out)))
+
+
+def _content_of(out: Store, key: str) -> bytes:
+    """Another job, or worker, may add a line while it is read."""
+    for _ in range(_READINGS - 1):
+        with contextlib.suppress(ObjectChangedError):
+            return out.read_bytes(key)
+    return out.read_bytes(key)
 
 
 def _line_of(entry: Entry) -> bytes:

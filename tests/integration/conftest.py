@@ -17,3 +17,12 @@ def _own_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_command_left() -> Iterator[None]:
+    yield
+    from journeys import Command
+
+    while Command.unended:
+        Command.unended[0].abandon()

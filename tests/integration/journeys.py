@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -13,13 +14,17 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import psutil
 import pytest
 
 
 class Command:
     """`maag WORDS` as a process of its own."""
+
+    unended: ClassVar[list[Command]] = []
+    """Those whose end nobody has seen."""
 
     def __init__(self, *words: object, environment: Mapping[str, str] | None = None) -> None:
         self.lines: list[str] = []
@@ -33,6 +38,7 @@ class Command:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self.unended.append(self)
 
     @property
     def pid(self) -> int:
@@ -68,8 +74,19 @@ class Command:
             self._process.kill()
             raise AssertionError(f"still running after {timeout_s} s:\n{self.text}") from None
         self._reader.join(10)
+        if self in self.unended:
+            self.unended.remove(self)
         with self._process.stdout as stdout:
             return code, stdout.read()
+
+    def abandon(self) -> None:
+        """Kill it with all that it started, if it runs still: what is left of a failed test must not meet the next."""
+        below = psutil.Process(self.pid).children(recursive=True) if self._process.poll() is None else []
+        for process in below:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.kill()
+        self.end()
 
     def _read(self) -> None:
         assert self._process.stderr is not None
