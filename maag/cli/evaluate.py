@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.models import OpenModel, open_model
+from maag.cli.models import OpenModel, open_model, warn_of_flips
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
@@ -81,6 +81,8 @@ def evaluate_command(
     opened = None if model is None else open_model(model, device_name, backend)
     if opened:
         say(f"Running {model} with {opened.reason}")
+    if flips and opened and model:
+        warn_of_flips(model, opened.config)
     data = opened.config.data if opened else resolve_config(dataset, None, None, (), data_dir).data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.models import open_model
+from maag.cli.models import open_model, warn_of_flips
 from maag.cli.options import ANY_PATH, backend_option, device_option, json_option, wait_option
 from maag.errors import SomeCasesFailed
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, metavar="DIR|URI", help="Where the labels go; the inputs' tree is mirrored.")
 @backend_option
 @click.option("--resume", is_flag=True, help="Skip volumes that this model has done, by the ledger in --out.")
-@click.option("--flips", is_flag=True, help="Average over mirrored images too; four times the work.")
+@click.option(
+    "--flips",
+    is_flag=True,
+    help="Average over mirrored images too, for a model trained with augment.flip; four times the work.",
+)
 @click.option("--largest-component", is_flag=True, help="Keep the largest connected part of each structure.")
 @click.option("--probabilities", is_flag=True, help="Write NAME_probabilities.nii.gz too: x, y, z, time, class.")
 @click.option("--measures", is_flag=True, help="Write measures.csv: EDV, ESV, SV, EF of the ventricles, wall mass.")
@@ -72,6 +76,8 @@ def predict_command(
         dicom_seg=dicom_seg,
     )
     opened = open_model(model, device_name, backend)
+    if flips:
+        warn_of_flips(model, opened.config)
     crew: Crew
     if workers or address:
         inputs = tuple(map(_from_anywhere, inputs))

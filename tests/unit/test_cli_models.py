@@ -9,7 +9,7 @@ import torch
 from tiny_artifact import CONFIG, write_tiny_artifact
 
 from maag.checkpoint import save_segmentor
-from maag.cli.models import open_model
+from maag.cli.models import open_model, warn_of_flips
 from maag.config.codec import override
 from maag.errors import ConfigError, MissingDataError
 from maag.models.build import build_segmentor
@@ -56,3 +56,12 @@ def test_a_backend_that_cannot_run_what_is_there_is_refused(artifact: Path, weig
             open_model(tmp_path / "nowhere", "cpu", backend)
     with pytest.raises(ConfigError, match="needs a GPU, and --device says cpu"):
         open_model(artifact, "cpu", "tensorrt")
+
+
+@pytest.mark.parametrize(("flip", "warned"), [(0.0, True), (0.5, False)])
+def test_flips_are_warned_of_where_training_had_none(
+    flip: float, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_flips(Path("runs/a"), override(CONFIG, {"augment.flip": flip}))
+    printed = " ".join(capsys.readouterr().err.split())
+    assert ("trained without mirrored images" in printed) == warned
