@@ -20,6 +20,7 @@ from maag.train.launch.room import require_room
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import LEFT_BEHIND, TrialResult
 from tune.space import CHANGEABLE, starting_point
+from tune.staged_state import make_whole
 from tune.stops import GentleASHA, start_stops
 from tune.trial import TrialPlan, run_trial
 
@@ -43,6 +44,7 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
 
     Raises:
         TrainingError: every trial failed; the first one's error is told.
+        StorageError: a kill cut Ray's state of the search off, and there is no other.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     # Progress is told by the watcher; Ray's own tables would be printed over it.
@@ -57,8 +59,11 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
             require_room(trial.workers, trial.workers, gpu=plan.gpus_per_trial > 0, wait_minutes=plan.wait_minutes)
         stops = start_stops()
         recorder = Recorder(plan, trial, watcher)
+        experiment = "/".join(_place(plan))
+        if resume and "://" not in experiment:  # What goes to a bucket is there whole or not at all.
+            make_whole(Path(experiment))
         # Killed before Ray wrote anything down, a search has nothing to lose by a new beginning.
-        resumes = resume and ray_tune.Tuner.can_restore("/".join(_place(plan)))
+        resumes = resume and ray_tune.Tuner.can_restore(experiment)
         tuner = _restored(plan, trial, recorder) if resumes else _new_tuner(plan, trial, recorder)
         tuner.fit()
         del stops
