@@ -271,23 +271,23 @@ REQUESTS: dict[str, Callable[[Store, Path], Any]] = {
 def test_what_passes_is_asked_again(cloud: Place, out: Path, kind: str, method: str) -> None:
     cloud.store.write_bytes("a", b"content" * 1000)
     expected = REQUESTS[method](cloud.store, out)
-    before = cloud.server.count(method)
+    before = cloud.server.count(method, cloud.key("a"))
     cloud.server.faults.add(Fault(kind, cloud.key("a"), times=2, method=method))
     answer = REQUESTS[method](cloud.store, out)
     assert answer == expected
     # Three attempts; more where the client stops listening half-way and asks for the rest.
-    assert cloud.server.count(method) - before == 3
+    assert cloud.server.count(method, cloud.key("a")) - before == 3
     assert cloud.store.read_bytes("a") == b"content" * 1000
 
 
 @pytest.mark.parametrize("method", REQUESTS)
 def test_attempts_are_bounded(cloud: Place, out: Path, method: str) -> None:
     cloud.store.write_bytes("a", b"content" * 1000)
-    before = cloud.server.count(method)
+    before = cloud.server.count(method, cloud.key("a"))
     cloud.server.faults.add(Fault("503", cloud.key("a"), times=99, method=method))
     with pytest.raises(StorageError, match="every attempt failed"):
         REQUESTS[method](cloud.store, out)
-    assert cloud.server.count(method) - before == FAST.attempts
+    assert cloud.server.count(method, cloud.key("a")) - before == FAST.attempts
     cloud.server.faults.clear()
     assert names(out) == []
     assert cloud.store.read_bytes("a") == b"content" * 1000
@@ -297,11 +297,11 @@ def test_attempts_are_bounded(cloud: Place, out: Path, method: str) -> None:
 @pytest.mark.parametrize("kind", ["401", "403"])
 def test_denied_is_said_at_once(cloud: Place, out: Path, kind: str, method: str) -> None:
     cloud.store.write_bytes("a", b"content" * 1000)
-    before = cloud.server.count(method)
+    before = cloud.server.count(method, cloud.key("a"))
     cloud.server.faults.add(Fault(kind, cloud.key("a"), times=99, method=method))
     with pytest.raises(AccessDeniedError, match=r"access denied .*; .*check what the (credentials allow|account may)"):
         REQUESTS[method](cloud.store, out)
-    assert cloud.server.count(method) - before == 1
+    assert cloud.server.count(method, cloud.key("a")) - before == 1
     assert names(out) == []
 
 

@@ -125,7 +125,8 @@ def test_a_volume_that_takes_workers_down_is_given_up_and_the_rest_done(scans: P
     assert "05-poison.nii.gz: took down 2 workers" in str(failed.error)
     assert any("Lost a worker" in sentence for sentence in told)
     lines = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
-    assert sum(line["error"] is None for line in lines) == 12
+    # A worker that dies between line and labels leaves a line for labels that are then made again.
+    assert len({line["target"] for line in lines if line["error"] is None}) == 12
     assert predict([scans], Fleet(open_taken_down, plan, told.append), DATA, tmp_path / "out", "m", True).skipped == 12
 
 
