@@ -23,7 +23,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from acdc_best import REFINEMENTS, WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
+from acdc_best import ON_ACDC, REFINEMENTS, WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
 from compare import by_patient, compare, measure, read_report
 from runs import spread
 
@@ -47,9 +47,9 @@ DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_u
 PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
 ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     BASELINE: ("paper", {}),
-    "best": ("best", {}),
-    "partial cross-entropy, best's recipe": ("best", PARTIAL),
-    "dense masks, best's recipe (bound)": ("best", DENSE),
+    "best": ("best", ON_ACDC),
+    "partial cross-entropy, best's recipe": ("best", {**ON_ACDC, **PARTIAL}),
+    "dense masks, best's recipe (bound)": ("best", {**ON_ACDC, **DENSE}),
 }
 KINDS = ("final", "best")
 _SECONDS_TO_MEASURE = 60.0
