@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -82,10 +83,11 @@ def main() -> None:
     if not options.report_only:
         jobs = [(arm, seed) for seed in options.seeds for arm in options.arms]
         first = [job for job in jobs if job[0] not in FIRST_STAGE]
-        with ThreadPoolExecutor(options.at_once) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ThreadPoolExecutor(options.at_once) as pool, ProcessPoolExecutor(options.at_once, spawn) as measuring:
             # One after the other, for what a second stage goes on from may be in the works among the first.
             for part in (first, [job for job in jobs if job not in first]):
-                list(pool.map(lambda job: run(*job, options), part))
+                list(pool.map(lambda job: run(*job, options, measuring), part))
     found = {arm: finished(arm, options) for arm in ARMS}
     found = {arm: runs for arm, runs in found.items() if runs}
     (options.out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
@@ -96,23 +98,23 @@ def main() -> None:
     print(text)
 
 
-def run(arm: str, seed: int, options: argparse.Namespace) -> None:
+def run(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -> None:
     folder = path_of(arm, seed, options)
     epochs = options.epochs * TIMES_LONGER.get(arm, 1)
     changes = {**ARMS[arm], "train.seed": seed, "optim.epochs": epochs}
-    labels = denser_labels(arm, seed, options) if arm in FIRST_STAGE else None
+    labels = denser_labels(arm, seed, options, measuring) if arm in FIRST_STAGE else None
     train(
         folder,
         options.data,
         [f"{path}={json.dumps(value)}" for path, value in changes.items()],
         ["--scribbles", labels] if labels else (),
     )
-    measure(folder, options.data, "val", REFINEMENTS)
+    measuring.submit(measure, folder, options.data, "val", REFINEMENTS).result()
 
 
-def denser_labels(arm: str, seed: int, options: argparse.Namespace) -> Path:
+def denser_labels(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -> Path:
     """The folder of labels by the first stage's final model, both made first if they are not there."""
-    run(FIRST_STAGE[arm], seed, options)
+    run(FIRST_STAGE[arm], seed, options, measuring)
     first = path_of(FIRST_STAGE[arm], seed, options)
     labels = first / "labels"
     if not labels.exists():

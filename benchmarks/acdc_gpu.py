@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -53,7 +56,7 @@ ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 KINDS = ("final", "best")
 _SECONDS_TO_MEASURE = 60.0
-"""Less than this left, and no measurement is begun."""
+"""Of a call, left to measure what was trained last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +110,25 @@ def plan(tracks: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> li
 
 
 def work(jobs: list[Job], options: argparse.Namespace, part: str, deadline: float) -> list[Job]:
-    """Do the jobs in turn until the deadline; returns those that are not done."""
+    """Train in turn until the deadline, while what is trained is measured beside; returns those that are not done."""
     device = pick_device(options.device)
-    for place, job in enumerate(jobs):
-        folder = job.folder(options.out)
-        if not job.is_trained(options.out):
-            train(job, options, device, deadline)
-        if not job.is_trained(options.out) or time.monotonic() > deadline - _SECONDS_TO_MEASURE:
-            return jobs[place:]
-        measure(folder, options.data, part, REFINEMENTS, KINDS, str(device))
-    return []
+    os.environ["OMP_NUM_THREADS"] = "1"  # of each process that measures
+    with ProcessPoolExecutor(max(1, (os.cpu_count() or 1) - 2), multiprocessing.get_context("spawn")) as measuring:
+        measured = []
+        for job in jobs:
+            folder = job.folder(options.out)
+            if not job.is_trained(options.out):
+                train(job, options, device, deadline - _SECONDS_TO_MEASURE)
+            if not job.is_trained(options.out):
+                break
+            measured += [
+                measuring.submit(measure, folder, options.data, part, [each], [kind], str(device))
+                for kind in KINDS
+                for each in REFINEMENTS
+            ]
+        for each in measured:
+            each.result()
+    return [job for job in jobs if not job.is_done(options.out, part)]
 
 
 def train(job: Job, options: argparse.Namespace, device: torch.device, deadline: float) -> None:

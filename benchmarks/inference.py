@@ -1,12 +1,14 @@
 """How fast exported models are, what fewer bits cost, and what `maag predict` adds in time and memory.
 
     python benchmarks/inference.py --data ACDC_DIR --model RUN --out DIR [--rounds 5] [--volumes 12]
+    python benchmarks/inference.py --data ACDC_DIR --out DIR --gpu-only
 
 Tables from one run: ONNX Runtime against PyTorch eager with the paper's network; fp32, fp16 and int8 of RUN in size,
 speed and Dice against the masks of its validation patients; `maag predict` end to end against its bare runner on the
 same slices, with the paper's network and with RUN's; peak memory of `maag predict` for 20 and for 200 volumes. What is
-compared runs in turns, so that a machine whose speed drifts slows all alike. Where there is a GPU, one more: TensorRT
-and ONNX Runtime against PyTorch eager and compiled, in slices per second.
+compared runs in turns, so that a machine whose speed drifts slows all alike. Where there is a GPU, two more: TensorRT
+and ONNX Runtime against PyTorch eager and compiled, in slices per second, and `maag predict` with the paper's network
+on it; these alone with --gpu-only.
 """
 
 from __future__ import annotations
@@ -53,28 +55,41 @@ _GFLOP_A_SLICE = 17.227  # The paper's network on 1 x 224 x 224: multiplications
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True, help="A trained run.")
+    parser.add_argument("--model", type=Path, help="A trained run.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--volumes", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpu-only", action="store_true")
     options = parser.parse_args()
+    if options.model is None and not options.gpu_only:
+        parser.error("--model is missing: a run that was trained on these data")
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     config = preset("acdc", "paper")
     torch.manual_seed(0)
     segmentor = build_segmentor(config).eval()
+    cases = find_cases(config.data, options.data)
+    if not options.gpu_only:
+        on_cpu(segmentor, config, cases, options)
+    if torch.cuda.is_available():
+        on_gpu(segmentor, config, options.out)
+        runner = TorchRunner(segmentor, "cuda")
+        end_to_end("the paper's network, PyTorch on the GPU", runner, config, cases, options.out, options.rounds)
+
+
+def on_cpu(segmentor: Segmentor, config: Config, cases: Sequence[Case], options: argparse.Namespace) -> None:
+    """Every table that needs no GPU."""
     paper = options.out / "paper"
     export_segmentor(segmentor, config, paper, Source(checkpoint="initial weights", sha256="-"))
     print(f"{options.threads} thread(s), torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}\n")
     runners(segmentor, config, paper, options.rounds)
     precisions(options.model, options.data, options.out, options.rounds)
-    cases = find_cases(config.data, options.data)
     for name, model in (("the paper's network", paper), ("the run's network", options.out / "fp32")):
-        end_to_end(name, model, cases[: options.volumes], options.out, options.rounds)
+        opened = open_artifact(model, "cpu")
+        chosen = cases[: options.volumes]
+        end_to_end(name, opened.runner, opened.manifest.config, chosen, options.out, options.rounds)
     memory(options.out / "fp32", [case.images[0] for case in cases], options.out)
-    if torch.cuda.is_available():
-        on_gpu(segmentor, config, options.out)
 
 
 def runners(segmentor: Segmentor, config: Config, paper: Path, rounds: int) -> None:
@@ -142,21 +157,20 @@ def precisions(model: Path, data: Path, out: Path, rounds: int) -> None:
     )
 
 
-def end_to_end(name: str, model: Path, cases: Sequence[Case], out: Path, rounds: int) -> None:
+def end_to_end(name: str, runner: Runner, config: Config, cases: Sequence[Case], out: Path, rounds: int) -> None:
     """`maag predict`'s work on files, against its runner alone on their slices."""
-    opened = open_artifact(model, "cpu")
-    data = opened.manifest.config.data
+    data = config.data
     files = [case.images[0] for case in cases]
     slices = [prepare_image(reader_of(data.dataset).load_volume(case), data)[0] for case in cases]
 
     def whole() -> None:
         shutil.rmtree(out / "labels", ignore_errors=True)
-        outcome = predict(files, Threads(opened.runner), data, out / "labels", opened.digest)
+        outcome = predict(files, Threads(runner), data, out / "labels", "-")
         assert outcome.done == len(files)
 
     def bare() -> None:
         for images in slices:
-            opened.runner(images)
+            runner(images)
 
     times = in_turns({"whole": whole, "bare": bare}, rounds)
     count = sum(map(len, slices))

@@ -41,6 +41,7 @@ from maag.train.acceleration import runs_in_bf16
 from maag.train.fit import fit
 from maag.train.folder import create_run
 from maag.train.loop import STEPS_BETWEEN_READINGS
+from maag.train.recorded import updates_of
 from maag.train.reports import EpochReport, Live
 from maag.train.state import TrainState
 from maag.train.step import update
@@ -128,11 +129,10 @@ def time_steps(
     supervision = supervise(prepared, split, config)
     state, batch = TrainState(config, device), TrainingBatches(supervision, config, device).at(0)
     state.set_rates(config.optim.lr, config.optim.lr_discriminator)
+    update_of = updates_of(state, config)
     plain = NaiveLoop(supervision, override(config, EAGER_FP32), device, loaders)
     stop = StopRequest()
-    turns = Turns(
-        {"bare": lambda: update(state, batch, config), "plain": plain.step}, device, stop, _WARM_UP_CHUNKS + chunks
-    )
+    turns = Turns({"bare": lambda: update_of(batch), "plain": plain.step}, device, stop, _WARM_UP_CHUNKS + chunks)
     run = create_run(folder, config, split)
     outcome = fit(config, prepared, split, run, device=device, listener=turns, stop=stop, resume=False)
     seconds = {name: times[_WARM_UP_CHUNKS:] for name, times in turns.seconds.items()}

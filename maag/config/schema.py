@@ -269,6 +269,10 @@ class TrainConfig:
     compile: bool = Field(
         default=False, description="Compile the networks with torch.compile: faster steps, a slow first one."
     )
+    cuda_graph: bool = Field(
+        default=True,
+        description="On a GPU with one worker: record a step once and replay it, so that its kernels start at once.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

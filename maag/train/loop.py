@@ -14,10 +14,11 @@ from torch import Tensor
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches, seed_of
 from maag.errors import TrainingError
+from maag.train.recorded import updates_of
 from maag.train.reports import EpochReport, Listener, Live
 from maag.train.schedule import ramp_factor, rate_factor
 from maag.train.state import TrainState
-from maag.train.step import StepLosses, update
+from maag.train.step import StepLosses
 from maag.train.stopping import StopRequest
 from maag.train.validate import ValidationDice, Validator
 
@@ -60,6 +61,7 @@ class Loop:
         self._listener = listener
         self._stop = stop
         self._team = state.team
+        self._update = updates_of(state, config)
         self._sums: dict[str, Tensor] = {}  # of this process's steps since the last reading
         self._unread = 0
         self._steps_here = 0
@@ -135,7 +137,7 @@ class Loop:
         state.set_rates(factor * optim.lr, factor * optim.lr_discriminator)
         state.trust = ramp_factor(self._config.teacher.ramp, epoch / optim.epochs)
         state.noise.manual_seed(seed_of(self._config.train.seed, "noise", step))
-        self._add(update(state, self._batches.at(step), self._config))
+        self._add(self._update(self._batches.at(step)))
         state.progress.step += 1
         self._steps_here += 1
         self._seconds_in_steps += time.monotonic() - started

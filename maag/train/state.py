@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from maag.config.schema import Config
 from maag.models.build import build_discriminator, build_segmentor
@@ -52,7 +52,7 @@ class TrainState:
     """The running average of the segmentor's weights, in evaluation mode, if one is kept."""
     lecturer: nn.Module | None
     """The same, accelerated."""
-    trust: float
+    trust: float | Tensor
     """Part of their full weight that the teacher's lesson and the prior of areas have in the coming step."""
     discriminator: Discriminator | None
     judge: nn.Module | None
@@ -90,6 +90,12 @@ class TrainState:
     def product(self) -> Segmentor:
         """What is validated and exported: the teacher if there is one."""
         return self.segmentor if self.teacher is None else self.teacher
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The segmentor's, then the discriminator's, if there is one."""
+        both = (self.segmentor_optimizer, self.discriminator_optimizer)
+        return [optimizer for optimizer in both if optimizer is not None]
 
     def set_rates(self, segmentor: float, discriminator: float) -> None:
         """Set the learning rates of the coming step."""

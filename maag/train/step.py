@@ -38,7 +38,20 @@ Their mean over the workers is the whole batch's loss.
 
 
 def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
-    """Update the discriminator, if there is one, then the segmentor, on one batch.
+    """Update the discriminator, if there is one, the segmentor, and its teacher, if it has one, on one batch."""
+    losses = play(state, batch, config)
+    follow_up(state, config)
+    return losses
+
+
+def follow_up(state: TrainState, config: Config) -> None:
+    """After a `play` of the segmentor: its teacher moves towards it."""
+    if state.teacher is not None:
+        follow(state.teacher, state.segmentor, warmed_up(config.teacher.decay, state.progress.step))
+
+
+def play(state: TrainState, batch: Batch, config: Config) -> StepLosses:
+    """Update the discriminator, if there is one, then the segmentor.
 
     This worker's means count by its share of the whole batch: one that has more slices than others counts more. Where
     scribbles and masks supervise together, their parts are told apart as `scribbles` and `dense`.
@@ -52,7 +65,7 @@ def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     objective = sum(further.values(), start=supervised)
     losses = {"supervised": supervised.detach(), **parts, **{name: term.detach() for name, term in further.items()}}
     if state.discriminator is None or batch.masks is None:
-        _move_segmentor(state, objective, config)
+        _descend(state.segmentor_optimizer, objective)
         return losses
 
     fakes = pyramid_of_predictions(output, config.discriminator.scales, conditioned=config.gates.conditioned)
@@ -62,7 +75,7 @@ def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     factor: Tensor | float = 1.0
     if config.loss.dynamic_balance:
         factor = balance(*state.team.mean(torch.stack([supervised, adversarial])))
-    _move_segmentor(state, objective + factor * weighted, config)
+    _descend(state.segmentor_optimizer, objective + factor * weighted)
     return {**losses, "adversarial": adversarial.detach(), "discriminator": on_discriminator.detach()}
 
 
@@ -132,12 +145,6 @@ def _frozen(discriminator: Discriminator) -> Iterator[None]:
         yield
     finally:
         discriminator.requires_grad_(True)
-
-
-def _move_segmentor(state: TrainState, loss: Tensor, config: Config) -> None:
-    _descend(state.segmentor_optimizer, loss)
-    if state.teacher is not None:
-        follow(state.teacher, state.segmentor, warmed_up(config.teacher.decay, state.progress.step))
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -32,9 +32,8 @@ def follow(teacher: Segmentor, segmentor: Segmentor, decay: float) -> None:
     own, others = _tensors(teacher), _tensors(segmentor)
     averaged = [place for place, tensor in enumerate(own) if tensor.is_floating_point()]
     torch._foreach_lerp_([own[place] for place in averaged], [others[place] for place in averaged], 1 - decay)
-    for mine, other in zip(own, others, strict=True):
-        if not mine.is_floating_point():
-            mine.copy_(other)
+    counted = [place for place in range(len(own)) if place not in set(averaged)]
+    torch._foreach_copy_([own[place] for place in counted], [others[place] for place in counted])
 
 
 def _tensors(segmentor: Segmentor) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from maag.data.splits import Split
 from maag.data.supervision import supervise
 from maag.models.discriminator import pyramid_of_masks
 from maag.train.acceleration import require_fast, runs_in_bf16
+from maag.train.recorded import PLAIN_STEPS, CudaRecorder, RecordedUpdate, Update
 from maag.train.state import TrainState
 from maag.train.step import update
 
@@ -81,6 +82,45 @@ def test_no_step_waits_for_the_device(
         with synchronisation_refused() if step > 2 else nullcontext():
             state.noise.manual_seed(step)
             update(state, batches.at(step), config)
+
+
+@pytest.mark.parametrize("faster", [{}, *FASTER], ids=["eager fp32", "bf16", "compiled", "compiled bf16"])
+def test_a_recorded_step_does_what_the_plain_one_does(
+    tiny_config: Config, prepared: PreparedData, split: Split, faster: dict[str, Any]
+) -> None:
+    config = codec.override(tiny_config, {**SEVERAL, **faster})
+    batches = TrainingBatches(supervise(prepared, split, config), config, CUDA)
+
+    def run(update_of: Callable[[TrainState], Update]) -> tuple[list[dict[str, float]], TrainState]:
+        state = TrainState(config, CUDA)
+        once = update_of(state)
+        losses = []
+        for step in range(PLAIN_STEPS + 6):
+            state.set_rates(1e-4 * (1 + step), 1e-4 / (1 + step))
+            state.trust = step / 10
+            state.noise.manual_seed(step)
+            losses.append({name: float(loss) for name, loss in once(batches.at(step)).items()})
+            state.progress.step += 1
+        return losses, state
+
+    expected, plain = run(lambda state: lambda batch: update(state, batch, config))
+    found, recorded = run(lambda state: RecordedUpdate(state, config, CudaRecorder(state.noise)))
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=0.02)
+    for mine, theirs in zip(recorded.product.parameters(), plain.product.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0.02, atol=2e-3)
+
+
+def test_no_recorded_step_waits_for_the_device(tiny_config: Config, prepared: PreparedData, split: Split) -> None:
+    config = codec.override(tiny_config, SEVERAL)
+    state = TrainState(config, CUDA)
+    state.set_rates(1e-4, 1e-4)
+    batches = TrainingBatches(supervise(prepared, split, config), config, CUDA)
+    once = RecordedUpdate(state, config, CudaRecorder(state.noise))
+    for step in range(PLAIN_STEPS + 4):
+        with synchronisation_refused() if step > PLAIN_STEPS else nullcontext():
+            state.noise.manual_seed(step)
+            once(batches.at(step))
 
 
 def test_a_gpu_with_bf16_is_given_it(tiny_config: Config) -> None:

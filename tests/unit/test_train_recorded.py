@@ -1,0 +1,134 @@
+"""A recorded update does what the plain one does: same losses, same weights, whatever changes from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.batches import TrainingBatches
+from maag.data.prepared import PreparedData
+from maag.data.splits import Split
+from maag.data.supervision import supervise
+from maag.errors import TrainingError
+from maag.train.recorded import PLAIN_STEPS, RecordedUpdate, Update, updates_of
+from maag.train.state import TrainState
+from maag.train.step import StepLosses, update
+
+CPU = torch.device("cpu")
+EVERYTHING = {
+    "loss.adversarial_unlabelled": 0.2,
+    "teacher.decay": 0.9,
+    "teacher.confidence": 0.3,
+    "loss.teacher": 1.0,
+    "loss.areas": 0.1,
+}
+STEPS = PLAIN_STEPS + 4
+
+
+class Again:
+    """A CUDA graph as a CPU can do it: the work is done again, with the rates and the trust that it was recorded with.
+
+    Recording does nothing to the state, as with a graph, and every replay writes its losses to the same tensors.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        self._state = state
+        self.replays = 0
+
+    def aside(self, work: Callable[[], StepLosses]) -> StepLosses:
+        return work()
+
+    def record(self, work: Callable[[], StepLosses]) -> tuple[Callable[[], None], StepLosses]:
+        state = self._state
+        groups = [optimizer.param_groups[0] for optimizer in state.optimizers]
+        rates, trust = [group["lr"] for group in groups], state.trust
+        assert all(group["capturable"] for group in groups)
+        tensors, noise = tensors_of(state), state.noise.get_state()
+        before = [tensor.clone() for tensor in tensors]
+        losses = work()
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)
+        state.noise.set_state(noise)
+
+        def replay() -> None:
+            self.replays += 1
+            now = [group["lr"] for group in groups], state.trust
+            state.trust = trust
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+            for name, loss in work().items():
+                losses[name].copy_(loss)
+            state.trust = now[1]
+            for group, rate in zip(groups, now[0], strict=True):
+                group["lr"] = rate
+
+        return replay, losses
+
+
+class Unable(Again):
+    def record(self, work: Callable[[], StepLosses]) -> tuple[Callable[[], None], StepLosses]:
+        raise RuntimeError("operation not permitted when stream is capturing\nand much more")
+
+
+def tensors_of(state: TrainState) -> list[Tensor]:
+    networks = [network for network in (state.segmentor, state.teacher, state.discriminator) if network]
+    found = [tensor.detach() for network in networks for tensor in network.state_dict().values()]
+    for optimizer in state.optimizers:
+        found += [tensor for values in optimizer.state.values() for tensor in values.values()]
+    return found
+
+
+def run(config: Config, prepared: PreparedData, split: Split, update_of: Callable[[TrainState], Update]) -> Any:
+    """Losses of some steps whose rates, trust and noise all differ, and the state after them."""
+    state = TrainState(config, CPU)
+    once = update_of(state)
+    batches = TrainingBatches(supervise(prepared, split, config), config, CPU)
+    losses = []
+    for step in range(STEPS):
+        state.set_rates(1e-3 / (1 + step), 1e-4 * (1 + step))
+        state.trust = step / STEPS
+        state.noise.manual_seed(step)
+        losses.append(once(batches.at(step)))
+        state.progress.step += 1
+    return losses, state
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"loss.adversarial": 0.0}], ids=["MAAG", "everything", "alone"])
+def test_it_does_what_the_plain_update_does(
+    tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
+) -> None:
+    config = codec.override(tiny_config, changes)
+    recorders: list[Again] = []
+
+    def recorded(state: TrainState) -> Update:
+        recorders.append(Again(state))
+        return RecordedUpdate(state, config, recorders[0])
+
+    expected, plain = run(config, prepared, split, lambda state: lambda batch: update(state, batch, config))
+    found, state = run(config, prepared, split, recorded)
+    assert recorders[0].replays == STEPS - PLAIN_STEPS
+    for one, other in zip(found, expected, strict=True):
+        assert list(one) == list(other)
+        assert [float(loss) for loss in one.values()] == pytest.approx([float(loss) for loss in other.values()])
+    for mine, theirs in zip(tensors_of(state), tensors_of(plain), strict=True):
+        # A rate that is a tensor has the digits of fp32, and what has next to no gradient moves by rounding alone.
+        torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=5e-4)
+    for optimizer, other in zip(state.optimizers, plain.optimizers, strict=True):
+        assert optimizer.state_dict()["param_groups"] == other.state_dict()["param_groups"]
+
+
+def test_a_step_that_cannot_be_recorded_says_what_to_do(
+    tiny_config: Config, prepared: PreparedData, split: Split
+) -> None:
+    with pytest.raises(TrainingError, match=r"not permitted when stream is capturing\); .*train\.cuda_graph=false"):
+        run(tiny_config, prepared, split, lambda state: RecordedUpdate(state, tiny_config, Unable(state)))
+
+
+def test_a_cpu_is_not_recorded(tiny_config: Config) -> None:
+    assert not isinstance(updates_of(TrainState(tiny_config, CPU), tiny_config), RecordedUpdate)
