@@ -14,6 +14,7 @@ on it; these alone with --gpu-only.
 from __future__ import annotations
 
 import argparse
+import copy
 import re
 import shutil
 import statistics
@@ -73,9 +74,10 @@ def main() -> None:
     if not options.gpu_only:
         on_cpu(segmentor, config, cases, options)
     if torch.cuda.is_available():
+        runner = TorchRunner(copy.deepcopy(segmentor), "cuda")
+        chosen = cases[: options.volumes]
+        end_to_end("the paper's network, PyTorch on the GPU", runner, config, chosen, options.out, options.rounds)
         on_gpu(segmentor, config, options.out)
-        runner = TorchRunner(segmentor, "cuda")
-        end_to_end("the paper's network, PyTorch on the GPU", runner, config, cases, options.out, options.rounds)
 
 
 def on_cpu(segmentor: Segmentor, config: Config, cases: Sequence[Case], options: argparse.Namespace) -> None:

@@ -21,7 +21,11 @@ from runs import maag, spread, train
 from maag.config.presets import BEYOND
 from maag.inference import PLAIN
 
-ARMS: dict[str, dict[str, Any]] = {"partial cross-entropy": WITHOUT_SHAPES, BASELINE: {}, BEST: dict(BEYOND)}
+ARMS: dict[str, dict[str, Any]] = {
+    "partial cross-entropy": WITHOUT_SHAPES,
+    BASELINE: {},
+    BEST: {**BEYOND, "optim.lr": 4e-3},
+}
 
 
 def main() -> None:

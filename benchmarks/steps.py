@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--cache", type=Path, help="prepared data that stay  [default: none]")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="a setting of all ways")
     options = parser.parse_args()
     device = pick_device(options.device)
@@ -58,7 +59,7 @@ def main() -> None:
         for name in options.presets:
             changes = dict(change.split("=", 1) for change in options.changes)
             config = override(preset("acdc", name), {**(ON_ACDC if name == "best" else {}), **changes})
-            prepared = prepare(options.data, config.data, Path(scratch))
+            prepared = prepare(options.data, config.data, options.cache or Path(scratch))
             split = make_split(prepared.patients, config.data, reader_of("acdc").split0)
             supervision = supervise(prepared, split, config)
             slices = config.optim.batch_size * (2 if config.loss.adversarial_unlabelled else 1)

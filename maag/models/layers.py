@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import register_parametrization
 
@@ -14,9 +15,63 @@ Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
 _LEAK = 0.2  # slope of the discriminator's first activation, as in the release
 
 
-def conv_norm(channels_in: int, channels_out: int, *, kernel: int, norm_momentum: float) -> nn.Sequential:
+class ConvNorm(nn.Sequential):
+    """A convolution, batch normalisation, and what may follow them.
+
+    Normalisation by the batch's own mean takes away whatever a bias before it adds. So in training the bias is left
+    out, and with it two passes over all features; it stays as it is, which is nought.
+    """
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__(conv, norm)
+        assert conv.bias is not None
+        conv.bias.requires_grad_(False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, channels_in, H, W) to (N, channels_out, H, W)."""
+        conv, *further = self
+        features: Tensor = self._without_bias(input) if self.training else conv(input)
+        for layer in further:
+            features = layer(features)
+        return features
+
+    def _without_bias(self, input: Tensor) -> Tensor:
+        conv = self[0]
+        if isinstance(conv, nn.ConvTranspose2d):
+            return conv_transpose2d(input, conv.weight, stride=conv.stride)
+        assert isinstance(conv, nn.Conv2d)
+        return conv2d(input, conv.weight, padding=conv.padding)
+
+    @torch.no_grad()
+    def absorb_bias(self) -> None:
+        """Give a bias, which networks of earlier versions have, to the running mean; the outputs stay as they are."""
+        bias, mean = self[0].bias, self[1].running_mean
+        assert isinstance(bias, Tensor)
+        assert isinstance(mean, Tensor)
+        mean.sub_(bias)
+        bias.zero_()
+
+
+class DenseGradient(torch.autograd.Function):
+    """The identity, whose gradient is brought to a memory layout that fast kernels read.
+
+    The gradient of one part of a concatenation is a view with gaps, for which normalisation on a GPU is slow.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        """The (N, C, H, W) features themselves."""
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """The same gradient without gaps."""
+        return gradients[0].contiguous(memory_format=torch.channels_last)
+
+
+def conv_norm(channels_in: int, channels_out: int, *, kernel: int, norm_momentum: float) -> ConvNorm:
     """Convolution of odd `kernel`, batch normalisation: (N, channels_in, H, W) to (N, channels_out, H, W)."""
-    return nn.Sequential(
+    return ConvNorm(
         _he_normal(nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2)),
         nn.BatchNorm2d(channels_out, momentum=norm_momentum),
     )
@@ -66,9 +121,9 @@ def residual_conv(channels_in: int, channels_out: int, *, num_blocks: int, norm_
     return nn.Sequential(*(ResidualBlock(channels, channels_out, norm_momentum=norm_momentum) for channels in inputs))
 
 
-def upsample(channels_in: int, channels_out: int, *, norm_momentum: float) -> nn.Sequential:
+def upsample(channels_in: int, channels_out: int, *, norm_momentum: float) -> ConvNorm:
     """Transposed convolution that doubles H and W, batch normalisation, no activation."""
-    return nn.Sequential(
+    return ConvNorm(
         _he_normal(nn.ConvTranspose2d(channels_in, channels_out, 2, stride=2)),
         nn.BatchNorm2d(channels_out, momentum=norm_momentum),
     )

@@ -10,7 +10,7 @@ from torch.nn.functional import max_pool2d
 
 from maag.config.schema import GateConfig, SegmentorConfig
 from maag.models.attention import AdversarialAttentionGate
-from maag.models.layers import conv_block, double_conv, pointwise, residual_conv, upsample
+from maag.models.layers import DenseGradient, conv_block, double_conv, pointwise, residual_conv, upsample
 
 NUM_LEVELS = 4
 """Decoder levels; level `l` works at 1 / 2**l of the input's size."""
@@ -46,7 +46,10 @@ class DecoderBlock(nn.Module):
 
     def forward(self, below: Tensor, skip: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features (N, channels_in, h, w) and skip (N, channels, 2h, 2w) to (N, channels, 2h, 2w), and the map."""
-        evidence = self.first(torch.cat([self.upsample(below), skip], dim=1))
+        enlarged = self.upsample(below)
+        if self.training:
+            enlarged = DenseGradient.apply(enlarged)  # type: ignore[no-untyped-call]
+        evidence = self.first(torch.cat([enlarged, skip], dim=1))
         features = self.second(evidence)
         return self.gate(evidence, features) if self.gate else (features, None)
 

@@ -25,6 +25,9 @@ from maag.train.validate import ValidationDice, Validator
 STEPS_BETWEEN_READINGS = 10
 """Reading a loss waits for the device, so it is not done at every step."""
 
+_LARGEST_PART_FOR_SAVING = 0.1
+"""Of the time, where validations are so frequent that a checkpoint after each would cost more."""
+
 Ending = Literal["done", "early", "time", "interrupted"]
 
 
@@ -68,6 +71,7 @@ class Loop:
         self._seconds_in_steps = 0.0
         self._clock = time.monotonic()
         self._saved_at = self._clock
+        self._seconds_to_save = 0.0
         self._validated: tuple[int, ValidationDice] | None = None
 
     def run(self) -> Ending:
@@ -190,7 +194,7 @@ class Loop:
             )
         )
         progress.losses, progress.steps_in_losses = {}, 0
-        if validation is not None:
+        if validation is not None and self._team.any(self._saving_is_cheap())[0]:
             self._save()
 
     def _remember(self, validation: ValidationDice, epoch: int) -> bool:
@@ -216,7 +220,12 @@ class Loop:
         self._save()
         return ending
 
+    def _saving_is_cheap(self) -> bool:
+        """Whether saving now leaves most of the time to training: on a GPU an epoch may take less than a checkpoint."""
+        return time.monotonic() - self._saved_at > self._seconds_to_save / _LARGEST_PART_FOR_SAVING
+
     def _save(self) -> None:
+        started = time.monotonic()
         self._read_losses()
         self._state.progress.seconds = self._seconds()
         self._clock = time.monotonic()
@@ -224,6 +233,7 @@ class Loop:
         self._average_statistics()
         self._keeper.save_last()
         self._saved_at = time.monotonic()
+        self._seconds_to_save = self._saved_at - started
         self._listener.on_checkpoint(self._state.progress.step)
 
     def _average_statistics(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from maag.config.schema import Config
 from maag.models.build import build_discriminator, build_segmentor
 from maag.models.discriminator import Discriminator
+from maag.models.layers import ConvNorm
 from maag.models.segmentor import Segmentor
 from maag.train.acceleration import accelerated
 from maag.train.teacher import teacher_of
@@ -114,6 +115,10 @@ class TrainState:
         """Continue exactly where `state_dict` was taken."""
         for name, part in self._parts().items():
             part.load_state_dict(state["parts"][name])
+        for network in (self.segmentor, self.teacher):
+            for layer in network.modules() if network else ():
+                if isinstance(layer, ConvNorm):
+                    layer.absorb_bias()
         self.progress = Progress(**state["progress"])
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:

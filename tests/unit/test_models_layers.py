@@ -1,0 +1,65 @@
+"""Layers do what the plain layers of torch do, and leave out what has no effect."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maag.models.layers import ConvNorm, DenseGradient, conv_block, upsample
+
+
+def with_biases(layer: ConvNorm) -> nn.Sequential:
+    """The same layers as torch applies them, with biases and statistics that are not nought."""
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (layer[0].bias, layer[1].running_mean, layer[1].weight, layer[1].bias):
+        assert isinstance(tensor, Tensor)
+        tensor.data = torch.randn(tensor.shape, generator=generator)
+    return nn.Sequential(*layer)
+
+
+LAYERS = [
+    pytest.param(lambda: conv_block(3, 5, kernel=3, norm_momentum=0.1), id="conv_block"),
+    pytest.param(lambda: conv_block(3, 5, kernel=1, norm_momentum=0.1), id="pointwise conv_block"),
+    pytest.param(lambda: upsample(3, 5, norm_momentum=0.1), id="upsample"),
+]
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_a_bias_before_a_normalisation_matters_in_evaluation_alone(make: object) -> None:
+    layer: ConvNorm = make()  # type: ignore[operator]
+    plain = with_biases(layer)
+    images = torch.randn(2, 3, 8, 6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(layer.eval()(images), plain.eval()(images))
+    torch.testing.assert_close(layer.train()(images), plain.train()(images), rtol=1e-4, atol=1e-5)
+    layer(images).sum().backward()
+    bias = layer[0].bias
+    assert isinstance(bias, Tensor)
+    assert bias.grad is None
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_an_absorbed_bias_leaves_the_outputs_as_they_are(make: object) -> None:
+    layer: ConvNorm = make()  # type: ignore[operator]
+    with_biases(layer)
+    layer.eval()
+    images = torch.randn(2, 3, 8, 6, generator=torch.Generator().manual_seed(1))
+    before = layer(images)
+    layer.absorb_bias()
+    bias = layer[0].bias
+    assert isinstance(bias, Tensor)
+    assert not bias.any()
+    torch.testing.assert_close(layer(images), before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_gradient_with_gaps_is_made_dense() -> None:
+    features = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
+    passed = DenseGradient.apply(features)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(passed, features, rtol=0, atol=0)
+    seen: list[Tensor] = []
+    features.register_hook(seen.append)
+    joined = torch.cat([passed, torch.zeros_like(features)], dim=1)
+    weights = torch.randn(joined.shape).to(memory_format=torch.channels_last)
+    (joined * weights).sum().backward()
+    torch.testing.assert_close(seen[0], weights[:, :3], rtol=0, atol=0)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
