@@ -202,7 +202,7 @@ class LossConfig:
         default=0.0, description="Weight of the teacher's soft labels on pixels without a label; 0: none."
     )
     areas: NotNegative = Field(
-        default=0.0, description="Weight of keeping each class's part of a batch as plausible as in unpaired masks."
+        default=0.0, description="Weight of keeping each class, over many batches, as large as in unpaired masks."
     )
     dynamic_balance: bool = Field(
         default=True, description="Scale the adversarial terms by the ratio of supervised to adversarial loss."

@@ -21,6 +21,8 @@ class Areas(NamedTuple):
     """(num_classes,) float32."""
     spread: Tensor
     """(num_classes,) float32 standard deviations between slices."""
+    num_masks: Tensor
+    """() float32: slices that they are of."""
 
 
 def measure_areas(masks: NDArray[np.uint8], slices: NDArray[np.int64], num_classes: int) -> Areas:
@@ -33,4 +35,4 @@ def measure_areas(masks: NDArray[np.uint8], slices: NDArray[np.int64], num_class
         parts.append(counts / known[:, None])
     areas = np.concatenate(parts)
     mean, spread = (torch.from_numpy(values.astype(np.float32)) for values in (areas.mean(axis=0), areas.std(axis=0)))
-    return Areas(mean, spread)
+    return Areas(mean, spread, torch.tensor(float(len(areas))))

@@ -15,6 +15,7 @@ from maag.models.discriminator import Discriminator
 from maag.models.layers import ConvNorm
 from maag.models.segmentor import Segmentor
 from maag.train.acceleration import accelerated
+from maag.train.areas import RunningAreas
 from maag.train.teacher import teacher_of
 from maag.train.team import ALONE, Team
 
@@ -53,6 +54,8 @@ class TrainState:
     """The running average of the segmentor's weights, in evaluation mode, if one is kept."""
     lecturer: nn.Module | None
     """The same, accelerated."""
+    areas: RunningAreas | None
+    """How large predictions have been of late, if they are held to what masks have."""
     trust: float | Tensor
     """Part of their full weight that the teacher's lesson and the prior of areas have in the coming step."""
     discriminator: Discriminator | None
@@ -73,6 +76,7 @@ class TrainState:
         if config.segmentor.sync_batchnorm:
             self.segmentor = team.synchronized(self.segmentor)
         self.teacher = teacher_of(self.segmentor) if config.teacher.decay else None
+        self.areas = RunningAreas(config.data.num_classes).to(device) if config.loss.areas else None
         self.trust = 1.0
         self.joined_segmentor = team.joined(accelerated(self.segmentor, config.train, device))
         self.lecturer = accelerated(self.teacher, config.train, device) if self.teacher else None
@@ -126,6 +130,7 @@ class TrainState:
             "segmentor": self.segmentor,
             "teacher": self.teacher,
             "discriminator": self.discriminator,
+            "areas": self.areas,
             "segmentor_optimizer": self.segmentor_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
         }

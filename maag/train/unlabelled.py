@@ -12,16 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from maag.config.schema import Config
-from maag.data.areas import Areas
 from maag.data.augment import warp_probabilities
 from maag.data.batches import Batch
 from maag.labels import IGNORE
-from maag.losses import area_loss, class_overlaps, overlap_loss, soft_cross_entropy
+from maag.losses import class_overlaps, overlap_loss, soft_cross_entropy
+from maag.train.areas import areas_loss, of_whole_batch
 from maag.train.state import TrainState
 from maag.train.team import Team
-
-_SPREADS = 2.0
-"""Half a plausible interval in standard deviations of a batch's mean."""
 
 
 def unlabelled_terms(state: TrainState, logits: Tensor, batch: Batch, config: Config) -> dict[str, Tensor]:
@@ -40,9 +37,10 @@ def unlabelled_terms(state: TrainState, logits: Tensor, batch: Batch, config: Co
     if state.lecturer is not None and batch.untouched is not None:
         lesson = teach(state.lecturer, batch, config.teacher.confidence)
         terms["teacher"] = config.loss.teacher * state.trust * lesson_loss(logits, lesson, state.team)
-    if batch.areas is not None:
+    if batch.areas is not None and state.areas is not None:
         num_slices = config.optim.batch_size * (1 if batch.unlabelled is None else 2)
-        terms["areas"] = config.loss.areas * state.trust * areas_loss(logits, batch.areas, num_slices, state.team)
+        distance = areas_loss(logits, batch.areas, state.areas, num_slices, state.team)
+        terms["areas"] = config.loss.areas * state.trust * distance
     return terms
 
 
@@ -80,17 +78,3 @@ def lesson_loss(logits: Tensor, lesson: Lesson, team: Team) -> Tensor:
     entropy, total = whole[:2]
     loss: Tensor = entropy / total.clamp(min=1.0) + overlap_loss(whole[2:].view(2, -1))
     return loss
-
-
-def areas_loss(logits: Tensor, areas: Areas, num_slices: int, team: Team) -> Tensor:
-    """How far the classes' parts of `num_slices` slices, the whole batch, are from what masks have; scalar."""
-    own = logits.softmax(dim=1).mean(dim=(2, 3)).sum(dim=0) / num_slices
-    return area_loss(of_whole_batch(own, team), areas.mean, _SPREADS * areas.spread / num_slices**0.5)
-
-
-def of_whole_batch(own: Tensor, team: Team) -> Tensor:
-    """The sum over the workers of what each has of its own slices, through which gradients flow to the own part.
-
-    Multiplied by the number of workers, for gradients are averaged over them afterwards.
-    """
-    return team.sum(own.detach()) + team.size * (own - own.detach())

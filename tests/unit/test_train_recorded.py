@@ -77,7 +77,7 @@ class Unable(Again):
 
 
 def tensors_of(state: TrainState) -> list[Tensor]:
-    networks = [network for network in (state.segmentor, state.teacher, state.discriminator) if network]
+    networks = [network for network in (state.segmentor, state.teacher, state.discriminator, state.areas) if network]
     found = [tensor.detach() for network in networks for tensor in network.state_dict().values()]
     for optimizer in state.optimizers:
         found += [tensor for values in optimizer.state.values() for tensor in values.values()]

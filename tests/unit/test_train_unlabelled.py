@@ -20,11 +20,12 @@ from maag.data.supervision import supervise
 from maag.errors import ConfigError
 from maag.labels import IGNORE
 from maag.losses import area_loss, class_overlaps, overlap_loss, soft_cross_entropy
+from maag.train.areas import RunningAreas, areas_loss
 from maag.train.state import TrainState
 from maag.train.step import update
 from maag.train.teacher import follow, teacher_of, warmed_up
 from maag.train.team import ALONE, Team
-from maag.train.unlabelled import Lesson, areas_loss, lesson_loss, teach
+from maag.train.unlabelled import Lesson, lesson_loss, teach
 
 CPU = torch.device("cpu")
 TAUGHT = {"teacher.decay": 0.9, "teacher.confidence": 0.0, "loss.teacher": 1.0}
@@ -156,11 +157,11 @@ class Half(Team):
 
 def test_halves_of_a_batch_give_the_loss_and_the_gradient_of_the_whole() -> None:
     lesson, logits = lesson_and_logits(5)
-    areas = Areas(torch.tensor([0.8, 0.1, 0.1]).double(), torch.tensor([0.1, 0.01, 0.02]).double())
+    areas = Areas(torch.tensor([0.8, 0.1, 0.1]).double(), torch.tensor([0.1, 0.01, 0.02]).double(), torch.tensor(9.0))
     whole = logits.clone().requires_grad_()
-    (lesson_loss(whole, lesson, ALONE) + areas_loss(whole, areas, 5, ALONE)).backward()  # type: ignore[no-untyped-call]
+    (lesson_loss(whole, lesson, ALONE) + areas_loss(whole, areas, RunningAreas(3), 5, ALONE)).backward()  # type: ignore[no-untyped-call]
     assert whole.grad is not None
-    expected = float(lesson_loss(logits, lesson, ALONE)), float(areas_loss(logits, areas, 5, ALONE))
+    expected = float(lesson_loss(logits, lesson, ALONE)), float(areas_loss(logits, areas, RunningAreas(3), 5, ALONE))
     for rank in (0, 1):
         own, other = Shard(rank, 2), Shard(1 - rank, 2)
         told: list[Tensor] = []
@@ -173,11 +174,11 @@ def test_halves_of_a_batch_give_the_loss_and_the_gradient_of_the_whole() -> None
                 return values.detach()
 
         lesson_loss(other.of(logits), Lesson(*map(other.of, lesson)), Listening())
-        areas_loss(other.of(logits), areas, 5, Listening())
+        areas_loss(other.of(logits), areas, RunningAreas(3), 5, Listening())
         part = own.of(logits).clone().requires_grad_()
         losses = (
             lesson_loss(part, Lesson(*map(own.of, lesson)), Half(rank, told[0])),
-            areas_loss(part, areas, 5, Half(rank, told[1])),
+            areas_loss(part, areas, RunningAreas(3), 5, Half(rank, told[1])),
         )
         assert [loss.item() for loss in losses] == pytest.approx(expected)
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
@@ -209,6 +210,35 @@ def test_areas_cost_only_outside_of_what_is_plausible() -> None:
         assert torch.sign(areas.grad).tolist() == [0.0, sign, 0.0]
 
 
+def test_many_batches_say_more_than_one() -> None:
+    running = RunningAreas(2)
+    values, weights = [torch.tensor([0.9 - 0.01 * number, 0.1 + 0.01 * number]) for number in range(30)], []
+    for value in values:
+        mean, num_batches = running.take_in(value)
+        weights = [0.98 * weight for weight in weights] + [1.0]
+        expected = sum(weight * value for weight, value in zip(weights, values, strict=False)) / sum(weights)
+        torch.testing.assert_close(mean, expected)
+        assert float(num_batches) == pytest.approx(sum(weights) ** 2 / sum(weight**2 for weight in weights), rel=1e-5)
+    assert set(running.state_dict()) == {"total", "weight"}
+
+
+def test_a_bias_that_one_batch_hides_is_seen_in_many() -> None:
+    areas = Areas(torch.tensor([0.9, 0.1]), torch.tensor([0.1, 0.1]), torch.tensor(1e6))
+    running = RunningAreas(2)
+    # Four fifths of what masks have, well within the spread of four slices.
+    logits = torch.tensor([0.92, 0.08]).log()[None, :, None, None].expand(4, 2, 8, 8)
+    losses = []
+    for _ in range(150):
+        given = logits.clone().requires_grad_()
+        loss = areas_loss(given, areas, running, 4, ALONE)
+        losses.append(loss.item())
+    assert losses[0] == 0.0
+    assert losses[-1] > 0
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert given.grad is not None
+    assert (given.grad[:, 1] < 0).all()  # more of the class that is too small
+
+
 def test_areas_that_are_too_large_shrink(tiny_config: Config, prepared: PreparedData) -> None:
     config = codec.override(tiny_config, {"loss.areas": 1.0, "loss.adversarial": 0, "loss.supervised": 0})
     split = make_split(prepared.patients, config.data)
@@ -216,7 +246,7 @@ def test_areas_that_are_too_large_shrink(tiny_config: Config, prepared: Prepared
     assert batch.masks is None  # no discriminator is needed for it
     state = TrainState(config, CPU)
     state.set_rates(3e-3, 0.0)
-    losses = [float(update(state, batch, config)["areas"]) for _ in range(8)]
+    losses = [float(update(state, batch, config)["areas"]) for _ in range(50)]
     assert losses[-1] < 0.7 * losses[0]
 
 
