@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from acdc_best import ON_ACDC, REFINEMENTS, WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
 from compare import by_patient, compare, measure, read_report
+from matplotlib.figure import Figure
 from runs import spread
 
 from maag.cli.options import pick_device
@@ -45,11 +46,10 @@ from maag.train.reports import EpochReport, Live
 from maag.train.stopping import StopRequest
 
 TRACKS = ("P35", "P70")
-BASELINE = "paper"
 DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
 PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
 ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    BASELINE: ("paper", {}),
+    "paper": ("paper", {}),
     "best": ("best", ON_ACDC),
     "best, without gates and discriminator": ("best", {**ON_ACDC, **WITHOUT_SHAPES, "loss.adversarial_unlabelled": 0}),
     "partial cross-entropy, best's recipe": ("best", {**ON_ACDC, **PARTIAL}),
@@ -101,6 +101,7 @@ def main() -> None:
         left = work(left, options, part, deadline)
     text = table(jobs, options.out, part)
     (options.out / "table.md").write_text(text)
+    draw(jobs, options.out, options.out / "curves.png")
     print(text)
     print("nothing is left" if not left else f"{len(left)} of {len(jobs)} runs are left; next: {left[0]}")
 
@@ -196,20 +197,22 @@ class Clock:
 
 
 def table(jobs: Sequence[Job], out: Path, part: str) -> str:
-    """All arms of each track over the seeds that are done, the paper's preset being what others are compared with."""
+    """All arms of each track over the seeds that are done, each compared with the first arm there is."""
     fold = "the paper's test fold" if part == "test" else "the validation fold, for the test fold is not there"
     rows = [["track", "settings", "seeds", *(f"{title} ({kind})" for kind in KINDS for title in ("Dice", "HD95 mm")),
-             "gain, 95 % interval (final)", "p", *(f"{each.name}: Dice / HD95 mm" for each in REFINEMENTS[1:]),
-             "min/run"]]  # fmt: skip
+             "gain over the first, 95 % interval (final)", "better", "p",
+             *(f"{each.name}: Dice / HD95 mm" for each in REFINEMENTS[1:]), "min/run"]]  # fmt: skip
     for track in TRACKS:
-        for arm in ARMS:
-            done = [job for job in jobs if (job.track, job.arm) == (track, arm) and job.is_done(out, part)]
-            if done:
-                rows.append([track, arm, ", ".join(str(job.seed) for job in done), *_cells(done, jobs, out, part)])
+        done = {arm: [job for job in jobs if (job.track, job.arm) == (track, arm) and job.is_done(out, part)]
+                for arm in ARMS}  # fmt: skip
+        arms = [arm for arm in ARMS if done[arm]]
+        for arm in arms:
+            seeds = ", ".join(str(job.seed) for job in done[arm])
+            rows.append([track, arm, seeds, *_cells(done[arm], done[arms[0]], out, part)])
     return f"Measured on {fold}.\n\n{markdown(rows)}"
 
 
-def _cells(done: Sequence[Job], jobs: Sequence[Job], out: Path, part: str) -> list[str]:
+def _cells(done: Sequence[Job], baseline: Sequence[Job], out: Path, part: str) -> list[str]:
     def reports(some: Sequence[Job], kind: str, refinement: Any = PLAIN) -> list[dict[str, Any]]:
         found = [read_report(job.folder(out), kind, part, refinement) for job in some]
         return [report for report in found if report]
@@ -218,19 +221,40 @@ def _cells(done: Sequence[Job], jobs: Sequence[Job], out: Path, part: str) -> li
         return [report["summary"]["mean"][score] for report in reports(done, kind, refinement)]
 
     cells = [spread(means(score, kind), digits) for kind in KINDS for score, digits in (("dice", 3), ("hd95_mm", 1))]
-    baseline = [replace(job, arm=BASELINE) for job in done]
-    if done[0].arm != BASELINE and all(job in jobs and job.is_done(out, part) for job in baseline):
-        sides = [by_patient(reports(some, "final"), "dice") for some in (done, baseline)]
-        found = compare(*sides)
-        cells += [f"{found.gain:+.3f} ({found.low:+.3f} to {found.high:+.3f})", f"{found.p:.2g}"]
+    seeds = {job.seed for job in done} & {job.seed for job in baseline}
+    if done[0].arm != baseline[0].arm and seeds:
+        pair = [[job for job in some if job.seed in seeds] for some in (done, baseline)]
+        found = compare(*(by_patient(reports(some, "final"), "dice") for some in pair))
+        cells += [f"{found.gain:+.3f} ({found.low:+.3f} to {found.high:+.3f})"]
+        cells += [f"{found.better} of {found.patients}", f"{found.p:.2g}"]
     else:
-        cells += ["", ""]
+        cells += ["", "", ""]
     cells += [
         f"{fmean(means('dice', 'final', each)):.3f} / {fmean(means('hd95_mm', 'final', each)):.1f}"
         for each in REFINEMENTS[1:]
     ]
     minutes = [json.loads(RunFolder(job.folder(out)).result.read_text())["seconds"] / 60 for job in done]
     return [*cells, spread(minutes, 1)]
+
+
+def draw(jobs: Sequence[Job], out: Path, picture: Path) -> None:
+    """Validation Dice by epoch: the mean over classes, and the class that is thinnest and suffers first."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axis, title in zip(figure.subplots(1, 2), ("mean", "MYO"), strict=True):
+        for place, arm in enumerate(ARMS):
+            for job in [job for job in jobs if job.arm == arm and (job.folder(out) / "metrics.jsonl").exists()]:
+                lines = [json.loads(line) for line in (job.folder(out) / "metrics.jsonl").read_text().splitlines()]
+                points = [(line["epoch"], line["mean_dice"] if title == "mean" else line["dice"][title])
+                          for line in lines if "mean_dice" in line]  # fmt: skip
+                axis.plot(
+                    *zip(*points, strict=True), color=f"C{place}", label=arm if job.seed == jobs[0].seed else None
+                )
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(f"validation Dice, {title}")
+        axis.set_ylim(bottom=0.6)
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.savefig(picture, dpi=110)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import tempfile
 import threading
 import time
@@ -26,7 +27,9 @@ from maag.inference import PLAIN, Refinement, Runner, segment_fully
 from maag.storage.keys import is_uri, safe_key
 from maag.storage.opening import open_store
 
-_DECODED_AT_ONCE = 3  # volumes, each with what is made of it
+DECODED_AT_ONCE = 3
+"""Volumes, each with what is made of it, that keep a runner on a CPU busy."""
+_MOST_DECODED_AT_ONCE = 8  # for memory's sake
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +100,7 @@ class Worker:
         self._runner = _OneAtATime(runner)
         self._out = open_store(job.out)
         self._ledger: Ledger = open_ledger(self._out, job.folder)
-        self._room = threading.Semaphore(_DECODED_AT_ONCE)
+        self._room = threading.Semaphore(decoded_at_once(runner))
 
     def attempt(self, task: Task) -> Entry | None:
         """Do one volume; None when ledger and output show that it is done.
@@ -213,6 +216,12 @@ class _OneAtATime:
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._turn:
             return self._runner(images)
+
+
+def decoded_at_once(runner: Runner) -> int:
+    """How many volumes keep a runner busy: a GPU is so fast that it waits for files, so there all cores read them."""
+    on_gpu = any(word in runner.name for word in ("cuda", "tensorrt"))
+    return min(max(DECODED_AT_ONCE, os.cpu_count() or 1), _MOST_DECODED_AT_ONCE) if on_gpu else DECODED_AT_ONCE
 
 
 def _volumes_ml(

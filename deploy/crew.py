@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from deploy.attempt import Job, Task, Worker
+from deploy.attempt import DECODED_AT_ONCE, Job, Task, Worker, decoded_at_once
 from deploy.ledger import Entry
 from maag.inference import Runner
 from maag.storage.keys import is_uri
 
-THREADS_FOR_FILES = 3
-THREADS_FOR_STORES = 8
-"""More, for most of them wait for the network."""
+_THREADS_FOR_STORES = 8  # most of them wait for the network
 
 
 class Crew(Protocol):
@@ -47,7 +45,7 @@ class Threads:
         try:
             for task in tasks:
                 if pool is None:
-                    number = self._number or threads_for(task, job)
+                    number = self._number or threads_for(task, job, self._runner)
                     pool = ThreadPoolExecutor(number, thread_name_prefix="volume")
                 waiting.add(pool.submit(worker.attempt, task))
                 if len(waiting) > number:
@@ -61,6 +59,7 @@ class Threads:
                 pool.shutdown(cancel_futures=True)
 
 
-def threads_for(task: Task, job: Job) -> int:
-    """How many threads keep one runner busy, by where images come from and go to."""
-    return THREADS_FOR_STORES if is_uri(task.source.place) or is_uri(job.out) else THREADS_FOR_FILES
+def threads_for(task: Task, job: Job, runner: Runner | None = None) -> int:
+    """How many threads keep one runner busy, by where images come from and go to; None: one whose kind is not known."""
+    enough = DECODED_AT_ONCE if runner is None else decoded_at_once(runner)
+    return max(enough, _THREADS_FOR_STORES) if is_uri(task.source.place) or is_uri(job.out) else enough

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deploy.attempt import Work
+from deploy.attempt import Work, decoded_at_once
 from deploy.batch import Outcome, plan, predict
 from deploy.crew import Threads
 from maag.config.schema import DataConfig
@@ -288,3 +288,15 @@ def test_other_options_are_other_work(scans: Path, out: Path, runner: BrightIsFo
     second = predict([scans], Threads(runner), DATA, out, "m1", True, work=work)
     assert (first.done, second.done, second.skipped) == (2, 0, 2)
     assert {entry["model"] for entry in ledger(out)} == {"m1", "m1+flips"}
+
+
+def test_a_gpu_is_given_more_volumes_at_once_than_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    for cores, expected in ((2, 3), (6, 6), (64, 8)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        for name in ("torch-cuda", "onnx-cuda", "tensorrt"):
+            assert decoded_at_once(Named(name)) == expected  # type: ignore[arg-type]
+        assert decoded_at_once(Named("onnx-cpu")) == 3  # type: ignore[arg-type]
