@@ -48,7 +48,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "train.validate_every": 5,
         "train.validate_every_late": 5,
     },
-    "best": {**RECIPE, **BEYOND, "optim.lr": 1e-3},
+    # At full size the teacher wears thin structures away in longer runs.
+    "best": {
+        **RECIPE,
+        **BEYOND,
+        "optim.lr": 1e-3,
+        "optim.epochs": 30,
+        "train.validate_every": 5,
+        "train.validate_every_late": 5,
+        "train.precision": "auto",
+    },
 }
 
 
