@@ -220,7 +220,7 @@ class _OneAtATime:
 
 def decoded_at_once(runner: Runner) -> int:
     """How many volumes keep a runner busy: a GPU is so fast that it waits for files, so there all cores read them."""
-    on_gpu = any(word in runner.name for word in ("cuda", "tensorrt"))
+    on_gpu = any(word in runner.name for word in ("tensorrt", "cuda"))
     return min(max(DECODED_AT_ONCE, os.cpu_count() or 1), _MOST_DECODED_AT_ONCE) if on_gpu else DECODED_AT_ONCE
 
 
