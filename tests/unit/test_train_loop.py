@@ -91,7 +91,7 @@ def test_a_resumed_run_equals_the_straight_one(
     _, one = checkpoint.load_state(tmp_path / "whole" / "checkpoints" / "last.pt", CPU)
     _, other = checkpoint.load_state(tmp_path / "parts" / "checkpoints" / "last.pt", CPU)
     parts = {"segmentor", "discriminator", "segmentor_optimizer", "discriminator_optimizer"}
-    assert set(one["parts"]) == (parts | {"teacher"} if changes else parts)
+    assert set(one["parts"]) == (parts | {"teacher", "areas"} if changes else parts)
     assert_same(one["parts"], other["parts"])
 
 
