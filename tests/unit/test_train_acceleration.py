@@ -127,8 +127,10 @@ def test_eager_fp32_is_the_network_itself(tiny_config: Config) -> None:
     assert accelerated(network, TrainConfig(), CPU) is network
 
 
-def test_auto_is_fp32_on_a_cpu() -> None:
-    assert not runs_in_bf16(TrainConfig(precision="auto"), CPU)
+@pytest.mark.parametrize("has_amx", [False, True])
+def test_auto_is_bf16_on_cpus_that_have_matrix_units(monkeypatch: pytest.MonkeyPatch, has_amx: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    assert runs_in_bf16(TrainConfig(precision="auto"), CPU) == has_amx
     require_fast(TrainConfig(precision="auto"), CPU)
 
 
