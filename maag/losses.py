@@ -26,29 +26,29 @@ def class_counts(labels: Tensor, num_classes: int, pixel_weights: Tensor | None 
     return (members * pixel_weights.flatten()[None]).sum(dim=1)
 
 
-def balancing_weights(counts: Tensor) -> Tensor:
-    """Class weights n_total / n_class of (num_classes,) counts; 0 for a class that is not there."""
+def balancing_weights(counts: Tensor, power: float) -> Tensor:
+    """Class weights (n_total / n_class) ** `power` of (num_classes,) counts; 0 for a class that is not there."""
     there = counts > 0
-    return torch.where(there, counts.sum() / torch.where(there, counts, 1.0), 0.0)
+    return torch.where(there, (counts.sum() / torch.where(there, counts, 1.0)).pow(power), 0.0)
 
 
 def partial_cross_entropy(
     logits: Tensor,
     labels: Tensor,
     *,
-    class_weights: bool,
+    class_weights: float,
     pixel_weights: Tensor | None = None,
     counts: Tensor | None = None,
 ) -> Tensor:
     """Mean weighted cross-entropy over the labelled pixels (paper eq. 1).
 
     With weights n_total / n_class the mean over pixels is the sum over classes of each class's own mean, so a thin
-    scribble counts as much as a wide background.
+    scribble counts as much as a wide background. With smaller powers of them classes that were drawn more count more.
 
     Args:
         logits: (N, num_classes, H, W) float.
         labels: (N, H, W) uint8, IGNORE where nothing is known.
-        class_weights: weigh by `balancing_weights` of this batch, else all alike.
+        class_weights: power of this batch's `balancing_weights`: 1 is the paper's, with 0 all pixels weigh alike.
         pixel_weights: (N, H, W) float in [0, 1], how much each label counts; None when all count alike.
         counts: `class_counts` of the whole batch, where `labels` are only a part of it: the parts' losses then sum up
             to the whole batch's.
@@ -58,7 +58,7 @@ def partial_cross_entropy(
     """
     if counts is None:
         counts = class_counts(labels, logits.shape[1], pixel_weights)
-    weights = balancing_weights(counts) if class_weights else None
+    weights = balancing_weights(counts, class_weights) if class_weights else None
     total = counts.sum()
     if pixel_weights is None:
         summed = cross_entropy(logits.float(), labels.long(), weight=weights, ignore_index=IGNORE, reduction="sum")

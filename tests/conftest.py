@@ -26,6 +26,7 @@ TINY = {
     "optim.epochs": 2,
     "train.validate_every": 1,
     "train.validate_every_late": 1,
+    "train.precision": "fp32",
 }
 
 

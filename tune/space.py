@@ -15,7 +15,7 @@ SPACE: Final[dict[str, Any]] = {
     "loss.supervised": ray_tune.loguniform(0.5, 2.0),
     "loss.adversarial": ray_tune.loguniform(0.03, 1.0),
     "loss.dynamic_balance": ray_tune.choice([True, False]),
-    "loss.class_weights": ray_tune.choice([True, False]),
+    "loss.class_weights": ray_tune.choice([0.0, 0.5, 1.0]),
     # Lists as text, as `--set` takes them: Optuna's choices are plain values.
     "gates.levels": ray_tune.choice(["[0, 1, 2, 3]", "[1, 2, 3]", "[2, 3]"]),
     "gates.residual": ray_tune.choice([True, False]),

@@ -114,7 +114,7 @@ def train_command(
             require_new(run_path, cluster)
     device = pick_device("cpu" if cluster else device_name)
     if not cluster and device.type == "cpu" and not resume and not config_file and preset != "fast":
-        say("There is no GPU here: this preset would take days; --preset fast is made for CPUs.")
+        say("There is no GPU here: this preset would take hours to days; --preset fast is made for CPUs.")
     outcome = train(
         config,
         directory,

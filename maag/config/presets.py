@@ -47,6 +47,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "optim.epochs": 30,
         "train.validate_every": 5,
         "train.validate_every_late": 5,
+        "train.precision": "auto",
     },
     # At full size the teacher wears thin structures away in longer runs.
     "best": {

@@ -207,8 +207,10 @@ class LossConfig:
     dynamic_balance: bool = Field(
         default=True, description="Scale the adversarial terms by the ratio of supervised to adversarial loss."
     )
-    class_weights: bool = Field(
-        default=True, description="Weigh classes by n_total / n_class of the batch's labelled pixels."
+    class_weights: Probability = Field(
+        default=1.0,
+        description="Weigh classes by this power of n_total / n_class of the batch's labelled pixels; true is 1, and "
+        "false is 0: all pixels weigh alike.",
     )
 
 

@@ -137,6 +137,11 @@ def test_residual_blocks_are_said_for_each_level(blocks: list[int]) -> None:
     )
 
 
+@pytest.mark.parametrize(("said", "power"), [("true", 1.0), ("false", 0.0), ("0.5", 0.5)])
+def test_class_weights_are_there_or_not_or_between(said: str, power: float) -> None:
+    assert codec.override(Config(), {"loss.class_weights": said}).loss.class_weights == power
+
+
 @given(st.text("abcdefgh_.", min_size=1))
 def test_an_unknown_setting_is_named(path: str) -> None:
     assert complaint({path: 1}) == f"{path}: no such setting; `maag config show` lists them all"

@@ -223,7 +223,7 @@ def test_pixel_weights_count_as_pixels_do() -> None:
     logits = torch.randn(1, 3, 1, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[[0, 1, 1, IGNORE]]], dtype=torch.uint8)
     whole = torch.ones(1, 1, 4)
-    for class_weights in (True, False):
+    for class_weights in (0.0, 0.5, 1.0):
         plain = partial_cross_entropy(logits, labels, class_weights=class_weights)
         same = partial_cross_entropy(logits, labels, class_weights=class_weights, pixel_weights=whole)
         half = partial_cross_entropy(logits, labels, class_weights=class_weights, pixel_weights=0.5 * whole)

@@ -21,7 +21,7 @@ MAAG = {
     "loss.adversarial": 0.1,
     "loss.adversarial_unlabelled": 0.2,
     "loss.dynamic_balance": True,
-    "loss.class_weights": True,
+    "loss.class_weights": 1.0,
     "gates.levels": [0, 1, 2, 3],
     "gates.conditioned": True,
     "discriminator.instance_noise": 0.2,

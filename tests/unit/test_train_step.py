@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -109,14 +110,17 @@ def test_partial_cross_entropy_is_the_sum_of_the_classes_means() -> None:
         if label != IGNORE:
             by_class.setdefault(label, []).append(-float(log_p[n, label, y, x]))
     balanced = sum(sum(losses) / len(losses) for losses in by_class.values())
-    plain = sum(map(sum, by_class.values())) / sum(map(len, by_class.values()))
-    assert float(partial_cross_entropy(logits, labels, class_weights=True)) == pytest.approx(balanced, rel=1e-5)
-    assert float(partial_cross_entropy(logits, labels, class_weights=False)) == pytest.approx(plain, rel=1e-5)
+    total = sum(map(len, by_class.values()))
+    plain = sum(map(sum, by_class.values())) / total
+    between = sum(math.sqrt(total / len(losses)) * sum(losses) for losses in by_class.values()) / total
+    assert float(partial_cross_entropy(logits, labels, class_weights=1.0)) == pytest.approx(balanced, rel=1e-5)
+    assert float(partial_cross_entropy(logits, labels, class_weights=0.0)) == pytest.approx(plain, rel=1e-5)
+    assert float(partial_cross_entropy(logits, labels, class_weights=0.5)) == pytest.approx(between, rel=1e-5)
 
 
 def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = partial_cross_entropy(logits, torch.full((1, 4, 4), IGNORE, dtype=torch.uint8), class_weights=True)
+    loss = partial_cross_entropy(logits, torch.full((1, 4, 4), IGNORE, dtype=torch.uint8), class_weights=1.0)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0
     assert logits.grad is not None
