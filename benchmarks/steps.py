@@ -1,6 +1,6 @@
 """Which way of running a training step is fastest on this machine: precision, compiling, recording as a CUDA graph.
 
-    python benchmarks/steps.py --data ACDC_DIR [--presets paper best] [--steps 100] [--ways "bf16, recorded"]
+    python benchmarks/steps.py --data ACDC_DIR [--presets paper best] [--steps 100] [--ways "bf16, recorded"] [--threads 1]
 
 Each way trains on its own from the same weights, on batches drawn and augmented as in `maag train`, and the device is
 waited for at the end alone. A step's milliseconds hold drawing and augmenting its batch; `starting` is the seconds of
@@ -33,9 +33,9 @@ from maag.train.state import TrainState
 
 _STARTING = PLAIN_STEPS + 12
 WAYS: Mapping[str, Mapping[str, Any]] = {
-    "eager fp32": {"train.cuda_graph": False},
+    "eager fp32": {"train.cuda_graph": False, "train.precision": "fp32"},
     "bf16": {"train.cuda_graph": False, "train.precision": "auto"},
-    "fp32, recorded": {},
+    "fp32, recorded": {"train.precision": "fp32"},
     "bf16, recorded": {"train.precision": "auto"},
     "bf16, compiled": {"train.cuda_graph": False, "train.precision": "auto", "train.compile": True},
     "bf16, compiled, recorded": {"train.precision": "auto", "train.compile": True},
@@ -49,9 +49,11 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cache", type=Path, help="prepared data that stay  [default: none]")
     parser.add_argument("--set", dest="changes", action="append", default=[], help="a setting of all ways")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     device = pick_device(options.device)
     print(torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", flush=True)
     rows = [["preset", "slices a step", "way", "ms/step", "steps/s", "starting, s", "peak MiB"]]
