@@ -26,7 +26,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from acdc_best import ON_ACDC, REFINEMENTS, WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
+from acdc_best import REFINEMENTS, WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
 from compare import by_patient, compare, measure, read_report
 from matplotlib.figure import Figure
 from runs import spread
@@ -50,10 +50,10 @@ DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_u
 PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
 ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "paper": ("paper", {}),
-    "best": ("best", ON_ACDC),
-    "best, without gates and discriminator": ("best", {**ON_ACDC, **WITHOUT_SHAPES, "loss.adversarial_unlabelled": 0}),
-    "partial cross-entropy, best's recipe": ("best", {**ON_ACDC, **PARTIAL}),
-    "dense masks, best's recipe (bound)": ("best", {**ON_ACDC, **DENSE}),
+    "best": ("best", {}),
+    "best, without gates and discriminator": ("best", {**WITHOUT_SHAPES, "loss.adversarial_unlabelled": 0}),
+    "partial cross-entropy, best's recipe": ("best", PARTIAL),
+    "dense masks, best's recipe (bound)": ("best", DENSE),
 }
 KINDS = ("final", "best")
 _SECONDS_TO_MEASURE = 45.0

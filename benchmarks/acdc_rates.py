@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from acdc_best import ON_ACDC, markdown
+from acdc_best import markdown
 
 
 def main() -> None:
@@ -48,7 +48,6 @@ def folder_of(batch: int, rate: float, options: argparse.Namespace) -> Path:
 def start(batch: int, rate: float, options: argparse.Namespace) -> subprocess.Popen[bytes]:
     run = folder_of(batch, rate, options)
     changes = {
-        **(ON_ACDC if options.preset == "best" else {}),
         "optim.batch_size": batch,
         "optim.lr": rate,
         "optim.epochs": options.epochs,

@@ -1,6 +1,6 @@
 """Which way of running a training step is fastest on this machine: precision, compiling, recording as a CUDA graph.
 
-    python benchmarks/steps.py --data ACDC_DIR [--presets paper best] [--steps 100] [--ways "bf16, recorded"] [--threads 1]
+    python benchmarks/steps.py --data ACDC_DIR [--presets paper best] [--steps 100] [--ways "bf16, recorded"]
 
 Each way trains on its own from the same weights, on batches drawn and augmented as in `maag train`, and the device is
 waited for at the end alone. A step's milliseconds hold drawing and augmenting its batch; `starting` is the seconds of
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from acdc_best import ON_ACDC, markdown
+from acdc_best import markdown
 from roofline import wait
 
 from maag.cli.options import pick_device
@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.presets:
             changes = dict(change.split("=", 1) for change in options.changes)
-            config = override(preset("acdc", name), {**(ON_ACDC if name == "best" else {}), **changes})
+            config = override(preset("acdc", name), changes)
             prepared = prepare(options.data, config.data, options.cache or Path(scratch))
             split = make_split(prepared.patients, config.data, reader_of("acdc").split0)
             supervision = supervise(prepared, split, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from maag.config.codec import override
@@ -63,23 +64,25 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 _FAST_SIDE_PX = 96
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def apply_preset(name: str, defaults: Mapping[str, Any], fast_grid: Mapping[str, Any] | None = None) -> Config:
+def apply_preset(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any] = _NOTHING) -> Config:
     """The configuration of preset `name`.
 
     Args:
         name: a name in PRESETS.
         defaults: dotted settings of the data set.
-        fast_grid: those that its grid has in the fast preset; None: as fine as its field of view allows.
+        own: those that it has otherwise in this preset; without a grid among them the fast preset's is as fine as the
+            field of view allows.
 
     Raises ConfigError naming the known presets, or for a value that is none.
     """
     if name not in PRESETS:
         raise ConfigError(f"--preset: {name!r} is unknown; known are {', '.join(PRESETS)}")
     config = override(Config(), defaults)
-    grid = {} if name != "fast" else _coarser(config.data) if fast_grid is None else fast_grid
-    return override(config, {**PRESETS[name], **grid})
+    grid = _coarser(config.data) if name == "fast" else {}
+    return override(config, {**PRESETS[name], **grid, **own})
 
 
 def _coarser(data: DataConfig) -> dict[str, Any]:

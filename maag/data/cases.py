@@ -80,8 +80,8 @@ class Reader(Protocol):
         """Dotted settings that this data set starts with: classes, unlabelled value, grid."""
 
     @property
-    def fast_grid(self) -> Mapping[str, Any] | None:
-        """Dotted settings of the grid in the fast preset; None: as fine as its field of view allows."""
+    def in_presets(self) -> Mapping[str, Mapping[str, Any]]:
+        """By preset, dotted settings that this data set has otherwise in it: its grid, what suits its classes."""
 
     @property
     def split0(self) -> Mapping[str, frozenset[str]] | None:
@@ -113,7 +113,7 @@ class Reader(Protocol):
 class NiftiReader:
     """The part of a Reader that is alike for all data sets with one NIfTI file for an image, and one for a mask."""
 
-    fast_grid: Mapping[str, Any] | None = None
+    in_presets: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "own"
 

@@ -52,7 +52,8 @@ def preset(dataset: str, name: str, directory: Path | None = None) -> Config:
 
     reader = reader_of(dataset)
     from_data: Mapping[str, Any] = reader.settings(directory) if directory and directory.is_dir() else {}
-    return apply_preset(name, {"data.dataset": dataset, **reader.defaults, **from_data}, reader.fast_grid)
+    defaults = {"data.dataset": dataset, **reader.defaults, **from_data}
+    return apply_preset(name, defaults, reader.in_presets.get(name, {}))
 
 
 def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ()) -> tuple[Case, ...]:

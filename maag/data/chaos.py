@@ -40,7 +40,7 @@ class ChaosReader:
         "data.spacing_mm": 1.61,
         "data.size_px": [192, 192],
     }
-    fast_grid: Mapping[str, Any] | None = None
+    in_presets: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "simulated:skeleton-dilated"
 
@@ -89,7 +89,7 @@ class ChaosCtReader:
         "data.spacing_mm": 1.5,
         "data.size_px": [256, 256],
     }
-    fast_grid: Mapping[str, Any] | None = None
+    in_presets: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "simulated:skeleton-dilated"
 

@@ -44,7 +44,7 @@ class FoldersReader:
         "data.classes": ["background", "foreground"],
         "data.unlabelled_value": None,
     }
-    fast_grid: Mapping[str, Any] | None = None
+    in_presets: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "own"
 

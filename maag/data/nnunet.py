@@ -27,7 +27,7 @@ class NnunetReader:
 
     layout = "dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, and if you like imagesTs and labelsTs"
     defaults: Mapping[str, Any] = {}
-    fast_grid: Mapping[str, Any] | None = None
+    in_presets: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "own"
 

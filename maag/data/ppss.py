@@ -39,7 +39,7 @@ class PpssReader:
         "data.size_px": [160, 80],
         "data.normalization": "unit",
     }
-    fast_grid: Mapping[str, Any] | None = None
+    in_presets: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
     usual_scribbles = "simulated:skeleton-dilated"
 

@@ -180,6 +180,14 @@ def test_every_preset_builds_for_every_data_set(dataset: str, name: str) -> None
     assert codec.from_dict(codec.to_dict(config)) == config
 
 
+def test_a_data_set_has_settings_of_its_own_in_a_preset() -> None:
+    paper, best = preset("acdc", "paper"), preset("acdc", "best")
+    assert (paper.data.size_px, best.data.size_px) == ((224, 224), (160, 160))
+    assert paper.data.spacing_mm == best.data.spacing_mm
+    assert (paper.loss.class_weights, best.loss.class_weights) == (1.0, 0.0)
+    assert preset("chaos", "best").loss.class_weights == 1.0
+
+
 def test_unknown_presets_and_data_sets_are_named() -> None:
     with pytest.raises(ConfigError, match=r"--preset: 'none' is unknown; known are paper, "):
         preset("acdc", "none")

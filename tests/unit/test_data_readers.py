@@ -370,7 +370,7 @@ def test_the_readmes_example_of_a_further_data_set_works(tmp_path: Path) -> None
     for name, array in (("t2", np.ones((5, 4, 3), np.float32)), ("prostate", np.ones((5, 4, 3), np.uint8))):
         (tmp_path / "case00").mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "case00" / f"{name}.nii.gz")
-    config = apply_preset("fast", {"data.dataset": "prostate", **reader.defaults}, reader.fast_grid)
+    config = apply_preset("fast", {"data.dataset": "prostate", **reader.defaults}, reader.in_presets.get("fast", {}))
     [case] = reader.find_cases(tmp_path, config.data)
     arrays = read_case(case, reader, config.data)
     assert arrays.volume.shape == (3, 4, 5)
