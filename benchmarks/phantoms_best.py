@@ -1,6 +1,6 @@
 """Whether the `best` preset's settings hurt where they were not chosen: other anatomies, as synthetic data.
 
-    python benchmarks/phantoms_best.py --out DIR [--datasets chaos ppss] [--seeds 1 2 3] [--epochs 8] [--cases 12]
+    python benchmarks/phantoms_best.py --out DIR [--datasets chaos ppss] [--seeds 1 2 3] [--epochs 8] [--arms ...]
 
 `maag data phantom` draws each data set; partial cross-entropy alone, the fast preset and the best settings train on the
 fast preset's grid with as many updates, and are measured on the validation patients at source resolution, final
@@ -25,6 +25,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "partial cross-entropy": WITHOUT_SHAPES,
     BASELINE: {},
     BEST: {**BEYOND, "optim.lr": 4e-3},
+    f"{BEST}, roots of class weights": {**BEYOND, "optim.lr": 4e-3, "loss.class_weights": 0.5},
 }
 
 
@@ -35,9 +36,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--report-only", action="store_true", help="of what has finished so far")
     options = parser.parse_args()
-    jobs = [(dataset, seed, arm) for dataset in options.datasets for seed in options.seeds for arm in ARMS]
+    jobs = [(dataset, seed, arm) for dataset in options.datasets for seed in options.seeds for arm in options.arms]
     if not options.report_only:
         for dataset, seed, arm in jobs:
             run(dataset, seed, arm, options)

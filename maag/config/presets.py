@@ -50,12 +50,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "train.validate_every_late": 5,
         "train.precision": "auto",
     },
-    # At full size the teacher wears thin structures away in longer runs.
     "best": {
         **RECIPE,
         **BEYOND,
         "optim.lr": 1e-3,
-        "optim.epochs": 30,
+        "optim.epochs": 50,
         "train.validate_every": 5,
         "train.validate_every_late": 5,
         "train.precision": "auto",
