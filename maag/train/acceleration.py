@@ -67,19 +67,23 @@ class InBfloat16(nn.Module):
 
 def _gains_by_bf16(device: torch.device) -> bool:
     # AVX-512 on its own has bf16 products, too, but nobody has timed what they gain.
-    return _has_bf16(device) if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    return _has_bf16(device) if device.type == "cuda" else _is_x86() and torch.cpu._is_amx_tile_supported()
 
 
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if platform.machine() in ("x86_64", "AMD64"):
+    if _is_x86():
         # oneDNN's own answer, below, counts processors on which it only emulates bf16.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.backends.mkldnn.is_available() and bool(  # type: ignore[no-untyped-call]
         torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
+
+
+def _is_x86() -> bool:
+    return platform.machine() in ("x86_64", "AMD64")
 
 
 def _has_compiler(device: torch.device) -> bool:

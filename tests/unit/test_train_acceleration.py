@@ -130,6 +130,7 @@ def test_eager_fp32_is_the_network_itself(tiny_config: Config) -> None:
 @pytest.mark.parametrize("has_amx", [False, True])
 def test_auto_is_bf16_on_cpus_that_have_matrix_units(monkeypatch: pytest.MonkeyPatch, has_amx: bool) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert runs_in_bf16(TrainConfig(precision="auto"), CPU) == has_amx
     require_fast(TrainConfig(precision="auto"), CPU)
 
