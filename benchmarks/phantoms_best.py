@@ -25,7 +25,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "partial cross-entropy": WITHOUT_SHAPES,
     BASELINE: {},
     BEST: {**BEYOND, "optim.lr": 4e-3},
-    f"{BEST}, roots of class weights": {**BEYOND, "optim.lr": 4e-3, "loss.class_weights": 0.5},
+    f"{BEST}, whole class weights": {**BEYOND, "optim.lr": 4e-3, "loss.class_weights": 1.0},
 }
 
 

@@ -28,6 +28,7 @@ BEYOND: Mapping[str, Any] = {
     "augment.elastic": 0.02,
     "augment.gamma": 0.3,
     "loss.adversarial": 0.15,
+    "loss.class_weights": 0.5,
     "loss.teacher": 1.0,
     "teacher.decay": 0.99,
     "optim.batch_size": 6,

@@ -185,7 +185,7 @@ def test_a_data_set_has_settings_of_its_own_in_a_preset() -> None:
     assert (paper.data.size_px, best.data.size_px) == ((224, 224), (160, 160))
     assert paper.data.spacing_mm == best.data.spacing_mm
     assert (paper.loss.class_weights, best.loss.class_weights) == (1.0, 0.0)
-    assert preset("chaos", "best").loss.class_weights == 1.0
+    assert preset("chaos", "best").loss.class_weights == 0.5
 
 
 def test_unknown_presets_and_data_sets_are_named() -> None:
