@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from maag.config.codec import override
@@ -64,10 +63,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 _FAST_SIDE_PX = 96
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def apply_preset(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any] = _NOTHING) -> Config:
+def apply_preset(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any]) -> Config:
     """The configuration of preset `name`.
 
     Args:
