@@ -62,12 +62,14 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=12)
     parser.add_argument("--loaders", type=int, help="that load for the plain loop  [default: 8 beside a GPU, else 0]")
     parser.add_argument("--stated-tflops", type=float, help="peak in this precision by the GPU's data sheet")
+    parser.add_argument("--kernels", type=Path, help="compiled kernels that stay  [default: compiled anew]")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = pick_device(options.device)
     config = override(preset("acdc", options.preset), dict(change.split("=", 1) for change in options.changes))
     loaders = options.loaders if options.loaders is not None else 8 if device.type == "cuda" else 0
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str((options.kernels or Path(scratch) / "kernels").resolve())
         started = time.perf_counter()
         prepared = prepare(options.data, config.data, Path(scratch) / "cache")
         preparing = time.perf_counter() - started
@@ -183,9 +185,8 @@ class Turns:
 
 
 def time_overheads(config: Config, data: Path, split: Split, device: torch.device, scratch: Path) -> dict[str, float]:
-    """Seconds of all that a run does beside its steps, with prepared data at hand; kernels are compiled anew."""
+    """Seconds of all that a run does beside its steps, with prepared data at hand."""
     seconds = {}
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(scratch / "kernels")
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import maag.cli.train, maag.train.fit"], check=True)
     seconds["importing"] = time.perf_counter() - started
