@@ -1,6 +1,7 @@
 """What the `best` preset is worth on real ACDC at the fast preset's size, and what each part of it is.
 
     python benchmarks/acdc_best.py --data ACDC_DIR --out DIR [--seeds 1 2 3] [--epochs 10] [--at-once 1] [--arms ...]
+        [--part val] [--set 'gates.levels=[]']
 
 Every arm is the fast preset with some settings and sees as many images, but for two: the second stage trains anew, for
 as many epochs, on what the best settings' model of the same seed is sure of; and since that costs both runs, the best
@@ -48,6 +49,15 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "with a prior of areas": {"loss.areas": 0.3},
     "with cutout": {"augment.cutout": 0.3},
     "with a residual encoder": {"segmentor.residual_blocks": [1, 2, 2, 2]},
+    "decay 0.999": {"teacher.decay": 0.999},
+    "wider augmentation": {
+        "augment.elastic": 0.03,
+        "augment.scale": 0.25,
+        "augment.gamma": 0.5,
+        "augment.brightness": 0.2,
+        "augment.contrast": 0.25,
+        "augment.noise": 0.1,
+    },
 }
 SETTINGS: Mapping[str, Any] = {**BEYOND, "loss.class_weights": 0.0, "optim.lr": 4e-3}
 """The best settings at the fast preset's size, where a higher rate stands; unweighted classes as `best` has on ACDC."""
@@ -79,6 +89,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--part", choices=("val", "shapes"), default="val", help="of the patients, that is measured")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="a setting of all arms")
     parser.add_argument("--report-only", action="store_true", help="of what has finished so far")
     options = parser.parse_args()
     if not options.report_only:
@@ -95,7 +107,7 @@ def main() -> None:
     methods, parts = ({arm: found[arm] for arm in arms if arm in found} for arms in (METHODS, (BEST, *PARTS)))
     text = "\n".join([*(table(arms) for arms in (methods, parts) if len(arms) > 1), refined_table(found)])
     (options.out / "table.md").write_text(text)
-    draw(found, options.out / "plot.png")
+    draw(found, options.part, options.out / "plot.png")
     print(text)
 
 
@@ -107,10 +119,10 @@ def run(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -
     train(
         folder,
         options.data,
-        [f"{path}={json.dumps(value)}" for path, value in changes.items()],
+        [*(f"{path}={json.dumps(value)}" for path, value in changes.items()), *options.changes],
         ["--scribbles", labels] if labels else (),
     )
-    measuring.submit(measure, folder, options.data, "val", REFINEMENTS).result()
+    measuring.submit(measure, folder, options.data, options.part, REFINEMENTS).result()
 
 
 def denser_labels(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -> Path:
@@ -137,7 +149,7 @@ def finished(arm: str, options: argparse.Namespace) -> dict[int, dict[str, Any]]
     runs = {}
     for seed in options.seeds:
         folder = path_of(arm, seed, options)
-        reports = {each.name: read_report(folder, "final", "val", each) for each in REFINEMENTS}
+        reports = {each.name: read_report(folder, "final", options.part, each) for each in REFINEMENTS}
         if (folder / "result.json").exists() and all(reports.values()):
             stages = [path_of(each, seed, options) for each in (arm, FIRST_STAGE.get(arm)) if each]
             results = [json.loads((stage / "result.json").read_text()) for stage in stages]
@@ -201,7 +213,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def draw(found: Mapping[str, Runs], out: Path) -> None:
+def draw(found: Mapping[str, Runs], part: str, out: Path) -> None:
     figure = Figure(figsize=(7, 0.6 + 0.4 * len(found)), layout="constrained")
     axis = figure.subplots()
     for place, runs in enumerate(found.values()):
@@ -213,7 +225,7 @@ def draw(found: Mapping[str, Runs], out: Path) -> None:
         axis.plot(seeds, [place + 0.2] * len(seeds), ".", color="gray", markersize=4)
     axis.set_yticks(range(len(found)), list(found))
     axis.invert_yaxis()
-    axis.set_xlabel("mean Dice, validation fold; bars: 95 % over patients, dots: seeds")
+    axis.set_xlabel(f"mean Dice, {part} patients; bars: 95 % over patients, dots: seeds")
     axis.grid(alpha=0.3, axis="x")
     figure.savefig(out, dpi=120)
 
