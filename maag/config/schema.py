@@ -265,8 +265,8 @@ class TrainConfig:
     checkpoint_minutes: Positive = Field(default=5.0, description="Minutes between checkpoints within an epoch.")
     precision: Literal["fp32", "bf16", "auto"] = Field(
         default="fp32",
-        description="Of forward passes in training; auto: bf16 on GPUs that have it and CPUs with AMX, else fp32 (on "
-        "GPUs as PyTorch does it: convolutions in TF32). Weights and losses are fp32 in any case.",
+        description="Of forward passes in training; auto: bf16 on GPUs that have it and CPUs with AMX or AVX512-BF16, "
+        "else fp32 (on GPUs as PyTorch does it: convolutions in TF32). Weights and losses are fp32 in any case.",
     )
     compile: bool = Field(
         default=False, description="Compile the networks with torch.compile: faster steps, a slow first one."

@@ -66,8 +66,8 @@ class InBfloat16(nn.Module):
 
 
 def _gains_by_bf16(device: torch.device) -> bool:
-    # AVX-512 on its own has bf16 products, too, but nobody has timed what they gain.
-    return _has_bf16(device) if device.type == "cuda" else _is_x86() and torch.cpu._is_amx_tile_supported()
+    # What Arm's units for it gain nobody has timed.
+    return _has_bf16(device) and (device.type == "cuda" or _is_x86())
 
 
 def _has_bf16(device: torch.device) -> bool:

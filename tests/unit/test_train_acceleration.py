@@ -127,11 +127,15 @@ def test_eager_fp32_is_the_network_itself(tiny_config: Config) -> None:
     assert accelerated(network, TrainConfig(), CPU) is network
 
 
+@pytest.mark.parametrize("has_avx512_bf16", [False, True])
 @pytest.mark.parametrize("has_amx", [False, True])
-def test_auto_is_bf16_on_cpus_that_have_matrix_units(monkeypatch: pytest.MonkeyPatch, has_amx: bool) -> None:
+def test_auto_is_bf16_on_cpus_that_multiply_in_it(
+    monkeypatch: pytest.MonkeyPatch, has_amx: bool, has_avx512_bf16: bool
+) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_avx512_bf16)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    assert runs_in_bf16(TrainConfig(precision="auto"), CPU) == has_amx
+    assert runs_in_bf16(TrainConfig(precision="auto"), CPU) == (has_amx or has_avx512_bf16)
     require_fast(TrainConfig(precision="auto"), CPU)
 
 
