@@ -6,10 +6,10 @@
 Every arm is the fast preset with some settings and sees as many images, but for two: the second stage trains anew, for
 as many epochs, on what the best settings' model of the same seed is sure of; and since that costs both runs, the best
 settings train once for the epochs of both as well. Measured on the validation fold at source resolution, final
-checkpoint, with and without flips and removal of small components. Whole methods are compared with the fast preset,
-parts and options with the best settings, patient by patient, over the seeds that both have. Writes table.md, plot.png
-and results.json to DIR. A run that is there already is resumed or taken as it is, so the script can be stopped and
-started again.
+checkpoint, with and without rotations, flips and removal of small components. Whole methods are compared with the fast
+preset, parts and options with the best settings, patient by patient, over the seeds that both have. Writes table.md,
+plot.png and results.json to DIR. A run that is there already is resumed or taken as it is, so the script can be stopped
+and started again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from compare import BOTH, COMPONENT, FLIPS, bootstrap, by_patient, compare, measure, read_report
+from compare import (
+    BOTH,
+    COMPONENT,
+    FLIPS,
+    ROTATIONS,
+    ROTATIONS_COMPONENT,
+    bootstrap,
+    by_patient,
+    compare,
+    measure,
+    read_report,
+)
 from matplotlib.figure import Figure
 from runs import maag, spread, train
 
@@ -47,6 +58,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "without elastic and gamma": {"augment.elastic": 0, "augment.gamma": 0},
     "batches of 12, rate 2e-3": {"optim.batch_size": 12, "optim.lr": 2e-3},
     "with a prior of areas": {"loss.areas": 0.3},
+    "with linear interpolation": {"augment.interpolation": "linear"},
     "with cutout": {"augment.cutout": 0.3},
     "with a residual encoder": {"segmentor.residual_blocks": [1, 2, 2, 2]},
     "decay 0.999": {"teacher.decay": 0.999},
@@ -78,7 +90,15 @@ FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST}
 """By arm the one whose final model gives the labels."""
 TIMES_LONGER: Mapping[str, int] = {BEST_LONGER: 2}
 """By arm how many times the epochs of the others."""
-REFINEMENTS = (PLAIN, COMPONENT, FLIPS, BOTH)
+TITLES = {
+    PLAIN: "as it is",
+    COMPONENT: "largest component",
+    ROTATIONS: "rotations",
+    ROTATIONS_COMPONENT: "rotations, largest component",
+    FLIPS: "flips",
+    BOTH: "flips, largest component",
+}
+REFINEMENTS = tuple(TITLES)
 
 
 def main() -> None:
@@ -199,8 +219,7 @@ def paired(runs: Runs, baseline: Runs, score: str = "dice") -> list[str]:
 
 def refined_table(found: Mapping[str, Runs]) -> str:
     """Dice and HD95 of every arm under each refinement."""
-    titles = {PLAIN: "as it is", COMPONENT: "largest component", FLIPS: "flips", BOTH: "flips, largest component"}
-    rows = [["Dice / HD95 mm", *(titles[each] for each in REFINEMENTS)]]
+    rows = [["Dice / HD95 mm", *TITLES.values()]]
     for arm, runs in found.items():
         means = [[report["summary"]["mean"] for report in of(runs, each)] for each in REFINEMENTS]
         rows.append([arm, *(f"{fmean(mean['dice'] for mean in part):.3f} / "

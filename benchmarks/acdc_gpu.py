@@ -26,8 +26,8 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from acdc_best import REFINEMENTS, WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
-from compare import by_patient, compare, measure, read_report
+from acdc_best import WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
+from compare import COMPONENT, ROTATIONS, ROTATIONS_COMPONENT, by_patient, compare, measure, read_report
 from matplotlib.figure import Figure
 from runs import spread
 
@@ -56,6 +56,7 @@ ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "dense masks, best's recipe (bound)": ("best", DENSE),
 }
 KINDS = ("final", "best")
+REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
 _SECONDS_TO_MEASURE = 45.0
 """Of a call, left to measure what was trained last."""
 

@@ -26,6 +26,8 @@ from maag.storage import read_json
 COMPONENT = Refinement(largest_component=True)
 FLIPS = Refinement(flips=True)
 BOTH = Refinement(flips=True, largest_component=True)
+ROTATIONS = Refinement(rotations=True)
+ROTATIONS_COMPONENT = Refinement(rotations=True, largest_component=True)
 _RESAMPLINGS = 10_000
 
 
@@ -47,7 +49,7 @@ def measure(
     folder: Path,
     data: Path,
     part: str,
-    refinements: Sequence[Refinement] = (PLAIN, COMPONENT, FLIPS, BOTH),
+    refinements: Sequence[Refinement] = (PLAIN, COMPONENT, FLIPS, BOTH, ROTATIONS, ROTATIONS_COMPONENT),
     kinds: Sequence[str] = ("final",),
     device: str = "cpu",
 ) -> None:
@@ -60,7 +62,7 @@ def measure(
         split = Split.from_dict(read_json(folder / "split.json"), str(folder))
         found = find_cases(replace(trained.config.data, cine=False), data)
         cases = [case for case in found if case.patient_id in getattr(split, part)]
-        runner, once = TorchRunner(trained.segmentor, device), dict[tuple[str, bool], NDArray[np.uint8]]()
+        runner, once = TorchRunner(trained.segmentor, device), _Once()
         for refinement in lacking:
             name = f"{folder} {refinement.name}".strip()
             subject = Subject(
@@ -73,15 +75,18 @@ def measure(
             )
 
 
-def _predictor(
-    runner: Runner, data: Any, refinement: Refinement, once: dict[tuple[str, bool], NDArray[np.uint8]]
-) -> Predictor:
-    """Segments each volume once with and once without flips, for all refinements."""
+_Once = dict[tuple[str, Refinement], NDArray[np.uint8]]
+"""Labels by case and views."""
+
+
+def _predictor(runner: Runner, data: Any, refinement: Refinement, once: _Once) -> Predictor:
+    """Looks at each volume once from the same views, for all refinements."""
 
     def predict(case: Case, volume: Volume) -> NDArray[np.uint8]:
-        key = (case.case_id, refinement.flips)
+        views = replace(refinement, largest_component=False)
+        key = (case.case_id, views)
         if key not in once:
-            once[key] = segment(volume, runner, data, Refinement(flips=refinement.flips))
+            once[key] = segment(volume, runner, data, views)
         return largest_components(once[key], data.num_classes) if refinement.largest_component else once[key]
 
     return predict

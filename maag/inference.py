@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -15,10 +15,13 @@ from torch import nn
 
 from maag.config.schema import DataConfig
 from maag.data.geometry import prepare_image, scores_to_source
+from maag.data.views import View
 from maag.data.volume import Volume
 from maag.errors import DataError
 
 _MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (N, C, H, W)
+ROTATIONS_DEG = (0.0, 15.0, -15.0, 30.0, -30.0)
+"""Angles at which images are looked at, on request."""
 _SLICES_AT_ONCE = 32  # Bounds the memory that scores take at source resolution.
 
 
@@ -84,15 +87,22 @@ class Refinement:
 
     flips: bool = False
     """Average the probabilities of the image and of its three mirror images."""
+    rotations: bool = False
+    """Average the probabilities of the image and of it turned by ROTATIONS_DEG."""
     largest_component: bool = False
     """Of each class keep the largest connected part of the volume."""
 
     @property
     def name(self) -> str:
         """Short, the same for the same work: `flips+largest-component`, or nothing."""
-        return "+".join(
-            name for name, asked in (("flips", self.flips), ("largest-component", self.largest_component)) if asked
-        )
+        parts = (("flips", self.flips), ("rotations", self.rotations), ("largest-component", self.largest_component))
+        return "+".join(name for name, asked in parts if asked)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What the network looks at; the image as it is comes first."""
+        angles = ROTATIONS_DEG if self.rotations else (0.0,)
+        return tuple(View(axes, degrees) for axes in (_MIRRORS if self.flips else ((),)) for degrees in angles)
 
 
 PLAIN = Refinement()
@@ -135,7 +145,7 @@ def segment_fully(
     images, grid = prepare_image(volume, data)
     labels, kept = [], []
     for start in range(0, len(images), _SLICES_AT_ONCE):
-        probabilities = _probabilities(images[start : start + _SLICES_AT_ONCE], runner, flips=refinement.flips)
+        probabilities = _mean_probabilities(images[start : start + _SLICES_AT_ONCE], runner, refinement.views)
         if probabilities.shape[1] != data.num_classes:
             raise DataError(
                 f"{runner.name} gives {probabilities.shape[1]} classes, the configuration names {data.num_classes}: "
@@ -181,12 +191,12 @@ def largest_components(labels: NDArray[np.uint8], num_classes: int) -> NDArray[n
     return kept
 
 
-def _probabilities(images: NDArray[np.float32], runner: Runner, *, flips: bool) -> NDArray[np.float32]:
-    if not flips:
-        return runner(images)
-    total = np.zeros(0, np.float32)
-    for axes in _MIRRORS:
-        mirrored = runner(np.ascontiguousarray(np.flip(images, axes)))
-        total = np.flip(mirrored, axes) + (total if total.size else 0)
-    mean: NDArray[np.float32] = (total / len(_MIRRORS)).astype(np.float32)
+def _mean_probabilities(images: NDArray[np.float32], runner: Runner, views: Sequence[View]) -> NDArray[np.float32]:
+    total = runner(images)
+    if len(views) == 1:
+        return total
+    for view in views[1:]:
+        total = total + view.back(runner(view.of(images)))
+    # A turned view does not show the corners.
+    mean: NDArray[np.float32] = total / total.sum(axis=1, keepdims=True)
     return mean

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.models import OpenModel, open_model, warn_of_flips
+from maag.cli.models import OpenModel, open_model, warn_of_views
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
@@ -40,6 +40,7 @@ _WHOLE = "all"
 @click.option("--split-file", type=ANY_PATH, help="A split.json.  [default: the run's own; with --predictions: all]")
 @click.option("--out", type=FOLDER, help="Where report.json and cases.csv go.  [default: RUN/evaluation-SPLIT]")
 @click.option("--flips", is_flag=True, help="Measure the average over mirrored images too.")
+@click.option("--rotations", is_flag=True, help="Measure the average over images turned by 15 and 30° too.")
 @click.option("--largest-component", is_flag=True, help="Measure the largest part of each structure too.")
 @backend_option
 @device_option
@@ -53,6 +54,7 @@ def evaluate_command(
     split_file: Path | None,
     out: Path | None,
     flips: bool,
+    rotations: bool,
     largest_component: bool,
     backend: str,
     device_name: str,
@@ -64,8 +66,8 @@ def evaluate_command(
     prediction is left out of the means and counted; one that stands in only one of them has Dice and IoU 0 and no
     distance, and is counted as missed or invented.
 
-    With --flips or --largest-component the model is measured without them and with them; the second report goes into
-    a folder of that name below the first.
+    With --flips, --rotations or --largest-component the model is measured without them and with them; the second report
+    goes into a folder of that name below the first.
     """
     from maag.cli.terminal import counting, print_json, print_table, say
     from maag.data.catalog import find_cases
@@ -75,14 +77,16 @@ def evaluate_command(
 
     if (model is None) == (predictions is None):
         raise ConfigError("give either MODEL or --predictions DIR: what is to be measured")
-    refinement = Refinement(flips=flips, largest_component=largest_component)
+    refinement = Refinement(flips=flips, rotations=rotations, largest_component=largest_component)
     if model is None and refinement != PLAIN:
-        raise ConfigError("--flips and --largest-component are what a MODEL does; leave them out with --predictions")
+        raise ConfigError(
+            "--flips, --rotations and --largest-component are what a MODEL does; leave them out with --predictions"
+        )
     opened = None if model is None else open_model(model, device_name, backend)
     if opened:
         say(f"Running {model} with {opened.reason}")
-    if flips and opened and model:
-        warn_of_flips(model, opened.config)
+    if opened and model:
+        warn_of_views(model, opened.config, refinement)
     data = opened.config.data if opened else resolve_config(dataset, None, None, (), data_dir).data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")

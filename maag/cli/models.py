@@ -11,7 +11,7 @@ from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from maag.config.schema import Config
-    from maag.inference import Runner
+    from maag.inference import Refinement, Runner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +49,17 @@ def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenMode
     return _open_trained(model, device_name)
 
 
-def warn_of_flips(model: Path, config: Config) -> None:
-    """Say so where a model has never seen a mirrored image; on ACDC such a model lost a tenth of its Dice by flips."""
+def warn_of_views(model: Path, config: Config, refinement: Refinement) -> None:
+    """Say so where a model has never seen what it is to look at; a model of ACDC lost a tenth of its Dice by flips."""
     from maag.cli.terminal import say
+    from maag.inference import ROTATIONS_DEG
 
-    if config.augment.flip == 0:
-        say(f"{model} was trained without mirrored images (augment.flip=0): --flips may well make its labels worse")
+    worse = "may well make its labels worse"
+    if refinement.flips and config.augment.flip == 0:
+        say(f"{model} was trained without mirrored images (augment.flip=0): --flips {worse}")
+    if refinement.rotations and config.augment.rotation_deg < max(ROTATIONS_DEG):
+        limit = f"augment.rotation_deg={config.augment.rotation_deg:g}"
+        say(f"{model} was trained without images turned by {max(ROTATIONS_DEG):g}° ({limit}): --rotations {worse}")
 
 
 def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:

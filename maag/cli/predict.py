@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.models import open_model, warn_of_flips
+from maag.cli.models import open_model, warn_of_views
 from maag.cli.options import ANY_PATH, backend_option, device_option, json_option, wait_option
 from maag.errors import SomeCasesFailed
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     "--flips",
     is_flag=True,
     help="Average over mirrored images too, for a model trained with augment.flip; four times the work.",
+)
+@click.option(
+    "--rotations",
+    is_flag=True,
+    help="Average over images turned by 15 and 30° either way too, for a model trained with augment.rotation_deg; five "
+    "times the work.",
 )
 @click.option("--largest-component", is_flag=True, help="Keep the largest connected part of each structure.")
 @click.option("--probabilities", is_flag=True, help="Write NAME_probabilities.nii.gz too: x, y, z, time, class.")
@@ -47,6 +53,7 @@ def predict_command(
     backend: str,
     resume: bool,
     flips: bool,
+    rotations: bool,
     largest_component: bool,
     probabilities: bool,
     measures: bool,
@@ -70,14 +77,13 @@ def predict_command(
     from maag.inference import Refinement
 
     work = Work(
-        refinement=Refinement(flips=flips, largest_component=largest_component),
+        refinement=Refinement(flips=flips, rotations=rotations, largest_component=largest_component),
         probabilities=probabilities,
         measures=measures,
         dicom_seg=dicom_seg,
     )
     opened = open_model(model, device_name, backend)
-    if flips:
-        warn_of_flips(model, opened.config)
+    warn_of_views(model, opened.config, work.refinement)
     crew: Crew
     if workers or address:
         inputs = tuple(map(_from_anywhere, inputs))

@@ -109,6 +109,11 @@ class AugmentConfig:
     fill: Literal["ignore", "background"] = Field(
         default="ignore", description="What supervised pixels that come from outside the slice count as."
     )
+    interpolation: Literal["linear", "cubic"] = Field(
+        default="linear",
+        description="Of images that are turned, shifted or zoomed; linear softens them, which images to be segmented "
+        "are not.",
+    )
     brightness: NotNegative = Field(default=0.025, description="Added to intensities, uniform in ± this.")
     contrast: float = Field(default=0.05, ge=0, lt=1, description="Factor on intensities, uniform in 1 ± this.")
     noise: NotNegative = Field(default=0.02, description="Standard deviation of Gaussian noise on intensities.")

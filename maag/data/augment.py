@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from maag.config.schema import AugmentConfig
 
 _ELASTIC_POINTS = 5
 """Points a side that are moved at random, with smooth paths between them."""
+_SAMPLING = {"linear": "bilinear", "cubic": "bicubic"}
 
 
 def random_affines(count: int, size_px: tuple[int, int], config: AugmentConfig, generator: torch.Generator) -> Tensor:
@@ -62,9 +63,9 @@ def sampling_grids(affines: Tensor, displacements: Tensor | None, size_px: tuple
     return grids + smooth.permute(0, 2, 3, 1)
 
 
-def warp_images(images: Tensor, grids: Tensor) -> Tensor:
-    """Resample (N, C, H, W) float images bilinearly; what comes from outside repeats the edge."""
-    return grid_sample(images, grids, mode="bilinear", padding_mode="border", align_corners=False)
+def warp_images(images: Tensor, grids: Tensor, interpolation: Literal["linear", "cubic"]) -> Tensor:
+    """Resample (N, C, H, W) float images; what comes from outside repeats the edge."""
+    return grid_sample(images, grids, mode=_SAMPLING[interpolation], padding_mode="border", align_corners=False)
 
 
 def warp_probabilities(probabilities: Tensor, grids: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ class TrainingBatches:
         dense = dense[places[places >= num_scribbled] - num_scribbled]
         grids = self._random_grids(generator)
         originals = self._images.gather(np.concatenate([scribbled, dense]))
-        images = change_intensities(warp_images(originals, grids), self._random_intensities(generator))
+        images = self._changed(originals, grids, generator)
         labels = torch.cat([self._scribbles.gather(scribbled), self._masks.gather(dense)])
         labels = warp_labels(labels, grids, fill=self._fill)
         weights = None
@@ -164,7 +164,7 @@ class TrainingBatches:
         if self._unlabelled:
             others = self._images.gather(shard.of(self._unlabelled.draw(step * count, count)))
             grids = self._random_grids(generator)
-            unlabelled = change_intensities(warp_images(others, grids), self._random_intensities(generator))
+            unlabelled = self._changed(others, grids, generator)
             if untouched:
                 further = zip(untouched, (others, grids), strict=True)
                 untouched = Untouched(*(torch.cat(both) for both in further))
@@ -179,6 +179,10 @@ class TrainingBatches:
         displacements = random_displacements(count, augment, generator)
         own = None if displacements is None else self._shard.of(displacements)
         return sampling_grids(self._shard.of(affines), own, size_px)
+
+    def _changed(self, images: Tensor, grids: Tensor, generator: torch.Generator) -> Tensor:
+        warped = warp_images(images, grids, self._config.augment.interpolation)
+        return change_intensities(warped, self._random_intensities(generator))
 
     def _random_intensities(self, generator: torch.Generator) -> IntensityChanges:
         data = self._config.data

@@ -39,6 +39,7 @@ SEVERAL = {
     "loss.areas": 0.1,
     "augment.elastic": 0.02,
     "augment.gamma": 0.3,
+    "augment.interpolation": "cubic",
     "augment.cutout": 0.3,
 }
 FASTER = [{"train.precision": "auto"}, {"train.compile": True}, {"train.precision": "auto", "train.compile": True}]

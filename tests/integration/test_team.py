@@ -32,6 +32,7 @@ UNLABELLED = {
     "loss.areas": 0.1,
     "augment.elastic": 0.02,
     "augment.gamma": 0.3,
+    "augment.interpolation": "cubic",
     "augment.cutout": 0.3,
 }
 

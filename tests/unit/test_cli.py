@@ -151,5 +151,6 @@ def test_debug_shows_where(tmp_path: Path) -> None:
 
 
 def test_labels_of_others_are_not_refined(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert run("evaluate", "--dataset", "acdc", "--predictions", tmp_path, "--flips") == 2
+    for refinement in ("--flips", "--rotations", "--largest-component"):
+        assert run("evaluate", "--dataset", "acdc", "--predictions", tmp_path, refinement) == 2
     assert "leave them out with --predictions" in capsys.readouterr().err

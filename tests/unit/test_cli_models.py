@@ -9,9 +9,10 @@ import torch
 from tiny_artifact import CONFIG, write_tiny_artifact
 
 from maag.checkpoint import save_segmentor
-from maag.cli.models import open_model, warn_of_flips
+from maag.cli.models import open_model, warn_of_views
 from maag.config.codec import override
 from maag.errors import ConfigError, MissingDataError
+from maag.inference import Refinement
 from maag.models.build import build_segmentor
 
 
@@ -58,10 +59,24 @@ def test_a_backend_that_cannot_run_what_is_there_is_refused(artifact: Path, weig
         open_model(artifact, "cpu", "tensorrt")
 
 
-@pytest.mark.parametrize(("flip", "warned"), [(0.0, True), (0.5, False)])
-def test_flips_are_warned_of_where_training_had_none(
-    flip: float, warned: bool, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("training", "refinement", "warnings"),
+    [
+        ({"augment.flip": 0.0}, Refinement(flips=True), ["mirrored images (augment.flip=0): --flips"]),
+        ({"augment.flip": 0.5}, Refinement(flips=True), []),
+        (
+            {"augment.rotation_deg": 20.0},
+            Refinement(rotations=True),
+            ["images turned by 30° (augment.rotation_deg=20): --rotations"],
+        ),
+        ({"augment.rotation_deg": 30.0}, Refinement(rotations=True), []),
+        ({"augment.flip": 0.0, "augment.rotation_deg": 0.0}, Refinement(), []),
+    ],
+)
+def test_views_are_warned_of_where_training_had_none(
+    training: dict[str, float], refinement: Refinement, warnings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warn_of_flips(Path("runs/a"), override(CONFIG, {"augment.flip": flip}))
+    warn_of_views(Path("runs/a"), override(CONFIG, training), refinement)
     printed = " ".join(capsys.readouterr().err.split())
-    assert ("trained without mirrored images" in printed) == warned
+    assert printed.count("trained without") == len(warnings)
+    assert all(f"trained without {warning} may well make its labels worse" in printed for warning in warnings)

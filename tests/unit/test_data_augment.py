@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -50,10 +51,11 @@ def quarter_turn() -> Tensor:
     raise AssertionError
 
 
-def test_no_amplitude_changes_nothing() -> None:
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_no_amplitude_changes_nothing(interpolation: Literal["linear", "cubic"]) -> None:
     grids = grids_of(random_affines(2, SIZE, NOTHING, generator()))
     images = torch.randn(2, 3, *SIZE, generator=generator())
-    torch.testing.assert_close(warp_images(images, grids), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(warp_images(images, grids, interpolation), images, atol=1e-4, rtol=0)
     assert torch.equal(warp_labels(pattern(), grids, fill=IGNORE), pattern())
     assert torch.equal(
         change_intensities(images, random_intensities(tuple(images.shape), NOTHING, generator())), images
@@ -84,7 +86,7 @@ def test_labels_go_where_their_image_goes(config: AugmentConfig) -> None:
     grids = sampling_grids(random_affines(2, SIZE, config, draws), random_displacements(2, config, draws), SIZE)
     labels = pattern()
     moved = warp_labels(labels, grids, fill=0)
-    images = warp_images(labels[:, None].float(), grids)[:, 0]
+    images = warp_images(labels[:, None].float(), grids, "linear")[:, 0]
     settled = (images - images.round()).abs() < 1e-3  # away from borders, where images blend
     assert settled.float().mean() > 0.6
     agree = (images.round().to(torch.uint8) == moved)[settled].float().mean()
@@ -101,11 +103,20 @@ def test_what_comes_from_outside_is_the_fill() -> None:
         assert (moved[:, :, SIZE[1] // 2 :] == fill).all()
     ignored = torch.full((1, *SIZE), IGNORE, dtype=torch.uint8)
     assert (warp_labels(ignored, shifted, fill=0)[:, :, : SIZE[1] // 2] == IGNORE).all()
-    edge = warp_images(torch.arange(SIZE[1]).float().expand(1, 1, *SIZE), shifted)
-    assert (edge[..., SIZE[1] // 2 + 1 :] == SIZE[1] - 1).all()
+    ramp = torch.arange(SIZE[1]).float().expand(1, 1, *SIZE)
+    for interpolation, reach in (("linear", 1), ("cubic", 2)):
+        edge = warp_images(ramp, shifted, interpolation)  # type: ignore[arg-type] # A literal of the loop.
+        assert ((edge[..., SIZE[1] // 2 + reach :] - (SIZE[1] - 1)).abs() < 1e-4).all()
     known = warp_probabilities(torch.ones(1, 2, *SIZE), shifted)
     assert (known[..., : SIZE[1] // 2 - 1] == 1).all()
     assert (known[..., SIZE[1] // 2 + 1 :] == 0).all()
+
+
+def test_cubic_interpolation_keeps_an_image_sharper() -> None:
+    stripes = (torch.arange(SIZE[1]) % 4 < 2).float().expand(1, 1, *SIZE)
+    half_a_pixel = grids_of(torch.tensor([[[1.0, 0.0, 1 / SIZE[1]], [0.0, 1.0, 0.0]]]))
+    linear, cubic = (warp_images(stripes, half_a_pixel, each).std() for each in ("linear", "cubic"))  # type: ignore[arg-type] # Literals.
+    assert linear < cubic < stripes.std()
 
 
 def test_amplitudes_are_limits() -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maag.config.schema import DataConfig
+from maag.data.views import View
 from maag.data.volume import Volume
 from maag.errors import DataError
 from maag.inference import Refinement, TorchRunner, largest_components, likeliest, segment, segment_fully
@@ -159,6 +160,34 @@ def test_flips_average_four_views(data: DataConfig) -> None:
     np.testing.assert_array_equal(segment(volume, BrightIsForeground(), data, Refinement(flips=True)), mask)
 
 
+def test_rotations_average_five_views(data: DataConfig) -> None:
+    volume, mask = ellipse_volume((2, 48, 32), (8.0, 1.5, 1.5))
+    refinement = Refinement(rotations=True)
+    found = segment_fully(volume, LeftIsForeground(), data, refinement, keep_probabilities=True).probabilities
+    assert found is not None
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)  # in the corners, too, which few views show
+    left, centre, right = found[0, 1, 24, 2], found[0, 1, 24, 15:17].mean(), found[0, 1, 24, 29]
+    assert (left, right) == pytest.approx((0.8, 0), abs=1e-3)  # within all of the wedges, and in none
+    assert centre == pytest.approx(0.4, abs=0.1)
+    # What sees the same in whatever position is hardly changed by it.
+    turned = segment(volume, BrightIsForeground(), data, refinement)
+    assert (turned != mask).mean() < 0.02
+    assert 2 * (turned & mask).sum() / (turned + mask).sum() > 0.95
+
+
+@pytest.mark.parametrize("size_px", [(48, 48), (48, 32)])
+@pytest.mark.parametrize("mirrored", [(), (2,), (3,), (2, 3)])
+@pytest.mark.parametrize("degrees", [0.0, 15.0, -30.0])
+def test_a_view_comes_back_to_where_it_was(size_px: tuple[int, int], mirrored: tuple[int, ...], degrees: float) -> None:
+    view = View(mirrored, degrees)
+    rows, columns = np.mgrid[: size_px[0], : size_px[1]].astype(np.float32)
+    blob = np.exp(-((rows - 20) ** 2 + (columns - 17) ** 2) / 18)[None, None]
+    seen = view.of(blob)
+    assert (np.abs(seen - blob).max() > 0.1) == (view != View())
+    assert seen.sum() == pytest.approx(blob.sum(), rel=0.01)  # lengths are kept, on grids that are not square too
+    np.testing.assert_allclose(view.back(seen), blob, atol=0.02)
+
+
 def test_of_each_class_the_largest_part_stays() -> None:
     labels = np.zeros((3, 10, 10), np.uint8)
     labels[0, 1:4, 1:4] = 1
@@ -172,6 +201,7 @@ def test_of_each_class_the_largest_part_stays() -> None:
     assert not largest_components(np.zeros_like(labels), 4).any()
     assert Refinement().name == ""
     assert Refinement(flips=True, largest_component=True).name == "flips+largest-component"
+    assert Refinement(rotations=True).name == "rotations"
 
 
 def test_the_likeliest_class_is_the_first_of_the_largest() -> None:

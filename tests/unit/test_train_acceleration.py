@@ -38,6 +38,7 @@ EVERYTHING = {
     "loss.areas": 0.1,
     "augment.elastic": 0.02,
     "augment.gamma": 0.3,
+    "augment.interpolation": "cubic",
     "augment.cutout": 0.3,
 }
 WAITS = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"})

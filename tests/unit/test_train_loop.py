@@ -65,6 +65,7 @@ EVERYTHING = {
     "loss.areas": 0.1,
     "augment.elastic": 0.02,
     "augment.gamma": 0.3,
+    "augment.interpolation": "cubic",
     "augment.cutout": 0.3,
     "optim.schedule": "poly",
 }

@@ -1,0 +1,47 @@
+"""Other views of slices for a segmentor to look at, and the way back for what it says of them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import affine_grid
+
+from maag.data.augment import warp_images, warp_probabilities
+
+
+class View(NamedTuple):
+    """Mirrored, then turned about the centre."""
+
+    mirrored: tuple[int, ...] = ()
+    """Axes of (N, C, H, W)."""
+    degrees: float = 0.0
+
+    def of(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, C, H, W) images as this view shows them; what comes from outside repeats the edge."""
+        mirrored = np.ascontiguousarray(np.flip(images, self.mirrored))
+        if not self.degrees:
+            return mirrored
+        given = torch.from_numpy(mirrored)
+        turned: NDArray[np.float32] = warp_images(given, _turn(given, self.degrees), "cubic").numpy()
+        return turned
+
+    def back(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, num_classes, H, W) of a view as they lie in the images; all are 0 where the view shows nothing."""
+        if self.degrees:
+            given = torch.from_numpy(probabilities)
+            probabilities = warp_probabilities(given, _turn(given, -self.degrees)).numpy()
+        return np.flip(probabilities, self.mirrored)
+
+
+def _turn(slices: Tensor, degrees: float) -> Tensor:
+    """Where each pixel of turned `slices` is taken from: (N, H, W, 2), see `maag.data.augment.sampling_grids`."""
+    aspect = slices.shape[2] / slices.shape[3]
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    # Coordinates are relative to each side, so a rotation of pixels is one of height / width in them.
+    turn = torch.tensor([[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]])
+    return affine_grid(turn.expand(len(slices), 2, 3), list(slices.shape), align_corners=False)
