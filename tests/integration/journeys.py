@@ -13,11 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
 import pytest
+
+CALM = tuple(f"--set=optim.{rate}" for rate in ("lr=1e-5", "lr_min=1e-6", "lr_discriminator=1e-5"))
+"""Rates at which training does not amplify rounding, so that runs can be compared to the end."""
 
 
 class Command:
@@ -102,8 +106,20 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 
 def require_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """Equal but for rounding, which the order of sums over workers changes and training amplifies."""
-    assert [line["step"] for line in found] == [line["step"] for line in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one["losses"] == pytest.approx(other["losses"], rel=2e-2)
-        assert one["mean_dice"] == pytest.approx(other["mean_dice"], abs=2e-2)
+    """Equal but for rounding, which the order of sums over workers changes, of runs that are CALM.
+
+    Rounding alone moved losses by up to 4.5e-5 of themselves, optimisers that forgot by 6e-3. Where `found` stopped
+    within an epoch it has one more line, and losses are means over the steps since the line before.
+    """
+    steps = [0, *(line["step"] for line in expected)]
+    for before, line in zip(steps, expected, strict=False):
+        parts = [part for part in found if before < part["step"] <= line["step"]]
+        assert parts[-1]["step"] == line["step"]
+        assert parts[-1]["mean_dice"] == pytest.approx(line["mean_dice"], abs=5e-3)
+        ends = [before, *(part["step"] for part in parts)]
+        for name, loss in line["losses"].items():
+            total = sum(
+                part["losses"][name] * (end - start) for part, (start, end) in zip(parts, pairwise(ends), strict=True)
+            )
+            assert total / (ends[-1] - before) == pytest.approx(loss, rel=1e-3), (line["step"], name)
+    assert found[-1]["step"] == steps[-1]

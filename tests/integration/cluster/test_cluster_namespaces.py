@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from journeys import Command, history, require_same
+from journeys import CALM, Command, history, require_same
 
 pytestmark = pytest.mark.integration
 HOSTS = ("maag1", "maag2", "maag3")
@@ -98,7 +98,7 @@ def test_a_host_that_dies_in_the_middle_of_an_epoch(
     hosts: str, phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
-    settings = ["--set", "segmentor.sync_batchnorm=true", "--set", "optim.batch_size=3", "--epochs", 6]
+    settings = [*CALM, "--set", "segmentor.sync_batchnorm=true", "--set", "optim.batch_size=3", "--epochs", 6]
     words = ["train", "--dataset", "acdc", "--data", phantom_dir, *tiny_words, *settings]
     assert Command(*words, "--out", tmp_path / "plain").end()[0] == 0
     cluster = ("--workers", 2, "--address", hosts, "--storage", tmp_path / "shared")
