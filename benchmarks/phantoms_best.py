@@ -18,14 +18,14 @@ from acdc_best import BASELINE, BEST, WITHOUT_SHAPES, markdown
 from compare import measure, read_report
 from runs import maag, spread, train
 
-from maag.config.presets import BEYOND
+from maag.config.presets import BEYOND_SMALL
 from maag.inference import PLAIN
 
 ARMS: dict[str, dict[str, Any]] = {
     "partial cross-entropy": WITHOUT_SHAPES,
     BASELINE: {},
-    BEST: {**BEYOND, "optim.lr": 4e-3},
-    f"{BEST}, whole class weights": {**BEYOND, "optim.lr": 4e-3, "loss.class_weights": 1.0},
+    BEST: BEYOND_SMALL,
+    f"{BEST}, whole class weights": {**BEYOND_SMALL, "loss.class_weights": 1.0},
 }
 
 

@@ -60,8 +60,9 @@ def config_options(command: Command) -> Command:
     )(command)
     return click.option(
         "--preset",
-        type=click.Choice(("paper", "fast", "best")),
-        help="Where settings start: paper (as published), fast (for a CPU), best.  [default: paper]",
+        type=click.Choice(("paper", "fast", "best", "best-fast")),
+        help="Where settings start: paper (as published), best, and the same two for a CPU: fast, best-fast.  "
+        "[default: paper]",
     )(command)
 
 

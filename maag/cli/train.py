@@ -90,6 +90,7 @@ def train_command(
     validation, the final one, and the whole state to resume from. Ctrl-C and SIGTERM save before they end.
     """
     from maag.cli.terminal import print_json, say
+    from maag.config.presets import FOR_CPUS
 
     directory = find_data(dataset, data_dir)
     cluster = None
@@ -113,8 +114,8 @@ def train_command(
         if cluster:
             require_new(run_path, cluster)
     device = pick_device("cpu" if cluster else device_name)
-    if not cluster and device.type == "cpu" and not resume and not config_file and preset != "fast":
-        say("There is no GPU here: this preset would take hours to days; --preset fast is made for CPUs.")
+    if not cluster and device.type == "cpu" and not resume and not config_file and preset not in FOR_CPUS:
+        say("There is no GPU here: this preset would take hours to days; --preset best-fast is made for CPUs.")
     outcome = train(
         config,
         directory,

@@ -6,10 +6,12 @@ import json
 import re
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maag.cli.train import train_command
 from maag.config import codec
 from maag.config.presets import PRESETS
 from maag.config.schema import Config
@@ -186,6 +188,21 @@ def test_a_data_set_has_settings_of_its_own_in_a_preset() -> None:
     assert paper.data.spacing_mm == best.data.spacing_mm
     assert (paper.loss.class_weights, best.loss.class_weights) == (1.0, 0.0)
     assert preset("chaos", "best").loss.class_weights == 0.5
+
+
+@pytest.mark.parametrize("dataset", READERS)
+def test_best_is_on_a_cpu_of_the_size_of_fast(dataset: str) -> None:
+    small, fast, best = (preset(dataset, name) for name in ("best-fast", "fast", "best"))
+    for part in ("data", "segmentor", "discriminator", "gates"):
+        assert getattr(small, part) == getattr(fast, part)
+    for part in ("augment", "loss", "teacher"):
+        assert getattr(small, part) == getattr(best, part)
+
+
+def test_the_command_line_knows_every_preset() -> None:
+    (option,) = [each for each in train_command.params if each.name == "preset"]
+    assert isinstance(option.type, click.Choice)
+    assert set(option.type.choices) == set(PRESETS)
 
 
 def test_unknown_presets_and_data_sets_are_named() -> None:
