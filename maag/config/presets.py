@@ -31,6 +31,7 @@ BEYOND: Mapping[str, Any] = {
     "loss.class_weights": 0.5,
     "loss.teacher": 1.0,
     "teacher.decay": 0.99,
+    "teacher.rotation_deg": 30.0,
     "optim.batch_size": 6,
 }
 """What goes beyond the paper in the best presets, whatever the size of networks and grid; each measured there, too."""

@@ -229,6 +229,9 @@ class TeacherConfig:
     confidence: float = Field(
         default=0.8, ge=0, lt=1, description="Pixels whose likeliest class has less than this teach nothing."
     )
+    rotation_deg: float = Field(
+        default=0.0, ge=0, le=180, description="Largest turn of the slices that it looks at, in degrees."
+    )
     ramp: float = Field(
         default=0.3, ge=0, le=1, description="Part of training in which the lesson and loss.areas gain weight."
     )

@@ -23,23 +23,26 @@ def random_affines(count: int, size_px: tuple[int, int], config: AugmentConfig, 
         (count, 2, 3) float32 on the generator's device: maps from output to input coordinates in [-1, 1], x first.
     """
     device = generator.device
-    angle = _uniform(count, math.radians(config.rotation_deg), generator)
-    zoom = 1 + _uniform(count, config.scale, generator)
+    angles = random_angles(count, config.rotation_deg, generator)
+    zoom = 1 + _uniform(count, config.scale, generator).view(-1, 1, 1)
     shift = 2 * config.translation * (2 * torch.rand(count, 2, generator=generator, device=device) - 1)
     mirror = 1 - 2 * (torch.rand(count, 2, generator=generator, device=device) < config.flip).float()
+    linear = rotations(angles, size_px)[:, :, :2] / zoom * mirror[:, None]
+    return torch.cat([linear, shift[:, :, None]], dim=2)
 
+
+def random_angles(count: int, limit_deg: float, generator: torch.Generator) -> Tensor:
+    """Draw (count,) float32 angles, in radians, of up to `limit_deg` degrees either way."""
+    return _uniform(count, math.radians(limit_deg), generator)
+
+
+def rotations(angles: Tensor, size_px: tuple[int, int]) -> Tensor:
+    """Turns of slices of `size_px` about their centre by (N,) `angles` in radians: (N, 2, 3), as `random_affines`."""
     # Coordinates are relative to each side, so a rotation of pixels is one of height / width in them.
     aspect = size_px[0] / size_px[1]
-    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    rows = torch.stack(
-        [
-            torch.stack([cos * mirror[:, 0], -sin * aspect, shift[:, 0]], dim=1),
-            torch.stack([sin / aspect * mirror[:, 0], cos, shift[:, 1]], dim=1),
-        ],
-        dim=1,
-    )
-    rows[:, :, 1] *= mirror[:, 1:2]
-    return rows
+    cos, sin, none = torch.cos(angles), torch.sin(angles), torch.zeros_like(angles)
+    rows = torch.stack([cos, -sin * aspect, none, sin / aspect, cos, none], dim=1)
+    return rows.view(-1, 2, 3)
 
 
 def random_displacements(count: int, config: AugmentConfig, generator: torch.Generator) -> Tensor | None:

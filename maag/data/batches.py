@@ -21,8 +21,10 @@ from maag.data.augment import (
     IntensityChanges,
     change_intensities,
     random_affines,
+    random_angles,
     random_displacements,
     random_intensities,
+    rotations,
     sampling_grids,
     warp_images,
     warp_labels,
@@ -36,8 +38,8 @@ from maag.labels import BACKGROUND, IGNORE
 _RESIDENT_PART = 0.5  # of the device's free memory that slices may take
 
 
-class Untouched(NamedTuple):
-    """A batch's slices before anything was changed in them, for a teacher to look at."""
+class TeacherView(NamedTuple):
+    """A batch's slices for a teacher to look at: nothing was changed in them, but that they may have been turned."""
 
     images: Tensor
     """(M, C, H, W) float32: the supervised slices, then the unlabelled ones."""
@@ -60,8 +62,8 @@ class Batch(NamedTuple):
     """How many of the supervised slices, the last ones, have masks."""
     label_weights: Tensor | None = None
     """(N, H, W) float32 in [0, 1]: how much each label counts; None when all count alike."""
-    untouched: Untouched | None = None
-    """All images as they were, if a teacher is to see them."""
+    teacher_view: TeacherView | None = None
+    """All images before they were changed, if a teacher is to see them."""
     areas: Areas | None = None
     """How large each class is in real masks, if predictions are held to it."""
 
@@ -159,19 +161,19 @@ class TrainingBatches:
             )
             weights = warp_labels(stored, grids, fill=FULL_WEIGHT).float() / FULL_WEIGHT
 
-        untouched = Untouched(originals, grids) if self._config.loss.teacher else None
+        view = self._teacher_view(originals, grids, generator) if self._config.loss.teacher else None
         unlabelled = masks = None
         if self._unlabelled:
             others = self._images.gather(shard.of(self._unlabelled.draw(step * count, count)))
             grids = self._random_grids(generator)
             unlabelled = self._changed(others, grids, generator)
-            if untouched:
-                further = zip(untouched, (others, grids), strict=True)
-                untouched = Untouched(*(torch.cat(both) for both in further))
+            if view:
+                further = zip(view, self._teacher_view(others, grids, generator), strict=True)
+                view = TeacherView(*(torch.cat(both) for both in further))
         if self._real:
             real = self._shapes.gather(shard.of(self._real.draw(step * count, count)))
             masks = warp_labels(real, self._random_grids(generator), fill=BACKGROUND)
-        return Batch(images, labels, unlabelled, masks, len(dense), weights, untouched, self._areas)
+        return Batch(images, labels, unlabelled, masks, len(dense), weights, view, self._areas)
 
     def _random_grids(self, generator: torch.Generator) -> Tensor:
         count, size_px, augment = self._config.optim.batch_size, self._config.data.size_px, self._config.augment
@@ -183,6 +185,17 @@ class TrainingBatches:
     def _changed(self, images: Tensor, grids: Tensor, generator: torch.Generator) -> Tensor:
         warped = warp_images(images, grids, self._config.augment.interpolation)
         return change_intensities(warped, self._random_intensities(generator))
+
+    def _teacher_view(self, images: Tensor, grids: Tensor, generator: torch.Generator) -> TeacherView:
+        limit = self._config.teacher.rotation_deg
+        if limit == 0:
+            return TeacherView(images, grids)
+        size_px = self._config.data.size_px
+        angles = self._shard.of(random_angles(self._config.optim.batch_size, limit, generator))
+        turned_grids = sampling_grids(rotations(angles, size_px), None, size_px)
+        turned = warp_images(images, turned_grids, self._config.augment.interpolation)
+        back = rotations(-angles, size_px)[:, :, :2]
+        return TeacherView(turned, torch.einsum("nij,nhwj->nhwi", back, grids))
 
     def _random_intensities(self, generator: torch.Generator) -> IntensityChanges:
         data = self._config.data

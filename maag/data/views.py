@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import affine_grid
 
-from maag.data.augment import warp_images, warp_probabilities
+from maag.data.augment import rotations, sampling_grids, warp_images, warp_probabilities
 
 
 class View(NamedTuple):
@@ -40,8 +39,6 @@ class View(NamedTuple):
 
 def _turn(slices: Tensor, degrees: float) -> Tensor:
     """Where each pixel of turned `slices` is taken from: (N, H, W, 2), see `maag.data.augment.sampling_grids`."""
-    aspect = slices.shape[2] / slices.shape[3]
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    # Coordinates are relative to each side, so a rotation of pixels is one of height / width in them.
-    turn = torch.tensor([[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]])
-    return affine_grid(turn.expand(len(slices), 2, 3), list(slices.shape), align_corners=False)
+    size_px = (slices.shape[2], slices.shape[3])
+    angles = torch.full((len(slices),), math.radians(degrees))
+    return sampling_grids(rotations(angles, size_px), None, size_px)

@@ -34,7 +34,7 @@ def unlabelled_terms(state: TrainState, logits: Tensor, batch: Batch, config: Co
         Scalars, each the whole batch's value; the mean of their gradients over the workers is the whole batch's.
     """
     terms = {}
-    if state.lecturer is not None and batch.untouched is not None:
+    if state.lecturer is not None and batch.teacher_view is not None:
         lesson = teach(state.lecturer, batch, config.teacher.confidence)
         terms["teacher"] = config.loss.teacher * state.trust * lesson_loss(logits, lesson, state.team)
     if batch.areas is not None and state.areas is not None:
@@ -54,11 +54,11 @@ class Lesson(NamedTuple):
 
 
 def teach(teacher: nn.Module, batch: Batch, confidence: float) -> Lesson:
-    """Let the teacher look at the slices as they were, and bring what it says to the batch's geometry."""
-    assert batch.untouched is not None
+    """Let the teacher look at its view of the slices, and bring what it says to the batch's geometry."""
+    assert batch.teacher_view is not None
     with torch.no_grad():
-        images = batch.untouched.images.contiguous(memory_format=torch.channels_last)
-        probabilities = warp_probabilities(teacher(images).logits.softmax(dim=1), batch.untouched.grids)
+        images = batch.teacher_view.images.contiguous(memory_format=torch.channels_last)
+        probabilities = warp_probabilities(teacher(images).logits.softmax(dim=1), batch.teacher_view.grids)
         taught = probabilities.amax(dim=1) >= max(confidence, torch.finfo(probabilities.dtype).tiny)
         taught[: len(batch.labels)] &= batch.labels == IGNORE
     return Lesson(probabilities, taught)

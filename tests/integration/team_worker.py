@@ -13,7 +13,7 @@ from torch import distributed
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches, Untouched
+from maag.data.batches import TeacherView, TrainingBatches
 from maag.data.prepared import PreparedData, open_prepared
 from maag.data.splits import Split
 from maag.data.supervision import supervise
@@ -46,8 +46,8 @@ def take_steps(config: Config, prepared: PreparedData, split: Split, team: Team,
         batch = batches.at(step)
         torch.set_default_dtype(torch.float64)
         others = None if batch.unlabelled is None else batch.unlabelled.double()
-        untouched = None if batch.untouched is None else Untouched(*(part.double() for part in batch.untouched))
-        batch = batch._replace(images=batch.images.double(), unlabelled=others, untouched=untouched)
+        untouched = None if batch.teacher_view is None else TeacherView(*(part.double() for part in batch.teacher_view))
+        batch = batch._replace(images=batch.images.double(), unlabelled=others, teacher_view=untouched)
         found = update(state, batch, config)
         state.progress.step += 1
         losses.append({name: float(team.mean(loss)) for name, loss in found.items()})

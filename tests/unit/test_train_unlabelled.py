@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.areas import Areas, measure_areas
-from maag.data.batches import Batch, TrainingBatches, Untouched
+from maag.data.augment import warp_probabilities
+from maag.data.batches import Batch, TeacherView, TrainingBatches
 from maag.data.prepared import PreparedData
 from maag.data.shard import Shard
 from maag.data.splits import make_split
@@ -46,7 +49,7 @@ def batch() -> Batch:
     shifted = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).expand(4, 2, 3)
     grids = torch.nn.functional.affine_grid(shifted, [4, 1, 32, 32], align_corners=False)
     masks = torch.randint(0, 4, (4, 32, 32), generator=generator, dtype=torch.uint8)
-    return Batch(images, labels, None, masks, untouched=Untouched(images, grids))
+    return Batch(images, labels, None, masks, teacher_view=TeacherView(images, grids))
 
 
 def test_the_average_forgets_its_start_and_keeps_its_statistics(config: Config, batch: Batch) -> None:
@@ -91,8 +94,8 @@ def test_the_teacher_teaches_what_it_is_sure_of_where_no_label_is_and_it_could_s
     assert not everything.taught[:, :4].any()  # labelled
     assert everything.taught[:, 4:, :16].all()
     assert not everything.taught[:, :, 17:].any()  # from outside
-    assert batch.untouched is not None
-    seen = teacher(batch.untouched.images).logits.softmax(dim=1)
+    assert batch.teacher_view is not None
+    seen = teacher(batch.teacher_view.images).logits.softmax(dim=1)
     torch.testing.assert_close(everything.probabilities[..., :15], seen[..., 16:31], atol=1e-5, rtol=0)
     some = teach(teacher, batch, confidence=0.4)
     assert torch.equal(some.taught, everything.taught & (some.probabilities.amax(dim=1) >= 0.4))
@@ -255,15 +258,55 @@ def test_the_teacher_sees_all_slices_as_they_were(config: Config, prepared: Prep
     seeing = codec.override(config, changes)
     supervision = supervise(prepared, make_split(prepared.patients, seeing.data), seeing)
     batch = TrainingBatches(supervision, seeing, CPU).at(2)
-    assert batch.untouched is not None
+    assert batch.teacher_view is not None
     known = {image.tobytes() for image in prepared.images}
-    assert len(batch.untouched.images) == 8
-    assert {image.numpy().tobytes() for image in batch.untouched.images} <= known
-    parts = [TrainingBatches(supervision, seeing, CPU, Shard(rank, 2)).at(2).untouched for rank in range(2)]
+    assert len(batch.teacher_view.images) == 8
+    assert {image.numpy().tobytes() for image in batch.teacher_view.images} <= known
+    parts = [TrainingBatches(supervision, seeing, CPU, Shard(rank, 2)).at(2).teacher_view for rank in range(2)]
     for rank, part in enumerate(parts):
         assert part is not None
-        expected = torch.cat([Shard(rank, 2).of(batch.untouched.grids[half]) for half in (slice(4), slice(4, 8))])
+        expected = torch.cat([Shard(rank, 2).of(batch.teacher_view.grids[half]) for half in (slice(4), slice(4, 8))])
         assert torch.equal(part.grids, expected)
+
+
+def test_what_the_teacher_says_of_turned_slices_lies_where_they_were(config: Config, prepared: PreparedData) -> None:
+    wide = {
+        "data.size_px": [32, 48],
+        "loss.adversarial_unlabelled": 0.1,
+        "augment.interpolation": "cubic",
+        "augment.elastic": 0.02,
+    }
+    seeing = codec.override(config, wide)
+    supervision = supervise(prepared, make_split(prepared.patients, seeing.data), seeing)
+    shape = (len(prepared.images), 32, 48)
+    coarse = torch.randn(shape[0], 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    supervision = dataclasses.replace(
+        supervision,
+        images=interpolate(coarse, size=shape[1:], mode="bicubic", align_corners=False).numpy(),
+        scribbles=np.zeros(shape, dtype=np.uint8),
+        masks=np.zeros(shape, dtype=np.uint8),
+        shapes=np.zeros(shape, dtype=np.uint8),
+    )
+    plain = TrainingBatches(supervision, seeing, CPU).at(2).teacher_view
+    turning = codec.override(seeing, {"teacher.rotation_deg": 60.0})
+    turned = TrainingBatches(supervision, turning, CPU).at(2).teacher_view
+    assert plain is not None
+    assert turned is not None
+    # Half of the slices, for the draws of the unlabelled ones come after the angles.
+    expected = warp_probabilities(plain.images[:4], plain.grids[:4])
+    found = warp_probabilities(turned.images[:4], turned.grids[:4])
+    assert not torch.allclose(plain.images[:4], turned.images[:4], atol=0.1)
+    inside = (turned.grids[:4].abs().amax(dim=3) < 0.9) & (plain.grids[:4].abs().amax(dim=3) < 0.9)
+    assert inside.float().mean() > 0.4
+    torch.testing.assert_close(found[:, 0][inside], expected[:, 0][inside], atol=0.03, rtol=0)
+
+    parts = [TrainingBatches(supervision, turning, CPU, Shard(rank, 2)).at(2).teacher_view for rank in range(2)]
+    for rank, part in enumerate(parts):
+        assert part is not None
+        for whole, own in zip(turned, part, strict=True):
+            torch.testing.assert_close(
+                own, torch.cat([Shard(rank, 2).of(whole[half]) for half in (slice(4), slice(4, 8))])
+            )
 
 
 def test_a_lesson_needs_a_teacher(tiny_config: Config) -> None:
