@@ -108,8 +108,8 @@ def history(run: Path) -> list[dict[str, Any]]:
 def require_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     """Equal but for rounding, which the order of sums over workers changes, of runs that are CALM.
 
-    Rounding alone moved losses by up to 4.5e-5 of themselves, optimisers that forgot by 6e-3. Where `found` stopped
-    within an epoch it has one more line, and losses are means over the steps since the line before.
+    Rounding alone moved losses by up to 4.5e-5 of themselves, optimisers that forgot by 4e-3 and more. Where `found`
+    stopped within an epoch it has one more line, and losses are means over the steps since the line before.
     """
     steps = [0, *(line["step"] for line in expected)]
     for before, line in zip(steps, expected, strict=False):
