@@ -58,7 +58,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "without elastic and gamma": {"augment.elastic": 0, "augment.gamma": 0},
     "batches of 12, rate 2e-3": {"optim.batch_size": 12, "optim.lr": 2e-3},
     "with a prior of areas": {"loss.areas": 0.3},
-    "with linear interpolation": {"augment.interpolation": "linear"},
+    "with cubic interpolation": {"augment.interpolation": "cubic"},
     "with cutout": {"augment.cutout": 0.3},
     "with a residual encoder": {"segmentor.residual_blocks": [1, 2, 2, 2]},
     "decay 0.999": {"teacher.decay": 0.999},

@@ -26,7 +26,6 @@ RECIPE: Mapping[str, Any] = {
 BEYOND: Mapping[str, Any] = {
     "augment.elastic": 0.02,
     "augment.gamma": 0.3,
-    "augment.interpolation": "cubic",
     "loss.adversarial": 0.15,
     "loss.class_weights": 0.5,
     "loss.teacher": 1.0,
