@@ -28,6 +28,7 @@ BEYOND: Mapping[str, Any] = {
     "augment.gamma": 0.3,
     "loss.adversarial": 0.15,
     "loss.class_weights": 0.5,
+    "loss.dense_overlap": 1.0,
     "loss.teacher": 1.0,
     "teacher.decay": 0.99,
     "teacher.rotation_deg": 30.0,

@@ -196,6 +196,9 @@ class LossConfig:
 
     supervised: NotNegative = Field(default=1.0, description="Weight of the loss on scribbled slices.")
     dense: NotNegative = Field(default=1.0, description="Weight of the loss on slices with masks, if mixed or dense.")
+    dense_overlap: NotNegative = Field(
+        default=0.0, description="Weight of a soft Dice beside the cross-entropy on slices with masks."
+    )
     adversarial: NotNegative = Field(
         default=0.1,
         description="Weight of the adversarial term on scribbled slices; with the next 0: no discriminator.",

@@ -15,7 +15,16 @@ from torch import Tensor
 
 from maag.config.schema import Config
 from maag.data.batches import Batch
-from maag.losses import adversarial_loss, balance, class_counts, discriminator_loss, partial_cross_entropy
+from maag.labels import IGNORE
+from maag.losses import (
+    adversarial_loss,
+    balance,
+    class_counts,
+    class_overlaps,
+    discriminator_loss,
+    overlap_loss,
+    partial_cross_entropy,
+)
 from maag.models.discriminator import (
     Discriminator,
     DiscriminatorNoise,
@@ -24,6 +33,7 @@ from maag.models.discriminator import (
     pyramid_of_masks,
     pyramid_of_predictions,
 )
+from maag.train.areas import of_whole_batch
 from maag.train.state import TrainState
 from maag.train.teacher import follow, warmed_up
 from maag.train.team import Team
@@ -103,9 +113,19 @@ def _supervised_terms(logits: Tensor, batch: Batch, config: Config, team: Team) 
         )
         for (name, part), counts_of_part in zip(parts.items(), counts, strict=True)
     }
+    if config.loss.dense_overlap and config.data.supervision in ("mixed", "dense"):
+        overlap = _overlap_with_masks(logits[parts["dense"]], batch.labels[parts["dense"]], team)
+        losses["dense"] = losses["dense"] + config.loss.dense_overlap * overlap
     weighted = config.loss.supervised * losses["scribbles"] + config.loss.dense * losses["dense"]
     both = config.data.supervision == "mixed"
     return weighted, {name: loss.detach() for name, loss in losses.items()} if both else {}
+
+
+def _overlap_with_masks(logits: Tensor, labels: Tensor, team: Team) -> Tensor:
+    """One minus the soft Dice over the known pixels of the whole batch, of which a worker may have no slice."""
+    classes = torch.arange(logits.shape[1], device=labels.device, dtype=labels.dtype)
+    masks = (labels[:, None] == classes[None, :, None, None]).float()
+    return overlap_loss(of_whole_batch(class_overlaps(logits, masks, labels != IGNORE), team))
 
 
 def _update_discriminator(state: TrainState, fakes: MaskPyramid, masks: Tensor, share: float, config: Config) -> Tensor:

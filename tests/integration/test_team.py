@@ -35,6 +35,7 @@ UNLABELLED = {
     "augment.interpolation": "cubic",
     "augment.cutout": 0.3,
 }
+MIXED = {"data.supervision": "mixed", "data.dense_fraction": 0.5, "loss.dense_overlap": 1.0}
 
 
 class Teams:
@@ -76,11 +77,11 @@ def teams(phantom_dir: Path, prepared_dir: Path, tmp_path: Path) -> Teams:
     ("changes", "size"),
     [
         (SYNCHRONISED, 2),
-        ({**SYNCHRONISED, "optim.batch_size": 5, "data.supervision": "mixed", "data.dense_fraction": 0.5}, 2),
+        ({**SYNCHRONISED, "optim.batch_size": 5, **MIXED}, 2),
         ({**SYNCHRONISED, "optim.batch_size": 4, "loss.dynamic_balance": False, "loss.class_weights": False}, 3),
         ({"segmentor.sync_batchnorm": True, "loss.adversarial": 0.0}, 2),
         ({**SYNCHRONISED, **UNLABELLED, "optim.batch_size": 5}, 2),
-        ({**SYNCHRONISED, **UNLABELLED, "data.supervision": "mixed", "data.dense_fraction": 0.5}, 3),
+        ({**SYNCHRONISED, **UNLABELLED, **MIXED}, 3),
     ],
     ids=["halves", "uneven and mixed", "three and plain", "partial cross-entropy", "teacher", "teacher and mixed"],
 )

@@ -15,8 +15,9 @@ from maag.data.batches import Batch
 from maag.labels import IGNORE
 from maag.losses import adversarial_loss, balance, discriminator_loss, partial_cross_entropy
 from maag.models.discriminator import pyramid_of_masks, pyramid_of_predictions
+from maag.models.segmentor import SegmentorOutput
 from maag.train.state import TrainState
-from maag.train.step import update
+from maag.train.step import play, update
 
 CPU = torch.device("cpu")
 QUIET = {
@@ -96,6 +97,36 @@ def test_without_adversarial_weights_there_is_no_discriminator(tiny_config: Conf
     state = TrainState(config, CPU)
     assert state.discriminator is None
     assert set(update(state, batch._replace(masks=None), config)) == {"supervised"}
+
+
+def test_slices_with_masks_add_a_soft_dice_of_the_known_pixels(tiny_config: Config) -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(3, 4, 32, 32, generator=generator)
+    images = torch.randn(3, 1, 32, 32, generator=generator)
+    labels = torch.randint(0, 4, (3, 32, 32), generator=generator).to(torch.uint8)
+    labels[:, :5] = IGNORE
+    masked = slice(1, None)  # the first slice has scribbles
+    config = codec.override(
+        tiny_config,
+        {"loss.adversarial": 0, "data.supervision": "mixed", "loss.class_weights": 0, "loss.dense": 3.0},
+    )
+
+    def losses(weight: float) -> dict[str, Tensor]:
+        state = TrainState(codec.override(config, {"loss.dense_overlap": weight}), CPU)
+        state.joined_segmentor = lambda _: SegmentorOutput(logits.clone().requires_grad_(), {})  # type: ignore[assignment]
+        batch = Batch(images, labels, None, None, num_dense=2)
+        return play(state, batch, codec.override(config, {"loss.dense_overlap": weight}))
+
+    dices = []
+    for value in range(4):
+        predicted, there = logits[masked].softmax(dim=1)[:, value, 5:], labels[masked, 5:] == value
+        common, sizes = (predicted * there).sum(), predicted.sum() + there.sum()
+        dices.append((2 * common + 1) / (sizes + 1))
+    expected = 1 - sum(dices) / 4
+    plain, with_overlap = losses(0.0), losses(0.5)
+    torch.testing.assert_close(with_overlap["dense"] - plain["dense"], 0.5 * expected)
+    torch.testing.assert_close(with_overlap["supervised"] - plain["supervised"], 3 * 0.5 * expected)
+    torch.testing.assert_close(with_overlap["scribbles"], plain["scribbles"])
 
 
 def test_partial_cross_entropy_is_the_sum_of_the_classes_means() -> None:
