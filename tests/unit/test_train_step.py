@@ -112,10 +112,11 @@ def test_slices_with_masks_add_a_soft_dice_of_the_known_pixels(tiny_config: Conf
     )
 
     def losses(weight: float) -> dict[str, Tensor]:
-        state = TrainState(codec.override(config, {"loss.dense_overlap": weight}), CPU)
+        weighted = codec.override(config, {"loss.dense_overlap": weight})
+        state = TrainState(weighted, CPU)
         state.joined_segmentor = lambda _: SegmentorOutput(logits.clone().requires_grad_(), {})  # type: ignore[assignment]
         batch = Batch(images, labels, None, None, num_dense=2)
-        return play(state, batch, codec.override(config, {"loss.dense_overlap": weight}))
+        return play(state, batch, weighted)
 
     dices = []
     for value in range(4):
