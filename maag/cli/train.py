@@ -51,6 +51,15 @@ RUNS = Path("runs")
     help="Another folder of this data set's layout: the discriminator sees its masks, instead of some patients' here.",
 )
 @click.option("--shapes-dataset", type=click.Choice(DATASETS), help="The layout of --shapes.  [default: --dataset]")
+@click.option(
+    "--teacher",
+    "teachers",
+    type=ANY_PATH,
+    multiple=True,
+    metavar="MODEL",
+    help="A finished run or weights file of the same split that teaches where nobody drew, instead of the average of "
+    "this run's own weights; several are averaged. Presets then have teacher.confidence=0 and teacher.ramp=0.",
+)
 @click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-PRESET-TIME]")
 @config_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set optim.epochs=N.")
@@ -68,6 +77,7 @@ def train_command(
     scribbles: tuple[str, ...],
     shapes_dir: Path | None,
     shapes_dataset: str | None,
+    teachers: tuple[Path, ...],
     out: Path | None,
     preset: str | None,
     config_file: Path | None,
@@ -90,7 +100,7 @@ def train_command(
     validation, the final one, and the whole state to resume from. Ctrl-C and SIGTERM save before they end.
     """
     from maag.cli.terminal import print_json, say
-    from maag.config.presets import FOR_CPUS
+    from maag.config.presets import FOR_CPUS, TAUGHT
 
     directory = find_data(dataset, data_dir)
     cluster = None
@@ -107,7 +117,8 @@ def train_command(
         run_path = out or newest_run(dataset)
         config = resumed_config(run_path, epochs, cluster)
     else:
-        words = [*changes, *([f"optim.epochs={epochs}"] if epochs else [])]
+        implied = [f"{name}={value}" for name, value in TAUGHT.items()] if teachers and not config_file else []
+        words = [*implied, *changes, *([f"optim.epochs={epochs}"] if epochs else [])]
         config = resolve_config(dataset, preset, config_file, words, directory)
         name = "custom" if config_file else preset or "paper"
         run_path = out or RUNS / f"{dataset}-{name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -123,6 +134,7 @@ def train_command(
         device,
         scribbles=scribbles,
         shapes=(shapes_dataset or dataset, shapes_dir) if shapes_dir else None,
+        teachers=teachers,
         split_file=split_file,
         max_time=max_time,
         resume=resume,
@@ -143,6 +155,7 @@ def train(
     *,
     scribbles: Sequence[str] = (),
     shapes: tuple[str, Path] | None = None,
+    teachers: Sequence[Path] = (),
     split_file: Path | None = None,
     max_time: float | None = None,
     resume: bool = False,
@@ -150,7 +163,8 @@ def train(
 ) -> Outcome:
     """Prepare, split, and train, in this process or on a cluster, told on the terminal.
 
-    `shapes` is the layout and the folder of other patients whose masks the discriminator sees.
+    `shapes` is the layout and the folder of other patients whose masks the discriminator sees; `teachers` are finished
+    models, see `open_teachers`.
     """
     from maag.cli.terminal import TrainingDisplay, preparing, say
     from maag.config import codec
@@ -162,6 +176,7 @@ def train(
     from maag.train.acceleration import require_fast
     from maag.train.fit import fit
     from maag.train.folder import create_run, open_run, read_split
+    from maag.train.second_stage.teachers import open_teachers, read_teachers
     from maag.train.stopping import StopRequest, stopping_on_signals
 
     if not cluster:
@@ -180,6 +195,7 @@ def train(
     if resume:
         run, _ = open_run(run_path)
         split = read_split(run.split, [*prepared.patient_ids, *foreign])
+        opened = open_teachers(teachers or read_teachers(run.teachers), config, split)
     else:
         published = reader_of(config.data.dataset).split0
         split = (
@@ -188,19 +204,22 @@ def train(
             else make_split(prepared.patients, config.data, published, foreign)
         )
         supervise(prepared, split, config, other)
-        run = create_run(run_path, config, split)
+        opened = open_teachers(teachers, config, split)
+        run = create_run(run_path, config, split, opened)
     stop = StopRequest(max_time)
     place = "Ray" if cluster else str(device)
     with TrainingDisplay(run.path, config, split, codec.digest(config), place) as display, stopping_on_signals(stop):
         if cluster:
             from maag.train.launch.launch import launch
 
-            recipe = recipe_of(config, split, directory, scribbles, shapes, max_time)
+            models = [teacher.path for teacher in opened]
+            recipe = recipe_of(config, split, directory, scribbles, shapes, max_time, models)
             outcome = launch(recipe, cluster, run, listener=display, tell=say, stop=stop, resume=resume)
         else:
             outcome = fit(
-                config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume, shapes=other
-            )
+                config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume, shapes=other,
+                teachers=opened,
+            )  # fmt: skip
     display.tell_outcome(outcome)
     return outcome
 

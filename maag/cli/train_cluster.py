@@ -62,6 +62,7 @@ def recipe_of(
     scribbles: Sequence[str],
     shapes: tuple[str, Path] | None,
     max_time: float | None,
+    teachers: Sequence[Path] = (),
 ) -> Recipe:
     """What every worker needs to know, with paths that mean the same from anywhere."""
     from maag.config import codec
@@ -77,4 +78,5 @@ def recipe_of(
         cache_root=str(default_cache_root().resolve()),
         threads=1,
         deadline=None if max_time is None else time.time() + 60 * max_time,
+        teachers=tuple(str(model.resolve()) for model in teachers),
     )

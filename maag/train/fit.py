@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from maag import checkpoint
+from maag.checkpoint import TrainedSegmentor
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
@@ -65,6 +67,7 @@ def fit(
     stop: StopRequest,
     resume: bool,
     shapes: PreparedData | None = None,
+    teachers: Sequence[TrainedSegmentor] = (),
     other_settings: bool = False,
     team: Team = ALONE,
 ) -> Outcome:
@@ -83,6 +86,8 @@ def fit(
         stop: may ask for an end.
         resume: go on from `checkpoints/last.pt` if there is one.
         shapes: another prepared set, whose masks the discriminator sees instead of the split's.
+        teachers: finished models that teach where nobody drew, instead of the average of the run's own weights; see
+            `maag.train.second_stage.teachers`.
         other_settings: the checkpoint may be of other settings, of losses and rates say; else that is refused.
         team: the workers that train together.
 
@@ -90,7 +95,7 @@ def fit(
         ConfigError: the device cannot do what `train.precision` or `train.compile` say.
         SplitError: the split leaves nothing to train or validate on.
         DataError: raters who contradict each other, or whose weights cannot be estimated.
-        CheckpointError: the checkpoint is damaged or of other data or settings.
+        CheckpointError: the checkpoint is damaged or of other data, settings or teachers.
         TrainingError: a loss became NaN.
         StorageError: the run folder cannot be written.
     """
@@ -100,12 +105,13 @@ def fit(
         run.write_agreement(supervision.agreement)
     batches = TrainingBatches(supervision, config, device, team.shard)
     validator = Validator(prepared, split.val, config.data, device, team)
-    state = TrainState(config, device, team)
-    run_info = {
+    state = TrainState(config, device, team, [teacher.segmentor for teacher in teachers])
+    run_info: dict[str, Any] = {
         "config_digest": codec.digest(config),
         "split_digest": split.digest,
         "data_digest": prepared.digest if shapes is None else f"{prepared.digest}+{shapes.digest}",
         "split_scheme": split.scheme,
+        "teachers": [teacher.digest for teacher in teachers],
     }
     if resume and run.last.exists():
         _restore(state, run, None if other_settings else config, run_info, device)
@@ -162,13 +168,19 @@ def peak_memory_mib(device: torch.device) -> float:
 
 
 def _restore(
-    state: TrainState, run: RunFolder, config: Config | None, run_info: dict[str, str], device: torch.device
+    state: TrainState, run: RunFolder, config: Config | None, run_info: dict[str, Any], device: torch.device
 ) -> None:
     saved_config, saved = checkpoint.load_state(run.last, device)
     if saved["run"]["data_digest"] != run_info["data_digest"]:
         raise CheckpointError(
             f"{run.last}: the run was trained on other data ({saved['run']['data_digest']}) than are here now "
             f"({run_info['data_digest']}); restore the data set as it was, or start a new run"
+        )
+    teachers = saved["run"].get("teachers", [])
+    if teachers != run_info["teachers"]:
+        raise CheckpointError(
+            f"{run.last}: the run was taught by finished models {teachers}, and those of --teacher here are "
+            f"{run_info['teachers']}; name the same with --teacher, in the same order"
         )
     if config is not None and _without_length(saved_config) != _without_length(config):
         raise CheckpointError(f"{run.last}: the settings changed since; only optim.epochs and train.* may, on a resume")

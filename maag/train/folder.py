@@ -15,6 +15,7 @@ from maag.data.raters import RaterAgreement, agreement_rows
 from maag.data.splits import PARTS, Split
 from maag.errors import ConfigError, MissingDataError, SplitError
 from maag.storage import read_json, require_writable_directory, write_json, write_text
+from maag.train.second_stage.teachers import write_teachers
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,11 @@ class RunFolder:
         return self.path / "raters.csv"
 
     @property
+    def teachers(self) -> Path:
+        """Which finished models teach, if any do: `teachers.json`."""
+        return self.path / "teachers.json"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files: `tensorboard/`."""
         return self.path / "tensorboard"
@@ -75,7 +81,9 @@ class RunFolder:
         write_text(self.raters, text.getvalue())
 
 
-def create_run(path: Path, config: Config, split: Split) -> RunFolder:
+def create_run(
+    path: Path, config: Config, split: Split, teachers: Sequence[checkpoint.TrainedSegmentor] = ()
+) -> RunFolder:
     """Begin a run at `path`.
 
     Raises:
@@ -87,6 +95,8 @@ def create_run(path: Path, config: Config, split: Split) -> RunFolder:
         raise ConfigError(f"{path} already holds a run; add --resume to continue it, or choose another --out")
     require_writable_directory(path / "checkpoints")
     write_json(run.split, split.to_dict())
+    if teachers:
+        write_teachers(run.teachers, teachers)
     write_json(run.config, codec.document(config))
     return run
 

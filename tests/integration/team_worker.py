@@ -73,7 +73,7 @@ def validate(config: Config, prepared: PreparedData, team: Team) -> dict[str, An
     return {"all": everyone.per_class, "one": one.per_class}
 
 
-def prepare_elsewhere(config: Config, directory: Path, folder: Path, team: Team) -> dict[str, Any]:
+def prepare_elsewhere(config: Config, split: Split, directory: Path, folder: Path, team: Team) -> dict[str, Any]:
     """What each worker is told when only the first one has the data."""
     from maag.train.launch.worker import Recipe, prepare_together
 
@@ -87,7 +87,7 @@ def prepare_elsewhere(config: Config, directory: Path, folder: Path, team: Team)
         threads=1,
     )
     try:
-        prepare_together(recipe, config)
+        prepare_together(recipe, config, split)
     except MaagError as error:
         return {"kind": type(error).__name__, "error": str(error)}
     return {}
@@ -109,7 +109,7 @@ def main() -> None:
     if task["do"] == "steps":
         result = take_steps(config, prepared, split, team, steps=4)
     elif task["do"] == "prepare":
-        result = prepare_elsewhere(config, Path(task["elsewhere"]), folder, team)
+        result = prepare_elsewhere(config, split, Path(task["elsewhere"]), folder, team)
     elif task["do"] == "validate":
         result = validate(config, prepared, team)
     else:

@@ -1,4 +1,4 @@
-"""Two stages as a user types them: train, label where the model is sure, train on that."""
+"""Two stages as a user types them: train, then train anew on what the first model is sure of, or taught by it."""
 
 from __future__ import annotations
 
@@ -46,3 +46,34 @@ def test_a_second_stage_trains_on_the_firsts_labels(
     weights = first / "checkpoints" / "final.safetensors"
     _, text = run("data", "relabel", weights, "--dataset", "lvsc", "--out", tmp_path / "other", code=2)
     assert "was trained on data set 'acdc', --dataset says 'lvsc'" in text
+
+
+def test_a_second_run_is_taught_by_the_first(
+    phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    source = ("--dataset", "acdc", "--data", phantom_dir)
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("train", *source, "--out", first, *tiny_words, "--epochs", 1)
+
+    words = ("train", *source, "--out", second, *tiny_words, "--teacher", first)
+    _, text = run(*words, code=2)
+    assert "loss.teacher is 0, so it would teach nothing" in text
+    assert not (second / "config.json").exists()
+    lesson = ("--set", "loss.teacher=1", "--set", "teacher.decay=0.9")
+    run(*words, *lesson, "--epochs", 1)
+    settings = json.loads((second / "config.json").read_text())["teacher"]
+    assert (settings["ramp"], settings["confidence"]) == (0, 0)
+    (teacher,) = json.loads((second / "teachers.json").read_text())["teachers"]
+    assert teacher["path"] == str(first / "checkpoints" / "best.safetensors")
+    line = json.loads((second / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["losses"]["teacher"] > 0
+
+    # Goes on without being told who teaches, and notices when another model is there.
+    run("train", *source, "--out", second, "--resume", "--epochs", 2)
+    assert json.loads((second / "result.json").read_text())["epochs_done"] == 2
+    (first / "checkpoints" / "best.safetensors").write_bytes(
+        (second / "checkpoints" / "final.safetensors").read_bytes()
+    )
+    _, text = run("train", *source, "--out", second, "--resume", "--epochs", 3, code=1)
+    assert "name the same with --teacher" in text

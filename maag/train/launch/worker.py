@@ -7,7 +7,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import ray.train
@@ -16,6 +16,7 @@ import torch
 from torch import distributed
 
 from maag import checkpoint
+from maag.checkpoint import TrainedSegmentor
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.cache import prepare
@@ -27,6 +28,7 @@ from maag.train.fit import fit
 from maag.train.folder import RunFolder
 from maag.train.launch.board import Leaving, Note, Saved, Started
 from maag.train.reports import EpochReport, Live
+from maag.train.second_stage.teachers import open_teachers, write_teachers
 from maag.train.stopping import StopRequest
 from maag.train.team import Team, TorchTeam
 
@@ -52,6 +54,16 @@ class Recipe:
     """In seconds since the epoch."""
     other_settings: bool = False
     """A checkpoint may be of other settings; see `fit`."""
+    teachers: tuple[str, ...] = ()
+    """Paths of finished models that teach, on every node."""
+
+
+class Material(NamedTuple):
+    """What a worker trains on."""
+
+    prepared: PreparedData
+    shapes: PreparedData | None
+    teachers: tuple[TrainedSegmentor, ...]
 
 
 def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
@@ -73,13 +85,15 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
     if device.type == "cpu":
         torch.set_num_threads(recipe.threads)
     config, split = codec.from_dict(recipe.config), Split.from_dict(recipe.split)
-    prepared, shapes = prepare_together(recipe, config)
+    material = prepare_together(recipe, config, split)
 
     with tempfile.TemporaryDirectory(prefix="maag-run-") as folder:
         run = RunFolder(Path(folder))
         step = _restore(run, given["state"], given["state_step"])
         write_json(run.config, codec.document(config))
         write_json(run.split, split.to_dict())
+        if material.teachers:
+            write_teachers(run.teachers, material.teachers)
         remaining = None if recipe.deadline is None else max(0.0, recipe.deadline - time.time()) / 60
         stop = StopRequest(remaining)
         nodes = _gathered(ray.get_runtime_context().get_node_id())
@@ -87,14 +101,15 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
         reporter.tell(Started(step=step, workers=team.size, nodes=len(set(nodes))))
         outcome = fit(
             config,
-            prepared,
+            material.prepared,
             split,
             run,
             device=device,
             listener=reporter,
             stop=stop,
             resume=run.last.exists(),
-            shapes=shapes,
+            shapes=material.shapes,
+            teachers=material.teachers,
             other_settings=recipe.other_settings,
             team=team,
         )
@@ -149,20 +164,22 @@ class Reporter:
             self.tell(Saved(stored, step))
 
 
-def prepare_together(recipe: Recipe, config: Config) -> tuple[PreparedData, PreparedData | None]:
-    """The data, on every worker or on none: what one of them cannot read, all of them refuse.
+def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
+    """The data and teachers, on every worker or on none: what one of them cannot read, all of them refuse.
 
     Raises:
         MaagError: the same on every worker; it names the node.
     """
     problem: MaagError | None = None
     prepared = shapes = None
+    teachers: tuple[TrainedSegmentor, ...] = ()
     try:
         cache = Path(recipe.cache_root)
         prepared = prepare(Path(recipe.data_dir), config.data, cache, recipe.scribbles)
         if recipe.shapes:
             name, folder = recipe.shapes
             shapes = prepare(Path(folder), replace(config.data, dataset=name), cache)
+        teachers = open_teachers([Path(model) for model in recipe.teachers], config, split)
     except MaagError as error:
         problem = type(error)(f"on node {ray.util.get_node_ip_address()}: {error}")
     problems = [found for found in _gathered(problem) if found is not None]
@@ -175,7 +192,7 @@ def prepare_together(recipe: Recipe, config: Config) -> tuple[PreparedData, Prep
             f"{recipe.data_dir}: the nodes have different data or file times there (digests {sorted(set(digests))}); "
             "share the folder, or copy it with times kept, as cp -a, rsync -a and aws s3 sync do"
         )
-    return prepared, shapes
+    return Material(prepared, shapes, teachers)
 
 
 def _gathered(own: Any) -> list[Any]:

@@ -1,0 +1,92 @@
+"""Finished models that teach a second run: which may, and what they must have in common with it.
+
+Train, then train anew under the soft labels of what was trained: the second network is the better one, though both are
+alike (Furlanello et al., Born-Again Neural Networks, ICML 2018). Several teachers are averaged, and what only all of
+them together know becomes what one network does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from maag.checkpoint import TrainedSegmentor, load_segmentor
+from maag.config.schema import Config
+from maag.data.splits import Split
+from maag.errors import ConfigError, DataError, SplitError
+from maag.storage import read_json, write_json
+
+FORMAT_VERSION = 1
+_SEEN_ALIKE = ("classes", "channels", "modality", "spacing_mm", "normalization")
+"""Settings of data that a network is made or trained for."""
+
+
+def open_teachers(models: Sequence[Path], config: Config, split: Split) -> tuple[TrainedSegmentor, ...]:
+    """Load the models that are to teach a run of `config` on `split`.
+
+    Args:
+        models: run folders or weights files, see `load_segmentor`.
+        config: of the run that they teach.
+        split: which patients do what in it.
+
+    Raises:
+        ConfigError: `config` gives lessons no weight, or a model is for other images or classes.
+        SplitError: a model was trained on another split: it may have seen whom this run validates or tests on.
+        MissingDataError: nothing of the kind is at one of the paths.
+        CheckpointError: a model is damaged.
+    """
+    if models and config.loss.teacher == 0:
+        raise ConfigError(
+            f"--teacher {models[0]}: loss.teacher is 0, so it would teach nothing; use --preset best or best-fast, or "
+            "--set loss.teacher=1 --set teacher.decay=0.99"
+        )
+    teachers = tuple(load_segmentor(model) for model in models)
+    for teacher in teachers:
+        _require_alike(teacher, config)
+        _require_same_split(teacher, split)
+    return teachers
+
+
+def write_teachers(path: Path, teachers: Sequence[TrainedSegmentor]) -> None:
+    """Write where the teachers of a run are and what they are, for its resume, to `path`. Raises StorageError."""
+    listed = [{"path": str(teacher.path.resolve()), "sha256": teacher.digest} for teacher in teachers]
+    write_json(path, {"format_version": FORMAT_VERSION, "teachers": listed})
+
+
+def read_teachers(path: Path) -> tuple[Path, ...]:
+    """Where the teachers of a run were; none if nothing was written to `path`.
+
+    Raises:
+        DataError: the file is not what `write_teachers` writes.
+        StorageError: it cannot be read.
+    """
+    if not path.is_file():
+        return ()
+    content = read_json(path)
+    try:
+        if content["format_version"] != FORMAT_VERSION:
+            raise DataError(
+                f"{path}: format_version {content['format_version']} is unknown; this maag reads {FORMAT_VERSION}"
+            )
+        return tuple(Path(listed["path"]) for listed in content["teachers"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a list of teachers of maag; name them with --teacher") from error
+
+
+def _require_alike(teacher: TrainedSegmentor, config: Config) -> None:
+    for name in _SEEN_ALIKE:
+        theirs, ours = getattr(teacher.config.data, name), getattr(config.data, name)
+        if theirs != ours:
+            raise ConfigError(
+                f"--teacher {teacher.path}: it was trained with data.{name}={theirs}, and this run has {ours}; a "
+                "teacher must know the same images, so give one of the same preset, or change the setting"
+            )
+
+
+def _require_same_split(teacher: TrainedSegmentor, split: Split) -> None:
+    theirs = teacher.info["split_digest"]
+    if theirs != split.digest:
+        raise SplitError(
+            f"--teacher {teacher.path}: it was trained on split {theirs}, and this run has {split.digest}; it may have "
+            "learnt from patients who validate or test here, so give --split-file the split.json of its run"
+        )

@@ -1,0 +1,154 @@
+"""Finished models as teachers: which are refused, what they say together, and who learns from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from maag.checkpoint import FINAL, load_segmentor, save_segmentor
+from maag.config import codec
+from maag.config.presets import TAUGHT
+from maag.config.schema import Config
+from maag.data.batches import TrainingBatches
+from maag.data.prepared import PreparedData
+from maag.data.splits import Split
+from maag.data.supervision import supervise
+from maag.errors import CheckpointError, ConfigError, DataError, SplitError
+from maag.train.fit import fit
+from maag.train.folder import RunFolder, create_run
+from maag.train.reports import Listeners
+from maag.train.second_stage.teachers import open_teachers, read_teachers, write_teachers
+from maag.train.state import TrainState
+from maag.train.step import update
+from maag.train.stopping import StopRequest
+from maag.train.teacher import MeanOfSegmentors
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config(tiny_config: Config) -> Config:
+    return codec.override(tiny_config, {"teacher.decay": 0.9, "loss.teacher": 1.0, "optim.epochs": 1, **TAUGHT})
+
+
+def finished(folder: Path, config: Config, split: Split, *seeds: int) -> list[Path]:
+    """Weights files as runs of `config` with these seeds would leave them before their first step."""
+    files = []
+    for seed in seeds:
+        segmentor = TrainState(codec.override(config, {"train.seed": seed}), CPU).segmentor
+        files.append(folder / f"{seed}-{FINAL}")
+        save_segmentor(files[-1], config, segmentor.state_dict(), {"kind": "final", "split_digest": split.digest})
+    return files
+
+
+def test_several_teachers_say_the_mean_of_what_each_says(config: Config, split: Split, tmp_path: Path) -> None:
+    segmentors = [load_segmentor(path).segmentor for path in finished(tmp_path, config, split, 1, 2, 3)]
+    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    together = MeanOfSegmentors(segmentors)
+    assert not any(module.training for module in together.modules())
+    assert not any(parameter.requires_grad for parameter in together.parameters())
+    expected = torch.stack([segmentor(images).logits.softmax(dim=1) for segmentor in segmentors]).mean(dim=0)
+    torch.testing.assert_close(together(images).logits.softmax(dim=1), expected)
+
+
+def test_lessons_are_the_finished_models_and_what_is_exported_is_the_own_average(
+    config: Config, split: Split, prepared: PreparedData, tmp_path: Path
+) -> None:
+    batch = TrainingBatches(supervise(prepared, split, config), config, CPU).at(0)
+    teachers = [load_segmentor(path).segmentor for path in finished(tmp_path, config, split, 1, 2)]
+    plain, taught = TrainState(config, CPU), TrainState(config, CPU, teachers=teachers)
+    others = TrainState(config, CPU, teachers=teachers[:1])
+    before = [parameter.clone() for teacher in teachers for parameter in teacher.parameters()]
+    lessons = {}
+    for name, state in (("own", plain), ("both", taught), ("one", others)):
+        state.set_rates(1e-3, 1e-3)
+        losses = update(state, batch, config)
+        lessons[name] = float(losses["teacher"])
+        assert state.product is state.teacher
+    assert len(set(lessons.values())) == 3
+    for parameter, old in zip((each for one in teachers for each in one.parameters()), before, strict=True):
+        assert torch.equal(parameter, old)
+    assert taught.state_dict()["parts"].keys() == plain.state_dict()["parts"].keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"loss.teacher": 0.0}, "loss.teacher is 0, so it would teach nothing"),
+        ({"data.spacing_mm": 3.0}, "data.spacing_mm=4.0, and this run has 3.0"),
+        ({"data.normalization": "unit"}, "data.normalization=robust, and this run has unit"),
+        ({"data.classes": ["background", "RV", "LV", "MYO"]}, "data.classes="),
+    ],
+)
+def test_a_teacher_of_other_images_and_one_whose_word_has_no_weight_are_refused(
+    config: Config, split: Split, tmp_path: Path, changes: dict[str, object], complaint: str
+) -> None:
+    (model,) = finished(tmp_path, config, split, 1)
+    with pytest.raises(ConfigError, match="--teacher ") as caught:
+        open_teachers([model], codec.override(config, changes), split)
+    assert complaint in str(caught.value)
+    assert str(model) in str(caught.value)
+
+
+def test_a_teacher_may_see_slices_of_another_size(config: Config, split: Split, tmp_path: Path) -> None:
+    models = finished(tmp_path, config, split, 1, 2)
+    wider = codec.override(config, {"data.size_px": [48, 64]})
+    assert [teacher.path for teacher in open_teachers(models, wider, split)] == models
+    assert open_teachers([], codec.override(config, {"loss.teacher": 0.0}), split) == ()
+
+
+def test_a_teacher_that_may_have_seen_who_validates_here_is_refused(
+    config: Config, split: Split, tmp_path: Path
+) -> None:
+    (model,) = finished(tmp_path, config, split, 1)
+    other = Split(
+        scheme="other",
+        **{**{part: getattr(split, part) for part in ("scribbled", "shapes")}, "val": split.test, "test": split.val},
+    )
+    with pytest.raises(SplitError, match=f"trained on split {split.digest}, and this run has {other.digest}"):
+        open_teachers([model], config, other)
+
+
+def test_where_the_teachers_are_is_written_and_read(config: Config, split: Split, tmp_path: Path) -> None:
+    models = finished(tmp_path, config, split, 1, 2)
+    path = tmp_path / "teachers.json"
+    assert read_teachers(path) == ()
+    write_teachers(path, open_teachers(models, config, split))
+    assert read_teachers(path) == tuple(models)
+    path.write_text(json.dumps({"format_version": 9, "teachers": []}))
+    with pytest.raises(DataError, match="format_version 9 is unknown"):
+        read_teachers(path)
+    path.write_text("[]")
+    with pytest.raises(DataError, match="name them with --teacher"):
+        read_teachers(path)
+
+
+def test_a_run_goes_on_with_the_same_teachers_only(
+    config: Config, split: Split, prepared: PreparedData, tmp_path: Path
+) -> None:
+    teachers = open_teachers(finished(tmp_path, config, split, 1, 2), config, split)
+    run = create_run(tmp_path / "run", config, split, teachers)
+    assert [str(teacher.path) for teacher in teachers] == [str(path) for path in read_teachers(run.teachers)]
+
+    def go(folder: RunFolder, stop: StopRequest, given: object = teachers) -> str:
+        outcome = fit(
+            config, prepared, split, folder, device=CPU, listener=Listeners(), stop=stop, resume=True, teachers=given,
+        )  # type: ignore[arg-type] # fmt: skip
+        return outcome.ending
+
+    stopped = StopRequest()
+    stopped.ask("enough")
+    assert go(run, stopped) == "interrupted"
+    for wrong in ((), teachers[:1], teachers[::-1]):
+        with pytest.raises(CheckpointError, match="name the same with --teacher, in the same order"):
+            go(run, StopRequest(), wrong)
+    assert go(run, StopRequest()) == "done"
+    straight = create_run(tmp_path / "straight", config, split, teachers)
+    assert go(straight, StopRequest()) == "done"
+    resumed, whole = (load_segmentor(folder.final) for folder in (run, straight))
+    assert resumed.info["teachers"] == whole.info["teachers"] == [teacher.digest for teacher in teachers]
+    for name, tensor in whole.segmentor.state_dict().items():
+        torch.testing.assert_close(resumed.segmentor.state_dict()[name], tensor)
