@@ -3,13 +3,13 @@
     python benchmarks/acdc_best.py --data ACDC_DIR --out DIR [--seeds 1 2 3] [--epochs 10] [--at-once 1] [--arms ...]
         [--part val] [--set 'gates.levels=[]']
 
-Every arm is the fast preset with some settings and sees as many images, but for two: the second stage trains anew, for
-as many epochs, on what the best settings' model of the same seed is sure of; and since that costs both runs, the best
-settings train once for the epochs of both as well. Measured on the validation fold at source resolution, final
-checkpoint, with and without rotations, flips and removal of small components. Whole methods are compared with the fast
-preset, parts and options with the best settings, patient by patient, over the seeds that both have. Writes table.md,
-plot.png and results.json to DIR. A run that is there already is resumed or taken as it is, so the script can be stopped
-and started again.
+Every arm is the fast preset with some settings and sees as many images, but for three: two second stages train anew,
+for as many epochs, on what the best settings' model of the same seed is sure of, and taught by it; and since these cost
+both runs, the best settings train once for the epochs of both as well. Measured on the validation fold at source
+resolution, final checkpoint, with and without rotations, flips and removal of small components. Whole methods are
+compared with the fast preset, parts and options with the best settings, patient by patient, over the seeds that both
+have. Writes table.md, plot.png and results.json to DIR. A run that is there already is resumed or taken as it is, so
+the script can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ from compare import (
 from matplotlib.figure import Figure
 from runs import maag, spread, train
 
-from maag.config.presets import BEYOND_SMALL
+from maag.config.presets import BEYOND_SMALL, TAUGHT
 from maag.inference import PLAIN, Refinement
 
 BASELINE = "fast preset"
 BEST = "best settings"
 SECOND_STAGE = f"{BEST}, second stage"
+TAUGHT_STAGE = f"{BEST}, taught by a first run"
 BEST_LONGER = f"{BEST}, epochs of both stages"
 WITHOUT_TEACHER = {"teacher.decay": 0, "loss.teacher": 0}
 WITHOUT_SHAPES = {"gates.levels": [], "loss.adversarial": 0}
@@ -84,11 +85,14 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 PARTS: Mapping[str, Mapping[str, Any]] = {
     **{f"{BEST}, {change}": {**SETTINGS, **settings} for change, settings in CHANGES.items()},
     SECOND_STAGE: SETTINGS,
+    TAUGHT_STAGE: {**SETTINGS, **TAUGHT},
     BEST_LONGER: SETTINGS,
 }
 ARMS = {**METHODS, **PARTS}
-FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST}
-"""By arm the one whose final model gives the labels."""
+FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST, TAUGHT_STAGE: BEST}
+"""By arm the one whose final model gives the labels, or teaches."""
+_ANOTHER_SEED = 100
+"""Added for a run that is taught by one of its own settings, so that it does not begin where that began."""
 TIMES_LONGER: Mapping[str, int] = {BEST_LONGER: 2}
 """By arm how many times the epochs of the others."""
 TITLES = {
@@ -136,23 +140,32 @@ def run(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -
     folder = path_of(arm, seed, options)
     epochs = options.epochs * TIMES_LONGER.get(arm, 1)
     changes = {**ARMS[arm], "train.seed": seed, "optim.epochs": epochs}
-    labels = denser_labels(arm, seed, options, measuring) if arm in FIRST_STAGE else None
+    further: list[object] = []
+    if arm == SECOND_STAGE:
+        further = ["--scribbles", denser_labels(arm, seed, options, measuring)]
+    elif arm == TAUGHT_STAGE:
+        further = ["--teacher", first_model(arm, seed, options, measuring)]
+        changes["train.seed"] = seed + _ANOTHER_SEED
     train(
         folder,
         options.data,
         [*(f"{path}={json.dumps(value)}" for path, value in changes.items()), *options.changes],
-        ["--scribbles", labels] if labels else (),
+        further,
     )
     measuring.submit(measure, folder, options.data, options.part, REFINEMENTS).result()
 
 
-def denser_labels(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -> Path:
-    """The folder of labels by the first stage's final model, both made first if they are not there."""
+def first_model(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -> Path:
+    """The first stage's final weights, made first if they are not there."""
     run(FIRST_STAGE[arm], seed, options, measuring)
-    first = path_of(FIRST_STAGE[arm], seed, options)
-    labels = first / "labels"
+    return path_of(FIRST_STAGE[arm], seed, options) / "checkpoints" / "final.safetensors"
+
+
+def denser_labels(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -> Path:
+    """The folder of labels by the first stage's final model, made first if they are not there."""
+    weights = first_model(arm, seed, options, measuring)
+    labels = weights.parents[1] / "labels"
     if not labels.exists():
-        weights = first / "checkpoints" / "final.safetensors"
         maag("data", "relabel", weights, "--data", options.data, "--out", labels)
     return labels
 

@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,6 +33,7 @@ from runs import spread
 
 from maag.cli.options import pick_device
 from maag.config.codec import override
+from maag.config.presets import TAUGHT
 from maag.config.schema import Config
 from maag.data.acdc import SPLIT0
 from maag.data.cache import prepare
@@ -43,6 +44,7 @@ from maag.inference import PLAIN
 from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
 from maag.train.reports import EpochReport, Live
+from maag.train.second_stage.teachers import open_teachers
 from maag.train.stopping import StopRequest
 
 TRACKS = ("P35", "P70")
@@ -51,10 +53,15 @@ PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0
 ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "paper": ("paper", {}),
     "best": ("best", {}),
+    "best, taught by a first run": ("best", TAUGHT),
     "best, without gates and discriminator": ("best", {**WITHOUT_SHAPES, "loss.adversarial_unlabelled": 0}),
     "partial cross-entropy, best's recipe": ("best", PARTIAL),
     "dense masks, best's recipe (bound)": ("best", DENSE),
 }
+TAUGHT_BY: Mapping[str, str] = {"best, taught by a first run": "best"}
+"""By arm the one whose final model of the same seed teaches."""
+_ANOTHER_SEED = 100
+"""Added for a run that is taught by one of its own settings, so that it does not begin where that began."""
 KINDS = ("final", "best")
 REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
 _SECONDS_TO_MEASURE = 45.0
@@ -137,8 +144,16 @@ def work(jobs: list[Job], options: argparse.Namespace, part: str, deadline: floa
 
 def train(job: Job, options: argparse.Namespace, device: torch.device, deadline: float) -> None:
     name, changes = ARMS[job.arm]
+    seed, models = job.seed, []
+    if job.arm in TAUGHT_BY:
+        first = replace(job, arm=TAUGHT_BY[job.arm])
+        if not first.is_trained(options.out):
+            train(first, options, device, deadline)
+        if not first.is_trained(options.out):
+            return
+        seed, models = job.seed + _ANOTHER_SEED, [RunFolder(first.folder(options.out)).final]
     fast = {"train.precision": options.precision, "train.compile": options.compile and device.type == "cuda"}
-    config = override(preset("acdc", name, options.data), {**changes, **fast, "train.seed": job.seed})
+    config = override(preset("acdc", name, options.data), {**changes, **fast, "train.seed": seed})
     config = override(config, dict(change.split("=", 1) for change in options.changes))
     cache = options.cache or options.out / "cache"
     prepared = prepare(options.data, config.data, cache)
@@ -146,13 +161,14 @@ def train(job: Job, options: argparse.Namespace, device: torch.device, deadline:
     if job.track == "P70":
         shapes = prepare(shapes_alone(options.data, options.out), config.data, cache)
     split = split_of(job.track, config, prepared)
+    teachers = open_teachers(models, config, split)
     run = RunFolder(job.folder(options.out))
     if not run.config.exists():
-        create_run(run.path, config, split)
+        create_run(run.path, config, split, teachers)
     stop = StopRequest()
     fit(
         config, prepared, split, run, device=device, listener=Clock(stop, deadline, job), stop=stop, resume=True,
-        shapes=shapes,
+        shapes=shapes, teachers=teachers,
     )  # fmt: skip
 
 

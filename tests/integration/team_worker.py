@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from maag.checkpoint import save_segmentor
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TeacherView, TrainingBatches
@@ -73,18 +74,25 @@ def validate(config: Config, prepared: PreparedData, team: Team) -> dict[str, An
     return {"all": everyone.per_class, "one": one.per_class}
 
 
-def prepare_elsewhere(config: Config, split: Split, directory: Path, folder: Path, team: Team) -> dict[str, Any]:
-    """What each worker is told when only the first one has the data."""
+def prepare_apart(
+    what: str, config: Config, split: Split, directory: Path, folder: Path, team: Team, rank: int
+) -> dict[str, Any]:
+    """What each worker is told when only the first one has the data, or a teacher, or all have different teachers."""
     from maag.train.launch.worker import Recipe, prepare_together
 
+    model = folder / f"teacher-{rank}.safetensors"
+    if what == "prepare other teachers" or (what == "prepare a teacher" and team.leads):
+        segmentor = TrainState(codec.override(config, {"train.seed": rank}), CPU).segmentor
+        save_segmentor(model, config, segmentor.state_dict(), {"split_digest": split.digest})
     recipe = Recipe(
         config={},
         split={},
-        data_dir=str(directory if team.leads else folder / "nowhere"),
+        data_dir=str(directory if team.leads or what != "prepare" else folder / "nowhere"),
         scribbles=(),
         shapes=None,
         cache_root=str(folder / "cache"),
         threads=1,
+        teachers=() if what == "prepare" else (str(model),),
     )
     try:
         prepare_together(recipe, config, split)
@@ -108,8 +116,8 @@ def main() -> None:
     prepared = open_prepared(Path(task["prepared"]))
     if task["do"] == "steps":
         result = take_steps(config, prepared, split, team, steps=4)
-    elif task["do"] == "prepare":
-        result = prepare_elsewhere(config, split, Path(task["elsewhere"]), folder, team)
+    elif task["do"].startswith("prepare"):
+        result = prepare_apart(task["do"], config, split, Path(task["elsewhere"]), folder, team, rank)
     elif task["do"] == "validate":
         result = validate(config, prepared, team)
     else:

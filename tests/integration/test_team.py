@@ -35,6 +35,7 @@ UNLABELLED = {
     "augment.interpolation": "cubic",
     "augment.cutout": 0.3,
 }
+LESSON = {"teacher.decay": 0.9, "loss.teacher": 1.0}
 MIXED = {"data.supervision": "mixed", "data.dense_fraction": 0.5, "loss.dense_overlap": 1.0}
 
 
@@ -123,9 +124,18 @@ def test_uneven_parts_come_to_the_end_together(teams: Teams, tiny_config: Config
     assert outcomes[0] == outcomes[1]
 
 
-def test_data_that_one_node_lacks_are_refused_by_all(teams: Teams, tiny_config: Config, split: Split) -> None:
-    told = teams.do("prepare", tiny_config, split, 2)
+@pytest.mark.parametrize(("what", "lacking"), [("prepare", "nowhere"), ("prepare a teacher", "teacher-1.safetensors")])
+def test_what_one_node_lacks_is_refused_by_all(
+    teams: Teams, tiny_config: Config, split: Split, what: str, lacking: str
+) -> None:
+    told = teams.do(what, codec.override(tiny_config, LESSON), split, 2)
     assert told[0] == told[1]
     assert told[0]["kind"] == "MissingDataError"
     assert "on node " in told[0]["error"]
-    assert "nowhere" in told[0]["error"]
+    assert lacking in told[0]["error"]
+
+
+def test_different_teachers_on_nodes_are_refused_by_all(teams: Teams, tiny_config: Config, split: Split) -> None:
+    told = teams.do("prepare other teachers", codec.override(tiny_config, LESSON), split, 2)
+    assert [each["kind"] for each in told] == ["CheckpointError"] * 2
+    assert all("the nodes have different teachers there" in each["error"] for each in told)

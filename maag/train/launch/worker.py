@@ -22,7 +22,7 @@ from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
-from maag.errors import DataError, MaagError
+from maag.errors import CheckpointError, DataError, MaagError
 from maag.storage import write_json
 from maag.train.fit import fit
 from maag.train.folder import RunFolder
@@ -191,6 +191,12 @@ def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
         raise DataError(
             f"{recipe.data_dir}: the nodes have different data or file times there (digests {sorted(set(digests))}); "
             "share the folder, or copy it with times kept, as cp -a, rsync -a and aws s3 sync do"
+        )
+    models = _gathered([teacher.digest for teacher in teachers])
+    if any(others != models[0] for others in models):
+        raise CheckpointError(
+            f"{', '.join(recipe.teachers)}: the nodes have different teachers there; share the folder, or copy the "
+            "same files to all of them"
         )
     return Material(prepared, shapes, teachers)
 
