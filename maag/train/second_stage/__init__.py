@@ -1,1 +1,1 @@
-"""Denser labels for a second stage of training, from what a first one is sure of."""
+"""A second stage of training: on denser labels from what a first one is sure of, or taught by its models."""
