@@ -38,7 +38,7 @@ from compare import (
 from matplotlib.figure import Figure
 from runs import maag, spread, train
 
-from maag.config.presets import BEYOND_SMALL, TAUGHT
+from maag.config.presets import BEYOND_SMALL
 from maag.inference import PLAIN, Refinement
 
 BASELINE = "fast preset"
@@ -85,13 +85,13 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 PARTS: Mapping[str, Mapping[str, Any]] = {
     **{f"{BEST}, {change}": {**SETTINGS, **settings} for change, settings in CHANGES.items()},
     SECOND_STAGE: SETTINGS,
-    TAUGHT_STAGE: {**SETTINGS, **TAUGHT},
+    TAUGHT_STAGE: SETTINGS,
     BEST_LONGER: SETTINGS,
 }
 ARMS = {**METHODS, **PARTS}
 FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST, TAUGHT_STAGE: BEST}
 """By arm the one whose final model gives the labels, or teaches."""
-_ANOTHER_SEED = 100
+ANOTHER_SEED = 100
 """Added for a run that is taught by one of its own settings, so that it does not begin where that began."""
 TIMES_LONGER: Mapping[str, int] = {BEST_LONGER: 2}
 """By arm how many times the epochs of the others."""
@@ -145,7 +145,7 @@ def run(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -
         further = ["--scribbles", denser_labels(arm, seed, options, measuring)]
     elif arm == TAUGHT_STAGE:
         further = ["--teacher", first_model(arm, seed, options, measuring)]
-        changes["train.seed"] = seed + _ANOTHER_SEED
+        changes["train.seed"] = seed + ANOTHER_SEED
     train(
         folder,
         options.data,

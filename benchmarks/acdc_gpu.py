@@ -26,7 +26,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from acdc_best import WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
+from acdc_best import ANOTHER_SEED, WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
 from compare import COMPONENT, ROTATIONS, ROTATIONS_COMPONENT, by_patient, compare, measure, read_report
 from matplotlib.figure import Figure
 from runs import spread
@@ -60,8 +60,6 @@ ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 TAUGHT_BY: Mapping[str, str] = {"best, taught by a first run": "best"}
 """By arm the one whose final model of the same seed teaches."""
-_ANOTHER_SEED = 100
-"""Added for a run that is taught by one of its own settings, so that it does not begin where that began."""
 KINDS = ("final", "best")
 REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
 _SECONDS_TO_MEASURE = 45.0
@@ -151,7 +149,7 @@ def train(job: Job, options: argparse.Namespace, device: torch.device, deadline:
             train(first, options, device, deadline)
         if not first.is_trained(options.out):
             return
-        seed, models = job.seed + _ANOTHER_SEED, [RunFolder(first.folder(options.out)).final]
+        seed, models = job.seed + ANOTHER_SEED, [RunFolder(first.folder(options.out)).final]
     fast = {"train.precision": options.precision, "train.compile": options.compile and device.type == "cuda"}
     config = override(preset("acdc", name, options.data), {**changes, **fast, "train.seed": seed})
     config = override(config, dict(change.split("=", 1) for change in options.changes))

@@ -1,8 +1,7 @@
 """Finished models that teach a second run: which may, and what they must have in common with it.
 
-Train, then train anew under the soft labels of what was trained: the second network is the better one, though both are
-alike (Furlanello et al., Born-Again Neural Networks, ICML 2018). Several teachers are averaged, and what only all of
-them together know becomes what one network does.
+Train, then train anew under the soft labels of what was trained: the second network may well become the better one,
+though both are alike (Furlanello et al., Born-Again Neural Networks, ICML 2018). Several teachers are averaged.
 """
 
 from __future__ import annotations
