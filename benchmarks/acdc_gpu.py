@@ -8,7 +8,8 @@ prepared data are kept in DIR/cache, and with `--cache DIR` from elsewhere.
 
 P35: the paper's fold, 35 patients with scribbles, 35 others whose masks the discriminator sees. P70: scribbles of all
 70; the same 35 give masks, but never paired with their images. Both validate on the paper's 15 patients and, where its
-15 test patients are there, are measured on them; else on the validation fold, and the table says so.
+15 test patients are there, are measured on them; else on the validation fold, and the table says so. With
+`--parts val shapes` the runs of P35 are also measured on the 35 patients whose images they did not see.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 TAUGHT_BY: Mapping[str, str] = {"best, taught by a first run": "best"}
 """By arm the one whose final model of the same seed teaches."""
+PARTS: Mapping[str, str] = {
+    "test": "the paper's test fold",
+    "val": "the validation fold",
+    "shapes": "the 35 patients whose masks alone were seen",
+}
 KINDS = ("final", "best")
 REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
 _SECONDS_TO_MEASURE = 45.0
@@ -80,8 +86,17 @@ class Job:
         path = RunFolder(self.folder(out)).result
         return path.exists() and json.loads(path.read_text())["ending"] != "interrupted"
 
-    def is_done(self, out: Path, part: str) -> bool:
-        return all(read_report(self.folder(out), kind, part, each) for kind in KINDS for each in REFINEMENTS)
+    def is_done(self, out: Path, parts: Sequence[str]) -> bool:
+        return all(
+            read_report(self.folder(out), kind, part, each)
+            for part in self.unseen(parts)
+            for kind in KINDS
+            for each in REFINEMENTS
+        )
+
+    def unseen(self, parts: Sequence[str]) -> list[str]:
+        """Those of `parts` whose patients' images the run does not train on."""
+        return [part for part in parts if part != "shapes" or self.track == "P35"]
 
 
 def main() -> None:
@@ -93,6 +108,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tracks", nargs="+", choices=TRACKS, default=list(TRACKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, help="to measure on  [default: test where it is there, or val]"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of forward passes")
     parser.add_argument("--compile", action="store_true", help="the networks, where there is CUDA")
@@ -101,11 +119,12 @@ def main() -> None:
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     jobs = plan(options.tracks, options.arms, options.seeds)
-    part = "test" if set(SPLIT0["test"]) & {path.name for path in options.data.rglob("patient*")} else "val"
-    left = [job for job in jobs if not job.is_done(options.out, part)]
+    has_test = set(SPLIT0["test"]) & {path.name for path in options.data.rglob("patient*")}
+    parts = options.parts or ["test" if has_test else "val"]
+    left = [job for job in jobs if not job.is_done(options.out, parts)]
     if not options.report_only:
-        left = work(left, options, part, deadline)
-    text = table(jobs, options.out, part)
+        left = work(left, options, parts, deadline)
+    text = "\n\n".join(table(jobs, options.out, part) for part in parts)
     (options.out / "table.md").write_text(text)
     draw(jobs, options.out, options.out / "curves.png")
     print(text)
@@ -117,7 +136,7 @@ def plan(tracks: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> li
     return [Job(track, arm, seed) for seed in seeds for track in tracks for arm in arms]
 
 
-def work(jobs: list[Job], options: argparse.Namespace, part: str, deadline: float) -> list[Job]:
+def work(jobs: list[Job], options: argparse.Namespace, parts: Sequence[str], deadline: float) -> list[Job]:
     """Train in turn until the deadline, while what is trained is measured beside; returns those that are not done."""
     device = pick_device(options.device)
     os.environ["OMP_NUM_THREADS"] = "1"  # of each process that measures
@@ -131,13 +150,14 @@ def work(jobs: list[Job], options: argparse.Namespace, part: str, deadline: floa
             if not job.is_trained(options.out):
                 break
             measured += [
-                measuring.submit(measure, folder, options.data, part, [each], [kind], str(device))
+                measuring.submit(measure, folder, options.data, part, views, [kind], str(device))
+                for part in job.unseen(parts)
                 for kind in KINDS
-                for each in REFINEMENTS
+                for views in (REFINEMENTS[:2], REFINEMENTS[2:])
             ]
         for each in measured:
             each.result()
-    return [job for job in jobs if not job.is_done(options.out, part)]
+    return [job for job in jobs if not job.is_done(options.out, parts)]
 
 
 def train(job: Job, options: argparse.Namespace, device: torch.device, deadline: float) -> None:
@@ -213,18 +233,17 @@ class Clock:
 
 def table(jobs: Sequence[Job], out: Path, part: str) -> str:
     """All arms of each track over the seeds that are done, each compared with the first arm there is."""
-    fold = "the paper's test fold" if part == "test" else "the validation fold, for the test fold is not there"
     rows = [["track", "settings", "seeds", *(f"{title} ({kind})" for kind in KINDS for title in ("Dice", "HD95 mm")),
              "gain over the first, 95 % interval (final)", "better", "p",
              *(f"{each.name}: Dice / HD95 mm" for each in REFINEMENTS[1:]), "min/run"]]  # fmt: skip
     for track in TRACKS:
-        done = {arm: [job for job in jobs if (job.track, job.arm) == (track, arm) and job.is_done(out, part)]
-                for arm in ARMS}  # fmt: skip
+        here = [job for job in jobs if job.track == track and job.unseen([part]) and job.is_done(out, [part])]
+        done = {arm: [job for job in here if job.arm == arm] for arm in ARMS}
         arms = [arm for arm in ARMS if done[arm]]
         for arm in arms:
             seeds = ", ".join(str(job.seed) for job in done[arm])
             rows.append([track, arm, seeds, *_cells(done[arm], done[arms[0]], out, part)])
-    return f"Measured on {fold}.\n\n{markdown(rows)}"
+    return f"Measured on {PARTS[part]}.\n\n{markdown(rows)}"
 
 
 def _cells(done: Sequence[Job], baseline: Sequence[Job], out: Path, part: str) -> list[str]:

@@ -65,7 +65,7 @@ class AugmentedSlices(Dataset[tuple[Tensor, ...]]):
             image = torch.from_numpy(np.array(self._images[index]))[None]
             count, channels = image.shape[:2]
             changes = random_intensities((count, channels, height, width), self._augment, random)
-            found.append(change_intensities(warp_images(image, grid), changes)[0])
+            found.append(change_intensities(warp_images(image, grid, self._augment.interpolation), changes)[0])
         if self._labels is not None:
             labels = torch.from_numpy(np.array(self._labels[index]))[None]
             found.append(warp_labels(labels, grid, fill=self._fill)[0])

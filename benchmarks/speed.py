@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=12)
     parser.add_argument("--loaders", type=int, help="that load for the plain loop  [default: 8 beside a GPU, else 0]")
     parser.add_argument("--stated-tflops", type=float, help="peak in this precision by the GPU's data sheet")
+    parser.add_argument("--cache", type=Path, help="prepared data that stay  [default: prepared anew, which is timed]")
     parser.add_argument("--kernels", type=Path, help="compiled kernels that stay  [default: compiled anew]")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -70,8 +71,9 @@ def main() -> None:
     loaders = options.loaders if options.loaders is not None else 8 if device.type == "cuda" else 0
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str((options.kernels or Path(scratch) / "kernels").resolve())
+        cache = options.cache or Path(scratch) / "cache"
         started = time.perf_counter()
-        prepared = prepare(options.data, config.data, Path(scratch) / "cache")
+        prepared = prepare(options.data, config.data, cache)
         preparing = time.perf_counter() - started
         split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
         supervision = supervise(prepared, split, config)
@@ -82,10 +84,10 @@ def main() -> None:
             "preset": options.preset,
             "changes": options.changes,
             "volumes": len(prepared.cases),
-            "volumes_prepared_per_second": len(prepared.cases) / preparing,
+            "volumes_prepared_per_second": None if options.cache else len(prepared.cases) / preparing,
             "largest_difference_of_a_loss": compare_losses(config, supervision, batch, device),
         }
-        report |= time_overheads(config, options.data, split, device, Path(scratch))
+        report |= time_overheads(config, options.data, cache, split, device, Path(scratch))
         report |= time_steps(config, prepared, split, device, options.chunks, loaders, Path(scratch) / "run")
         report["minutes_of_a_whole_run"] = whole_run(config, supervision, report) / 60
         eager = override(config, EAGER_FP32)
@@ -184,7 +186,9 @@ class Turns:
         return time.perf_counter() - started
 
 
-def time_overheads(config: Config, data: Path, split: Split, device: torch.device, scratch: Path) -> dict[str, float]:
+def time_overheads(
+    config: Config, data: Path, cache: Path, split: Split, device: torch.device, scratch: Path
+) -> dict[str, float]:
     """Seconds of all that a run does beside its steps, with prepared data at hand."""
     seconds = {}
     started = time.perf_counter()
@@ -192,7 +196,7 @@ def time_overheads(config: Config, data: Path, split: Split, device: torch.devic
     seconds["importing"] = time.perf_counter() - started
 
     started = time.perf_counter()
-    prepared = prepare(data, config.data, scratch / "cache")
+    prepared = prepare(data, config.data, cache)
     batches = TrainingBatches(supervise(prepared, split, config), config, device)
     validator = Validator(prepared, split.val, config.data, device)
     state = TrainState(config, device)
