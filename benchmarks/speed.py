@@ -3,8 +3,9 @@
     python benchmarks/speed.py --data ACDC_DIR [--preset fast] [--set train.precision=auto] [--chunks 12]
 
 The bare step is the same update of the same networks on one fixed batch that lies on the device. All three are timed in
-turn, ten steps of each, so that a machine whose speed drifts slows them alike. Beside it: how much of the machine the
-step uses, what comes before the first step, what validation and checkpoints cost, and how long a whole run would take.
+turn, as many steps of each as the loop does between two readings of its losses, so that a machine whose speed drifts
+slows them alike. Beside it: how much of the machine the step uses, what comes before the first step, what validation
+and checkpoints cost, and how long a whole run would take.
 `--set` changes the settings of the loop and of the bare step; the plain loop is always eager fp32.
 """
 
@@ -40,7 +41,7 @@ from maag.data.supervision import Supervision, supervise
 from maag.train.acceleration import runs_in_bf16
 from maag.train.fit import fit
 from maag.train.folder import create_run
-from maag.train.loop import STEPS_BETWEEN_READINGS
+from maag.train.loop import steps_between_readings
 from maag.train.recorded import updates_of
 from maag.train.reports import EpochReport, Live
 from maag.train.state import TrainState
@@ -140,7 +141,8 @@ def time_steps(
     run = create_run(folder, config, split)
     outcome = fit(config, prepared, split, run, device=device, listener=turns, stop=stop, resume=False)
     seconds = {name: times[_WARM_UP_CHUNKS:] for name, times in turns.seconds.items()}
-    report = {f"{name}_steps_per_second": STEPS_BETWEEN_READINGS / statistics.median(seconds[name]) for name in seconds}
+    steps = steps_between_readings(device)
+    report = {f"{name}_steps_per_second": steps / statistics.median(seconds[name]) for name in seconds}
     for other in ("bare", "plain"):
         ratios = [theirs / ours for theirs, ours in zip(seconds[other], seconds["loop"], strict=True)]
         report |= {
@@ -151,7 +153,7 @@ def time_steps(
 
 
 class Turns:
-    """A listener that does and times ten steps of others whenever the loop has done ten of its own."""
+    """A listener that does and times steps of others whenever the loop has done as many of its own."""
 
     def __init__(
         self, others: dict[str, Callable[[], object]], device: torch.device, stop: StopRequest, chunks: int
@@ -160,10 +162,11 @@ class Turns:
         self.seconds: dict[str, list[float]] = {name: [] for name in ("loop", *others)}
         self._since = time.perf_counter()
         self._step = 0
+        self._steps = steps_between_readings(device)
 
     def on_live(self, live: Live) -> None:
         elapsed = time.perf_counter() - self._since
-        if live.step - self._step == STEPS_BETWEEN_READINGS:
+        if live.step - self._step == self._steps:
             self.seconds["loop"].append(elapsed)
             for name, step in self._others.items():
                 self.seconds[name].append(self._time(step))
@@ -180,7 +183,7 @@ class Turns:
 
     def _time(self, step: Callable[[], object]) -> float:
         started = time.perf_counter()
-        for _ in range(STEPS_BETWEEN_READINGS):
+        for _ in range(self._steps):
             step()
         wait(self._device)
         return time.perf_counter() - started
