@@ -15,88 +15,36 @@ P35: the paper's fold, 35 patients with scribbles, 35 others whose masks the dis
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 import torch
-from acdc_best import ANOTHER_SEED, WITHOUT_SHAPES, WITHOUT_TEACHER, markdown
-from compare import COMPONENT, ROTATIONS, ROTATIONS_COMPONENT, by_patient, compare, measure, read_report
-from matplotlib.figure import Figure
-from runs import spread
+from acdc_best import ANOTHER_SEED
+from acdc_jobs import ARMS, KINDS, PARTS, REFINEMENTS, TAUGHT_BY, TRACKS, Job, plan
+from acdc_table import draw, table
+from compare import measure
 
 from maag.cli.options import pick_device
 from maag.config.codec import override
-from maag.config.presets import TAUGHT
 from maag.config.schema import Config
 from maag.data.acdc import SPLIT0
 from maag.data.cache import prepare
 from maag.data.catalog import preset
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
-from maag.inference import PLAIN
 from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
 from maag.train.reports import EpochReport, Live
 from maag.train.second_stage.teachers import open_teachers
 from maag.train.stopping import StopRequest
 
-TRACKS = ("P35", "P70")
-DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
-PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
-ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "paper": ("paper", {}),
-    "best": ("best", {}),
-    "best, taught by a first run": ("best", TAUGHT),
-    "best, without gates and discriminator": ("best", {**WITHOUT_SHAPES, "loss.adversarial_unlabelled": 0}),
-    "partial cross-entropy, best's recipe": ("best", PARTIAL),
-    "dense masks, best's recipe (bound)": ("best", DENSE),
-}
-TAUGHT_BY: Mapping[str, str] = {"best, taught by a first run": "best"}
-"""By arm the one whose final model of the same seed teaches."""
-PARTS: Mapping[str, str] = {
-    "test": "the paper's test fold",
-    "val": "the validation fold",
-    "shapes": "the 35 patients whose masks alone were seen",
-}
-KINDS = ("final", "best")
-REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
 _SECONDS_TO_MEASURE = 45.0
 """Of a call, left to measure what was trained last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    track: str
-    arm: str
-    seed: int
-
-    def folder(self, out: Path) -> Path:
-        name = "".join(letter if letter.isalnum() else "-" for letter in self.arm).strip("-")
-        return out / self.track / f"{name}-{self.seed}"
-
-    def is_trained(self, out: Path) -> bool:
-        path = RunFolder(self.folder(out)).result
-        return path.exists() and json.loads(path.read_text())["ending"] != "interrupted"
-
-    def is_done(self, out: Path, parts: Sequence[str]) -> bool:
-        return all(
-            read_report(self.folder(out), kind, part, each)
-            for part in self.unseen(parts)
-            for kind in KINDS
-            for each in REFINEMENTS
-        )
-
-    def unseen(self, parts: Sequence[str]) -> list[str]:
-        """Those of `parts` whose patients' images the run does not train on."""
-        return [part for part in parts if part != "shapes" or self.track == "P35"]
 
 
 def main() -> None:
@@ -129,11 +77,6 @@ def main() -> None:
     draw(jobs, options.out, options.out / "curves.png")
     print(text)
     print("nothing is left" if not left else f"{len(left)} of {len(jobs)} runs are left; next: {left[0]}")
-
-
-def plan(tracks: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[Job]:
-    """Seed by seed, so that the table is whole, with fewer seeds, as early as can be."""
-    return [Job(track, arm, seed) for seed in seeds for track in tracks for arm in arms]
 
 
 def work(jobs: list[Job], options: argparse.Namespace, parts: Sequence[str], deadline: float) -> list[Job]:
@@ -229,66 +172,6 @@ class Clock:
 
     def on_checkpoint(self, step: int) -> None:
         pass
-
-
-def table(jobs: Sequence[Job], out: Path, part: str) -> str:
-    """All arms of each track over the seeds that are done, each compared with the first arm there is."""
-    rows = [["track", "settings", "seeds", *(f"{title} ({kind})" for kind in KINDS for title in ("Dice", "HD95 mm")),
-             "gain over the first, 95 % interval (final)", "better", "p",
-             *(f"{each.name}: Dice / HD95 mm" for each in REFINEMENTS[1:]), "min/run"]]  # fmt: skip
-    for track in TRACKS:
-        here = [job for job in jobs if job.track == track and job.unseen([part]) and job.is_done(out, [part])]
-        done = {arm: [job for job in here if job.arm == arm] for arm in ARMS}
-        arms = [arm for arm in ARMS if done[arm]]
-        for arm in arms:
-            seeds = ", ".join(str(job.seed) for job in done[arm])
-            rows.append([track, arm, seeds, *_cells(done[arm], done[arms[0]], out, part)])
-    return f"Measured on {PARTS[part]}.\n\n{markdown(rows)}"
-
-
-def _cells(done: Sequence[Job], baseline: Sequence[Job], out: Path, part: str) -> list[str]:
-    def reports(some: Sequence[Job], kind: str, refinement: Any = PLAIN) -> list[dict[str, Any]]:
-        found = [read_report(job.folder(out), kind, part, refinement) for job in some]
-        return [report for report in found if report]
-
-    def means(score: str, kind: str, refinement: Any = PLAIN) -> list[float]:
-        return [report["summary"]["mean"][score] for report in reports(done, kind, refinement)]
-
-    cells = [spread(means(score, kind), digits) for kind in KINDS for score, digits in (("dice", 3), ("hd95_mm", 1))]
-    seeds = {job.seed for job in done} & {job.seed for job in baseline}
-    if done[0].arm != baseline[0].arm and seeds:
-        pair = [[job for job in some if job.seed in seeds] for some in (done, baseline)]
-        found = compare(*(by_patient(reports(some, "final"), "dice") for some in pair))
-        cells += [f"{found.gain:+.3f} ({found.low:+.3f} to {found.high:+.3f})"]
-        cells += [f"{found.better} of {found.patients}", f"{found.p:.2g}"]
-    else:
-        cells += ["", "", ""]
-    cells += [
-        f"{fmean(means('dice', 'final', each)):.3f} / {fmean(means('hd95_mm', 'final', each)):.1f}"
-        for each in REFINEMENTS[1:]
-    ]
-    minutes = [json.loads(RunFolder(job.folder(out)).result.read_text())["seconds"] / 60 for job in done]
-    return [*cells, spread(minutes, 1)]
-
-
-def draw(jobs: Sequence[Job], out: Path, picture: Path) -> None:
-    """Validation Dice by epoch: the mean over classes, and the class that is thinnest and suffers first."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axis, title in zip(figure.subplots(1, 2), ("mean", "MYO"), strict=True):
-        for place, arm in enumerate(ARMS):
-            for job in [job for job in jobs if job.arm == arm and (job.folder(out) / "metrics.jsonl").exists()]:
-                lines = [json.loads(line) for line in (job.folder(out) / "metrics.jsonl").read_text().splitlines()]
-                points = [(line["epoch"], line["mean_dice"] if title == "mean" else line["dice"][title])
-                          for line in lines if "mean_dice" in line]  # fmt: skip
-                axis.plot(
-                    *zip(*points, strict=True), color=f"C{place}", label=arm if job.seed == jobs[0].seed else None
-                )
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(f"validation Dice, {title}")
-        axis.set_ylim(bottom=0.6)
-        axis.grid(alpha=0.3)
-    figure.axes[0].legend()
-    figure.savefig(picture, dpi=110)
 
 
 if __name__ == "__main__":

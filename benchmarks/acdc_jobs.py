@@ -1,0 +1,69 @@
+"""Which runs the full-size table on ACDC is made of, and which of them are done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acdc_best import WITHOUT_SHAPES, WITHOUT_TEACHER
+from compare import COMPONENT, ROTATIONS, ROTATIONS_COMPONENT, read_report
+
+from maag.config.presets import TAUGHT
+from maag.inference import PLAIN
+from maag.train.folder import RunFolder
+
+TRACKS = ("P35", "P70")
+DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
+PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
+ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "paper": ("paper", {}),
+    "best": ("best", {}),
+    "best, taught by a first run": ("best", TAUGHT),
+    "best, without gates and discriminator": ("best", {**WITHOUT_SHAPES, "loss.adversarial_unlabelled": 0}),
+    "partial cross-entropy, best's recipe": ("best", PARTIAL),
+    "dense masks, best's recipe (bound)": ("best", DENSE),
+}
+TAUGHT_BY: Mapping[str, str] = {"best, taught by a first run": "best"}
+"""By arm the one whose final model of the same seed teaches."""
+PARTS: Mapping[str, str] = {
+    "test": "the paper's test fold",
+    "val": "the validation fold",
+    "shapes": "the 35 patients whose masks alone were seen",
+}
+KINDS = ("final", "best")
+REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    track: str
+    arm: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        name = "".join(letter if letter.isalnum() else "-" for letter in self.arm).strip("-")
+        return out / self.track / f"{name}-{self.seed}"
+
+    def is_trained(self, out: Path) -> bool:
+        path = RunFolder(self.folder(out)).result
+        return path.exists() and json.loads(path.read_text())["ending"] != "interrupted"
+
+    def is_done(self, out: Path, parts: Sequence[str]) -> bool:
+        return all(
+            read_report(self.folder(out), kind, part, each)
+            for part in self.unseen(parts)
+            for kind in KINDS
+            for each in REFINEMENTS
+        )
+
+    def unseen(self, parts: Sequence[str]) -> list[str]:
+        """Those of `parts` whose patients' images the run does not train on."""
+        return [part for part in parts if part != "shapes" or self.track == "P35"]
+
+
+def plan(tracks: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """Seed by seed, so that the table is whole, with fewer seeds, as early as can be."""
+    return [Job(track, arm, seed) for seed in seeds for track in tracks for arm in arms]

@@ -1,0 +1,78 @@
+"""The full-size table on ACDC, and the curves of its runs, from what is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from acdc_best import markdown
+from acdc_jobs import ARMS, KINDS, PARTS, REFINEMENTS, TRACKS, Job
+from compare import by_patient, compare, read_report
+from matplotlib.figure import Figure
+from runs import spread
+
+from maag.inference import PLAIN
+from maag.train.folder import RunFolder
+
+
+def table(jobs: Sequence[Job], out: Path, part: str) -> str:
+    """All arms of each track over the seeds that are done, each compared with the first arm there is."""
+    rows = [["track", "settings", "seeds", *(f"{title} ({kind})" for kind in KINDS for title in ("Dice", "HD95 mm")),
+             "gain over the first, 95 % interval (final)", "better", "p",
+             *(f"{each.name}: Dice / HD95 mm" for each in REFINEMENTS[1:]), "min/run"]]  # fmt: skip
+    for track in TRACKS:
+        here = [job for job in jobs if job.track == track and job.unseen([part]) and job.is_done(out, [part])]
+        done = {arm: [job for job in here if job.arm == arm] for arm in ARMS}
+        arms = [arm for arm in ARMS if done[arm]]
+        for arm in arms:
+            seeds = ", ".join(str(job.seed) for job in done[arm])
+            rows.append([track, arm, seeds, *_cells(done[arm], done[arms[0]], out, part)])
+    return f"Measured on {PARTS[part]}.\n\n{markdown(rows)}"
+
+
+def _cells(done: Sequence[Job], baseline: Sequence[Job], out: Path, part: str) -> list[str]:
+    def reports(some: Sequence[Job], kind: str, refinement: Any = PLAIN) -> list[dict[str, Any]]:
+        found = [read_report(job.folder(out), kind, part, refinement) for job in some]
+        return [report for report in found if report]
+
+    def means(score: str, kind: str, refinement: Any = PLAIN) -> list[float]:
+        return [report["summary"]["mean"][score] for report in reports(done, kind, refinement)]
+
+    cells = [spread(means(score, kind), digits) for kind in KINDS for score, digits in (("dice", 3), ("hd95_mm", 1))]
+    seeds = {job.seed for job in done} & {job.seed for job in baseline}
+    if done[0].arm != baseline[0].arm and seeds:
+        pair = [[job for job in some if job.seed in seeds] for some in (done, baseline)]
+        found = compare(*(by_patient(reports(some, "final"), "dice") for some in pair))
+        cells += [f"{found.gain:+.3f} ({found.low:+.3f} to {found.high:+.3f})"]
+        cells += [f"{found.better} of {found.patients}", f"{found.p:.2g}"]
+    else:
+        cells += ["", "", ""]
+    cells += [
+        f"{fmean(means('dice', 'final', each)):.3f} / {fmean(means('hd95_mm', 'final', each)):.1f}"
+        for each in REFINEMENTS[1:]
+    ]
+    minutes = [json.loads(RunFolder(job.folder(out)).result.read_text())["seconds"] / 60 for job in done]
+    return [*cells, spread(minutes, 1)]
+
+
+def draw(jobs: Sequence[Job], out: Path, picture: Path) -> None:
+    """Validation Dice by epoch: the mean over classes, and the class that is thinnest and suffers first."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axis, title in zip(figure.subplots(1, 2), ("mean", "MYO"), strict=True):
+        for place, arm in enumerate(ARMS):
+            for job in [job for job in jobs if job.arm == arm and (job.folder(out) / "metrics.jsonl").exists()]:
+                lines = [json.loads(line) for line in (job.folder(out) / "metrics.jsonl").read_text().splitlines()]
+                points = [(line["epoch"], line["mean_dice"] if title == "mean" else line["dice"][title])
+                          for line in lines if "mean_dice" in line]  # fmt: skip
+                axis.plot(
+                    *zip(*points, strict=True), color=f"C{place}", label=arm if job.seed == jobs[0].seed else None
+                )
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(f"validation Dice, {title}")
+        axis.set_ylim(bottom=0.6)
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.savefig(picture, dpi=110)
