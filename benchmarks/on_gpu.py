@@ -43,7 +43,7 @@ STAGES: Mapping[str, tuple[float, str]] = {
 }
 TIMED = ("steps", "speed", "inference")
 """Stages beside which nothing else may run."""
-_LANES = ["paper --seeds 1 --tracks P35; inference", "tests; speed; steps", "table"]
+_LANES = ["paper --seeds 1 --tracks P35; inference", "tests; speed; steps; rates", "table; parts"]
 _LINES = 45
 _SECONDS_BETWEEN_LOOKS = 0.2
 

@@ -36,13 +36,13 @@ class Keeper:
     save_best: Callable[[ValidationDice], None]
 
 
+NOT_KEPT = Keeper(save_last=lambda: None, save_best=lambda dice: None)
+"""For workers who leave saving to their leader."""
+
+
 def steps_between_readings(device: torch.device) -> int:
     """Reading a loss waits for the device, and a GPU then stands idle until it is given the next step."""
     return 25 if device.type == "cuda" else 10
-
-
-NOT_KEPT = Keeper(save_last=lambda: None, save_best=lambda dice: None)
-"""For workers who leave saving to their leader."""
 
 
 class Loop:

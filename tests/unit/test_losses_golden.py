@@ -17,6 +17,9 @@ from maag.train.state import TrainState
 from maag.train.step import update
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses_cpu.json"
+TOLERANCES = (1e-4, 1e-4, 1e-4, 1e-4, 1e-3)
+"""Relative, by step. Another processor rounds convolutions otherwise, which each step makes about ten times as large:
+1e-7, 3e-6, 2e-6, 2e-5 and 1.4e-4 between two kinds."""
 MAAG = {
     "loss.adversarial": 0.1,
     "loss.adversarial_unlabelled": 0.2,
@@ -70,6 +73,5 @@ def test_the_losses_of_the_first_steps_are_as_before(tiny_config: Config, reques
         GOLDEN.write_text(json.dumps({"torch": torch.__version__, "losses": losses}, indent=2) + "\n")
     golden = json.loads(GOLDEN.read_text())
     assert len(losses) == len(golden["losses"])
-    for found, expected in zip(losses, golden["losses"], strict=True):
-        # Convolutions of another processor round otherwise, which the fifth step has shown as 1.4e-4.
-        assert found == pytest.approx(expected, rel=1e-3), f"stored with torch {golden['torch']}"
+    for found, expected, rel in zip(losses, golden["losses"], TOLERANCES, strict=True):
+        assert found == pytest.approx(expected, rel=rel), f"stored with torch {golden['torch']}"
