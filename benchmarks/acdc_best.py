@@ -63,6 +63,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "with cutout": {"augment.cutout": 0.3},
     "with a residual encoder": {"segmentor.residual_blocks": [1, 2, 2, 2]},
     "decay 0.999": {"teacher.decay": 0.999},
+    "without class offsets": {"train.class_offsets": False},
     "teacher of slices as they are": {"teacher.rotation_deg": 0},
     "wider augmentation": {
         "augment.elastic": 0.03,

@@ -201,7 +201,7 @@ def time_overheads(
     started = time.perf_counter()
     prepared = prepare(data, config.data, cache)
     batches = TrainingBatches(supervise(prepared, split, config), config, device)
-    validator = Validator(prepared, split.val, config.data, device)
+    validator = Validator(prepared, split.val, config.data, device, fit_offsets=config.train.class_offsets)
     state = TrainState(config, device)
     wait(device)
     seconds["opening"] = time.perf_counter() - started

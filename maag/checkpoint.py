@@ -39,7 +39,8 @@ class TrainedSegmentor(NamedTuple):
     """In evaluation mode, on the CPU."""
     config: Config
     info: dict[str, Any]
-    """What training knew of it: `kind` (best or final), `step`, `epoch`, `dice`, `split_digest`, `data_digest`."""
+    """What training knew of it: `kind` (best or final), `step`, `dice`, `split_digest`, `data_digest` and, if any were
+    fitted, the `class_offsets` in its last bias."""
     path: Path
     digest: str
     """SHA-256 of the file, hexadecimal."""

@@ -273,6 +273,11 @@ class TrainConfig:
         default=0, ge=0, description="Validations without a better Dice before an early stop; 0: never."
     )
     min_delta: NotNegative = Field(default=1e-5, description="A Dice must be better by this much to count.")
+    class_offsets: bool = Field(
+        default=False,
+        description="Find what added to each class's logit makes the validation Dice highest, and keep it in the "
+        "weights that are saved for use.",
+    )
     checkpoint_minutes: Positive = Field(default=5.0, description="Minutes between checkpoints within an epoch.")
     precision: Literal["fp32", "bf16", "auto"] = Field(
         default="fp32",

@@ -26,6 +26,7 @@ from maag.train.acceleration import require_fast
 from maag.train.folder import RunFolder
 from maag.train.journal import Journal
 from maag.train.loop import NOT_KEPT, Ending, Keeper, Loop
+from maag.train.offsets import with_offsets
 from maag.train.reports import Listener, Listeners
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
@@ -104,7 +105,7 @@ def fit(
     if supervision.agreement and team.leads:
         run.write_agreement(supervision.agreement)
     batches = TrainingBatches(supervision, config, device, team.shard)
-    validator = Validator(prepared, split.val, config.data, device, team)
+    validator = Validator(prepared, split.val, config.data, device, team, fit_offsets=config.train.class_offsets)
     state = TrainState(config, device, team, [teacher.segmentor for teacher in teachers])
     run_info: dict[str, Any] = {
         "config_digest": codec.digest(config),
@@ -117,8 +118,15 @@ def fit(
         _restore(state, run, None if other_settings else config, run_info, device)
 
     def save_segmentor(path: Path, kind: str, dice: ValidationDice) -> None:
-        facts = {"kind": kind, "step": state.progress.step, "dice": dice.mean, "dice_per_class": dice.per_class}
-        checkpoint.save_segmentor(path, config, state.product.state_dict(), {**run_info, **facts})
+        facts = {
+            "kind": kind,
+            "step": state.progress.step,
+            "dice": dice.mean,
+            "dice_per_class": dice.per_class,
+            **({"class_offsets": dice.offsets} if dice.offsets else {}),
+        }
+        weights = with_offsets(state.product.state_dict(), dice.offsets)
+        checkpoint.save_segmentor(path, config, weights, {**run_info, **facts})
 
     keeper = Keeper(
         save_last=lambda: checkpoint.save_state(run.last, config, {**state.state_dict(), "run": run_info}),

@@ -71,7 +71,8 @@ def validate(config: Config, prepared: PreparedData, team: Team) -> dict[str, An
     state = TrainState(config, CPU, team)
     everyone = Validator(prepared, prepared.patient_ids, config.data, CPU, team).dice(state.segmentor)
     one = Validator(prepared, prepared.patient_ids[:1], config.data, CPU, team).dice(state.segmentor)
-    return {"all": everyone.per_class, "one": one.per_class}
+    fitted = Validator(prepared, prepared.patient_ids, config.data, CPU, team, fit_offsets=True).dice(state.segmentor)
+    return {"all": everyone.per_class, "one": one.per_class, "offsets": fitted.offsets, "fitted": fitted.per_class}
 
 
 def prepare_apart(

@@ -109,6 +109,25 @@ def test_what_is_exported_is_the_average(
     assert measured == pytest.approx(outcome.final_dice, abs=1e-6)
 
 
+def test_offsets_that_gain_are_in_the_weights(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    config = codec.override(tiny_config, {**EVERYTHING, "train.class_offsets": True})
+    outcome = run_it(config, prepared, split, tmp_path / "run")
+    _, last = checkpoint.load_state(tmp_path / "run" / "checkpoints" / "last.pt", CPU)
+    final = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / "final.safetensors")
+    offsets = torch.tensor(final.info["class_offsets"])
+    assert offsets[0] == 0
+    assert offsets.any()
+    torch.testing.assert_close(final.segmentor.classify.bias, last["parts"]["teacher"]["classify.bias"] + offsets)
+
+    as_saved = Validator(prepared, split.val, config.data, CPU).dice(final.segmentor).mean
+    assert as_saved == pytest.approx(outcome.final_dice, abs=1e-6)
+    with torch.no_grad():
+        final.segmentor.classify.bias -= offsets
+    assert Validator(prepared, split.val, config.data, CPU).dice(final.segmentor).mean < as_saved
+
+
 def assert_same(one: Any, other: Any) -> None:
     if isinstance(one, torch.Tensor):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-7)

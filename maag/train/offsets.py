@@ -1,0 +1,124 @@
+"""Class offsets: what is added to each class's logit so that the validation cases' mean Dice is highest.
+
+The likeliest class of a pixel is not always the one that makes the Dice highest, and strokes, which lie within
+structures, say little about where a border is: walls that were learned from them come out too thick. A few numbers,
+found on the validation masks and folded into the bias of the last layer, move borders and make no network slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maag.labels import IGNORE
+
+LIMIT = 1.0
+"""Largest offset, either way."""
+_STEP = 0.2
+_PASSES = 3
+_HEAD_BIAS = "classify.bias"
+"""Of a `Segmentor`'s weights."""
+
+
+class Verdicts(NamedTuple):
+    """What a segmentor says of the pixels of some cases, with only those kept whole that offsets can change."""
+
+    settled: Tensor
+    """(num_cases, num_classes, num_classes) int64: pixels by case, real class and predicted class."""
+    logits: Tensor
+    """(P, num_classes) float: those of the other pixels."""
+    cells: Tensor
+    """(P,) int64: their case * num_classes + real class."""
+
+    def confusion(self, offsets: Tensor) -> Tensor:
+        """(num_cases, num_classes, num_classes) int64: all pixels, with (num_classes,) `offsets` on the logits."""
+        num_classes = len(offsets)
+        places = self.cells * num_classes + (self.logits + offsets).argmax(dim=1)
+        return self.settled + torch.bincount(places, minlength=self.settled.numel()).view_as(self.settled)
+
+
+def no_verdicts(num_cases: int, num_classes: int, device: torch.device) -> Verdicts:
+    """Those of a worker without slices."""
+    settled = torch.zeros(num_cases, num_classes, num_classes, dtype=torch.int64, device=device)
+    return Verdicts(settled, torch.empty(0, num_classes, device=device), settled.new_empty(0))
+
+
+def verdicts(logits: Tensor, masks: Tensor, cases: Tensor, num_cases: int, limit: float) -> Verdicts:
+    """Of (N, num_classes, H, W) logits of slices.
+
+    Args:
+        logits: (N, num_classes, H, W) float.
+        masks: (N, H, W) uint8; pixels that are IGNORE do not count.
+        cases: (N,) int64, the case of each slice, in [0, num_cases).
+        num_cases: number of cases.
+        limit: largest offset that may be asked about; with 0 all pixels are settled.
+    """
+    num_classes = logits.shape[1]
+    best, labels = logits.max(dim=1, keepdim=True)
+    known = masks != IGNORE
+    cells = cases[:, None, None] * num_classes + masks
+    is_open = torch.zeros_like(known)
+    if limit:
+        second = logits.scatter(1, labels, -torch.inf).amax(dim=1)
+        is_open = known & (best[:, 0] - second <= 2 * limit)
+    settled = known & ~is_open
+    places = cells[settled] * num_classes + labels[:, 0][settled]
+    shape = (num_cases, num_classes, num_classes)
+    counts = torch.bincount(places, minlength=num_cases * num_classes**2).view(shape)
+    return Verdicts(counts, logits.movedim(1, -1)[is_open], cells[is_open])
+
+
+def together(parts: Sequence[Verdicts]) -> Verdicts:
+    """Verdicts on slices of the same cases as one."""
+    settled, logits, cells = zip(*parts, strict=True)
+    return Verdicts(torch.stack(settled).sum(dim=0), torch.cat(logits), torch.cat(cells))
+
+
+def dice_of_cases(confusion: Tensor) -> Tensor:
+    """Dice of each foreground class, from counts of pixels.
+
+    Args:
+        confusion: (..., num_classes, num_classes) integers.
+
+    Returns:
+        (..., num_classes - 1) float32 in [0, 1]; NaN for a class that is in neither.
+    """
+    common = confusion.diagonal(dim1=-2, dim2=-1)[..., 1:]
+    total = (confusion.sum(dim=-1) + confusion.sum(dim=-2))[..., 1:]
+    return 2 * common / torch.where(total == 0, torch.nan, total)
+
+
+def best_offsets(num_classes: int, mean_dice: Callable[[Tensor], Sequence[float]]) -> Tensor:
+    """Search class after class, background's offset being 0, until nothing gains; of equals the smallest.
+
+    Args:
+        num_classes: number of classes.
+        mean_dice: of (M, num_classes) float32 offsets the Dice of each row.
+
+    Returns:
+        (num_classes,) float32 within ± LIMIT.
+    """
+    count = round(LIMIT / _STEP)
+    steps = torch.tensor(sorted((number * _STEP for number in range(-count, count + 1)), key=abs))
+    offsets = torch.zeros(num_classes)
+    for _ in range(_PASSES):
+        before = offsets
+        for value in range(1, num_classes):
+            candidates = offsets.repeat(len(steps), 1)
+            candidates[:, value] = steps
+            dice = mean_dice(candidates)
+            offsets = candidates[max(range(len(dice)), key=dice.__getitem__)]
+        if torch.equal(offsets, before):
+            break
+    return offsets
+
+
+def with_offsets(weights: dict[str, Tensor], offsets: Sequence[float]) -> dict[str, Tensor]:
+    """A segmentor's weights that give logits with the `offsets` added; unchanged where there are none."""
+    if not offsets:
+        return weights
+    bias = weights[_HEAD_BIAS]
+    return {**weights, _HEAD_BIAS: bias + bias.new_tensor(offsets)}

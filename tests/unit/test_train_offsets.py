@@ -1,0 +1,68 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maag.config.schema import GateConfig, SegmentorConfig
+from maag.labels import IGNORE
+from maag.models.segmentor import Segmentor
+from maag.train.offsets import LIMIT, best_offsets, no_verdicts, together, verdicts, with_offsets
+
+NUM_CASES = 3
+seeds = st.integers(0, 2**32 - 1)
+
+
+def counted(labels: torch.Tensor, masks: torch.Tensor, cases: torch.Tensor, num_classes: int) -> torch.Tensor:
+    counts = torch.zeros(NUM_CASES, num_classes, num_classes, dtype=torch.int64)
+    for case, mask, label in zip(cases.tolist(), masks, labels, strict=True):
+        for real, predicted in zip(mask.flatten().tolist(), label.flatten().tolist(), strict=True):
+            if real != IGNORE:
+                counts[case, real, predicted] += 1
+    return counts
+
+
+@given(seed=seeds, num_classes=st.integers(2, 5), spread=st.sampled_from([0.1, 1.0, 4.0]))
+def test_confusion_with_offsets_is_that_of_all_pixels(seed: int, num_classes: int, spread: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = spread * torch.randn(5, num_classes, 6, 4, generator=generator)
+    masks = torch.randint(num_classes, (5, 6, 4), generator=generator, dtype=torch.uint8)
+    masks[torch.rand(masks.shape, generator=generator) < 0.2] = IGNORE
+    cases = torch.tensor([0, 0, 2, 2, 2])
+    offsets = LIMIT * (2 * torch.rand(num_classes, generator=generator) - 1)
+
+    parts = [verdicts(logits[some], masks[some], cases[some], NUM_CASES, LIMIT) for some in (slice(2), slice(2, 5))]
+    found = together([no_verdicts(NUM_CASES, num_classes, torch.device("cpu")), *parts])
+
+    labels = (logits + offsets[:, None, None]).argmax(dim=1)
+    assert torch.equal(found.confusion(offsets), counted(labels, masks, cases, num_classes))
+
+
+def test_only_pixels_that_offsets_can_change_are_kept_whole() -> None:
+    logits = torch.tensor([[4 * LIMIT, 0.0], [1.5 * LIMIT, 0.0]]).T.reshape(1, 2, 1, 2)
+    masks = torch.zeros(1, 1, 2, dtype=torch.uint8)
+    cases = torch.zeros(1, dtype=torch.int64)
+    assert verdicts(logits, masks, cases, 1, LIMIT).logits.tolist() == [[1.5 * LIMIT, 0.0]]
+    assert verdicts(logits, masks, cases, 1, 0.0).logits.shape == (0, 2)
+
+
+def test_the_search_finds_the_best_of_each_class() -> None:
+    best = torch.tensor([0.0, 0.6, -0.4, 0.0])
+
+    def mean_dice(candidates: torch.Tensor) -> list[float]:
+        return [1 - float((row - best).abs().sum().round(decimals=4)) for row in candidates]
+
+    torch.testing.assert_close(best_offsets(4, mean_dice), best)
+
+
+def test_offsets_that_gain_nothing_stay_away() -> None:
+    assert best_offsets(3, lambda candidates: [0.5] * len(candidates)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_weights_with_offsets_add_them_to_the_logits() -> None:
+    torch.manual_seed(0)
+    segmentor = Segmentor(1, 3, SegmentorConfig(width=2), GateConfig()).eval()
+    images = torch.randn(1, 1, 16, 16)
+    before = segmentor(images).logits
+    weights = segmentor.state_dict()
+    assert with_offsets(weights, ()) == weights
+    segmentor.load_state_dict(with_offsets(weights, (0.0, -0.4, 0.2)))
+    torch.testing.assert_close(segmentor(images).logits, before + torch.tensor([0.0, -0.4, 0.2])[:, None, None])
