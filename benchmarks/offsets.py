@@ -38,7 +38,7 @@ from maag.data.prepared import PreparedData
 from maag.data.splits import Split
 from maag.models.segmentor import Segmentor
 from maag.storage import read_json
-from maag.train.offsets import LIMIT, Verdicts, best_offsets, dice_of_cases, together, verdicts, with_offsets
+from maag.train.offsets import LIMIT, Verdicts, best_offsets, dice_of_cases, sure_gain, together, verdicts, with_offsets
 
 _SUBSETS = 40
 _REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
@@ -59,8 +59,10 @@ class Cases:
     def fitted(self, some: Sequence[str]) -> Tensor:
         chosen = torch.tensor([patient in some for patient in self.patients])
         num_classes = self.verdicts.settled.shape[-1]
+        before = self.dice(torch.zeros(num_classes))[chosen]
         return best_offsets(
-            num_classes, lambda rows: [float(self.dice(row)[chosen].nanmean(dim=0).mean()) for row in rows]
+            num_classes,
+            lambda rows: sure_gain(torch.stack([self.dice(row)[chosen] for row in rows]), before).tolist(),
         )
 
 

@@ -13,7 +13,7 @@ from maag.data.prepared import PreparedData
 from maag.errors import SplitError
 from maag.inference import evaluation_mode
 from maag.models.segmentor import Segmentor
-from maag.train.offsets import LIMIT, Verdicts, best_offsets, dice_of_cases, no_verdicts, together, verdicts
+from maag.train.offsets import LIMIT, Verdicts, best_offsets, dice_of_cases, no_verdicts, sure_gain, together, verdicts
 from maag.train.team import ALONE, Team
 
 _SLICES_AT_ONCE = 24
@@ -34,7 +34,7 @@ class Validator:
     """The validation cases, or one worker's part of them, on the device, and their Dice with a segmentor.
 
     Dice of a case is over its whole volume, on the grid that training uses; `maag evaluate` measures at source
-    resolution. With `fit_offsets` the segmentor is measured with the class offsets that suit these cases best.
+    resolution. With `fit_offsets` the segmentor is measured with the class offsets that surely gain on these cases.
     """
 
     def __init__(
@@ -70,11 +70,13 @@ class Validator:
         """
         own = self._segment(segmentor)
         offsets = torch.zeros(len(self._classes))
+        dice = self._dice_of_cases(own, offsets[None])[0]
         if self._fit_offsets:
             offsets = best_offsets(
-                len(self._classes), lambda candidates: self._per_class(own, candidates).mean(dim=1).tolist()
+                len(self._classes), lambda rows: sure_gain(self._dice_of_cases(own, rows), dice).tolist()
             )
-        means = self._per_class(own, offsets[None])[0].tolist()
+            dice = self._dice_of_cases(own, offsets[None])[0]
+        means = dice.nanmean(dim=0).nan_to_num(0.0).tolist()
         return ValidationDice(
             per_class=dict(zip(self._classes[1:], means, strict=True)),
             mean=sum(means) / len(means),
@@ -91,8 +93,8 @@ class Validator:
                 parts.append(verdicts(logits, self._masks[some], self._cases[some], self._num_cases, limit))
         return together(parts)
 
-    def _per_class(self, own: Verdicts, candidates: Tensor) -> Tensor:
-        """(M, num_classes - 1): the Dice of all workers' cases with each of (M, num_classes) offsets."""
+    def _dice_of_cases(self, own: Verdicts, candidates: Tensor) -> Tensor:
+        """(M, num_cases, num_classes - 1): the Dice of all workers' cases with each of (M, num_classes) offsets."""
         confusions = [own.confusion(offsets) for offsets in candidates.to(own.logits)]
         # Each case is nought but on one worker, so this sum is exact.
-        return dice_of_cases(self._team.sum(torch.stack(confusions))).nanmean(dim=1).nan_to_num(0.0)
+        return dice_of_cases(self._team.sum(torch.stack(confusions)))

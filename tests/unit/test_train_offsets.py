@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from maag.config.schema import GateConfig, SegmentorConfig
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
-from maag.train.offsets import LIMIT, best_offsets, no_verdicts, together, verdicts, with_offsets
+from maag.train.offsets import LIMIT, best_offsets, no_verdicts, sure_gain, together, verdicts, with_offsets
 
 NUM_CASES = 3
 seeds = st.integers(0, 2**32 - 1)
@@ -47,14 +47,30 @@ def test_only_pixels_that_offsets_can_change_are_kept_whole() -> None:
 def test_the_search_finds_the_best_of_each_class() -> None:
     best = torch.tensor([0.0, 0.6, -0.4, 0.0])
 
-    def mean_dice(candidates: torch.Tensor) -> list[float]:
+    def gain(candidates: torch.Tensor) -> list[float]:
         return [1 - float((row - best).abs().sum().round(decimals=4)) for row in candidates]
 
-    torch.testing.assert_close(best_offsets(4, mean_dice), best)
+    torch.testing.assert_close(best_offsets(4, gain), best)
 
 
 def test_offsets_that_gain_nothing_stay_away() -> None:
     assert best_offsets(3, lambda candidates: [0.5] * len(candidates)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_gain_is_sure_as_far_as_cases_agree() -> None:
+    nan = torch.nan
+    before = torch.tensor([[0.5, 0.7], [0.6, nan], [0.8, 0.8], [nan, nan]])
+    agreeing = before + 0.02
+    apart = before + torch.tensor([0.1, -0.05, 0.01, 0.0])[:, None]
+    found = sure_gain(torch.stack([before, agreeing, apart]), before)
+    gains = torch.tensor([0.1, -0.05, 0.01])
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.02, gains.mean() - 2 * gains.std() / 3**0.5]))
+    assert found[2] < 0
+
+
+def test_one_case_says_nothing_for_sure() -> None:
+    before = torch.tensor([[0.5, 0.5]])
+    assert sure_gain((before + 0.1)[None], before).tolist() == [0.0]
 
 
 def test_weights_with_offsets_add_them_to_the_logits() -> None:
