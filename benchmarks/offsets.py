@@ -60,9 +60,10 @@ class Cases:
         chosen = torch.tensor([patient in some for patient in self.patients])
         num_classes = self.verdicts.settled.shape[-1]
         before = self.dice(torch.zeros(num_classes))[chosen]
+        numbers = torch.from_numpy(np.unique(self.patients, return_inverse=True)[1])[chosen]
         return best_offsets(
             num_classes,
-            lambda rows: sure_gain(torch.stack([self.dice(row)[chosen] for row in rows]), before).tolist(),
+            lambda rows: sure_gain(torch.stack([self.dice(row)[chosen] for row in rows]), before, numbers).tolist(),
         )
 
 

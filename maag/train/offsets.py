@@ -3,7 +3,7 @@
 The likeliest class of a pixel is not always the one that makes the Dice highest, and strokes, which lie within
 structures, say little about where a border is: walls that were learned from them come out too thick. A few numbers,
 found on the validation masks and folded into the bias of the last layer, move borders and make no network slower. They
-are taken only as far as the cases agree that they gain, for what suits two patients best may harm the next.
+are taken only as far as patients agree that they gain, for what suits a few best may harm the next.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _STEP = 0.2
 _PASSES = 3
 _DOUBT = 2.0
 """Standard errors that a mean gain must exceed."""
+_FEWEST_PATIENTS = 3
 _HEAD_BIAS = "classify.bias"
 """Of a `Segmentor`'s weights."""
 
@@ -94,23 +95,26 @@ def dice_of_cases(confusion: Tensor) -> Tensor:
     return 2 * common / torch.where(total == 0, torch.nan, total)
 
 
-def sure_gain(dice: Tensor, before: Tensor) -> Tensor:
-    """Lower bound of the mean gain over cases: the mean less twice its standard error.
+def sure_gain(dice: Tensor, before: Tensor, patients: Tensor) -> Tensor:
+    """Lower bound of the mean gain over patients: the mean less twice its standard error.
 
     Args:
         dice: (M, num_cases, num_classes - 1) Dice with M different offsets, NaN where a case lacks a class.
         before: (num_cases, num_classes - 1) without any.
+        patients: (num_cases,) int64, the patient of each case, counted from 0.
 
     Returns:
-        (M,); 0 where fewer than two cases tell.
+        (M,); 0 where fewer than three patients tell.
     """
-    gains = dice.nanmean(dim=-1) - before.nanmean(dim=-1)
-    tells = ~gains.isnan()
-    count = tells.sum(dim=-1)
+    of_cases = dice.nanmean(dim=-1) - before.nanmean(dim=-1)
+    by_patient = of_cases.new_zeros(len(of_cases), int(patients.max()) + 1)
+    told = by_patient.index_add(1, patients, (~of_cases.isnan()).to(of_cases.dtype))
+    gains = by_patient.index_add(1, patients, of_cases.nan_to_num(0.0)) / told  # NaN for a patient without any
+    count = (told > 0).sum(dim=-1)
     mean = gains.nansum(dim=-1) / count
-    squares = torch.where(tells, gains - mean[:, None], 0.0).square().sum(dim=-1)
+    squares = (gains - mean[:, None]).square().nansum(dim=-1)
     bound = mean - _DOUBT * (squares / (count - 1) / count).sqrt()
-    return torch.where(count < 2, 0.0, bound)
+    return torch.where(count < _FEWEST_PATIENTS, 0.0, bound)
 
 
 def best_offsets(num_classes: int, gain: Callable[[Tensor], Sequence[float]]) -> Tensor:

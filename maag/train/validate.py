@@ -34,7 +34,7 @@ class Validator:
     """The validation cases, or one worker's part of them, on the device, and their Dice with a segmentor.
 
     Dice of a case is over its whole volume, on the grid that training uses; `maag evaluate` measures at source
-    resolution. With `fit_offsets` the segmentor is measured with the class offsets that surely gain on these cases.
+    resolution. With `fit_offsets` the segmentor is measured with the class offsets that surely gain on these patients.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Validator:
         self._masks = torch.from_numpy(prepared.masks[flat]).to(device)
         numbers = np.repeat(np.array(own, np.int64), [len(part) for part in indices])
         self._cases = torch.from_numpy(numbers).to(device)
+        self._patients = torch.from_numpy(np.unique([case.patient_id for case in cases], return_inverse=True)[1])
         self._classes = config.classes
         self._team = team
         self._fit_offsets = fit_offsets
@@ -73,7 +74,8 @@ class Validator:
         dice = self._dice_of_cases(own, offsets[None])[0]
         if self._fit_offsets:
             offsets = best_offsets(
-                len(self._classes), lambda rows: sure_gain(self._dice_of_cases(own, rows), dice).tolist()
+                len(self._classes),
+                lambda rows: sure_gain(self._dice_of_cases(own, rows), dice, self._patients).tolist(),
             )
             dice = self._dice_of_cases(own, offsets[None])[0]
         means = dice.nanmean(dim=0).nan_to_num(0.0).tolist()
@@ -97,4 +99,4 @@ class Validator:
         """(M, num_cases, num_classes - 1): the Dice of all workers' cases with each of (M, num_classes) offsets."""
         confusions = [own.confusion(offsets) for offsets in candidates.to(own.logits)]
         # Each case is nought but on one worker, so this sum is exact.
-        return dice_of_cases(self._team.sum(torch.stack(confusions)))
+        return dice_of_cases(self._team.sum(torch.stack(confusions))).cpu()

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,20 +58,21 @@ def test_offsets_that_gain_nothing_stay_away() -> None:
     assert best_offsets(3, lambda candidates: [0.5] * len(candidates)).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_a_gain_is_sure_as_far_as_cases_agree() -> None:
+def test_a_gain_is_sure_as_far_as_patients_agree() -> None:
     nan = torch.nan
-    before = torch.tensor([[0.5, 0.7], [0.6, nan], [0.8, 0.8], [nan, nan]])
-    agreeing = before + 0.02
-    apart = before + torch.tensor([0.1, -0.05, 0.01, 0.0])[:, None]
-    found = sure_gain(torch.stack([before, agreeing, apart]), before)
+    before = torch.tensor([[0.5, 0.7], [0.7, 0.5], [0.6, nan], [0.8, 0.8], [nan, nan]])
+    patients = torch.tensor([0, 0, 1, 2, 3])
+    apart = before + torch.tensor([0.15, 0.05, -0.05, 0.01, 0.0])[:, None]
+    found = sure_gain(torch.stack([before, before + 0.02, apart]), before, patients)
     gains = torch.tensor([0.1, -0.05, 0.01])
     torch.testing.assert_close(found, torch.tensor([0.0, 0.02, gains.mean() - 2 * gains.std() / 3**0.5]))
     assert found[2] < 0
 
 
-def test_one_case_says_nothing_for_sure() -> None:
-    before = torch.tensor([[0.5, 0.5]])
-    assert sure_gain((before + 0.1)[None], before).tolist() == [0.0]
+def test_two_patients_say_nothing_for_sure() -> None:
+    before = torch.tensor([[0.5, 0.5]]).repeat(4, 1)
+    assert sure_gain((before + 0.1)[None], before, torch.tensor([0, 0, 1, 1])).tolist() == [0.0]
+    assert sure_gain((before + 0.1)[None], before, torch.tensor([0, 0, 1, 2])).tolist() == pytest.approx([0.1])
 
 
 def test_weights_with_offsets_add_them_to_the_logits() -> None:
