@@ -69,7 +69,7 @@ class Command:
         """Send a signal to the process."""
         self._process.send_signal(number)
 
-    def end(self, timeout_s: float = 480) -> tuple[int, str]:
+    def end(self, timeout_s: float = 240) -> tuple[int, str]:
         """Exit code and standard output, once it ended."""
         assert self._process.stdout is not None
         try:
