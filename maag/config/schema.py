@@ -275,8 +275,8 @@ class TrainConfig:
     min_delta: NotNegative = Field(default=1e-5, description="A Dice must be better by this much to count.")
     class_offsets: bool = Field(
         default=False,
-        description="Find what added to each class's logit makes the validation Dice highest, and keep it in the "
-        "weights that are saved for use.",
+        description="Find what added to each class's logit raises the Dice of the validation patients, as far as three "
+        "or more of them agree, and keep it in the weights that are saved for use.",
     )
     checkpoint_minutes: Positive = Field(default=5.0, description="Minutes between checkpoints within an epoch.")
     precision: Literal["fp32", "bf16", "auto"] = Field(
