@@ -67,7 +67,7 @@ def normalise(voxels, rule):
 def segment(voxels, spacing_mm, session, data):
     """(Z, Y, X) intensities, with the millimetres of a pixel along Y and X, to (Z, Y, X) labels."""
     size, source = data["size_px"], voxels.shape[1:]
-    resized = [max(1, int(n * mm / data["spacing_mm"])) for n, mm in zip(source, spacing_mm)]
+    resized = [max(1, int(n * mm / data["spacing_mm"] + 1e-4)) for n, mm in zip(source, spacing_mm)]
     images = fit(resize(voxels, resized, cubic, 2), size, mode="edge")
     images = normalise(images, data["normalization"])[:, None]
     outside = ~fit(np.ones((1, *size), bool), resized, constant_values=False)[0]

@@ -82,7 +82,7 @@ def prepare(
 def _fingerprint(cases: Collection[Case], directory: Path, data: DataConfig) -> str:
     sources: list[object] = []
     for case in cases:
-        sources.append((case.case_id, case.time, case.part))
+        sources.append((case.case_id, case.patient_id, case.frame, case.time, case.part))
         sources += [asdict(scribble) for scribble in case.scribbles if isinstance(scribble, SimulatedScribble)]
         for role, file in _files(case):
             with storage_errors(file, "read"):

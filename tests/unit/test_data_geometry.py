@@ -39,7 +39,10 @@ def test_shapes_are_exact_both_ways(
 ) -> None:
     labels = np.random.default_rng(seed).integers(0, 4, (2, rows, columns)).astype(np.uint8)
     grid = Grid.plan((rows, columns), (row_mm, column_mm), 1.5, (height, width))
-    assert grid.resized_shape == (max(1, int(rows * row_mm / 1.5)), max(1, int(columns * column_mm / 1.5)))
+    assert grid.resized_shape == (
+        max(1, int(rows * row_mm / 1.5 + 1e-4)),
+        max(1, int(columns * column_mm / 1.5 + 1e-4)),
+    )
     on_grid = labels_to_grid(labels, grid, 255)
     assert on_grid.shape == (2, height, width)
     assert image_to_grid(labels.astype(np.float32), grid).shape == (2, height, width)
@@ -110,12 +113,43 @@ def test_images_are_resized_as_opencv_does_cubic(length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [7, 12, 31])
-def test_labels_are_resized_as_opencv_does_nearest(length: int) -> None:
+def test_labels_are_taken_from_the_pixel_that_holds_the_centre(length: int) -> None:
     row = np.arange(17, dtype=np.uint8)
     resized = labels_to_grid(np.repeat(row[None, None], 16, axis=1), Grid((16, 17), (16, length), (16, 32)), 99)
     before = (32 - length) // 2
-    expected = [int(np.floor(place * 17 / length)) for place in range(length)]
+    expected = [int(np.floor((place + 0.5) * 17 / length)) for place in range(length)]
     assert resized[0, 0, before : before + length].tolist() == expected
+
+
+@pytest.mark.parametrize("spacing", [0.8, 1.2, 1.4, 1.6, 2.3])
+def test_labels_lie_where_the_image_does_and_come_back_there(spacing: float) -> None:
+    """On the mean: a single disc may lie up to half a pixel off, for a pixel is taken or left."""
+    on_grid_px, back_px = [], []
+    for side in range(60, 100):
+        rows, columns = np.indices((side, side))
+        disc = (np.hypot(rows - side / 2, columns - side / 2.1) < side / 4).astype(np.uint8)[None]
+        grid = Grid.plan((side, side), (spacing, spacing), 1.5, (160, 160))
+        labels = labels_to_grid(disc, grid, 0)
+        on_grid_px.append(centre_of(labels) - centre_of(image_to_grid(disc.astype(np.float32), grid)))
+        scores = np.stack([labels == 0, labels == 1], axis=1).astype(np.float32)
+        back_px.append(centre_of(scores_to_source(scores, grid).argmax(axis=1)) - centre_of(disc))
+    np.testing.assert_allclose(np.mean(on_grid_px, axis=0), 0, atol=0.05)
+    np.testing.assert_allclose(np.mean(back_px, axis=0), 0, atol=0.1)
+
+
+def centre_of(planes: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Of mass, of the first slice: row and column."""
+    weights = planes[0].astype(float)
+    indices = np.indices(weights.shape)
+    centre: NDArray[np.float64] = (indices * weights).sum(axis=(1, 2)) / weights.sum()
+    return centre
+
+
+def test_spacings_of_32_bits_lose_no_pixel() -> None:
+    for hundredths in range(30, 301, 5):
+        in_header = float(np.float32(hundredths / 100))
+        grid = Grid.plan((512, 224), (in_header, in_header), hundredths / 100, (512, 512))
+        assert grid.resized_shape == (512, 224)
 
 
 def test_normalisation_is_robust() -> None:
