@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from maag.config.schema import DataConfig
 from maag.data.cache_root import default_cache_root as default_cache_root
 from maag.data.case_arrays import CaseArrays, read_case
-from maag.data.cases import Case, ScribbleFile, SimulatedScribble
+from maag.data.cases import Case, ScribbleFile, SimulatedScribble, raters_of
 from maag.data.catalog import find_cases, reader_of
 from maag.data.geometry import labels_to_grid, prepare_image
 from maag.data.prepared import FORMAT_VERSION, INDEX, PreparedCase, PreparedData, open_prepared
@@ -80,7 +80,7 @@ def prepare(
 
 
 def _fingerprint(cases: Collection[Case], directory: Path, data: DataConfig) -> str:
-    sources: list[object] = []
+    sources: list[object] = [raters_of(cases)]
     for case in cases:
         sources.append((case.case_id, case.patient_id, case.frame, case.time, case.part))
         sources += [asdict(scribble) for scribble in case.scribbles if isinstance(scribble, SimulatedScribble)]
@@ -108,7 +108,7 @@ def _build(path: Path, cases: Collection[Case], data: DataConfig, digest: str, p
     problems: list[str] = []
     prepared: list[PreparedCase] = []
     reader = reader_of(data.dataset)
-    raters = sorted({scribble.rater for case in cases for scribble in case.scribbles}) or [""]
+    raters = raters_of(cases) or ("",)
     with building_directory(path) as folder:
         with (
             (folder / "images.raw").open("wb") as images,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -24,6 +24,8 @@ class ScribbleFile:
     """Who: a name that is the same for all cases of one hand."""
     path: Path
     """NIfTI, or an image for a single slice; labels as in the masks, `data.unlabelled_value` elsewhere."""
+    source: int = 0
+    """Which of the `--scribbles` it comes from, from 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +37,8 @@ class SimulatedScribble:
     ratio: float
     """Part in (0, 1] of each stroke's length that is drawn."""
     seed: int
+    source: int = 0
+    """Which of the `--scribbles` it comes from, from 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +61,12 @@ class Case:
     """Where the data set itself says that the patient belongs."""
     time: int | None = None
     """Which volume of a 4-D image, from 0; None when the image is 3-D."""
+
+
+def raters_of(cases: Iterable[Case]) -> tuple[str, ...]:
+    """All who drew, in the order of `--scribbles`; those of one source, as of a data set's own folders, by name."""
+    known = {(scribble.source, scribble.rater) for case in cases for scribble in case.scribbles}
+    return tuple(rater for _, rater in sorted(known))
 
 
 class Mask(NamedTuple):

@@ -30,7 +30,7 @@ def attach_scribbles(cases: Sequence[Case], sources: Sequence[str], seed: int) -
     if tuple(sources) == (OWN,):
         return tuple(cases)
     bare = [replace(case, scribbles=()) for case in cases]
-    for source in sources:
+    for place, source in enumerate(sources):
         if source == OWN:
             found = {case.case_id: case.scribbles for case in cases}
         elif source.partition(":")[0] == _SIMULATED:
@@ -38,7 +38,8 @@ def attach_scribbles(cases: Sequence[Case], sources: Sequence[str], seed: int) -
             found = {case.case_id: (simulated,) for case in cases if case.masks}
         else:
             found = {case_id: (file,) for case_id, file in _files(Path(source), cases).items()}
-        bare = [replace(case, scribbles=case.scribbles + found.get(case.case_id, ())) for case in bare]
+        placed = {case_id: tuple(replace(each, source=place) for each in drawn) for case_id, drawn in found.items()}
+        bare = [replace(case, scribbles=case.scribbles + placed.get(case.case_id, ())) for case in bare]
     for case in bare:
         raters = [scribble.rater for scribble in case.scribbles]
         if len(set(raters)) < len(raters):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
 from maag.data.case_arrays import CaseArrays, read_case
-from maag.data.cases import Case
+from maag.data.cases import Case, raters_of
 from maag.data.catalog import reader_of
 from maag.data.raters import combine, measure_agreement, rater_weights
 from maag.data.splits import Split
@@ -113,10 +113,9 @@ def choose_cases(cases: Sequence[Case], split: Split, *, with_unlabelled: bool =
     chosen = [case for case in cases if case.patient_id in wanted and (with_unlabelled or case.case_id in scribbled)]
     if with_unlabelled and split.unlabelled:
         split = replace(split, scheme=f"{split.scheme}-relabelled", scribbled=tuple(sorted(wanted)), unlabelled=())
-    raters = sorted({scribble.rater for case in cases for scribble in case.scribbles})
     # What an unlabelled patient may have of scribbles was hidden from training, and stays so.
     hidden = [case if case.case_id in scribbled else replace(case, scribbles=()) for case in chosen]
-    return TrainingCases(cases=tuple(hidden), raters=tuple(raters), split=split)
+    return TrainingCases(cases=tuple(hidden), raters=raters_of(cases), split=split)
 
 
 def relabel(
