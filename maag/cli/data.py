@@ -102,7 +102,10 @@ def data_phantom_command(dataset: str, out: Path, cases: int, seed: int) -> None
     from maag.data.catalog import write_phantom
 
     write_phantom(dataset, out, cases, seed)
-    say(f"{cases} synthetic patients in {out}; look at them with: maag data check --dataset {dataset} --data {out}")
+    data = resolve_config(dataset, None, None, (), out).data
+    said = "" if data.unlabelled_value is not None else f" --set data.unlabelled_value={data.num_classes}"
+    words = f"maag data check --dataset {dataset} --data {out}{said}"
+    say(f"{cases} synthetic patients in {out}; look at them with: {words}")
 
 
 @data_group.command("scribble")
@@ -120,6 +123,7 @@ def data_phantom_command(dataset: str, out: Path, cases: int, seed: int) -> None
 @click.option(
     "--dataset", type=click.Choice(DATASETS), help="MASKS is the folder of this data set, not of label files."
 )
+@click.option("--overwrite", is_flag=True, help="Replace scribbles that are in --out already.")
 @click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="With --dataset: change a setting.")
 def data_scribble_command(
     masks: tuple[Path, ...],
@@ -130,11 +134,12 @@ def data_scribble_command(
     classes: int | None,
     unlabelled: int | None,
     dataset: str | None,
+    overwrite: bool,
     changes: tuple[str, ...],
 ) -> None:
     """Draw scribbles from MASKS: files or folders of NIfTI or PNG labels, or a data set's folder.
 
-    Writes NAME_scribble beside none of them but to --out, on the masks' grid, and contact_sheet.png to look at.
+    Writes NAME_scribble to --out, on the masks' grid, and beside --out a contact sheet to look at, OUT-sheet.png.
     """
     from maag.cli.picture import draw_contact_sheet
     from maag.cli.terminal import counting, print_table, say
@@ -159,12 +164,14 @@ def data_scribble_command(
         style=style, ratio=ratio, seed=seed, num_classes=num_classes, unlabelled_value=unlabelled or num_classes
     )
     with counting("Scribbling masks") as progress:
-        report = scribble_masks(sources, out, options, progress)
+        report = scribble_masks(sources, out, options, progress, overwrite=overwrite)
     if report.done:
         rows = coverage_rows(report, names or tuple(map(str, range(num_classes))))
         print_table(f"{len(report.done)} scribbles in {out}", rows[0], rows[1:])
-        draw_contact_sheet(out / "contact_sheet.png", samples(report, options), num_classes)
-        say(f"Look at {out / 'contact_sheet.png'}. Undrawn pixels are {options.unlabelled_value}.")
+        # Not within: in a folder of scribbles or masks it would be taken for one.
+        sheet = out.resolve().with_name(f"{out.resolve().name}-sheet.png")
+        draw_contact_sheet(sheet, samples(report, options), num_classes)
+        say(f"Look at {sheet}. Undrawn pixels are {options.unlabelled_value}.")
     for problem in report.problems:
         say(f"Problem: {problem}")
     if report.problems:

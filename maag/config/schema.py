@@ -49,7 +49,7 @@ class DataConfig:
         default="auto",
         description="split0: the paper's patients; random: by split_seed; auto: split0 where the data set has it.",
     )
-    split_seed: int = Field(default=0, description="Seed of the random split.")
+    split_seed: int = Field(default=0, ge=0, description="Seed of the random split.")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.15, description="Part of the patients that validates, in a random split."
     )

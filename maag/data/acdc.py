@@ -11,6 +11,7 @@ from typing import Any
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, NiftiReader, ScribbleFile
 from maag.data.volume import num_volumes
+from maag.errors import ConfigError
 
 _IMAGE = re.compile(r"^(patient\d{3})_(frame\d{2,})\.nii(\.gz)?$")
 _CINE = re.compile(r"^(patient\d{3})_4d\.nii(\.gz)?$")
@@ -97,9 +98,12 @@ class AcdcReader(NiftiReader):
         parts = ("scribbled", "shapes", "scribbled", "shapes", "val", "scribbled", "shapes", "test")
         order = ("scribbled", "shapes", "val", "test", *parts)
         waiting = {part: sorted(SPLIT0[part]) for part in SPLIT0}
+        most = sum(map(len, waiting.values()))
+        if num_cases > most:
+            raise ConfigError(f"{num_cases} patients: ACDC's layout names {most} at most; ask for fewer")
         chosen: list[str] = []
         for part in chain(order, parts * num_cases):
-            if len(chosen) == min(num_cases, sum(map(len, SPLIT0.values()))):
+            if len(chosen) == num_cases:
                 break
             if waiting[part]:
                 chosen.append(waiting[part].pop(0))

@@ -13,10 +13,10 @@ from PIL import Image
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Reader
 from maag.data.catalog import find_cases, reader_of
-from maag.data.label_files import LABEL_ENDINGS, load_label_file, stem_of, suffix_of
+from maag.data.label_files import LABEL_ENDINGS, SUFFIXES, load_label_file, stem_of, suffix_of
 from maag.data.scribble_styles import coverage, simulate
 from maag.data.volume import is_nifti, save_labels, save_volume
-from maag.errors import ConfigError, DataError, MissingDataError
+from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.labels import IGNORE
 from maag.storage import replacing, require_writable_directory
 
@@ -112,12 +112,14 @@ def scribble_masks(
     out: Path,
     options: ScribbleOptions,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> ScribblingReport:
     """Write the scribble of each mask to the folder `out`, going on past bad masks.
 
     Raises:
         ConfigError: the unlabelled value is a class, or two masks have one name.
-        StorageError: `out` cannot be written.
+        StorageError: `out` cannot be written, or holds one of the scribbles, unless `overwrite`.
     """
     if options.unlabelled_value < options.num_classes:
         raise ConfigError(
@@ -132,6 +134,9 @@ def scribble_masks(
                 "at a time"
             )
         known[mask.name] = mask.path
+        there = next((path for path in _targets(mask.name, out) if path.exists()), None)
+        if there and not overwrite:
+            raise StorageError(f"{there} is there already, drawn perhaps by hand; choose another --out, or --overwrite")
     require_writable_directory(out)
     done, problems = [], []
     for number, mask in enumerate(masks, start=1):
@@ -161,6 +166,10 @@ def _scribble_one(source: MaskSource, out: Path, options: ScribbleOptions) -> Sc
     source.write(drawn, out / f"{source.name}_scribble")
     covered = [coverage(part, plane, options.num_classes) for part, plane in zip(strokes, mask, strict=True)]
     return ScribbledMask(source=source, coverage=np.stack(covered))
+
+
+def _targets(name: str, out: Path) -> tuple[Path, ...]:
+    return tuple(out / f"{name}_scribble{suffix}" for suffix in SUFFIXES)
 
 
 def _of_file(path: Path) -> MaskSource:

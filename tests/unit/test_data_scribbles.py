@@ -123,7 +123,7 @@ def test_the_command_scribbles_folders_and_names_bad_masks(phantom_dir: Path, tm
     assert code == 0, text
     masks = sorted(phantom_dir.rglob("*_gt.nii.gz"))
     assert len(list((tmp_path / "out").glob("*_scribble.nii.gz"))) == len(masks)
-    assert open_picture(tmp_path / "out" / "contact_sheet.png").size[0] > 300
+    assert open_picture(tmp_path / "out-sheet.png").size[0] > 300
     mask = nib.load(masks[0])
     scribble = nib.load(tmp_path / "out" / masks[0].name.replace("_gt", "_scribble"))
     np.testing.assert_array_equal(mask.affine, scribble.affine)
@@ -147,6 +147,31 @@ def test_scribbles_of_a_data_set_serve_as_its_source(tmp_path: Path) -> None:
     assert code == 0, text
     cases = find_cases(preset("chaos", "fast").data, tmp_path / "chaos", [str(tmp_path / "mine")])
     assert [[scribble.rater for scribble in case.scribbles] for case in cases] == [["mine"]] * 4
+
+
+def test_what_was_drawn_by_hand_is_not_replaced_unasked(phantom_dir: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "out" / "patient001_frame01_scribble.nii.gz"
+    drawn.parent.mkdir()
+    drawn.write_text("by hand")
+    words = (phantom_dir, "--out", tmp_path / "out", "--style", "curve", "--unlabelled", 4)
+    code, text = run(*words)
+    assert code != 0
+    assert "patient001_frame01_scribble.nii.gz is there already" in text
+    assert drawn.read_text() == "by hand"
+    assert [path.name for path in drawn.parent.iterdir()] == [drawn.name]
+    assert run(*words, "--overwrite")[0] == 0
+    assert nib.load(drawn).shape
+
+
+def test_scribbles_of_a_folder_of_masks_are_read_beside_them(tmp_path: Path) -> None:
+    from maag.data.catalog import find_cases, preset, write_phantom
+
+    root = tmp_path / "hearts"
+    write_phantom("folders", root, 4, seed=0)
+    code, text = run(root / "masks", "--out", root / "scribbles", "--style", "skeleton")
+    assert code == 0, text
+    cases = find_cases(preset("folders", "fast").data, root)
+    assert all(case.scribbles for case in cases if case.masks)
 
 
 def test_a_class_as_unlabelled_value_is_refused(phantom_dir: Path, tmp_path: Path) -> None:
