@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -77,6 +77,7 @@ class FoldersReader:
             for name, image in images.items()
         ]
         cases += [_case(name, image, None, (), rows.get(name, _Row())) for name, image in unlabelled.items()]
+        _require_one_part(cases, directory / "cases.csv")
         return tuple(sorted(cases, key=lambda case: case.case_id))
 
     def load_volume(self, case: Case) -> Volume:
@@ -94,7 +95,27 @@ class FoldersReader:
         write_folders(out, num_cases, seed)
 
 
+def _require_one_part(cases: Sequence[Case], table: Path) -> None:
+    known: dict[str, tuple[str, str]] = {}
+    for case in cases:
+        if case.part is None:
+            continue
+        part, first = known.setdefault(case.patient_id, (case.part, case.case_id))
+        if part != case.part:
+            raise DataError(
+                f"{table}: patient {case.patient_id} has case {first} in {part}, case {case.case_id} in {case.part}; "
+                "all cases of a patient belong in one part"
+            )
+
+
 def _case(name: str, image: Path, mask: Path | None, scribbles: tuple[ScribbleFile, ...], row: _Row) -> Case:
+    absent = row.raters - {item.rater for item in scribbles}
+    if absent and row.supervision in (None, "scribbles"):
+        there = ", ".join(item.rater for item in scribbles) or "nobody"
+        raise DataError(
+            f"cases.csv: case {name} has no scribble by rater {min(absent)}, but by {there}; a rater is the name of a "
+            "folder in scribbles/: move the files there, or leave the column empty"
+        )
     case = Case(
         case_id=name,
         patient_id=row.patient or name,

@@ -328,6 +328,11 @@ def test_a_description_that_cannot_be_used_is_named(
         ("case,split\nheart_000,fold1\n", "line 2: split 'fold1'; it must be one of train, val, test"),
         ("case,supervision\nheart_000,guess\n", "line 2: supervision 'guess'"),
         ("case,patient\nheart_000,a\nheart_000,b\n", "line 3: patient b of case heart_000 was a before"),
+        (
+            "case,patient,split\nheart_000,a,train\nheart_002,a,val\n",
+            "patient a has case heart_000 in train, case heart_002 in val; all cases of a patient belong in one part",
+        ),
+        ("case,rater\nheart_000,anna\n", "case heart_000 has no scribble by rater anna, but by scribbles"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(copy_of: Callable[[str], Path], content: str, sentence: str) -> None:
