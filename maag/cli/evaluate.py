@@ -20,11 +20,12 @@ from maag.cli.options import (
     json_option,
     resolve_config,
 )
-from maag.errors import ConfigError
+from maag.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from maag.data.cases import Case
     from maag.data.splits import Split
     from maag.evaluate.report import Report
 
@@ -36,8 +37,16 @@ _WHOLE = "all"
 @dataset_option
 @data_option
 @click.option("--predictions", type=FOLDER, help="Measure the label files in this folder instead of a model.")
-@click.option("--split", "part", type=click.Choice(("val", "test", _WHOLE)), help="Which patients.  [default: val]")
-@click.option("--split-file", type=ANY_PATH, help="A split.json.  [default: the run's own; with --predictions: all]")
+@click.option(
+    "--split",
+    "part",
+    type=click.Choice(("val", "test", _WHOLE)),
+    help="Which patients.  [default: val; with --predictions and no --split-file: all]",
+)
+@click.option("--split-file", type=ANY_PATH, help="A split.json.  [default: the run's own]")
+@click.option(
+    "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="With --predictions: change a setting."
+)
 @click.option("--out", type=FOLDER, help="Where report.json and cases.csv go.  [default: RUN/evaluation-SPLIT]")
 @click.option("--flips", is_flag=True, help="Measure the average over mirrored images too.")
 @click.option("--rotations", is_flag=True, help="Measure the average over images turned by 15 and 30° too.")
@@ -52,6 +61,7 @@ def evaluate_command(
     predictions: Path | None,
     part: str | None,
     split_file: Path | None,
+    changes: tuple[str, ...],
     out: Path | None,
     flips: bool,
     rotations: bool,
@@ -71,7 +81,8 @@ def evaluate_command(
     """
     from maag.cli.terminal import counting, print_json, print_table, say
     from maag.data.catalog import find_cases
-    from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
+    from maag.data.orientation import differences
+    from maag.evaluate.measure import evaluate, folder_predictor, prediction_files, runner_predictor
     from maag.evaluate.report import Subject, table
     from maag.inference import PLAIN, Refinement
 
@@ -82,19 +93,23 @@ def evaluate_command(
         raise ConfigError(
             "--flips, --rotations and --largest-component are what a MODEL does; leave them out with --predictions"
         )
+    if model is not None and changes:
+        raise ConfigError(f"--set: {model} keeps the settings that it was trained with; leave --set out")
     opened = None if model is None else open_model(model, device_name, backend)
     if opened:
         say(f"Running {model} with {opened.reason}")
     if opened and model:
         warn_of_views(model, opened.config, refinement)
-    data = opened.config.data if opened else resolve_config(dataset, None, None, (), data_dir).data
+    directory = find_data(dataset, data_dir)
+    data = opened.config.data if opened else resolve_config(dataset, None, None, changes, directory).data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")
+    part = part or (_WHOLE if model is None and split_file is None else "val")
     split = _split(opened, split_file, part)
-    part = part or ("val" if split else _WHOLE)
     patients = None if part == _WHOLE or split is None else frozenset[str](getattr(split, part))
     # Frames of a cine have no masks to measure against, whatever they were trained as.
-    found = find_cases(replace(data, cine=False), find_data(dataset, data_dir))
+    found = find_cases(replace(data, cine=False), directory)
+    _require_patients(patients, found, part, directory)
     cases = [case for case in found if _is_wanted(case.patient_id, patients)]
     subject = Subject(
         model=str(model or predictions),
@@ -105,6 +120,10 @@ def evaluate_command(
         split=part,
         split_digest=split.digest if split else None,
     )
+    if predictions is not None:
+        files = prediction_files(predictions, cases)
+        for note in (note for case in cases for note in differences(files[case.case_id], case.images[0])):
+            say(f"Note: {note}")
     folder = out or _default_out(model, predictions, part)
     summaries = []
     for asked in (PLAIN, refinement) if refinement != PLAIN else (PLAIN,):
@@ -130,7 +149,7 @@ def _with(refinement: str) -> str:
     return f", {refinement}" if refinement else ""
 
 
-def _split(opened: OpenModel | None, split_file: Path | None, part: str | None) -> Split | None:
+def _split(opened: OpenModel | None, split_file: Path | None, part: str) -> Split | None:
     """The split to choose patients by; None when all are wanted."""
     from maag.data.splits import Split
     from maag.storage import read_json
@@ -139,12 +158,26 @@ def _split(opened: OpenModel | None, split_file: Path | None, part: str | None) 
         return None
     path = split_file or (opened.split_file if opened else None)
     if path is None:
-        if part is None:
-            return None
         raise ConfigError(
-            f"--split {part}: no split.json belongs to this model; name one with --split-file, or use all"
+            f"--split {part}: no split.json is beside this model; name its run's with --split-file, or measure all "
+            "patients, trained on or not, with --split all"
         )
-    return Split.from_dict(read_json(path), str(path))
+    split = Split.from_dict(read_json(path), str(path))
+    if opened and opened.split_digest not in (None, split.digest):
+        raise ConfigError(
+            f"{path}: split {split.digest}, but the model was trained on split {opened.split_digest}; name its run's "
+            "split.json with --split-file, or use --split all"
+        )
+    return split
+
+
+def _require_patients(patients: frozenset[str] | None, cases: Collection[Case], part: str, directory: Path) -> None:
+    absent = sorted((patients or frozenset()) - {case.patient_id for case in cases})
+    if absent:
+        raise DataError(
+            f"{directory}: {len(absent)} of {len(patients or ())} patients of split {part!r} are not in it: "
+            f"{', '.join(absent[:10])}; give the data that the split was made of, or another --split"
+        )
 
 
 def _is_wanted(patient: str, patients: Collection[str] | None) -> bool:
@@ -154,7 +187,8 @@ def _is_wanted(patient: str, patients: Collection[str] | None) -> bool:
 def _default_out(model: Path | None, predictions: Path | None, part: str) -> Path:
     name = f"evaluation-{part}"
     if predictions is not None:
-        return predictions.with_name(f"{predictions.name}-{name}")
+        whole = predictions.resolve()
+        return whole.with_name(f"{whole.name}-{name}")
     assert model is not None
     return model / name if model.is_dir() else model.with_name(f"{model.stem}-{name}")
 

@@ -26,6 +26,8 @@ class OpenModel:
     """best or final."""
     split_file: Path | None
     """The split.json of the run it came from, where that is at hand."""
+    split_digest: str | None
+    """Of the split it was trained on, where that is known."""
     reason: str
     """What runs it and why, in a line for people."""
 
@@ -73,6 +75,7 @@ def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
         digest=artifact.digest,
         kind=artifact.manifest.source.kind,
         split_file=_existing(model.parent / "split.json"),
+        split_digest=artifact.manifest.source.split_digest,
         reason=artifact.reason,
     )
 
@@ -90,6 +93,7 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
         digest=trained.digest,
         kind=trained.info.get("kind"),
         split_file=_existing(trained.path.parent.parent / "split.json"),
+        split_digest=trained.info.get("split_digest"),
         reason=f"PyTorch on {place}: it is no exported model, which `maag export` makes",
     )
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Reader, ScribbleFile, SimulatedScribble
+from maag.data.geometry import plan_grid
 from maag.data.label_files import load_label_file
+from maag.data.orientation import differences
 from maag.data.scribble_styles import simulate
 from maag.data.volume import Volume
 from maag.errors import ConfigError, DataError
@@ -41,11 +43,16 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
         StorageError: a file cannot be opened.
     """
     volume = reader.load_volume(case)
+    try:
+        plan_grid(volume, data)
+    except DataError as error:
+        raise DataError(f"{case.images[0]}: {error}") from error
     mask: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
     if case.masks:
         mask, notes = reader.load_mask(case, data)
         _require_shape(mask, volume, f"mask {case.masks[0]}", case)
+        notes += tuple(note for path in case.masks for note in differences(path, case.images[0]))
     scribbles = {}
     for source in case.scribbles:
         scribble = _read_scribble(source, case, mask, data)
@@ -57,6 +64,8 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
                 "data.unlabelled_value"
             )
         scribbles[source.rater] = scribble
+        if isinstance(source, ScribbleFile):
+            notes += differences(source.path, case.images[0])
     return CaseArrays(volume, scribbles, mask, notes)
 
 

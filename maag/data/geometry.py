@@ -54,6 +54,16 @@ class Grid:
 def prepare_image(volume: Volume, data: DataConfig) -> tuple[NDArray[np.float32], Grid]:
     """A volume as the segmentor sees it: (Z, C, H, W) float32, each channel normalised, and its grid.
 
+    Raises as `plan_grid`.
+    """
+    grid = plan_grid(volume, data)
+    rule = _NORMALIZATIONS[data.normalization]
+    return np.stack([rule(image_to_grid(channel, grid)) for channel in volume.voxels], axis=1), grid
+
+
+def plan_grid(volume: Volume, data: DataConfig) -> Grid:
+    """How the volume's slices lie on the training grid.
+
     Raises DataError when it has another number of channels than `data.channels`, or would be too large at the training
     spacing.
     """
@@ -69,8 +79,7 @@ def prepare_image(volume: Volume, data: DataConfig) -> tuple[NDArray[np.float32]
             f"mm are {grid.resized_shape[0]} x {grid.resized_shape[1]} pixels at data.spacing_mm = "
             f"{data.spacing_mm:g}, more than can be computed with; correct the spacing in its header"
         )
-    rule = _NORMALIZATIONS[data.normalization]
-    return np.stack([rule(image_to_grid(channel, grid)) for channel in volume.voxels], axis=1), grid
+    return grid
 
 
 def image_to_grid(voxels: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:

@@ -113,6 +113,16 @@ def load_geometry(path: Path) -> tuple[tuple[int, int, int], tuple[float, float,
     return (depth, height, width), _spacing(source)
 
 
+def load_orientation(path: Path) -> tuple[str | None, tuple[float, float, float]]:
+    """To where x, y and z point, as `LPS`, None when the header does not say; and the spacing (z, y, x) in mm.
+
+    Raises as `load_volume`, but takes any number of dimensions.
+    """
+    source = _open(path)
+    told = any(int(source.header[code]) for code in ("qform_code", "sform_code"))
+    return "".join(nib.aff2axcodes(source.affine)) if told else None, _spacing(source)
+
+
 def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:
     """Read a mask or a scribble: (Z, Y, X) uint8 labels as in the file, and its spacing in mm (z, y, x).
 

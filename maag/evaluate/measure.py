@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from maag.config.schema import DataConfig
 from maag.data.cases import Case
 from maag.data.catalog import reader_of
-from maag.data.volume import Volume, is_nifti, load_labels
+from maag.data.label_files import load_label_file, stem_of, suffix_of
+from maag.data.volume import Volume
 from maag.errors import DataError, MissingDataError
 from maag.evaluate.report import CaseScores, Report, Subject
 from maag.inference import PLAIN, Refinement, Runner, segment
@@ -65,9 +66,16 @@ def runner_predictor(runner: Runner, data: DataConfig, refinement: Refinement = 
 
 
 def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -> Predictor:
-    """Read predictions made elsewhere, anywhere below `directory`.
+    """Read predictions made elsewhere, anywhere below `directory`. Raises as `prediction_files`."""
+    files = prediction_files(directory, cases)
+    values = range(data.num_classes)
+    return lambda case, volume: load_label_file(files[case.case_id], values)
 
-    The prediction of a case is the file `CASEID`, `CASEID_pred`, or named as its image, with `.nii` or `.nii.gz`.
+
+def prediction_files(directory: Path, cases: Sequence[Case]) -> dict[str, Path]:
+    """By case the prediction that was made elsewhere, anywhere below `directory`.
+
+    The prediction of a case is the file `CASEID`, `CASEID_pred`, or named as its image: NIfTI, or a picture.
 
     Raises:
         MissingDataError: there is no such folder.
@@ -77,12 +85,12 @@ def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -
         raise MissingDataError(f"{directory}: there is no such folder of predictions")
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(directory.rglob("*")):
-        if is_nifti(path):
-            found[_stem(path)].append(path)
+        if suffix_of(path):
+            found[stem_of(path)].append(path)
     files = {}
     absent = []
     for case in cases:
-        stems = {case.case_id, f"{case.case_id}_pred", *([_stem(case.images[0])] if len(case.images) == 1 else [])}
+        stems = {case.case_id, f"{case.case_id}_pred", *([stem_of(case.images[0])] if len(case.images) == 1 else [])}
         paths = [path for stem in sorted(stems) for path in found[stem]]
         if len(paths) > 1:
             raise DataError(f"case {case.case_id} has two predictions, {paths[0]} and {paths[1]}; remove one of them")
@@ -95,8 +103,7 @@ def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -
             f"{directory} has no prediction for {len(absent)} of {len(cases)} cases: {_named(absent)}; "
             f"each needs a file such as {absent[0]}.nii.gz, anywhere below the folder"
         )
-    values = range(data.num_classes)
-    return lambda case, volume: load_labels(files[case.case_id], values)[0]
+    return files
 
 
 def _score(case: Case, predictor: Predictor, data: DataConfig) -> CaseScores:
@@ -113,10 +120,6 @@ def _score(case: Case, predictor: Predictor, data: DataConfig) -> CaseScores:
             )
     scores = score_case(prediction, reference, volume.spacing_mm, data.classes)
     return CaseScores(case_id=case.case_id, patient_id=case.patient_id, frame=case.frame, scores=scores)
-
-
-def _stem(path: Path) -> str:
-    return path.name[: path.name.lower().rindex(".nii")] if is_nifti(path) else path.stem
 
 
 def _named(names: Sequence[str]) -> str:

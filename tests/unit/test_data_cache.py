@@ -15,7 +15,7 @@ import pytest
 from maag.config import codec
 from maag.config.schema import Config, DataConfig
 from maag.data.cache import prepare
-from maag.data.catalog import find_cases, write_phantom
+from maag.data.catalog import find_cases, preset, write_phantom
 from maag.data.check import check
 from maag.data.prepared import PreparedData
 from maag.errors import DataError, MissingDataError, StorageError
@@ -68,6 +68,30 @@ def test_it_is_built_once_until_something_changes(data_dir: Path, tiny_config: C
     spoil(mask, lambda array: np.zeros_like(array))
     assert again().digest != first.digest
     assert len(built) == 36
+
+
+def test_whose_a_case_is_and_who_drew_first_make_it_anew(tmp_path: Path) -> None:
+    root, cache = tmp_path / "hearts", tmp_path / "cache"
+    write_phantom("folders", root, 4, seed=0)
+    (root / "cases.csv").unlink()
+    for rater in ("zoe", "anna"):
+        shutil.copytree(root / "scribbles", tmp_path / rater)
+    data = replace(preset("folders", "fast").data, unlabelled_value=4, classes=("background", "RV", "MYO", "LV"))
+    first = prepare(root, data, cache)
+    (root / "cases.csv").write_text("case,patient\nheart_000,anna\nheart_001,anna\n")
+    second = prepare(root, data, cache)
+    assert first.patient_ids != second.patient_ids
+    assert second.patient_ids[0] == "anna"
+    for names in (("zoe", "anna"), ("anna", "zoe")):
+        assert prepare(root, data, cache, [str(tmp_path / name) for name in names]).raters == names
+
+
+def test_a_check_refuses_what_training_would(tmp_path: Path) -> None:
+    write_phantom("folders", tmp_path / "hearts", 4, seed=0)
+    data = replace(preset("folders", "fast", tmp_path / "hearts").data, unlabelled_value=4, channels=2)
+    problems = check(tmp_path / "hearts", data).problems
+    assert len(problems) == 4
+    assert "heart_000.nii.gz: the image has 1 channels, data.channels says 2" in problems[0]
 
 
 def test_every_bad_case_is_named_and_no_cache_is_left(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case
+from maag.data.orientation import differences
 from maag.data.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError
-from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
+from maag.evaluate.measure import evaluate, folder_predictor, prediction_files, runner_predictor
 from maag.evaluate.report import Report, Subject, table
 from maag.inference import Refinement
 
@@ -205,6 +207,34 @@ def test_two_predictions_of_a_case_are_refused(make_case: MakeCase, tmp_path: Pa
         write_nifti(tmp_path / "predictions" / name, square(1))
     with pytest.raises(DataError, match="two predictions"):
         folder_predictor(tmp_path / "predictions", cases, DATA)
+
+
+def test_predictions_may_be_pictures(make_case: MakeCase, tmp_path: Path) -> None:
+    case = make_case(1, 1, square(1)[:1])
+    (tmp_path / "labels").mkdir()
+    picture = tmp_path / "labels" / "patient001_frame01.png"
+    Image.fromarray(square(1)[0]).save(picture)
+    assert prediction_files(picture.parent, [case]) == {case.case_id: picture}
+    labels = folder_predictor(picture.parent, [case], DATA)(
+        case, Volume(np.ones((1, 1, 12, 12), np.float32), (1, 1, 1), np.eye(4))
+    )
+    np.testing.assert_array_equal(labels, square(1)[:1])
+
+
+def test_headers_that_say_otherwise_are_told(make_case: MakeCase, tmp_path: Path) -> None:
+    case = make_case(1, 1, square(1))
+    turned = tmp_path / "turned.nii.gz"
+    image = nibabel.load(case.images[0])
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), np.diag([-1.0, 2.0, 4.0, 1.0])), turned)
+    axes, spacing = differences(turned, case.images[0])
+    assert f"{turned}: its header has axes LAS, its image's RAS" in axes
+    assert "voxels of 1 x 2 x 4 mm, its image's of 1 x 2 x 5 mm" in spacing
+    assert differences(case.masks[0], case.images[0]) == ()
+    moved = tmp_path / "moved.nii.gz"
+    elsewhere = image.affine.copy()
+    elsewhere[:3, 3] = 40
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), elsewhere), moved)
+    assert differences(moved, case.images[0]) == ()
 
 
 def test_no_folder_of_predictions(tmp_path: Path) -> None:
