@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
+from ray.tune.search import SearchAlgorithm
 from ray.tune.search.optuna import OptunaSearch
 
 from maag.config import codec
@@ -19,6 +19,7 @@ from maag.train.launch.remote import absolute_storage, upload
 from maag.train.launch.room import require_room
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import LEFT_BEHIND, TrialResult
+from tune.searchers import ResumableOptuna, ResumableVariants
 from tune.space import CHANGEABLE, starting_point
 from tune.staged_state import make_whole
 from tune.stops import GentleASHA, start_stops
@@ -95,13 +96,13 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
     space = {path: plan.space[path] for path in plan.space if plan.algorithm != "pbt" or path in CHANGEABLE}
     start = starting_point(codec.from_dict(trial.base), space)
     points = [start] if start else None
-    searcher: SearchAlgorithm | Searcher
+    searcher: SearchAlgorithm
     if plan.algorithm != "tpe":
-        searcher = BasicVariantGenerator(points_to_evaluate=points, max_concurrent=plan.at_once, random_state=plan.seed)
+        searcher = ResumableVariants(points_to_evaluate=points, max_concurrent=plan.at_once, random_state=plan.seed)
     else:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         # More at once than a few and the sampler would learn nothing from one trial for the next.
-        searcher = ConcurrencyLimiter(
+        searcher = ResumableOptuna(
             OptunaSearch(metric=OBJECTIVE, mode="max", seed=plan.seed, points_to_evaluate=points),
             max_concurrent=plan.at_once,
         )

@@ -1,0 +1,69 @@
+"""Searchers that go on after a kill, whatever part of Ray's state it left behind.
+
+Ray writes down first the trials, then the searcher, and copies both file by file: what is restored may be a searcher
+that does not know the last trials, or not that they ended. It would fail on them, sample them twice, or wait for them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ray.tune.experiment import Trial
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
+from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search.search_generator import SearchGenerator
+from ray.tune.utils import flatten_dict
+
+_STATES = "experiment_state-*.json"
+
+
+class ResumableOptuna(SearchGenerator):
+    """Optuna's TPE sampler, a few trials at once."""
+
+    def __init__(self, optuna: OptunaSearch, max_concurrent: int) -> None:
+        super().__init__(ConcurrencyLimiter(optuna, max_concurrent=max_concurrent))
+        self._optuna = optuna
+
+    def restore_from_dir(self, dirpath: str) -> None:
+        """Restore what was written down, and tell the searcher what it does not know of the trials."""
+        super().restore_from_dir(dirpath)
+        study = self._optuna._ot_study
+        assert study is not None
+        trials = _trials_in(Path(dirpath))
+        self._counter = max(self._counter, len(trials))
+        # Those that ended make room for the others.
+        for trial in sorted(trials, key=Trial.is_finished, reverse=True):
+            if trial.trial_id not in self._optuna._ot_trials:
+                study.enqueue_trial(dict(trial.evaluated_params))
+                self.searcher.suggest(trial.trial_id)
+            if trial.is_finished():
+                failed = trial.status == Trial.ERROR
+                self.on_trial_complete(trial.trial_id, None if failed else flatten_dict(trial.last_result), failed)
+
+
+class ResumableVariants(BasicVariantGenerator):
+    """Random sampling, a few trials at once."""
+
+    def restore_from_dir(self, dirpath: str) -> None:
+        """Restore what was written down, and leave out the samples that are trials already."""
+        super().restore_from_dir(dirpath)
+        trials = _trials_in(Path(dirpath))
+        known = {trial.trial_id for trial in trials}
+        self._live_trials = {trial.trial_id for trial in trials if not trial.is_finished()}
+        for iterator in self._iterators:
+            while f"{iterator.uuid_prefix}{iterator.counter:05d}" in known:
+                next(iterator)
+
+
+def _trials_in(folder: Path) -> list[Trial]:
+    """The trials that Ray wrote down last, as it reads them itself; their metadata with them."""
+    newest = max(folder.glob(_STATES), default=None, key=lambda path: path.name)
+    if newest is None:
+        return []
+    trials = []
+    for state, metadata in json.loads(newest.read_text())["trial_data"]:
+        trial = Trial.from_json_state(state)
+        trial.restore_run_metadata(metadata)
+        trials.append(trial)
+    return trials
