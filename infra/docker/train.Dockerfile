@@ -2,9 +2,10 @@
 #   docker build -f infra/docker/train.Dockerfile -t maag-train:0.1.0 .
 FROM python:3.11-slim
 
-# wget: KubeRay asks with it whether a node is well.
+# wget: KubeRay asks with it whether a node is well. ssh and rsync: a head that `ray up` started calls its workers, and
+# copies its own configuration, with them.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends wget \
+RUN apt-get update && apt-get install --yes --no-install-recommends openssh-client rsync wget \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/maag

@@ -82,10 +82,12 @@ def predict_command(
         measures=measures,
         dicom_seg=dicom_seg,
     )
-    opened = open_model(model, device_name, backend)
+    over_ray = bool(workers or address)
+    # Of a model that others run this process wants settings and digest alone, and it may well have no GPU.
+    opened = open_model(model, *(("cpu", "auto") if over_ray else (device_name, backend)))
     warn_of_views(model, opened.config, work.refinement)
     crew: Crew
-    if workers or address:
+    if over_ray:
         inputs = tuple(map(_from_anywhere, inputs))
         out = _from_anywhere(out)
         crew = _fleet(model, device_name, backend, workers or 1, address, wait_minutes)

@@ -23,7 +23,7 @@ from maag.train.launch.connection import connected
 from maag.train.launch.launch import Follower
 from maag.train.launch.recovery import LOSSES_IN_A_ROW, Recovery, cause_of
 from maag.train.launch.remote import absolute_storage, download, upload
-from maag.train.launch.room import Node, Room, places, require_room, room_for
+from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
 from maag.train.reports import EpochReport, Live
 
 NODES = st.lists(st.builds(Node, cpus=st.integers(0, 20), gpus=st.integers(0, 4)), max_size=6)
@@ -55,6 +55,16 @@ def test_what_cannot_be_placed_is_refused(nodes: list[Node], workers: int, gpu: 
     with pytest.raises(ConfigError, match="--workers") as refused:
         require_room(workers, workers, gpu=gpu, wait_minutes=0, look=lambda: nodes)
     assert sentence in str(refused.value)
+
+
+def test_whether_gpus_are_taken_is_not_guessed_before_there_are_nodes() -> None:
+    assert takes_gpu(True, 2, 5, look=lambda: [])
+    assert takes_gpu(None, 2, 5, look=lambda: [Node(4, 1)])
+    assert not takes_gpu(None, 2, 5, look=lambda: [Node(2, 0)])
+    assert not takes_gpu(None, 2, 0, look=lambda: [])
+    assert not takes_gpu(False, 2, 5, look=lambda: [])
+    with pytest.raises(ConfigError, match=r"--wait 5: no node is there yet .* --device cuda or --device cpu"):
+        takes_gpu(None, 2, 5, look=lambda: [Node(1, 0)])
 
 
 def test_nodes_that_come_in_time_are_waited_for() -> None:

@@ -34,6 +34,26 @@ def nodes_of_cluster() -> list[Node]:
     return [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in found]
 
 
+def takes_gpu(
+    wanted: bool | None, fewest: int, wait_minutes: float, look: Callable[[], list[Node]] = nodes_of_cluster
+) -> bool:
+    """Whether each worker takes a GPU: as `wanted`, or if the cluster has any.
+
+    Raises ConfigError where nobody said it and the nodes that would tell are still to be started: GPU nodes would come
+    and train on their CPUs.
+    """
+    if wanted is not None:
+        return wanted
+    nodes = look()
+    gpu = any(node.gpus for node in nodes)
+    if not gpu and wait_minutes and places(nodes, Room(1, 0)) < fewest:
+        raise ConfigError(
+            f"--wait {wait_minutes:g}: no node is there yet to tell whether workers take GPUs; say --device cuda or "
+            "--device cpu"
+        )
+    return gpu
+
+
 def places(nodes: Sequence[Node], room: Room) -> int:
     """How many workers of `room` the nodes hold."""
     return sum(
