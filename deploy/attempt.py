@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -157,9 +157,7 @@ class Worker:
             affine = volume.affine
             volumes.append(_volumes_ml(found.labels, volume.spacing_mm, data.classes))
         if probabilities:
-            save_probabilities(
-                target.with_name(f"{stem_of(target)}_probabilities.nii.gz"), np.stack(probabilities), affine
-            )
+            save_probabilities(Path(probabilities_of(str(target))), np.stack(probabilities), affine)
         image.save_labels(target, np.stack(labels), data.classes, self._job.model_digest)
         return tuple(volumes)
 
@@ -218,6 +216,12 @@ class _OneAtATime:
             return self._runner(images)
 
 
+def probabilities_of(target: str) -> str:
+    """Where the probabilities go of a volume whose labels go to `target`."""
+    place = PurePath(target)
+    return str(place.with_name(f"{stem_of(Path(place))}_probabilities.nii.gz"))
+
+
 def decoded_at_once(runner: Runner) -> int:
     """How many volumes keep a runner busy: a GPU is so fast that it waits for files, so there all cores read them."""
     on_gpu = any(word in runner.name for word in ("tensorrt", "cuda"))
@@ -244,4 +248,4 @@ def _sentence(problem: Exception, source: Source, fetched: Fetched | None) -> st
     sentence = str(problem)
     for here, origin in (fetched.origins if fetched else {}).items():
         sentence = sentence.replace(here, origin)
-    return sentence
+    return sentence if source.place in sentence else f"{source.place}: {sentence}"

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.attempt import Job, Task, Work
+from deploy.attempt import Job, Task, Work, probabilities_of
 from deploy.crew import Crew
+from deploy.input_lists import local_place
 from deploy.ledger import Entry, gather, read_finished
 from deploy.measures import require_heart, write_measures
-from deploy.sources import Source, find_sources, local_place, require_disjoint
+from deploy.sources import Source, find_sources, require_disjoint
 from maag.config.schema import DataConfig
 from maag.errors import ConfigError
 from maag.storage import require_writable_directory
@@ -69,7 +70,7 @@ def predict(
     if work.measures:
         require_heart(data.classes)
     job = Job(data=data, work=work, model_digest=model_digest, out=_plain(out))
-    sources = plan(inputs, job.out, dicom_seg=work.dicom_seg)
+    sources = plan(inputs, job.out, dicom_seg=work.dicom_seg, probabilities=work.probabilities)
     if job.folder:
         require_writable_directory(job.folder)
     store = open_store(job.out)
@@ -96,7 +97,9 @@ def predict(
     return Outcome(done=done, skipped=count - done - len(failed), failed=tuple(failed), patients_measured=measured)
 
 
-def plan(inputs: Sequence[str | Path], out: str | Path, *, dicom_seg: bool = False) -> tuple[Source, ...]:
+def plan(
+    inputs: Sequence[str | Path], out: str | Path, *, dicom_seg: bool = False, probabilities: bool = False
+) -> tuple[Source, ...]:
     """Find the images in `inputs`; nothing is written.
 
     Raises:
@@ -104,13 +107,16 @@ def plan(inputs: Sequence[str | Path], out: str | Path, *, dicom_seg: bool = Fal
         ConfigError: labels would be written into the input, or two images' to one place.
     """
     by_target: dict[str, Source] = {}
+    by_file: dict[str, Source] = {}
     for source in find_sources(inputs, dicom_seg=dicom_seg):
-        other = by_target.setdefault(source.target, source)
-        if _resolved(other.place) != _resolved(source.place):
-            raise ConfigError(
-                f"{other.place} and {source.place} would both be written to {out}/{source.target}; "
-                "predict them in two calls with different output folders"
-            )
+        by_target.setdefault(source.target, source)
+        for file in (source.target, *((probabilities_of(source.target),) if probabilities else ())):
+            other = by_file.setdefault(file, source)
+            if _resolved(other.place) != _resolved(source.place):
+                raise ConfigError(
+                    f"{other.place} and {source.place} would both be written to {out}/{file}; "
+                    "predict them in two calls with different output folders"
+                )
     sources = tuple(by_target.values())
     require_disjoint(inputs, sources, _plain(out))
     return sources

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from deploy.attempt import Job, Task, Worker
 from deploy.crew import threads_for
@@ -19,8 +19,10 @@ from maag.inference import Runner
 from maag.storage.opening import open_store
 from maag.train.launch.connection import LOGS, connected
 from maag.train.launch.recovery import cause_of
-from maag.train.launch.room import Room, require_room
+from maag.train.launch.room import Room, require_room, takes_gpu
 
+_LOST = (RayActorError, ActorUnavailableError, NodeDiedError, OutOfMemoryError)
+"""What Ray raises of a worker that is gone; not all are of one kind."""
 _TRIES_ALONE = 2
 """A volume that takes down so many workers that did nothing else is given up."""
 _TRIES_TO_START = 3
@@ -81,7 +83,7 @@ class Fleet:
         """
         plan = self._plan
         with connected(plan.address):
-            gpu = ray.cluster_resources().get("GPU", 0) > 0 if plan.gpu is None else plan.gpu
+            gpu = takes_gpu(plan.gpu, plan.workers, plan.wait_minutes)
             room = require_room(plan.workers, plan.workers, gpu=gpu, wait_minutes=plan.wait_minutes)
             hire = _Hire(job, ray.put(self._open_runner), room)
             yield from _Dispatch(job, iter(tasks), hire, self._tell).run(plan.workers)
@@ -180,7 +182,7 @@ class _Dispatch:
         for seat in [seat for seat in self._seats if ref in seat.at_work]:
             try:
                 entry = _value(ref)
-            except (RayActorError, ActorUnavailableError):
+            except _LOST:
                 yield from self._lose(seat)
                 continue
             charge = seat.at_work.pop(ref)
@@ -191,7 +193,7 @@ class _Dispatch:
     def _welcome(self, seat: _Seat) -> None:
         try:
             _value(seat.opened)
-        except RayActorError as error:
+        except _LOST as error:
             self._failed_starts += 1
             if self._failed_starts >= _TRIES_TO_START:
                 raise PredictionError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -154,7 +155,7 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
         raise ConfigError(f"{given}: a pipe or a device; give a file or a folder")
     if not given.is_dir():
         raise MissingDataError(f"{given}: there is no such file or folder")
-    files = [path for path in sorted(given.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = sorted(_files_below(given))
     known = [path for path in files if path.name.lower().endswith(SUFFIXES)]
     stems = {path.parent / stem_of(path) for path in known}
     found: list[InputImage] = []
@@ -163,10 +164,24 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
             relative = path.relative_to(given)
             is_nifti = volume.is_nifti(path)
             found.append(NiftiImage(path, relative) if is_nifti else Picture(path, relative.with_suffix(".png")))
-    found += _series_in(given, [path for path in files if path not in set(known)], dicom_seg)
+    others = set(files).difference(known)
+    found += _series_in(given, [path for path in files if path in others], dicom_seg)
     if not found:
         raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it")
     return found
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All but hidden ones, by links too, each folder once."""
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (path for name in names if not name.startswith(".") and (path := Path(place, name)).is_file())
 
 
 def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[InputImage]:
@@ -175,13 +190,21 @@ def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[Input
     for file in files:
         if (uid := dicom.series_uid(file)) is not None:
             by_series.setdefault((file.parent, uid), []).append(file)
+    # Nobody knows of which series an unreadable file is a slice: none of its folder's is whole.
+    for folder, uid in [key for key in by_series if key[1] == dicom.UNREADABLE]:
+        there = [members for (place, other), members in by_series.items() if place == folder and other != uid]
+        for members in there:
+            members += by_series[folder, uid]
+        if there:
+            del by_series[folder, uid]
     folders = [folder for folder, _ in by_series]
     series: list[InputImage] = []
     for (folder, uid), members in by_series.items():
         relative = folder.relative_to(root)
         alone = folders.count(folder) == 1
         ending = ".dcm" if dicom_seg else ".nii.gz"
-        target = Path(f"{relative if relative.name else root.name}{ending}") if alone else relative / f"{uid}{ending}"
+        whole = relative if relative.name else Path(root.resolve().name)
+        target = whole.with_name(f"{whole.name}{ending}") if alone else relative / f"{uid}{ending}"
         series.append(DicomSeries(folder, target, tuple(members), dicom_seg))
     return series
 

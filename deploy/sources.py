@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import re
@@ -14,16 +13,16 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 from deploy.images import InputImage, find_images, is_label_of
-from maag.data import pictures
+from deploy.input_lists import without_lists
+from deploy.patterns import literal_folder, pattern_of
+from maag.data import dicom, pictures
 from maag.data.label_files import SUFFIXES, stem_of
 from maag.errors import ConfigError, DataError, MissingDataError, MissingObjectError, ObjectChangedError
-from maag.storage import storage_errors
-from maag.storage.keys import file_path, is_uri, split_uri
+from maag.storage.keys import is_uri, split_uri
 from maag.storage.opening import open_store
 from maag.storage.store import Store, StoredObject
 
-LISTS = ".txt"
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+DICOM_SUFFIXES = dicom.SUFFIXES
 """By which DICOM files in a bucket are known, where opening each to look would cost too much."""
 
 
@@ -112,9 +111,7 @@ class CloudSource:
         return Fetched(images[0], _version_of(found), origins)
 
 
-def find_sources(
-    inputs: Sequence[str | Path], *, dicom_seg: bool = False, _lists: tuple[str, ...] = ()
-) -> Iterator[Source]:
+def find_sources(inputs: Sequence[str | Path], *, dicom_seg: bool = False) -> Iterator[Source]:
     """Every image that `inputs` name.
 
     Args:
@@ -128,41 +125,8 @@ def find_sources(
         ConfigError: an input is of no type that can be read, or a list is no text or lists itself.
         StorageError: a store or a list cannot be read.
     """
-    for given in inputs:
-        place = local_place(given)
-        if place.lower().endswith(LISTS) and (is_uri(place) or Path(place).is_file()):
-            if place in _lists:
-                raise ConfigError(f"{place}: a list that lists itself, by way of {_lists[-1]}; take it out there")
-            yield from find_sources(_lines_of(place), dicom_seg=dicom_seg, _lists=(*_lists, place))
-        elif is_uri(place):
-            yield from _in_store(place, dicom_seg)
-        else:
-            yield from _here(Path(place), dicom_seg)
-
-
-def local_place(given: str | Path) -> str:
-    """A place as it was given, `file:///PATH` as PATH. Raises ConfigError where that is on another host."""
-    return str(file_path(str(given))) if str(given).startswith("file://") else str(given)
-
-
-def _lines_of(given: str) -> list[str]:
-    """What a list says, line by line; paths are relative to it, empty lines and those that begin with # say nothing."""
-    if is_uri(given):
-        root, key = split_uri(given)
-        base, content = given.rpartition("/")[0], _store(root).read_bytes(key)
-    else:
-        base = str(Path(given).parent)
-        with storage_errors(Path(given), "read"):
-            content = Path(given).read_bytes()
-    try:
-        lines = [line.strip() for line in content.decode("utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{given}: a list of inputs must be UTF-8 text; save it so") from error
-    return [
-        line if is_uri(line) or Path(line).is_absolute() else f"{base}/{line}"
-        for line in lines
-        if line and not line.startswith("#")
-    ]
+    for place in without_lists(inputs):
+        yield from _in_store(place, dicom_seg) if is_uri(place) else _here(Path(place), dicom_seg)
 
 
 def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
@@ -173,7 +137,7 @@ def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
     matches = sorted(Path(match) for match in glob(str(given), recursive=True))
     if not matches:
         raise MissingDataError(f"{given}: no file or folder is of this pattern")
-    root = _literal_folder(given.as_posix())
+    root = literal_folder(given.as_posix())
     stems = {path.with_name(stem_of(path)) for path in matches}
     for match in matches:
         if is_label_of(match.with_name(stem_of(match)), stems):
@@ -193,8 +157,12 @@ def _in_store(given: str, dicom_seg: bool) -> Iterator[Source]:
         yield _source(root, (found,), key.rpartition("/")[2], dicom_seg)
         return
     if has_magic(key):
-        base, wanted = _literal_folder(key), _pattern(key)
-        listed = [found for found in store.list(_as_prefix(base)) if wanted.fullmatch(found.key)]
+        base, wanted = literal_folder(key), pattern_of(key)
+        listed = [
+            found
+            for found in store.list(_as_prefix(base))
+            if any(map(wanted.fullmatch, (found.key, *_parents(found.key))))
+        ]
     else:
         base = key.rstrip("/")
         listed = list(store.list(_as_prefix(base)))
@@ -255,25 +223,6 @@ def _version_of(objects: Sequence[StoredObject]) -> str:
     return f"etag:{hashlib.sha256(all_of_them.encode()).hexdigest()}"
 
 
-def _pattern(key: str) -> re.Pattern[str]:
-    """As a shell reads it: `*` and `?` stay within a folder, `**/` is any number of folders."""
-    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^]]*\])", key)
-    return re.compile("".join(words.get(part) or _translated(part) for part in parts))
-
-
-def _translated(part: str) -> str:
-    """A set of characters, or plain text."""
-    return re.sub(r"\\[Zz]$", "", fnmatch.translate(part))
-
-
-def _literal_folder(pattern: str) -> str:
-    """The folders of a pattern before its first wild part."""
-    folders = pattern.split("/")[:-1]
-    wild = next((place for place, part in enumerate(folders) if has_magic(part)), len(folders))
-    return "/".join(folders[:wild]) or ("/" if pattern.startswith("/") else "")
-
-
 def _as_prefix(folder: str) -> str:
     """Only what is below it: not `scans-old` for `scans`."""
     return f"{folder}/" if folder else ""
@@ -298,13 +247,15 @@ def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], ou
 
     Raises ConfigError.
     """
-    given = [local_place(place) for place in inputs]
+    given = list(without_lists(inputs))
     read = {_absolute(place) for place in given if is_uri(place) or Path(place).is_dir()}
+    patterns = [pattern_of(_absolute(place)) for place in given if has_magic(place) and not Path(place).exists()]
     places = {_absolute(source.place) for source in sources}
     for target in (out, *(f"{out}/{source.target}" for source in sources)):
         resolved = _absolute(target)
         above = {resolved, *_parents(resolved)}
-        if resolved in places or read & above:
+        matched = any(pattern.fullmatch(place) for pattern in patterns for place in above)
+        if resolved in places or read & above or matched:
             raise ConfigError(f"{target} lies in the input; choose an output folder outside of it")
 
 

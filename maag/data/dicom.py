@@ -39,6 +39,8 @@ _MALFORMED = (
     *(EOFError, BytesLengthException, struct.error),
 )
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
+SUFFIXES = (".dcm", ".dicom", ".ima")
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,12 @@ def read_header(path: Path) -> pydicom.Dataset:
 def series_uid(path: Path) -> str | None:
     """Which series a file belongs to, `unknown` where its header does not say; None for a file that is no DICOM image.
 
-    `unreadable` for one with a damaged header, so that whoever reads the series is told. Raises StorageError.
+    UNREADABLE for one with a damaged header, or with a name of SUFFIXES and none at all, so that whoever reads the
+    series is told. Raises StorageError.
     """
     with storage_errors(path, "read"), path.open("rb") as stream:
         if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
-            return None
+            return UNREADABLE if path.name.lower().endswith(SUFFIXES) else None
     try:
         header = _read(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
         with _quiet_pydicom():
@@ -108,7 +111,7 @@ def series_uid(path: Path) -> str | None:
     except StorageError:
         raise
     except (OSError, *_MALFORMED):
-        return "unreadable"
+        return UNREADABLE
 
 
 def order_of_slices(paths: Sequence[Path]) -> list[int]:
@@ -138,15 +141,28 @@ def order_of_slices(paths: Sequence[Path]) -> list[int]:
 
 
 def require_even(paths: Sequence[Path]) -> None:
-    """Raise DataError where a slice is missing, so that no grid can hold the series; else as `order_of_slices`."""
+    """Raise DataError where a slice is missing or lies aside, so that no grid can hold the series.
+
+    Else as `order_of_slices`.
+    """
     ordered = [paths[place] for place in order_of_slices(paths)]
-    gaps = np.diff([read_geometry(path).height_mm for path in ordered])
+    slices = [read_geometry(path) for path in ordered]
+    heights, positions = np.array([each.height_mm for each in slices]), np.array([each.position for each in slices])
+    gaps = np.diff(heights)
     if len(gaps) and np.abs(gaps - np.median(gaps)).max() > _UNEVEN * np.median(gaps):
         place = int(np.abs(gaps - np.median(gaps)).argmax())
         raise DataError(
             f"{ordered[place]}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1].name}, other slices of the "
             f"series lie {np.median(gaps):.2f} mm apart; restore what is missing, or take out what does not belong"
         )
+    if len(gaps):
+        along = (heights - heights[0])[:, None] / (heights[-1] - heights[0])
+        aside = np.linalg.norm(positions - positions[0] - along * (positions[-1] - positions[0]), axis=1)
+        if aside.max() > _UNEVEN * np.median(gaps):
+            raise DataError(
+                f"{ordered[int(aside.argmax())]}: lies {aside.max():.2f} mm beside the line through its series' first "
+                "and last slice; export the series without what does not belong"
+            )
 
 
 def load_series(paths: Sequence[Path]) -> Volume:
@@ -166,7 +182,10 @@ def load_series(paths: Sequence[Path]) -> Volume:
     affine = np.eye(4)
     affine[:3, 0] = np.array(first.orientation[:3]) * columns_mm
     affine[:3, 1] = np.array(first.orientation[3:]) * rows_mm
-    affine[:3, 2] = first.normal * between_mm
+    # Not along the normal: slices of a tilted gantry are shifted against each other.
+    steps = max(1, len(ordered) - 1)
+    step = (np.array(last.position) - np.array(first.position)) / steps
+    affine[:3, 2] = step if len(ordered) > 1 else first.normal * between_mm
     affine[:3, 3] = first.position
     affine[:3] = _LPS_TO_RAS @ affine[:3]
     return Volume(np.stack(planes)[None], (between_mm, rows_mm, columns_mm), affine)

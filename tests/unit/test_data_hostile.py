@@ -332,7 +332,19 @@ def test_a_slice_with_a_damaged_header_is_not_left_out_of_its_folder(tmp_path: P
     place = whole.index(struct.pack("<HHI", 0x28, 0x10, 2))
     (tmp_path / "in" / "b.dcm").write_bytes(whole[:place] + struct.pack("<HHI", 0x28, 0x10, 1) + whole[place + 8 :])
     assert series_uid(tmp_path / "in" / "b.dcm") == "unreadable"
-    assert len(find_images(tmp_path / "in")) == 2
+    (found,) = find_images(tmp_path / "in")
+    with pytest.raises(DataError, match=r"b\.dcm"):
+        next(found.frames())
+
+
+@pytest.mark.parametrize("content", [b"", b"cut off", b"<html>503</html>" * 20])
+def test_what_is_called_a_slice_and_is_none_spoils_its_series(tmp_path: Path, content: bytes) -> None:
+    dicom(tmp_path / "in" / "a.dcm")
+    (tmp_path / "in" / "b.dcm").write_bytes(content)
+    (tmp_path / "in" / "notes").write_bytes(content)
+    (found,) = find_images(tmp_path / "in")
+    with pytest.raises(DataError, match=r"b\.dcm: not a readable DICOM file"):
+        next(found.frames())
 
 
 READ_WITH_LITTLE = """

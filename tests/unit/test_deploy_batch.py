@@ -210,6 +210,25 @@ def test_two_sources_for_one_output_are_refused(tmp_path: Path, out: Path) -> No
         plan([first, second.parent], out)
 
 
+@pytest.mark.parametrize("other", ["a.nii", "a_probabilities.nii.gz"])
+def test_probabilities_have_places_of_their_own_too(tmp_path: Path, out: Path, other: str) -> None:
+    for name in ("a.nii.gz", other):
+        write_volume(tmp_path / "in" / name)
+    assert len(plan([tmp_path / "in"], out)) == 2
+    with pytest.raises(ConfigError, match=r"would both be written to .*/a_probabilities\.nii\.gz"):
+        plan([tmp_path / "in"], out, probabilities=True)
+
+
+def test_the_output_is_none_of_what_a_pattern_or_a_list_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_volume(tmp_path / "work" / "one" / "sa_1.nii.gz")
+    (tmp_path / "all.txt").write_text("work/one\n")
+    monkeypatch.chdir(tmp_path)
+    for given, out in (("work/**/sa_*.nii.gz", "work/labels"), ("all.txt", "work/one/labels"), ("work/o*", "work/out")):
+        with pytest.raises(ConfigError, match="lies in the input"):
+            plan([given], out)
+    assert len(plan(["work/one/sa_*.nii.gz"], "work/labels")) == 1
+
+
 @pytest.mark.parametrize(("name", "sentence"), [("nowhere", "no such file"), ("empty", "no NIfTI file")])
 def test_nothing_to_do(tmp_path: Path, out: Path, runner: BrightIsForeground, name: str, sentence: str) -> None:
     (tmp_path / "empty").mkdir()

@@ -17,7 +17,7 @@ from deploy.images import DicomSeries, NiftiImage, Picture, find_images
 from maag.config.schema import DataConfig
 from maag.data.dicom import load_series
 from maag.data.phantoms.dicom_files import save_slice
-from maag.errors import ConfigError, MissingDataError
+from maag.errors import ConfigError, DataError, MissingDataError
 
 DATA = DataConfig(classes=("background", "bright"), size_px=(32, 32), spacing_mm=1.0, normalization="unit")
 
@@ -36,10 +36,10 @@ def square(shape: tuple[int, ...], value: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def write_series(folder: Path, series: str, spacing_mm: float = 1.0) -> None:
+def write_series(folder: Path, series: str, spacing_mm: float = 1.0, aside_mm: tuple[float, ...] = (0, 0, 0)) -> None:
     """Three slices 6 mm apart, their files in another order than their places."""
     for number, plane in enumerate(square((3, 24, 28), 200).astype(np.uint16)):
-        position = (-10.0, 5.0, 6.0 * number)
+        position = (-10.0, 5.0 + aside_mm[number], 6.0 * number)
         path = folder / f"{series}-{9 - number}.dcm"
         save_slice(
             path, plane, spacing_mm=spacing_mm, thickness_mm=6.0, position=position, series=series, number=number
@@ -81,6 +81,28 @@ def test_a_dicom_series_gets_labels_in_the_patients_coordinates(tmp_path: Path) 
     first.write_bytes(first.read_bytes() + b"\0\0")
     changed = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m", resume=True)
     assert changed.skipped == 0
+
+
+def test_a_tilted_stack_keeps_its_place(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", "tilted", aside_mm=(0, 2, 4))
+    outcome = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
+    assert (outcome.done, outcome.failed) == (1, ())
+    affine = nibabel.load(tmp_path / "out" / "in.nii.gz").affine
+    np.testing.assert_allclose(affine @ [0, 0, 2, 1], [10, -9, 12, 1], atol=1e-4)  # RAS of the last slice's first pixel
+    write_series(tmp_path / "bent", "bent", aside_mm=(0, 2, 0))
+    (bent,) = find_images(tmp_path / "bent")
+    with pytest.raises(DataError, match=r"lies 2\.00 mm beside the line"):
+        next(bent.frames())
+
+
+def test_linked_folders_are_entered_and_circles_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "real" / "one", "one")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "patient").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "back").symlink_to(tmp_path / "in")
+    assert [image.target for image in find_images(tmp_path / "in")] == [Path("patient/one.nii.gz")]
+    monkeypatch.chdir(tmp_path / "real" / "one")
+    assert [image.target for image in find_images(Path())] == [Path("one.nii.gz")]
 
 
 def test_two_series_of_one_folder_are_two_images(tmp_path: Path) -> None:
@@ -129,4 +151,5 @@ def test_an_image_of_other_channels_is_recorded_with_a_sentence(tmp_path: Path) 
     Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "grey.png")
     outcome = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
     assert outcome.done == 1
-    assert outcome.failed[0].error == "the image has 3 channels, data.channels says 1; correct one of them"
+    place = tmp_path / "in" / "colour.png"
+    assert outcome.failed[0].error == f"{place}: the image has 3 channels, data.channels says 1; correct one of them"

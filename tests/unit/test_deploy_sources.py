@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.sources import _pattern, find_sources
+from deploy.patterns import pattern_of
+from deploy.sources import find_sources
 from maag.errors import ConfigError, MissingDataError
 
 
@@ -75,7 +76,7 @@ NAMES = st.text("ab[]*.-", min_size=1, max_size=5).filter(lambda name: name not 
 @given(st.lists(NAMES, min_size=1, max_size=3))
 def test_an_escaped_pattern_matches_its_own_key_alone(parts: list[str]) -> None:
     key = "/".join(parts)
-    pattern = _pattern("/".join(glob.escape(part) for part in parts))
+    pattern = pattern_of("/".join(glob.escape(part) for part in parts))
     assert pattern.fullmatch(key)
     assert not pattern.fullmatch(f"{key}x")
 
@@ -90,4 +91,4 @@ def test_an_escaped_pattern_matches_its_own_key_alone(parts: list[str]) -> None:
     ],
 )
 def test_patterns_of_keys_are_those_of_a_shell(pattern: str, matched: list[str], others: list[str]) -> None:
-    assert [key for key in (*matched, *others) if _pattern(pattern).fullmatch(key)] == matched
+    assert [key for key in (*matched, *others) if pattern_of(pattern).fullmatch(key)] == matched

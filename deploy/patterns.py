@@ -1,0 +1,26 @@
+"""Patterns of inputs, as a shell reads them, for keys of a store too."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from glob import has_magic
+
+
+def pattern_of(key: str) -> re.Pattern[str]:
+    """As a shell reads it: `*` and `?` stay within a folder, `**/` is any number of folders."""
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^]]*\])", key)
+    return re.compile("".join(words.get(part) or _translated(part) for part in parts))
+
+
+def _translated(part: str) -> str:
+    """A set of characters, or plain text."""
+    return re.sub(r"\\[Zz]$", "", fnmatch.translate(part))
+
+
+def literal_folder(pattern: str) -> str:
+    """The folders of a pattern before its first wild part."""
+    folders = pattern.split("/")[:-1]
+    wild = next((place for place, part in enumerate(folders) if has_magic(part)), len(folders))
+    return "/".join(folders[:wild]) or ("/" if pattern.startswith("/") else "")
