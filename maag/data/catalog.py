@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -67,7 +67,7 @@ def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ())
     Raises:
         ConfigError: unknown data set, or a word that is no source of scribbles.
         MissingDataError: no such folder, or nothing of the layout in it.
-        DataError: two files claim to be the same case.
+        DataError: two files claim to be the same case, or the data set puts a patient into two parts.
     """
     from maag.data.scribble_sources import attach_scribbles
 
@@ -82,7 +82,19 @@ def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ())
         if case.case_id in known:
             raise DataError(f"{directory}: case {case.case_id} is there more than once; keep one copy of it")
         known.add(case.case_id)
+    _require_one_part(cases, directory)
     return attach_scribbles(cases, scribbles or (reader.usual_scribbles,), seed=data.scribble_seed)
+
+
+def _require_one_part(cases: Iterable[Case], directory: Path) -> None:
+    first: dict[str, Case] = {}
+    for case in (case for case in cases if case.part):
+        other = first.setdefault(case.patient_id, case)
+        if other.part != case.part:
+            raise DataError(
+                f"{directory}: patient {case.patient_id} has case {other.case_id} in {other.part}, case {case.case_id} "
+                f"in {case.part}; all cases of a patient belong in one part"
+            )
 
 
 def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -77,7 +77,6 @@ class FoldersReader:
             for name, image in images.items()
         ]
         cases += [_case(name, image, None, (), rows.get(name, _Row())) for name, image in unlabelled.items()]
-        _require_one_part(cases, directory / "cases.csv")
         return tuple(sorted(cases, key=lambda case: case.case_id))
 
     def load_volume(self, case: Case) -> Volume:
@@ -93,19 +92,6 @@ class FoldersReader:
         from maag.data.phantoms.plain import write_folders
 
         write_folders(out, num_cases, seed)
-
-
-def _require_one_part(cases: Sequence[Case], table: Path) -> None:
-    known: dict[str, tuple[str, str]] = {}
-    for case in cases:
-        if case.part is None:
-            continue
-        part, first = known.setdefault(case.patient_id, (case.part, case.case_id))
-        if part != case.part:
-            raise DataError(
-                f"{table}: patient {case.patient_id} has case {first} in {part}, case {case.case_id} in {case.part}; "
-                "all cases of a patient belong in one part"
-            )
 
 
 def _case(name: str, image: Path, mask: Path | None, scribbles: tuple[ScribbleFile, ...], row: _Row) -> Case:

@@ -19,11 +19,16 @@ from maag.errors import DataError
 from maag.storage import read_json
 
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+_FRAME = re.compile(r"^(.+)_frame\d+$")
+"""As nnU-Net's own conversion of ACDC names two volumes of one patient."""
 _FOLDERS: tuple[tuple[str, str, Part], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
 
 
 class NnunetReader:
-    """A label file that has `ignore` anywhere is a scribble; one that has not is a mask. A case is a patient."""
+    """A label file that has `ignore` anywhere is a scribble; one that has not is a mask.
+
+    A case is a patient, but for CASE_frame01 and CASE_frame12, which are two volumes of one.
+    """
 
     layout = "dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, and if you like imagesTs and labelsTs"
     defaults: Mapping[str, Any] = {}
@@ -130,7 +135,7 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, data: DataConfig
         cases.append(
             Case(
                 case_id=name,
-                patient_id=name,
+                patient_id=frame[1] if (frame := _FRAME.match(name)) else name,
                 frame=part,
                 images=tuple(files),
                 masks=(label,) if label and not drawn else (),

@@ -174,6 +174,22 @@ def test_nnunet_tells_its_classes_and_knows_scribbles_by_ignore(phantoms: Path) 
     ]
 
 
+def test_nnunet_frames_of_a_patient_stay_together(copy_of: Callable[[str], Path]) -> None:
+    root = copy_of("nnunet")
+    for folder, ending in (("imagesTr", "_0000"), ("labelsTr", "")):
+        for number in (0, 1):
+            place = root / folder / f"heart_{number:03}{ending}.nii.gz"
+            place.rename(place.with_name(f"anna_frame{number:02}{ending}.nii.gz"))
+    data = config_of("nnunet", root).data
+    cases = find_cases(data, root)
+    assert [case.patient_id for case in cases if case.case_id.startswith("anna")] == ["anna", "anna"]
+    for folder, ending in (("images", "_0000"), ("labels", "")):
+        place = root / f"{folder}Tr" / f"anna_frame01{ending}.nii.gz"
+        place.rename(root / f"{folder}Ts" / place.name)
+    with pytest.raises(DataError, match="patient anna has case anna_frame00 in train, case anna_frame01 in test"):
+        find_cases(data, root)
+
+
 def test_nnunet_channels_and_pictures(tmp_path: Path) -> None:
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
