@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -26,6 +30,9 @@ _STATUSES: dict[str, Status] = {
 }
 
 
+_GOING_ON: tuple[Status, ...] = ("waiting", "running")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchPlan:
     """How to search."""
@@ -39,6 +46,7 @@ class SearchPlan:
     """Of such a trial; at each of them poor trials may be stopped."""
     algorithm: Algorithm
     max_minutes: float | None
+    """Then it is interrupted, and can be resumed."""
     gpus_per_trial: float
     address: str | None
     """Of a running Ray cluster; None starts one here, with a CPU for each trial at once."""
@@ -63,11 +71,15 @@ class Recorder(ray_tune.Callback):
         self._trial = trial
         self._watcher = watcher
         self._trials: list[Trial] = []
+        self._told: tuple[TrialResult, ...] = ()
+        self._cut: set[str] = set()
+        self._ends_at = math.inf if plan.max_minutes is None else time.monotonic() + 60 * plan.max_minutes
 
     @property
     def results(self) -> tuple[TrialResult, ...]:
         """All trials as they stand."""
-        return tuple(_result(trial, self._plan.epochs) for trial in self._trials)
+        found = (_result(trial, self._plan.epochs) for trial in self._trials)
+        return tuple(replace(each, status="waiting") if self._was_cut(each) else each for each in found)
 
     def finish(self) -> None:
         """Write everything that needs all trials."""
@@ -90,13 +102,18 @@ class Recorder(ray_tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Ray's, after each of its events."""
-        before = self.results
         self._trials = list(trials)
-        if self.results != before:
+        if self.results != self._told:
             self._tell()
+        if time.monotonic() > self._ends_at:
+            self._ends_at = math.inf
+            # Ray's own time limit would end the trials for good; interrupted, they and the search can go on.
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Ray's, at the end."""
+        # All are ended now, but what had not ended by the last event is cut short, and goes on with a resume.
+        self._cut = {each.trial for each in self._told if each.status in _GOING_ON}
         self._trials = list(trials)
         self._tell()
 
@@ -108,10 +125,13 @@ class Recorder(ray_tune.Callback):
         """A display cannot travel, and need not."""
         return {}
 
+    def _was_cut(self, result: TrialResult) -> bool:
+        return result.trial in self._cut and result.status == "stopped"
+
     def _tell(self) -> None:
-        results = self.results
-        write_trials(self._plan.out / "trials.csv", results)
-        self._watcher(results)
+        self._told = self.results
+        write_trials(self._plan.out / "trials.csv", self._told)
+        self._watcher(self._told)
 
 
 def _result(trial: Trial, epochs: int) -> TrialResult:

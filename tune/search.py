@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from maag.train.launch.room import require_room
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import LEFT_BEHIND, TrialResult
 from tune.searchers import ResumableOptuna, ResumableVariants
-from tune.space import CHANGEABLE, starting_point
+from tune.space import CHANGEABLE, starting_point, within
 from tune.staged_state import make_whole
 from tune.stops import GentleASHA, start_stops
 from tune.trial import TrialPlan, run_trial
@@ -98,7 +99,9 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
     points = [start] if start else None
     searcher: SearchAlgorithm
     if plan.algorithm != "tpe":
-        searcher = ResumableVariants(points_to_evaluate=points, max_concurrent=plan.at_once, random_state=plan.seed)
+        # All of a population live at once, and take turns; of other trials one begins where another ended.
+        at_once = 0 if plan.algorithm == "pbt" else plan.at_once
+        searcher = ResumableVariants(points_to_evaluate=points, max_concurrent=at_once, random_state=plan.seed)
     else:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         # More at once than a few and the sampler would learn nothing from one trial for the next.
@@ -115,7 +118,6 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             num_samples=plan.trials,
             search_alg=searcher,
             scheduler=_scheduler(plan, gentle=trial.workers > 1),
-            time_budget_s=None if plan.max_minutes is None else 60 * plan.max_minutes,
             # A fresh process would load everything again for each trial; but workers end with the process that began
             # them, and a state is handed over only when nobody writes to the folder any more.
             reuse_actors=trial.workers == 1 and not trial.exchange,
@@ -151,6 +153,7 @@ def _scheduler(plan: SearchPlan, *, gentle: bool) -> TrialScheduler:
             time_attr="epoch",
             perturbation_interval=between,
             hyperparam_mutations={name: plan.space[name] for name in CHANGEABLE if name in plan.space},
+            custom_explore_fn=partial(within, space=plan.space),
         )
     if plan.trials == 1:
         return FIFOScheduler()

@@ -36,6 +36,14 @@ CHANGEABLE: Final = (
 """Settings that may change in the middle of a run, as population based training does: none of them makes a tensor."""
 
 
+def within(sample: Mapping[str, Any], space: Mapping[str, Any]) -> dict[str, Any]:
+    """The sample with each number brought within its bounds: population based training multiplies past them."""
+    return {
+        path: min(max(value, space[path].lower), space[path].upper) if hasattr(space.get(path), "lower") else value
+        for path, value in sample.items()
+    }
+
+
 def starting_point(base: Config, space: Mapping[str, Any]) -> dict[str, Any] | None:
     """The sample of `space` that leaves `base` as it is; None when a setting of it lies outside of the space.
 

@@ -60,21 +60,20 @@ def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
         write_json(run.config, codec.document(config))
     else:
         create_run(run.path, config, Split.from_dict(plan.split))
-    inherited = inherit_state(run)
+    inherit_state(run)
     stop = StopRequest()
     reporter = TrialReporter(
         run,
+        stop,
         hands_over=plan.exchange or plan.storage is not None,
         # A trial of one worker is ended by Ray Tune itself.
-        stop=stop if plan.workers > 1 else None,
+        ends_itself=plan.workers > 1,
     )
     train = _train_here if plan.workers == 1 else _train_on_workers
-    train(config, plan, run, reporter, stop, other_settings=inherited and plan.exchange)
+    train(config, plan, run, reporter, stop)
 
 
-def _train_here(
-    config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, stop: StopRequest, *, other_settings: bool
-) -> None:
+def _train_here(config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, stop: StopRequest) -> None:
     import torch
 
     from maag.data.cache import prepare
@@ -92,12 +91,13 @@ def _train_here(
         listener=reporter,
         stop=stop,
         resume=True,
-        other_settings=other_settings,
+        # Its state may be another trial's, now or since the search was killed.
+        other_settings=plan.exchange,
     )
 
 
 def _train_on_workers(
-    config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, stop: StopRequest, *, other_settings: bool
+    config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, stop: StopRequest
 ) -> None:
     from maag.train.launch.launch import ClusterPlan, train_on_cluster
     from maag.train.launch.room import Room
@@ -112,7 +112,8 @@ def _train_on_workers(
         shapes=None,
         cache_root=plan.cache_root,
         threads=plan.threads,
-        other_settings=other_settings,
+        other_settings=plan.exchange,
+        saves_validations=True,
     )
     # By settings too: a search that was killed may give a trial's name to another sample.
     storage = plan.storage and f"{plan.storage}/{codec.digest(config)}"

@@ -33,13 +33,15 @@ class TrialReporter:
 
     Args:
         run: the trial's folder.
+        stop: is asked to save after each validation, for trials are compared by epochs, and every one counts.
         hands_over: report its state too, so that it can go on elsewhere, or another trial from it.
-        stop: is asked when the search wants the trial to end by itself; see `tune.stops`.
+        ends_itself: ask `stop` for the end when the search wants it; see `tune.stops`.
     """
 
-    def __init__(self, run: RunFolder, *, hands_over: bool, stop: StopRequest | None) -> None:
+    def __init__(self, run: RunFolder, stop: StopRequest, *, hands_over: bool, ends_itself: bool) -> None:
         self._run = run
         self._stop = stop
+        self._ends_itself = ends_itself
         self._hands_over = hands_over
         self._waiting: dict[str, Any] | None = None
 
@@ -59,6 +61,7 @@ class TrialReporter:
                 "seconds": report.seconds,
                 "steps_per_second": report.steps_per_second,
             }
+            self._stop.save_is_asked = True
 
     def on_checkpoint(self, step: int) -> None:
         """Report, and hand the state over where it may be wanted."""
@@ -67,7 +70,7 @@ class TrialReporter:
         metrics, self._waiting = self._waiting, None
         self._report(metrics)
         # Reporting waits for the search's decision, so it has been made.
-        if self._stop is not None and is_to_stop(str(ray_tune.get_context().get_trial_id())):
+        if self._ends_itself and is_to_stop(str(ray_tune.get_context().get_trial_id())):
             self._stop.ask("others were better")
 
     def _report(self, metrics: dict[str, Any]) -> None:
@@ -86,19 +89,18 @@ class TrialReporter:
         return [line["mean_dice"] for line in lines if "mean_dice" in line and line["epoch"] < before]
 
 
-def inherit_state(run: RunFolder) -> bool:
-    """Take over the state that Ray Tune hands to this trial, its own or another's, if it does. Whether it did."""
+def inherit_state(run: RunFolder) -> None:
+    """Take over the state that Ray Tune hands to this trial, its own or another's, if it does."""
     checkpoint = ray_tune.get_checkpoint()
     if checkpoint is None:
-        return False
+        return
     with checkpoint.as_directory() as folder:
         handed = Path(folder) / run.last.name
         if run.last.exists() and handed.read_bytes() == run.last.read_bytes():
-            return False
+            return
         run.last.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(handed, run.last)
         # The state remembers how good the best was, so that one has to come with it.
         shutil.copy(Path(folder) / run.best.name, run.best)
-        if not run.metrics.exists():
-            shutil.copy(Path(folder) / run.metrics.name, run.metrics)
-    return True
+        # And the objective is of this state's validations, not of those that another one had.
+        shutil.copy(Path(folder) / run.metrics.name, run.metrics)

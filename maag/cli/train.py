@@ -116,6 +116,8 @@ def train_command(
             )
         run_path = out or newest_run(dataset)
         config = resumed_config(run_path, epochs, cluster)
+        if config.data.dataset != dataset:
+            raise ConfigError(f"{run_path} trains on data set {config.data.dataset!r}, --dataset says {dataset!r}")
     else:
         implied = [f"{name}={value}" for name, value in TAUGHT.items()] if teachers and not config_file else []
         words = [*implied, *changes, *([f"optim.epochs={epochs}"] if epochs else [])]
@@ -172,7 +174,7 @@ def train(
     from maag.data.catalog import reader_of
     from maag.data.splits import make_split
     from maag.data.supervision import supervise
-    from maag.storage import require_writable_directory
+    from maag.storage import require_writable_directory, write_json
     from maag.train.acceleration import require_fast
     from maag.train.fit import fit
     from maag.train.folder import create_run, open_run, read_split
@@ -193,7 +195,10 @@ def train(
         tuple(f"{shapes[1].resolve().name}/{patient}" for patient in other.patient_ids) if shapes and other else ()
     )
     if resume:
-        run, _ = open_run(run_path)
+        run, before = open_run(run_path)
+        if config != before:
+            # More epochs are this run's from now on, also for whoever resumes it next.
+            write_json(run.config, codec.document(config))
         split = read_split(run.split, [*prepared.patient_ids, *foreign])
         opened = open_teachers(teachers or read_teachers(run.teachers), config, split)
     else:
@@ -242,7 +247,11 @@ def resumed_config(run_path: Path, epochs: int | None, cluster: ClusterPlan | No
 
 def newest_run(dataset: str) -> Path:
     """The run of `dataset` under runs/ that was begun last. Raises MissingDataError."""
-    runs = [path.parent for path in RUNS.glob(f"{dataset}-*/config.json")]
+    from maag.storage import read_json
+
+    # By what stands in them: the names of runs of `chaos-ct` begin like those of `chaos`.
+    found = RUNS.glob(f"{dataset}-*/config.json")
+    runs = [path.parent for path in found if read_json(path).get("data", {}).get("dataset") == dataset]
     if not runs:
         raise MissingDataError(
             f"{RUNS}: no run of {dataset} here to resume; name one with --out, or leave out --resume"

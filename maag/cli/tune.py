@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from maag.config.schema import Config
 
 _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
+_FIXED = ("trials", "concurrency", "epochs", "algorithm", "workers", "seed")
+"""Options that a search keeps from its begin to its end."""
 
 
 @click.command("tune")
@@ -114,12 +117,19 @@ def tune_command(
                 "--resume goes on with the search's own settings and split: leave out --preset, --config, --set and "
                 "--split-file"
             )
+        if not resume_if_there:
+            _refuse_what_is_fixed()
         path = out or newest_search(dataset)
         if storage:
             fetch_search(path, storage)
     else:
         path = out or RUNS / f"{dataset}-tune-{datetime.now():%Y%m%d-%H%M%S}"
-    words = [*changes, f"optim.epochs={epochs or (_GPU_EPOCHS if on_gpu else _CPU_EPOCHS)}"]
+    names = {change.partition("=")[0].strip() for change in changes}
+    if validated := sorted(name for name in names if name.startswith("train.validate_every")):
+        say(f"--set {validated[0]} has no effect: a search validates all its trials alike, nine times.")
+    words = [*changes]
+    if epochs or not (config_file or "optim.epochs" in names):
+        words.append(f"optim.epochs={epochs or (_GPU_EPOCHS if on_gpu else _CPU_EPOCHS)}")
     config = None
     if not resume:
         config = resolve_config(
@@ -132,11 +142,14 @@ def tune_command(
     )  # fmt: skip
     size = f"{plan.trials} trials of up to {plan.epochs} epochs, {plan.at_once} at once"
     say(f"Search {path}: {size}, on {machine.device}")
+    began = time.monotonic()
     with SearchDisplay(plan.trials) as display:
         results = search(plan, trial, display.show, resume=resume)
+    out_of_time = minutes is not None and time.monotonic() - began > 60 * minutes
+    ended = sum(result.status in ("done", "stopped", "failed") for result in results)
     best = best_of(results)
     if best is None:
-        say("No trial was measured in the time given; allow more with --time, and go on with --resume.")
+        say(f"No trial was measured yet; go on with --resume{', and more --time' if out_of_time else ''}.")
         return 1
     if shares := importance(results):
         rows = [(name, f"{share:.2f}") for name, share in shares.items()]
@@ -152,8 +165,21 @@ def tune_command(
     )
     if as_json:
         summary = {"out": str(path), "trials": len(results), "failed": failed, "objective": best.objective}
-        print_json({**summary, "best": best.sample, "config_digest": codec.digest(_best(path))})
-    return 0
+        whole = {"ended": ended, "best": best.sample, "config_digest": codec.digest(_best(path))}
+        print_json({**summary, **whole})
+    if ended == plan.trials:
+        return 0
+    why = "Out of time" if out_of_time else "Stopped"
+    say(f"{why}: {ended} of {plan.trials} trials came to their end; go on with --resume.")
+    return 0 if out_of_time else 1
+
+
+def _refuse_what_is_fixed() -> None:
+    context = click.get_current_context()
+    options = {each.name: each.opts[0] for each in context.command.params}
+    for name in _FIXED:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise ConfigError(f"--resume goes on with the search's own {options[name]}: leave it out, or start another")
 
 
 def newest_search(dataset: str) -> Path:

@@ -101,13 +101,23 @@ def make_plans(
     if resume and not stored.exists():
         raise MissingDataError(f"{path}: there is no search here to resume (no {STORED_PLAN}); start without --resume")
     before: dict[str, Any] = read_json(stored) if resume else {}
+    if said["algorithm"] == "pbt" and (said["workers"] or 1) > 1:
+        raise ConfigError("--search pbt: its trials train on one worker each; leave out --workers, or use --search tpe")
+    if said["algorithm"] == "pbt" and said["trials"] == 1:
+        raise ConfigError("--search pbt: one trial has no other to learn from; ask for more --trials")
     if resume and before.get("format_version") != _FORMAT_VERSION:
         raise ConfigError(
             f"{stored}: format_version {before.get('format_version')} is unknown; this maag reads {_FORMAT_VERSION}"
         )
     base = codec.from_dict(before["base"]) if config is None else config
+    scribbles = tuple(before.get("scribbles", ())) if resume and not scribbles else scribbles
     with preparing() as progress:
         prepared = prepare(directory, base.data, default_cache_root(), scribbles, progress)
+    if resume and before.get("data_digest", prepared.digest) != prepared.digest:
+        raise ConfigError(
+            f"{path}: the search was begun on other data (digest {before['data_digest']}, now {prepared.digest}), and "
+            "trials of both cannot be compared; restore the data set and the scribbles, or start another search"
+        )
     if resume:
         split = read_split(path / "split.json", prepared.patient_ids)
     elif split_file:
@@ -126,12 +136,11 @@ def make_plans(
         every = max(1, base.optim.epochs // VALIDATIONS)
         base = codec.override(base, {"train.validate_every": every, "train.validate_every_late": every})
         write_json(path / "split.json", split.to_dict())
-        write_json(stored, {"format_version": _FORMAT_VERSION, **settings, "base": codec.to_dict(base)})
+        facts = {"scribbles": list(map(absolute_source, scribbles)), "data_digest": prepared.digest}
+        write_json(stored, {"format_version": _FORMAT_VERSION, **settings, **facts, "base": codec.to_dict(base)})
         if settings["storage"]:
             upload(path, BEGUN_WITH, beside(settings["storage"], path))
     workers = settings.pop("workers")
-    if workers > 1 and settings["algorithm"] == "pbt":
-        raise ConfigError("--search pbt: its trials train on one worker each; leave out --workers, or use --search tpe")
     plan = SearchPlan(
         out=path,
         epochs=base.optim.epochs,

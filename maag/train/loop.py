@@ -197,7 +197,9 @@ class Loop:
             )
         )
         progress.losses, progress.steps_in_losses = {}, 0
-        if validation is not None and self._team.any(self._saving_is_cheap())[0]:
+        # The leader's alone is written, so it alone knows what that takes.
+        cheap = self._team.leads and self._saving_is_cheap()
+        if validation is not None and self._team.any(cheap or self._stop.save_is_asked)[0]:
             self._save()
 
     def _remember(self, validation: ValidationDice, epoch: int) -> bool:
@@ -235,9 +237,9 @@ class Loop:
         self._stop.save_is_asked = False
         self._average_statistics()
         self._keeper.save_last()
+        self._listener.on_checkpoint(self._state.progress.step)
         self._saved_at = time.monotonic()
         self._seconds_to_save = self._saved_at - started
-        self._listener.on_checkpoint(self._state.progress.step)
 
     def _average_statistics(self) -> None:
         for network in (self._state.segmentor, self._state.teacher):

@@ -16,7 +16,7 @@ class StopRequest:
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._reason: str | None = None
         self.save_is_asked = False
-        """Set it to have the state saved soon; saving clears it."""
+        """Set it to have the state saved soon, within `on_epoch` at once; saving clears it."""
 
     def ask(self, reason: str) -> None:
         """End after the current step."""

@@ -7,6 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from maag.cli.main import commands
+from maag.cli.options import resolve_config
+from maag.cli.tune_plan import Machine, make_plans
+from maag.errors import ConfigError
 
 
 def run(*words: object) -> str:
@@ -34,3 +37,25 @@ def test_what_cannot_be_searched_is_said_before_ray_starts(
     (out / "search.json").write_text(json.dumps({"format_version": 9}))
     assert "already holds a search; add --resume to continue it" in run(*data, "--out", out, *tiny_words)
     assert "format_version 9 is unknown; this maag reads 1" in run(*data, "--out", out, "--resume")
+    assert "--resume goes on with the search's own --trials" in run(*data, "--out", out, "--resume", "--trials", 9)
+    assert "--resume goes on with the search's own --search" in run(*data, "--out", out, "--resume", "--search", "tpe")
+    assert "one trial has no other to learn from" in run(
+        *data, "--out", tmp_path / "pbt", *tiny_words, "--search", "pbt", "--trials", 1
+    )
+
+
+def test_a_search_is_resumed_with_its_own_scribbles_and_data(
+    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    config = resolve_config("acdc", "fast", None, tiny_words[3::2], phantom_dir)
+    said = {
+        "trials": 2, "at_once": 1, "max_minutes": None, "algorithm": "random", "address": None, "storage": None,
+        "workers": None, "wait_minutes": 0, "seed": 0,
+    }  # fmt: skip
+    machine, out = Machine("cpu", 0, 1), tmp_path / "search"
+    make_plans(out, config, phantom_dir, ("simulated:curve",), machine, None, said, resume=False)
+    _, trial = make_plans(out, None, phantom_dir, (), machine, None, said, resume=True)
+    assert trial.scribbles == ("simulated:curve",)
+    with pytest.raises(ConfigError, match="the search was begun on other data"):
+        make_plans(out, None, phantom_dir, ("own",), machine, None, said, resume=True)

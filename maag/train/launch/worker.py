@@ -56,6 +56,8 @@ class Recipe:
     """A checkpoint may be of other settings; see `fit`."""
     teachers: tuple[str, ...] = ()
     """Paths of finished models that teach, on every node."""
+    saves_validations: bool = False
+    """Save after every validation, whatever it costs."""
 
 
 class Material(NamedTuple):
@@ -97,7 +99,7 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
         remaining = None if recipe.deadline is None else max(0.0, recipe.deadline - time.time()) / 60
         stop = StopRequest(remaining)
         nodes = _gathered(ray.get_runtime_context().get_node_id())
-        reporter = Reporter(run, given["board"], stop, team)
+        reporter = Reporter(run, given["board"], stop, team, saves_validations=recipe.saves_validations)
         reporter.tell(Started(step=step, workers=team.size, nodes=len(set(nodes))))
         outcome = fit(
             config,
@@ -121,11 +123,14 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
 class Reporter:
     """A listener that passes on what a worker hears: checkpoints to Ray Train, the rest to the board."""
 
-    def __init__(self, run: RunFolder, board: Any, stop: StopRequest, team: Team) -> None:
+    def __init__(
+        self, run: RunFolder, board: Any, stop: StopRequest, team: Team, *, saves_validations: bool = False
+    ) -> None:
         self._run = run
         self._board = board
         self._stop = stop
         self._team = team
+        self._saves_validations = saves_validations
         self._answer: Any = None
         self._leaving = False
 
@@ -148,6 +153,8 @@ class Reporter:
     def on_epoch(self, report: EpochReport) -> None:
         """Pass it on."""
         self.tell(report)
+        if self._saves_validations and report.validation is not None:
+            self._stop.save_is_asked = True
 
     def on_checkpoint(self, step: int) -> None:
         """Put the run folder as it stands into the storage, as a checkpoint of Ray Train: whole or not at all."""

@@ -1,0 +1,72 @@
+"""What a search tells of its trials while they run, and when it is cut short."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.experiment import Trial
+
+from tune.recorder import Recorder, SearchPlan
+from tune.results import TrialResult
+from tune.space import SPACE, within
+from tune.trial import TrialPlan
+
+
+def plan_of(out: Path, max_minutes: float | None = None) -> tuple[SearchPlan, TrialPlan]:
+    search = SearchPlan(
+        out=out, trials=2, at_once=2, epochs=4, validations=4, algorithm="tpe", max_minutes=max_minutes,
+        gpus_per_trial=0, address=None, storage=None, seed=0,
+    )  # fmt: skip
+    trial = TrialPlan(
+        base={}, data_dir="", scribbles=(), cache_root="", split={}, trials_dir=str(out), device="cpu", threads=1,
+        exchange=False,
+    )  # fmt: skip
+    return search, trial
+
+
+def trial_of(name: str, status: str) -> Any:
+    return SimpleNamespace(trial_id=name, status=status, last_result={}, config={"optim.lr": 1e-3})
+
+
+def test_every_move_of_a_trial_is_told(tmp_path: Path) -> None:
+    told: list[tuple[TrialResult, ...]] = []
+    recorder = Recorder(*plan_of(tmp_path), lambda now: told.append(tuple(now)))
+    trial = trial_of("a", Trial.RUNNING)
+    recorder.on_step_end(0, [trial])
+    recorder.on_step_end(1, [trial])
+    assert len(told) == 1
+    trial.last_result = {"epoch": 2, "objective": 0.5, "best_dice": 0.6, "mean_dice": 0.5, "seconds": 1.0}
+    recorder.on_step_end(2, [trial])
+    assert [(now[0].status, now[0].epoch) for now in told] == [("running", 0), ("running", 2)]
+    assert "a,running,2,0.5" in (tmp_path / "trials.csv").read_text()
+
+
+def test_what_an_interruption_cut_is_not_said_to_have_been_stopped(tmp_path: Path) -> None:
+    recorder = Recorder(*plan_of(tmp_path), lambda now: None)
+    poor, cut = trial_of("poor", Trial.TERMINATED), trial_of("cut", Trial.RUNNING)
+    recorder.on_step_end(0, [poor, cut])
+    cut.status = Trial.TERMINATED  # as Ray leaves them all
+    recorder.on_experiment_end([poor, cut])
+    assert [result.status for result in recorder.results] == ["stopped", "waiting"]
+
+
+def test_the_clock_interrupts_once(tmp_path: Path) -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
+    try:
+        recorder = Recorder(*plan_of(tmp_path, max_minutes=1e-9), lambda now: None)
+        for iteration in range(3):
+            recorder.on_step_end(iteration, [trial_of("a", Trial.RUNNING)])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert received == [signal.SIGUSR1]
+
+
+@pytest.mark.parametrize(("given", "kept"), [(0.27, 0.2), (-0.1, 0.0), (0.1, 0.1)])
+def test_changed_settings_stay_within_their_bounds(given: float, kept: float) -> None:
+    sample = {"discriminator.label_noise": given, "gates.levels": "[0]", "of.another": 9}
+    assert within(sample, SPACE) == {**sample, "discriminator.label_noise": kept}
