@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from azure.core import MatchConditions
@@ -74,7 +75,9 @@ class AzStore(BucketStore):
         if version is not None:
             only = {"etag": f'"{version}"', "match_condition": MatchConditions.IfNotModified}
         stream = self._blob(key).download_blob(offset=start or None, **only)
-        return _read(stream.properties), stream.chunks()
+        # Of a part of an object the client tells the part's size.
+        details = _read(stream.properties)
+        return replace(details, size=start + details.size), stream.chunks()
 
     def _send(self, key: str, content: BinaryIO, md5: bytes) -> None:
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(md5))
