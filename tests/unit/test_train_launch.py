@@ -184,6 +184,16 @@ def test_a_board_keeps_notes_until_they_are_taken() -> None:
     assert board.take() == []
 
 
+def test_a_board_remembers_the_furthest_checkpoint_after_its_note_was_taken(tmp_path: Path) -> None:
+    board = Board()
+    assert board.furthest() is None
+    early, late = (Saved(Checkpoint(str(tmp_path / f"step-{step:08d}-abc")), step) for step in (2, 4))
+    board.put(late)
+    board.put(early)
+    board.take()
+    assert board.furthest() == late
+
+
 def test_small_files_go_to_a_storage_and_come_back(tmp_path: Path) -> None:
     (tmp_path / "here" / "checkpoints").mkdir(parents=True)
     (tmp_path / "here" / "a.json").write_text("{}")

@@ -53,16 +53,23 @@ class Board:
     def __init__(self) -> None:
         self._notes: list[Note] = []
         self._stop: str | None = None
+        self._furthest: Saved | None = None
 
     def put(self, note: Note) -> str | None:
         """Leave a note for the driver; returns why to stop, if that was asked for."""
         self._notes.append(note)
+        if isinstance(note, Saved) and (self._furthest is None or note.step >= self._furthest.step):
+            self._furthest = note
         return self._stop
 
     def take(self) -> list[Note]:
         """All notes since the last time, oldest first."""
         notes, self._notes = self._notes, []
         return notes
+
+    def furthest(self) -> Saved | None:
+        """The checkpoint that is furthest of all that notes told of, taken or not."""
+        return self._furthest
 
     def stop(self, reason: str) -> None:
         """Ask the workers to save and end."""

@@ -91,7 +91,7 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(prefix="maag-run-") as folder:
         run = RunFolder(Path(folder))
-        step = _restore(run, given["state"], given["state_step"])
+        step = _restore(run, _stored(given["board"]), given["state"], given["state_step"])
         write_json(run.config, codec.document(config))
         write_json(run.split, split.to_dict())
         if material.teachers:
@@ -168,7 +168,8 @@ class Reporter:
         )
         stored = ray.train.get_checkpoint()
         if stored is not None:
-            self.tell(Saved(stored, step))
+            # Not `step`: Ray Train skips a report while a group falls apart.
+            self.tell(Saved(stored, step_of(stored)))
 
 
 def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
@@ -215,9 +216,21 @@ def _gathered(own: Any) -> list[Any]:
     return found
 
 
-def _restore(run: RunFolder, state: Any, state_step: int) -> int:
+def _stored(board: Any) -> ray.train.Checkpoint | None:
+    """The checkpoint to go on from; the same on every worker.
+
+    Ray Train's controller hears of a checkpoint up to two seconds after it was stored, and the workers may be lost in
+    between; the board was told at once.
+    """
+    told: Saved | None = _gathered(ray.get(board.furthest.remote()))[0]
+    known = ray.train.get_checkpoint()
+    if told is None or (known is not None and step_of(known) >= told.step):
+        return known
+    return told.checkpoint
+
+
+def _restore(run: RunFolder, stored: ray.train.Checkpoint | None, state: Any, state_step: int) -> int:
     """Fill the run folder from the checkpoint that is furthest, if there is any, and say its step."""
-    stored = ray.train.get_checkpoint()
     stored_step = step_of(stored) if stored else -1
     if stored and stored_step >= state_step:
         stored.to_directory(str(run.path))
