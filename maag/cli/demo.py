@@ -31,7 +31,7 @@ def demo_command(out: Path, epochs: int) -> None:
     from maag.cli.train import train
     from maag.data.catalog import find_cases, write_phantom
     from maag.data.splits import Split
-    from maag.evaluate.measure import evaluate, folder_predictor
+    from maag.evaluate.measure import evaluate, file_predictor, prediction_files
     from maag.evaluate.report import Subject, table
     from maag.storage import read_json
 
@@ -64,7 +64,9 @@ def demo_command(out: Path, epochs: int) -> None:
     subject = Subject(
         model=str(exported), dataset="acdc", split="test", split_digest=split.digest, model_digest=opened.digest
     )
-    report = evaluate(held_out, folder_predictor(predicted, held_out, config.data), config.data, subject)
+    report = evaluate(
+        held_out, file_predictor(prediction_files(predicted, held_out), config.data), config.data, subject
+    )
     report.write(out / "evaluation")
     rows = table(report)
     print_table("5. Measured at source resolution", rows[0], rows[1:])

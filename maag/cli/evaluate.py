@@ -82,7 +82,7 @@ def evaluate_command(
     from maag.cli.terminal import counting, print_json, print_table, say
     from maag.data.catalog import find_cases
     from maag.data.orientation import differences
-    from maag.evaluate.measure import evaluate, folder_predictor, prediction_files, runner_predictor
+    from maag.evaluate.measure import evaluate, file_predictor, prediction_files, runner_predictor
     from maag.evaluate.report import Subject, table
     from maag.inference import PLAIN, Refinement
 
@@ -120,16 +120,16 @@ def evaluate_command(
         split=part,
         split_digest=split.digest if split else None,
     )
-    if predictions is not None:
-        files = prediction_files(predictions, cases)
+    files = None if predictions is None else prediction_files(predictions, cases)
+    if files is not None:
         for note in (note for case in cases for note in differences(files[case.case_id], case.images[0])):
             say(f"Note: {note}")
     folder = out or _default_out(model, predictions, part)
     summaries = []
     for asked in (PLAIN, refinement) if refinement != PLAIN else (PLAIN,):
         predictor = runner_predictor(opened.runner, data, asked) if opened else None
-        if predictor is None and predictions is not None:
-            predictor = folder_predictor(predictions, cases, data)
+        if predictor is None and files is not None:
+            predictor = file_predictor(files, data)
         assert predictor is not None
         with counting(f"Measuring cases{_with(asked.name)}") as progress:
             report = evaluate(cases, predictor, data, replace(subject, refinement=asked.name), progress)

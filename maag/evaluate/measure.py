@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +65,8 @@ def runner_predictor(runner: Runner, data: DataConfig, refinement: Refinement = 
     return lambda case, volume: segment(volume, runner, data, refinement)
 
 
-def folder_predictor(directory: Path, cases: Sequence[Case], data: DataConfig) -> Predictor:
-    """Read predictions made elsewhere, anywhere below `directory`. Raises as `prediction_files`."""
-    files = prediction_files(directory, cases)
+def file_predictor(files: Mapping[str, Path], data: DataConfig) -> Predictor:
+    """Read predictions made elsewhere: by case a label file, as `prediction_files` finds them."""
     values = range(data.num_classes)
     return lambda case, volume: load_label_file(files[case.case_id], values)
 

@@ -23,7 +23,7 @@ from maag.config.schema import Config
 from maag.data.cases import Case
 from maag.data.catalog import preset
 from maag.errors import DataError, ExportError
-from maag.evaluate.measure import evaluate, folder_predictor, runner_predictor
+from maag.evaluate.measure import evaluate, file_predictor, prediction_files, runner_predictor
 from maag.evaluate.report import Subject
 from maag.inference import TorchRunner
 from maag.models.build import build_segmentor
@@ -227,7 +227,9 @@ def test_predictions_of_the_artifact_are_those_of_the_segmentor(
     assert (outcome.done, outcome.failed) == (2, ())
 
     subject = Subject(model="here", dataset="acdc", split="all")
-    by_file = evaluate(cases, folder_predictor(tmp_path / "out", cases, config.data), config.data, subject)
+    by_file = evaluate(
+        cases, file_predictor(prediction_files(tmp_path / "out", cases), config.data), config.data, subject
+    )
     by_torch = evaluate(cases, runner_predictor(TorchRunner(segmentor), config.data), config.data, subject)
     for score in ("dice", "hd95_mm"):
         assert by_file.mean(score) == pytest.approx(by_torch.mean(score), rel=1e-2)

@@ -17,7 +17,7 @@ from maag.data.cases import Case
 from maag.data.orientation import differences
 from maag.data.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError
-from maag.evaluate.measure import evaluate, folder_predictor, prediction_files, runner_predictor
+from maag.evaluate.measure import evaluate, file_predictor, prediction_files, runner_predictor
 from maag.evaluate.report import Report, Subject, table
 from maag.inference import Refinement
 
@@ -190,7 +190,7 @@ def test_predictions_from_a_folder(make_case: MakeCase, tmp_path: Path, name: st
     cases = [make_case(1, 1, square(1))]
     write_nifti(tmp_path / "predictions" / name, square(1))
     write_nifti(tmp_path / "predictions" / "._patient001_frame01.nii.gz", square(2))
-    report = evaluate(cases, folder_predictor(tmp_path / "predictions", cases, DATA), DATA, SUBJECT)
+    report = evaluate(cases, file_predictor(prediction_files(tmp_path / "predictions", cases), DATA), DATA, SUBJECT)
     assert report.mean("dice") == 1.0
 
 
@@ -198,7 +198,7 @@ def test_an_absent_prediction_is_named(make_case: MakeCase, tmp_path: Path) -> N
     cases = [make_case(1, 1, square(1)), make_case(1, 2, square(1))]
     write_nifti(tmp_path / "predictions" / "patient001_frame01.nii.gz", square(1))
     with pytest.raises(DataError, match=r"1 of 2 cases: patient001_frame02; .*patient001_frame02\.nii\.gz"):
-        folder_predictor(tmp_path / "predictions", cases, DATA)
+        prediction_files(tmp_path / "predictions", cases)
 
 
 def test_two_predictions_of_a_case_are_refused(make_case: MakeCase, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_two_predictions_of_a_case_are_refused(make_case: MakeCase, tmp_path: Pa
     for name in ("patient001_frame01.nii.gz", "patient001_frame01_pred.nii.gz"):
         write_nifti(tmp_path / "predictions" / name, square(1))
     with pytest.raises(DataError, match="two predictions"):
-        folder_predictor(tmp_path / "predictions", cases, DATA)
+        prediction_files(tmp_path / "predictions", cases)
 
 
 def test_predictions_may_be_pictures(make_case: MakeCase, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_predictions_may_be_pictures(make_case: MakeCase, tmp_path: Path) -> Non
     picture = tmp_path / "labels" / "patient001_frame01.png"
     Image.fromarray(square(1)[0]).save(picture)
     assert prediction_files(picture.parent, [case]) == {case.case_id: picture}
-    labels = folder_predictor(picture.parent, [case], DATA)(
+    labels = file_predictor({case.case_id: picture}, DATA)(
         case, Volume(np.ones((1, 1, 12, 12), np.float32), (1, 1, 1), np.eye(4))
     )
     np.testing.assert_array_equal(labels, square(1)[:1])
@@ -239,7 +239,7 @@ def test_headers_that_say_otherwise_are_told(make_case: MakeCase, tmp_path: Path
 
 def test_no_folder_of_predictions(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no such folder"):
-        folder_predictor(tmp_path / "nowhere", [], DATA)
+        prediction_files(tmp_path / "nowhere", [])
 
 
 def test_a_prediction_of_another_shape_is_refused(make_case: MakeCase, tmp_path: Path) -> None:
@@ -247,4 +247,4 @@ def test_a_prediction_of_another_shape_is_refused(make_case: MakeCase, tmp_path:
     path = write_nifti(tmp_path / "predictions" / "patient001_frame01.nii.gz", square(1)[:, :8])
     assert load_labels(path, range(3))[0].shape == (2, 8, 12)
     with pytest.raises(DataError, match=r"patient001_frame01: its prediction has shape \(2, 8, 12\) .* \(2, 12, 12\)"):
-        evaluate(cases, folder_predictor(path.parent, cases, DATA), DATA, SUBJECT)
+        evaluate(cases, file_predictor(prediction_files(path.parent, cases), DATA), DATA, SUBJECT)
