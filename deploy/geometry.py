@@ -83,7 +83,8 @@ def _normalization(data: DataConfig) -> Step:
     return Step(
         name="normalize",
         rule="per volume and channel, over all slices on the grid of size_px at once: take the percentiles p5, p25, "
-        "p50, p75, p95 (linear interpolation), then (min(max(x, p5), p95) - p50) / (p75 - p25), where a difference of "
-        "0 counts as 1; images of another size are normalised with the same five numbers",
+        "p50, p75, p95 (linear interpolation), then (min(max(x, p5), p95) - p50) / width, where width is p75 - p25, or "
+        "p95 - p5 if that is more than 1000 times as much; all is 0 if p95 - p5 is at most 0.00001 of the larger of "
+        "|p5| and |p95|; images of another size are normalised with the same five numbers",
         values={"normalization": "robust"},
     )

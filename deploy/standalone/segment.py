@@ -61,7 +61,10 @@ def normalise(voxels, rule):
     if rule == "unit":
         return voxels / np.float32(255)
     p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
-    return ((np.clip(voxels, p5, p95) - median) / ((p75 - p25) or 1.0)).astype(np.float32)
+    if p95 - p5 <= 1e-5 * max(abs(p5), abs(p95)):
+        return np.zeros_like(voxels)
+    width = p75 - p25 if p75 - p25 > 1e-3 * (p95 - p5) else p95 - p5
+    return ((np.clip(voxels, p5, p95) - median) / width).astype(np.float32)
 
 
 def segment(voxels, spacing_mm, session, data):

@@ -20,6 +20,10 @@ from maag.labels import BACKGROUND
 _MAX_RESIZED_PIXELS = 2**30  # 4 GiB: a thousand slices of 1024 x 1024
 _ROUNDING_PX = 1e-4
 """Headers hold spacings in 32 bits: 0.7 mm is 0.69999999, and 512 pixels of it are not 511."""
+_CONSTANT = 1e-5
+"""Of the values: cubic weights in 32 bits add up to 1 but for some 1e-7."""
+_LEAST_MIDDLE = 1e-3
+"""Of p95 - p5, for the inter-quartile range; images that fill their frame have some hundred times as much."""
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -128,10 +132,16 @@ def inside_in_source(grid: Grid) -> NDArray[np.bool_]:
 def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Clip to [p5, p95], subtract the median, divide by the inter-quartile range; statistics before clipping.
 
-    A constant image becomes zeros; where half the voxels are alike the range is 0 and nothing is divided.
+    Where most voxels are alike, as around an organ cut out of its image, that range is nothing, or a rounding error of
+    the resampling: there p95 - p5 divides. A constant image becomes zeros.
     """
     p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
-    normalised: NDArray[np.float32] = ((np.clip(voxels, p5, p95) - median) / ((p75 - p25) or 1.0)).astype(np.float32)
+    clipped = p95 - p5
+    if clipped <= _CONSTANT * max(abs(p5), abs(p95)):
+        return np.zeros_like(voxels)
+    middle = p75 - p25
+    width = middle if middle > _LEAST_MIDDLE * clipped else clipped
+    normalised: NDArray[np.float32] = ((np.clip(voxels, p5, p95) - median) / width).astype(np.float32)
     return normalised
 
 

@@ -161,3 +161,15 @@ def test_normalisation_is_robust() -> None:
 
 def test_a_constant_image_becomes_zeros() -> None:
     assert not normalize(np.full((1, 8, 8), 3, np.float32)).any()
+
+
+@pytest.mark.parametrize("ground", [-1024.0, 0.0, 1.0, 1000.3])
+def test_an_organ_on_a_constant_ground_is_normalised_alike_whatever_the_ground(ground: float) -> None:
+    voxels = np.full((2, 60, 60), ground, np.float32)
+    grid = Grid.plan((60, 60), (0.7, 0.7), 1.0, (48, 48))
+    assert not normalize(image_to_grid(voxels, grid)).any()
+    voxels[:, 20:35, 20:40] += np.random.default_rng(0).normal(700, 90, (2, 15, 20)).astype(np.float32)
+    normalised = normalize(image_to_grid(voxels, grid))
+    assert np.ptp(normalised) == pytest.approx(1, abs=1e-3)
+    alone = normalize(image_to_grid(voxels - ground, grid))
+    np.testing.assert_allclose(normalised, alone, atol=1e-3)

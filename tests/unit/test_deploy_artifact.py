@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import runpy
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deploy.artifact import (
@@ -17,10 +20,12 @@ from deploy.artifact import (
     sha256_of,
     write_manifest,
 )
+from deploy.companions import PROGRAM
 from deploy.geometry import describe_geometry
 from deploy.tensors import input_spec, output_specs
 from maag.config import codec
 from maag.config.schema import Config
+from maag.data.geometry import normalize
 from maag.errors import CheckpointError, MissingDataError, StorageError
 
 Edit = Callable[[dict[str, object]], object]
@@ -170,4 +175,16 @@ def test_each_normalisation_is_described_in_its_own_words() -> None:
         for name in ("robust", "unit")
     }
     assert rules["unit"] == "x / 255"
-    assert "(min(max(x, p5), p95) - p50) / (p75 - p25)" in rules["robust"]
+    assert "(min(max(x, p5), p95) - p50) / width, where width is p75 - p25" in rules["robust"]
+
+
+@pytest.mark.parametrize("ground", [None, 0.0, 1000.3])
+def test_the_script_beside_a_model_normalises_as_the_package_does(ground: float | None) -> None:
+    alone = runpy.run_path(str(files("deploy") / "standalone" / PROGRAM))["normalise"]
+    voxels = np.random.default_rng(0).normal(700, 90, (2, 40, 40)).astype(np.float32)
+    if ground is not None:
+        voxels[:, 10:] = ground
+    np.testing.assert_array_equal(alone(voxels, "robust"), normalize(voxels))
+    if ground is not None:
+        voxels[:] = ground
+        assert not alone(voxels, "robust").any()
