@@ -76,6 +76,9 @@ class Loop:
         self._saved_at = self._clock
         self._seconds_to_save = 0.0
         self._validated: tuple[int, ValidationDice] | None = None
+        # Workers whose teachers had statistics of their own would be taught otherwise after each save, which makes
+        # them the same, and a resumed run would not repeat an undisturbed one.
+        self._teaches_apart = self._team.size > 1 and config.loss.teacher > 0 and not config.segmentor.sync_batchnorm
 
     def run(self) -> Ending:
         """Go on from where the state stands.
@@ -90,6 +93,8 @@ class Loop:
         """
         progress, per_epoch = self._state.progress, self._batches.steps_per_epoch
         total = per_epoch * self._config.optim.epochs
+        if progress.step < total and self._patience_is_over():  # of a run that is resumed
+            return self._save_and_return("early")
         while progress.step < total:
             self._step()
             at_end = progress.step % per_epoch == 0
@@ -145,6 +150,8 @@ class Loop:
         state.trust = ramp_factor(self._config.teacher.ramp, epoch / optim.epochs)
         state.noise.manual_seed(seed_of(self._config.train.seed, "noise", step))
         self._add(self._update(self._batches.at(step)))
+        if self._teaches_apart:
+            self._team.average_statistics(state.product)
         state.progress.step += 1
         self._steps_here += 1
         self._seconds_in_steps += time.monotonic() - started
@@ -180,9 +187,10 @@ class Loop:
         epoch = math.ceil(progress.step / self._batches.steps_per_epoch)
         validation = None
         is_best = False
-        if validate or self._validates_after(epoch):
+        is_due = progress.step % self._batches.steps_per_epoch == 0 and self._validates_after(epoch)
+        if validate or is_due:
             validation = self.validate()
-            is_best = self._remember(validation, epoch)
+            is_best = self._remember(validation, epoch, is_due=is_due)
         self._listener.on_epoch(
             EpochReport(
                 epoch=epoch,
@@ -202,10 +210,11 @@ class Loop:
         if validation is not None and self._team.any(cheap or self._stop.save_is_asked)[0]:
             self._save()
 
-    def _remember(self, validation: ValidationDice, epoch: int) -> bool:
+    def _remember(self, validation: ValidationDice, epoch: int, *, is_due: bool) -> bool:
         progress = self._state.progress
         if validation.mean < progress.best_dice + self._config.train.min_delta:
-            progress.without_gain += 1
+            # One that a time limit asked for is no use of the run's patience: undisturbed it would not have been.
+            progress.without_gain += is_due
             return False
         progress.best_dice, progress.best_epoch, progress.without_gain = validation.mean, epoch, 0
         self._keeper.save_best(validation)

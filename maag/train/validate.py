@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +26,9 @@ class ValidationDice:
     """Dice per foreground class: the mean over cases in which the class stands in mask or prediction."""
 
     per_class: dict[str, float]
+    """Without classes that stand in no case."""
     mean: float
-    """Mean over classes, in [0, 1]."""
+    """Mean over these classes, in [0, 1]; 0 without any."""
     offsets: tuple[float, ...] = ()
     """Added to the classes' logits, background's first, for this Dice; () where none were looked for."""
 
@@ -78,10 +81,11 @@ class Validator:
                 lambda rows: sure_gain(self._dice_of_cases(own, rows), dice, self._patients).tolist(),
             )
             dice = self._dice_of_cases(own, offsets[None])[0]
-        means = dice.nanmean(dim=0).nan_to_num(0.0).tolist()
+        means = zip(self._classes[1:], dice.nanmean(dim=0).tolist(), strict=True)
+        per_class = {name: mean for name, mean in means if not math.isnan(mean)}
         return ValidationDice(
-            per_class=dict(zip(self._classes[1:], means, strict=True)),
-            mean=sum(means) / len(means),
+            per_class=per_class,
+            mean=statistics.fmean(per_class.values()) if per_class else 0.0,
             offsets=tuple(round(value, 3) for value in offsets.tolist()) if self._fit_offsets else (),
         )
 

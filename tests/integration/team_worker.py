@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from maag.checkpoint import save_segmentor
+from maag.checkpoint import load_segmentor, save_segmentor
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TeacherView, TrainingBatches
@@ -128,6 +128,8 @@ def main() -> None:
             config, prepared, split, run, device=CPU, listener=Listeners(), stop=stop, resume=False, team=team
         )
         result = {"ending": outcome.ending, "steps": outcome.steps, "final": outcome.final_dice}
+        if task["do"] == "fit and look" and team.leads:
+            result["weights"] = load_segmentor(run.final).segmentor.state_dict()
     torch.save(result, folder / f"result-{size}-{rank}.pt")
     if size > 1:
         distributed.destroy_process_group()

@@ -46,7 +46,7 @@ class Teams:
         self._data_dir, self._prepared_dir, self._folder = data_dir, prepared_dir, folder
 
     def do(self, what: str, config: Config, split: Split, size: int) -> list[dict[str, Any]]:
-        folder = self._folder / f"{what}-{size}"
+        folder = self._folder / f"{what}-{size}-{codec.digest(config)}"
         folder.mkdir()
         task = {
             "do": what,
@@ -122,6 +122,19 @@ def test_uneven_parts_come_to_the_end_together(teams: Teams, tiny_config: Config
     outcomes = teams.do("fit", config, split, 2)
     assert outcomes[0]["ending"] == "done"
     assert outcomes[0] == outcomes[1]
+
+
+def test_what_is_learned_does_not_depend_on_when_workers_validate(
+    teams: Teams, tiny_config: Config, split: Split
+) -> None:
+    changes = {**LESSON, "teacher.confidence": 0.3, "optim.epochs": 4, "optim.batch_size": 2}
+    found = [
+        teams.do("fit and look", codec.override(tiny_config, {**changes, "train.validate_every": every}), split, 2)
+        for every in (1, 4)
+    ]
+    often, seldom = (workers[0]["weights"] for workers in found)
+    for name, tensor in often.items():
+        torch.testing.assert_close(seldom[name], tensor, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("what", "lacking"), [("prepare", "nowhere"), ("prepare a teacher", "teacher-1.safetensors")])

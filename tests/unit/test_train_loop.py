@@ -19,7 +19,8 @@ from maag.data.splits import Split
 from maag.errors import CheckpointError, TrainingError
 from maag.train.fit import Outcome, fit
 from maag.train.folder import RunFolder, create_run
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, Listeners, Live
+from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 from maag.train.validate import Validator
 
@@ -160,6 +161,36 @@ def test_no_gain_ends_early(tiny_config: Config, prepared: PreparedData, split: 
     assert outcome.ending == "early"
     assert outcome.epochs_done == 3  # the first counts as a gain over nothing
     assert outcome.best_epoch == 1
+    resumed = run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run", resume=True)
+    assert (resumed.ending, resumed.steps) == ("early", outcome.steps)
+
+
+def test_validations_that_a_time_limit_asks_for_use_up_no_patience(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    changes = {"optim.epochs": 50, "optim.batch_size": 1, "train.patience": 2, "train.min_delta": 1.0}
+    config = codec.override(tiny_config, changes)
+    run = create_run(tmp_path / "run", config, split)
+    for step in range(1, 4):
+        stop = StopRequest(max_minutes=1e-9)
+        outcome = fit(config, prepared, split, run, device=CPU, listener=Listeners(), stop=stop, resume=step > 1)
+        assert (outcome.ending, outcome.steps) == ("time", step)
+    assert outcome.epochs_done < 1
+    assert run_it(config, prepared, split, tmp_path / "run", resume=True).epochs_done == 2
+
+
+def test_a_class_that_stands_nowhere_is_left_out_of_the_validation(
+    tiny_config: Config, prepared: PreparedData, split: Split
+) -> None:
+    masks = np.where(prepared.masks == 2, 0, prepared.masks)
+    segmentor = TrainState(tiny_config, CPU).segmentor
+    torch.nn.init.zeros_(segmentor.classify.weight)
+    with torch.no_grad():
+        segmentor.classify.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
+    dice = Validator(replace(prepared, masks=masks), split.val, tiny_config.data, CPU).dice(segmentor)
+    first, _, third = tiny_config.data.classes[1:]
+    assert set(dice.per_class) == {first, third}
+    assert dice.mean == pytest.approx(dice.per_class[first] / 2)
 
 
 def test_time_over_ends_with_a_validation(
