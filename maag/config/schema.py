@@ -87,6 +87,8 @@ class DataConfig:
         return len(self.classes)
 
     def __post_init__(self) -> None:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: each name may stand once, got {list(self.classes)}")
         if any(size % 16 for size in self.size_px):
             raise ValueError(f"size_px: height and width must be multiples of 16, got {self.size_px}")
         if self.val_fraction + self.test_fraction >= 1:
@@ -204,7 +206,9 @@ class LossConfig:
         description="Weight of the adversarial term on scribbled slices; with the next 0: no discriminator.",
     )
     adversarial_unlabelled: NotNegative = Field(
-        default=0.2, description="Weight of the adversarial term on a second, unlabelled batch; 0: no such batch."
+        default=0.2,
+        description="Weight of the adversarial term on a second batch, of all images; 0: a teacher alone has one, of "
+        "unlabelled patients.",
     )
     teacher: NotNegative = Field(
         default=0.0, description="Weight of the teacher's soft labels on pixels without a label; 0: none."
@@ -323,10 +327,10 @@ class Config:
                 f"loss.teacher={self.loss.teacher:g} needs teacher.decay above 0, such as 0.99: without it there is "
                 "no teacher"
             )
-        if self.data.supervision == "semi" and self.loss.adversarial_unlabelled == 0:
+        if self.data.supervision == "semi" and not (self.loss.adversarial_unlabelled or self.loss.teacher):
             raise ValueError(
-                "data.supervision=semi needs loss.adversarial_unlabelled above 0, such as 0.2: without it the "
-                "unlabelled patients would teach nothing"
+                "data.supervision=semi needs loss.adversarial_unlabelled above 0, such as 0.2, or loss.teacher: "
+                "without them the unlabelled patients would teach nothing"
             )
         if self.data.supervision == "mixed" and self.optim.batch_size < 2:
             raise ValueError(

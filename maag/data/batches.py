@@ -113,11 +113,10 @@ class TrainingBatches:
             self._num_dense = min(max(1, round(config.optim.dense_ratio * count)), count - 1)
 
         seed = config.train.seed
-        supervised = np.concatenate([supervision.scribbled, supervision.dense])
-        others = np.concatenate([supervised, supervision.unlabelled])
+        others = _second_batch(supervision, config)
         self._scribbled = SliceSource(supervision.scribbled, seed, "scribbled")
         self._dense = SliceSource(supervision.dense, seed, "dense")
-        self._unlabelled = SliceSource(others, seed, "unlabelled") if config.loss.adversarial_unlabelled else None
+        self._unlabelled = SliceSource(others, seed, "unlabelled") if len(others) else None
         self._real = SliceSource(supervision.real, seed, "shapes") if config.adversarial else None
 
         arrays = (supervision.images, supervision.scribbles, supervision.masks, supervision.shapes)
@@ -203,6 +202,14 @@ class TrainingBatches:
         changes = random_intensities(shape, self._config.augment, generator)
         own = {name: self._shard.of(change) for name, change in changes._asdict().items() if change is not None}
         return IntensityChanges(**own)
+
+
+def _second_batch(supervision: Supervision, config: Config) -> NDArray[np.int64]:
+    """The slices that a second batch in each step, without labels, is drawn from."""
+    if config.loss.adversarial_unlabelled:
+        return np.concatenate([supervision.scribbled, supervision.dense, supervision.unlabelled])
+    # What a teacher has to say of the other slices' pixels, it says in the first batch.
+    return supervision.unlabelled if config.loss.teacher else supervision.unlabelled[:0]
 
 
 class SliceStore:

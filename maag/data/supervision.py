@@ -38,7 +38,7 @@ class Supervision:
     dense: NDArray[np.int64]
     """Slices that masks supervise."""
     unlabelled: NDArray[np.int64]
-    """Slices for the adversarial term alone; those of `scribbled` and `dense` serve too."""
+    """Slices for what needs no label: the discriminator's verdict and a teacher's lessons."""
     real: NDArray[np.int64]
     """Slices of `shapes` that the discriminator sees."""
     agreement: tuple[RaterAgreement, ...]

@@ -23,7 +23,7 @@ LIMITS = re.compile(r"(>=|<=|>|<) (\S+)")
 
 # Where the type alone does not say what is valid together with any value of the others.
 NARROWER: dict[str, st.SearchStrategy[Any]] = {
-    "data.classes": st.lists(st.text(), min_size=2, max_size=4),
+    "data.classes": st.lists(st.text(), min_size=2, max_size=4, unique=True),
     "data.dataset": st.sampled_from(list(READERS)),
     "data.unlabelled_value": st.none() | st.integers(9, 255),
     "data.size_px": st.lists(st.integers(1, 40).map(lambda side: 16 * side), min_size=2, max_size=2),
@@ -172,6 +172,10 @@ def test_a_file_that_is_no_configuration_is_named(plain: Any) -> None:
 )
 def test_a_rule_across_sections_names_its_setting(changes: dict[str, Any]) -> None:
     assert complaint(changes).startswith(f"data.supervision={changes['data.supervision']} needs ")
+
+
+def test_classes_that_could_not_be_told_apart_are_refused() -> None:
+    assert complaint({"data.classes": ["background", "a", "a"]}).startswith("data.classes: each name may stand once")
 
 
 @pytest.mark.parametrize("dataset", READERS)

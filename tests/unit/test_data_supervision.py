@@ -80,7 +80,9 @@ def test_a_fraction_that_leaves_nobody_is_named(tiny_config: Config) -> None:
 
 
 def test_semi_without_an_adversarial_branch_is_refused(tiny_config: Config) -> None:
-    with pytest.raises(ConfigError, match=r"data\.supervision=semi needs loss\.adversarial_unlabelled above 0"):
+    with pytest.raises(
+        ConfigError, match=r"data\.supervision=semi needs loss\.adversarial_unlabelled above 0, .* or loss\.teacher"
+    ):
         with_changes(tiny_config, {"data.supervision": "semi"})
 
 
@@ -191,6 +193,24 @@ def test_unlabelled_patients_are_seen_by_the_adversarial_term_alone(
     images = {prepared.images[place].tobytes() for place in supervision.unlabelled}
     unlabelled = [batches.at(step).unlabelled for step in range(total)]
     assert images <= {image[0].numpy().tobytes() for image in unlabelled if image is not None}
+
+
+def test_a_teacher_alone_sees_unlabelled_patients_in_a_second_batch(
+    tiny_config: Config, prepared: PreparedData
+) -> None:
+    changes = {"data.supervision": "semi", "data.scribbled_fraction": 0.5, "loss.adversarial_unlabelled": 0}
+    taught = {**changes, "loss.teacher": 1.0, "teacher.decay": 0.9, "teacher.confidence": 0.1, "optim.batch_size": 1}
+    config = still(tiny_config, taught)
+    _, supervision = supervised(prepared, config)
+    batches = TrainingBatches(supervision, config, CPU)
+    batch_images = [batches.at(step).unlabelled for step in range(len(supervision.unlabelled))]
+    seen_images = {image[0].numpy().tobytes() for image in batch_images if image is not None}
+    assert seen_images == {prepared.images[place].tobytes() for place in supervision.unlabelled}
+    losses = update(TrainState(config, CPU), batches.at(0), config)
+    assert losses["teacher"] > 0
+    # Where there are none, steps cost no more than they did.
+    everyone = still(tiny_config, {**taught, "data.supervision": "weak", "data.scribbled_fraction": 1.0})
+    assert TrainingBatches(supervised(prepared, everyone)[1], everyone, CPU).at(0).unlabelled is None
 
 
 @pytest.fixture(scope="module")
