@@ -157,7 +157,9 @@ class Worker:
             affine = volume.affine
             volumes.append(_volumes_ml(found.labels, volume.spacing_mm, data.classes))
         if probabilities:
-            save_probabilities(Path(probabilities_of(str(target))), np.stack(probabilities), affine)
+            # A stack of one would be a copy, of gigabytes.
+            frames = np.stack(probabilities) if len(probabilities) > 1 else probabilities[0][None]
+            save_probabilities(Path(probabilities_of(str(target))), frames, affine)
         image.save_labels(target, np.stack(labels), data.classes, self._job.model_digest)
         return tuple(volumes)
 

@@ -143,7 +143,8 @@ def segment_fully(
         DataError: the runner gives another number of classes, or values that are not numbers.
     """
     images, grid = prepare_image(volume, data)
-    labels, kept = [], []
+    labels = []
+    kept = np.empty((len(images), data.num_classes, *volume.shape[1:]), np.float32) if keep_probabilities else None
     for start in range(0, len(images), _SLICES_AT_ONCE):
         probabilities = _mean_probabilities(images[start : start + _SLICES_AT_ONCE], runner, refinement.views)
         if probabilities.shape[1] != data.num_classes:
@@ -158,12 +159,12 @@ def segment_fully(
             )
         in_source = np.asarray(scores_to_source(probabilities, grid))
         labels.append(likeliest(in_source))
-        if keep_probabilities:
-            kept.append(in_source)
+        if kept is not None:
+            kept[start : start + len(in_source)] = in_source
     whole = np.concatenate(labels)
     if refinement.largest_component:
         whole = largest_components(whole, data.num_classes)
-    return Segmentation(whole, np.concatenate(kept) if keep_probabilities else None)
+    return Segmentation(whole, kept)
 
 
 def likeliest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ _MAX_EXTENSION_BYTES = 2**26
 _BOMB_VOXELS = 2**26
 _BOMB_RATIO = 200
 _SINGULAR = 1e-6
+_SPACING_AGREES = 0.01
 
 
 class Fields(Protocol):
@@ -72,6 +73,21 @@ def require_invertible(affine: NDArray[np.float64], path: Path) -> None:
         raise DataError(
             f"{path}: the header's affine {rows} is singular or no number; correct the "
             "sform or qform, or set its code to 0"
+        )
+
+
+def require_one_spacing(affine: NDArray[np.float64], spacing_mm: tuple[float, float, float], path: Path) -> None:
+    """Raise DataError where voxels (z, y, x) have other sizes by `affine` (4, 4) than by the header's pixdim.
+
+    Resampling and volumes in ml would go by the one, and what other programs show by the other.
+    """
+    by_affine = np.linalg.norm(affine[:3, :3], axis=0)
+    by_pixdim = np.array(spacing_mm[::-1])
+    if not np.allclose(by_affine, by_pixdim, rtol=_SPACING_AGREES):
+        told, other = (" x ".join(f"{size:g}" for size in sizes) for sizes in (by_affine, by_pixdim))
+        raise DataError(
+            f"{path}: the header's sform has voxels of {told} mm and its pixdim of {other} mm; correct the wrong one, "
+            "or set the sform's code to 0"
         )
 
 

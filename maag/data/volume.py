@@ -17,7 +17,13 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from maag.data.nifti_header import require_invertible, require_possible, require_scan, without_trailing_ones
+from maag.data.nifti_header import (
+    require_invertible,
+    require_one_spacing,
+    require_possible,
+    require_scan,
+    without_trailing_ones,
+)
 from maag.errors import DataError
 from maag.storage import replacing, require_regular_file, storage_errors
 
@@ -59,8 +65,8 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
         time: which volume of a 4-D image; None for a 3-D one.
 
     Raises:
-        DataError: not NIfTI, truncated, of absurd or other than three dimensions, without a positive spacing, or
-            with voxels that are NaN or infinite.
+        DataError: not NIfTI, truncated, of absurd or other than three dimensions, without a positive spacing or with
+            two different ones, or with voxels that are NaN or infinite.
         StorageError: the file cannot be opened.
     """
     source = _open(path)
@@ -74,6 +80,7 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
             f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out"
         )
     affine = np.eye(4) if source.affine is None else np.asarray(source.affine, dtype=np.float64)
+    require_one_spacing(affine, _spacing(source), path)
     return Volume(voxels[None], _spacing(source), affine)
 
 
@@ -110,6 +117,8 @@ def load_geometry(path: Path) -> tuple[tuple[int, int, int], tuple[float, float,
     """The shape (Z, Y, X) and spacing (z, y, x) in mm from the header alone. Raises as `load_volume`."""
     source = _open(path)
     width, height, depth = _shape(source, path)
+    if source.affine is not None:
+        require_one_spacing(source.affine, _spacing(source), path)
     return (depth, height, width), _spacing(source)
 
 
@@ -186,10 +195,11 @@ def save_probabilities(path: Path, probabilities: NDArray[np.float32], affine: N
 
     `affine` maps voxels (x, y, z) to the world. Raises StorageError.
     """
-    image = nib.Nifti1Image(np.ascontiguousarray(probabilities.transpose(4, 3, 1, 0, 2)), affine)
+    image = nib.Nifti1Image(probabilities.transpose(4, 3, 1, 0, 2), affine)
     image.header.set_intent("vector")
     image.header.set_xyzt_units("mm")
-    _write(path, image)
+    # Fractions of 32 bits pack little tighter with more patience.
+    _write(path, image, compress_level=1)
 
 
 def save_volume(
@@ -294,11 +304,15 @@ def _spacing(image: nib.Nifti1Image) -> tuple[float, float, float]:
     return z, y, x
 
 
-def _write(path: Path, image: nib.Nifti1Image) -> None:
-    with _quiet_nibabel():
-        content = image.to_bytes()
-    with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
+def _write(path: Path, image: nib.Nifti1Image, compress_level: int = 9) -> None:
+    # Voxels go to the file part by part: of probabilities there are gigabytes.
+    with replacing(path) as temporary, _quiet_nibabel(), temporary.open("wb") as file:
+        if not path.name.lower().endswith(".gz"):
+            image.to_stream(file)
+            return
+        # Without a name and a time, so that the same content gives the same bytes.
+        with gzip.GzipFile("", "wb", compress_level, file, mtime=0) as packed:
+            image.to_stream(packed)
 
 
 def _named(classes: Sequence[str]) -> str:

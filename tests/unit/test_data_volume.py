@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from maag.data.volume import load_labels, load_volume, save_labels, save_volume
+from maag.data.volume import load_geometry, load_labels, load_volume, save_labels, save_probabilities, save_volume
 from maag.errors import DataError, StorageError
 
 OBLIQUE = np.array([[1.2, 0.3, 0.1, -20.0], [-0.25, 1.3, 0.2, 33.0], [0.05, -0.1, 8.0, 7.0], [0, 0, 0, 1.0]])
@@ -75,6 +75,37 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.nii.gz", "b.nii.gz"):
         save_volume(tmp_path / name, array, np.eye(4))
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["A.NII.GZ", "a.nii.GZ", "A.NII"])
+def test_capital_names_mean_the_same(tmp_path: Path, name: str) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    save_volume(tmp_path / name, array, np.eye(4))
+    np.testing.assert_array_equal(load_volume(tmp_path / name).voxels[0], array)
+
+
+def test_probabilities_of_a_cine_are_read_as_they_were(tmp_path: Path) -> None:
+    probabilities = np.random.default_rng(0).random((2, 3, 4, 5, 6)).astype(np.float32)
+    save_probabilities(tmp_path / "p.nii.gz", probabilities, OBLIQUE)
+    image = nib.load(tmp_path / "p.nii.gz")
+    np.testing.assert_array_equal(np.asarray(image.dataobj), probabilities.transpose(4, 3, 1, 0, 2))
+    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-6)
+
+
+def test_a_header_with_two_spacings_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "two.nii.gz"
+    image = nib.Nifti1Image(np.ones(SHAPE, np.int16), None)
+    image.header.set_zooms((1, 1, 1))
+    image.header.set_sform(np.diag([1.5625, 1.5625, 10, 1]), 1)
+    nib.save(image, path)
+    sentence = r"two\.nii\.gz: .* sform has voxels of 1\.5625 x 1\.5625 x 10 mm and its pixdim of 1 x 1 x 1 mm"
+    with pytest.raises(DataError, match=sentence):
+        load_volume(path)
+    with pytest.raises(DataError, match=sentence):
+        load_geometry(path)
+    image.header["sform_code"] = 0
+    nib.save(nib.Nifti1Image(image.dataobj, None, image.header), path)
+    assert load_volume(path).spacing_mm == (1, 1, 1)
 
 
 def bad_header(fields: bytes, offset: int) -> Callable[[bytes], bytes]:
