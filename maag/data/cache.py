@@ -19,7 +19,7 @@ from maag.data.cache_root import default_cache_root as default_cache_root
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case, ScribbleFile, SimulatedScribble, raters_of
 from maag.data.catalog import find_cases, reader_of
-from maag.data.geometry import labels_to_grid, prepare_image
+from maag.data.geometry import labels_to_grid, prepare_image, scribbles_to_grid
 from maag.data.prepared import FORMAT_VERSION, INDEX, PreparedCase, PreparedData, open_prepared
 from maag.errors import DataError, StorageError
 from maag.labels import BACKGROUND, IGNORE
@@ -152,7 +152,7 @@ def _on_grid(
     unknown = np.full((len(images), *data.size_px), IGNORE, dtype=np.uint8)
     mask = unknown if arrays.mask is None else labels_to_grid(arrays.mask, grid, padding)
     scribbles = [
-        labels_to_grid(arrays.scribbles[rater], grid, padding) if rater in arrays.scribbles else unknown
+        scribbles_to_grid(arrays.scribbles[rater], grid, padding) if rater in arrays.scribbles else unknown
         for rater in raters
     ]
     return images, np.stack(scribbles, axis=1), mask

@@ -15,11 +15,13 @@ from torch.nn.functional import interpolate
 from maag.config.schema import DataConfig
 from maag.data.volume import Volume
 from maag.errors import DataError
-from maag.labels import BACKGROUND
+from maag.labels import BACKGROUND, IGNORE
 
 _MAX_RESIZED_PIXELS = 2**30  # 4 GiB: a thousand slices of 1024 x 1024
 _ROUNDING_PX = 1e-4
 """Headers hold spacings in 32 bits: 0.7 mm is 0.69999999, and 512 pixels of it are not 511."""
+_COARSE = 2.0
+"""Source pixels along a training pixel."""
 _CONSTANT = 1e-5
 """Of the values: cubic weights in 32 bits add up to 1 but for some 1e-7."""
 _LEAST_MIDDLE = 1e-3
@@ -94,6 +96,26 @@ def image_to_grid(voxels: NDArray[np.float32], grid: Grid) -> NDArray[np.float32
 def labels_to_grid(labels: NDArray[np.uint8], grid: Grid, padding_label: int) -> NDArray[np.uint8]:
     """(Z, Y, X) to (Z, H, W) uint8: nearest by centres, as the image is, padded with `padding_label`."""
     return _fit(_resize(labels, grid.resized_shape, "nearest-exact"), grid.size_px, padding_label)
+
+
+def scribbles_to_grid(scribbles: NDArray[np.uint8], grid: Grid, padding_label: int) -> NDArray[np.uint8]:
+    """(Z, Y, X) to (Z, H, W) uint8: as `labels_to_grid`, and where that would lose most of a thin stroke, more.
+
+    On a grid that is much coarser than the slices, most centres lie beside a line of one pixel. There a pixel also
+    takes the class that alone has strokes in it, if these fill as much of it as half such a line across it.
+    """
+    resized = _resize(scribbles, grid.resized_shape, "nearest-exact")
+    coarseness = math.sqrt(math.prod(grid.source_shape) / math.prod(grid.resized_shape))
+    if coarseness > _COARSE:
+        drawn = np.full_like(resized, IGNORE)
+        num_classes = np.zeros_like(resized)
+        for value in set(np.unique(scribbles).tolist()) - {IGNORE}:
+            strokes = torch.from_numpy((scribbles == value).astype(np.float32))[:, None]
+            part = interpolate(strokes, size=grid.resized_shape, mode="area")[:, 0].numpy()
+            drawn[part > 0.5 / coarseness] = value
+            num_classes += part > 0
+        resized = np.where((resized == IGNORE) & (num_classes == 1), drawn, resized)
+    return _fit(resized, grid.size_px, padding_label)
 
 
 def labels_to_source(labels: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:

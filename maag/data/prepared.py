@@ -16,7 +16,7 @@ from maag.data.splits import Patient
 from maag.errors import StorageError
 from maag.storage import read_json, storage_errors
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 INDEX = "index.json"
 
 

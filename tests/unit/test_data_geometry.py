@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from maag.data.geometry import Grid, image_to_grid, labels_to_grid, labels_to_source, normalize, scores_to_source
+from maag.data.geometry import (
+    Grid,
+    image_to_grid,
+    labels_to_grid,
+    labels_to_source,
+    normalize,
+    scores_to_source,
+    scribbles_to_grid,
+)
 
 SIDES = st.integers(3, 60)
 SIZES = st.sampled_from([16, 32, 48])
@@ -150,6 +158,34 @@ def test_spacings_of_32_bits_lose_no_pixel() -> None:
         in_header = float(np.float32(hundredths / 100))
         grid = Grid.plan((512, 224), (in_header, in_header), hundredths / 100, (512, 512))
         assert grid.resized_shape == (512, 224)
+
+
+@quick
+@given(st.integers(10, 60), st.sampled_from([5, 6, 7]), st.integers(0, 3))
+def test_a_thin_line_is_still_there_on_a_grid_that_is_much_coarser(place: int, factor: int, value: int) -> None:
+    scribbles = np.full((1, 16 * factor, 16 * factor), 255, np.uint8)
+    scribbles[0, place % (16 * factor)] = value
+    grid = Grid.plan(scribbles.shape[1:], (1, 1), factor, (16, 16))
+    found = scribbles_to_grid(scribbles, grid, 255)
+    expected = np.full((1, 16, 16), 255, np.uint8)
+    expected[0, place % (16 * factor) // factor] = value
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_pixel_through_which_two_classes_run_has_the_one_at_its_centre_or_none() -> None:
+    scribbles = np.full((1, 80, 80), 255, np.uint8)
+    scribbles[0, 0:40, 1], scribbles[0, 0:40, 3] = 1, 2  # beside the centre of the first column's pixels
+    scribbles[0, 40:, 2], scribbles[0, 40:, 3] = 1, 2  # on it, and beside it
+    found = scribbles_to_grid(scribbles, Grid.plan((80, 80), (1, 1), 5, (16, 16)), 255)
+    assert (found[0, :8] == 255).all()
+    assert (found[0, 8:, 0] == 1).all()
+
+
+def test_scribbles_on_a_grid_like_their_own_are_laid_as_masks_are() -> None:
+    scribbles = np.random.default_rng(0).choice(np.array([0, 1, 255], np.uint8), (2, 40, 40))
+    for spacing in (0.8, 1.0, 1.9):
+        grid = Grid.plan((40, 40), (1, 1), spacing, (32, 32))
+        np.testing.assert_array_equal(scribbles_to_grid(scribbles, grid, 255), labels_to_grid(scribbles, grid, 255))
 
 
 def test_normalisation_is_robust() -> None:
