@@ -95,9 +95,13 @@ def main(image_path, labels_path):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(HERE / "model.onnx", options, providers=["CPUExecutionProvider"])
     image = nib.load(image_path)
-    voxels = np.asarray(image.dataobj, dtype=np.float32).T  # x, y, z in the file
+    voxels = np.asarray(image.dataobj, dtype=np.float32).T  # x, y, z in the file, and of a cine t
+    if voxels.ndim < 3 or not np.isfinite(voxels).all():
+        sys.exit(f"{image_path}: a volume of finite numbers is needed, or a cine of such; export it again")
     x_mm, y_mm = map(float, image.header.get_zooms()[:2])
-    labels = segment(voxels, (y_mm, x_mm), session, manifest["config"]["data"])
+    frames = voxels.reshape(-1, *voxels.shape[-3:])
+    labels = [segment(frame, (y_mm, x_mm), session, manifest["config"]["data"]) for frame in frames]
+    labels = np.stack(labels).reshape(voxels.shape)
     result = type(image)(np.ascontiguousarray(labels.T), None, image.header.copy())
     result.header.set_data_dtype(np.uint8)
     result.header.set_slope_inter(1, 0)

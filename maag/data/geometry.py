@@ -177,7 +177,8 @@ _NORMALIZATIONS = {"robust": normalize, "unit": _bytes_to_unit}
 def _resize(planes: NDArray[Scalar], shape: tuple[int, int], mode: str) -> NDArray[Scalar]:
     if planes.shape[1:] == shape:
         return planes
-    tensor = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[:, None]
+    # Writable, for torch warns of the frames of a cine, which nibabel unpacks into memory that is not.
+    tensor = torch.from_numpy(np.require(planes, np.float32, ["C", "W"]))[:, None]
     # Images as OpenCV's CUBIC (a = -0.75), which the release used. Not labels as its NEAREST: that takes the floor of a
     # coordinate, and laid masks and strokes half a pixel beside the image, which cost .045 Dice on the way back.
     resized = interpolate(tensor, size=shape, mode=mode, align_corners=False if mode == "bicubic" else None)
