@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,14 @@ from maag.config.schema import DataConfig
 from maag.data.volume import Volume, load_channels, load_labels
 
 Part = Literal["train", "val", "test"]
+_FRAME = re.compile(r"^(.+)_frame\d+$")
+"""As ACDC, and nnU-Net's own conversion of it, name two volumes of one patient."""
+
+
+def patient_of(name: str) -> str:
+    """Whose a volume is where only its name tells: of `X_frame01` and `X_frame12` it is X."""
+    frame = _FRAME.match(name)
+    return frame[1] if frame else name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

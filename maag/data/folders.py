@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from maag.config.schema import DataConfig
-from maag.data.cases import Case, Mask, Part, ScribbleFile
+from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_of
 from maag.data.grid_choice import choose_grid
 from maag.data.label_files import LABEL_ENDINGS, load_image, load_label_file, stem_of, suffix_of
 from maag.data.volume import Volume
@@ -35,8 +35,9 @@ class _Row:
 class FoldersReader:
     """Files belong together by name: `images/a.nii.gz`, `scribbles/a.nii.gz` or `a_scribble.nii.gz`, `masks/a.nii.gz`.
 
-    Scribbles of several raters lie in folders of theirs, `scribbles/RATER/a.nii.gz`. A case is a patient unless
-    `cases.csv` (columns case, patient, split, supervision, rater; all but the first optional) says otherwise.
+    Scribbles of several raters lie in folders of theirs, `scribbles/RATER/a.nii.gz`. A case is a patient, but for
+    X_frame01 and X_frame12, which are two volumes of one, unless `cases.csv` (columns case, patient, split,
+    supervision, rater; all but the first optional) says otherwise.
     """
 
     layout = "images/a.nii.gz (or .png, .tif), scribbles/a.nii.gz, and if there are masks/, unlabelled/, cases.csv"
@@ -104,7 +105,7 @@ def _case(name: str, image: Path, mask: Path | None, scribbles: tuple[ScribbleFi
         )
     case = Case(
         case_id=name,
-        patient_id=row.patient or name,
+        patient_id=row.patient or patient_of(name),
         frame=name,
         images=(image,),
         masks=(mask,) if mask else (),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maag.config.schema import DataConfig
-from maag.data.cases import Case, Mask, Part, ScribbleFile
+from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_of
 from maag.data.grid_choice import choose_grid
 from maag.data.label_files import load_image, load_label_file, stem_of, suffix_of
 from maag.data.pictures import load_picture
@@ -19,8 +19,6 @@ from maag.errors import DataError
 from maag.storage import read_json
 
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
-_FRAME = re.compile(r"^(.+)_frame\d+$")
-"""As nnU-Net's own conversion of ACDC names two volumes of one patient."""
 _FOLDERS: tuple[tuple[str, str, Part], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
 
 
@@ -135,7 +133,7 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, data: DataConfig
         cases.append(
             Case(
                 case_id=name,
-                patient_id=frame[1] if (frame := _FRAME.match(name)) else name,
+                patient_id=patient_of(name),
                 frame=part,
                 images=tuple(files),
                 masks=(label,) if label and not drawn else (),

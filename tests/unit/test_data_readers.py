@@ -226,6 +226,26 @@ def test_folders_know_raters_splits_and_supervision(copy_of: Callable[[str], Pat
     assert cases["heart_004"].masks == ()
 
 
+def test_two_frames_in_folders_are_of_one_patient_unless_a_table_says_otherwise(copy_of: Callable[[str], Path]) -> None:
+    root = copy_of("folders")
+    for number, name in enumerate(("anna_frame01", "anna_frame12")):
+        (root / "images" / f"heart_00{number}.nii.gz").rename(root / "images" / f"{name}.nii.gz")
+        for file in (*root.glob(f"scribbles/heart_00{number}*"), *root.glob(f"masks/heart_00{number}*")):
+            file.rename(file.with_name(file.name.replace(f"heart_00{number}", name)))
+
+    def patients() -> list[str]:
+        return [
+            case.patient_id
+            for case in find_cases(config_of("folders", root).data, root)
+            if case.case_id.startswith("anna")
+        ]
+
+    (root / "cases.csv").unlink(missing_ok=True)
+    assert patients() == ["anna", "anna"]
+    (root / "cases.csv").write_text("case,patient\nanna_frame12,berta\n")
+    assert patients() == ["anna", "berta"]
+
+
 def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
     from maag.errors import ConfigError
 
