@@ -14,6 +14,7 @@ MEASURES = "measures.csv"
 VENTRICLES = ("LV", "RV")
 MYOCARDIUM = "MYO"
 _GRAMS_PER_ML = 1.05  # density of myocardium
+_FEWEST_FRAMES = 2
 _FRAME = re.compile(r"(?P<patient>.+)_frame(?P<frame>\d+)$")
 
 Volumes = Mapping[str, float]
@@ -30,10 +31,11 @@ def require_heart(classes: Sequence[str]) -> None:
 
 
 def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:
-    """Write `measures.csv`: a row a patient, empty where a measure needs a frame that is not there.
+    """Write `measures.csv`: a row a patient, empty but for its name where fewer than two frames show a left ventricle.
 
-    End-diastole is the frame with the largest left ventricle, end-systole that with the smallest; a frame where none
-    was found is neither, for no heart empties itself. The mass is that at end-diastole. Frames are those of a 4-D
+    End-diastole is the frame with the largest left ventricle, end-systole that with the smallest, so a frame alone may
+    be either; a frame where none was found is neither, for no heart empties itself. The mass is that at end-diastole.
+    Frames are those of a 4-D
     image, or files of the names `PATIENT_frame01`, `PATIENT_frame12`.
 
     Args:
@@ -48,16 +50,19 @@ def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes
     columns = [f"{name}_{measure}" for name in there for measure in ("edv_ml", "esv_ml", "sv_ml", "ef_percent")]
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["patient", "ed_frame", "es_frame", *columns, *(["myo_mass_g"] if MYOCARDIUM in classes else [])])
+    header = ["patient", "ed_frame", "es_frame", *columns, *(["myo_mass_g"] if MYOCARDIUM in classes else [])]
+    rows.writerow(header)
     patients = _by_patient(volumes)
     for patient, frames in sorted(patients.items()):
         left = {frame: volumes_ml[VENTRICLES[0]] for frame, volumes_ml in frames.items()}
-        seen = [frame for frame in frames if left[frame] > 0] or list(frames)
+        seen = [frame for frame in frames if left[frame] > 0]
+        if len(seen) < _FEWEST_FRAMES:
+            rows.writerow([patient, *[""] * (len(header) - 1)])
+            continue
         full, empty = max(seen, key=left.__getitem__), min(seen, key=left.__getitem__)
-        pair = len(seen) > 1
-        cells: list[object] = [patient, full, empty if pair else ""]
+        cells: list[object] = [patient, full, empty]
         for name in there:
-            cells += _ventricle(frames[full][name], frames[empty][name] if pair else None)
+            cells += _ventricle(frames[full][name], frames[empty][name])
         if MYOCARDIUM in classes:
             cells.append(round(_GRAMS_PER_ML * frames[full][MYOCARDIUM], 2))
         rows.writerow(cells)
@@ -65,9 +70,7 @@ def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes
     return len(patients)
 
 
-def _ventricle(edv_ml: float, esv_ml: float | None) -> list[object]:
-    if esv_ml is None:
-        return [round(edv_ml, 2), "", "", ""]
+def _ventricle(edv_ml: float, esv_ml: float) -> list[object]:
     stroke = edv_ml - esv_ml
     return [round(edv_ml, 2), round(esv_ml, 2), round(stroke, 2), round(100 * stroke / edv_ml, 2) if edv_ml else ""]
 

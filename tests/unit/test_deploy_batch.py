@@ -291,7 +291,7 @@ def test_measures_pair_files_of_one_patient_and_are_read_from_the_ledger(
     work = Work(measures=True)
     predict([scans], Threads(runner), HEART, tmp_path / "out", "m1", work=work)
     rows = (tmp_path / "out" / "measures.csv").read_text().splitlines()[1:]
-    assert rows == ["p1/patient001,1,12,0.64,0.16,0.48,75.0", "patient002,1,,0.36,,,"]
+    assert rows == ["p1/patient001,1,12,0.64,0.16,0.48,75.0", "patient002,,,,,,"]
     (tmp_path / "out" / "measures.csv").unlink()
     again = predict([scans], Threads(runner), HEART, tmp_path / "out", "m1", resume=True, work=work)
     assert (again.done, again.skipped) == (0, 3)

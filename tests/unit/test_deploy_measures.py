@@ -41,23 +41,22 @@ def test_frames_are_chosen_by_volume_and_not_by_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["a/p.nii", "a/p.NII.GZ", "a/p.dcm", "a/p.png"])
-def test_one_frame_has_a_volume_and_a_mass_but_no_stroke(tmp_path: Path, target: str) -> None:
+def test_a_frame_alone_may_be_either_and_has_no_measures(tmp_path: Path, target: str) -> None:
     (row,) = measure(tmp_path, {target: [heart(140)]})
-    assert (row["patient"], row["ed_frame"], row["es_frame"]) == ("a/p", "1", "")
-    assert (row["LV_edv_ml"], row["LV_esv_ml"], row["LV_sv_ml"], row["LV_ef_percent"]) == ("140", "", "", "")
-    assert row["myo_mass_g"] == "105.0"
+    assert row.pop("patient") == "a/p"
+    assert set(row.values()) == {""}
 
 
 def test_a_frame_where_no_ventricle_was_found_is_not_an_empty_heart(tmp_path: Path) -> None:
     (row,) = measure(tmp_path, {"a.nii": [heart(0), heart(100), heart(40)]})
     assert (row["ed_frame"], row["es_frame"], row["LV_ef_percent"]) == ("2", "3", "60.0")
     (row,) = measure(tmp_path, {"a.nii": [heart(0), heart(100)]})
-    assert (row["ed_frame"], row["es_frame"], row["LV_ef_percent"]) == ("2", "", "")
+    assert (row["ed_frame"], row["es_frame"], row["LV_ef_percent"]) == ("", "", "")
 
 
 def test_no_ventricle_at_all_has_no_fraction(tmp_path: Path) -> None:
     (row,) = measure(tmp_path, {"a.nii": [heart(0, 0), heart(0, 0)]})
-    assert (row["LV_edv_ml"], row["LV_ef_percent"], row["RV_ef_percent"]) == ("0", "", "")
+    assert (row["LV_edv_ml"], row["LV_ef_percent"], row["RV_ef_percent"]) == ("", "", "")
 
 
 def test_patients_of_one_name_in_two_folders_stay_two(tmp_path: Path) -> None:
