@@ -91,6 +91,7 @@ def make_plans(
     from maag.storage import read_json, write_json
     from maag.train.folder import read_split
     from maag.train.launch.remote import absolute_storage, upload
+    from maag.train.launch.room import threads_of
     from tune.recorder import SearchPlan
     from tune.search import BEGUN_WITH, beside
     from tune.trial import TrialPlan
@@ -157,7 +158,7 @@ def make_plans(
         # Without a storage the nodes share this folder; with one it is each node's own.
         trials_dir=str((path / "trials").resolve()),
         device=machine.device,
-        threads=max(1, machine.cores // (plan.at_once * workers)),
+        threads=threads_of(max(1, machine.cores // (plan.at_once * workers))),
         exchange=plan.algorithm == "pbt",
         workers=workers,
         storage=None if plan.storage is None else f"{absolute_storage(plan.storage)}/{path.name}/workers",

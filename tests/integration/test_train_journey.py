@@ -58,15 +58,17 @@ def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> No
     assert again["summary"]["mean"]["dice"] == pytest.approx(measured["summary"]["mean"]["dice"], abs=1e-3)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, ("--workers", "1"))]
+)
 def test_a_signal_saves_and_a_resume_completes(
-    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], number: signal.Signals
+    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], number: signal.Signals, how: tuple[str, ...]
 ) -> None:
     cache = tmp_path / "cache"
     words = ("train", "--dataset", "acdc", "--data", phantom_dir)
     settings = [*tiny_words, "--epochs", "12"]
     run(cache, *words, "--out", tmp_path / "whole", *settings)
-    with subprocess.Popen(maag(cache, *words, "--out", tmp_path / "parts", *settings)) as process:
+    with subprocess.Popen(maag(cache, *words, "--out", tmp_path / "parts", *settings, *how)) as process:
         deadline = time.monotonic() + 60
         metrics = tmp_path / "parts" / "metrics.jsonl"
         while not (metrics.exists() and metrics.read_text().count("\n") >= 2):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from types import FrameType
+from typing import Any
 
 import ray
 
@@ -32,6 +36,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
             "--address auto, or hand it over with `ray job submit`"
         )
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=address,
@@ -44,7 +49,20 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
             raise ConfigError(
                 f"--address {address}: no Ray cluster answers there; start one with `ray start`"
             ) from error
+        _handle_sigterm(on_sigterm if callable(on_sigterm) else _interrupt)
         try:
             yield
         finally:
             ray.shutdown()
+            _handle_sigterm(on_sigterm)
+
+
+def _handle_sigterm(handler: Any) -> None:
+    """Undo that Ray takes SIGTERM for itself, which would abort where others save."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C does."""
+    signal.raise_signal(signal.SIGINT)

@@ -22,7 +22,7 @@ from maag.train.launch.board import Leaving, Lost, Note, Saved, Started, start_b
 from maag.train.launch.connection import LOGS, connected
 from maag.train.launch.recovery import Recovery, cause_of
 from maag.train.launch.remote import absolute_storage, upload
-from maag.train.launch.room import Room, require_room, takes_gpu
+from maag.train.launch.room import Room, require_room, takes_gpu, threads_of
 from maag.train.launch.worker import FolderFiles, Recipe, saved_step, step_of, train_on_worker
 from maag.train.reports import EpochReport, Listener, Live
 from maag.train.stopping import StopRequest
@@ -81,7 +81,7 @@ def launch(
     with connected(plan.address):
         gpu = takes_gpu(plan.gpu, plan.fewest, plan.wait_minutes)
         room = require_room(plan.fewest, plan.most, gpu=gpu, wait_minutes=plan.wait_minutes)
-        recipe = replace(recipe, threads=room.cpus)
+        recipe = replace(recipe, threads=threads_of(room.cpus))
         return train_on_cluster(recipe, plan, room, run, listener=listener, tell=tell, stop=stop, resume=resume)
 
 

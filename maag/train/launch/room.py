@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ class Room:
 
     cpus: int
     gpus: int
+
+
+def threads_of(cpus: int) -> int:
+    """PyTorch's threads for a worker that takes so many CPUs: as many, or fewer where OMP_NUM_THREADS says so."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cpus, int(asked))) if asked.isdigit() else cpus
 
 
 def nodes_of_cluster() -> list[Node]:
