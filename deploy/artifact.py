@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +16,7 @@ from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import CheckpointError, MissingDataError, StorageError
 from maag.labels import colour_of
-from maag.storage import building_directory, read_json, storage_errors, write_json
+from maag.storage import read_json, storage_errors, write_json
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -168,27 +163,6 @@ def sha256_of(path: Path) -> str:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-@contextmanager
-def building_artifact(out: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; on success it becomes `out`, in the place of an older artefact there.
-
-    Raises:
-        StorageError: `out` holds something else than an artefact, or cannot be written.
-    """
-    with storage_errors(out):
-        if out.exists() and not is_artifact(out) and (not out.is_dir() or any(out.iterdir())):
-            raise StorageError(f"cannot write {out}: it holds other files; choose an empty or new folder with --out")
-    staging = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.new")
-    with building_directory(staging) as folder:
-        yield folder
-    retired = staging.with_suffix(".old")
-    with storage_errors(out):
-        if out.exists():
-            os.rename(out, retired)
-        os.rename(staging, out)
-        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _require_digest(folder: Path, name: str, digest: str) -> None:

@@ -19,11 +19,11 @@ from deploy.artifact import (
     Manifest,
     Parity,
     Source,
-    building_artifact,
     labelled_classes,
     sha256_of,
     write_manifest,
 )
+from deploy.artifact_folder import building_artifact
 from deploy.companions import write_companions
 from deploy.engine import Engine, Precision, engine_file, profile_of
 from deploy.geometry import describe_geometry
@@ -80,7 +80,7 @@ def export(
         segmentor: the trained module; its output has `logits` and `gate_maps`. Its weights, device and mode are left as
             they are.
         config: what it was trained with; goes into the manifest.
-        out: the artefact's folder; an older artefact there is replaced.
+        out: the artefact's folder; an older artefact there is replaced, where nothing else is in it.
         source: where the weights came from.
         samples: real slices (N, C, H, W) float32, prepared as in training, by name; parity is measured on them too.
         precision: of the graph.

@@ -11,6 +11,13 @@ from deploy.tensors import TensorSpec
 from maag.storage import replacing, write_text
 
 REPOSITORY = "triton"
+_CONFIG = "config.pbtxt"
+_VERSION = "1"
+_MODELS = {"segmentor": "model.onnx", "segmentor_tensorrt": "model.plan"}
+FILES = tuple(
+    f"{REPOSITORY}/{name}/{file}" for name, model in _MODELS.items() for file in (_CONFIG, f"{_VERSION}/{model}")
+)
+"""All that `write_repository` may write."""
 _TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 _FREE = -1
 
@@ -24,9 +31,9 @@ def write_repository(folder: Path, manifest: Manifest) -> Path:
     Returns:
         The repository. Raises StorageError.
     """
-    _write_model(folder, manifest, "segmentor", "onnxruntime_onnx", MODEL, "model.onnx")
+    _write_model(folder, manifest, "segmentor", "onnxruntime_onnx", MODEL)
     if manifest.engine is not None:
-        _write_model(folder, manifest, "segmentor_tensorrt", "tensorrt_plan", manifest.engine.file, "model.plan")
+        _write_model(folder, manifest, "segmentor_tensorrt", "tensorrt_plan", manifest.engine.file)
     return folder / REPOSITORY
 
 
@@ -46,10 +53,10 @@ def config_of(manifest: Manifest, name: str, platform: str) -> str:
     )
 
 
-def _write_model(folder: Path, manifest: Manifest, name: str, platform: str, source: str, target: str) -> None:
+def _write_model(folder: Path, manifest: Manifest, name: str, platform: str, source: str) -> None:
     model = folder / REPOSITORY / name
-    write_text(model / "config.pbtxt", config_of(manifest, name, platform))
-    with replacing(model / "1" / target) as temporary:
+    write_text(model / _CONFIG, config_of(manifest, name, platform))
+    with replacing(model / _VERSION / _MODELS[name]) as temporary:
         shutil.copyfile(folder / source, temporary)
 
 

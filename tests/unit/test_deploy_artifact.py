@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import runpy
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from deploy.artifact import (
     Manifest,
     Parity,
     Source,
-    building_artifact,
     labelled_classes,
     load_manifest,
     sha256_of,
@@ -26,7 +24,7 @@ from deploy.tensors import input_spec, output_specs
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.geometry import normalize
-from maag.errors import CheckpointError, MissingDataError, StorageError
+from maag.errors import CheckpointError, MissingDataError
 
 Edit = Callable[[dict[str, object]], object]
 
@@ -120,37 +118,6 @@ def test_a_changed_model_is_refused(artifact: Path) -> None:
 def test_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="maag export"):
         load_manifest(tmp_path)
-
-
-def test_building_replaces_an_older_artifact_whole(artifact: Path) -> None:
-    (artifact / "stale.txt").write_text("old")
-    with building_artifact(artifact) as folder:
-        (folder / "model.onnx").write_bytes(b"new weights")
-        write_manifest(folder, dataclasses.replace(make_manifest(folder / "model.onnx"), versions={"maag": "9"}))
-    assert load_manifest(artifact).versions == {"maag": "9"}
-    assert sorted(path.name for path in artifact.iterdir()) == ["manifest.json", "model.onnx"]
-    assert list(artifact.parent.iterdir()) == [artifact]
-
-
-def test_a_failed_build_leaves_the_older_artifact(artifact: Path) -> None:
-    before = load_manifest(artifact)
-
-    def fail() -> None:
-        with building_artifact(artifact) as folder:
-            (folder / "model.onnx").write_bytes(b"half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert load_manifest(artifact) == before
-    assert list(artifact.parent.iterdir()) == [artifact]
-
-
-def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(StorageError, match="holds other files"), building_artifact(tmp_path):
-        pass
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_classes_and_geometry_are_the_configurations() -> None:

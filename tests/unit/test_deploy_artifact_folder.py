@@ -1,0 +1,118 @@
+"""Where an export goes, and that nothing of anybody's is lost on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_artifact import write_tiny_artifact
+
+from deploy.artifact import load_manifest
+from deploy.artifact_folder import building_artifact
+from deploy.companions import write_companions
+from deploy.triton import write_repository
+from maag.errors import StorageError
+
+
+def export_to(out: Path) -> None:
+    """All that `maag export --triton` writes."""
+    with building_artifact(out) as folder:
+        write_companions(folder, write_tiny_artifact(folder))
+    write_repository(out, load_manifest(out))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    export_to(tmp_path / "models" / "one")
+    return tmp_path / "models" / "one"
+
+
+def test_an_older_export_is_replaced_whole(artifact: Path) -> None:
+    path = artifact / "manifest.json"
+    plain = json.loads(path.read_text())
+    plain["files"]["model.fp16.engine"] = "00"
+    path.write_text(json.dumps({**plain, "format_version": 1}))
+    (artifact / "model.fp16.engine").write_text("old")
+    (artifact / ".maag-export.0123abcd.tmp").mkdir()  # of an export that was killed
+    (artifact / ".maag-export.0123abcd.tmp" / "model.onnx").write_text("half")
+    with building_artifact(artifact) as folder:
+        write_tiny_artifact(folder)
+    assert {item.name for item in artifact.iterdir()} == {"manifest.json", "model.onnx"}
+    assert load_manifest(artifact).files.keys() == {"model.onnx"}
+    assert list(artifact.parent.iterdir()) == [artifact]
+
+
+@pytest.mark.parametrize("name", ["labels/a.nii.gz", "notes.txt", "triton/mine/config.pbtxt", ".hidden"])
+def test_an_export_that_holds_a_file_of_the_users_is_not_replaced(artifact: Path, name: str) -> None:
+    (artifact / name).parent.mkdir(exist_ok=True, parents=True)
+    (artifact / name).write_text("years of work")
+    before = names(artifact)
+    with pytest.raises(StorageError, match=f"cannot replace the exported model in .*{name} is no part of it"):
+        export_to(artifact)
+    assert names(artifact) == before
+
+
+def test_a_file_that_came_during_the_export_stays(artifact: Path) -> None:
+    before = names(artifact)
+
+    def export_slowly() -> None:
+        with building_artifact(artifact) as folder:
+            write_tiny_artifact(folder)
+            (artifact / "notes.txt").write_text("years of work")
+
+    with pytest.raises(StorageError, match=r"notes\.txt is no part of it"):
+        export_slowly()
+    assert names(artifact) == {*before, "notes.txt"}
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"manifest_version": 3, "name": "an extension of a browser"}'])
+def test_a_folder_that_no_export_wrote_is_not_replaced(tmp_path: Path, content: str | None) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    if content:
+        (tmp_path / "manifest.json").write_text(content)
+    before = names(tmp_path)
+    with pytest.raises(StorageError, match="holds other files"):
+        export_to(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(StorageError, match="no folder"):
+        export_to(tmp_path / "model")
+
+
+def test_a_failed_build_leaves_the_older_export(artifact: Path) -> None:
+    before = names(artifact)
+
+    def fail() -> None:
+        with building_artifact(artifact) as folder:
+            (folder / "model.onnx").write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    load_manifest(artifact)
+    assert names(artifact) == before
+    assert list(artifact.parent.iterdir()) == [artifact]
+
+
+def test_the_working_directory_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        export_to(Path("."))
+        assert {"manifest.json", "model.onnx", "model_card.md"} <= {item.name for item in Path(".").iterdir()}
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_filled(artifact: Path, tmp_path: Path) -> None:
+    for name, target in (("link", artifact), ("to-a-new-one", tmp_path / "new")):
+        (tmp_path / name).symlink_to(target)
+        export_to(tmp_path / name)
+        assert (tmp_path / name).is_symlink()
+        load_manifest(target)
+    assert {item.name for item in tmp_path.iterdir()} == {"models", "link", "new", "to-a-new-one"}
