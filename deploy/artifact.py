@@ -79,7 +79,8 @@ class Parity:
 class Manifest:
     """The content of `manifest.json`.
 
-    `classes` and `geometry` say what `config.data` means; they follow from it, and one that does not is refused.
+    `classes` and `geometry` say what `config.data` means; they follow from it, and one that does not is refused. The
+    words of `geometry` may be those of an earlier maag, its names and numbers may not.
     """
 
     format_version: Literal[2] = 2
@@ -129,7 +130,8 @@ def load_manifest(folder: Path) -> Manifest:
 
     Raises:
         MissingDataError: `folder` holds no exported model.
-        CheckpointError: the manifest is damaged or of another version, or a file is missing or not the one it names.
+        CheckpointError: the manifest is damaged or changed, or of another version or geometry, or a file is missing or
+            not the one it names.
     """
     path = folder / MANIFEST
     if not is_artifact(folder):
@@ -148,9 +150,17 @@ def load_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"{path}: {field}: {first['msg']}; export the model again") from error
     except StorageError as error:
         raise CheckpointError(f"{path}: the manifest is damaged; export the model again") from error
-    described = (labelled_classes(manifest.config), describe_geometry(manifest.config.data))
-    if codec.digest(manifest.config) != manifest.config_digest or (manifest.classes, manifest.geometry) != described:
+    # Of the settings as they stand there: with those that came since, filled in, it would be another digest.
+    changed = codec.digest_of_plain(plain["config"]) != manifest.config_digest
+    data, geometry = manifest.config.data, manifest.geometry
+    described = (labelled_classes(manifest.config), data.spacing_mm, data.size_px)
+    if changed or (manifest.classes, geometry.spacing_mm, geometry.size_px) != described:
         raise CheckpointError(f"{path}: the settings were changed after the export; export the model again")
+    if not geometry.does_as(describe_geometry(data)):
+        raise CheckpointError(
+            f"{path}: another version of maag made it, which brought images to the model's grid and labels back in "
+            "another way; export the model again"
+        )
     for name, digest in manifest.files.items():
         _require_digest(folder, name, digest)
     return manifest

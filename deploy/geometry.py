@@ -35,6 +35,14 @@ class Geometry:
     to_grid: tuple[Step, ...]
     to_source: tuple[Step, ...]
 
+    def does_as(self, other: Geometry) -> bool:
+        """Whether both do the same by the names and values of their steps, in whatever words."""
+        return self._without_words() == other._without_words()
+
+    def _without_words(self) -> tuple[object, ...]:
+        ways = (tuple((step.name, step.values) for step in way) for way in (self.to_grid, self.to_source))
+        return (self.spacing_mm, self.size_px, self.size_multiple, *ways)
+
 
 def describe_geometry(data: DataConfig) -> Geometry:
     """The steps for models that were trained with `data`."""

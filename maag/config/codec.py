@@ -91,7 +91,12 @@ def leaves(config: Config) -> list[Setting]:
 
 def digest(config: Config) -> str:
     """12 hexadecimal digits that change when any setting does."""
-    canonical = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return digest_of_plain(to_dict(config))
+
+
+def digest_of_plain(plain: Mapping[str, Any]) -> str:
+    """The digest of a configuration as a file holds it, which may have been written before some settings were there."""
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 

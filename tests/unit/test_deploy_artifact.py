@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import runpy
 from collections.abc import Callable
@@ -88,6 +89,9 @@ def test_manifest_is_plain_and_tells_no_folder_of_its_machine(artifact: Path) ->
         (lambda plain: plain.update(extra=1), "extra"),
         (lambda plain: plain["config"]["data"].update(spacing_mm=1.0), "settings were changed"),
         (lambda plain: plain["geometry"].update(spacing_mm=1.0), "settings were changed"),
+        (lambda plain: plain["geometry"]["to_grid"][0]["values"].update(a=-0.5), "another version of maag made it"),
+        (lambda plain: plain["geometry"]["to_source"].pop(), "another version of maag made it"),
+        (lambda plain: plain["config"]["data"].pop("spacing_mm"), "settings were changed"),
         (lambda plain: plain["classes"][1].update(colour=[0, 0, 0]), "settings were changed"),
         (lambda plain: plain["files"].update({"../../secret": "00"}), "not a plain file name"),
         (lambda plain: plain["files"].update({"gone.bin": "00"}), "gone.bin.*missing"),
@@ -100,6 +104,17 @@ def test_a_damaged_manifest_is_refused(artifact: Path, edit: Edit, sentence: str
     path.write_text(json.dumps(plain))
     with pytest.raises(CheckpointError, match=sentence):
         load_manifest(artifact)
+
+
+def test_an_export_of_before_some_settings_and_in_other_words_still_opens(artifact: Path) -> None:
+    path = artifact / "manifest.json"
+    plain = json.loads(path.read_text())
+    assert plain["config"]["train"].pop("class_offsets") is not None
+    canonical = json.dumps(plain["config"], sort_keys=True, separators=(",", ":"))
+    plain["config_digest"] = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    plain["geometry"]["to_grid"][-1]["rule"] = "in the words of an earlier maag"
+    path.write_text(json.dumps(plain))
+    assert load_manifest(artifact).config == Config()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '"text"'])
