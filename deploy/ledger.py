@@ -141,11 +141,17 @@ def read_finished(out: Store) -> dict[str, Entry]:
 
 
 def read_entries(out: Store) -> list[Entry]:
-    """All attempts, the last one last. Raises as `read_finished`."""
-    parts = [found.key for found in out.list(PARTS) if found.key.endswith(".jsonl")]
-    keys = parts or ([LEDGER] if out.stat(LEDGER) else [])
+    """All attempts, the last one last. Raises as `read_finished`.
+
+    An output that was copied from a bucket, or into one, goes on in the other way: what stands in both counts once.
+    """
+    keys = [found.key for found in out.list(PARTS) if found.key.endswith(".jsonl")]
+    if out.stat(LEDGER):
+        keys.append(LEDGER)
     entries = [entry for key in keys for entry in _entries_in(_content_of(out, key), out.child(key))]
-    return entries if keys == [LEDGER] else sorted(entries, key=lambda entry: entry.finished_at)
+    if keys == [LEDGER]:
+        return entries
+    return sorted({_line_of(entry): entry for entry in entries}.values(), key=lambda entry: entry.finished_at)
 
 
 def gather(out: Store) -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
-from deploy.ledger import LEDGER, Entry, FileLedger, now, read_finished
+from deploy.ledger import LEDGER, Entry, FileLedger, StoreLedger, gather, now, read_entries, read_finished
 from maag.errors import ObjectChangedError
 from maag.storage.opening import open_store
 from maag.storage.store import Store
@@ -50,3 +51,21 @@ class Busy:
 def test_a_line_added_during_a_reading_makes_it_read_again(tmp_path: Path) -> None:
     FileLedger(tmp_path / LEDGER).append(entry(7))
     assert set(read_finished(Busy(open_store(str(tmp_path)), 3))) == {"7.nii.gz"}  # type: ignore[arg-type]
+
+
+def test_a_ledger_that_was_copied_from_a_bucket_or_into_one_goes_on(tmp_path: Path) -> None:
+    """Once a folder holds parts, once a bucket a file: in both cases the other kind is added to."""
+    out = open_store(str(tmp_path))
+    StoreLedger(out).append(entry(0))
+    gather(out)
+    assert len(read_entries(out)) == 1
+    FileLedger(tmp_path / LEDGER).append(replace(entry(0), model="other"))
+    FileLedger(tmp_path / LEDGER).append(entry(1))
+    assert {name: found.model for name, found in read_finished(out).items()} == {
+        "0.nii.gz": "other",
+        "1.nii.gz": "m",
+    }
+    StoreLedger(out).append(entry(2))
+    gather(out)
+    assert [found.target for found in read_entries(out)] == [f"{place}.nii.gz" for place in (0, 0, 1, 2)]
+    assert len((tmp_path / LEDGER).read_text().splitlines()) == 4
