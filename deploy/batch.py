@@ -11,7 +11,7 @@ from deploy.attempt import Job, Task, Work, probabilities_of
 from deploy.crew import Crew
 from deploy.input_lists import local_place
 from deploy.ledger import Entry, gather, read_finished
-from deploy.measures import require_heart, write_measures
+from deploy.measures import require_heart, require_told_apart, write_measures
 from deploy.sources import Source, find_sources, require_disjoint
 from maag.config.schema import DataConfig
 from maag.errors import ConfigError
@@ -64,13 +64,15 @@ def predict(
     Raises:
         MissingDataError: there is nothing to do.
         ConfigError: labels would be written into the input, or two volumes to one place; or measures are asked for of
-            a model that labels no heart.
+            a model that labels no heart, or of volumes that would share a row.
         StorageError: a store cannot be read, or the output or the ledger cannot be written.
     """
     if work.measures:
         require_heart(data.classes)
     job = Job(data=data, work=work, model_digest=model_digest, out=_plain(out))
     sources = plan(inputs, job.out, dicom_seg=work.dicom_seg, probabilities=work.probabilities)
+    if work.measures:
+        require_told_apart(source.target for source in sources)
     if job.folder:
         require_writable_directory(job.folder)
     store = open_store(job.out)

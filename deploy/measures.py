@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from maag.errors import ConfigError
 from maag.storage.store import Store
@@ -28,6 +28,34 @@ def require_heart(classes: Sequence[str]) -> None:
             f"--measures needs a model that labels {VENTRICLES[0]}, this one labels {', '.join(classes[1:])}; "
             "leave it out"
         )
+
+
+def require_told_apart(targets: Iterable[str]) -> None:
+    """Refuse labels of which one would take another's place in the rows, before hours of work.
+
+    Args:
+        targets: of the labels, relative to the output.
+
+    Raises:
+        ConfigError: two are of one name but for the ending, or of one frame, or a file of a whole patient lies beside
+            files of its frames.
+    """
+    whole: dict[str, str] = {}
+    single: dict[str, str] = {}
+    frames: dict[tuple[str, int], str] = {}
+    for target in targets:
+        patient, frame = _patient_and_frame(target)
+        if frame is None:
+            other = whole.get(patient) or single.get(patient)
+            whole[patient] = target
+        else:
+            other = whole.get(patient) or frames.get((patient, frame))
+            frames[patient, frame] = single[patient] = target
+        if other:
+            raise ConfigError(
+                f"{other} and {target} would share the patient {patient} in {MEASURES}; "
+                "predict them in two calls with different output folders, or leave --measures out"
+            )
 
 
 def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:
@@ -79,10 +107,19 @@ def _by_patient(volumes: Mapping[str, Sequence[Volumes]]) -> dict[str, dict[int,
     """By patient, named by the path without frame and ending: volumes by frame, counted from 1."""
     patients: dict[str, dict[int, Volumes]] = {}
     for target, frames in volumes.items():
-        stem = re.sub(r"\.(nii(\.gz)?|dcm|png)$", "", target, flags=re.IGNORECASE)
-        named = _FRAME.match(stem)
-        if named and len(frames) == 1:
-            patients.setdefault(named["patient"], {})[int(named["frame"])] = frames[0]
+        patient, frame = _patient_and_frame(target)
+        if frame is not None and len(frames) == 1:
+            patients.setdefault(patient, {})[frame] = frames[0]
         else:
-            patients.setdefault(stem, {}).update(enumerate(frames, start=1))
+            patients.setdefault(_stem(target), {}).update(enumerate(frames, start=1))
     return patients
+
+
+def _patient_and_frame(target: str) -> tuple[str, int | None]:
+    stem = _stem(target)
+    named = _FRAME.match(stem)
+    return (named["patient"], int(named["frame"])) if named else (stem, None)
+
+
+def _stem(target: str) -> str:
+    return re.sub(r"\.(nii(\.gz)?|dcm|png)$", "", target, flags=re.IGNORECASE)

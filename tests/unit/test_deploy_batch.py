@@ -300,6 +300,15 @@ def test_measures_pair_files_of_one_patient_and_are_read_from_the_ledger(
         predict([scans], Threads(runner), DATA, tmp_path / "other", "m1", work=work)
 
 
+def test_two_endings_of_one_name_are_not_measured_as_one(tmp_path: Path, runner: BrightIsForeground) -> None:
+    for number, name in enumerate(("a.nii", "a.nii.gz")):
+        write_cine(tmp_path / "in" / name, [3 + number])
+    with pytest.raises(ConfigError, match=r"a\.nii and a\.nii\.gz would share"):
+        predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1", work=Work(measures=True))
+    assert not (tmp_path / "out").exists()
+    assert predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1").done == 2
+
+
 def test_other_options_are_other_work(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     work = Work(refinement=Refinement(flips=True))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.measures import write_measures
+from deploy.measures import require_told_apart, write_measures
+from maag.errors import ConfigError
 from maag.storage.local import LocalStore
 
 CLASSES = ("background", "RV", "MYO", "LV")
@@ -62,3 +63,23 @@ def test_no_ventricle_at_all_has_no_fraction(tmp_path: Path) -> None:
 def test_patients_of_one_name_in_two_folders_stay_two(tmp_path: Path) -> None:
     rows = measure(tmp_path, {f"{site}/patient001_frame01.nii.gz": [heart(100)] for site in ("x", "y")})
     assert [row["patient"] for row in rows] == ["x/patient001", "y/patient001"]
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ("s/a.nii", "s/a.nii.gz"),
+        ("a.png", "a.nii.gz"),
+        ("a_frame01.nii", "a_frame01.nii.gz"),
+        ("a_frame1.nii", "a_frame01.nii"),
+        ("a.nii", "a_frame12.nii"),
+        ("a_frame12.nii", "a.nii"),
+    ],
+)
+def test_two_volumes_that_would_share_a_row_are_refused(targets: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"{targets[0]} and {targets[1]} would share the patient .*two calls"):
+        require_told_apart(targets)
+
+
+def test_frames_of_a_patient_and_patients_of_one_name_share_nothing() -> None:
+    require_told_apart(["x/a_frame01.nii", "x/a_frame12.nii", "y/a_frame01.nii", "a.nii", "a_4d.nii"])
