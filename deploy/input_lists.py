@@ -32,7 +32,7 @@ def without_lists(inputs: Sequence[str | Path], above: tuple[str, ...] = ()) -> 
 
 def local_place(given: str | Path) -> str:
     """A place as it was given, `file:///PATH` as PATH. Raises ConfigError where that is on another host."""
-    return str(file_path(str(given))) if str(given).startswith("file://") else str(given)
+    return str(file_path(str(given))) if str(given).lower().startswith("file://") else str(given)
 
 
 def _lines_of(given: str) -> list[str]:

@@ -156,16 +156,15 @@ def _in_store(given: str, dicom_seg: bool) -> Iterator[Source]:
     if key.lower().endswith(SUFFIXES) and (found := store.stat(key)):
         yield _source(root, (found,), key.rpartition("/")[2], dicom_seg)
         return
-    if has_magic(key):
+    base = key.rstrip("/")
+    listed = list(store.list(_as_prefix(base)))
+    if has_magic(key) and not listed:  # As here, what is really called so goes before what is of the pattern.
         base, wanted = literal_folder(key), pattern_of(key)
         listed = [
             found
             for found in store.list(_as_prefix(base))
             if any(map(wanted.fullmatch, (found.key, *_parents(found.key))))
         ]
-    else:
-        base = key.rstrip("/")
-        listed = list(store.list(_as_prefix(base)))
     images = _images_among(listed)
     if not images:
         raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series (.dcm) of this name or below it")
@@ -249,8 +248,11 @@ def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], ou
     """
     given = list(without_lists(inputs))
     read = {_absolute(place) for place in given if is_uri(place) or Path(place).is_dir()}
-    patterns = [pattern_of(_absolute(place)) for place in given if has_magic(place) and not Path(place).exists()]
     places = {_absolute(source.place) for source in sources}
+    above_places = {folder for place in places for folder in (place, *_parents(place))}
+    wild = [place for place in given if has_magic(place) and not Path(place).exists()]
+    # In a store too what is really called so was taken by its name.
+    patterns = [pattern_of(place) for place in map(_absolute, wild) if not (is_uri(place) and place in above_places)]
     for target in (out, *(f"{out}/{source.target}" for source in sources)):
         resolved = _absolute(target)
         above = {resolved, *_parents(resolved)}
@@ -260,7 +262,8 @@ def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], ou
 
 
 def _absolute(place: str) -> str:
-    return place.rstrip("/") if is_uri(place) else str(Path(place).resolve())
+    """In the one way to write it; S3:// is s3://."""
+    return "/".join(split_uri(place)).rstrip("/") if is_uri(place) else str(Path(place).resolve())
 
 
 def _parents(place: str) -> Iterator[str]:

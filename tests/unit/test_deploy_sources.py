@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.batch import plan
 from deploy.patterns import pattern_of
 from deploy.sources import find_sources
 from maag.errors import ConfigError, MissingDataError
+from maag.storage.local import LocalStore
 
 
 @pytest.fixture
@@ -68,6 +70,46 @@ def test_a_file_uri_is_a_path(pictures: Path) -> None:
     assert targets(f"file://{pictures}/sub") == ["a3.png", "b.png"]
     with pytest.raises(ConfigError, match="s3://, gs://, az://"):
         targets("ftp://host/scans")
+
+
+class Bucket(LocalStore):
+    """A folder in the place of `s3://bkt`."""
+
+    def child(self, key: str) -> str:
+        return f"s3://bkt/{key}"
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("scans[1]/a.png", "scans1/b.png", "scans2/c.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.setattr("deploy.sources._store", {"s3://bkt": Bucket(tmp_path)}.__getitem__)
+    return tmp_path
+
+
+def test_in_a_bucket_too_a_name_goes_before_the_pattern_that_it_looks_like(bucket: Path) -> None:
+    assert targets("s3://bkt/scans[1]") == targets("s3://bkt/scans[1]/") == ["a.png"]
+    assert targets("s3://bkt/scans[2]") == ["scans2/c.png"]
+    assert targets("s3://bkt/scans[1]/a.png") == ["a.png"]
+    plan(["s3://bkt/scans[1]"], "s3://bkt/scans1/labels")
+    with pytest.raises(ConfigError, match="lies in the input"):
+        plan(["s3://bkt/scans[1]"], "s3://bkt/scans[1]/labels")
+    with pytest.raises(ConfigError, match="lies in the input"):
+        plan(["s3://bkt/scans[2]"], "s3://bkt/scans2/labels")
+
+
+@pytest.mark.parametrize("given", ["S3://bkt/scans1", "S3://bkt/scans?", "S3://bkt/scans1/b.png"])
+def test_a_scheme_in_capitals_names_the_same_place(bucket: Path, given: str) -> None:
+    with pytest.raises(ConfigError, match="lies in the input"):
+        plan([given], "s3://bkt/scans1/b.png" if given.endswith(".png") else "s3://bkt/scans1/labels")
+    with pytest.raises(ConfigError, match="lies in the input"):
+        plan([given.lower()], "S3://bkt/scans1/b.png" if given.endswith(".png") else "S3://bkt/scans1/labels")
+
+
+def test_a_path_as_an_uri_in_capitals_is_that_path(pictures: Path) -> None:
+    with pytest.raises(ConfigError, match="lies in the input"):
+        plan([f"FILE://{pictures}/sub"], pictures / "sub" / "labels")
 
 
 NAMES = st.text("ab[]*.-", min_size=1, max_size=5).filter(lambda name: name not in (".", ".."))
