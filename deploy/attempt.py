@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.images import InputImage
-from deploy.ledger import Entry, Ledger, now, open_ledger
+from deploy.ledger import Entry, History, Ledger, now, open_ledger
 from deploy.sources import Fetched, Source
+from deploy.standing import Standing, standing_of
 from maag.config.schema import DataConfig
 from maag.data.label_files import stem_of
 from maag.data.volume import save_probabilities
@@ -80,8 +81,8 @@ class Task(NamedTuple):
     """One volume to do."""
 
     source: Source
-    before: Entry | None
-    """How it was done before, by the ledger."""
+    history: History = History()
+    """What was done before, by the ledger."""
 
 
 class Worker:
@@ -102,8 +103,8 @@ class Worker:
         self._ledger: Ledger = open_ledger(self._out, job.folder)
         self._room = threading.Semaphore(decoded_at_once(runner))
 
-    def attempt(self, task: Task) -> Entry | None:
-        """Do one volume; None when ledger and output show that it is done.
+    def attempt(self, task: Task) -> Entry | Standing:
+        """Do one volume, or say why it is left alone: by ledger and output it is done, or changed since.
 
         Raises:
             AccessDeniedError: the output may not be written; the other volumes would fare alike.
@@ -118,8 +119,9 @@ class Worker:
             fetched: Fetched | None = None
             try:
                 version = source.version()
-                if self._is_done(task, version):
-                    return None
+                standing = standing_of(self._out, source.target, task.history, version, self._job.identity)
+                if standing is not Standing.TO_DO:
+                    return standing
                 safe_key(source.target)
                 fetched = source.fetch(fetched_to, version)
                 version = fetched.version
@@ -133,15 +135,6 @@ class Worker:
                 source, version, started, target_md5=_md5_of(made_in / source.target), volumes_ml=volumes
             )
             return self._store(made_in, source.target, entry)
-
-    def _is_done(self, task: Task, version: str) -> bool:
-        before = task.before
-        return (
-            before is not None
-            and (before.source_version, before.model) == (version, self._job.identity)
-            and before.target_md5 is not None
-            and self._out.md5_of(before.target) == before.target_md5
-        )
 
     def _segment(self, image: InputImage, target: Path) -> tuple[dict[str, float], ...]:
         """Segment all frames of an image, write what was asked for, and tell what each frame holds."""

@@ -10,9 +10,10 @@ from typing import Any
 from deploy.attempt import Job, Task, Work, probabilities_of
 from deploy.crew import Crew
 from deploy.input_lists import local_place
-from deploy.ledger import Entry, gather, read_finished
+from deploy.ledger import Entry, History, gather, read_finished, read_histories
 from deploy.measures import require_heart, require_told_apart, write_measures
 from deploy.sources import Source, find_sources, require_disjoint
+from deploy.standing import Standing
 from maag.config.schema import DataConfig
 from maag.errors import ConfigError
 from maag.storage import require_writable_directory
@@ -28,15 +29,18 @@ class Outcome:
 
     done: int
     skipped: int
-    """Done earlier, by the ledger."""
+    """Done earlier, by the ledger; `kept` among them."""
     failed: tuple[Entry, ...]
+    kept: int = 0
+    """Whose labels somebody has changed since; they stay as they are."""
     patients_measured: int = 0
     """Rows of `measures.csv`, if it was asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types: the counts, and source and error of each failure."""
         failures = [{"source": entry.source, "error": entry.error} for entry in self.failed]
-        return {"done": self.done, "skipped": self.skipped, "failed": len(failures), "failures": failures}
+        counts = {"done": self.done, "skipped": self.skipped, "kept": self.kept, "failed": len(failures)}
+        return {**counts, "failures": failures}
 
 
 def predict(
@@ -57,7 +61,8 @@ def predict(
         data: the data settings that the model was trained with.
         out: the output, a folder or a URI; its ledger gets a line for every volume.
         model_digest: identifies the model in the ledger.
-        resume: skip volumes whose labels this model has written from the very same source, and that are still there.
+        resume: skip volumes whose labels this model has written from the very same source, and that are still there,
+            and those whose labels somebody has changed since.
         progress: called with (volumes done, volumes in all) after each.
         work: what to do with each volume.
 
@@ -76,15 +81,17 @@ def predict(
     if job.folder:
         require_writable_directory(job.folder)
     store = open_store(job.out)
-    finished = read_finished(store) if resume else {}
-    tasks = (Task(source, finished.get(source.target)) for source in sources)
-    count = done = 0
+    histories = read_histories(store) if resume else {}
+    tasks = (Task(source, histories.get(source.target, History())) for source in sources)
+    count = done = kept = 0
     failed = []
     for entry in crew(job, tasks):
         count += 1
-        if entry is not None and entry.error is None:
+        if isinstance(entry, Standing):
+            kept += entry is Standing.CHANGED
+        elif entry.error is None:
             done += 1
-        elif entry is not None:
+        else:
             failed.append(entry)
         if progress:
             progress(count, len(sources))
@@ -96,7 +103,8 @@ def predict(
         wanted = {source.target for source in sources}
         volumes = {name: entry.volumes_ml for name, entry in now.items() if name in wanted}
         measured = write_measures(store, volumes, data.classes)
-    return Outcome(done=done, skipped=count - done - len(failed), failed=tuple(failed), patients_measured=measured)
+    skipped = count - done - len(failed)
+    return Outcome(done=done, skipped=skipped, failed=tuple(failed), kept=kept, patients_measured=measured)
 
 
 def plan(

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from deploy.attempt import DECODED_AT_ONCE, Job, Task, Worker, decoded_at_once
 from deploy.ledger import Entry
+from deploy.standing import Standing
 from maag.inference import Runner
 from maag.storage.keys import is_uri
 
@@ -17,7 +18,7 @@ _THREADS_FOR_STORES = 8  # most of them wait for the network
 class Crew(Protocol):
     """Does volumes, in any order."""
 
-    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | None]:
+    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
         """What became of each task, as it is known; tasks are taken when there is room for them.
 
         Raises:
@@ -37,11 +38,11 @@ class Threads:
         self._runner = runner
         self._number = number
 
-    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | None]:
+    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
         """See Crew."""
         worker = Worker(job, self._runner)
         pool: ThreadPoolExecutor | None = None
-        waiting: set[Future[Entry | None]] = set()
+        waiting: set[Future[Entry | Standing]] = set()
         try:
             for task in tasks:
                 if pool is None:

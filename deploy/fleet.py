@@ -13,7 +13,8 @@ from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryErro
 
 from deploy.attempt import Job, Task, Worker
 from deploy.crew import threads_for
-from deploy.ledger import Entry, now, open_ledger, read_finished
+from deploy.ledger import Entry, History, now, open_ledger, read_histories
+from deploy.standing import Standing
 from maag.errors import MaagError, PredictionError
 from maag.inference import Runner
 from maag.storage.opening import open_store
@@ -55,7 +56,7 @@ class Member:
         """Open the model and the output. Not where it is made, from where Ray would not bring the error whole."""
         self._worker = Worker(job, open_runner())
 
-    def attempt(self, task: Task) -> Entry | None:
+    def attempt(self, task: Task) -> Entry | Standing:
         """See Worker."""
         return self._worker.attempt(task)
 
@@ -74,7 +75,7 @@ class Fleet:
         self._plan = plan
         self._tell = tell
 
-    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | None]:
+    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
         """See Crew.
 
         Raises:
@@ -121,8 +122,8 @@ class _Charge:
     """A task, and how it went so far."""
 
     task: Task
-    stored: Entry | None = None
-    """How the ledger has it since a worker was lost while it had this one."""
+    stored: History | None = None
+    """What the ledger has of it since a worker was lost while it had this one."""
     taken_down: int = 0
     """Workers that were lost with this one alone."""
 
@@ -142,7 +143,7 @@ class _Dispatch:
         self._next = next(supply, None)
         self._each = threads_for(self._next, job) if self._next else 1
 
-    def run(self, workers: int) -> Iterator[Entry | None]:
+    def run(self, workers: int) -> Iterator[Entry | Standing]:
         """What became of each task."""
         if self._next is None:
             return
@@ -172,10 +173,10 @@ class _Dispatch:
                 self._next = next(self._supply, None)
 
     def _give(self, seat: _Seat, charge: _Charge) -> None:
-        task = Task(charge.task.source, charge.stored or charge.task.before)
+        task = Task(charge.task.source, charge.stored or charge.task.history)
         seat.at_work[seat.handle.attempt.remote(task)] = charge
 
-    def _take(self, ref: Any) -> Iterator[Entry | None]:
+    def _take(self, ref: Any) -> Iterator[Entry | Standing]:
         for seat in [seat for seat in self._hiring if seat.opened == ref]:
             self._hiring.remove(seat)
             self._welcome(seat)
@@ -188,7 +189,9 @@ class _Dispatch:
             charge = seat.at_work.pop(ref)
             seat.alone = False
             # Of a lost worker's volumes those are done, not skipped, that it had stored.
-            yield charge.stored if entry is None and charge.stored != charge.task.before else entry
+            last = charge.stored.last if charge.stored else None
+            new = last != charge.task.history.last
+            yield last if last and new and entry is Standing.DONE else entry
 
     def _welcome(self, seat: _Seat) -> None:
         try:
@@ -209,7 +212,7 @@ class _Dispatch:
         ray.kill(seat.handle)
         self._tell(f"Lost a worker with {len(seat.at_work)} volumes at hand: others do them, and a new one is started")
         self._hiring.append(self._hire(self._each))
-        stored = read_finished(open_store(self._job.out))
+        stored = read_histories(open_store(self._job.out))
         for charge in seat.at_work.values():
             charge.taken_down += seat.alone
             if charge.taken_down >= _TRIES_ALONE:

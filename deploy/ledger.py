@@ -54,6 +54,19 @@ class Entry:
     """For each frame: millilitres by foreground class."""
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """All attempts at one target."""
+
+    last: Entry | None = None
+    target_md5s: frozenset[str] = frozenset()
+    """Of all labels that were ever written there."""
+
+    def then(self, entry: Entry) -> History:
+        """The history with one attempt more."""
+        return History(entry, self.target_md5s | ({entry.target_md5} if entry.target_md5 else set()))
+
+
 class Ledger(Protocol):
     """Where attempts are written down."""
 
@@ -132,12 +145,16 @@ def read_finished(out: Store) -> dict[str, Entry]:
         ConfigError: a line is of another format version.
         StorageError: the ledger is there and cannot be read.
     """
-    finished: dict[str, Entry] = {}
+    histories = read_histories(out)
+    return {target: found.last for target, found in histories.items() if found.last and found.last.error is None}
+
+
+def read_histories(out: Store) -> dict[str, History]:
+    """By target: all attempts at it. Raises as `read_finished`."""
+    histories: dict[str, History] = {}
     for entry in read_entries(out):
-        finished.pop(entry.target, None)
-        if entry.error is None:
-            finished[entry.target] = entry
-    return finished
+        histories[entry.target] = histories.get(entry.target, History()).then(entry)
+    return histories
 
 
 def read_entries(out: Store) -> list[Entry]:

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @click.option("--model", type=ANY_PATH, required=True, help="A run's folder, a weights file, or an exported model.")
 @click.option("--out", required=True, metavar="DIR|URI", help="Where the labels go; the inputs' tree is mirrored.")
 @backend_option
-@click.option("--resume", is_flag=True, help="Skip volumes that this model has done, by the ledger in --out.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Skip volumes that this model has done, by the ledger in --out; labels changed by hand since stay.",
+)
 @click.option(
     "--flips",
     is_flag=True,
@@ -103,6 +107,11 @@ def predict_command(
         f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed; "
         f"the ledger is {out}/ledger.jsonl"
     )
+    if outcome.kept:
+        say(
+            f"{outcome.kept} of those skipped were changed by somebody since and stay as they are"
+            f"{', measures.csv has none of the changes' if measures else ''}; remove one to have it made again"
+        )
     if measures:
         say(f"{outcome.patients_measured} patients measured: {out}/measures.csv")
     if as_json:

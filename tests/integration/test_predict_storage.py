@@ -184,10 +184,11 @@ def test_what_changed_is_done_again_and_another_model_does_all(
     client.put_object(Bucket=BUCKET, Key=f"out/{name_of(4)}", Body=b"something else")
     code, printed = Command("predict", pattern, tmp_path / "list.txt", *words, environment=environment).end()
     result = json.loads(printed)
-    assert (code, result["done"], result["skipped"]) == (0, 4, 2)
+    assert (code, result["done"], result["skipped"], result["kept"]) == (0, 3, 3, 1)
     assert name_of(5).rpartition("/")[2] in listed(client, "out/")
-    content = client.get_object(Bucket=BUCKET, Key=f"out/{name_of(4)}")["Body"].read()
-    require_right(content, volumes[name_of(4)], artifact, tmp_path)
+    content = {place: client.get_object(Bucket=BUCKET, Key=f"out/{name_of(place)}")["Body"].read() for place in (3, 4)}
+    require_right(content[3], volumes[name_of(3)], artifact, tmp_path)
+    assert content[4] == b"something else"
     code, printed = Command("predict", pattern, *words, "--largest-component", environment=environment).end()
     assert (code, json.loads(printed)["done"]) == (0, 5)
 

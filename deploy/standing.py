@@ -1,0 +1,52 @@
+"""How it stands with one volume's labels in the output, by the ledger: to do, done, or changed by somebody's hand."""
+
+from __future__ import annotations
+
+import tempfile
+from enum import Enum
+from pathlib import Path
+
+from deploy.ledger import History
+from maag.storage.digests import md5_of
+from maag.storage.store import Store
+
+
+class Standing(Enum):
+    """Why a volume is left alone, or not."""
+
+    TO_DO = "to do"
+    DONE = "done"
+    CHANGED = "changed"
+    """Since maag wrote them somebody has changed the labels."""
+
+
+def standing_of(out: Store, target: str, history: History, version: str, identity: str) -> Standing:
+    """How it stands with the labels at `target` of a source of that `version`, for the model and options `identity`.
+
+    Labels get into their place whole, by a rename or in one upload, and after their MD5 is in the ledger: what is there
+    with an MD5 that the ledger never had for this target is no half of ours, but somebody's work.
+
+    Raises:
+        StorageError: the output cannot be read.
+    """
+    last = history.last
+    if last is None or (last.source_version, last.model) != (version, identity):
+        return Standing.TO_DO
+    there = _md5_there(out, target)
+    if there is None:
+        return Standing.TO_DO
+    if there not in history.target_md5s:
+        return Standing.CHANGED
+    return Standing.DONE if there == last.target_md5 else Standing.TO_DO
+
+
+def _md5_there(out: Store, target: str) -> str | None:
+    """None only where there is nothing; what other programs put into a bucket may have no MD5 there."""
+    known = out.md5_of(target)
+    if known is not None or out.stat(target) is None:
+        return known
+    with tempfile.TemporaryDirectory(prefix="maag-predict-") as folder:
+        path = Path(folder) / "labels"
+        out.fetch(target, path)
+        with path.open("rb") as content:
+            return md5_of(content).hexdigest()
