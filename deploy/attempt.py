@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import tempfile
@@ -25,6 +24,7 @@ from maag.data.label_files import stem_of
 from maag.data.volume import save_probabilities
 from maag.errors import AccessDeniedError, MaagError
 from maag.inference import PLAIN, Refinement, Runner, segment_fully
+from maag.storage.digests import md5_of
 from maag.storage.keys import is_uri, safe_key
 from maag.storage.opening import open_store
 
@@ -119,7 +119,7 @@ class Worker:
             fetched: Fetched | None = None
             try:
                 version = source.version()
-                standing = standing_of(self._out, source.target, task.history, version, self._job.identity)
+                standing = self._standing(task, version)
                 if standing is not Standing.TO_DO:
                     return standing
                 safe_key(source.target)
@@ -131,10 +131,15 @@ class Worker:
                 entry = self._entry(source, version, started, error=_sentence(problem, source, fetched))
                 self._ledger.append(entry)
                 return entry
-            entry = self._entry(
-                source, version, started, target_md5=_md5_of(made_in / source.target), volumes_ml=volumes
-            )
+            md5s = {place.relative_to(made_in).as_posix(): _md5_of(place) for place in _files_below(made_in)}
+            target_md5 = md5s.pop(source.target)
+            entry = self._entry(source, version, started, target_md5=target_md5, volumes_ml=volumes, side_files=md5s)
             return self._store(made_in, source.target, entry)
+
+    def _standing(self, task: Task, version: str) -> Standing:
+        target = task.source.target
+        asked_for = (probabilities_of(target),) if self._job.work.probabilities else ()
+        return standing_of(self._out, target, task.history, version, self._job.identity, asked_for)
 
     def _segment(self, image: InputImage, target: Path) -> tuple[dict[str, float], ...]:
         """Segment all frames of an image, write what was asked for, and tell what each frame holds."""
@@ -159,15 +164,17 @@ class Worker:
     def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:
         """Put what was made in its place: the labels last, for they say that a volume is done, and after their line."""
         try:
-            for path in sorted(made_in.rglob("*")):
-                if path.is_file() and path != made_in / target:
+            for path in _files_below(made_in):
+                if path != made_in / target:
                     self._out.put(path, path.relative_to(made_in).as_posix())
             self._ledger.append(entry)
             self._out.put(made_in / target, target)
         except AccessDeniedError:
             raise
         except MaagError as problem:
-            failed = replace(entry, error=str(problem), target_md5=None, finished_at=now(), volumes_ml=())
+            failed = replace(
+                entry, error=str(problem), target_md5=None, finished_at=now(), volumes_ml=(), side_files=None
+            )
             self._ledger.append(failed)
             return failed
         return entry
@@ -181,6 +188,7 @@ class Worker:
         error: str | None = None,
         target_md5: str | None = None,
         volumes_ml: tuple[dict[str, float], ...] = (),
+        side_files: dict[str, str] | None = None,
     ) -> Entry:
         return Entry(
             source=source.place,
@@ -192,6 +200,7 @@ class Worker:
             seconds=round(time.perf_counter() - started, 3),
             error=error,
             volumes_ml=volumes_ml,
+            side_files=side_files,
         )
 
 
@@ -231,9 +240,13 @@ def _volumes_ml(
     return {name: float(counts[value] * voxel_ml) for value, name in enumerate(classes) if value}
 
 
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _md5_of(path: Path) -> str:
-    """Tells one content from another; nothing secret hangs on it."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    with path.open("rb") as content:
+        return md5_of(content).hexdigest()
 
 
 def _sentence(problem: Exception, source: Source, fetched: Fetched | None) -> str:

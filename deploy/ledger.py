@@ -52,6 +52,9 @@ class Entry:
     """One sentence; None where the labels were written."""
     volumes_ml: tuple[dict[str, float], ...] = ()
     """For each frame: millilitres by foreground class."""
+    side_files: dict[str, str] | None = None
+    """What was written beside the labels, such as probabilities: MD5 by name relative to the output; None in lines of
+    before this was written down."""
 
 
 @dataclass(frozen=True, slots=True)

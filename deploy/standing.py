@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
@@ -20,8 +21,13 @@ class Standing(Enum):
     """Since maag wrote them somebody has changed the labels."""
 
 
-def standing_of(out: Store, target: str, history: History, version: str, identity: str) -> Standing:
+def standing_of(
+    out: Store, target: str, history: History, version: str, identity: str, side_files: Iterable[str] = ()
+) -> Standing:
     """How it stands with the labels at `target` of a source of that `version`, for the model and options `identity`.
+
+    Done is what also has its side files: those that its line in the ledger names, or if it is of before lines did
+    `side_files`, which are asked for. Labels that somebody has changed are not made again for the sake of those.
 
     Labels get into their place whole, by a rename or in one upload, and after their MD5 is in the ledger: what is there
     with an MD5 that the ledger never had for this target is no half of ours, but somebody's work.
@@ -37,7 +43,9 @@ def standing_of(out: Store, target: str, history: History, version: str, identit
         return Standing.TO_DO
     if there not in history.target_md5s:
         return Standing.CHANGED
-    return Standing.DONE if there == last.target_md5 else Standing.TO_DO
+    beside = side_files if last.side_files is None else last.side_files
+    done = there == last.target_md5 and all(out.stat(name) for name in beside)
+    return Standing.DONE if done else Standing.TO_DO
 
 
 def _md5_there(out: Store, target: str) -> str | None:

@@ -200,6 +200,30 @@ def test_resume_keeps_what_somebody_has_drawn_where_maag_failed(
     assert (out / "a.nii.gz").read_bytes() == b"years of work"
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_resume_makes_again_the_probabilities_that_are_gone(
+    scans: Path, out: Path, runner: BrightIsForeground, older: bool
+) -> None:
+    work = Work(probabilities=True)
+    predict([scans], Threads(runner), DATA, out, "m1", work=work)
+    place = out / "a_probabilities.nii.gz"
+    for line in ledger(out):
+        ((name, md5),) = line["side_files"].items()
+        assert name == line["target"].replace(".nii.gz", ".nii").replace(".nii", "_probabilities.nii.gz")
+        assert md5 == hashlib.md5((out / name).read_bytes()).hexdigest()
+    if older:  # Their lines say nothing of side files.
+        lines = [{key: value for key, value in line.items() if key != "side_files"} for line in ledger(out)]
+        (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).skipped == 2
+    before = place.read_bytes()
+    place.unlink()
+    assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).done == 1
+    assert place.read_bytes() == before
+    place.unlink()
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).kept == 1
+
+
 class Forgetful(LocalStore):
     """A store that knows no MD5s, as buckets do of some objects that others put there."""
 
