@@ -187,6 +187,15 @@ def test_tags_and_versions_agree() -> None:
         assert version(name) == pinned()[name]
 
 
+def test_images_that_are_run_are_those_that_are_built() -> None:
+    text = (INFRA / "README.md").read_text()
+    assert re.findall(r"\bVERSION=(\S+)", text) == [__version__]
+    built = set(re.findall(r"docker build .* -t (\S+)", text))
+    run = {line.split()[0] for line in re.findall(r"docker run (?:.*\\\n)*(.*)", text)}
+    assert run
+    assert run <= built
+
+
 def words_of_jobs() -> Iterator[list[str]]:
     for job in RAY_JOBS:
         yield shlex.split(job["spec"]["entrypoint"])
