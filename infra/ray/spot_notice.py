@@ -3,11 +3,13 @@
     python spot_notice.py
 
 AWS announces it two minutes ahead in the instance's metadata; Ray then drains the node, and `maag train` saves its
-state and goes on elsewhere. Runs beside `ray start` on each worker, until it has something to tell.
+state and goes on elsewhere. Runs beside `ray start` on each worker, until it has something to tell; a request that
+fails is only asked again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
@@ -20,7 +22,7 @@ _LOOK_EVERY_S = 5.0
 
 
 def announced_end(metadata: str = METADATA) -> datetime | None:
-    """When the instance will be taken away; None while nothing is announced."""
+    """When the instance will be taken away; None while nothing is announced. Raises OSError for no or a bad answer."""
     ask = urllib.request.Request(
         f"{metadata}/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     )
@@ -48,6 +50,16 @@ def drain_command(address: str, node_id: str, end: datetime, now: datetime) -> l
     ]
 
 
+def wait_for_end(metadata: str = METADATA, look_every_s: float = _LOOK_EVERY_S) -> datetime:
+    """Look until something is announced: when the instance will be taken away."""
+    while True:
+        # The service is busy or restarted now and then, and the one notice may come after.
+        with contextlib.suppress(OSError):
+            if (end := announced_end(metadata)) is not None:
+                return end
+        time.sleep(look_every_s)
+
+
 def main() -> None:
     """Look until something is announced, tell Ray, and end."""
     import ray
@@ -56,8 +68,7 @@ def main() -> None:
     context = ray.get_runtime_context()
     address, node_id = context.gcs_address, context.get_node_id()
     ray.shutdown()
-    while (end := announced_end()) is None:
-        time.sleep(_LOOK_EVERY_S)
+    end = wait_for_end()
     subprocess.run(drain_command(address, node_id, end, datetime.now(UTC)), check=True)
 
 

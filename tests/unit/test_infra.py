@@ -238,9 +238,10 @@ def _dependencies() -> list[str]:
 
 
 @pytest.fixture
-def metadata() -> Iterator[tuple[str, dict[str, str]]]:
-    """An instance's metadata service, and the answer that it gives."""
+def metadata() -> Iterator[tuple[str, dict[str, str], list[int]]]:
+    """An instance's metadata service, the answer that it gives, and the errors that it gives before."""
     answer: dict[str, str] = {}
+    failures: list[int] = []
 
     class Service(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
@@ -251,7 +252,7 @@ def metadata() -> Iterator[tuple[str, dict[str, str]]]:
             self._answer(json.dumps(answer) if answer else None)
 
         def _answer(self, text: str | None) -> None:
-            self.send_response(404 if text is None else 200)
+            self.send_response(failures.pop(0) if failures else 404 if text is None else 200)
             self.end_headers()
             self.wfile.write((text or "").encode())
 
@@ -260,18 +261,23 @@ def metadata() -> Iterator[tuple[str, dict[str, str]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", answer
+    yield f"http://127.0.0.1:{server.server_port}", answer, failures
     server.shutdown()
     server.server_close()
 
 
-def test_a_spot_notice_becomes_a_drain_of_the_node(metadata: tuple[str, dict[str, str]]) -> None:
+def spot_notice() -> Any:
     spec = spec_from_file_location("spot_notice", INFRA / "ray" / "spot_notice.py")
     assert spec is not None
     assert spec.loader is not None
     notice = module_from_spec(spec)
     spec.loader.exec_module(notice)
-    address, answer = metadata
+    return notice
+
+
+def test_a_spot_notice_becomes_a_drain_of_the_node(metadata: tuple[str, dict[str, str], list[int]]) -> None:
+    notice = spot_notice()
+    address, answer, _ = metadata
     assert notice.announced_end(address) is None
     answer.update({"action": "terminate", "time": "2030-01-01T10:02:00Z"})
     end = notice.announced_end(address)
@@ -283,3 +289,12 @@ def test_a_spot_notice_becomes_a_drain_of_the_node(metadata: tuple[str, dict[str
         [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--help"], capture_output=True, text=True
     ).stdout
     assert all(word in help_text for word in command if word.startswith("--"))
+
+
+def test_a_spot_notice_is_seen_after_requests_that_failed(metadata: tuple[str, dict[str, str], list[int]]) -> None:
+    notice = spot_notice()
+    address, answer, failures = metadata
+    answer.update({"action": "terminate", "time": "2030-01-01T10:02:00Z"})
+    failures.extend([503, 200, 500])  # A bad token, a token and a bad answer.
+    assert notice.wait_for_end(address, look_every_s=0.01) == datetime(2030, 1, 1, 10, 2, tzinfo=UTC)
+    assert not failures
