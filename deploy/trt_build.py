@@ -35,14 +35,17 @@ def build_engine(
         timing_caches: a folder that keeps how fast TensorRT found its kernels here, so that the next build is faster.
 
     Raises:
-        ExportError: TensorRT does not read the graph or cannot build it; with all that it says.
+        ExportError: TensorRT does not start, does not read the graph or cannot build it; with all that it says.
         StorageError: a file cannot be read or written.
     """
     trt = tensorrt.trt
     with storage_errors(model, "read"):
         graph = model.read_bytes()
     said = messages(trt)
-    builder = trt.Builder(said)
+    try:
+        builder = trt.Builder(said)
+    except TypeError as error:  # What pybind makes of a constructor that returns nothing.
+        raise ExportError(f"TensorRT does not start here ({error}){said.text()}") from error
     # The member's value is 1 in TensorRT 10 and 0 in 11.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, said)

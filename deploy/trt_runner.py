@@ -34,7 +34,7 @@ class TrtRunner:
         graphs: replay a CUDA graph where one can be captured, which saves the launches of some forty kernels.
 
     Raises:
-        CheckpointError: TensorRT cannot read the engine, or the device has too little memory for it.
+        CheckpointError: TensorRT does not start or cannot read the engine, or the device has too little memory for it.
     """
 
     def __init__(
@@ -44,7 +44,10 @@ class TrtRunner:
         self._spec = spec
         self._graphs = graphs
         self._said = messages(self._trt)
-        self._runtime = self._trt.Runtime(self._said)
+        try:
+            self._runtime = self._trt.Runtime(self._said)
+        except TypeError as error:  # What pybind makes of a constructor that returns nothing.
+            raise CheckpointError(f"TensorRT does not start here ({error}){self._said.text()}") from error
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise CheckpointError(f"TensorRT cannot read the engine; export the model again{self._said.text()}")

@@ -44,8 +44,8 @@ _DEFAULTS = {"bool": True, "int": 0, "str": "", "None": None}
 class TensorRTStandIn:
     """The module `tensorrt` of one version, with nothing in it but what the contract has.
 
-    `fail` names what shall go wrong: "build" or "context" (None instead of an object), "enqueue" (False), "numbers" or
-    "fp16 numbers" (probabilities of 0, in every engine or in those of fp16).
+    `fail` names what shall go wrong: "start" (no builder and no runtime), "build" or "context" (None instead of an
+    object), "enqueue" (False), "numbers" or "fp16 numbers" (probabilities of 0, in every engine or in those of fp16).
     """
 
     def __init__(self, version: str, fail: str = "") -> None:
@@ -193,6 +193,13 @@ def _require_type(where: str, kind: str, value: Any, module: TensorRTStandIn) ->
 # What the classes do, by class and member: the module, the object, the arguments.
 
 
+def _start(module: TensorRTStandIn, started: Any, logger: Any) -> None:
+    if module.fail == "start":
+        logger.log(module.ILogger.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+    started.__dict__["logger"] = logger
+
+
 def _init_parser(module: TensorRTStandIn, parser: Any, network: Any, logger: Any) -> None:
     parser.__dict__.update(network=network, errors=[])
 
@@ -338,7 +345,7 @@ def _error(module: TensorRTStandIn, parser: Any, index: int) -> Any:
 
 
 _BEHAVIOUR: dict[str, Callable[..., Any]] = {
-    "Builder.__init__": lambda module, builder, logger: builder.__dict__.update(logger=logger),
+    "Builder.__init__": _start,
     "Builder.create_network": _create_network,
     "Builder.build_serialized_network": _build,
     "OnnxParser.__init__": _init_parser,
@@ -355,7 +362,7 @@ _BEHAVIOUR: dict[str, Callable[..., Any]] = {
     "IBuilderConfig.create_timing_cache": _create_cache,
     "IBuilderConfig.set_timing_cache": _set_cache,
     "ITimingCache.serialize": _serialize_cache,
-    "Runtime.__init__": lambda module, runtime, logger: runtime.__dict__.update(logger=logger),
+    "Runtime.__init__": _start,
     "Runtime.deserialize_cuda_engine": _deserialize,
     "ICudaEngine.num_io_tensors": lambda module, engine: len(_tensors(engine)),
     "ICudaEngine.get_tensor_name": lambda module, engine, index: _tensors(engine)[index].name,

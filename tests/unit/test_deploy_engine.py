@@ -196,6 +196,11 @@ def test_auto_falls_to_onnx_runtime_and_says_why(tmp_path: Path, tensorrt: Tenso
     assert opened.runner.name == "onnx-cpu"
     with pytest.raises(ConfigError, match="--backend tensorrt cannot be used: TensorRT cannot build"):
         open_artifact(tmp_path / "model", backend="tensorrt", tensorrt=elsewhere)
+    for gpu in ("NVIDIA L4", "NVIDIA Stand-In"):  # An engine to build, and one to read.
+        unstarted = TensorRT(TensorRTStandIn(version_of(tensorrt), "start"), HostCuda(gpu=gpu))
+        opened = open_artifact(tmp_path / "model", tensorrt=unstarted)
+        assert "no engine can be used, TensorRT does not start here (pybind11::init()" in opened.reason
+        assert opened.runner.name == "onnx-cpu"
     full = TensorRT(TensorRTStandIn(version_of(tensorrt), "context"), tensorrt.cuda)
     opened = open_artifact(tmp_path / "model", tensorrt=full)
     assert "no engine can be used, TensorRT cannot prepare the engine: too little memory" in opened.reason

@@ -141,6 +141,7 @@ def test_all_that_the_parser_says_is_shown(tmp_path: Path, tensorrt: TensorRT) -
 @pytest.mark.parametrize(
     ("fail", "error", "sentence"),
     [
+        ("start", ExportError, r"does not start here \(.* returned nullptr\)\n  CUDA initialization failure"),
         ("build", ExportError, r"cannot build an engine of model\.onnx\n  no tactic for node_conv$"),
         ("context", CheckpointError, "cannot prepare the engine: too little memory"),
         ("enqueue", CheckpointError, "could not run the engine"),
