@@ -12,10 +12,12 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from deploy.artifact import sha256_of
 from deploy.engine import Precision
 from deploy.tensors import PROBABILITIES, TensorSpec, has_dynamic_size, require_fitting
 from maag.data.cache_root import default_cache_root
 from maag.errors import CheckpointError, ConfigError
+from maag.storage import require_writable_directory
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -41,6 +43,7 @@ class OnnxRunner:
     Raises:
         CheckpointError: the file is not a model that ONNX Runtime can open.
         ConfigError: device is cuda, and ONNX Runtime cannot use one here.
+        StorageError: the engines of ONNX Runtime's TensorRT cannot be kept.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class OnnxRunner:
         *,
         precision: Precision = "fp32",
     ) -> None:
-        providers = [] if device == "cpu" else _providers(spec, batch_size, precision)
+        providers = [] if device == "cpu" else _providers(model, spec, batch_size, precision)
         self._session = _open_session(model, device, providers, fused=precision != "int8")
         self._spec = spec
         self._batch_size = batch_size
@@ -111,22 +114,34 @@ def _open_session(
     return session
 
 
-def _providers(spec: TensorSpec, batch_size: int, precision: Precision) -> list[tuple[str, dict[str, str]]]:
-    """What may run such a graph on the GPU here, the fastest first, with its options."""
+def _providers(
+    model: Path, spec: TensorSpec, batch_size: int, precision: Precision
+) -> list[tuple[str, dict[str, str]]]:
+    """What may run the graph on the GPU here, the fastest first, with its options."""
+    available = available_providers()
     # Without TF32, as the reference in parity: its ten bits of mantissa would be the largest difference.
     options = {_CUDA: {"use_tf32": "0"}}
     # TensorRT's provider has no switch for TF32, and without a fixed size it would build an engine again and again.
-    if precision != "fp32" and not has_dynamic_size(spec):
+    if _TENSORRT in available and precision != "fp32" and not has_dynamic_size(spec):
         sides = "x".join(map(str, spec.shape[1:]))
         options[_TENSORRT] = {
             f"trt_{precision}_enable": "1",
             "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": str(default_cache_root() / "engines" / "onnxruntime"),
+            "trt_engine_cache_path": str(require_writable_directory(_engines_of(model, batch_size))),
             "trt_profile_min_shapes": f"{spec.name}:1x{sides}",
             "trt_profile_opt_shapes": f"{spec.name}:{batch_size}x{sides}",
             "trt_profile_max_shapes": f"{spec.name}:{batch_size}x{sides}",
         }
-    return [(name, options[name]) for name in available_providers() if name in options]
+    return [(name, options[name]) for name in available if name in options]
+
+
+def _engines_of(model: Path, batch_size: int) -> Path:
+    """Where ONNX Runtime's TensorRT keeps the engines of this very model.
+
+    It names them by the file's name, the inputs and the nodes, which any two models of one architecture share: it
+    would run the weights of whichever was opened first.
+    """
+    return default_cache_root() / "engines" / "onnxruntime" / f"{sha256_of(model)}-{batch_size}"
 
 
 @cache

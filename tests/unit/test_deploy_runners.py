@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from deploy import onnx_runner
 from deploy.onnx_runner import OnnxRunner, available_providers
 from deploy.tensors import TensorSpec
 from maag.errors import CheckpointError, ConfigError, DataError
@@ -58,3 +59,28 @@ def test_cuda_is_never_replaced_by_the_cpu_in_silence(model: Path) -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(ConfigError, match="cannot use CUDA here"):
         OnnxRunner(model, SPEC, "cuda")
+
+
+def test_models_of_one_architecture_do_not_share_the_engines_of_onnx_runtimes_tensorrt(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    asked: list[dict[str, str]] = []
+
+    def note(path: Path, device: str, providers: list[tuple[str, dict[str, str]]], *, fused: bool) -> None:
+        asked.append(dict(providers)["TensorrtExecutionProvider"])
+
+    every = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+    monkeypatch.setattr(onnx_runner, "available_providers", lambda: every)
+    monkeypatch.setattr(onnx_runner, "_open_session", note)
+    other = tmp_path / "other" / "model.onnx"
+    other.parent.mkdir()
+    graph = onnx.load(model)
+    graph.graph.doc_string = "other weights"
+    onnx.save(graph, other)
+    for path, batch_size in ((model, 16), (model, 16), (other, 16), (model, 8)):
+        OnnxRunner(path, SPEC, "auto", batch_size, precision="fp16")
+    folders = [Path(options["trt_engine_cache_path"]) for options in asked]
+    assert all(folder.is_dir() for folder in folders)
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 3
