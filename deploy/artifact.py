@@ -73,6 +73,9 @@ class Parity:
     dice: float | None
     """Of the candidate's labels against the reference's: mean over the foreground classes that either has, in [0, 1];
     None where neither has any."""
+    foreground_pixels: int | None = None
+    """How many the reference labels as something else than background; None in artefacts that were made before it was
+    counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

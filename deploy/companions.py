@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploy.activations import LARGEST_HALF
 from deploy.artifact import Manifest
+from deploy.parity import weakness
 from deploy.tensors import IMAGES, LABELS, PROBABILITIES, SIZE_MULTIPLE, TensorSpec, has_dynamic_size
 from maag.storage import write_text
 
@@ -165,6 +166,8 @@ def _limits(manifest: Manifest) -> str:
             f"- **How much room fp16 has**: the largest value inside was {manifest.largest_activation:.3g} on the\n"
             f"  slices below; fp16 ends at {LARGEST_HALF:g}."
         )
+    if weak := weakness(manifest.parity):
+        lines.append(f"- **What the table below proves**: {weak}.")
     if manifest.engine is not None:
         lines.append(f"- **Its TensorRT engine**: for {manifest.engine.environment.gpu}. {LICENCE}")
     return "".join(f"\n{line}" for line in lines)

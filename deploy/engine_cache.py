@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from deploy.artifact import MODEL, Manifest, sha256_of
 from deploy.engine import Engine, differences, engine_file, profile_of
 from deploy.onnx_runner import OnnxRunner
-from deploy.parity import compare, seeded_inputs
+from deploy.parity import compare
+from deploy.seeded_inputs import seeded_inputs
 from deploy.tensors import has_dynamic_size
 from deploy.trt_build import build_engine
 from deploy.trt_presence import TensorRT

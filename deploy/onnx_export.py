@@ -29,8 +29,9 @@ from deploy.engine import Engine, Precision, engine_file, profile_of
 from deploy.geometry import describe_geometry
 from deploy.graph import OPSET, device_of, onnx_from_segmentor
 from deploy.onnx_runner import OnnxRunner
-from deploy.parity import compare, seeded_inputs
+from deploy.parity import compare
 from deploy.precision import to_fp16, to_int8
+from deploy.seeded_inputs import seeded_inputs
 from deploy.tensors import input_spec, output_specs
 from deploy.trt_build import build_engine
 from deploy.trt_presence import TensorRT

@@ -110,6 +110,7 @@ def _engine_order() -> tuple[EngineOrder | None, str | None]:
 
 def _show(model: Path, folder: Path, manifest: Manifest) -> None:
     from deploy.activations import LARGEST_HALF, NEAR_LARGEST_HALF
+    from deploy.parity import weakness
     from maag.cli.terminal import print_table, say
 
     rows = [
@@ -133,6 +134,8 @@ def _show(model: Path, folder: Path, manifest: Manifest) -> None:
             "be labelled wrongly; measure with `maag evaluate`, or export with --precision fp32"
         )
     print_table(f"Exported {model} to {folder} in {manifest.precision}", header, rows)
+    if weak := weakness(manifest.parity):
+        say(f"Warning: {weak}")
     if manifest.engine:
         say(f"The TensorRT engine is {folder / manifest.engine.file}")
 

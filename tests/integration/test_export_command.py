@@ -62,3 +62,18 @@ def test_gates_of_a_model_without_any(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run("export", tmp_path / "w.safetensors", "--out", tmp_path / "model", "--gates") == 2
     assert "was trained without attention gates" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_parity_on_images_without_foreground_is_said_to_prove_little(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = override(CONFIG, {"segmentor.width": 2})
+    blind = build_segmentor(config)
+    with torch.no_grad():
+        blind.classify.weight.zero_()
+        blind.classify.bias.copy_(torch.tensor([9.0, -9.0]))
+    save_segmentor(tmp_path / "w.safetensors", config, blind.state_dict(), {"kind": "best"})
+    assert run("export", tmp_path / "w.safetensors", "--out", tmp_path / "model") == 0
+    sentence = "labels next to nothing as foreground in the images that parity was measured on"
+    assert f"Warning: PyTorch itself {sentence}" in " ".join(capsys.readouterr().err.split())
+    assert sentence in (tmp_path / "model" / "model_card.md").read_text()

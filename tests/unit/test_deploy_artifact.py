@@ -70,6 +70,14 @@ def test_manifest_survives_a_round_trip(artifact: Path) -> None:
     assert load_manifest(artifact) == make_manifest(artifact / "model.onnx")
 
 
+def test_a_manifest_of_before_foreground_was_counted_opens(artifact: Path) -> None:
+    path = artifact / "manifest.json"
+    plain = json.loads(path.read_text())
+    del plain["parity"][0]["foreground_pixels"]
+    path.write_text(json.dumps(plain))
+    assert load_manifest(artifact) == make_manifest(artifact / "model.onnx")
+
+
 def test_manifest_is_plain_and_tells_no_folder_of_its_machine(artifact: Path) -> None:
     text = (artifact / "manifest.json").read_text()
     plain = json.loads(text)

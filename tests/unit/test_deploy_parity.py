@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
-from deploy.parity import compare, seeded_inputs
-from maag.config.schema import DataConfig
+from deploy.engine import Precision
+from deploy.parity import FEWEST_PIXELS, compare, weakness
+from deploy.seeded_inputs import seeded_inputs
+from maag.config.codec import override
+from maag.config.schema import Config, DataConfig
+from maag.data.catalog import READERS, preset
 from maag.errors import ExportError
 
 Images = NDArray[np.float32]
@@ -26,7 +33,7 @@ class Logistic:
 
 def test_inputs_are_fixed_and_of_several_batch_sizes() -> None:
     first, second = seeded_inputs(DATA), seeded_inputs(DATA)
-    assert {images.shape for images in first.values()} == {(n, 1, 16, 32) for n in (1, 2, 5)}
+    assert [images.shape for images in first.values()] == [(n, 1, 16, 32) for n in (1, 2, 5, 8, 8)]
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
@@ -58,12 +65,91 @@ def test_another_shape_is_refused() -> None:
 
 def test_a_second_size_is_measured_where_sizes_are_free() -> None:
     shapes = [images.shape for images in seeded_inputs(DATA, dynamic_size=True).values()]
-    assert shapes == [(1, 1, 16, 32), (2, 1, 16, 32), (5, 1, 16, 32), (2, 1, 32, 48)]
+    assert shapes == [(1, 1, 16, 32), (2, 1, 16, 32), (5, 1, 16, 32), (2, 1, 32, 48), (8, 1, 16, 32), (8, 1, 16, 32)]
 
 
 def test_a_refusal_shows_all_that_was_measured() -> None:
     with pytest.raises(ExportError) as caught:
         compare(Logistic("one"), Logistic("two", 0.02), seeded_inputs(DATA))
     lines = str(caught.value).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["noise-1", "noise-2", "noise-5"]
+    assert [line.split()[0] for line in lines[1:]] == ["noise-1", "noise-2", "noise-5", "phantoms", "blobs"]
     assert all("two differs by 2.0e-02" in line for line in lines[1:])
+
+
+@pytest.mark.parametrize("dataset", READERS)
+@pytest.mark.parametrize(("channels", "size"), [(1, [48, 32]), (4, [32, 80])])
+def test_there_are_images_for_every_data_set(dataset: str, channels: int, size: list[int]) -> None:
+    config = (
+        preset(dataset, "fast")
+        if dataset not in ("folders", "nnunet")
+        else override(Config(), {"data.dataset": dataset})
+    )
+    data = override(config, {"data.channels": channels, "data.size_px": size}).data
+    for name, images in seeded_inputs(data).items():
+        assert images.shape[1:] == (channels, *size)
+        assert images.dtype == np.float32
+        assert np.isfinite(images).all()
+        assert images.std(axis=(2, 3)).min() > 0, name
+        assert np.abs(images).max() < 20
+
+
+def test_what_is_not_known_fills_the_grid() -> None:
+    config = override(Config(), {"data.dataset": "folders", "data.spacing_mm": 0.01, "data.size_px": [64, 64]})
+    images = seeded_inputs(config.data)["phantoms"]
+    edges = images[:, :, [0, -1]]
+    assert np.abs(np.diff(images, axis=3)).max() > 0.5
+    assert images.std() > edges.std()
+
+
+class Trained:
+    """Sure of what it labels: 1 where it is bright around, so nowhere in noise; `dark` sees no foreground at all."""
+
+    def __init__(self, name: str, *, dark: bool = False, doubt: float = 0.0) -> None:
+        self.name = name
+        self.dark = dark
+        self.doubt = doubt
+
+    def __call__(self, images: Images) -> Images:
+        bright = uniform_filter(images[:, 0], (1, 7, 7)) > 0.75
+        foreground = np.where(bright & (not self.dark), 0.99, 0.01) if not self.doubt else bright * 0.1 + self.doubt
+        return np.stack([1 - foreground, foreground], axis=1).astype(np.float32)
+
+
+LARGER = override(Config(), {"data.classes": ["background", "a"], "data.size_px": [96, 96]}).data
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_segmentor_that_sees_no_foreground_any_more_is_refused(precision: Precision) -> None:
+    inputs = seeded_inputs(LARGER)
+    noise = {name: images for name, images in inputs.items() if name.startswith("noise")}
+    compare(Trained("one"), Trained("two", dark=True), noise, precision)
+    with pytest.raises(ExportError, match="two against one"):
+        compare(Trained("one"), Trained("two", dark=True), inputs, precision)
+
+
+def test_a_lost_class_is_named() -> None:
+    with pytest.raises(
+        ExportError, match=r"surely of class 1, 0 of them are labelled so, a Dice of 0\.0000 \(limit 0\.95\)"
+    ):
+        compare(Trained("one"), Trained("two", dark=True), seeded_inputs(LARGER), "int8")
+
+
+def test_labels_that_nobody_is_sure_of_count_on_images_of_the_data_set_alone() -> None:
+    one, two = Trained("one", doubt=0.48), Trained("two", doubt=0.38)
+    inputs = seeded_inputs(LARGER)
+    assert min(row.label_agreement for row in compare(one, two, inputs, "int8")) < 0.98
+    with pytest.raises(ExportError, match="two against one on validation"):
+        compare(one, two, {"validation": inputs["phantoms"]}, "int8")
+
+
+def test_parity_without_foreground_is_said_to_prove_little() -> None:
+    inputs = seeded_inputs(LARGER)
+    rows = compare(Trained("one"), Trained("two"), inputs)
+    counted = [row.foreground_pixels for row in rows]
+    assert counted[:3] == [0, 0, 0]
+    assert sum(count for count in counted if count) > FEWEST_PIXELS
+    assert weakness(rows) is None
+    blind = compare(Trained("one", dark=True), Trained("two", dark=True), inputs)
+    assert "PyTorch itself labels next to nothing as foreground" in str(weakness(blind))
+    of_before = [dataclasses.replace(row, foreground_pixels=None) for row in blind]
+    assert weakness(of_before) is None

@@ -24,6 +24,8 @@ _CONTRASTS = {
     "T2SPIR": (15, 160, 420, 340, 60, 120),
 }
 _CT = (24, 1110, 1180, 1120, 920, 1055)  # Hounsfield units + 1000
+_MR_NOISE, _CT_NOISE = 22, 18
+MR_SPACING_MM, CT_SPACING_MM = 1.61, 2.4
 
 
 class _Ellipsoid(NamedTuple):
@@ -48,7 +50,7 @@ def write_mr_patients(out: Path, num_cases: int, seed: int) -> None:
             mask, tissue = _draw_volume(organs, depth)
             phases = ("InPhase", "OutPhase") if name == "T1DUAL" else ("T2SPIR",)
             for phase in phases:
-                image = _draw_image(mask, tissue, _CONTRASTS[phase], random, noise=22)
+                image = _draw_image(mask, tissue, _CONTRASTS[phase], random, _MR_NOISE)
                 folder = out / patient / name / "DICOM_anon" / (phase if name == "T1DUAL" else "")
                 _write_series(folder, image, spacing, 5.5, f"{seed} {patient} {name}", offset=phase == "OutPhase")
             for place in range(depth):
@@ -62,12 +64,12 @@ def write_ct_patients(out: Path, num_cases: int, seed: int) -> None:
         patient = str(number + 1)
         random = np.random.default_rng([seed, number, 1])
         mask, tissue = _draw_volume(_draw_organs(random), int(random.integers(12, 16)))
-        image = _draw_image(mask, tissue, _CT, random, noise=18)
+        image = _draw_image(mask, tissue, _CT, random, _CT_NOISE)
         for place in range(len(mask)):
             save_slice(
                 out / patient / "DICOM_anon" / f"i{place:04},0000b.dcm",
                 image[place],
-                spacing_mm=2.4,
+                spacing_mm=CT_SPACING_MM,
                 thickness_mm=3.2,
                 position=(-170.0, -150.0, -2.0 * place),
                 series=f"{seed} {patient} CT",
@@ -76,6 +78,18 @@ def write_ct_patients(out: Path, num_cases: int, seed: int) -> None:
             )
             bilevel = Image.fromarray((255 * (mask[place] == _LIVER)).astype(np.uint8)).convert("1")
             save_png(out / patient / "Ground" / f"liver_GT_{place:03}.png", bilevel)
+
+
+def draw_mr(phase: str, depth: int, random: np.random.Generator) -> NDArray[np.uint16]:
+    """(`depth`, Y, X) a patient's MR, of pixels of MR_SPACING_MM; `phase` is InPhase, OutPhase or T2SPIR."""
+    mask, tissue = _draw_volume(_draw_organs(random), depth)
+    return _draw_image(mask, tissue, _CONTRASTS[phase], random, _MR_NOISE)
+
+
+def draw_ct(depth: int, random: np.random.Generator) -> NDArray[np.uint16]:
+    """(`depth`, Y, X) a patient's CT in Hounsfield units + 1000, of pixels of CT_SPACING_MM."""
+    mask, tissue = _draw_volume(_draw_organs(random), depth)
+    return _draw_image(mask, tissue, _CT, random, _CT_NOISE)
 
 
 def _write_series(

@@ -29,8 +29,7 @@ def write_videos(out: Path, num_cases: int, seed: int) -> None:
         video = 101 + number // 4 if number % 4 == 3 else 1 + number
         random = np.random.default_rng([seed, number])
         scene = _draw_scene(random)
-        clothes = random.integers(20, 236, size=(3, 3))
-        skin = _SKIN[0] + random.random() * (_SKIN[1] - _SKIN[0])
+        clothes, skin = _draw_colours(random)
         for frame in range(_FRAMES):
             stem = f"{281 + 50 * number:04}_{1 + 7 * frame}"
             labels = _draw_person(random)
@@ -38,6 +37,20 @@ def write_videos(out: Path, num_cases: int, seed: int) -> None:
             with replacing(out / str(video) / f"{stem}.jpg") as temporary:
                 picture.save(temporary, format="jpeg", quality=92)
             save_png(out / str(video) / f"{stem}_m.png", _with_palette(labels, as_rgb=frame == 0))
+
+
+def draw_picture(random: np.random.Generator) -> NDArray[np.float32]:
+    """(3, 160, 80) in [0, 255]: somebody who walks, in colour."""
+    scene = _draw_scene(random)
+    clothes, skin = _draw_colours(random)
+    picture = _paint(_draw_person(random), scene, clothes, skin, random)
+    small = picture.resize((_COLUMNS, _ROWS), Image.Resampling.BICUBIC)
+    return np.moveaxis(np.asarray(small, dtype=np.float32), 2, 0)
+
+
+def _draw_colours(random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(3, 3) of three pieces of clothing, and (3,) of the skin."""
+    return random.integers(20, 236, size=(3, 3)), _SKIN[0] + random.random() * (_SKIN[1] - _SKIN[0])
 
 
 def _draw_person(random: np.random.Generator) -> NDArray[np.uint8]:
