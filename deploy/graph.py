@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from deploy.tensors import IMAGES, TensorSpec, input_spec, output_specs
+from deploy.tensors import IMAGES, TensorSpec, gate_levels, input_spec, output_specs
 from maag import __version__
 from maag.config import codec
 from maag.config.schema import Config
@@ -21,8 +21,8 @@ from maag.inference import evaluation_mode
 OPSET = 20
 
 
-class _Exported(nn.Module):
-    """What leaves the graph, beside what the segmentor gives."""
+class Exported(nn.Module):
+    """A segmentor as it is exported: what leaves the graph, beside what the segmentor gives."""
 
     def __init__(self, segmentor: nn.Module, levels: tuple[int, ...]) -> None:
         super().__init__()
@@ -58,11 +58,11 @@ def onnx_from_segmentor(
     spec = input_spec(config, dynamic_size=dynamic_size)
     outputs = output_specs(config, gates=gates, dynamic_size=dynamic_size)
     example = torch.zeros((2, config.data.channels, *config.data.size_px), device=device_of(segmentor))
-    levels = tuple(sorted(config.gates.levels)) if gates else ()
+    levels = gate_levels(config, gates=gates)
     with evaluation_mode(segmentor), _quiet_exporter():
         try:
             program = torch.onnx.export(
-                _Exported(segmentor, levels).eval(),
+                Exported(segmentor, levels).eval(),
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,

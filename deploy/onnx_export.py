@@ -27,12 +27,13 @@ from deploy.artifact_folder import building_artifact
 from deploy.companions import write_companions
 from deploy.engine import Engine, Precision, engine_file, profile_of
 from deploy.geometry import describe_geometry
-from deploy.graph import OPSET, device_of, onnx_from_segmentor
+from deploy.graph import OPSET, onnx_from_segmentor
 from deploy.onnx_runner import OnnxRunner
 from deploy.parity import compare
 from deploy.precision import to_fp16, to_int8
+from deploy.reference import Reference
 from deploy.seeded_inputs import seeded_inputs
-from deploy.tensors import input_spec, output_specs
+from deploy.tensors import gate_levels, input_spec, output_specs
 from deploy.trt_build import build_engine
 from deploy.trt_presence import TensorRT
 from deploy.trt_runner import TrtRunner
@@ -40,7 +41,6 @@ from maag import __version__
 from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import ExportError
-from maag.inference import TorchRunner
 from maag.storage import storage_errors
 
 _VERSIONS_OF = ("torch", "onnx", "onnxscript")
@@ -97,7 +97,8 @@ def export(
     """
     with building_artifact(out) as folder:
         model = onnx_from_segmentor(segmentor, config, gates=gates, dynamic_size=dynamic_size)
-        reference = TorchRunner(segmentor, device_of(segmentor))
+        outputs = output_specs(config, gates=gates, dynamic_size=dynamic_size)
+        reference = Reference(segmentor, outputs, gate_levels(config, gates=gates))
         inputs = {**seeded_inputs(config.data, dynamic_size=dynamic_size), **(samples or {})}
         writer = _Writer(folder, model, reference, inputs, config, dynamic_size, engine)
         fell_back_from: Precision | None = None
@@ -114,7 +115,7 @@ def export(
             fell_back_from=fell_back_from,
             opset=OPSET,
             inputs=(input_spec(config, dynamic_size=dynamic_size),),
-            outputs=output_specs(config, gates=gates, dynamic_size=dynamic_size),
+            outputs=outputs,
             classes=labelled_classes(config),
             geometry=describe_geometry(config.data),
             config=config,
@@ -137,7 +138,7 @@ class _Writer:
 
     folder: Path
     model: onnx.ModelProto
-    reference: TorchRunner
+    reference: Reference
     inputs: Mapping[str, NDArray[np.float32]]
     config: Config
     dynamic_size: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -71,12 +71,19 @@ class OnnxRunner:
         Raises:
             DataError: C, H or W are not those that the model takes.
         """
+        return self._run([PROBABILITIES], images)[PROBABILITIES]
+
+    def outputs(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """All outputs by name, of the types that the manifest says; errors as for a call."""
+        return self._run([output.name for output in self._session.get_outputs()], images)
+
+    def _run(self, names: list[str], images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         require_fitting(images, self._spec)
         parts = [
-            self._session.run([PROBABILITIES], {self._spec.name: images[start : start + self._batch_size]})[0]
+            self._session.run(names, {self._spec.name: images[start : start + self._batch_size]})
             for start in range(0, len(images), self._batch_size)
         ]
-        return np.concatenate(parts)
+        return {name: np.concatenate(some) for name, some in zip(names, zip(*parts, strict=True), strict=True)}
 
 
 def available_providers() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deploy.artifact import Parity
 from deploy.engine import Precision
 from deploy.seeded_inputs import BLOBS, NOISE, PHANTOMS
+from deploy.tensors import LABELS, PROBABILITIES
 from maag.errors import ExportError
 from maag.inference import Runner
 
@@ -38,11 +39,26 @@ SURE = 0.9
 FEWEST_PIXELS = 50
 """Of a class, for its Dice to say something."""
 
+_TIE = 1e-3
+"""Probabilities nearer than this may be equal where the labels are made, in half precision."""
+
+
+@runtime_checkable
+class HasOutputs(Protocol):
+    """A runner that gives all that leaves the graph."""
+
+    def outputs(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """By name: probabilities (N, num_classes, H, W), labels (N, H, W), and gates (N, 1, H / 2**level, …)."""
+
 
 class _Measured(NamedTuple):
     row: Parity
     sure: NDArray[np.int64]
     """(3, num_classes): pixels whose label the reference is sure of, by its label, by the candidate's, and of both."""
+    wrong_labels: int
+    """Pixels whose label in the candidate's own output is not that of its largest probability."""
+    gate_difference: float
+    """Largest absolute difference of a gate, in [0, 1]; infinity for one that is not a number or of another shape."""
 
 
 def compare(
@@ -51,7 +67,7 @@ def compare(
     inputs: Mapping[str, NDArray[np.float32]],
     precision: Precision = "fp32",
 ) -> tuple[Parity, ...]:
-    """Run both on the same images.
+    """Run both on the same images; all that both give is compared, and labels with the probabilities beside them.
 
     Args:
         reference: what is right by definition.
@@ -64,13 +80,17 @@ def compare(
     Raises:
         ExportError: shapes differ, a value is not a number, or a limit of this module is passed; with all numbers.
     """
+    limit = LIMITS[precision]
     measured = [_measure(reference, candidate, name, images) for name, images in inputs.items()]
     rows = tuple(item.row for item in measured)
-    limit = LIMITS[precision]
     made = (PHANTOMS, BLOBS) if precision == "fp32" else (NOISE, PHANTOMS, BLOBS)
     for row in rows:
         if _is_beyond(row, limit, labels_count=not row.inputs.startswith(made)):
             raise ExportError(f"{_verdict(row, limit)}; {_way_out(rows)}")
+    for item in measured:
+        if wrong := _wrong_beside(item, limit):
+            who = _who(candidate.name, reference.name, item.row.inputs, item.row.num_slices)
+            raise ExportError(f"{who}: {wrong}; {_way_out(rows)}")
     if lost := _lost_class(np.sum([item.sure for item in measured], axis=0), limit):
         raise ExportError(f"{candidate.name} against {reference.name}: {lost}; {_way_out(rows)}")
     return rows
@@ -88,7 +108,8 @@ def weakness(rows: Sequence[Parity]) -> str | None:
 
 
 def _measure(reference: Runner, candidate: Runner, name: str, images: NDArray[np.float32]) -> _Measured:
-    expected, found = reference(images), candidate(images)
+    expected_outputs, found_outputs = _outputs_of(reference, images), _outputs_of(candidate, images)
+    expected, found = expected_outputs[PROBABILITIES], found_outputs[PROBABILITIES]
     who = _who(candidate.name, reference.name, name, len(images))
     if expected.shape != found.shape:
         raise ExportError(f"{who}: shapes {found.shape} and {expected.shape} differ")
@@ -107,7 +128,38 @@ def _measure(reference: Runner, candidate: Runner, name: str, images: NDArray[np
         foreground_pixels=int(np.count_nonzero(expected_labels)),
     )
     sure = expected.max(axis=1) >= SURE
-    return _Measured(row, _tally(expected_labels[sure], found_labels[sure], expected.shape[1]))
+    gates = (expected_outputs.keys() & found_outputs.keys()) - {PROBABILITIES, LABELS}
+    return _Measured(
+        row,
+        _tally(expected_labels[sure], found_labels[sure], expected.shape[1]),
+        _wrong_labels(found, found_outputs[LABELS]) if LABELS in found_outputs else 0,
+        max((_gate_difference(expected_outputs[gate], found_outputs[gate]) for gate in gates), default=0.0),
+    )
+
+
+def _outputs_of(runner: Runner, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    return runner.outputs(images) if isinstance(runner, HasOutputs) else {PROBABILITIES: runner(images)}
+
+
+def _wrong_labels(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> int:
+    known = np.minimum(labels, probabilities.shape[1] - 1)
+    own = np.take_along_axis(probabilities, known[:, None].astype(np.int64), axis=1)[:, 0]
+    return int(np.count_nonzero((known != labels) | (own < probabilities.max(axis=1) - _TIE)))
+
+
+def _gate_difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+    if expected.shape != found.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(expected - found).max())
+
+
+def _wrong_beside(item: _Measured, limit: Limit) -> str | None:
+    """What is wrong with labels or gates, in a clause."""
+    if item.wrong_labels:
+        return f"{item.wrong_labels} labels are not those of the largest probabilities beside them"
+    if item.gate_difference > limit.max_difference:
+        return f"gates differ by up to {item.gate_difference:.2e} (limit {limit.max_difference:.0e})"
+    return None
 
 
 def _is_beyond(row: Parity, limit: Limit, *, labels_count: bool) -> bool:

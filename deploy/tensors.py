@@ -45,9 +45,14 @@ def output_specs(config: Config, *, gates: bool = False, dynamic_size: bool = Fa
                 dtype="float32",
                 shape=("batch", 1, *_sides(config, level, dynamic_size=dynamic_size)),
             )
-            for level in (sorted(config.gates.levels) if gates else ())
+            for level in gate_levels(config, gates=gates)
         ),
     )
+
+
+def gate_levels(config: Config, *, gates: bool) -> tuple[int, ...]:
+    """The levels of the gates that have an output, in its order; none where `gates` are not asked for."""
+    return tuple(sorted(config.gates.levels)) if gates else ()
 
 
 def gate_name(level: int) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,3 +154,34 @@ def test_parity_without_foreground_is_said_to_prove_little() -> None:
     assert "PyTorch itself labels next to nothing as foreground" in str(weakness(blind))
     of_before = [dataclasses.replace(row, foreground_pixels=None) for row in blind]
     assert weakness(of_before) is None
+
+
+class WithOutputs(Logistic):
+    """With labels, and a gate that lets pass what it is given."""
+
+    def __init__(self, name: str, *, labels: int = 0, gate: float = 0.5) -> None:
+        super().__init__(name)
+        self.labels = labels
+        self.gate = gate
+
+    def outputs(self, images: Images) -> dict[str, NDArray[Any]]:
+        probabilities = self(images)
+        labels = (probabilities.argmax(axis=1) + self.labels).astype(np.uint8)
+        gates = np.full((len(images), 1, *images.shape[2:]), self.gate, np.float32)
+        return {"probabilities": probabilities, "labels": labels, "gates_0": gates}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "sentence"),
+    [
+        (WithOutputs("two", labels=1), "512 labels are not those of the largest probabilities beside them"),
+        (WithOutputs("two", gate=0.6), r"gates differ by up to 1\.00e-01 \(limit 1e-03\)"),
+        (WithOutputs("two", gate=float("nan")), "gates differ by up to inf"),
+    ],
+)
+def test_labels_and_gates_are_compared_where_the_graph_gives_them(candidate: WithOutputs, sentence: str) -> None:
+    inputs = seeded_inputs(DATA)
+    compare(WithOutputs("one"), WithOutputs("two"), inputs)
+    compare(Logistic("one"), WithOutputs("two"), inputs)
+    with pytest.raises(ExportError, match=rf"two against one on noise-1 \(1 slices\): {sentence}"):
+        compare(WithOutputs("one"), candidate, inputs)
