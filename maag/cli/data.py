@@ -98,13 +98,13 @@ def data_check_command(
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
 def data_phantom_command(dataset: str, out: Path, cases: int, seed: int) -> None:
     """Write synthetic patients in a data set's own layout: images, masks and scribbles."""
-    from maag.cli.terminal import say
+    from maag.cli.terminal import say, to_type
     from maag.data.catalog import write_phantom
 
     write_phantom(dataset, out, cases, seed)
     data = resolve_config(dataset, None, None, (), out).data
-    said = "" if data.unlabelled_value is not None else f" --set data.unlabelled_value={data.num_classes}"
-    words = f"maag data check --dataset {dataset} --data {out}{said}"
+    said = () if data.unlabelled_value is not None else ("--set", f"data.unlabelled_value={data.num_classes}")
+    words = to_type("data check", "--dataset", dataset, "--data", out, *said)
     say(f"{cases} synthetic patients in {out}; look at them with: {words}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -73,6 +74,6 @@ def demo_command(out: Path, epochs: int) -> None:
     draw_result(out / "result.png", held_out[0], predicted, config.data)
     say(
         f"Look at {out / 'result.png'} first. Then: {run_path} (config, curves, checkpoints; "
-        f"tensorboard --logdir {run_path}), {exported} (model.onnx and its manifest), {predicted} (label maps and the "
-        f"ledger), {out / 'evaluation'} (report.json, cases.csv)."
+        f"tensorboard --logdir {shlex.quote(str(run_path))}), {exported} (model.onnx and its manifest), {predicted} "
+        f"(label maps and the ledger), {out / 'evaluation'} (report.json, cases.csv)."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,8 @@ def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenMode
             raise ConfigError(f"{model} is an exported model; --backend torch runs a run's folder or weights file")
         return _open_exported(model, device_name, backend)
     if backend in ("onnx", "tensorrt") and model.exists():
-        raise ConfigError(f"{model} is no exported model; make one with `maag export {model}`, or use --backend torch")
+        way_out = f"`maag export {shlex.quote(str(model))}`"
+        raise ConfigError(f"{model} is no exported model; make one with {way_out}, or use --backend torch")
     return _open_trained(model, device_name)
 
 

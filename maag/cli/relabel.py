@@ -66,7 +66,7 @@ def relabel_command(
 
     The folder of --out serves `maag train --scribbles`; split.json in it keeps patients in their parts.
     """
-    from maag.cli.terminal import counting, print_json, print_table, say
+    from maag.cli.terminal import counting, print_json, print_table, say, to_type
     from maag.data.catalog import find_cases, preset
     from maag.storage import require_empty_directory
     from maag.train.second_stage.relabel import Labeller, choose_cases, relabel
@@ -88,10 +88,9 @@ def relabel_command(
     value = report.unlabelled_value
     usual = preset(dataset, "paper", directory).data.unlabelled_value
     say(f"Unlabelled pixels are {value}.")
-    say(
-        f"Next: maag train --dataset {dataset} --data {directory} --scribbles {out} --split-file {out / 'split.json'}"
-        f"{'' if value == usual else f' --set data.unlabelled_value={value}'}, and the settings of your choice"
-    )
+    words = ["--dataset", dataset, "--data", directory, "--scribbles", out, "--split-file", out / "split.json"]
+    words += [] if value == usual else ["--set", f"data.unlabelled_value={value}"]
+    say(f"Next: {to_type('train', *words)}, and the settings of your choice")
     if as_json:
         print_json({"out": str(out), **report.to_dict()})
 

@@ -6,6 +6,7 @@ Everything for people goes to standard error, so that standard output stays clea
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,11 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 def say(text: str) -> None:
     """A line for people."""
     console.print(Text(text), soft_wrap=True)
+
+
+def to_type(command: str, *words: object) -> str:
+    """A command that can be pasted into a shell as it stands, whatever is in the `words` after it."""
+    return f"maag {command} {shlex.join(map(str, words))}"
 
 
 @contextmanager
@@ -143,7 +149,8 @@ class TrainingDisplay:
     def tell_outcome(self, outcome: Outcome) -> None:
         """Say how the run ended and what to do next."""
         if outcome.ending == "interrupted":
-            say(f"Stopped at step {outcome.steps}, saved; go on with: maag train … --out {outcome.run} --resume")
+            again = to_type("train …", "--out", outcome.run, "--resume")
+            say(f"Stopped at step {outcome.steps}, saved; go on with: {again}")
             return
         reason = {"done": "Done", "early": "Stopped early, no gain", "time": "Time is up"}[outcome.ending]
         say(

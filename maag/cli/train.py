@@ -99,7 +99,7 @@ def train_command(
     The run's folder holds config.json, split.json, metrics.jsonl, TensorBoard curves, and checkpoints: the best on
     validation, the final one, and the whole state to resume from. Ctrl-C and SIGTERM save before they end.
     """
-    from maag.cli.terminal import print_json, say
+    from maag.cli.terminal import print_json, say, to_type
     from maag.config.presets import FOR_CPUS, TAUGHT
 
     directory = find_data(dataset, data_dir)
@@ -143,7 +143,7 @@ def train_command(
         cluster=cluster,
     )
     if outcome.ending != "interrupted":
-        say(f"Next: maag evaluate {run_path} --dataset {dataset} --data {directory}")
+        say(f"Next: {to_type('evaluate', run_path, '--dataset', dataset, '--data', directory)}")
     if as_json:
         print_json(asdict(outcome))
     return 1 if outcome.ending == "interrupted" else 0

@@ -100,7 +100,7 @@ def tune_command(
     trials.csv, best.json (maag train --config takes it), the best model (maag export OUT takes it), and search.png.
     Killed in the middle, --resume goes on.
     """
-    from maag.cli.terminal import print_json, print_table, say
+    from maag.cli.terminal import print_json, print_table, say, to_type
     from maag.cli.tune_display import SearchDisplay
     from maag.config import codec
     from tune.results import best_of, importance
@@ -159,10 +159,8 @@ def tune_command(
         f"Best is trial {best.trial}: objective {best.objective:.4f}, "
         + ", ".join(f"{name}={value}" for name, value in best.sample.items())
     )
-    say(
-        f"{len(results)} trials, {failed} failed: {path / 'trials.csv'}. Next: maag export {path}, or "
-        f"maag train --dataset {dataset} --data {directory} --config {path / 'best.json'}"
-    )
+    again = to_type("train", "--dataset", dataset, "--data", directory, "--config", path / "best.json")
+    say(f"{len(results)} trials, {failed} failed: {path / 'trials.csv'}. Next: {to_type('export', path)}, or {again}")
     if as_json:
         summary = {"out": str(path), "trials": len(results), "failed": failed, "objective": best.objective}
         whole = {"ended": ended, "best": best.sample, "config_digest": codec.digest(_best(path))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -111,5 +112,5 @@ def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:
 
 def way_out(dataset: str, directory: Path) -> str:
     """What to do when the data are not there: the layout expected, and how to make a stand-in."""
-    stand_in = f"`maag data phantom --dataset {dataset} --out {directory}` makes a stand-in"
+    stand_in = f"`maag data phantom --dataset {dataset} --out {shlex.quote(str(directory))}` makes a stand-in"
     return f"expected {reader_of(dataset).layout}; {stand_in}"

@@ -154,3 +154,11 @@ def test_labels_of_others_are_not_refined(capsys: pytest.CaptureFixture[str], tm
     for refinement in ("--flips", "--rotations", "--largest-component"):
         assert run("evaluate", "--dataset", "acdc", "--predictions", tmp_path, refinement) == 2
     assert "leave them out with --predictions" in capsys.readouterr().err
+
+
+def test_commands_that_are_proposed_can_be_pasted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "Übung [1]"
+    assert run("data", "phantom", "--dataset", "acdc", "--out", folder, "--cases", 4) == 0
+    assert f"maag data check --dataset acdc --data '{folder}'" in capsys.readouterr().err
+    assert run("train", "--dataset", "acdc", "--data", tmp_path / "not 1") == 2
+    assert f"--out '{tmp_path / 'not 1'}'`" in capsys.readouterr().err
