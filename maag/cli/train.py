@@ -174,16 +174,18 @@ def train(
     from maag.data.catalog import reader_of
     from maag.data.splits import make_split
     from maag.data.supervision import supervise
-    from maag.storage import require_writable_directory, write_json
+    from maag.storage import require_writable_place, write_json
     from maag.train.acceleration import require_fast
     from maag.train.fit import fit
-    from maag.train.folder import create_run, open_run, read_split
+    from maag.train.folder import create_run, open_run, read_split, require_no_run
     from maag.train.second_stage.teachers import open_teachers, read_teachers
     from maag.train.stopping import StopRequest, stopping_on_signals
 
     if not cluster:
         require_fast(config.train, device)
-    require_writable_directory(run_path)
+    if not resume:
+        require_no_run(run_path)
+    require_writable_place(run_path)
     with preparing() as progress:
         prepared = prepare(directory, config.data, default_cache_root(), scribbles, progress)
     other = None

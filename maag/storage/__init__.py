@@ -147,6 +147,15 @@ def require_writable_directory(path: Path) -> Path:
     return path
 
 
+def require_writable_place(path: Path) -> None:
+    """Prove that `path` is a folder to write in, or can become one, and leave nothing there. Raises StorageError."""
+    with storage_errors(path):
+        there = next((each for each in (path, *path.parents) if each.exists()), path)
+        probe = there / f".probe-{uuid.uuid4().hex[:8]}"
+        probe.touch()
+        probe.unlink()
+
+
 def require_empty_directory(path: Path) -> None:
     """Raise StorageError when something is at `path` already, other than an empty folder."""
     with storage_errors(path):

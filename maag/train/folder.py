@@ -81,6 +81,12 @@ class RunFolder:
         write_text(self.raters, text.getvalue())
 
 
+def require_no_run(path: Path) -> None:
+    """Raise ConfigError when a run was begun at `path`."""
+    if RunFolder(path).config.exists():
+        raise ConfigError(f"{path} already holds a run; add --resume to continue it, or choose another --out")
+
+
 def create_run(
     path: Path, config: Config, split: Split, teachers: Sequence[checkpoint.TrainedSegmentor] = ()
 ) -> RunFolder:
@@ -90,9 +96,8 @@ def create_run(
         ConfigError: another run is there.
         StorageError: the folder cannot be written.
     """
+    require_no_run(path)
     run = RunFolder(path)
-    if run.config.exists():
-        raise ConfigError(f"{path} already holds a run; add --resume to continue it, or choose another --out")
     require_writable_directory(path / "checkpoints")
     write_json(run.split, split.to_dict())
     if teachers:

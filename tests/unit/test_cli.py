@@ -83,6 +83,25 @@ def test_a_run_is_never_overwritten(
     assert "already holds a run; add --resume" in capsys.readouterr().err
 
 
+def test_a_run_that_is_there_is_named_before_data_are_prepared(
+    phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    words = ("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path, "--preset", "fast")
+    assert run(*words, "--scribbles", "nope") == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("refused", [("--scribbles", "nope"), ("--scribbles", "simulated:foo"), ("--teacher", "nope")])
+def test_a_training_that_is_refused_leaves_no_folder(
+    refused: tuple[str, str], phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    assert run("train", "--dataset", "acdc", "--data", phantom_dir, *tiny_words, *refused) == 2
+    assert not (tmp_path / "runs").exists()
+
+
 def test_there_must_be_something_to_resume(
     phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from maag.storage import (
     read_json,
     replacing,
     require_writable_directory,
+    require_writable_place,
     storage_errors,
     write_json,
     write_text,
@@ -112,6 +113,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_to_write_in_is_made_and_left_empty(tmp_path: Path) -> None:
     assert require_writable_directory(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert not names(tmp_path / "a" / "b")
+
+
+def test_to_look_whether_a_folder_can_be_written_makes_none(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for place in (tmp_path / "there", tmp_path / "a" / "b"):
+        require_writable_place(place)
+    assert names(tmp_path) == {"there"}
+    assert not names(tmp_path / "there")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="a part of this path is a file"):
+        require_writable_place(tmp_path / "file" / "a" / "b")
 
 
 def test_there_is_no_folder_under_a_file(tmp_path: Path) -> None:
