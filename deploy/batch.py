@@ -21,6 +21,8 @@ from maag.storage.keys import is_uri
 from maag.storage.opening import open_store
 
 _PLAIN_WORK = Work()
+_SEGMENTATION = ".dcm"
+"""How the labels of a DICOM series end when they are a DICOM segmentation, and no others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +116,8 @@ def plan(
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.
-        ConfigError: labels would be written into the input, or two images' to one place.
+        ConfigError: labels would be written into the input, or two images' to one place; or `dicom_seg` is asked for
+            where there is no DICOM series.
     """
     by_target: dict[str, Source] = {}
     by_file: dict[str, Source] = {}
@@ -128,6 +131,11 @@ def plan(
                     "predict them in two calls with different output folders"
                 )
     sources = tuple(by_target.values())
+    if dicom_seg and not any(target.endswith(_SEGMENTATION) for target in by_target):
+        raise ConfigError(
+            f"--dicom-seg: no input is a DICOM series, the first is {sources[0].place}; leave it out, or give the "
+            "folder of a series"
+        )
     require_disjoint(inputs, sources, _plain(out))
     return sources
 

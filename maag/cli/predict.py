@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from maag.cli.models import open_model, warn_of_views
-from maag.cli.options import ANY_PATH, backend_option, device_option, json_option, wait_option
+from maag.cli.options import ANY_PATH, backend_option, device_option, json_option, refuse_idle_wait, wait_option
 from maag.errors import SomeCasesFailed
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def predict_command(
         dicom_seg=dicom_seg,
     )
     over_ray = bool(workers or address)
+    refuse_idle_wait(wait_minutes, over_ray=over_ray)
     # Of a model that others run this process wants settings and digest alone, and it may well have no GPU.
     opened = open_model(model, *(("cpu", "auto") if over_ray else (device_name, backend)))
     warn_of_views(model, opened.config, work.refinement)

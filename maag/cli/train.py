@@ -21,6 +21,8 @@ from maag.cli.options import (
     find_data,
     json_option,
     pick_device,
+    refuse_idle_wait,
+    refuse_two_lengths,
     resolve_config,
     resume_options,
     scribbles_option,
@@ -102,6 +104,13 @@ def train_command(
     from maag.cli.terminal import print_json, say, to_type
     from maag.config.presets import FOR_CPUS, TAUGHT
 
+    if shapes_dataset and not shapes_dir:
+        raise ConfigError(
+            f"--shapes-dataset {shapes_dataset}: it is the layout of --shapes, which is not given; add --shapes DIR or "
+            "leave it out"
+        )
+    refuse_two_lengths(epochs, changes)
+    refuse_idle_wait(wait_minutes, over_ray=bool(workers or address or storage))
     directory = find_data(dataset, data_dir)
     cluster = None
     if workers or address or storage:
@@ -173,7 +182,7 @@ def train(
     from maag.data.cache import default_cache_root, prepare
     from maag.data.catalog import reader_of
     from maag.data.splits import make_split
-    from maag.data.supervision import supervise
+    from maag.data.supervision import supervise, without_effect
     from maag.storage import require_writable_place, write_json
     from maag.train.acceleration import require_fast
     from maag.train.fit import fit
@@ -212,6 +221,8 @@ def train(
         )
         supervise(prepared, split, config, other)
         opened = open_teachers(teachers, config, split)
+        for note in without_effect(config, split, prepared.raters):
+            say(f"Note: {note}")
         run = create_run(run_path, config, split, opened)
     stop = StopRequest(max_time)
     place = "Ray" if cluster else str(device)

@@ -18,6 +18,7 @@ from maag.cli.options import (
     device_option,
     find_data,
     json_option,
+    refuse_two_lengths,
     resolve_config,
     resume_options,
     scribbles_option,
@@ -106,6 +107,7 @@ def tune_command(
     from tune.results import best_of, importance
     from tune.search import search
 
+    refuse_two_lengths(epochs, changes)
     directory = find_data(dataset, data_dir)
     machine = look_at(device_name, address)
     on_gpu = machine.device == "cuda"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,20 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
         real=real,
         agreement=agreement,
     )
+
+
+def without_effect(config: Config, split: Split, raters: Sequence[str]) -> list[str]:
+    """A sentence for each setting that was made and changes nothing for these patients and `raters`."""
+    data, notes = config.data, []
+    if data.supervision == "semi" and not split.unlabelled:
+        notes.append(
+            "data.supervision=semi has no effect: no patient is unlabelled; lower data.scribbled_fraction, now "
+            f"{data.scribbled_fraction:g}, to use scribbles of some patients alone"
+        )
+    if data.rater_weights and (data.raters != "weighted" or len(raters) < 2):
+        why = f"data.raters={data.raters}, only weighted uses them" if len(raters) > 1 else "there is one rater alone"
+        notes.append(f"data.rater_weights={list(data.rater_weights)} has no effect: {why}")
+    return notes
 
 
 def _combined(

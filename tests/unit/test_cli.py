@@ -169,6 +169,26 @@ def test_debug_shows_where(tmp_path: Path) -> None:
         main(["train", "--dataset", "acdc", "--data", str(tmp_path / "none"), "--debug"])
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--shapes-dataset", "chaos"), "it is the layout of --shapes, which is not given"),
+        (("--wait", 3), "--wait 3: only workers of a cluster are waited for"),
+        (("--epochs", 7, "--set", "optim.epochs=5"), "--epochs 7 and --set optim.epochs=5 exclude each other"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    words: tuple[object, ...], sentence: str, phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "run", *words) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_nobody_waits_for_workers_that_are_not_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("predict", tmp_path, "--model", tmp_path, "--out", tmp_path / "out", "--wait", 3) == 2
+    assert "--wait 3: only workers of a cluster are waited for" in capsys.readouterr().err
+
+
 def test_labels_of_others_are_not_refined(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for refinement in ("--flips", "--rotations", "--largest-component"):
         assert run("evaluate", "--dataset", "acdc", "--predictions", tmp_path, refinement) == 2

@@ -17,7 +17,7 @@ from maag.data.batches import SliceStore, TrainingBatches
 from maag.data.cache import prepare
 from maag.data.prepared import PreparedData
 from maag.data.splits import Patient, Split, make_split
-from maag.data.supervision import Supervision, supervise
+from maag.data.supervision import Supervision, supervise, without_effect
 from maag.errors import ConfigError, DataError, SplitError
 from maag.labels import IGNORE
 from maag.losses import partial_cross_entropy
@@ -211,6 +211,21 @@ def test_a_teacher_alone_sees_unlabelled_patients_in_a_second_batch(
     # Where there are none, steps cost no more than they did.
     everyone = still(tiny_config, {**taught, "data.supervision": "weak", "data.scribbled_fraction": 1.0})
     assert TrainingBatches(supervised(prepared, everyone)[1], everyone, CPU).at(0).unlabelled is None
+
+
+def test_settings_that_change_nothing_are_named(tiny_config: Config) -> None:
+    semi = with_changes(tiny_config, {"data.supervision": "semi", "loss.adversarial_unlabelled": 0.2})
+    some = with_changes(semi, {"data.scribbled_fraction": 0.5})
+    weights = with_changes(tiny_config, {"data.rater_weights": [1, 2]})
+    weighted = with_changes(weights, {"data.raters": "weighted"})
+
+    def told(config: Config, *raters: str) -> list[str]:
+        return without_effect(config, make_split(PEOPLE, config.data, SPLIT0), raters)
+
+    assert "no patient is unlabelled; lower data.scribbled_fraction" in told(semi, "a")[0]
+    assert "only weighted uses them" in told(weights, "a", "b")[0]
+    assert "there is one rater alone" in told(weighted, "a")[0]
+    assert not told(some, "a") + told(weighted, "a", "b") + told(tiny_config, "a")
 
 
 @pytest.fixture(scope="module")

@@ -282,6 +282,11 @@ def test_names_do_not_escape_through_links(scans: Path, out: Path, runner: Brigh
     assert not list(elsewhere.iterdir())
 
 
+def test_a_dicom_segmentation_of_no_dicom_is_refused(scans: Path, out: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--dicom-seg: no input is a DICOM series, the first is .*nii"):
+        plan([scans], out, dicom_seg=True)
+
+
 def test_two_sources_for_one_output_are_refused(tmp_path: Path, out: Path) -> None:
     first, second = write_volume(tmp_path / "one" / "a.nii.gz"), write_volume(tmp_path / "two" / "a.nii.gz")
     with pytest.raises(ConfigError, match="would both be written"):
