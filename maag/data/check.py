@@ -27,8 +27,9 @@ class ClassCheck:
     name: str
     cases_in_masks: int
     slices_scribbled: int
+    """Slices on which at least one rater drew it."""
     coverage_mean: float
-    """Scribbled pixels of the class in % of a slice, mean over the slices of scribbled cases, at source resolution."""
+    """Scribbled pixels of the class in % of a slice at source resolution, mean over raters and their cases' slices."""
     coverage_std: float
 
 
@@ -82,7 +83,8 @@ class _Tally:
 
     def __init__(self, data: DataConfig) -> None:
         self._data = data
-        self._coverage: list[list[float]] = []  # by slice and class, %
+        self._coverage: list[list[float]] = []  # by rater's slice and class, %
+        self._drawn = np.zeros(data.num_classes, dtype=int)  # slices by class, however many raters drew on them
         self._in_masks = np.zeros(data.num_classes, dtype=int)
         self._geometry: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
         self._with_mask = 0
@@ -99,10 +101,13 @@ class _Tally:
             self._with_mask += 1
             self._in_masks += [bool((arrays.mask == value).any()) for value in classes]
         self._with_scribble += bool(arrays.scribbles)
+        drawn = np.zeros((arrays.volume.shape[0], len(classes)), dtype=bool)
         for scribble in arrays.scribbles.values():
-            for plane in scribble:
-                counts = np.bincount(plane.ravel(), minlength=IGNORE + 1)
-                self._coverage.append((100 * counts[: len(classes)] / plane.size).tolist())
+            for place, plane in enumerate(scribble):
+                counts = np.bincount(plane.ravel(), minlength=IGNORE + 1)[: len(classes)]
+                drawn[place] |= counts > 0
+                self._coverage.append((100 * counts / plane.size).tolist())
+        self._drawn += drawn.sum(axis=0)
 
     def report(self, directory: Path, cases: tuple[Case, ...]) -> CheckReport:
         """The counts as a report."""
@@ -111,7 +116,7 @@ class _Tally:
             ClassCheck(
                 name=name,
                 cases_in_masks=int(self._in_masks[value]),
-                slices_scribbled=int((coverage[:, value] > 0).sum()),
+                slices_scribbled=int(self._drawn[value]),
                 coverage_mean=float(coverage[:, value].mean()) if len(coverage) else 0.0,
                 coverage_std=float(coverage[:, value].std()) if len(coverage) else 0.0,
             )

@@ -118,6 +118,15 @@ def test_every_bad_case_is_named_and_no_cache_is_left(data_dir: Path, tiny_confi
     assert report.counts["usable cases"] == 8
 
 
+def test_a_slice_that_two_raters_drew_on_counts_once(phantom_dir: Path, tiny_config: Config) -> None:
+    one, two = (
+        check(phantom_dir, tiny_config.data, sources)
+        for sources in (("simulated:skeleton",), ("simulated:skeleton", "simulated:skeleton-dilated"))
+    )
+    assert [item.slices_scribbled for item in two.classes] == [item.slices_scribbled for item in one.classes]
+    assert all(0 < item.slices_scribbled <= two.counts["slices"] for item in two.classes)
+
+
 def prepare_elsewhere(data_dir: Path, plain: dict[str, object], cache: Path) -> None:
     prepare(data_dir, codec.from_dict(plain).data, cache)
 
