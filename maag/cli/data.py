@@ -56,7 +56,7 @@ def data_check_command(
     as_json: bool,
 ) -> int:
     """Read everything, count cases, classes and scribbles, and list every problem; exit 1 if a case is unusable."""
-    from maag.cli.terminal import counting, print_json, print_table, say
+    from maag.cli.terminal import counted, counting, print_json, print_table, say
     from maag.data.check import check
 
     directory = find_data(dataset, data_dir)
@@ -85,7 +85,7 @@ def data_check_command(
         say(f"Note: {note}")
     for problem in report.problems:
         say(f"Problem: {problem}")
-    say(f"{len(report.problems)} problems, {len(report.notes)} notes.")
+    say(f"{counted(len(report.problems), 'problem')}, {counted(len(report.notes), 'note')}.")
     if as_json:
         print_json(report.to_dict())
     return 1 if report.problems else 0

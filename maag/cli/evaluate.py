@@ -12,6 +12,7 @@ from maag.cli.models import OpenModel, open_model, warn_of_views
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
+    SPLIT_FILE,
     backend_option,
     data_option,
     dataset_option,
@@ -43,7 +44,7 @@ _WHOLE = "all"
     type=click.Choice(("val", "test", _WHOLE)),
     help="Which patients.  [default: val; with --predictions and no --split-file: all]",
 )
-@click.option("--split-file", type=ANY_PATH, help="A split.json.  [default: the run's own]")
+@click.option("--split-file", type=SPLIT_FILE, help="A split.json.  [default: the run's own]")
 @click.option(
     "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="With --predictions: change a setting."
 )

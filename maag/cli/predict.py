@@ -12,6 +12,7 @@ from maag.cli.options import ANY_PATH, backend_option, device_option, json_optio
 from maag.errors import SomeCasesFailed
 
 if TYPE_CHECKING:
+    from deploy.batch import Outcome
     from deploy.crew import Crew
 
 
@@ -77,7 +78,7 @@ def predict_command(
     """
     from deploy.attempt import Work
     from deploy.batch import predict
-    from maag.cli.terminal import counting, print_json, say
+    from maag.cli.terminal import counted, counting, print_json, say
     from maag.inference import Refinement
 
     work = Work(
@@ -114,12 +115,23 @@ def predict_command(
             f"{', measures.csv has none of the changes' if measures else ''}; remove one to have it made again"
         )
     if measures:
-        say(f"{outcome.patients_measured} patients measured: {out}/measures.csv")
+        say(f"{counted(outcome.patients_measured, 'patient')} measured: {out}/measures.csv")
     if as_json:
         print_json(outcome.to_dict())
     if outcome.failed:
-        first = outcome.failed[0]
-        raise SomeCasesFailed(f"{len(outcome.failed)} volumes failed, the rest are done; the first: {first.error}")
+        raise SomeCasesFailed(tell_failures(outcome))
+
+
+def tell_failures(outcome: Outcome) -> str:
+    """How many volumes failed, what became of the others, and why the first did."""
+    from maag.cli.terminal import counted
+
+    failed, error = counted(len(outcome.failed), "volume"), outcome.failed[0].error
+    if outcome.done or outcome.skipped:
+        return f"{failed} failed, the rest are done; the first: {error}"
+    if len(outcome.failed) == 1:
+        return f"the only volume failed, nothing was done: {error}"
+    return f"all {failed} failed, nothing was done; the first: {error}"
 
 
 def _fleet(model: Path, device_name: str, backend: str, workers: int, address: str | None, wait_minutes: float) -> Crew:

@@ -11,6 +11,7 @@ from maag.cli.models import open_model
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
+    SPLIT_FILE,
     data_option,
     dataset_option,
     device_option,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also label what trained without any label (data.supervision=semi); it trains as scribbled afterwards.",
 )
-@click.option("--split-file", type=ANY_PATH, help="The split.json of training.  [default: MODEL's own]")
+@click.option("--split-file", type=SPLIT_FILE, help="The split.json of training.  [default: MODEL's own]")
 @device_option
 @json_option
 def relabel_command(

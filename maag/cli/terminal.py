@@ -55,6 +55,11 @@ def say(text: str) -> None:
     console.print(Text(text), soft_wrap=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 volume`, `2 volumes`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def to_type(command: str, *words: object) -> str:
     """A command that can be pasted into a shell as it stands, whatever is in the `words` after it."""
     return f"maag {command} {shlex.join(map(str, words))}"

@@ -13,6 +13,7 @@ from maag.cli.options import (
     ANY_PATH,
     DATASETS,
     FOLDER,
+    SPLIT_FILE,
     cluster_options,
     config_options,
     data_option,
@@ -70,7 +71,7 @@ RUNS = Path("runs")
 )
 @cluster_options
 @device_option
-@click.option("--split-file", type=ANY_PATH, help="Which patients do what: a split.json.  [default: data.split]")
+@click.option("--split-file", type=SPLIT_FILE, help="Which patients do what: a split.json.  [default: data.split]")
 @resume_options("run")
 @json_option
 def train_command(

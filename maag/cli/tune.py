@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from maag.cli.options import (
-    ANY_PATH,
     FOLDER,
+    SPLIT_FILE,
     config_options,
     data_option,
     dataset_option,
@@ -67,7 +67,7 @@ _FIXED = ("trials", "concurrency", "epochs", "algorithm", "workers", "seed")
 @wait_option
 @config_options
 @device_option
-@click.option("--split-file", type=ANY_PATH, help="Which patients do what: a split.json.  [default: data.split]")
+@click.option("--split-file", type=SPLIT_FILE, help="Which patients do what: a split.json.  [default: data.split]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sampler.")
 @resume_options("search")
 @json_option

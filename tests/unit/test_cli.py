@@ -162,11 +162,55 @@ def test_wrong_words_are_wrong_usage() -> None:
     assert run("train", "--debug-me") == 2
 
 
-def test_debug_shows_where(tmp_path: Path) -> None:
-    from maag.errors import MissingDataError
+def test_debug_shows_where_and_keeps_the_exit_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("train", "--dataset", "acdc", "--data", tmp_path / "none", "--debug") == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "Error: " in shown.splitlines()[-1]
 
-    with pytest.raises(MissingDataError):
-        main(["train", "--dataset", "acdc", "--data", str(tmp_path / "none"), "--debug"])
+
+@pytest.mark.parametrize(("option", "kind"), [("--config", "config.json"), ("--split-file", "split.json")])
+def test_a_file_that_is_none_of_its_kind_is_wrong_usage(
+    option: str, kind: str, phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "text").write_text("no JSON")
+    (tmp_path / "other").write_text('{"nonsense": 1}')
+    (tmp_path / "list").write_text("[]")
+    for given, sentence in (
+        (tmp_path / "nope", f"there is no such file; give a {kind}"),
+        (tmp_path, f"it is a folder; give a {kind}"),
+        (tmp_path / "text", "it is not JSON"),
+        (tmp_path / "other", f"{tmp_path / 'other'}: "),
+        (tmp_path / "list", f"{tmp_path / 'list'}: "),
+    ):
+        assert run("train", "--dataset", "acdc", "--data", phantom_dir, option, given) == 2
+        assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("done", "failed", "sentence"),
+    [
+        (0, 1, "the only volume failed, nothing was done: broken"),
+        (0, 2, "all 2 volumes failed, nothing was done; the first: broken"),
+        (3, 1, "1 volume failed, the rest are done; the first: broken"),
+    ],
+)
+def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, sentence: str) -> None:
+    from deploy.batch import Outcome
+    from deploy.ledger import Entry
+    from maag.cli.predict import tell_failures
+
+    entry = Entry(
+        source="a",
+        target="a",
+        source_version=None,
+        model="m",
+        target_md5=None,
+        finished_at="",
+        seconds=0,
+        error="broken",
+    )
+    assert tell_failures(Outcome(done=done, skipped=0, failed=(entry,) * failed)) == sentence
 
 
 @pytest.mark.parametrize(
