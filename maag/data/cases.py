@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,11 @@ class Reader(Protocol):
 
     def load_mask(self, case: Case, data: DataConfig) -> Mask:
         """The mask. Raises DataError when it is unreadable or would train wrongly."""
+
+
+@runtime_checkable
+class PhantomWriter(Protocol):
+    """What a Reader may be besides: one that can write synthetic patients."""
 
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
         """Write synthetic patients in this layout to the new folder `out`; same seed, same bytes."""

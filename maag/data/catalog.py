@@ -102,15 +102,27 @@ def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:
     """Write synthetic patients of `dataset` to `out`.
 
     Raises:
-        ConfigError: unknown data set.
+        ConfigError: unknown data set, or one that has no phantom.
         StorageError: `out` holds something already, or cannot be written.
     """
+    from maag.data.cases import PhantomWriter
+
     reader = reader_of(dataset)
+    if not isinstance(reader, PhantomWriter):
+        raise ConfigError(
+            f"data set {dataset!r} has no phantom: its reader {type(reader).__name__} has no write_phantom; write that "
+            "method, or take the phantom of another data set"
+        )
     require_empty_directory(out)
     reader.write_phantom(out, num_cases, seed)
 
 
 def way_out(dataset: str, directory: Path) -> str:
-    """What to do when the data are not there: the layout expected, and how to make a stand-in."""
+    """What to do when the data are not there: the layout expected, and how to make a stand-in, if there is one."""
+    from maag.data.cases import PhantomWriter
+
+    reader = reader_of(dataset)
+    if not isinstance(reader, PhantomWriter):
+        return f"expected {reader.layout}"
     stand_in = f"`maag data phantom --dataset {dataset} --out {shlex.quote(str(directory))}` makes a stand-in"
-    return f"expected {reader_of(dataset).layout}; {stand_in}"
+    return f"expected {reader.layout}; {stand_in}"

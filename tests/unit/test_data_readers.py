@@ -16,12 +16,13 @@ from PIL import Image
 
 from maag.config.presets import apply_preset
 from maag.config.schema import Config
+from maag.data import catalog
 from maag.data.case_arrays import read_case
 from maag.data.cases import Reader
 from maag.data.catalog import READERS, find_cases, preset, reader_of, write_phantom
 from maag.data.check import check
 from maag.data.dicom import read_geometry
-from maag.errors import DataError, MissingDataError
+from maag.errors import ConfigError, DataError, MissingDataError
 
 NATIVE = {"lvsc": 3, "chaos": 3, "chaos-ct": 2, "ppss": 4, "nnunet": 5, "folders": 5}
 """Number of cases by name: so few that each oddity is there."""
@@ -247,8 +248,6 @@ def test_two_frames_in_folders_are_of_one_patient_unless_a_table_says_otherwise(
 
 
 def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
-    from maag.errors import ConfigError
-
     with pytest.raises(ConfigError, match=r"is not said; say it with --set data\.unlabelled_value=N"):
         check(phantoms / "folders", preset("folders", "fast", phantoms / "folders").data)
 
@@ -418,3 +417,9 @@ def test_the_readmes_example_of_a_further_data_set_works(tmp_path: Path) -> None
     arrays = read_case(case, reader, config.data)
     assert arrays.volume.shape == (3, 4, 5)
     assert arrays.mask is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "reader_of", lambda _: reader)
+        assert catalog.way_out("prostate", tmp_path) == f"expected {reader.layout}"
+        with pytest.raises(ConfigError, match="data set 'prostate' has no phantom"):
+            write_phantom("prostate", tmp_path / "out", 4, seed=0)
+    assert not (tmp_path / "out").exists()
