@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test check static unit clean
 
 demo: $(READY)
-	$(BIN)/maag demo --out demo
+	$(BIN)/maag demo
 
 test: static
 	$(ONE_THREAD) $(BIN)/python -m pytest $(IN_TWO)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -15,9 +16,9 @@ _BATCH_SIZE = 4  # few patients are seen in few steps, so steps are made small
 
 
 @click.command("demo")
-@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="A new folder for all of it.")
+@click.option("--out", type=FOLDER, help="A new folder for all of it.  [default: runs/demo-TIME]")
 @click.option("--epochs", type=click.IntRange(min=1), default=_EPOCHS, show_default=True, help="How long to train.")
-def demo_command(out: Path, epochs: int) -> None:
+def demo_command(out: Path | None, epochs: int) -> None:
     """Make synthetic patients, train on their scribbles, measure, export, and segment a folder.
 
     A few minutes on two CPU cores. Nothing of it is real data, so its scores say that everything works, and no more.
@@ -29,13 +30,14 @@ def demo_command(out: Path, epochs: int) -> None:
     from maag.cli.options import pick_device, resolve_config
     from maag.cli.picture import draw_result
     from maag.cli.terminal import counting, print_table, say
-    from maag.cli.train import train
+    from maag.cli.train import RUNS, train
     from maag.data.catalog import find_cases, write_phantom
     from maag.data.splits import Split
     from maag.evaluate.measure import evaluate, file_predictor, prediction_files
     from maag.evaluate.report import Subject, table
     from maag.storage import read_json
 
+    out = out or RUNS / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     data_dir, run_path, exported, predicted = out / "data", out / "run", out / "model", out / "predictions"
     write_phantom("acdc", data_dir, _PATIENTS, seed=0)
     say(f"1. {_PATIENTS} synthetic patients in {data_dir}")
