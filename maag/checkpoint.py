@@ -102,7 +102,10 @@ def load_segmentor(model: Path) -> TrainedSegmentor:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         version, plain, info = int(header["format_version"]), json.loads(header["config"]), json.loads(header["info"])
     except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a segmentor of maag, or damaged ({_first_line(error)})") from error
+        raise CheckpointError(
+            f"{path}: not a segmentor of maag, or damaged ({_first_line(error)}); give a run's folder or its "
+            f"checkpoints/{BEST}"
+        ) from error
     _require_version(path, version)
     config = codec.from_dict(plain)
     segmentor = build_segmentor(config)
@@ -121,6 +124,10 @@ def find_weights(model: Path) -> Path:
     for name in (BEST, FINAL):
         if (model / "checkpoints" / name).is_file():
             return model / "checkpoints" / name
+    if not model.exists():
+        raise MissingDataError(
+            f"{model}: there is no such path; give a run's folder, a weights file or, to run it, an exported model"
+        )
     raise MissingDataError(
         f"{model}: neither a run folder with checkpoints/{BEST} nor a weights file; train one with `maag train`"
     )

@@ -48,7 +48,12 @@ _WHOLE = "all"
 @click.option(
     "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="With --predictions: change a setting."
 )
-@click.option("--out", type=FOLDER, help="Where report.json and cases.csv go.  [default: RUN/evaluation-SPLIT]")
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="Where report.json and cases.csv go.  [default: MODEL/evaluation-SPLIT; NAME-evaluation-SPLIT "
+    "beside a weights file or the folder of --predictions]",
+)
 @click.option("--flips", is_flag=True, help="Measure the average over mirrored images too.")
 @click.option("--rotations", is_flag=True, help="Measure the average over images turned by 15 and 30° too.")
 @click.option("--largest-component", is_flag=True, help="Measure the largest part of each structure too.")

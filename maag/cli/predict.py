@@ -107,7 +107,7 @@ def predict_command(
         outcome = predict(inputs, crew, opened.config.data, out, opened.digest, resume, progress, work)
     say(
         f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed; "
-        f"the ledger is {out}/ledger.jsonl"
+        f"the ledger is {out.rstrip('/')}/ledger.jsonl"
     )
     if outcome.kept:
         say(
@@ -115,7 +115,7 @@ def predict_command(
             f"{', measures.csv has none of the changes' if measures else ''}; remove one to have it made again"
         )
     if measures:
-        say(f"{counted(outcome.patients_measured, 'patient')} measured: {out}/measures.csv")
+        say(f"{counted(outcome.patients_measured, 'patient')} measured: {out.rstrip('/')}/measures.csv")
     if as_json:
         print_json(outcome.to_dict())
     if outcome.failed:

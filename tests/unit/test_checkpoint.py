@@ -16,7 +16,7 @@ from safetensors import safe_open
 from maag.checkpoint import BEST, LAST, load_segmentor, load_state, save_segmentor, save_state
 from maag.config import codec
 from maag.config.schema import Config
-from maag.errors import CheckpointError
+from maag.errors import CheckpointError, MissingDataError
 from maag.train.state import TrainState
 
 CPU = torch.device("cpu")
@@ -73,6 +73,13 @@ def test_a_truncated_file_is_refused(saved: Path, name: str, part: float) -> Non
 def test_a_file_of_torch_that_is_no_checkpoint_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / LAST)
     assert "damaged" in complaint(tmp_path / LAST)
+
+
+def test_the_state_is_not_the_model_and_nothing_is_no_path(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"give a run's folder or its checkpoints/best\.safetensors"):
+        load_segmentor(saved / LAST)
+    with pytest.raises(MissingDataError, match="nope: there is no such path; give a run's folder"):
+        load_segmentor(tmp_path / "nope")
 
 
 def test_another_format_is_refused(saved: Path) -> None:
