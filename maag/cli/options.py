@@ -248,13 +248,6 @@ def parse_changes(changes: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
-def refuse_two_lengths(epochs: int | None, changes: Sequence[str]) -> None:
-    """Raise ConfigError when --epochs and --set say different numbers of epochs."""
-    said = parse_changes(changes).get("optim.epochs")
-    if epochs and said not in (None, str(epochs)):
-        raise ConfigError(f"--epochs {epochs} and --set optim.epochs={said} exclude each other; give one of them")
-
-
 def refuse_idle_wait(wait_minutes: float, *, over_ray: bool) -> None:
     """Raise ConfigError when --wait is given where there are no workers to wait for."""
     if wait_minutes and not over_ray:

@@ -23,7 +23,6 @@ from maag.cli.options import (
     json_option,
     pick_device,
     refuse_idle_wait,
-    refuse_two_lengths,
     resolve_config,
     resume_options,
     scribbles_option,
@@ -65,7 +64,7 @@ RUNS = Path("runs")
 )
 @click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-PRESET-TIME]")
 @config_options
-@click.option("--epochs", type=click.IntRange(min=1), help="Short for --set optim.epochs=N.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Short for --set optim.epochs=N; goes before it.")
 @click.option(
     "--max-time", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop after this time."
 )
@@ -110,7 +109,6 @@ def train_command(
             f"--shapes-dataset {shapes_dataset}: it is the layout of --shapes, which is not given; add --shapes DIR or "
             "leave it out"
         )
-    refuse_two_lengths(epochs, changes)
     refuse_idle_wait(wait_minutes, over_ray=bool(workers or address or storage))
     directory = find_data(dataset, data_dir)
     cluster = None

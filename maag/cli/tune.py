@@ -18,7 +18,6 @@ from maag.cli.options import (
     device_option,
     find_data,
     json_option,
-    refuse_two_lengths,
     resolve_config,
     resume_options,
     scribbles_option,
@@ -46,7 +45,11 @@ _FIXED = ("trials", "concurrency", "epochs", "algorithm", "workers", "seed")
     "--concurrency", type=click.IntRange(min=1), help="Trials at once.  [default: one a GPU, or one a CPU core]"
 )
 @click.option("--time", "minutes", type=click.FloatRange(min=0, min_open=True), help="Minutes for all of it.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Of a trial.  [default: 9, with a GPU 90]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Of a trial; goes before --set optim.epochs.  [default: 9, with a GPU 90]",
+)
 @click.option(
     "--search",
     "algorithm",
@@ -107,7 +110,6 @@ def tune_command(
     from tune.results import best_of, importance
     from tune.search import search
 
-    refuse_two_lengths(epochs, changes)
     directory = find_data(dataset, data_dir)
     machine = look_at(device_name, address)
     on_gpu = machine.device == "cuda"

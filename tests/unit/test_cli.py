@@ -218,7 +218,6 @@ def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, senten
     [
         (("--shapes-dataset", "chaos"), "it is the layout of --shapes, which is not given"),
         (("--wait", 3), "--wait 3: only workers of a cluster are waited for"),
-        (("--epochs", 7, "--set", "optim.epochs=5"), "--epochs 7 and --set optim.epochs=5 exclude each other"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(
