@@ -151,7 +151,7 @@ class Loop:
         state.noise.manual_seed(seed_of(self._config.train.seed, "noise", step))
         self._add(self._update(self._batches.at(step)))
         if self._teaches_apart:
-            self._team.average_statistics(state.product)
+            self._average_statistics()
         state.progress.step += 1
         self._steps_here += 1
         self._seconds_in_steps += time.monotonic() - started
