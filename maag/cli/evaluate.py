@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from maag.cli.json_file import SPLIT_FILE
 from maag.cli.models import OpenModel, open_model, warn_of_views
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
-    SPLIT_FILE,
     backend_option,
     data_option,
     dataset_option,

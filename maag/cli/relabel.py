@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from maag.cli.json_file import SPLIT_FILE
 from maag.cli.models import open_model
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
-    SPLIT_FILE,
     data_option,
     dataset_option,
     device_option,

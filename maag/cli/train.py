@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from maag.cli.json_file import SPLIT_FILE
 from maag.cli.options import (
     ANY_PATH,
     DATASETS,
     FOLDER,
-    SPLIT_FILE,
     cluster_options,
     config_options,
     data_option,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from maag.cli.json_file import SPLIT_FILE
 from maag.cli.options import (
     FOLDER,
-    SPLIT_FILE,
     config_options,
     data_option,
     dataset_option,
