@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from maag.data.cases import patient_and_frame
 from maag.errors import ConfigError
 from maag.storage.store import Store
 
@@ -15,7 +16,6 @@ VENTRICLES = ("LV", "RV")
 MYOCARDIUM = "MYO"
 _GRAMS_PER_ML = 1.05  # density of myocardium
 _FEWEST_FRAMES = 2
-_FRAME = re.compile(r"(?P<patient>.+)_frame(?P<frame>\d+)$")
 
 Volumes = Mapping[str, float]
 """Millilitres by class."""
@@ -44,7 +44,7 @@ def require_told_apart(targets: Iterable[str]) -> None:
     single: dict[str, str] = {}
     frames: dict[tuple[str, int], str] = {}
     for target in targets:
-        patient, frame = _patient_and_frame(target)
+        patient, frame = patient_and_frame(_stem(target))
         if frame is None:
             other = whole.get(patient) or single.get(patient)
             whole[patient] = target
@@ -107,18 +107,12 @@ def _by_patient(volumes: Mapping[str, Sequence[Volumes]]) -> dict[str, dict[int,
     """By patient, named by the path without frame and ending: volumes by frame, counted from 1."""
     patients: dict[str, dict[int, Volumes]] = {}
     for target, frames in volumes.items():
-        patient, frame = _patient_and_frame(target)
+        patient, frame = patient_and_frame(_stem(target))
         if frame is not None and len(frames) == 1:
             patients.setdefault(patient, {})[frame] = frames[0]
         else:
             patients.setdefault(_stem(target), {}).update(enumerate(frames, start=1))
     return patients
-
-
-def _patient_and_frame(target: str) -> tuple[str, int | None]:
-    stem = _stem(target)
-    named = _FRAME.match(stem)
-    return (named["patient"], int(named["frame"])) if named else (stem, None)
 
 
 def _stem(target: str) -> str:

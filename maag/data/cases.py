@@ -15,14 +15,14 @@ from maag.config.schema import DataConfig
 from maag.data.volume import Volume, load_channels, load_labels
 
 Part = Literal["train", "val", "test"]
-_FRAME = re.compile(r"^(.+)_frame\d+$")
+_FRAME = re.compile(r"^(.+)_frame(\d+)$")
 """As ACDC, and nnU-Net's own conversion of it, name two volumes of one patient."""
 
 
-def patient_of(name: str) -> str:
-    """Whose a volume is where only its name tells: of `X_frame01` and `X_frame12` it is X."""
-    frame = _FRAME.match(name)
-    return frame[1] if frame else name
+def patient_and_frame(name: str) -> tuple[str, int | None]:
+    """Whose a volume is, and which, where only its name tells: X and 12 of `X_frame12`; else the name, and None."""
+    found = _FRAME.match(name)
+    return (found[1], int(found[2])) if found else (name, None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from maag.config.schema import DataConfig
-from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_of
+from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
 from maag.data.grid_choice import choose_grid
 from maag.data.label_files import LABEL_ENDINGS, load_image, load_label_file, stem_of, suffix_of
 from maag.data.volume import Volume
@@ -105,7 +105,7 @@ def _case(name: str, image: Path, mask: Path | None, scribbles: tuple[ScribbleFi
         )
     case = Case(
         case_id=name,
-        patient_id=row.patient or patient_of(name),
+        patient_id=row.patient or patient_and_frame(name)[0],
         frame=name,
         images=(image,),
         masks=(mask,) if mask else (),

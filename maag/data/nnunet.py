@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maag.config.schema import DataConfig
-from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_of
+from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
 from maag.data.grid_choice import choose_grid
 from maag.data.label_files import load_image, load_label_file, stem_of, suffix_of
 from maag.data.pictures import load_picture
@@ -133,7 +133,7 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, data: DataConfig
         cases.append(
             Case(
                 case_id=name,
-                patient_id=patient_of(name),
+                patient_id=patient_and_frame(name)[0],
                 frame=part,
                 images=tuple(files),
                 masks=(label,) if label and not drawn else (),

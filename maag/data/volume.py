@@ -80,8 +80,7 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
             f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out"
         )
     affine = np.eye(4) if source.affine is None else np.asarray(source.affine, dtype=np.float64)
-    require_one_spacing(affine, _spacing(source), path)
-    return Volume(voxels[None], _spacing(source), affine)
+    return Volume(voxels[None], _image_spacing(source, path), affine)
 
 
 def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
@@ -117,9 +116,7 @@ def load_geometry(path: Path) -> tuple[tuple[int, int, int], tuple[float, float,
     """The shape (Z, Y, X) and spacing (z, y, x) in mm from the header alone. Raises as `load_volume`."""
     source = _open(path)
     width, height, depth = _shape(source, path)
-    if source.affine is not None:
-        require_one_spacing(source.affine, _spacing(source), path)
-    return (depth, height, width), _spacing(source)
+    return (depth, height, width), _image_spacing(source, path)
 
 
 def load_orientation(path: Path) -> tuple[str | None, tuple[float, float, float]]:
@@ -297,6 +294,14 @@ def _shape(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise DataError(f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume is needed: save one frame as a file")
     return shape[0], shape[1], shape[2]
+
+
+def _image_spacing(image: nib.Nifti1Image, path: Path) -> tuple[float, float, float]:
+    """As `_spacing`; of labels it is not asked, for they go by their image's."""
+    spacing = _spacing(image)
+    if image.affine is not None:
+        require_one_spacing(image.affine, spacing, path)
+    return spacing
 
 
 def _spacing(image: nib.Nifti1Image) -> tuple[float, float, float]:
