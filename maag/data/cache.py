@@ -69,27 +69,37 @@ def prepare(
         StorageError: the cache cannot be written.
     """
     cases = find_cases(data, directory, scribbles)
-    digest = _fingerprint(cases, directory, data)
-    path = cache_root / f"{data.dataset}-{digest}"
+    path = cache_root / f"{data.dataset}-{_key(cases, directory, data)}"
     if not path.is_dir():
         require_writable_directory(cache_root)
         with FileLock(cache_root / f".{path.name}.lock"):
             if not path.is_dir():
-                _build(path, cases, data, digest, progress)
+                _build(path, cases, data, progress)
     return open_prepared(path)
 
 
-def _fingerprint(cases: Collection[Case], directory: Path, data: DataConfig) -> str:
-    sources: list[object] = [raters_of(cases)]
+def _key(cases: Collection[Case], directory: Path, data: DataConfig) -> str:
+    """Changes with settings and with sizes and times of files, which need no reading."""
+    sources: list[object] = []
     for case in cases:
-        sources.append((case.case_id, case.patient_id, case.frame, case.time, case.part))
-        sources += [asdict(scribble) for scribble in case.scribbles if isinstance(scribble, SimulatedScribble)]
         for role, file in _files(case):
             with storage_errors(file, "read"):
                 facts = file.stat()
             sources.append((role, os.path.relpath(file, directory), facts.st_size, facts.st_mtime_ns))
+    return _digest_of(data, cases, sources)
+
+
+def _digest_of(data: DataConfig, cases: Collection[Case], sources: Sequence[object]) -> str:
+    """Of all that shapes the arrays: settings, whose each case is, and what is known of the source files."""
     settings = {name: getattr(data, name) for name in _SETTINGS}
-    canonical = json.dumps([FORMAT_VERSION, settings, sources], sort_keys=True)
+    facts = [
+        (
+            *(case.case_id, case.patient_id, case.frame, case.time, case.part),
+            [asdict(scribble) for scribble in case.scribbles if isinstance(scribble, SimulatedScribble)],
+        )
+        for case in cases
+    ]
+    canonical = json.dumps([FORMAT_VERSION, settings, raters_of(cases), facts, sources], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -103,7 +113,7 @@ def _files(case: Case) -> list[tuple[str, Path]]:
     ]
 
 
-def _build(path: Path, cases: Collection[Case], data: DataConfig, digest: str, progress: Progress | None) -> None:
+def _build(path: Path, cases: Collection[Case], data: DataConfig, progress: Progress | None) -> None:
     """Write one slice file per array as cases come in, so that memory holds one case at a time."""
     problems: list[str] = []
     prepared: list[PreparedCase] = []
@@ -134,7 +144,7 @@ def _build(path: Path, cases: Collection[Case], data: DataConfig, digest: str, p
             raise DataError(_all_problems(problems, len(cases)))
         index = {
             "format_version": FORMAT_VERSION,
-            "digest": digest,
+            "digest": _digest_of(data, cases, [case.sha256 for case in prepared]),
             "num_slices": start,
             "size_px": data.size_px,
             "channels": data.channels,

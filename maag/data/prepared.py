@@ -16,7 +16,7 @@ from maag.data.splits import Patient
 from maag.errors import StorageError
 from maag.storage import read_json, storage_errors
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 INDEX = "index.json"
 
 
@@ -51,7 +51,7 @@ class PreparedData:
 
     directory: Path
     digest: str
-    """Changes with any source file or setting that shapes the arrays."""
+    """Changes with what is in any source file and with any setting that shapes the arrays; copies have the same."""
     images: NDArray[np.float32]
     """(S, C, H, W), normalised."""
     scribbles: NDArray[np.uint8]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import shutil
 import subprocess
@@ -68,6 +69,15 @@ def test_it_is_built_once_until_something_changes(data_dir: Path, tiny_config: C
     spoil(mask, lambda array: np.zeros_like(array))
     assert again().digest != first.digest
     assert len(built) == 36
+
+
+def test_copies_are_the_same_data_whatever_their_times(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    first = prepare(data_dir, tiny_config.data, tmp_path / "cache")
+    mask = any_file(data_dir, "_gt.nii.gz")
+    os.utime(mask, (1, 1))
+    again = prepare(data_dir, tiny_config.data, tmp_path / "cache")
+    assert again.directory != first.directory  # times may tell of another content, so the files were read again
+    assert again.digest == first.digest
 
 
 def test_whose_a_case_is_and_who_drew_first_make_it_anew(tmp_path: Path) -> None:

@@ -197,8 +197,8 @@ def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
     digests = _gathered(prepared.digest)
     if len(set(digests)) > 1:
         raise DataError(
-            f"{recipe.data_dir}: the nodes have different data or file times there (digests {sorted(set(digests))}); "
-            "share the folder, or copy it with times kept, as cp -a, rsync -a and aws s3 sync do"
+            f"{recipe.data_dir}: the nodes have different data there (digests {sorted(set(digests))}); share the "
+            "folder, or copy the same files to all of them"
         )
     models = _gathered([teacher.digest for teacher in teachers])
     if any(others != models[0] for others in models):
