@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 
 import click
 
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done; 1 could not; 2 wrong usage or configuration; 3 some cases failed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in words
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = commands([word for word in words if word != _DEBUG], prog_name="maag", standalone_mode=False)
     except click.ClickException as error:
@@ -64,3 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("Stopped.", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C does, which takes away what is half made."""
+    signal.raise_signal(signal.SIGINT)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from pathlib import Path
 
 import nibabel
@@ -18,6 +23,7 @@ from deploy.batch import predict
 from deploy.crew import Threads
 from deploy.onnx_export import export
 from deploy.runners import open_artifact
+from maag.cli import main
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.cases import Case
@@ -234,3 +240,31 @@ def test_predictions_of_the_artifact_are_those_of_the_segmentor(
     by_torch = evaluate(cases, runner_predictor(TorchRunner(segmentor), config.data), config.data, subject)
     for score in ("dice", "hd95_mm"):
         assert by_file.mean(score) == pytest.approx(by_torch.mean(score), rel=1e-2)
+
+
+def test_sigterm_ends_predict_as_ctrl_c_does_and_leaves_nothing_behind(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    long = np.random.default_rng(6).integers(0, 9, size=(64, 64, 30, 6)).astype(np.int16)
+    for name in "abc":
+        nibabel.save(nibabel.Nifti1Image(long, np.diag([2.0, 2.0, 8.0, 1.0])), tmp_path / "in" / f"{name}.nii.gz")
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+
+    def end_it() -> None:
+        while not list(place.glob("*/fetched")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=end_it, daemon=True).start()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["predict", str(tmp_path / "in"), "--model", str(artifact), "--out", str(tmp_path / "out")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 1
+    assert "Stopped." in capsys.readouterr().err
+    assert not list(place.iterdir())

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from types import FrameType
 from typing import Any
 
 import ray
@@ -49,7 +48,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
             raise ConfigError(
                 f"--address {address}: no Ray cluster answers there; start one with `ray start`"
             ) from error
-        _handle_sigterm(on_sigterm if callable(on_sigterm) else _interrupt)
+        _handle_sigterm(on_sigterm)
         try:
             yield
         finally:
@@ -61,8 +60,3 @@ def _handle_sigterm(handler: Any) -> None:
     """Undo that Ray takes SIGTERM for itself, which would abort where others save."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Do what Ctrl-C does."""
-    signal.raise_signal(signal.SIGINT)
