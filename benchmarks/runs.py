@@ -39,7 +39,8 @@ def train(
     dataset: str = "acdc",
 ) -> None:
     """Train from `start` with `changes`, one thread; a run that was begun is resumed, a finished one is left."""
-    if (folder / "result.json").exists():
+    result = folder / "result.json"
+    if result.exists() and json.loads(result.read_text())["ending"] != "interrupted":
         return
     fresh = [*start, *(word for change in changes for word in ("--set", change))]
     started = (folder / "config.json").exists()
