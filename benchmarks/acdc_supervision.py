@@ -28,10 +28,11 @@ from maag.data.acdc import SPLIT0
 from maag.data.batches import TrainingBatches
 from maag.data.cache import default_cache_root, prepare
 from maag.data.catalog import find_cases, preset
+from maag.data.nifti_writing import save_labels
 from maag.data.scribble_styles import simulate
 from maag.data.splits import make_split
 from maag.data.supervision import supervise
-from maag.data.volume import load_labels, save_labels
+from maag.data.volume import load_labels
 from maag.labels import IGNORE
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.5, 1.0)

@@ -21,7 +21,7 @@ from deploy.sources import Fetched, Source
 from deploy.standing import Standing, standing_of
 from maag.config.schema import DataConfig
 from maag.data.label_files import stem_of
-from maag.data.volume import save_probabilities
+from maag.data.nifti_writing import save_probabilities
 from maag.errors import AccessDeniedError, MaagError
 from maag.inference import PLAIN, Refinement, Runner, segment_fully
 from maag.storage.digests import md5_of

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifact import sha256_of
-from maag.data import dicom, pictures, volume
+from maag.data import dicom, nifti, nifti_writing, pictures, volume
 from maag.data.label_files import LABEL_ENDINGS, SUFFIXES, stem_of
 from maag.data.volume import Volume
 from maag.errors import ConfigError, MissingDataError
@@ -69,7 +69,7 @@ class NiftiImage:
     ) -> None:
         """See InputImage."""
         _save_names(path, classes)
-        volume.save_labels(path, labels[0] if len(labels) == 1 else labels, self.place, classes)
+        nifti_writing.save_labels(path, labels[0] if len(labels) == 1 else labels, self.place, classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +125,12 @@ class DicomSeries:
         else:
             _save_names(path, classes)
             affine = dicom.load_series(self.files).affine
-            volume.save_volume(path, labels[0], affine, description=volume.description_of(classes))
+            nifti_writing.save_volume(path, labels[0], affine, description=nifti_writing.description_of(classes))
 
 
 def _save_names(path: Path, classes: Sequence[str]) -> None:
     """Write the classes beside labels whose header has no room for them, before the labels, which say it is done."""
-    if not volume.fit_description(classes):
+    if not nifti_writing.fit_description(classes):
         write_json(path.with_name(f"{stem_of(path)}.json"), {"labels": dict(enumerate(classes))})
 
 
@@ -144,7 +144,7 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
         ConfigError: the file is of no type that can be read.
     """
     if given.is_file():
-        if volume.is_nifti(given):
+        if nifti.is_nifti(given):
             return [NiftiImage(given, Path(given.name))]
         if pictures.is_picture(given):
             return [Picture(given, Path(given.name).with_suffix(".png"))]
@@ -162,7 +162,7 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
     for path in known:
         if not is_label_of(path.parent / stem_of(path), stems):
             relative = path.relative_to(given)
-            is_nifti = volume.is_nifti(path)
+            is_nifti = nifti.is_nifti(path)
             found.append(NiftiImage(path, relative) if is_nifti else Picture(path, relative.with_suffix(".png")))
     others = set(files).difference(known)
     found += _series_in(given, [path for path in files if path in others], dicom_seg)

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data import pictures, volume
+from maag.data import nifti, pictures, volume
 from maag.data.volume import Volume
 from maag.errors import DataError
 
 LABEL_ENDINGS = ("_scribble", "_scribbles", "_gt", "_mask", "_m", "_label", "_seg")
 """What the names of label files add to their image's."""
 
-SUFFIXES = (*volume.SUFFIXES, *pictures.SUFFIXES)
+SUFFIXES = (*nifti.SUFFIXES, *pictures.SUFFIXES)
 
 
 def suffix_of(path: Path) -> str | None:
@@ -32,7 +32,7 @@ def stem_of(path: Path) -> str:
 
 def load_image(paths: Sequence[Path]) -> Volume:
     """Read an image, one file or one for each channel. Raises as `load_channels` and `load_picture`."""
-    if volume.is_nifti(paths[0]):
+    if nifti.is_nifti(paths[0]):
         return volume.load_channels(paths)
     parts = [pictures.load_picture(path) for path in paths]
     for path, part in zip(paths, parts, strict=True):
@@ -48,7 +48,7 @@ def load_label_file(path: Path, allowed: Collection[int]) -> NDArray[np.uint8]:
         DataError: unreadable, or a value that is not among `allowed`.
         StorageError: the file cannot be opened.
     """
-    if volume.is_nifti(path):
+    if nifti.is_nifti(path):
         return volume.load_labels(path, allowed)[0]
     stored = pictures.load_indices(path)
     if stored.ndim == 3:
@@ -61,7 +61,7 @@ def load_label_file(path: Path, allowed: Collection[int]) -> NDArray[np.uint8]:
 
 def geometry_of(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
     """Shape (Z, Y, X) and spacing (z, y, x) in mm. Raises as `load_image`."""
-    if volume.is_nifti(path):
+    if nifti.is_nifti(path):
         return volume.load_geometry(path)
     width, height = pictures.open_picture(path).size
     return (1, height, width), (1.0, 1.0, 1.0)

@@ -13,8 +13,9 @@ from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
 from maag.data.grid_choice import choose_grid
 from maag.data.label_files import load_image, load_label_file, stem_of, suffix_of
+from maag.data.nifti import is_nifti
 from maag.data.pictures import load_picture
-from maag.data.volume import Volume, is_nifti
+from maag.data.volume import Volume
 from maag.errors import DataError
 from maag.storage import read_json
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maag.data.volume import is_nifti, load_orientation
+from maag.data.nifti import is_nifti
+from maag.data.volume import load_orientation
 
 _SPACING_TOLERANCE = 0.01
 

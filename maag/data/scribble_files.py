@@ -14,8 +14,9 @@ from maag.config.schema import DataConfig
 from maag.data.cases import Case, Reader
 from maag.data.catalog import find_cases, reader_of
 from maag.data.label_files import LABEL_ENDINGS, SUFFIXES, load_label_file, stem_of, suffix_of
+from maag.data.nifti import is_nifti
+from maag.data.nifti_writing import save_labels, save_volume
 from maag.data.scribble_styles import coverage, simulate
-from maag.data.volume import is_nifti, save_labels, save_volume
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.labels import IGNORE
 from maag.storage import replacing, require_writable_directory

@@ -121,7 +121,12 @@ def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
         ("cine", (26, 30, 2, 3), (1.5, 1.5, 9.0)),
     ):
         smooth = np.cumsum(np.cumsum(random.normal(size=shape), axis=0), axis=1).astype(np.float32)
-        nibabel.save(nibabel.Nifti1Image(smooth, np.diag([*spacing, 1.0])), tmp_path / "in" / f"{name}.nii.gz")
+        image = nibabel.Nifti1Image(smooth, np.diag([*spacing, 1.0]))
+        nibabel.save(image, tmp_path / "in" / f"{name}.nii.gz")
+    # The same as the last one in other words: its spacing in metres.
+    image = nibabel.Nifti1Image(smooth, np.diag([*(mm / 1000 for mm in spacing), 1.0]))
+    image.header.set_xyzt_units("meter", "sec")
+    nibabel.save(image, tmp_path / "in" / "metres.nii.gz")
     predict([tmp_path / "in"], Threads(opened.runner), config.data, tmp_path / "out", opened.digest)
     for source in sorted((tmp_path / "in").iterdir()):
         alone = tmp_path / f"alone-{source.name}"

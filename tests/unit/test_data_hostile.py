@@ -28,9 +28,10 @@ from deploy.images import find_images
 from maag.config.schema import DataConfig
 from maag.data.dicom import load_series, series_uid
 from maag.data.geometry import prepare_image
+from maag.data.nifti_writing import save_labels
 from maag.data.phantoms.dicom_files import save_slice
 from maag.data.pictures import load_picture
-from maag.data.volume import Volume, load_volume, num_volumes, save_labels
+from maag.data.volume import Volume, load_volume, num_volumes
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
 SHAPE = (7, 9, 3)

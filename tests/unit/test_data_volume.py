@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from maag.data.volume import load_geometry, load_labels, load_volume, save_labels, save_probabilities, save_volume
+from maag.data.nifti_writing import save_labels, save_probabilities, save_volume
+from maag.data.volume import load_geometry, load_labels, load_volume
 from maag.errors import DataError, StorageError
 
 OBLIQUE = np.array([[1.2, 0.3, 0.1, -20.0], [-0.25, 1.3, 0.2, 33.0], [0.05, -0.1, 8.0, 7.0], [0, 0, 0, 1.0]])
@@ -183,3 +184,17 @@ def test_labels_of_another_shape_are_not_written(image: Path, tmp_path: Path) ->
     with pytest.raises(DataError, match="they must agree"):
         save_labels(tmp_path / "out.nii.gz", np.zeros((3, 3, 3), np.uint8), image, ("background",))
     assert not (tmp_path / "out.nii.gz").exists()
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1e3), ("micron", 1e-3), ("mm", 1.0), ("unknown", 1.0)])
+def test_lengths_are_in_mm_whatever_the_header_counts_in(tmp_path: Path, unit: str, factor: float) -> None:
+    image = nib.Nifti1Image(np.zeros((4, 5, 2), np.int16), np.diag([-1.5, 1.5, 9.0, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    volume = load_volume(tmp_path / "scan.nii.gz")
+    assert volume.spacing_mm == pytest.approx((9.0 * factor, 1.5 * factor, 1.5 * factor))
+    np.testing.assert_allclose(volume.affine, np.diag([-1.5 * factor, 1.5 * factor, 9.0 * factor, 1.0]))
+    save_labels(tmp_path / "out.nii.gz", np.zeros((2, 5, 4), np.uint8), tmp_path / "scan.nii.gz", ("a", "b"))
+    labels = nib.load(tmp_path / "out.nii.gz")
+    assert labels.header.get_xyzt_units()[0] == unit
+    np.testing.assert_array_equal(labels.affine, image.affine)

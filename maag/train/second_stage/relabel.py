@@ -18,9 +18,9 @@ from maag.config.schema import DataConfig
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case, raters_of
 from maag.data.catalog import reader_of
+from maag.data.nifti_writing import save_volume
 from maag.data.raters import combine, measure_agreement, rater_weights
 from maag.data.splits import Split
-from maag.data.volume import save_volume
 from maag.errors import DataError, SplitError
 from maag.inference import Runner
 from maag.labels import BACKGROUND, IGNORE

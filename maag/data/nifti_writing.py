@@ -1,0 +1,105 @@
+"""Labels, probabilities and volumes written as NIfTI, labels on the very grid of their image."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from maag.data.nifti import open_nifti, quiet_nibabel, shape_of
+from maag.data.nifti_header import without_trailing_ones
+from maag.errors import DataError
+from maag.storage import replacing
+
+_PLAIN_DIMENSIONS = 3
+_DESCRIPTION_BYTES = 79  # NIfTI's descrip holds 80, the last one 0
+
+
+def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequence[str]) -> None:
+    """Write (Z, Y, X) uint8 labels as NIfTI with exactly the grid, codes and units of the image `like`, atomically.
+
+    Labels of a 4-D image are (T, Z, Y, X). The header's description names the classes as far as its 79 bytes go:
+    `0 background, 1 RV`.
+
+    Raises:
+        DataError: `like` is unreadable or of another shape.
+        StorageError: `path` cannot be written.
+    """
+    source = open_nifti(like)
+    shape = without_trailing_ones(source.shape) if labels.ndim > _PLAIN_DIMENSIONS else shape_of(source, like)
+    if labels.T.shape != shape:
+        raise DataError(f"{path}: labels are {labels.T.shape}, the image {like} is {shape} (x, y, z); they must agree")
+    # Without an affine of its own the new image keeps both of the header's forms and their codes.
+    with quiet_nibabel():
+        image = type(source)(np.ascontiguousarray(labels.T), None, source.header.copy())
+    image.header.set_data_dtype(np.uint8)
+    image.header.set_slope_inter(1, 0)
+    image.header["cal_max"] = image.header["cal_min"] = 0
+    image.header["descrip"] = description_of(classes)
+    _write(path, image)
+
+
+def description_of(classes: Sequence[str]) -> bytes:
+    """What a header's description says of the labels: `0 background, 1 RV`, as far as it goes."""
+    return _named(classes).encode("ascii", "replace")[:_DESCRIPTION_BYTES]
+
+
+def fit_description(classes: Sequence[str]) -> bool:
+    """Whether a header's description has room for all of the names, and the letters."""
+    return description_of(classes).decode() == _named(classes)
+
+
+def save_probabilities(path: Path, probabilities: NDArray[np.float32], affine: NDArray[np.float64]) -> None:
+    """Write class probabilities (T, Z, num_classes, Y, X) float32 as 5-D NIfTI (x, y, z, time, class), atomically.
+
+    `affine` maps voxels (x, y, z) to the world. Raises StorageError.
+    """
+    image = nib.Nifti1Image(probabilities.transpose(4, 3, 1, 0, 2), affine)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    # Fractions of 32 bits pack little tighter with more patience.
+    _write(path, image, compress_level=1)
+
+
+def save_volume(
+    path: Path,
+    array: NDArray[np.generic],
+    affine: NDArray[np.float64],
+    *,
+    sform: bool = True,
+    description: bytes = b"",
+) -> None:
+    """Write a (Z, Y, X) array as NIfTI of its own dtype, the same bytes for the same content, atomically.
+
+    Args:
+        path: `.nii` or `.nii.gz`.
+        array: the voxels.
+        affine: (4, 4) voxel (x, y, z) to world in mm.
+        sform: set both forms; else the qform alone, as ITK-SNAP saves a scribble.
+        description: for the header, up to 79 bytes.
+    """
+    image = nib.Nifti1Image(np.ascontiguousarray(array.T), affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine if sform else None, code=1 if sform else 0)
+    image.header["descrip"] = description
+    image.header.set_xyzt_units("mm")
+    _write(path, image)
+
+
+def _write(path: Path, image: nib.Nifti1Image, compress_level: int = 9) -> None:
+    # Voxels go to the file part by part: of probabilities there are gigabytes.
+    with replacing(path) as temporary, quiet_nibabel(), temporary.open("wb") as file:
+        if not path.name.lower().endswith(".gz"):
+            image.to_stream(file)
+            return
+        # Without a name and a time, so that the same content gives the same bytes.
+        with gzip.GzipFile("", "wb", compress_level, file, mtime=0) as packed:
+            image.to_stream(packed)
+
+
+def _named(classes: Sequence[str]) -> str:
+    return ", ".join(f"{value} {name}" for value, name in enumerate(classes))
