@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from itertools import chain
@@ -11,11 +12,12 @@ from typing import Any
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, NiftiReader, ScribbleFile
 from maag.data.volume import num_volumes
-from maag.errors import ConfigError
+from maag.errors import ConfigError, DataError
 
 _IMAGE = re.compile(r"^(patient\d{3})_(frame\d{2,})\.nii(\.gz)?$")
 _CINE = re.compile(r"^(patient\d{3})_4d\.nii(\.gz)?$")
-_SCRIBBLE_FOLDERS = ("acdc_scribbles", "scribbles")
+_PUBLISHED_SCRIBBLES = "acdc_scribbles"
+_SCRIBBLE_FOLDERS = (_PUBLISHED_SCRIBBLES, "scribbles")
 
 
 def _patients(*numbers: int) -> frozenset[str]:
@@ -38,7 +40,10 @@ SPLIT0: Mapping[str, frozenset[str]] = {
 
 
 class AcdcReader(NiftiReader):
-    """The challenge's folders, its current archive, or one flat folder; scribbles beside the images or in their own."""
+    """The challenge's folders, its current archive, or one flat folder; scribbles beside the images or in their own.
+
+    A folder of its own is `acdc_scribbles` or `scribbles` in the data set's, or `acdc_scribbles` beside it.
+    """
 
     layout = (
         "patientNNN/patientNNN_frameFF.nii.gz with _gt and _scribble beside it, in the folder itself or in training/, "
@@ -60,8 +65,8 @@ class AcdcReader(NiftiReader):
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader; where unlabelled images are of use, the frames of the 4-D files are cases too."""
-        flat = [root / name for root in (directory, directory.parent) for name in _SCRIBBLE_FOLDERS]
-        flat = [folder for folder in flat if folder.is_dir()]
+        beside = Path(os.path.abspath(directory)).parent / _PUBLISHED_SCRIBBLES
+        flat = [folder for folder in (*(directory / name for name in _SCRIBBLE_FOLDERS), beside) if folder.is_dir()]
         cases = [
             self._case(path, match, flat)
             for path in sorted(directory.rglob("patient*_frame*.nii*"))
@@ -113,7 +118,7 @@ class AcdcReader(NiftiReader):
         patient, frame, packed = match.groups()
         stem = f"{patient}_{frame}"
         scribble_names = [f"{stem}_scribble.nii{ending}" for ending in (packed or "", ".gz", "")]
-        candidates = [folder / name for folder in (*scribble_folders, image.parent) for name in scribble_names]
+        candidates = [folder / name for folder in (image.parent, *scribble_folders) for name in scribble_names]
         mask_names = [f"{stem}_gt.nii{ending}" for ending in (packed or "", ".gz", "")]
         return Case(
             case_id=stem,
@@ -121,8 +126,22 @@ class AcdcReader(NiftiReader):
             frame=frame,
             images=(image,),
             masks=_first_file([image.parent / name for name in mask_names]),
-            scribbles=tuple(ScribbleFile(rater="expert", path=path) for path in _first_file(candidates)),
+            scribbles=tuple(ScribbleFile(rater="expert", path=path) for path in _only_file(candidates, stem)),
         )
+
+
+def _only_file(candidates: list[Path], case: str) -> tuple[Path, ...]:
+    """The one of `candidates` that there is. Nobody but the user knows which of two an expert drew."""
+    by_place: dict[Path, Path] = {}
+    for path in filter(Path.is_file, candidates):
+        by_place.setdefault(path.resolve(), path)
+    found = tuple(by_place.values())
+    if len(found) > 1:
+        raise DataError(
+            f"case {case} has two scribbles, {found[0]} and {found[1]}; keep one of them there and move the other "
+            "away, where --scribbles FOLDER can still name it"
+        )
+    return found
 
 
 def _first_file(candidates: list[Path]) -> tuple[Path, ...]:

@@ -203,6 +203,29 @@ def test_layouts(phantom_dir: Path, tmp_path: Path, root: str, scribble_folder: 
     assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
 
 
+def test_simulated_scribbles_near_the_data_never_stand_in_for_the_experts(data_dir: Path) -> None:
+    drawn = [case.scribbles for case in find_cases(ACDC, data_dir)]
+    flat = [path for path in data_dir.rglob("*_scribble.nii.gz")]
+    for place in (data_dir.parent / "scribbles", data_dir / "scribbles"):
+        place.mkdir()
+        for path in flat:
+            shutil.copy(path, place)
+        if place.parent == data_dir.parent:
+            assert [case.scribbles for case in find_cases(ACDC, data_dir)] == drawn
+    with pytest.raises(DataError, match=r"patient\d+_frame\d+ has two scribbles, .*/training/.* and .*/scribbles/"):
+        find_cases(ACDC, data_dir)
+
+
+def test_published_scribbles_lie_next_to_the_data_wherever_one_stands(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data_dir.parent / "acdc_scribbles").mkdir()
+    for path in list(data_dir.rglob("*_scribble.nii.gz")):
+        path.rename(data_dir.parent / "acdc_scribbles" / path.name)
+    monkeypatch.chdir(data_dir)
+    assert all(case.scribbles for case in find_cases(ACDC, Path()))
+
+
 def test_one_case_twice_is_refused(data_dir: Path) -> None:
     shutil.copytree(data_dir / "training", data_dir / "testing")
     with pytest.raises(DataError, match="is there more than once; keep one copy"):
