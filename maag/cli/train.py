@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from maag.config.schema import Config
+    from maag.data.prepared import PreparedData
     from maag.train.fit import Outcome
     from maag.train.launch.launch import ClusterPlan
 
@@ -176,9 +177,9 @@ def train(
     `shapes` is the layout and the folder of other patients whose masks the discriminator sees; `teachers` are finished
     models, see `open_teachers`.
     """
-    from maag.cli.terminal import TrainingDisplay, preparing, say
+    from maag.cli.preparing import prepare_told
+    from maag.cli.terminal import TrainingDisplay, say
     from maag.config import codec
-    from maag.data.cache import default_cache_root, prepare
     from maag.data.catalog import reader_of
     from maag.data.splits import make_split
     from maag.data.supervision import supervise, without_effect
@@ -194,16 +195,13 @@ def train(
     if not resume:
         require_no_run(run_path)
     require_writable_place(run_path)
-    with preparing() as progress:
-        prepared = prepare(directory, config.data, default_cache_root(), scribbles, progress)
-    other = None
+    prepared = prepare_told(directory, config.data, scribbles)
+    other: PreparedData | None = None
+    foreign: tuple[str, ...] = ()
     if shapes:
         name, folder = shapes
-        with preparing() as progress:
-            other = prepare(folder, replace(config.data, dataset=name), default_cache_root(), progress=progress)
-    foreign = (
-        tuple(f"{shapes[1].resolve().name}/{patient}" for patient in other.patient_ids) if shapes and other else ()
-    )
+        other = prepare_told(folder, replace(config.data, dataset=name))
+        foreign = tuple(f"{folder.resolve().name}/{patient}" for patient in other.patient_ids)
     if resume:
         run, before = open_run(run_path)
         if config != before:

@@ -82,9 +82,9 @@ def make_plans(
     resume: bool,
 ) -> tuple[SearchPlan, TrialPlan]:
     """What is searched and how; a resumed search takes all that is not said anew from its search.json."""
-    from maag.cli.terminal import preparing
+    from maag.cli.preparing import prepare_told
     from maag.config import codec
-    from maag.data.cache import default_cache_root, prepare
+    from maag.data.cache import default_cache_root
     from maag.data.catalog import reader_of
     from maag.data.splits import make_split
     from maag.data.supervision import supervise
@@ -112,8 +112,7 @@ def make_plans(
         )
     base = codec.from_dict(before["base"]) if config is None else config
     scribbles = tuple(before.get("scribbles", ())) if resume and not scribbles else scribbles
-    with preparing() as progress:
-        prepared = prepare(directory, base.data, default_cache_root(), scribbles, progress)
+    prepared = prepare_told(directory, base.data, scribbles)
     if resume and before.get("data_digest", prepared.digest) != prepared.digest:
         raise ConfigError(
             f"{path}: the search was begun on other data (digest {before['data_digest']}, now {prepared.digest}), and "

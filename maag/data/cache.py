@@ -187,6 +187,7 @@ def _index_entry(case: Case, arrays: CaseArrays, start: int) -> PreparedCase:
         has_mask=arrays.mask is not None,
         scribbled_classes=tuple(sorted(classes)),
         sha256={role: digest.hexdigest() for role, digest in digests.items()},
+        notes=arrays.notes,
     )
 
 

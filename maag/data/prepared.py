@@ -16,8 +16,9 @@ from maag.data.splits import Patient
 from maag.errors import StorageError
 from maag.storage import read_json, storage_errors
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 INDEX = "index.json"
+_TUPLES = ("source_shape", "spacing_mm", "raters", "scribbled_classes", "notes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +44,8 @@ class PreparedCase:
     scribbled_classes: tuple[int, ...]
     sha256: dict[str, str]
     """Of the source files, by role: image, mask, and each rater's scribble."""
+    notes: tuple[str, ...]
+    """What was odd in the files, though usable."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -104,7 +107,7 @@ def open_prepared(path: Path) -> PreparedData:
     slices = index["num_slices"]
     cases = []
     for entry in index["cases"]:
-        tuples = {name: tuple(entry[name]) for name in ("source_shape", "spacing_mm", "raters", "scribbled_classes")}
+        tuples = {name: tuple(entry[name]) for name in _TUPLES}
         cases.append(PreparedCase(**{**entry, **tuples, "affine": tuple(map(tuple, entry["affine"]))}))
     with storage_errors(path, "read"):
         return PreparedData(

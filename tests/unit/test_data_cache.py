@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from maag.cli.preparing import prepare_told
 from maag.config import codec
 from maag.config.schema import Config, DataConfig
 from maag.data.cache import prepare
@@ -102,6 +103,23 @@ def test_a_check_refuses_what_training_would(tmp_path: Path) -> None:
     problems = check(tmp_path / "hearts", data).problems
     assert len(problems) == 4
     assert "heart_000.nii.gz: the image has 1 channels, data.channels says 2" in problems[0]
+
+
+def test_what_is_odd_is_said_whenever_it_is_trained_on(
+    data_dir: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    turned = sorted(data_dir.rglob("*_scribble.nii.gz"))[:5]
+    for path in turned:
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([-1, 1, 1, 1]) @ image.affine), path)
+    for _ in ("read", "taken from the cache"):
+        prepare_told(data_dir, tiny_config.data, ["own"])
+        said = capsys.readouterr().err
+        assert said.count("its header has axes") == 3
+        assert f"Note: patient001_frame01: {turned[0]}: its header has axes" in said
+        command = f"maag data check --dataset acdc --data {data_dir} --scribbles own"
+        assert f"Note: … and 2 more of this kind; see more of them with: {command}" in said
 
 
 def test_every_bad_case_is_named_and_no_cache_is_left(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""The prepared set of a data set, told on the terminal: how far it is, and what is odd in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from maag.config.schema import DataConfig
+    from maag.data.prepared import PreparedData
+
+_NOTES_SHOWN = 3
+
+
+def prepare_told(directory: Path, data: DataConfig, scribbles: Sequence[str] = ()) -> PreparedData:
+    """As `prepare`, in the cache of this machine; what was noted of the cases is said each time, not only when read."""
+    from maag.cli.terminal import preparing, say, to_type
+    from maag.data.cache import default_cache_root, prepare
+
+    with preparing() as progress:
+        prepared = prepare(directory, data, default_cache_root(), scribbles, progress)
+    notes = [f"{case.case_id}: {note}" for case in prepared.cases for note in case.notes]
+    for note in notes[:_NOTES_SHOWN]:
+        say(f"Note: {note}")
+    if len(notes) > _NOTES_SHOWN:
+        words = [word for source in scribbles for word in ("--scribbles", source)]
+        command = to_type("data check", "--dataset", data.dataset, "--data", directory, *words)
+        say(f"Note: … and {len(notes) - _NOTES_SHOWN} more of this kind; see more of them with: {command}")
+    return prepared
