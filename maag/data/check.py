@@ -13,6 +13,7 @@ from maag.config.schema import DataConfig
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
+from maag.data.orientation import axes_of, odd_axes, odd_slices
 from maag.errors import DataError, StorageError
 from maag.labels import IGNORE
 
@@ -86,7 +87,9 @@ class _Tally:
         self._coverage: list[list[float]] = []  # by rater's slice and class, %
         self._drawn = np.zeros(data.num_classes, dtype=int)  # slices by class, however many raters drew on them
         self._in_masks = np.zeros(data.num_classes, dtype=int)
-        self._geometry: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
+        self._shapes: list[tuple[int, int, int]] = []
+        self._spacings: dict[str, tuple[float, float, float]] = {}  # by case
+        self._axes: dict[str, str | None] = {}  # by case
         self._with_mask = 0
         self._with_scribble = 0
         self._odd: list[str] = []
@@ -95,7 +98,9 @@ class _Tally:
     def add(self, case: Case, arrays: CaseArrays) -> None:
         """Count one readable case."""
         self._odd += [f"{case.case_id}: {note}" for note in arrays.notes]
-        self._geometry.append((arrays.volume.shape, arrays.volume.spacing_mm))
+        self._shapes.append(arrays.volume.shape)
+        self._spacings[case.case_id] = arrays.volume.spacing_mm
+        self._axes[case.case_id] = axes_of(case.images[0])
         classes = range(self._data.num_classes)
         if arrays.mask is not None:
             self._with_mask += 1
@@ -122,14 +127,14 @@ class _Tally:
             )
             for value, name in enumerate(self._data.classes)
         )
-        shapes = np.array([shape for shape, _ in self._geometry]).reshape(-1, 3)
-        spacings = np.array([spacing for _, spacing in self._geometry]).reshape(-1, 3)
+        shapes = np.array(self._shapes).reshape(-1, 3)
+        spacings = np.array(list(self._spacings.values())).reshape(-1, 3)
         return CheckReport(
             directory=str(directory),
             counts={
                 "patients": len({case.patient_id for case in cases}),
                 "cases": len(cases),
-                "usable cases": len(self._geometry),
+                "usable cases": len(self._shapes),
                 "cases with a mask": self._with_mask,
                 "cases with a scribble": self._with_scribble,
                 "slices": int(shapes[:, 0].sum()),
@@ -153,6 +158,7 @@ class _Tally:
             without = [case.case_id for case in cases if not getattr(case, f"{role}s")]
             if without:
                 notes.append(f"{len(without)} cases have no {role}; the first is {without[0]}")
+        notes += odd_axes(self._axes) + odd_slices(self._spacings)
         return notes + self._odd[:_NOTES_SHOWN] + _rest(self._odd)
 
 

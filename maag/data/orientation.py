@@ -1,7 +1,9 @@
-"""Whether the headers of labels and of their image agree on how they lie; what is used are the voxels as stored."""
+"""Whether headers agree on how labels and their image, and the images of a set, lie; voxels are used as stored."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ from maag.data.nifti import is_nifti
 from maag.data.volume import load_orientation
 
 _SPACING_TOLERANCE = 0.01
+_THICK = 1.1
+"""Times the other sides of a voxel."""
 
 
 def differences(labels: Path, image: Path) -> tuple[str, ...]:
@@ -33,6 +37,48 @@ def differences(labels: Path, image: Path) -> tuple[str, ...]:
             "image's count: save it on the image's grid"
         )
     return tuple(found)
+
+
+def axes_of(image: Path) -> str | None:
+    """To where a NIfTI's x, y and z point, as `LPS`; None where nothing tells. Raises as `load_volume`."""
+    return load_orientation(image)[0] if is_nifti(image) else None
+
+
+def odd_axes(axes: Mapping[str, str | None]) -> list[str]:
+    """A sentence for each way in which some images lie otherwise than most: by case, to where x, y and z point."""
+    by_axes = Counter(found for found in axes.values() if found)
+    (most, count), *others = by_axes.most_common() or [("", 0)]
+    return [
+        f"{number} images have axes {odd} in their headers, {count} have {most}; the first is "
+        f"{_first(axes, odd)}: voxels are taken as they are stored, so to the segmentor they are mirrored or turned; "
+        "save all on the same axes"
+        for odd, number in others
+    ]
+
+
+def odd_slices(spacings: Mapping[str, tuple[float, float, float]]) -> list[str]:
+    """A sentence for each axis but z that voxels (z, y, x) are thickest along in some images, if most are along z."""
+    thickest = {case: _thickest(spacing) for case, spacing in spacings.items()}
+    by_axis = Counter(thickest.values())
+    if [axis for axis, _ in by_axis.most_common(1)] != ["z"]:
+        return []
+    return [
+        f"{by_axis[axis]} images have their thickest voxels along {axis}, {by_axis['z']} along z; the first is "
+        f"{_first(thickest, axis)}: slices are taken across z, so these are cut in another direction; save all with "
+        "the slices along z"
+        for axis in ("x", "y")
+        if by_axis[axis]
+    ]
+
+
+def _thickest(spacing_mm: tuple[float, float, float]) -> str | None:
+    place = int(np.argmax(spacing_mm))
+    others = [side for axis, side in enumerate(spacing_mm) if axis != place]
+    return "zyx"[place] if spacing_mm[place] > _THICK * max(others) else None
+
+
+def _first(by_case: Mapping[str, str | None], value: str) -> str:
+    return next(case for case, found in by_case.items() if found == value)
 
 
 def _in_mm(spacing: tuple[float, float, float]) -> str:

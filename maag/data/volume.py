@@ -71,7 +71,7 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
     """Read an image whose channels are files of their own, on one grid.
 
     Raises:
-        DataError: as `load_volume`, or the files differ in shape or spacing.
+        DataError: as `load_volume`, or the files differ in shape, spacing or, as far as headers tell, axes.
         StorageError: a file cannot be opened.
     """
     volumes = [load_volume(path, time) for path in paths]
@@ -82,6 +82,16 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
                 f"{path}: a channel of {volume.shape[::-1]} voxels of {volume.spacing_mm[::-1]} mm beside {paths[0]} "
                 f"of {first.shape[::-1]} of {first.spacing_mm[::-1]} mm (x, y, z); bring them to one grid"
             )
+    axes: dict[str, Path] = {}
+    for path in paths:
+        if told := load_orientation(path)[0]:
+            axes.setdefault(told, path)
+    if len(axes) > 1:
+        (told, beside), (other, path), *_ = axes.items()
+        raise DataError(
+            f"{path}: a channel with axes {other} in its header beside {beside} with {told}, so that they lie mirrored "
+            "or turned; bring them to one grid"
+        )
     return Volume(np.concatenate([volume.voxels for volume in volumes]), first.spacing_mm, first.affine)
 
 

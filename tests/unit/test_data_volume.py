@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from maag.data.nifti_writing import save_labels, save_probabilities, save_volume
-from maag.data.volume import load_geometry, load_labels, load_volume
+from maag.data.orientation import odd_axes, odd_slices
+from maag.data.volume import load_channels, load_geometry, load_labels, load_volume
 from maag.errors import DataError, StorageError
 
 OBLIQUE = np.array([[1.2, 0.3, 0.1, -20.0], [-0.25, 1.3, 0.2, 33.0], [0.05, -0.1, 8.0, 7.0], [0, 0, 0, 1.0]])
@@ -198,3 +199,28 @@ def test_lengths_are_in_mm_whatever_the_header_counts_in(tmp_path: Path, unit: s
     labels = nib.load(tmp_path / "out.nii.gz")
     assert labels.header.get_xyzt_units()[0] == unit
     np.testing.assert_array_equal(labels.affine, image.affine)
+
+
+def test_channels_that_lie_mirrored_are_refused(image: Path, tmp_path: Path) -> None:
+    silent, mirrored = tmp_path / "silent.nii.gz", tmp_path / "mirrored.nii.gz"
+    source = nib.load(image)
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), np.diag([-1, 1, 1, 1]) @ source.affine), mirrored)
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, source.header), silent)
+    header = nib.load(image).header
+    header["qform_code"] = header["sform_code"] = 0
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, header), silent)
+    assert load_channels([image, silent, image]).voxels.shape == (3, 3, 9, 7)
+    with pytest.raises(DataError, match=r"mirrored\.nii\.gz: a channel with axes LAS in its header beside .* with RAS"):
+        load_channels([image, silent, mirrored])
+
+
+def test_images_that_lie_otherwise_than_most_are_told() -> None:
+    assert odd_axes({}) == odd_axes({"a": None, "b": "LPS"}) == []
+    (note,) = odd_axes({"a": "LPS", "b": "RAS", "c": "LPS", "d": None})
+    assert note.startswith("1 images have axes RAS in their headers, 2 have LPS; the first is b: voxels are taken")
+    thick, across, even = (8.0, 1.0, 1.0), (1.0, 1.0, 8.0), (1.0, 1.0, 1.0)
+    assert (
+        odd_slices({}) == odd_slices({"a": thick, "b": even}) == odd_slices({"a": even, "b": even, "c": across}) == []
+    )
+    (note,) = odd_slices({"a": thick, "b": across, "c": thick})
+    assert note.startswith("1 images have their thickest voxels along x, 2 along z; the first is b: slices are taken")
