@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from deploy.artifact import sha256_of
 from maag.data import dicom, nifti, nifti_writing, pictures, volume
+from maag.data.folder_tree import files_below
 from maag.data.label_files import LABEL_ENDINGS, SUFFIXES, stem_of
 from maag.data.volume import Volume
 from maag.errors import ConfigError, MissingDataError
@@ -155,7 +155,7 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
         raise ConfigError(f"{given}: a pipe or a device; give a file or a folder")
     if not given.is_dir():
         raise MissingDataError(f"{given}: there is no such file or folder")
-    files = sorted(_files_below(given))
+    files = sorted(filter(Path.is_file, files_below(given)))
     known = [path for path in files if path.name.lower().endswith(SUFFIXES)]
     stems = {path.parent / stem_of(path) for path in known}
     found: list[InputImage] = []
@@ -169,19 +169,6 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
     if not found:
         raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it")
     return found
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All but hidden ones, by links too, each folder once."""
-    seen: set[Path] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = Path(place).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (path for name in names if not name.startswith(".") and (path := Path(place, name)).is_file())
 
 
 def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[InputImage]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, NiftiReader, ScribbleFile
+from maag.data.folder_tree import files_below
 from maag.data.volume import num_volumes
 from maag.errors import ConfigError, DataError
 
@@ -69,7 +70,7 @@ class AcdcReader(NiftiReader):
         flat = [folder for folder in (*(directory / name for name in _SCRIBBLE_FOLDERS), beside) if folder.is_dir()]
         cases = [
             self._case(path, match, flat)
-            for path in sorted(directory.rglob("patient*_frame*.nii*"))
+            for path in sorted(files_below(directory))
             if (match := _IMAGE.match(path.name)) and "__MACOSX" not in path.parts
         ]
         if data.supervision == "semi" and data.cine:
@@ -78,7 +79,7 @@ class AcdcReader(NiftiReader):
 
     def _cine(self, directory: Path, known: set[str]) -> list[Case]:
         found = []
-        for path in sorted(directory.rglob("patient*_4d.nii*")):
+        for path in sorted(files_below(directory)):
             match = _CINE.match(path.name)
             if match is None or "__MACOSX" in path.parts:
                 continue

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask
 from maag.data.dicom import load_series, order_of_slices, read_geometry
+from maag.data.folder_tree import files_below
 from maag.data.natural_order import natural_key
 from maag.data.pictures import load_indices
 from maag.data.volume import Volume
@@ -22,6 +23,7 @@ _SERIES: Final[Mapping[str, str]] = {
     "t1out": "T1DUAL/DICOM_anon/OutPhase",
     "t2spir": "T2SPIR/DICOM_anon",
 }
+_DICOM = ".dcm"
 GREYS: Final[Mapping[int, tuple[int, int]]] = {1: (55, 70), 2: (110, 135), 3: (175, 200), 4: (240, 255)}
 """By class (liver, right kidney, left kidney, spleen): lowest and highest grey, as the organisers define them."""
 
@@ -52,11 +54,11 @@ class ChaosReader:
         """See Reader."""
         series = _SERIES[data.modality]
         found = []
-        for folder in sorted(directory.rglob(series)):
+        for folder in _folders_of_slices(directory, series):
             top = folder.parents[series.count("/")]
             ground = top / series.partition("/")[0] / "Ground"
             found.append(_case(f"mr{top.name:0>2}", data.modality, folder, ground))
-        return tuple(sorted((case for case in found if case.images), key=lambda case: case.case_id))
+        return tuple(sorted(found, key=lambda case: case.case_id))
 
     def load_volume(self, case: Case) -> Volume:
         """See Reader."""
@@ -100,10 +102,12 @@ class ChaosCtReader:
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader."""
         folders = [
-            folder for folder in sorted(directory.rglob("DICOM_anon")) if folder.parent.name not in ("T1DUAL", "T2SPIR")
+            folder
+            for folder in _folders_of_slices(directory, "DICOM_anon")
+            if folder.parent.name not in ("T1DUAL", "T2SPIR")
         ]
         found = [_case(f"ct{folder.parent.name:0>2}", "ct", folder, folder.parent / "Ground") for folder in folders]
-        return tuple(sorted((case for case in found if case.images), key=lambda case: case.case_id))
+        return tuple(sorted(found, key=lambda case: case.case_id))
 
     def load_volume(self, case: Case) -> Volume:
         """See Reader; in Hounsfield units."""
@@ -120,12 +124,17 @@ class ChaosCtReader:
         write_ct_patients(out / "Train_Sets" / "CT", num_cases, seed)
 
 
+def _folders_of_slices(directory: Path, series: str) -> list[Path]:
+    folders = {path.parent for path in files_below(directory) if path.suffix.lower() == _DICOM}
+    return sorted(folder for folder in folders if f"/{folder.as_posix()}".endswith(f"/{series}"))
+
+
 def _case(patient: str, frame: str, folder: Path, ground: Path) -> Case:
     return Case(
         case_id=f"{patient}_{frame}",
         patient_id=patient,
         frame=frame,
-        images=_sorted_files(folder, ".dcm"),
+        images=_sorted_files(folder, _DICOM),
         masks=_sorted_files(ground, ".png"),
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask
 from maag.data.dicom import load_series, order_of_slices, read_geometry
+from maag.data.folder_tree import files_below
 from maag.data.pictures import load_indices
 from maag.data.volume import Volume
 from maag.errors import DataError, StorageError
@@ -100,9 +101,9 @@ class LvscReader:
 def _find_slices(directory: Path) -> list[_Slice]:
     masks: dict[str, list[Path]] = defaultdict(list)
     images: dict[str, Path] = {}
-    for path in sorted(directory.rglob("*")):
+    for path in sorted(files_below(directory)):
         match = _SLICE.match(path.stem)
-        if match is None or path.name.startswith("._"):
+        if match is None:
             continue
         if path.suffix.lower() == _PNG:
             masks[path.stem.upper()].append(path)

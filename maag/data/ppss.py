@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask
+from maag.data.folder_tree import files_below
 from maag.data.natural_order import natural_key
 from maag.data.pictures import load_indices, load_picture
 from maag.data.ppss_palette import COLOURS, INDICES
@@ -51,8 +52,8 @@ class PpssReader:
         """See Reader."""
         images = [
             path
-            for path in directory.rglob("*")
-            if path.suffix.lower() in (".jpg", ".jpeg") and path.parent.name.isdigit() and path.name[:2] != "._"
+            for path in files_below(directory)
+            if path.suffix.lower() in (".jpg", ".jpeg") and path.parent.name.isdigit()
         ]
         cases = []
         for image in sorted(images, key=lambda path: natural_key(str(path))):

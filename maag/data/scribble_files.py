@@ -13,6 +13,7 @@ from PIL import Image
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Reader
 from maag.data.catalog import find_cases, reader_of
+from maag.data.folder_tree import files_below
 from maag.data.label_files import LABEL_ENDINGS, SUFFIXES, load_label_file, stem_of, suffix_of
 from maag.data.nifti import is_nifti
 from maag.data.nifti_writing import save_labels, save_volume
@@ -77,7 +78,7 @@ def mask_files(paths: Iterable[Path]) -> list[MaskSource]:
     for path in paths:
         if not path.exists():
             raise MissingDataError(f"{path}: no such file or folder of masks")
-        inside = [path] if path.is_file() else sorted(file for file in path.rglob("*") if suffix_of(file))
+        inside = [path] if path.is_file() else sorted(file for file in files_below(path) if suffix_of(file))
         named = [file for file in inside if stem_of(file).endswith(_MASK_ENDINGS)]
         found += named or [file for file in inside if not stem_of(file).endswith("_scribble")]
     if not found:

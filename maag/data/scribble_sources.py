@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from maag.data.cases import Case, ScribbleFile, SimulatedScribble
+from maag.data.folder_tree import files_below
 from maag.data.label_files import stem_of, suffix_of
 from maag.data.scribble_styles import STYLES
 from maag.errors import ConfigError, DataError, MissingDataError
@@ -72,9 +73,9 @@ def _files(folder: Path, cases: Sequence[Case]) -> dict[str, ScribbleFile]:
         )
     known = {case.case_id for case in cases}
     files: dict[str, ScribbleFile] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(files_below(folder)):
         case_id = _case_of(path)
-        if case_id not in known or path.name.startswith("._"):
+        if case_id not in known:
             continue
         if case_id in files:
             raise DataError(f"case {case_id} has two scribbles, {files[case_id].path} and {path}; remove one of them")

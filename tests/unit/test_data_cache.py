@@ -253,6 +253,19 @@ def test_published_scribbles_lie_next_to_the_data_wherever_one_stands(
     assert all(case.scribbles for case in find_cases(ACDC, Path()))
 
 
+def test_linked_folders_of_patients_and_of_scribbles_are_entered(data_dir: Path, tmp_path: Path) -> None:
+    before = find_cases(ACDC, data_dir)
+    (data_dir / "training").rename(tmp_path / "elsewhere")
+    (data_dir / "training").symlink_to(tmp_path / "elsewhere")
+    assert find_cases(ACDC, data_dir) == before
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "one").symlink_to(tmp_path / "strokes")
+    (tmp_path / "strokes").mkdir()
+    for path in (tmp_path / "elsewhere").rglob("*_scribble.nii.gz"):
+        path.rename(tmp_path / "strokes" / path.name)
+    assert all(case.scribbles for case in find_cases(ACDC, data_dir, [str(tmp_path / "drawn")]))
+
+
 def test_one_case_twice_is_refused(data_dir: Path) -> None:
     shutil.copytree(data_dir / "training", data_dir / "testing")
     with pytest.raises(DataError, match="is there more than once; keep one copy"):

@@ -325,6 +325,22 @@ def test_a_malformed_case_is_named_and_the_others_are_read(
     assert report.counts["usable cases"] >= report.counts["cases"] - 5
 
 
+@pytest.mark.parametrize("name", NATIVE)
+def test_folders_may_be_links(copy_of: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    root = copy_of(name)
+    data = config_of(name, root).data
+    before = find_cases(data, root)
+    folder = before[0].images[0].parent
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(root)
+    (root / "again").symlink_to(folder.parent)  # what is reached in two ways is known by its own path
+    after = find_cases(data, root)
+    assert [(case.case_id, case.patient_id, len(case.masks)) for case in after] == [
+        (case.case_id, case.patient_id, len(case.masks)) for case in before
+    ]
+
+
 def test_a_file_that_is_there_twice_is_refused(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("lvsc")
     (root / "copy").mkdir()
