@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,9 @@ from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
 from maag.data.grid_choice import choose_grid
 from maag.data.label_files import LABEL_ENDINGS, load_image, load_label_file, stem_of, suffix_of
+from maag.data.text_files import read_lines, read_table
 from maag.data.volume import Volume
 from maag.errors import DataError
-from maag.storage import storage_errors
 
 _COLUMNS = ("case", "patient", "split", "supervision", "rater")
 _SUPERVISIONS = ("scribbles", "masks", "unlabelled")
@@ -57,8 +56,7 @@ class FoldersReader:
         found: dict[str, Any] = {"data.channels": len(load_image([next(iter(images.values()))]).voxels)}
         names = directory / "classes.txt"
         if names.is_file():
-            with storage_errors(names, "read"):
-                lines = [line.strip() for line in names.read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in read_lines(names)]
             found |= {"data.classes": [line for line in lines if line]}
         return {**found, **choose_grid(list(images.values()))}
 
@@ -154,17 +152,13 @@ def _rater_folders(folder: Path, images: Mapping[str, Path]) -> dict[str, tuple[
 def _read_rows(path: Path, known: set[str]) -> dict[str, _Row]:
     if not path.is_file():
         return {}
-    with storage_errors(path, "read"):
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    table = csv.DictReader(lines)
-    unknown = set(table.fieldnames or ()) - set(_COLUMNS)
-    if unknown or "case" not in (table.fieldnames or ()):
+    columns, lines = read_table(path)
+    if "case" not in columns or not set(columns) <= set(_COLUMNS):
         raise DataError(
-            f"{path}: columns {', '.join(table.fieldnames or ())}; expected case, and what is known of "
-            f"{', '.join(_COLUMNS[1:])}"
+            f"{path}: columns {', '.join(columns)}; expected case, and what is known of {', '.join(_COLUMNS[1:])}"
         )
     rows: dict[str, _Row] = {}
-    for number, line in enumerate(table, start=2):
+    for number, line in lines:
         name, part, supervision = line["case"], line.get("split") or None, line.get("supervision") or None
         where = f"{path}, line {number}"
         if name not in known:
@@ -177,7 +171,12 @@ def _read_rows(path: Path, known: set[str]) -> dict[str, _Row]:
             )
         row = rows.setdefault(name, _Row())
         patient = line.get("patient") or None
-        for what, before, now in (("patient", row.patient, patient), ("split", row.part, part)):
+        said = (
+            ("patient", row.patient, patient),
+            ("split", row.part, part),
+            ("supervision", row.supervision, supervision),
+        )
+        for what, before, now in said:
             if before and now and before != now:
                 raise DataError(f"{where}: {what} {now} of case {name} was {before} before; a case has one {what}")
         row.patient = row.patient or patient

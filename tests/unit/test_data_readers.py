@@ -380,6 +380,13 @@ def test_a_description_that_cannot_be_used_is_named(
         ("case,supervision\nheart_000,guess\n", "line 2: supervision 'guess'"),
         ("case,patient\nheart_000,a\nheart_000,b\n", "line 3: patient b of case heart_000 was a before"),
         (
+            "case,supervision\nheart_000,masks\nheart_000,scribbles\n",
+            "line 3: supervision scribbles of case heart_000 was masks before; a case has one supervision",
+        ),
+        ("case,patient\nheart_000,a,b\n", "line 2: 3 cells for 2 columns; put a cell with a comma in quotes"),
+        (f"case\n{'x' * 200_000}\n", "not a readable table .field larger than field limit"),
+        ("", "columns ; expected case"),
+        (
             "case,patient,split\nheart_000,a,train\nheart_002,a,val\n",
             "patient a has case heart_000 in train, case heart_002 in val; all cases of a patient belong in one part",
         ),
@@ -391,6 +398,33 @@ def test_a_table_that_cannot_be_used_is_named(copy_of: Callable[[str], Path], co
     (root / "cases.csv").write_text(content)
     with pytest.raises(DataError, match=sentence):
         find_cases(config_of("folders", root).data, root)
+
+
+def test_blanks_around_the_cells_of_a_table_count_for_nothing(copy_of: Callable[[str], Path]) -> None:
+    root = copy_of("folders")
+    (root / "cases.csv").write_text("case, patient ,split\nheart_000, a, train\n\n,,\nheart_002,a ,train\nheart_003\n")
+    cases = {case.case_id: case for case in find_cases(config_of("folders", root).data, root)}
+    assert [cases[f"heart_00{n}"].patient_id for n in (0, 2, 3)] == ["a", "a", "heart_003"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("name", ["classes.txt", "cases.csv"])
+def test_text_that_is_not_utf_8_is_named(copy_of: Callable[[str], Path], name: str, encoding: str) -> None:
+    root = copy_of("folders")
+    data = config_of("folders", root).data
+    text = {"classes.txt": "background\nfígado\n", "cases.csv": "case,patient\nheart_000,José\n"}[name]
+    (root / name).write_text(text, encoding="utf-8-sig")
+    reader_of("folders").settings(root)
+    find_cases(data, root)
+    (root / name).write_text(text, encoding=encoding)
+    with pytest.raises(DataError, match=rf"{name}: .*; save it as UTF-8"):
+        reader_of("folders").settings(root) if name == "classes.txt" else find_cases(data, root)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_class(copy_of: Callable[[str], Path]) -> None:
+    root = copy_of("folders")
+    (root / "classes.txt").write_text("background\nleaf\n", encoding="utf-8-sig")
+    assert reader_of("folders").settings(root)["data.classes"] == ["background", "leaf"]
 
 
 def test_a_label_without_an_image_is_named(copy_of: Callable[[str], Path]) -> None:

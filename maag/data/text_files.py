@@ -1,0 +1,55 @@
+"""What people write beside their data, in whatever program."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from maag.errors import DataError
+from maag.storage import storage_errors
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        DataError: in another encoding.
+        StorageError: the file cannot be read.
+    """
+    with storage_errors(path, "read"):
+        content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: byte {error.start} ({content[error.start]:#x}) is not UTF-8; save it as UTF-8, which Excel calls "
+            '"CSV UTF-8" and editors offer beside the name'
+        ) from error
+    if "\0" in text:
+        raise DataError(f"{path}: holds bytes of 0, as UTF-16 does; save it as UTF-8")
+    return text.splitlines()
+
+
+def read_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, dict[str, str]]]]:
+    """The columns of a CSV file, and its rows by column, each with its line's number; blanks around cells are cut off.
+
+    Raises:
+        DataError: as `read_lines`, or no CSV; while iterating, a row with more cells than there are columns.
+        StorageError: the file cannot be read.
+    """
+    try:
+        header, *rows = [[cell.strip() for cell in row] for row in csv.reader(read_lines(path))] or [[]]
+    except csv.Error as error:
+        raise DataError(f"{path}: not a readable table ({error}); save it as CSV with commas") from error
+    return tuple(header), (
+        (number, _cells(path, number, header, row)) for number, row in enumerate(rows, 2) if any(row)
+    )
+
+
+def _cells(path: Path, number: int, header: list[str], row: list[str]) -> dict[str, str]:
+    if len(row) > len(header):
+        raise DataError(
+            f"{path}, line {number}: {len(row)} cells for {len(header)} columns; put a cell with a comma in quotes"
+        )
+    return dict(zip(header, row + [""] * (len(header) - len(row)), strict=True))
