@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
 from maag.data.grid_choice import choose_grid
@@ -16,15 +14,16 @@ from maag.data.label_files import load_image, load_label_file, stem_of, suffix_o
 from maag.data.nifti import is_nifti
 from maag.data.pictures import load_picture
 from maag.data.volume import Volume
-from maag.errors import DataError
+from maag.errors import DataError, StorageError
 from maag.storage import read_json
 
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+_IGNORE = "ignore"
 _FOLDERS: tuple[tuple[str, str, Part], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
 
 
 class NnunetReader:
-    """A label file that has `ignore` anywhere is a scribble; one that has not is a mask.
+    """Where the description names `ignore`, a label file that has it anywhere is a scribble; every other is a mask.
 
     A case is a patient, but for CASE_frame01 and CASE_frame12, which are two volumes of one.
     """
@@ -44,17 +43,15 @@ class NnunetReader:
         if root is None:
             return {}
         path = root / "dataset.json"
-        described = read_json(path)
-        labels = described.get("labels")
-        if not isinstance(labels, dict) or labels.get("background") != 0:
-            raise DataError(f'{path}: "labels" must name "background": 0 and the other classes; correct it')
+        described = _described(root)
+        labels = described["labels"]
         regions = [name for name, value in labels.items() if not isinstance(value, int)]
         if regions:
             raise DataError(
                 f"{path}: label {regions[0]!r} is a region ({labels[regions[0]]}); maag learns one class for each "
                 "pixel: write the label files with one number for each class"
             )
-        ignore = labels.pop("ignore", None)
+        ignore = labels.pop(_IGNORE, None)
         classes = sorted(labels, key=lambda name: int(labels[name]))
         if [labels[name] for name in classes] != list(range(len(classes))):
             raise DataError(
@@ -76,7 +73,8 @@ class NnunetReader:
         root = _root(directory)
         if root is None:
             return ()
-        cases = [case for folders in _FOLDERS for case in _cases_in(root, *folders, data)]
+        undrawn = (data.unlabelled_value or data.num_classes) if _IGNORE in _described(root)["labels"] else None
+        cases = [case for folders in _FOLDERS for case in _cases_in(root, *folders, undrawn)]
         return tuple(sorted(cases, key=lambda case: case.case_id))
 
     def load_volume(self, case: Case) -> Volume:
@@ -103,6 +101,16 @@ def _root(directory: Path) -> Path | None:
     return found[0].parent if found else None
 
 
+def _described(root: Path) -> dict[str, Any]:
+    """What dataset.json says; its "labels" are a mapping."""
+    path = root / "dataset.json"
+    described = read_json(path)
+    labels = described.get("labels") if isinstance(described, dict) else None
+    if not isinstance(labels, dict) or labels.get("background") != 0:
+        raise DataError(f'{path}: "labels" must name "background": 0 and the other classes; correct it')
+    return dict(described)
+
+
 def _channel_of(path: Path) -> int | None:
     match = _CHANNEL.match(stem_of(path))
     return int(match[2]) if match else None
@@ -118,7 +126,12 @@ def _num_channels(images: list[Path], firsts: list[Path], described: Mapping[str
     return max(1, len(names), *(1 + (_channel_of(path) or 0) for path in images[:64])) if images else 1
 
 
-def _cases_in(root: Path, images: str, labels: str, part: Part, data: DataConfig) -> list[Case]:
+def _cases_in(root: Path, images: str, labels: str, part: Part, undrawn: int | None) -> list[Case]:
+    """`undrawn` is what stands in a scribble where nothing was drawn; None where all label files are masks."""
+    label_files: dict[str, list[Path]] = {}
+    for path in sorted((root / labels).glob("*")):
+        if suffix_of(path):
+            label_files.setdefault(stem_of(path), []).append(path)
     by_case: dict[str, list[Path]] = {}
     for path in sorted((root / images).glob("*")):
         match = _CHANNEL.match(stem_of(path)) if suffix_of(path) else None
@@ -129,8 +142,11 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, data: DataConfig
         channels = [_channel_of(path) for path in files]
         if len(set(channels)) < len(channels):
             raise DataError(f"{files[0].parent}: case {name} is there in two file types or twice; keep one of them")
-        label = next((path for path in _label_files(root / labels, name)), None)
-        drawn = label is not None and _is_drawn(label, data)
+        there = label_files.get(name, [])
+        if len(there) > 1:
+            raise DataError(f"case {name} has two label files, {there[0]} and {there[1]}; keep one of them")
+        label = there[0] if there else None
+        drawn = label is not None and undrawn is not None and _is_drawn(label, undrawn)
         cases.append(
             Case(
                 case_id=name,
@@ -145,17 +161,10 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, data: DataConfig
     return cases
 
 
-def _label_files(folder: Path, name: str) -> list[Path]:
-    found = [path for path in sorted(folder.glob(f"{name}.*")) if suffix_of(path) and stem_of(path) == name]
-    if len(found) > 1:
-        raise DataError(f"case {name} has two label files, {found[0]} and {found[1]}; keep one of them")
-    return found
-
-
-def _is_drawn(path: Path, data: DataConfig) -> bool:
+def _is_drawn(path: Path, undrawn: int) -> bool:
     """Whether something in it is ignored. What cannot be read is named when the case is."""
     try:
         labels = load_label_file(path, range(256))
-    except DataError:
+    except (DataError, StorageError):
         return False
-    return bool((labels == np.uint8(data.unlabelled_value or len(data.classes))).any())
+    return bool((labels == undrawn).any())

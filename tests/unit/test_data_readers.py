@@ -191,6 +191,33 @@ def test_nnunet_frames_of_a_patient_stay_together(copy_of: Callable[[str], Path]
         find_cases(data, root)
 
 
+def test_nnunet_without_ignore_has_masks_alone(copy_of: Callable[[str], Path]) -> None:
+    root = copy_of("nnunet")
+    description = json.loads((root / "dataset.json").read_text())
+    del description["labels"]["ignore"]
+    (root / "dataset.json").write_text(json.dumps(description))
+    data = config_of("nnunet", root).data
+    assert not [case for case in find_cases(data, root) if case.scribbles]
+    found = check(root, data).problems
+    assert len(found) == 2
+    assert "heart_000.nii.gz: " in found[0]
+    assert "voxels have label 4, allowed are 0" in found[0]
+    (root / "dataset.json").write_text("[]")
+    with pytest.raises(DataError, match=r'dataset\.json: "labels" must name "background": 0'):
+        reader_of("nnunet").settings(root)
+    with pytest.raises(DataError, match=r'dataset\.json: "labels" must name "background": 0'):
+        find_cases(data, root)
+
+
+@pytest.mark.parametrize("name", ["heart[1]", "heart*", "heart?", "a]b["])
+def test_nnunet_names_are_no_patterns(copy_of: Callable[[str], Path], name: str) -> None:
+    root = copy_of("nnunet")
+    for path in (root / "imagesTr" / "heart_000_0000.nii.gz", root / "labelsTr" / "heart_000.nii.gz"):
+        path.rename(path.with_name(path.name.replace("heart_000", name)))
+    (case,) = (case for case in find_cases(config_of("nnunet", root).data, root) if case.case_id == name)
+    assert case.scribbles
+
+
 def test_nnunet_channels_and_pictures(tmp_path: Path) -> None:
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
@@ -359,6 +386,7 @@ def test_a_file_that_is_there_twice_is_refused(copy_of: Callable[[str], Path]) -
         ({"background": 0, "ignore": 1, "a": 2}, r"labels \[0, 2\] must be 0 to 1 without a gap"),
         ({"background": 0, "a": 1, "ignore": 5}, r'"ignore" is 5, it must be the last label, 2; renumber it'),
         ({"background": 0, "a": [1, 2], "b": 2}, r"label 'a' is a region \(\[1, 2\]\); maag learns one class"),
+        ([], r'"labels" must name "background": 0'),
         ({"a": 1}, r'"labels" must name "background": 0'),
     ],
 )
