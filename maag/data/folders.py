@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
-from maag.data.grid_choice import choose_grid
+from maag.data.grid_choice import choose_grid, count_channels
 from maag.data.label_files import LABEL_ENDINGS, load_image, load_label_file, stem_of, suffix_of
 from maag.data.text_files import read_lines, read_table
 from maag.data.volume import Volume
@@ -50,15 +50,15 @@ class FoldersReader:
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """Channels and a grid from the images, classes from `classes.txt`, a name a line."""
-        images = _files(directory / "images")
+        images = list(_files(directory / "images").values())
         if not images:
             return {}
-        found: dict[str, Any] = {"data.channels": len(load_image([next(iter(images.values()))]).voxels)}
+        found: dict[str, Any] = {"data.channels": count_channels(images)}
         names = directory / "classes.txt"
         if names.is_file():
             lines = [line.strip() for line in read_lines(names)]
             found |= {"data.classes": [line for line in lines if line]}
-        return {**found, **choose_grid(list(images.values()))}
+        return {**found, **choose_grid(images)}
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader."""

@@ -9,10 +9,9 @@ from typing import Any
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
-from maag.data.grid_choice import choose_grid
+from maag.data.grid_choice import choose_grid, count_channels
 from maag.data.label_files import load_image, load_label_file, stem_of, suffix_of
 from maag.data.nifti import is_nifti
-from maag.data.pictures import load_picture
 from maag.data.volume import Volume
 from maag.errors import DataError, StorageError
 from maag.storage import read_json
@@ -120,7 +119,7 @@ def _num_channels(images: list[Path], firsts: list[Path], described: Mapping[str
     names = described.get("channel_names") or described.get("modality") or {}
     if firsts and not is_nifti(firsts[0]):
         # A colour picture holds all of its channels in the one file.
-        in_file = len(load_picture(firsts[0]).voxels)
+        in_file = count_channels(firsts)
         if in_file > 1:
             return in_file
     return max(1, len(names), *(1 + (_channel_of(path) or 0) for path in images[:64])) if images else 1

@@ -368,6 +368,22 @@ def test_folders_may_be_links(copy_of: Callable[[str], Path], tmp_path: Path, na
     ]
 
 
+@pytest.mark.parametrize("name", ["folders", "nnunet"])
+def test_bad_images_do_not_keep_a_check_from_the_others(copy_of: Callable[[str], Path], name: str) -> None:
+    root = copy_of(name)
+    images = sorted(path for path in root.rglob("images*/*") if path.is_file())
+    images[0].write_text("no image")
+    images[1].unlink()
+    images[1].symlink_to("nowhere")
+    found = problems(name, root)
+    assert f"{images[0]}: not a readable NIfTI file" in found
+    assert f"cannot read {images[1]}" in found
+    for path in images[2:]:
+        path.write_text("no image")
+    with pytest.raises(DataError, match="not a readable NIfTI file"):
+        preset(name, "paper", root)
+
+
 def test_a_file_that_is_there_twice_is_refused(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("lvsc")
     (root / "copy").mkdir()
