@@ -105,11 +105,14 @@ def read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> N
 
 
 def shape_of(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
-    """(X, Y, Z). Raises DataError when it has further dimensions of more than one."""
+    """(X, Y, Z), of a 2-D image (X, Y, 1). Raises DataError when it has other dimensions of more than one."""
     shape = without_trailing_ones(image.shape)
-    if len(shape) != 3:
-        raise DataError(f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume is needed: save one frame as a file")
-    return shape[0], shape[1], shape[2]
+    if len(shape) not in (2, 3):
+        raise DataError(
+            f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume is needed, or a slice: save one frame as a file"
+        )
+    x, y, z = (*shape, 1)[:3]
+    return x, y, z
 
 
 def image_spacing_of(image: nib.Nifti1Image, path: Path) -> tuple[float, float, float]:
@@ -127,8 +130,10 @@ def orientation_of(image: nib.Nifti1Image) -> str | None:
 
 
 def spacing_of(image: nib.Nifti1Image) -> tuple[float, float, float]:
-    """Voxel size (z, y, x) in mm."""
-    x, y, z = (float(zoom) * _mm_per_unit(image) for zoom in image.header.get_zooms()[:3])
+    """Voxel size (z, y, x) in mm; that of an axis which the image does not have is the affine's, or 1."""
+    told = [float(zoom) * _mm_per_unit(image) for zoom in image.header.get_zooms()[:3]]
+    by_affine = np.linalg.norm(affine_of(image)[:3, :3], axis=0)
+    x, y, z = told + [float(length) for length in by_affine[len(told) :]]
     return z, y, x
 
 

@@ -48,9 +48,10 @@ def require_possible(header: Fields, dtype: np.dtype[Any], path: Path, file_byte
         raise DataError(
             f"{path}: voxels of type {_name_of(dtype)}; one real number a voxel is needed: export it as grey values"
         )
-    x, y, z = (float(size) for size in header["pixdim"][1:4])
-    if not all(np.isfinite(size) and size != 0 for size in (x, y, z)):
-        raise DataError(f"{path}: voxel size {x:g} x {y:g} x {z:g} mm in the header; it must be positive: correct it")
+    sizes = [float(size) for size in header["pixdim"][1:4]][: len(shape)]
+    if not all(np.isfinite(size) and size != 0 for size in sizes):
+        told = " x ".join(f"{size:g}" for size in sizes)
+        raise DataError(f"{path}: voxel size {told} mm in the header; it must be positive: correct it")
 
 
 def require_scan(shape: tuple[int, ...], dtype: np.dtype[Any], path: Path, file_bytes: int) -> None:

@@ -22,8 +22,8 @@ _DESCRIPTION_BYTES = 79  # NIfTI's descrip holds 80, the last one 0
 def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequence[str]) -> None:
     """Write (Z, Y, X) uint8 labels as NIfTI with exactly the grid, codes and units of the image `like`, atomically.
 
-    Labels of a 4-D image are (T, Z, Y, X). The header's description names the classes as far as its 79 bytes go:
-    `0 background, 1 RV`.
+    Labels of a 4-D image are (T, Z, Y, X), and those of a 2-D one become 2-D. The header's description names the
+    classes as far as its 79 bytes go: `0 background, 1 RV`.
 
     Raises:
         DataError: `like` is unreadable or of another shape.
@@ -33,9 +33,11 @@ def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequ
     shape = without_trailing_ones(source.shape) if labels.ndim > _PLAIN_DIMENSIONS else shape_of(source, like)
     if labels.T.shape != shape:
         raise DataError(f"{path}: labels are {labels.T.shape}, the image {like} is {shape} (x, y, z); they must agree")
+    of_one_slice = source.ndim < _PLAIN_DIMENSIONS
+    voxels = np.ascontiguousarray(labels[0].T if of_one_slice else labels.T)
     # Without an affine of its own the new image keeps both of the header's forms and their codes.
     with quiet_nibabel():
-        image = type(source)(np.ascontiguousarray(labels.T), None, source.header.copy())
+        image = type(source)(voxels, None, source.header.copy())
     image.header.set_data_dtype(np.uint8)
     image.header.set_slope_inter(1, 0)
     image.header["cal_max"] = image.header["cal_min"] = 0

@@ -46,11 +46,11 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
     """Read an image of one channel.
 
     Args:
-        path: a NIfTI file.
-        time: which volume of a 4-D image; None for a 3-D one.
+        path: a NIfTI file; a 2-D image is one slice.
+        time: which volume of a 4-D image; None for others.
 
     Raises:
-        DataError: not NIfTI, truncated, of absurd or other than three dimensions, without a positive spacing or with
+        DataError: not NIfTI, truncated, of absurd dimensions or not of two or three, without a positive spacing or with
             two different ones, or with voxels that are NaN or infinite.
         StorageError: the file cannot be opened.
     """
@@ -96,7 +96,7 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
 
 
 def num_volumes(path: Path) -> int:
-    """How many volumes a 4-D image holds; 1 for a 3-D one. Raises as `load_volume`, and DataError for 5-D."""
+    """How many volumes a 4-D image holds; 1 for others. Raises as `load_volume`, and DataError for 5-D."""
     shape = without_trailing_ones(open_nifti(path).shape)
     if len(shape) > _PLAIN_DIMENSIONS + 1:
         raise DataError(

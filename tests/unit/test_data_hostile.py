@@ -75,7 +75,7 @@ def colours() -> bytes:
         (patched("sform", "<12f", *[0] * 12), "is singular"),
         (patched("sform", "<12f", 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0), "is singular"),
         (patched("sform", "<12f", np.nan, *[0] * 11), "no number"),
-        (nifti((7, 9)), "2-D of shape"),
+        (nifti((7,)), "1-D of shape"),
         (nifti((7, 9, 3, 1, 3)), "5-D of shape"),
         (nifti((7, 9, 3, 2, 3)), "5-D of shape"),
         (nifti(dtype=np.complex64), "voxels of type complex64"),

@@ -16,7 +16,9 @@ from deploy.crew import Threads
 from deploy.images import DicomSeries, NiftiImage, Picture, find_images
 from maag.config.schema import DataConfig
 from maag.data.dicom import load_series
+from maag.data.orientation import differences
 from maag.data.phantoms.dicom_files import save_slice
+from maag.data.volume import load_labels, load_orientation
 from maag.errors import ConfigError, DataError, MissingDataError
 
 DATA = DataConfig(classes=("background", "bright"), size_px=(32, 32), spacing_mm=1.0, normalization="unit")
@@ -59,6 +61,23 @@ def test_a_picture_gets_a_picture_of_labels(tmp_path: Path) -> None:
             assert (np.asarray(labels) == square((24, 28), 1)).mean() > 0.99
     names = json.loads((tmp_path / "out" / "sub" / "a.json").read_text())
     assert names == {"labels": {"0": "background", "1": "bright"}}
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_nifti_of_two_dimensions_is_one_slice_and_gets_labels_of_two(tmp_path: Path, suffix: str) -> None:
+    image = nibabel.Nifti1Image(square((24, 28), 200).T, np.diag([1.0, 1.0, 8.0, 1.0]))
+    path = tmp_path / "in" / f"a{suffix}"
+    path.parent.mkdir()
+    nibabel.save(image, path)
+    assert load_orientation(path) == ("RAS", (8.0, 1.0, 1.0))
+    outcome = predict([path], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
+    assert (outcome.done, outcome.failed) == (1, ())
+    labels = nibabel.load(tmp_path / "out" / path.name)
+    np.testing.assert_array_equal(np.asarray(labels.dataobj), square((24, 28), 1).T)
+    np.testing.assert_array_equal(labels.affine, image.affine)
+    read, spacing_mm = load_labels(tmp_path / "out" / path.name, (0, 1))
+    assert (read.shape, spacing_mm) == ((1, 24, 28), (8.0, 1.0, 1.0))
+    assert differences(tmp_path / "out" / path.name, path) == ()
 
 
 def test_a_dicom_series_gets_labels_in_the_patients_coordinates(tmp_path: Path) -> None:
