@@ -55,8 +55,7 @@ def load_label_file(path: Path, allowed: Collection[int]) -> NDArray[np.uint8]:
         if (stored != stored[:, :, :1]).any():
             raise DataError(f"{path}: a colour image; labels must be grey values or palette indices: save it so")
         stored = stored[:, :, 0]
-    volume.require_labels(stored, allowed, path)
-    return stored.astype(np.uint8)[None]
+    return volume.as_labels(stored, allowed, path)[None]
 
 
 def geometry_of(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:

@@ -45,7 +45,7 @@ class MaskSource:
     """Of the case; the scribble's file is called NAME_scribble."""
     path: Path
     read: Callable[[], NDArray[np.uint8]]
-    """Gives (Z, Y, X) uint8 labels. Raises DataError."""
+    """Gives (Z, Y, X) uint8 labels. Raises DataError or StorageError."""
     write: Callable[[NDArray[np.uint8], Path], None]
     """Takes (Z, Y, X) uint8 labels and where to, without suffix. Raises StorageError."""
 
@@ -104,7 +104,7 @@ def count_classes(masks: Iterable[MaskSource]) -> int:
     for mask in masks:
         try:
             largest = max(largest, int(mask.read().max()))
-        except DataError:
+        except (DataError, StorageError):
             continue
     return largest + 1
 
@@ -121,7 +121,7 @@ def scribble_masks(
 
     Raises:
         ConfigError: the unlabelled value is a class, or two masks have one name.
-        StorageError: `out` cannot be written, or holds one of the scribbles, unless `overwrite`.
+        StorageError: `out` is no folder to write in, or holds one of the scribbles, unless `overwrite`.
     """
     if options.unlabelled_value < options.num_classes:
         raise ConfigError(
@@ -144,7 +144,7 @@ def scribble_masks(
     for number, mask in enumerate(masks, start=1):
         try:
             done.append(_scribble_one(mask, out, options))
-        except DataError as error:
+        except (DataError, StorageError) as error:
             problems.append(str(error))
         if progress:
             progress(number, len(masks))

@@ -22,6 +22,9 @@ from maag.data.nifti_header import require_scan, without_trailing_ones
 from maag.errors import DataError
 
 _PLAIN_DIMENSIONS = 3
+_ROUNDING = 1e-3
+_WHITE = 255
+_LISTED = 10
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -131,20 +134,40 @@ def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8]
     """
     source = open_nifti(path)
     values = read_array(source, path)
-    require_labels(values, allowed, path)
-    return values.astype(np.uint8), spacing_of(source)
+    return as_labels(values, allowed, path), spacing_of(source)
 
 
-def require_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path) -> None:
-    """Raise DataError when a value of the labels in `path` is not among `allowed`."""
-    found, counts = np.unique(values, return_counts=True)
+def as_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path) -> NDArray[np.uint8]:
+    """The values of the file `path` as labels of the same shape, taking what a header's scale left beside an integer.
+
+    Raises DataError when a value is not among `allowed`.
+    """
+    labels = values
+    if values.dtype.kind == "f":
+        nearest = np.rint(values)
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
+            labels = np.where(np.abs(values - nearest) <= _ROUNDING, nearest, values)
+    found, counts = np.unique(labels, return_counts=True)
     for value, count in zip(found.tolist(), counts.tolist(), strict=True):
         if value not in allowed:
+            black_and_white = {*found.tolist()} == {0, _WHITE} and 1 in allowed
             raise DataError(
                 f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; "
-                "correct the labels, or data.classes and data.unlabelled_value"
+                + (
+                    f"save a black and white mask with 1 where it has {_WHITE}"
+                    if black_and_white
+                    else "correct the labels, or data.classes and data.unlabelled_value"
+                )
             )
+    return labels.astype(np.uint8)
 
 
 def _listed(values: Collection[int]) -> str:
-    return ", ".join(str(value) for value in sorted(values))
+    """`0, 1, 2, 5`, with `0 to 254` for a long run."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > _LISTED else ", ".join(map(str, run)) for run in runs)

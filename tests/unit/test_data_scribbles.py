@@ -139,6 +139,23 @@ def test_the_command_scribbles_folders_and_names_bad_masks(phantom_dir: Path, tm
     assert set(np.unique(load_indices(tmp_path / "second" / "good_scribble.png"))) == {0, 1, 2}
 
 
+def test_black_and_white_masks_and_dead_links_are_named_and_the_others_are_scribbled(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    plane = np.kron(np.eye(2), np.ones((8, 8))).astype(np.uint8)
+    Image.fromarray(plane * 255).save(tmp_path / "masks" / "white_gt.png")
+    (tmp_path / "masks" / "dead_gt.png").symlink_to(tmp_path / "nowhere.png")
+    scaled = nib.Nifti1Image(plane[:, :, None] * np.float32(0.99999994), np.eye(4))
+    nib.save(scaled, tmp_path / "masks" / "scaled_gt.nii")
+    code, text = run(tmp_path / "masks", "--out", tmp_path / "out", "--style", "skeleton")
+    assert code != 0
+    assert "2 of 3 masks could not be scribbled" in text
+    white = "white_gt.png: 128 voxels have label 255, allowed are 0 to 254; save a black and white mask with 1 where it"
+    assert white in text
+    assert "dead_gt.png: No such file" in text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scaled_scribble.nii.gz"]
+    assert set(np.unique(np.asarray(nib.load(tmp_path / "out" / "scaled_scribble.nii.gz").dataobj))) == {0, 1, 2}
+
+
 def test_scribbles_of_a_data_set_serve_as_its_source(tmp_path: Path) -> None:
     from maag.data.catalog import find_cases, preset, write_phantom
 

@@ -166,7 +166,7 @@ def test_a_cine_is_refused(tmp_path: Path) -> None:
         load_volume(path)
 
 
-@pytest.mark.parametrize("value", [5, -1, 0.5])
+@pytest.mark.parametrize("value", [5, -1, 0.5, 0.998, np.inf, np.nan])
 def test_a_label_outside_the_classes_is_named(tmp_path: Path, value: float) -> None:
     path = tmp_path / "mask.nii.gz"
     array = np.zeros(SHAPE, np.float32)
@@ -174,6 +174,13 @@ def test_a_label_outside_the_classes_is_named(tmp_path: Path, value: float) -> N
     nib.save(nib.Nifti1Image(array, np.eye(4)), path)
     with pytest.raises(DataError, match=rf"mask\.nii\.gz: 3 voxels have label {value:g}, allowed are 0, 1, 4; correct"):
         load_labels(path, {0, 1, 4})
+
+
+def test_many_allowed_labels_are_told_as_a_range(tmp_path: Path) -> None:
+    path = tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(np.full(SHAPE, 200, np.uint8), np.eye(4)), path)
+    with pytest.raises(DataError, match=r"189 voxels have label 200, allowed are 0 to 104, 255; correct the labels"):
+        load_labels(path, {*range(105), 255})
 
 
 def test_a_missing_file_is_a_storage_error(tmp_path: Path) -> None:
