@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,8 @@ def draw_contact_sheet(out: Path, pairs: Sequence[tuple[str, Labels, Labels]], n
         axis.imshow(np.ones((*mask.shape, 3)))
         axis.imshow(_coloured(shown, num_classes, opacity=0.25), interpolation="nearest")
         axis.imshow(_coloured(scribble, num_classes, opacity=1.0), interpolation="nearest")
-        axis.set_title(title, fontsize=7)
+        # File names may hold any byte, and two dollars are no formula.
+        axis.set_title(os.fsencode(title).decode(errors="replace"), fontsize=7, parse_math=False)
     with replacing(out) as temporary:
         canvas.print_figure(temporary, format="png", dpi=110)
 

@@ -6,6 +6,7 @@ Every style is a function of one slice's mask and a generator; every stroke lies
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -44,7 +45,7 @@ def simulate(
     Returns:
         (Z, Y, X) uint8: the mask's label where a stroke is, IGNORE elsewhere.
     """
-    name = int.from_bytes(hashlib.blake2b(case_id.encode(), digest_size=8).digest())
+    name = int.from_bytes(hashlib.blake2b(os.fsencode(case_id), digest_size=8).digest())
     return np.stack(
         [
             draw_scribble(plane, num_classes, style, np.random.default_rng([seed, name, place]), ratio=ratio)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -154,6 +155,16 @@ def test_black_and_white_masks_and_dead_links_are_named_and_the_others_are_scrib
     assert "dead_gt.png: No such file" in text
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scaled_scribble.nii.gz"]
     assert set(np.unique(np.asarray(nib.load(tmp_path / "out" / "scaled_scribble.nii.gz").dataobj))) == {0, 1, 2}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems refuse such names")
+def test_a_mask_whose_name_is_no_utf_8_is_scribbled(tmp_path: Path) -> None:
+    mask = tmp_path / "masks" / os.fsdecode(b"f\xedgado $_$ _gt.png")
+    mask.parent.mkdir()
+    Image.fromarray(np.kron(np.eye(2), np.ones((8, 8))).astype(np.uint8)).save(mask)
+    code, text = run(mask.parent, "--out", tmp_path / "out", "--style", "random-walk")
+    assert code == 0, text
+    assert (tmp_path / "out" / os.fsdecode(b"f\xedgado $_$ _scribble.png")).is_file()
 
 
 def test_scribbles_of_a_data_set_serve_as_its_source(tmp_path: Path) -> None:
