@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maag.data.volume import Volume
 from maag.errors import DataError
@@ -70,10 +70,11 @@ def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """The decoded image as it is stored. Raises as `load_picture`."""
+    """The decoded image, turned as its EXIF orientation says, as every viewer shows it. Raises as `load_picture`."""
     size = require_regular_file(path)
     try:
-        with _strict_pillow(), Image.open(path) as image:
+        # By a name Pillow would map an uncompressed TIFF into memory, and take its rows for columns if it lies turned.
+        with _strict_pillow(), path.open("rb") as stream, Image.open(stream) as image:
             pages = getattr(image, "n_frames", 1)
             if pages > 1:
                 raise DataError(f"{path}: holds {pages} pictures; save the one that is meant as a file of its own")
@@ -83,8 +84,9 @@ def open_picture(path: Path) -> Image.Image:
                     f"{path}: {size} bytes that claim {image.width} x {image.height} pixels; it is truncated, or holds "
                     "nearly nothing: save it again"
                 )
-            image.load()
-            return image.copy()
+            upright = ImageOps.exif_transpose(image)
+            upright.load()
+            return upright
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{path}: a picture of more than {Image.MAX_IMAGE_PIXELS} pixels by its header; cut it into parts, if it is"

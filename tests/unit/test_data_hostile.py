@@ -28,6 +28,7 @@ from deploy.images import find_images
 from maag.config.schema import DataConfig
 from maag.data.dicom import load_series, series_uid
 from maag.data.geometry import prepare_image
+from maag.data.label_files import geometry_of
 from maag.data.nifti_writing import save_labels
 from maag.data.phantoms.dicom_files import save_slice
 from maag.data.pictures import load_picture
@@ -286,6 +287,21 @@ def test_sixteen_bits_and_palettes_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_picture(tmp_path / "deep.png").voxels[0, 0], deep)
     (tmp_path / "palette.png").write_bytes(saved(NOISE.quantize(16), "PNG"))
     assert load_picture(tmp_path / "palette.png").voxels.shape == (3, 1, 60, 60)
+
+
+@pytest.mark.parametrize(("name", "form"), [("x.jpg", "JPEG"), ("x.png", "PNG"), ("x.tif", "TIFF")])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_read_as_it_is_shown(tmp_path: Path, name: str, form: str, orientation: int) -> None:
+    shown = np.kron([[0, 250, 0], [0, 0, 120]], np.ones((8, 8))).astype(np.uint8)
+    stored = {
+        1: shown, 2: shown[:, ::-1], 3: shown[::-1, ::-1], 4: shown[::-1],
+        5: shown.T, 6: np.rot90(shown), 7: shown[::-1, ::-1].T, 8: np.rot90(shown, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / name).write_bytes(saved(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif))
+    np.testing.assert_allclose(load_picture(tmp_path / name).voxels[0, 0], shown, atol=20)
+    assert geometry_of(tmp_path / name)[0] == (1, *shown.shape)
 
 
 def dicom(path: Path, **tags: Any) -> Path:

@@ -63,6 +63,18 @@ def test_a_picture_gets_a_picture_of_labels(tmp_path: Path) -> None:
     assert names == {"labels": {"0": "background", "1": "bright"}}
 
 
+def test_a_turned_photograph_gets_labels_as_it_is_shown(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned by a quarter to the left
+    (tmp_path / "in").mkdir()
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(square((24, 28), 200))))
+    stored.save(tmp_path / "in" / "a.jpg", quality=95, exif=exif)
+    outcome = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
+    assert (outcome.done, outcome.failed) == (1, ())
+    with Image.open(tmp_path / "out" / "a.png") as labels:
+        assert (np.asarray(labels) == square((24, 28), 1)).mean() > 0.99
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_a_nifti_of_two_dimensions_is_one_slice_and_gets_labels_of_two(tmp_path: Path, suffix: str) -> None:
     image = nibabel.Nifti1Image(square((24, 28), 200).T, np.diag([1.0, 1.0, 8.0, 1.0]))
