@@ -150,15 +150,13 @@ def as_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path)
     found, counts = np.unique(labels, return_counts=True)
     for value, count in zip(found.tolist(), counts.tolist(), strict=True):
         if value not in allowed:
-            black_and_white = {*found.tolist()} == {0, _WHITE} and 1 in allowed
-            raise DataError(
-                f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; "
-                + (
-                    f"save a black and white mask with 1 where it has {_WHITE}"
-                    if black_and_white
-                    else "correct the labels, or data.classes and data.unlabelled_value"
-                )
+            way_out = (
+                f"save a black and white mask with 1 where it has {_WHITE}"
+                if {*found.tolist()} == {0, _WHITE} and 1 in allowed
+                else "correct the labels, or data.classes and data.unlabelled_value, which nnU-Net's dataset.json "
+                'calls "labels" and "ignore"'
             )
+            raise DataError(f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; {way_out}")
     return labels.astype(np.uint8)
 
 
