@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from maag.cli.json_file import SPLIT_FILE
-from maag.cli.models import OpenModel, open_model, warn_of_views
+from maag.cli.models import OpenModel, open_model, read_own_split, warn_of_views
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
@@ -157,9 +157,6 @@ def _with(refinement: str) -> str:
 
 def _split(opened: OpenModel | None, split_file: Path | None, part: str) -> Split | None:
     """The split to choose patients by; None when all are wanted."""
-    from maag.data.splits import Split
-    from maag.storage import read_json
-
     if part == _WHOLE:
         return None
     path = split_file or (opened.split_file if opened else None)
@@ -168,13 +165,7 @@ def _split(opened: OpenModel | None, split_file: Path | None, part: str) -> Spli
             f"--split {part}: no split.json is beside this model; name its run's with --split-file, or measure all "
             "patients, trained on or not, with --split all"
         )
-    split = Split.from_dict(read_json(path), str(path))
-    if opened and opened.split_digest not in (None, split.digest):
-        raise ConfigError(
-            f"{path}: split {split.digest}, but the model was trained on split {opened.split_digest}; name its run's "
-            "split.json with --split-file, or use --split all"
-        )
-    return split
+    return read_own_split(opened, path, ", or use --split all")
 
 
 def _require_patients(patients: frozenset[str] | None, cases: Collection[Case], part: str, directory: Path) -> None:

@@ -12,6 +12,7 @@ from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from maag.config.schema import Config
+    from maag.data.splits import Split
     from maag.inference import Refinement, Runner
 
 
@@ -51,6 +52,27 @@ def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenMode
         way_out = f"`maag export {shlex.quote(str(model))}`"
         raise ConfigError(f"{model} is no exported model; make one with {way_out}, or use --backend torch")
     return _open_trained(model, device_name)
+
+
+def read_own_split(opened: OpenModel | None, path: Path, otherwise: str = "") -> Split:
+    """The split in the file `path`, which must be the one that the model was trained on, where that is known.
+
+    `otherwise` is another way out than naming the right file, in words.
+
+    Raises:
+        DataError: it is no split.
+        ConfigError: it is another one, by which patients who trained may come to validate or test.
+    """
+    from maag.data.splits import Split
+    from maag.storage import read_json
+
+    split = Split.from_dict(read_json(path), str(path))
+    if opened and opened.split_digest not in (None, split.digest):
+        raise ConfigError(
+            f"{path}: split {split.digest}, but the model was trained on split {opened.split_digest}; name its run's "
+            f"split.json with --split-file{otherwise}"
+        )
+    return split
 
 
 def warn_of_views(model: Path, config: Config, refinement: Refinement) -> None:

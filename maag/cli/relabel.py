@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from maag.cli.json_file import SPLIT_FILE
-from maag.cli.models import open_model
+from maag.cli.models import OpenModel, open_model, read_own_split
 from maag.cli.options import (
     ANY_PATH,
     FOLDER,
@@ -77,7 +77,7 @@ def relabel_command(
     data = opened.config.data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")
-    split = _split(model, split_file or opened.split_file)
+    split = _split(model, opened, split_file or opened.split_file)
     directory = find_data(dataset, data_dir)
     training = choose_cases(find_cases(data, directory, scribbles), split, with_unlabelled=with_unlabelled)
     say(f"Running {model} with {opened.reason}")
@@ -115,10 +115,7 @@ def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _split(model: Path, path: Path | None) -> Split:
-    from maag.data.splits import Split
-    from maag.storage import read_json
-
+def _split(model: Path, opened: OpenModel, path: Path | None) -> Split:
     if path is None:
         raise ConfigError(f"{model}: no split.json belongs to this model; name that of its training with --split-file")
-    return Split.from_dict(read_json(path), str(path))
+    return read_own_split(opened, path)

@@ -1,0 +1,55 @@
+"""`maag data relabel`: by which split, and what it says to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from maag.checkpoint import save_segmentor
+from maag.cli import main
+from maag.config.codec import override
+from maag.config.schema import Config
+from maag.data.splits import Split
+from maag.models.build import build_segmentor
+from maag.storage import write_json
+
+
+def run(*words: object) -> object:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "relabel", *map(str, words)])
+    return caught.value.code
+
+
+def write_run(folder: Path, split: Split, changes: Mapping[str, object] = {}) -> Path:
+    """A run whose model is sure that all is background."""
+    config = override(Config(), {"data.size_px": [32, 32], "data.spacing_mm": 4.0, "segmentor.width": 2, **changes})
+    weights = build_segmentor(config).state_dict()
+    weights["classify.bias"][0] += 100
+    path = folder / "checkpoints" / "best.safetensors"
+    path.parent.mkdir(parents=True)
+    save_segmentor(path, config, weights, {"kind": "best", "split_digest": split.digest})
+    write_json(folder / "split.json", split.to_dict())
+    return folder
+
+
+def patients_of(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.rglob("patient*") if path.is_dir())
+
+
+def test_another_split_than_the_models_own_is_refused(
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third, *_ = patients_of(phantom_dir)
+    own = Split(scheme="own", scribbled=(first, second), val=(third,))
+    # By this one the model would have learnt from who validates the second stage.
+    other = Split(scheme="other", scribbled=(first, third), val=(second,))
+    model = write_run(tmp_path / "run", own)
+    write_json(tmp_path / "other.json", other.to_dict())
+    words = (model, "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "labels")
+    assert run(*words, "--split-file", tmp_path / "other.json") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"split {other.digest}, but the model was trained on split {own.digest}" in told
+    assert not (tmp_path / "labels").exists()
+    assert run(*words, "--split-file", model / "split.json") == 0
