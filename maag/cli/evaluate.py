@@ -80,7 +80,7 @@ def evaluate_command(
 
     MODEL is a run's folder, a weights file of one, or an exported model. A class that stands in neither mask nor
     prediction is left out of the means and counted; one that stands in only one of them has Dice and IoU 0 and no
-    distance, and is counted as missed or invented.
+    distance, and is counted as missed or invented. Cases without a mask are left out and named in report.json.
 
     With --flips, --rotations or --largest-component the model is measured without them and with them; the second report
     goes into a folder of that name below the first.
@@ -88,7 +88,7 @@ def evaluate_command(
     from maag.cli.terminal import counting, print_json, print_table, say
     from maag.data.catalog import find_cases
     from maag.data.orientation import differences
-    from maag.evaluate.measure import evaluate, file_predictor, prediction_files, runner_predictor
+    from maag.evaluate.measure import by_mask, evaluate, file_predictor, prediction_files, runner_predictor
     from maag.evaluate.report import Subject, table
     from maag.inference import PLAIN, Refinement
 
@@ -116,7 +116,13 @@ def evaluate_command(
     # Frames of a cine have no masks to measure against, whatever they were trained as.
     found = find_cases(replace(data, cine=False), directory)
     _require_patients(patients, found, part, directory)
-    cases = [case for case in found if _is_wanted(case.patient_id, patients)]
+    wanted = [case for case in found if _is_wanted(case.patient_id, patients)]
+    cases, without = by_mask(wanted, part)
+    if without:
+        say(
+            f"Note: {len(without)} of {len(wanted)} cases of split {part!r} have no mask to measure against and are "
+            f"left out, the first is {without[0].case_id}"
+        )
     subject = Subject(
         model=str(model or predictions),
         model_digest=opened.digest if opened else None,
@@ -138,7 +144,7 @@ def evaluate_command(
             predictor = file_predictor(files, data)
         assert predictor is not None
         with counting(f"Measuring cases{_with(asked.name)}") as progress:
-            report = evaluate(cases, predictor, data, replace(subject, refinement=asked.name), progress)
+            report = evaluate(wanted, predictor, data, replace(subject, refinement=asked.name), progress)
         target = folder / asked.name
         report.write(target)
         rows = table(report)

@@ -1,4 +1,4 @@
-"""Measure a model, or predictions made elsewhere, against masks: at source resolution, in mm, nothing left out."""
+"""Measure a model, or predictions made elsewhere, against masks: at source resolution, in mm."""
 
 from __future__ import annotations
 
@@ -32,32 +32,43 @@ def evaluate(
     subject: Subject,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Score every case against its mask, at source resolution.
+    """Score every case that has a mask against it, at source resolution.
 
     Args:
-        cases: those of the split; every one must have a mask.
+        cases: those of the split; those without a mask are left out, and named in the report.
         predictor: what gives a case's labels.
         data: names the classes.
         subject: what is measured; goes into the report as it is.
-        progress: called with (cases done, cases in all) after each.
+        progress: called with (cases done, cases with a mask) after each.
 
     Raises:
-        DataError: no case, a case without a mask, or an unreadable file.
+        DataError: no case, none with a mask, or an unreadable file.
     """
-    if not cases:
-        raise DataError(f"split {subject.split!r} holds no case to evaluate; choose another with --split")
-    without = [case.case_id for case in cases if not case.masks]
-    if without:
-        raise DataError(
-            f"{len(without)} of {len(cases)} cases of split {subject.split!r} have no mask to measure against: "
-            f"{_named(without)}; put the masks beside the images, or choose another --split"
-        )
+    masked, without = by_mask(cases, subject.split)
     scored = []
-    for case in cases:
+    for case in masked:
         scored.append(_score(case, predictor, data))
         if progress:
-            progress(len(scored), len(cases))
-    return Report(subject=subject, cases=tuple(scored))
+            progress(len(scored), len(masked))
+    return Report(subject=subject, cases=tuple(scored), without_mask=tuple(case.case_id for case in without))
+
+
+def by_mask(cases: Sequence[Case], split: str) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """The cases of `split` that can be measured, and those without a mask, which cannot.
+
+    Raises:
+        DataError: there is none to measure.
+    """
+    if not cases:
+        raise DataError(f"split {split!r} holds no case to evaluate; choose another with --split")
+    masked = tuple(case for case in cases if case.masks)
+    without = tuple(case for case in cases if not case.masks)
+    if not masked:
+        raise DataError(
+            f"none of the {len(cases)} cases of split {split!r} has a mask to measure against: "
+            f"{_named([case.case_id for case in without])}; put masks beside the images, or choose another --split"
+        )
+    return masked, without
 
 
 def runner_predictor(runner: Runner, data: DataConfig, refinement: Refinement = PLAIN) -> Predictor:

@@ -76,6 +76,8 @@ class Report:
 
     subject: Subject
     cases: tuple[CaseScores, ...]
+    without_mask: tuple[str, ...] = ()
+    """Names of the split's other cases, which could not be measured."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -120,6 +122,7 @@ class Report:
             "summary": {
                 "num_cases": len(self.cases),
                 "num_patients": len({case.patient_id for case in self.cases}),
+                "num_without_mask": len(self.without_mask),
                 "mean": {score: self.mean(score) for score in SCORES},
                 "per_class": {
                     name: {**{score: dataclasses.asdict(spread) for score, spread in spreads.items()}, **counts[name]}
@@ -128,6 +131,7 @@ class Report:
             },
             "patients": self.per_patient(),
             "cases": [dataclasses.asdict(case) for case in self.cases],
+            "without_mask": list(self.without_mask),
         }
 
     def write(self, out: Path) -> None:

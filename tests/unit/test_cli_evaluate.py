@@ -16,7 +16,7 @@ from maag.config.codec import override
 from maag.data.catalog import write_phantom
 from maag.data.splits import Split
 from maag.models.build import build_segmentor
-from maag.storage import write_json
+from maag.storage import read_json, write_json
 
 CONFIG = override(TINY, {"segmentor.width": 2})
 
@@ -84,3 +84,25 @@ def test_predictions_are_measured_with_the_classes_of_the_data_wherever_they_lie
     told = capsys.readouterr().err
     assert "wall" in told
     assert f"Note: {turned}: its header has axes" in told.replace("\n", " ")
+
+
+def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, labels = tmp_path / "acdc", tmp_path / "labels"
+    write_phantom("acdc", data, 2, seed=0)
+    labels.mkdir()
+    first, *others = sorted(data.rglob("*_gt.nii.gz"))
+    for mask in others:
+        shutil.copy(mask, labels / mask.name.replace("_gt", ""))
+    first.unlink()
+    words = ("--dataset", "acdc", "--data", data, "--predictions", labels, "--out", tmp_path / "out")
+    assert run(*words) == 0
+    left_out = first.name.removesuffix("_gt.nii.gz")
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        f"1 of 4 cases of split 'all' have no mask to measure against and are left out, the first is {left_out}" in told
+    )
+    assert read_json(tmp_path / "out" / "report.json")["without_mask"] == [left_out]
+    for mask in others:
+        mask.unlink()
+    assert run(*words) == 1
+    assert "none of the 4 cases of split 'all' has a mask" in capsys.readouterr().err

@@ -140,9 +140,25 @@ def test_progress_is_told(make_case: MakeCase) -> None:
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_a_case_without_a_mask_is_named(make_case: MakeCase) -> None:
-    with pytest.raises(DataError, match=r"1 of 2 cases .* no mask .* patient007_frame02"):
-        evaluate([make_case(7, 1, square(1)), make_case(7, 2, None)], predict_square, DATA, SUBJECT)
+def test_cases_without_a_mask_are_left_out_and_named(make_case: MakeCase) -> None:
+    seen: list[tuple[int, int]] = []
+    report = evaluate(
+        [make_case(7, 1, square(1)), make_case(7, 2, None)],
+        predict_square,
+        DATA,
+        SUBJECT,
+        lambda done, total: seen.append((done, total)),
+    )
+    assert [case.case_id for case in report.cases] == ["patient007_frame01"]
+    plain = report.to_dict()
+    assert plain["without_mask"] == ["patient007_frame02"]
+    assert (plain["summary"]["num_cases"], plain["summary"]["num_without_mask"]) == (1, 1)
+    assert seen == [(1, 1)]
+
+
+def test_no_case_with_a_mask_is_an_error(make_case: MakeCase) -> None:
+    with pytest.raises(DataError, match=r"none of the 1 cases of split 'val' has a mask .*: patient007_frame02; put"):
+        evaluate([make_case(7, 2, None)], predict_square, DATA, SUBJECT)
 
 
 def test_no_case_is_an_error() -> None:
