@@ -132,7 +132,7 @@ def evaluate_command(
         split=part,
         split_digest=split.digest if split else None,
     )
-    files = None if predictions is None else prediction_files(predictions, cases)
+    files = None if predictions is None else prediction_files(predictions, cases, found)
     if files is not None:
         for note in (note for case in cases for note in differences(files[case.case_id], case.images[0])):
             say(f"Note: {note}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from maag.config.schema import DataConfig
 from maag.data.cases import Case
 from maag.data.catalog import reader_of
+from maag.data.folder_tree import files_below
 from maag.data.label_files import load_label_file, stem_of, suffix_of
 from maag.data.volume import Volume
 from maag.errors import DataError, MissingDataError
@@ -82,10 +83,17 @@ def file_predictor(files: Mapping[str, Path], data: DataConfig) -> Predictor:
     return lambda case, volume: load_label_file(files[case.case_id], values)
 
 
-def prediction_files(directory: Path, cases: Sequence[Case]) -> dict[str, Path]:
+def prediction_files(directory: Path, cases: Sequence[Case], data_set: Sequence[Case] | None = None) -> dict[str, Path]:
     """By case the prediction that was made elsewhere, anywhere below `directory`.
 
-    The prediction of a case is the file `CASEID`, `CASEID_pred`, or named as its image: NIfTI, or a picture.
+    The prediction of a case is the file `CASEID`, `CASEID_pred`, or named as its image: NIfTI, or a picture. Where
+    images of several cases have one name, such as `101/0001.jpg` and `102/0001.jpg`, as many of their folders belong
+    to it as tell them apart.
+
+    Args:
+        directory: where the predictions are.
+        cases: whose are wanted.
+        data_set: all cases, among which names of images are told apart; None: `cases`.
 
     Raises:
         MissingDataError: there is no such folder.
@@ -94,18 +102,24 @@ def prediction_files(directory: Path, cases: Sequence[Case]) -> dict[str, Path]:
     if not directory.is_dir():
         raise MissingDataError(f"{directory}: there is no such folder of predictions")
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(directory.rglob("*")):
+    for path in sorted(filter(Path.is_file, files_below(directory))):
         if suffix_of(path):
             found[stem_of(path)].append(path)
+    images: dict[str, list[Path]] = defaultdict(list)
+    for case in data_set or cases:
+        if len(case.images) == 1:
+            images[stem_of(case.images[0])].append(case.images[0])
     files = {}
     absent = []
     for case in cases:
-        stems = {case.case_id, f"{case.case_id}_pred", *([stem_of(case.images[0])] if len(case.images) == 1 else [])}
-        paths = [path for stem in sorted(stems) for path in found[stem]]
+        paths = {path for stem in (case.case_id, f"{case.case_id}_pred") for path in found[stem]}
+        if len(case.images) == 1 and (name := _telling_name(case.images[0], images)):
+            paths |= {path for path in found[name[-1]] if _tail(path.relative_to(directory), len(name)) == name}
         if len(paths) > 1:
-            raise DataError(f"case {case.case_id} has two predictions, {paths[0]} and {paths[1]}; remove one of them")
+            one, other, *_ = sorted(paths)
+            raise DataError(f"case {case.case_id} has two predictions, {one} and {other}; remove one of them")
         if paths:
-            files[case.case_id] = paths[0]
+            files[case.case_id] = paths.pop()
         else:
             absent.append(case.case_id)
     if absent:
@@ -114,6 +128,21 @@ def prediction_files(directory: Path, cases: Sequence[Case]) -> dict[str, Path]:
             f"each needs a file such as {absent[0]}.nii.gz, anywhere below the folder"
         )
     return files
+
+
+def _telling_name(image: Path, images: Mapping[str, Sequence[Path]]) -> tuple[str, ...] | None:
+    """The shortest end of the path of `image` that no other of the `images`, by stem, has; None where one has all."""
+    namesakes = images[stem_of(image)]
+    for length in range(1, len(image.parts) + 1):
+        name = _tail(image, length)
+        if sum(_tail(other, length) == name for other in namesakes) == 1:
+            return name
+    return None
+
+
+def _tail(path: Path, length: int) -> tuple[str, ...]:
+    """At most `length` last parts of a path without its suffix."""
+    return (*path.parts[:-1], stem_of(path))[-length:]
 
 
 def _score(case: Case, predictor: Predictor, data: DataConfig) -> CaseScores:

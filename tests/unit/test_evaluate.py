@@ -225,6 +225,39 @@ def test_two_predictions_of_a_case_are_refused(make_case: MakeCase, tmp_path: Pa
         prediction_files(tmp_path / "predictions", cases)
 
 
+def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    cases = [
+        Case(case_id=f"video{video}_0001", patient_id=f"video{video}", frame="0001", images=(image,))
+        for video in (101, 102, 103)
+        for image in [tmp_path / "data" / str(video) / "0001.jpg"]
+    ]
+    lone = Case(case_id="video101_0002", patient_id="video101", frame="0002", images=(Path("data/101/0002.jpg"),))
+    labels = tmp_path / "labels"
+    by_folder = [labels / "101" / "0001.png", labels / "deep" / "102" / "0001.png"]
+    for path in (*by_folder, labels / "video103_0001.png", labels / "0002.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = prediction_files(labels, [*cases, lone])
+    assert list(found.values()) == [*by_folder, labels / "video103_0001.png", labels / "0002.png"]
+    # Neither does a file serve a case because the others of its name are not measured.
+    by_folder[0].unlink()
+    with pytest.raises(DataError, match="no prediction for 1 of 1 cases: video101_0001"):
+        prediction_files(labels, cases[:1], cases)
+    (labels / "0001.png").touch()
+    with pytest.raises(DataError, match="no prediction for 1 of 3 cases: video101_0001"):
+        prediction_files(labels, cases)
+
+
+def test_predictions_behind_links_are_found(make_case: MakeCase, tmp_path: Path) -> None:
+    case = make_case(1, 1, square(1))
+    write_nifti(tmp_path / "elsewhere" / "patient001_frame01.nii.gz", square(1))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "fold0").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
+    found = prediction_files(tmp_path / "labels", [case])
+    assert found == {case.case_id: tmp_path / "labels" / "fold0" / "patient001_frame01.nii.gz"}
+
+
 def test_predictions_may_be_pictures(make_case: MakeCase, tmp_path: Path) -> None:
     case = make_case(1, 1, square(1)[:1])
     (tmp_path / "labels").mkdir()
