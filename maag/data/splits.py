@@ -139,13 +139,14 @@ def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool)
         part: [patient for patient in shuffled if patient.part == part and patient.masked] for part in ("val", "test")
     }
     free = [patient for patient in shuffled if patient.part not in ("val", "test")]
+    whole = len(free)
     # Who was said to train may validate if nobody was said to, but never tests.
     for part, fraction, at_least, willing in (
         ("val", data.val_fraction, 1, (None, "train")),
         ("test", data.test_fraction, 0, (None,)),
     ):
         if not chosen[part]:
-            count = max(at_least, round(fraction * len(free)))
+            count = max(at_least, round(fraction * whole))
             candidates = [patient for patient in free if patient.masked and patient.part in willing]
             chosen[part] = sorted(candidates, key=lambda patient: patient.part is not None)[:count]
             free = [patient for patient in free if patient not in chosen[part]]

@@ -54,6 +54,13 @@ def test_a_random_split_is_disjoint_whole_and_repeatable(count: int, seed: int, 
     assert make_split(people(patients[::-1]), data).digest == split.digest
 
 
+def test_both_fractions_are_of_all_patients() -> None:
+    split = make_split(people(ALL), DataConfig(split="random", val_fraction=0.15, test_fraction=0.15))
+    assert (len(split.val), len(split.test)) == (15, 15)
+    declared = [replace(patient, part="val") for patient in people(["a", "b"])]
+    assert len(make_split([*people(ALL), *declared], DataConfig(split="random")).test) == 15
+
+
 def test_too_few_patients_are_named() -> None:
     with pytest.raises(SplitError, match="1 patients, 1 with masks: after 1 for validation"):
         make_split(people("a"), DataConfig(split="random"))
