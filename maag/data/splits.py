@@ -126,13 +126,14 @@ def make_split(
         scheme = f"random-{data.split_seed}"
     if foreign_shapes:
         parts = {**parts, "shapes": sorted(foreign_shapes)}
-    return Split(scheme=scheme, **{part: tuple(sorted(ids)) for part, ids in _supervised(parts, data).items()})
+    roles = _supervised(parts, patients, data)
+    return Split(scheme=scheme, **{part: tuple(sorted(members)) for part, members in roles.items()})
 
 
 def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool) -> dict[str, list[str]]:
-    """Validation and test from patients with masks; of the others half gives scribbles, and half shapes.
+    """Validation and test from patients with masks; of the others half supervises, and half gives shapes.
 
-    Without `halve` all who have scribbles give them.
+    Without `halve` all who can supervise do.
     """
     shuffled = [patients[place] for place in np.random.default_rng(data.split_seed).permutation(len(patients))]
     chosen: dict[str, list[Patient]] = {
@@ -150,24 +151,47 @@ def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool)
             candidates = [patient for patient in free if patient.masked and patient.part in willing]
             chosen[part] = sorted(candidates, key=lambda patient: patient.part is not None)[:count]
             free = [patient for patient in free if patient not in chosen[part]]
-    scribbled = [patient for patient in free if patient.scribbled and not patient.masked]
-    shapes = [patient for patient in free if patient.masked and not patient.scribbled]
-    for patient in (patient for patient in free if patient.scribbled and patient.masked):
-        (shapes if halve and len(scribbled) > len(shapes) else scribbled).append(patient)
-    if not chosen["val"] or not (scribbled or shapes):
+    train, shapes = _taught_and_shapes(free, data, halve=halve)
+    if not chosen["val"] or not (train or shapes):
+        needed = "and training one with a scribble" if data.supervision != "dense" else "and training another"
         raise SplitError(
             f"{len(patients)} patients, {sum(patient.masked for patient in patients)} with masks: after "
-            f"{len(chosen['val'])} for validation and {len(chosen['test'])} for the test, {len(scribbled)} are left "
-            "to train on; validation needs a patient with a mask and training one with a scribble: add patients, or "
+            f"{len(chosen['val'])} for validation and {len(chosen['test'])} for the test, {len(train)} are left "
+            f"to train on; validation needs a patient with a mask {needed}: add patients, or "
             "lower data.val_fraction and data.test_fraction"
         )
-    known = {patient.patient_id for patient in (*scribbled, *shapes)}
-    parts = {"scribbled": scribbled, "shapes": shapes, **chosen}
+    known = {patient.patient_id for patient in (*train, *shapes)}
+    parts = {"scribbled": train, "shapes": shapes, **chosen}
     named = {part: [patient.patient_id for patient in members] for part, members in parts.items()}
     return {**named, "unlabelled": [patient.patient_id for patient in free if patient.patient_id not in known]}
 
 
-def _supervised(parts: Mapping[str, list[str]], data: DataConfig) -> dict[str, list[str]]:
+def _taught_and_shapes(
+    patients: Sequence[Patient], data: DataConfig, *, halve: bool
+) -> tuple[list[Patient], list[Patient]]:
+    """Who supervises, and who gives shapes, as many of each as their labels allow."""
+    masks_alone = [patient for patient in patients if patient.masked and not patient.scribbled]
+    scribbles_alone = [patient for patient in patients if patient.scribbled and not patient.masked]
+    train = [] if data.supervision == "dense" else scribbles_alone
+    shapes = list(masks_alone)
+    for patient in (patient for patient in patients if patient.scribbled and patient.masked):
+        (shapes if halve and len(train) > len(shapes) else train).append(patient)
+    if data.supervision in ("dense", "mixed"):
+        # Masks supervise as well, as far as they are asked for and as many are left for shapes.
+        movable = [*masks_alone, *(patient for patient in shapes if patient.scribbled)]
+        for patient in movable:
+            with_masks = sum(member.masked for member in train)
+            enough = data.supervision == "mixed" and with_masks >= round(data.dense_fraction * len(train))
+            if halve and (enough or with_masks >= len(shapes)):
+                break
+            shapes.remove(patient)
+            train.append(patient)
+    return train, shapes
+
+
+def _supervised(
+    parts: Mapping[str, list[str]], patients: Collection[Patient], data: DataConfig
+) -> dict[str, list[str]]:
     """Give the training patients their roles under `data.supervision`."""
     train, rest = _portion(parts["scribbled"], data.scribbled_fraction, "data.scribbled_fraction", data)
     shapes, _ = _portion(parts["shapes"], data.shapes_fraction, "data.shapes_fraction", data)
@@ -177,14 +201,32 @@ def _supervised(parts: Mapping[str, list[str]], data: DataConfig) -> dict[str, l
     if data.supervision == "semi":
         return {**roles, "scribbled": train, "unlabelled": roles["unlabelled"] + rest}
     if data.supervision == "mixed":
-        dense, scribbled = _portion(train, data.dense_fraction, "data.dense_fraction", data)
-        if not scribbled:
-            raise SplitError(
-                f"data.dense_fraction={data.dense_fraction:g} of {len(train)} patients leaves none with scribbles; "
-                "lower it, or use data.supervision=dense"
-            )
-        return {**roles, "dense": dense, "scribbled": scribbled}
+        return {**roles, **_mixed(train, patients, data)}
     return {**roles, "scribbled": train}
+
+
+def _mixed(train: Sequence[str], patients: Collection[Patient], data: DataConfig) -> dict[str, list[str]]:
+    """Masks of a part of those who have them, of all who have nothing else; scribbles of the others."""
+    masked = {patient.patient_id for patient in patients if patient.masked}
+    drawn = {patient.patient_id for patient in patients if patient.scribbled}
+    for those, what, instead in ((drawn, "scribbles", "dense"), (masked, "a mask", "weak")):
+        if those.isdisjoint(train):
+            raise SplitError(
+                f"data.supervision=mixed: none of the {len(train)} patients who are left to train has {what}; add "
+                f"some, or use data.supervision={instead}"
+            )
+    wanted, others = _portion(train, data.dense_fraction, "data.dense_fraction", data)
+    ordered = [*wanted, *others]
+    dense = [patient for patient in ordered if patient not in drawn]
+    both = [patient for patient in ordered if patient in masked & drawn]
+    dense += both[: max(0, len(wanted) - len(dense))]
+    scribbled = [patient for patient in ordered if patient not in dense]
+    if not scribbled:
+        raise SplitError(
+            f"data.dense_fraction={data.dense_fraction:g} of {len(train)} patients leaves none with scribbles; "
+            "lower it, or use data.supervision=dense"
+        )
+    return {"dense": dense, "scribbled": scribbled}
 
 
 def _portion(ids: Sequence[str], fraction: float, setting: str, data: DataConfig) -> tuple[list[str], list[str]]:

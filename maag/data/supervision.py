@@ -60,11 +60,12 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
     """
     scribbled = prepared.slices_of(split.scribbled, scribbled=True)
     dense = prepared.slices_of(split.dense, masked=True)
-    if split.scribbled or not split.dense:
+    by_masks = bool(split.dense) or config.data.supervision == "dense"
+    if split.scribbled or not by_masks:
         _require(
             scribbled, "none of the training patients has scribbles", "draw some, or --scribbles simulated:random-walk"
         )
-    if split.dense:
+    if by_masks:
         _require(dense, "none of the patients that train with masks has any", "add them, or change data.supervision")
     real_set = shapes or prepared
     real = real_set.slices_of(real_set.patient_ids if shapes else split.shapes, masked=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from maag.data.acdc import SPLIT0
 from maag.data.batches import SliceStore, TrainingBatches
 from maag.data.cache import prepare
 from maag.data.prepared import PreparedData
-from maag.data.splits import Patient, Split, make_split
+from maag.data.splits import PARTS, Patient, Split, make_split
 from maag.data.supervision import Supervision, supervise, without_effect
 from maag.errors import ConfigError, DataError, SplitError
 from maag.labels import IGNORE
@@ -99,6 +100,66 @@ def test_ones_own_patients_go_where_their_labels_allow(tiny_config: Config) -> N
     assert set(split.shapes) == {f"m{n}" for n in range(6)}
     assert set(split.unlabelled) == {f"u{n}" for n in range(3)}
     assert (split.val, split.test) == (("v",), ("t",))
+
+
+def people_with(scribbles_alone: int = 0, masks_alone: int = 0, both: int = 0) -> list[Patient]:
+    """Those who train, and one each to validate and test."""
+    kinds = [*[(True, False)] * scribbles_alone, *[(False, True)] * masks_alone, *[(True, True)] * both]
+    train = [
+        Patient(patient_id=f"p{n}", scribbled=scribbled, masked=masked) for n, (scribbled, masked) in enumerate(kinds)
+    ]
+    return [
+        *train,
+        Patient(patient_id="v", scribbled=False, masked=True, part="val"),
+        Patient(patient_id="t", scribbled=False, masked=True, part="test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("people", "supervision", "foreign", "found"),
+    [
+        (people_with(masks_alone=7), "dense", (), {"dense": 4, "shapes": 3}),
+        (people_with(masks_alone=7), "dense", ("other/a",), {"dense": 7, "shapes": 1}),
+        (people_with(masks_alone=1), "dense", (), {"dense": 1}),
+        (people_with(scribbles_alone=5, masks_alone=4), "dense", (), {"dense": 2, "shapes": 2, "unlabelled": 5}),
+        (people_with(scribbles_alone=5, both=4), "dense", (), {"dense": 2, "shapes": 2, "unlabelled": 5}),
+        (people_with(masks_alone=5, both=5), "dense", (), {"dense": 5, "shapes": 5}),
+        (people_with(scribbles_alone=8, masks_alone=6), "mixed", (), {"scribbled": 8, "dense": 2, "shapes": 4}),
+        (people_with(scribbles_alone=8, both=6), "mixed", (), {"scribbled": 8, "dense": 2, "shapes": 4}),
+        (people_with(8, 6), "mixed", ("other/a",), {"scribbled": 8, "dense": 6, "shapes": 1}),
+        (people_with(both=10), "mixed", (), {"scribbled": 4, "dense": 1, "shapes": 5}),
+    ],
+)  # fmt: skip
+def test_masks_supervise_whoever_drew(
+    tiny_config: Config, people: list[Patient], supervision: str, foreign: tuple[str, ...], found: dict[str, int]
+) -> None:
+    split = make_split(people, with_changes(tiny_config, {"data.supervision": supervision}).data, None, foreign)
+    assert {part: len(getattr(split, part)) for part in PARTS if getattr(split, part)} == {**found, "val": 1, "test": 1}
+    known = {patient.patient_id: patient for patient in people}
+    assert all(known[patient].masked for patient in split.dense)
+    assert all(known[patient].scribbled for patient in split.scribbled)
+
+
+def test_labels_that_supervision_needs_are_named(tiny_config: Config) -> None:
+    mixed = with_changes(tiny_config, {"data.supervision": "mixed"}).data
+    with pytest.raises(SplitError, match=r"mixed: none of the 0 .* has scribbles; add some, or use .*=dense"):
+        make_split(people_with(masks_alone=5), mixed)
+    with pytest.raises(SplitError, match=r"mixed: none of the 5 .* has a mask; add some, or use data.supervision=weak"):
+        make_split(people_with(scribbles_alone=5), mixed)
+    dense = with_changes(tiny_config, {"data.supervision": "dense"}).data
+    with pytest.raises(SplitError, match=r"0 are left to train on; validation needs .* with a mask and training anoth"):
+        make_split(people_with(scribbles_alone=5), dense)
+
+
+def test_masks_alone_train_when_dense(tiny_config: Config, prepared: PreparedData) -> None:
+    bare = replace(prepared, cases=tuple(replace(case, raters=()) for case in prepared.cases))
+    config = with_changes(tiny_config, {"data.supervision": "dense", "data.split": "random"})
+    split = make_split(bare.patients, config.data)
+    found = supervise(bare, split, config)
+    assert len(found.dense)
+    assert len(found.real)
+    with pytest.raises(SplitError, match="none of the patients that train with masks has any"):
+        supervise(bare, replace(split, dense=()), config)
 
 
 def test_who_was_said_to_train_never_tests(tiny_config: Config) -> None:
@@ -272,8 +333,6 @@ def test_pixel_weights_count_as_pixels_do() -> None:
 
 
 def test_a_rater_upside_down_is_refused_before_training(tiny_config: Config, of_three_raters: PreparedData) -> None:
-    from dataclasses import replace
-
     wrong = np.array(of_three_raters.scribbles)
     last = wrong[:, 2]
     last[last != IGNORE] = (last[last != IGNORE] + 1) % 4
@@ -283,8 +342,6 @@ def test_a_rater_upside_down_is_refused_before_training(tiny_config: Config, of_
 
 
 def test_a_class_that_nobody_draws_is_named(tiny_config: Config, prepared: PreparedData) -> None:
-    from dataclasses import replace
-
     scribbles = np.array(prepared.scribbles)
     scribbles[scribbles == 2] = IGNORE
     with pytest.raises(SplitError, match="no training patient has a stroke of class MYO"):
