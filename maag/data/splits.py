@@ -72,17 +72,23 @@ class Split:
         """Read what `to_dict` gave.
 
         Raises:
-            DataError: another format version, a missing part, or a digest that does not fit the patients.
+            DataError: another format version, a part missing or no list of names, or a digest that does not fit.
             SplitError: one patient in two parts.
         """
         if plain.get("format_version") != FORMAT_VERSION:
             raise DataError(
                 f"{source}: format_version {plain.get('format_version')} is unknown; this maag reads {FORMAT_VERSION}"
             )
-        try:
-            split = cls(scheme=plain["scheme"], **{part: tuple(plain[part]) for part in PARTS})
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{source}: {error} is missing or malformed; a split has {', '.join(PARTS)}") from error
+        absent = [name for name in ("scheme", *PARTS) if name not in plain]
+        if absent:
+            raise DataError(f"{source}: {absent[0]!r} is missing; a split has {', '.join(('scheme', *PARTS))}")
+        for part in PARTS:
+            if not isinstance(plain[part], list) or not all(isinstance(name, str) for name in plain[part]):
+                raise DataError(
+                    f"{source}: {part} is {json.dumps(plain[part])}; each part is a list of names of patients, such as "
+                    '["patient001"], or []'
+                )
+        split = cls(scheme=plain["scheme"], **{part: tuple(plain[part]) for part in PARTS})
         if plain.get("digest", split.digest) != split.digest:
             raise DataError(
                 f"{source}: its digest {plain['digest']} does not fit its patients ({split.digest}); the file was "

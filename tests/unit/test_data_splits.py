@@ -85,10 +85,23 @@ def test_an_edited_file_is_noticed() -> None:
         Split.from_dict({**plain, "shapes": plain["scribbled"]})
 
 
-@pytest.mark.parametrize("change", [{"format_version": 2}, {"val": None}])
-def test_a_file_that_is_no_split_is_refused(change: dict[str, object]) -> None:
-    with pytest.raises(DataError):
-        Split.from_dict({**make_split(people(ALL), DataConfig(), SPLIT0).to_dict(), **change})
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format_version": 2}, "format_version 2 is unknown"),
+        ({"val": None}, "val is null; each part is a list"),
+        ({"test": "patient005"}, 'test is "patient005"; each part is a list of names of patients, such as'),
+        ({"dense": ["a", 1]}, r'dense is \["a", 1\]; each part'),
+    ],
+)
+def test_a_file_that_is_no_split_is_refused(change: dict[str, object], said: str) -> None:
+    plain = make_split(people(ALL), DataConfig(), SPLIT0).to_dict()
+    del plain["digest"]
+    with pytest.raises(DataError, match=rf"^split\.json: {said}"):
+        Split.from_dict({**plain, **change})
+    del plain["shapes"]
+    with pytest.raises(DataError, match="'shapes' is missing; a split has scheme, scribbled"):
+        Split.from_dict(plain)
 
 
 def test_the_digest_knows_who_is_where() -> None:
