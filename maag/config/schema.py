@@ -8,11 +8,16 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_COARSEST = 16
+"""By how much the segmentor's lowest level is smaller than a slice, in each direction."""
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+# What PyTorch and NumPy take, with room to multiply; more would end in an overflow of theirs.
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
+Seed = Annotated[int, Field(ge=0, le=10**15)]
 Level = Annotated[int, Field(ge=0, le=3)]
 
 
@@ -49,7 +54,7 @@ class DataConfig:
         default="auto",
         description="split0: the paper's patients; random: by split_seed; auto: split0 where the data set has it.",
     )
-    split_seed: int = Field(default=0, ge=0, description="Seed of the random split.")
+    split_seed: Seed = Field(default=0, description="Seed of the random split.")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.15, description="Part of the patients that validates, in a random split."
     )
@@ -79,7 +84,7 @@ class DataConfig:
     rater_weights: tuple[NotNegative, ...] = Field(
         default=(), description="A weight for each rater, in the order of --scribbles; []: from their agreement."
     )
-    scribble_seed: int = Field(default=0, ge=0, description="Seed of scribbles that are simulated from masks.")
+    scribble_seed: Seed = Field(default=0, description="Seed of scribbles that are simulated from masks.")
 
     @property
     def num_classes(self) -> int:
@@ -89,8 +94,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes: each name may stand once, got {list(self.classes)}")
-        if any(size % 16 for size in self.size_px):
-            raise ValueError(f"size_px: height and width must be multiples of 16, got {self.size_px}")
+        if any(size % _COARSEST for size in self.size_px):
+            raise ValueError(f"size_px: height and width must be multiples of {_COARSEST}, got {self.size_px}")
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction together must leave patients to train on (sum below 1)")
         if self.unlabelled_value is not None and self.unlabelled_value < len(self.classes):
@@ -135,7 +140,7 @@ class SegmentorConfig:
     """The U-Net."""
 
     width: Count = Field(default=32, description="Channels of the first level; doubled at each of four levels.")
-    residual_blocks: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    residual_blocks: tuple[CountOrZero, ...] = Field(
         default=(0, 0, 0, 0),
         description="Residual blocks of each encoder level, full resolution first, such as [1, 2, 2, 2]; 0: the "
         "paper's double convolution.",
@@ -270,11 +275,11 @@ class OptimConfig:
 class TrainConfig:
     """How a run goes and ends."""
 
-    seed: int = Field(default=1234, ge=0, description="Seed of weights, sampling, augmentation and noise.")
+    seed: Seed = Field(default=1234, description="Seed of weights, sampling, augmentation and noise.")
     validate_every: Count = Field(default=15, description="Epochs between validations in the first half of a run.")
     validate_every_late: Count = Field(default=1, description="Epochs between validations in the second half.")
-    patience: int = Field(
-        default=0, ge=0, description="Validations without a better Dice before an early stop; 0: never."
+    patience: CountOrZero = Field(
+        default=0, description="Validations without a better Dice before an early stop; 0: never."
     )
     min_delta: NotNegative = Field(default=1e-5, description="A Dice must be better by this much to count.")
     class_offsets: bool = Field(
@@ -331,6 +336,13 @@ class Config:
             raise ValueError(
                 "data.supervision=semi needs loss.adversarial_unlabelled above 0, such as 0.2, or loss.teacher: "
                 "without them the unlabelled patients would teach nothing"
+            )
+        height, width = self.data.size_px
+        if self.optim.batch_size * height * width <= _COARSEST**2:
+            raise ValueError(
+                f"optim.batch_size=1 with data.size_px={list(self.data.size_px)} leaves one value for each channel at "
+                f"1/{_COARSEST} of the size, which batch normalisation cannot use; take 2 or more slices, or a larger "
+                "size"
             )
         if self.data.supervision == "mixed" and self.optim.batch_size < 2:
             raise ValueError(

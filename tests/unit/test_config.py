@@ -122,6 +122,18 @@ def test_a_value_out_of_its_limits_is_named(path: str, value: float) -> None:
     assert re.fullmatch(rf"{path}: input should be (greater|less) than .*, got {value}", complaint({path: value}))
 
 
+@pytest.mark.parametrize("path", ["train.seed", "data.split_seed", "data.scribble_seed", "optim.epochs"])
+def test_a_number_that_would_overflow_is_named(path: str) -> None:
+    assert complaint({path: 10**23}).startswith(f"{path}: input should be less than or equal to 10")
+
+
+def test_the_lowest_level_needs_two_values_to_normalise() -> None:
+    small = {"optim.batch_size": 1, "data.size_px": [16, 16]}
+    assert "optim.batch_size=1 with data.size_px=[16, 16] leaves one value for each channel" in complaint(small)
+    assert codec.override(Config(), {**small, "optim.batch_size": 2}).optim.batch_size == 2
+    assert codec.override(Config(), {**small, "data.size_px": [16, 32]}).optim.batch_size == 1
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN", "1e999"])
 def test_a_number_is_finite(value: Any) -> None:
     assert complaint({"train.checkpoint_minutes": value}).startswith("train.checkpoint_minutes: input should be a fin")
