@@ -9,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maag.labels import IGNORE
-
 _SLICES_AT_ONCE = 256
 
 
@@ -26,13 +24,15 @@ class Areas(NamedTuple):
 
 
 def measure_areas(masks: NDArray[np.uint8], slices: NDArray[np.int64], num_classes: int) -> Areas:
-    """Areas in `slices` of (S, H, W) uint8 masks; pixels that are IGNORE are left out of their slice."""
+    """Areas in `slices` of (S, H, W) uint8 masks, as parts of all pixels, which is how predictions are measured.
+
+    Pixels that are IGNORE lie beside the image, so they hold no structure, and count as part of their slice.
+    """
     parts = []
     for start in range(0, len(slices), _SLICES_AT_ONCE):
         some = np.asarray(masks[slices[start : start + _SLICES_AT_ONCE]])
         counts = np.stack([(some == value).sum(axis=(1, 2)) for value in range(num_classes)], axis=1)
-        known = np.maximum((some != IGNORE).sum(axis=(1, 2)), 1)
-        parts.append(counts / known[:, None])
+        parts.append(counts / some[0].size)
     areas = np.concatenate(parts)
     mean, spread = (torch.from_numpy(values.astype(np.float32)) for values in (areas.mean(axis=0), areas.std(axis=0)))
     return Areas(mean, spread, torch.tensor(float(len(areas))))

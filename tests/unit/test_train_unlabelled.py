@@ -189,15 +189,15 @@ def test_halves_of_a_batch_give_the_loss_and_the_gradient_of_the_whole() -> None
         torch.testing.assert_close(part.grad / 2, own.of(whole.grad))  # the mean over two workers
 
 
-def test_areas_are_those_of_the_masks() -> None:
+def test_areas_are_those_of_the_masks_as_parts_of_all_that_predictions_have() -> None:
     masks = np.zeros((3, 4, 5), np.uint8)
     masks[0, 0] = 1
     masks[1, 0, :2] = 2
     masks[1, 3] = IGNORE
     masks[2] = 3
     found = measure_areas(masks, np.array([0, 1]), 3)
-    torch.testing.assert_close(found.mean, torch.tensor([(0.75 + 13 / 15) / 2, 0.125, 1 / 15]))
-    torch.testing.assert_close(found.spread, torch.tensor([(13 / 15 - 0.75) / 2, 0.125, 1 / 15]))
+    torch.testing.assert_close(found.mean, torch.tensor([(0.75 + 13 / 20) / 2, 0.125, 1 / 20]))
+    torch.testing.assert_close(found.spread, torch.tensor([(0.75 - 13 / 20) / 2, 0.125, 1 / 20]))
 
 
 def test_areas_cost_only_outside_of_what_is_plausible() -> None:
