@@ -90,6 +90,7 @@ def relabel_command(
     usual = preset(dataset, "paper", directory).data.unlabelled_value
     say(f"Unlabelled pixels are {value}.")
     words = ["--dataset", dataset, "--data", directory, "--scribbles", out, "--split-file", out / "split.json"]
+    words += ["--set", "data.supervision=semi"] if training.of_cine else []
     words += [] if value == usual else ["--set", f"data.unlabelled_value={value}"]
     say(f"Next: {to_type('train', *words)}, and the settings of your choice")
     if as_json:

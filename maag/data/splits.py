@@ -16,6 +16,8 @@ from maag.data.cases import Part
 from maag.errors import DataError, SplitError
 
 FORMAT_VERSION = 1
+RELABELLED = "-relabelled"
+"""What is added to the scheme of a split where a model labelled cases that nobody drew on."""
 PARTS = ("scribbled", "dense", "unlabelled", "shapes", "val", "test")
 
 
@@ -35,7 +37,7 @@ class Split:
     """Patients by part. Raises SplitError when one patient stands in two parts."""
 
     scheme: str
-    """How it was made: `split0`, `random-SEED`."""
+    """How it was made: `split0`, `random-SEED`, and RELABELLED after it."""
     scribbled: tuple[str, ...] = ()
     """Train the segmentor with their scribbles."""
     dense: tuple[str, ...] = ()
@@ -55,6 +57,11 @@ class Split:
                     f"split {self.scheme}: {both[0]} is in {one} and in {other}; a patient may be in one part only: "
                     "take it out of one of them"
                 )
+
+    @property
+    def relabelled(self) -> bool:
+        """Whether a model has labelled cases that nobody drew on, frames of 4-D images perhaps."""
+        return self.scheme.endswith(RELABELLED)
 
     @property
     def digest(self) -> str:

@@ -95,7 +95,8 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
 def without_effect(config: Config, split: Split, raters: Sequence[str]) -> list[str]:
     """A sentence for each setting that was made and changes nothing for these patients and `raters`."""
     data, notes = config.data, []
-    if data.supervision == "semi" and not split.unlabelled:
+    labelled_cine = split.relabelled and data.cine
+    if data.supervision == "semi" and not split.unlabelled and not labelled_cine:
         notes.append(
             "data.supervision=semi has no effect: no patient is unlabelled; lower data.scribbled_fraction, now "
             f"{data.scribbled_fraction:g}, to use scribbles of some patients alone"

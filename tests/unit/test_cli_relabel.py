@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from maag.checkpoint import save_segmentor
 from maag.cli import main
 from maag.config.codec import override
 from maag.config.schema import Config
+from maag.data.catalog import find_cases
 from maag.data.splits import Split
+from maag.data.supervision import without_effect
 from maag.models.build import build_segmentor
-from maag.storage import write_json
+from maag.storage import read_json, write_json
 
 
 def run(*words: object) -> object:
@@ -53,3 +58,26 @@ def test_another_split_than_the_models_own_is_refused(
     assert f"split {other.digest}, but the model was trained on split {own.digest}" in told
     assert not (tmp_path / "labels").exists()
     assert run(*words, "--split-file", model / "split.json") == 0
+
+
+@pytest.mark.parametrize("cine", [True, False])
+def test_labels_of_a_cine_are_read_by_what_it_says_to_type_next(
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cine: bool
+) -> None:
+    root = Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
+    first, second, third, *_ = patients_of(root)
+    image = nib.load(next(root.rglob(f"{first}_frame01.nii.gz")))
+    frames = np.stack([np.asarray(image.dataobj)] * 3, axis=-1)
+    nib.save(nib.Nifti1Image(frames, image.affine), root / "training" / first / f"{first}_4d.nii.gz")
+    split = Split(scheme="own", scribbled=(first,), unlabelled=(second,), val=(third,))
+    semi = {"data.supervision": "semi", "data.cine": cine}
+    model, labels = write_run(tmp_path / "run", split, semi), tmp_path / "labels"
+    words = (model, "--dataset", "acdc", "--data", root, "--out", labels, "--entropy", 1, "--with-unlabelled")
+    assert run(*words) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert ("split.json --set data.supervision=semi, and the settings" in told) == cine
+    again = Split.from_dict(read_json(labels / "split.json"))
+    config = override(Config(), semi)
+    assert bool(without_effect(config, again, ["labels"])) != cine
+    found = find_cases(config.data, root, [str(labels)])
+    assert sum(case.time is not None and bool(case.scribbles) for case in found) == (2 if cine else 0)

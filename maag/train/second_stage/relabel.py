@@ -20,7 +20,7 @@ from maag.data.cases import Case, raters_of
 from maag.data.catalog import reader_of
 from maag.data.nifti_writing import save_volume
 from maag.data.raters import combine, measure_agreement, rater_weights
-from maag.data.splits import Split
+from maag.data.splits import RELABELLED, Split
 from maag.errors import DataError, SplitError
 from maag.inference import Runner
 from maag.labels import BACKGROUND, IGNORE
@@ -82,6 +82,11 @@ class TrainingCases:
     """All of the data set's, sorted."""
     split: Split
 
+    @property
+    def of_cine(self) -> bool:
+        """Whether frames of 4-D images are among them, which only data.supervision=semi reads."""
+        return any(case.time is not None for case in self.cases)
+
 
 def choose_cases(cases: Sequence[Case], split: Split, *, with_unlabelled: bool = False) -> TrainingCases:
     """Of all `cases` those that trained with scribbles; on request also those that trained without any label.
@@ -111,8 +116,9 @@ def choose_cases(cases: Sequence[Case], split: Split, *, with_unlabelled: bool =
             "--scribbles where they come from, as in training"
         )
     chosen = [case for case in cases if case.patient_id in wanted and (with_unlabelled or case.case_id in scribbled)]
-    if with_unlabelled and split.unlabelled:
-        split = replace(split, scheme=f"{split.scheme}-relabelled", scribbled=tuple(sorted(wanted)), unlabelled=())
+    if any(case.case_id not in scribbled for case in chosen):
+        scheme = split.scheme if split.relabelled else f"{split.scheme}{RELABELLED}"
+        split = replace(split, scheme=scheme, scribbled=tuple(sorted(wanted)), unlabelled=())
     # What an unlabelled patient may have of scribbles was hidden from training, and stays so.
     hidden = [case if case.case_id in scribbled else replace(case, scribbles=()) for case in chosen]
     return TrainingCases(cases=tuple(hidden), raters=raters_of(cases), split=split)
