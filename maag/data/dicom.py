@@ -149,7 +149,7 @@ def require_even(paths: Sequence[Path]) -> None:
     slices = [read_geometry(path) for path in ordered]
     heights, positions = np.array([each.height_mm for each in slices]), np.array([each.position for each in slices])
     gaps = np.diff(heights)
-    if len(gaps) and np.abs(gaps - np.median(gaps)).max() > _UNEVEN * np.median(gaps):
+    if len(gaps) and _is_uneven(gaps).any():
         place = int(np.abs(gaps - np.median(gaps)).argmax())
         raise DataError(
             f"{ordered[place]}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1].name}, other slices of the "
@@ -168,6 +168,9 @@ def require_even(paths: Sequence[Path]) -> None:
 def load_series(paths: Sequence[Path]) -> Volume:
     """Read slices as a volume, lowest first; intensities rescaled as the headers say.
 
+    Where a slice is missing, as those of another size are from volumes of LVSC, the others keep their usual distance:
+    what lies beyond the gap is nearer in the volume than in the patient. `require_even` refuses that.
+
     Raises:
         DataError: as `order_of_slices`, or a file without readable grey pixels.
         StorageError: a file cannot be opened.
@@ -178,17 +181,30 @@ def load_series(paths: Sequence[Path]) -> Volume:
         raise DataError(f"{ordered[0].parent}: {len(ordered)} slices of {first.shape} pixels; nobody can use so many")
     planes = [_pixels(path) for path in ordered]
     rows_mm, columns_mm = first.spacing_mm
-    between_mm = (last.height_mm - first.height_mm) / (len(ordered) - 1) if len(ordered) > 1 else first.thickness_mm
+    between_mm = _usual_gap_mm(ordered) if len(ordered) > 1 else first.thickness_mm
     affine = np.eye(4)
     affine[:3, 0] = np.array(first.orientation[:3]) * columns_mm
     affine[:3, 1] = np.array(first.orientation[3:]) * rows_mm
-    # Not along the normal: slices of a tilted gantry are shifted against each other.
-    steps = max(1, len(ordered) - 1)
-    step = (np.array(last.position) - np.array(first.position)) / steps
-    affine[:3, 2] = step if len(ordered) > 1 else first.normal * between_mm
+    affine[:3, 2] = first.normal * between_mm
+    if len(ordered) > 1:
+        # Not along the normal: slices of a tilted gantry are shifted against each other.
+        way = np.array(last.position) - np.array(first.position)
+        affine[:3, 2] = way * between_mm / (last.height_mm - first.height_mm)
     affine[:3, 3] = first.position
     affine[:3] = _LPS_TO_RAS @ affine[:3]
     return Volume(np.stack(planes)[None], (between_mm, rows_mm, columns_mm), affine)
+
+
+def _usual_gap_mm(ordered: Sequence[Path]) -> float:
+    """The mean distance of neighbours, gaps where a slice is missing left out."""
+    gaps = np.diff([read_geometry(path).height_mm for path in ordered])
+    usual = gaps[~_is_uneven(gaps)]
+    return float(usual.mean() if len(usual) else gaps.min())
+
+
+def _is_uneven(gaps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which distances differ from most others."""
+    return np.asarray(np.abs(gaps - np.median(gaps)) > _UNEVEN * np.median(gaps))
 
 
 def _geometry_of(header: pydicom.Dataset) -> SliceGeometry:

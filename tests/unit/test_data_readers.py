@@ -21,7 +21,7 @@ from maag.data.case_arrays import read_case
 from maag.data.cases import Reader
 from maag.data.catalog import READERS, find_cases, preset, reader_of, write_phantom
 from maag.data.check import check
-from maag.data.dicom import read_geometry
+from maag.data.dicom import load_series, order_of_slices, read_geometry, require_even
 from maag.errors import ConfigError, DataError, MissingDataError
 
 NATIVE = {"lvsc": 3, "chaos": 3, "chaos-ct": 2, "ppss": 4, "nnunet": 5, "folders": 5}
@@ -109,6 +109,17 @@ def test_lvsc_leaves_long_axes_out_and_odd_slices_apart(phantoms: Path) -> None:
     odd = [case for case in cases if case.case_id.endswith("_size2")]
     assert {case.patient_id for case in odd} == {"DET0000301"}
     assert all(len(case.images) == len(case.masks) for case in cases)
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 2, 4], [0, 1, 3]])
+def test_a_gap_that_slices_of_another_size_leave_is_not_spread_over_the_others(phantoms: Path, kept: list[int]) -> None:
+    case = find_cases(config_of("lvsc", phantoms / "lvsc").data, phantoms / "lvsc")[0]
+    ordered = [case.images[place] for place in order_of_slices(case.images)]
+    whole, gappy = load_series(ordered), load_series([ordered[place] for place in kept])
+    assert gappy.spacing_mm == pytest.approx(whole.spacing_mm)
+    np.testing.assert_allclose(gappy.affine, whole.affine, atol=1e-4)
+    with pytest.raises(DataError, match="restore what is missing"):
+        require_even([ordered[place] for place in kept])
 
 
 def test_lvsc_masks_may_lie_in_a_folder_of_their_own(copy_of: Callable[[str], Path]) -> None:
