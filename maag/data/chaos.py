@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask
-from maag.data.dicom import load_series, order_of_slices, read_geometry
+from maag.data.dicom import load_series, order_of_slices, read_geometry, require_even
 from maag.data.folder_tree import files_below
 from maag.data.natural_order import natural_key
 from maag.data.pictures import load_indices
@@ -62,6 +62,7 @@ class ChaosReader:
 
     def load_volume(self, case: Case) -> Volume:
         """See Reader."""
+        require_even(case.images)
         return load_series(case.images)
 
     def load_mask(self, case: Case, data: DataConfig) -> Mask:
@@ -111,6 +112,7 @@ class ChaosCtReader:
 
     def load_volume(self, case: Case) -> Volume:
         """See Reader; in Hounsfield units."""
+        require_even(case.images)
         return load_series(case.images)
 
     def load_mask(self, case: Case, data: DataConfig) -> Mask:

@@ -147,6 +147,16 @@ def test_chaos_pairs_by_place_what_names_do_not(phantoms: Path) -> None:
     assert len(t2[0].images) != len(cases[0].images)
 
 
+def test_chaos_names_a_series_with_a_gap(copy_of: Callable[[str], Path]) -> None:
+    root = copy_of("chaos")
+    data = config_of("chaos", root).data
+    case = find_cases(data, root)[0]
+    gone = case.images[order_of_slices(case.images)[2]]
+    gone.unlink()
+    (gone.parents[2] / "Ground" / f"{gone.stem}.png").unlink(missing_ok=True)
+    assert any("restore what is missing" in problem for problem in map(str, check(root, data).problems))
+
+
 def test_chaos_counts_stray_greys(phantoms: Path) -> None:
     root = phantoms / "chaos"
     notes = check(root, config_of("chaos", root).data).notes
