@@ -89,7 +89,7 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor, taught: Tensor) -> Tenso
     Args:
         logits: (N, num_classes, H, W) float.
         targets: (N, num_classes, H, W) float, probabilities.
-        taught: (N, H, W) bool, the pixels.
+        taught: (N, H, W) bool, the pixels, or float, how much each counts.
 
     Returns:
         Scalar.
@@ -104,9 +104,9 @@ def class_overlaps(logits: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
     Returns:
         (2, num_classes): the common size of prediction and target, and the sum of their sizes.
     """
-    predicted = logits.float().softmax(dim=1) * taught[:, None]
-    there = targets * taught[:, None]
-    return torch.stack([(predicted * there).sum(dim=(0, 2, 3)), (predicted + there).sum(dim=(0, 2, 3))])
+    predicted = logits.float().softmax(dim=1)
+    products = torch.stack([predicted * targets, predicted + targets])
+    return (products * taught[:, None]).sum(dim=(1, 3, 4))
 
 
 def overlap_loss(overlaps: Tensor) -> Tensor:

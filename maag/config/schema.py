@@ -244,6 +244,9 @@ class TeacherConfig:
     rotation_deg: float = Field(
         default=0.0, ge=0, le=180, description="Largest turn of the slices that it looks at, in degrees."
     )
+    gates: NotNegative = Field(
+        default=0.0, description="Weight of its lesson for the gates' maps, times loss.teacher; 0: none."
+    )
     ramp: float = Field(
         default=0.3, ge=0, le=1, description="Part of training in which the lesson and loss.areas gain weight."
     )

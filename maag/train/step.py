@@ -41,7 +41,7 @@ from maag.train.unlabelled import unlabelled_terms
 
 StepLosses = dict[str, Tensor]
 """Detached scalars on the device: `supervised`, with a discriminator `adversarial` and `discriminator`, and as they are
-weighted what pixels without a label teach, `teacher` and `areas`.
+weighted what pixels without a label teach, `teacher`, `gates` and `areas`.
 
 Their mean over the workers is the whole batch's loss.
 """
@@ -71,7 +71,7 @@ def play(state: TrainState, batch: Batch, config: Config) -> StepLosses:
     images = batch.images if batch.unlabelled is None else torch.cat([batch.images, batch.unlabelled])
     output = state.joined_segmentor(images.contiguous(memory_format=torch.channels_last))
     supervised, parts = _supervised_terms(output.logits[:num_supervised], batch, config, state.team)
-    further = unlabelled_terms(state, output.logits, batch, config)
+    further = unlabelled_terms(state, output, batch, config)
     objective = sum(further.values(), start=supervised)
     losses = {"supervised": supervised.detach(), **parts, **{name: term.detach() for name, term in further.items()}}
     if state.discriminator is None or batch.masks is None:

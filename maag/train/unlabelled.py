@@ -1,7 +1,7 @@
 """What pixels without any label teach the segmentor, beside the discriminator's verdict.
 
-An average of the segmentor's weights, the teacher, says softly what it is sure of, and unpaired masks say how large
-each class may be in a batch.
+An average of the segmentor's weights, the teacher, says softly what it is sure of, to the prediction and to the gates,
+and unpaired masks say how large each class may be in a batch.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from maag.config.schema import Config
 from maag.data.augment import warp_probabilities
 from maag.data.batches import Batch
 from maag.labels import IGNORE
 from maag.losses import class_overlaps, overlap_loss, soft_cross_entropy
+from maag.models.segmentor import SegmentorOutput
 from maag.train.areas import areas_loss, of_whole_batch
 from maag.train.state import TrainState
 from maag.train.team import Team
 
+_LEAST_LIKELY = 1e-6
+"""Below this a gate's map draws no gradient through its logarithm, which would have no bound."""
 
-def unlabelled_terms(state: TrainState, logits: Tensor, batch: Batch, config: Config) -> dict[str, Tensor]:
+
+def unlabelled_terms(state: TrainState, output: SegmentorOutput, batch: Batch, config: Config) -> dict[str, Tensor]:
     """The weighted terms of this worker, by name; none where they have no weight.
 
     Args:
-        state: whose teacher is used, and `trust`, which both terms gain weight with.
-        logits: (M, num_classes, H, W) of the batch's supervised slices, then of its unlabelled ones.
+        state: whose teacher is used, and `trust`, which all terms gain weight with.
+        output: of the batch's supervised slices, then of its unlabelled ones; M in all.
         batch: what they are of.
         config: weights.
 
@@ -36,10 +41,13 @@ def unlabelled_terms(state: TrainState, logits: Tensor, batch: Batch, config: Co
     terms = {}
     if state.lecturer is not None and batch.teacher_view is not None:
         lesson = teach(state.lecturer, batch, config.teacher.confidence)
-        terms["teacher"] = config.loss.teacher * state.trust * lesson_loss(logits, lesson, state.team)
+        weight = config.loss.teacher * state.trust
+        terms["teacher"] = weight * lesson_loss(output.logits, beside_labels(lesson, batch.labels), state.team)
+        if config.teacher.gates and output.gate_maps:
+            terms["gates"] = config.teacher.gates * weight * gates_loss(output.gate_maps, lesson, state.team)
     if batch.areas is not None and state.areas is not None:
         num_slices = config.optim.batch_size * (1 if batch.unlabelled is None else 2)
-        distance = areas_loss(logits, batch.areas, state.areas, num_slices, state.team)
+        distance = areas_loss(output.logits, batch.areas, state.areas, num_slices, state.team)
         terms["areas"] = config.loss.areas * state.trust * distance
     return terms
 
@@ -50,18 +58,24 @@ class Lesson(NamedTuple):
     probabilities: Tensor
     """(M, num_classes, H, W)."""
     taught: Tensor
-    """(M, H, W) bool: where it is sure, and no label says so already."""
+    """(M, H, W) bool: where it counts, or float in [0, 1]: how much."""
 
 
 def teach(teacher: nn.Module, batch: Batch, confidence: float) -> Lesson:
-    """Let the teacher look at its view of the slices, and bring what it says to the batch's geometry."""
+    """Let the teacher look at its view of the slices, and bring what it is sure of to the batch's geometry."""
     assert batch.teacher_view is not None
     with torch.no_grad():
         images = batch.teacher_view.images.contiguous(memory_format=torch.channels_last)
         probabilities = warp_probabilities(teacher(images).logits.softmax(dim=1), batch.teacher_view.grids)
-        taught = probabilities.amax(dim=1) >= max(confidence, torch.finfo(probabilities.dtype).tiny)
-        taught[: len(batch.labels)] &= batch.labels == IGNORE
-    return Lesson(probabilities, taught)
+        sure = probabilities.amax(dim=1) >= max(confidence, torch.finfo(probabilities.dtype).tiny)
+    return Lesson(probabilities, sure)
+
+
+def beside_labels(lesson: Lesson, labels: Tensor) -> Lesson:
+    """The part of a lesson that no label says already; labels (N, H, W) uint8 of the first N of its slices."""
+    taught = lesson.taught.clone()
+    taught[: len(labels)] &= labels == IGNORE
+    return lesson._replace(taught=taught)
 
 
 def lesson_loss(logits: Tensor, lesson: Lesson, team: Team) -> Tensor:
@@ -78,3 +92,23 @@ def lesson_loss(logits: Tensor, lesson: Lesson, team: Team) -> Tensor:
     entropy, total = whole[:2]
     loss: Tensor = entropy / total.clamp(min=1.0) + overlap_loss(whole[2:].view(2, -1))
     return loss
+
+
+def gates_loss(gate_maps: dict[int, Tensor], lesson: Lesson, team: Team) -> Tensor:
+    """`lesson_loss` of the gates' maps, the mean over levels; scalar.
+
+    Labels are no exception here, for none reaches a gate. A pixel of a map counts by how many of those that it stands
+    for are taught, and is taught their mean.
+    """
+    losses = [
+        lesson_loss(gate_map.float().clamp(min=_LEAST_LIKELY).log(), _coarser(lesson, 2**level), team)
+        for level, gate_map in gate_maps.items()
+    ]
+    return torch.stack(losses).mean()
+
+
+def _coarser(lesson: Lesson, factor: int) -> Lesson:
+    weights = lesson.taught[:, None].to(lesson.probabilities.dtype)
+    taught = avg_pool2d(weights, factor)
+    tiny = torch.finfo(taught.dtype).tiny
+    return Lesson(avg_pool2d(lesson.probabilities * weights, factor) / taught.clamp(min=tiny), taught[:, 0])

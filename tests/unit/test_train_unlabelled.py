@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -28,10 +28,10 @@ from maag.train.state import TrainState
 from maag.train.step import update
 from maag.train.teacher import follow, teacher_of, warmed_up
 from maag.train.team import ALONE, Team
-from maag.train.unlabelled import Lesson, lesson_loss, teach
+from maag.train.unlabelled import Lesson, beside_labels, gates_loss, lesson_loss, teach
 
 CPU = torch.device("cpu")
-TAUGHT = {"teacher.decay": 0.9, "teacher.confidence": 0.0, "loss.teacher": 1.0}
+TAUGHT = {"teacher.decay": 0.9, "teacher.confidence": 0.0, "teacher.gates": 0.5, "loss.teacher": 1.0}
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_no_gradient_reaches_the_teacher_and_each_step_moves_it(config: Config, 
     state.set_rates(1e-3, 1e-3)
     before = copy.deepcopy(state.teacher.state_dict())
     losses = update(state, batch, config)
-    assert set(losses) == {"supervised", "teacher", "adversarial", "discriminator"}
+    assert set(losses) == {"supervised", "teacher", "gates", "adversarial", "discriminator"}
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in state.teacher.parameters())
     decay = warmed_up(0.9, 0)
     for name, tensor in state.segmentor.named_parameters():
@@ -91,7 +91,10 @@ def test_the_teacher_teaches_what_it_is_sure_of_where_no_label_is_and_it_could_s
 ) -> None:
     teacher = teacher_of(TrainState(config, CPU).segmentor)
     everything = teach(teacher, batch, confidence=0.0)
-    assert not everything.taught[:, :4].any()  # labelled
+    assert everything.taught[:, :4, :16].all()
+    beside = beside_labels(everything, batch.labels).taught
+    assert not beside[:, :4].any()
+    assert torch.equal(beside[:, 4:], everything.taught[:, 4:])
     assert everything.taught[:, 4:, :16].all()
     assert not everything.taught[:, :, 17:].any()  # from outside
     assert batch.teacher_view is not None
@@ -147,6 +150,40 @@ def test_the_lesson_draws_predictions_towards_it() -> None:
     assert float(lesson_loss(step, lesson, ALONE)) < loss.item()
 
 
+def test_gates_are_taught_the_mean_of_what_each_pixel_of_a_map_stands_for() -> None:
+    lesson, _ = lesson_and_logits(2)
+    lesson = Lesson(lesson.probabilities[..., :4], lesson.taught[..., :4])
+    maps = {level: torch.rand(2, 3, 6 // 2**level, 4 // 2**level).softmax(dim=1) for level in (0, 1)}
+    expected = []
+    for level, gate_map in maps.items():
+        size = 2**level
+        entropy, common, sizes, count = 0.0, torch.zeros(3), torch.zeros(3), 0.0
+        for row in range(6):
+            for column in range(4):
+                for image in range(2):
+                    if lesson.taught[image, row, column]:
+                        own = gate_map[image, :, row // size, column // size]
+                        target = lesson.probabilities[image, :, row, column].float()
+                        entropy -= float((target * own.log()).sum()) / size**2
+                        common += own * target / size**2
+                        sizes += (own + target) / size**2
+                        count += 1 / size**2
+        expected.append(entropy / count + float(overlap_loss(torch.stack([common, sizes]))))
+    assert float(gates_loss(maps, lesson, ALONE)) == pytest.approx(sum(expected) / 2, rel=1e-5)
+    nothing = lesson._replace(taught=torch.zeros_like(lesson.taught))
+    assert float(gates_loss(maps, nothing, ALONE)) == 0
+
+
+def test_a_gate_that_is_surely_wrong_is_drawn_no_further_than_numbers_go() -> None:
+    lesson = Lesson(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
+    gate_map = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).requires_grad_()
+    loss = gates_loss({0: gate_map}, lesson, ALONE)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.isfinite()
+    assert gate_map.grad is not None
+    assert gate_map.grad.isfinite().all()
+
+
 class Half(Team):
     """One of two workers in one process, who knows what the other has."""
 
@@ -158,13 +195,22 @@ class Half(Team):
         return values.detach() + self._others
 
 
+def seen(lesson: Lesson) -> Lesson:
+    """Its part that an average over two by two pixels of logits can be compared with."""
+    return Lesson(lesson.probabilities[..., :4], lesson.taught[..., :4])
+
+
 def test_halves_of_a_batch_give_the_loss_and_the_gradient_of_the_whole() -> None:
     lesson, logits = lesson_and_logits(5)
     areas = Areas(torch.tensor([0.8, 0.1, 0.1]).double(), torch.tensor([0.1, 0.01, 0.02]).double(), torch.tensor(9.0))
     whole = logits.clone().requires_grad_()
-    (lesson_loss(whole, lesson, ALONE) + areas_loss(whole, areas, RunningAreas(3), 5, ALONE)).backward()  # type: ignore[no-untyped-call]
+    expected = (
+        lesson_loss(whole, lesson, ALONE),
+        areas_loss(whole, areas, RunningAreas(3), 5, ALONE),
+        gates_loss({1: avg_pool2d(whole, 2).softmax(dim=1)}, seen(lesson), ALONE),
+    )
+    torch.stack(expected).sum().backward()  # type: ignore[no-untyped-call]
     assert whole.grad is not None
-    expected = float(lesson_loss(logits, lesson, ALONE)), float(areas_loss(logits, areas, RunningAreas(3), 5, ALONE))
     for rank in (0, 1):
         own, other = Shard(rank, 2), Shard(1 - rank, 2)
         told: list[Tensor] = []
@@ -178,12 +224,17 @@ def test_halves_of_a_batch_give_the_loss_and_the_gradient_of_the_whole() -> None
 
         lesson_loss(other.of(logits), Lesson(*map(other.of, lesson)), Listening())
         areas_loss(other.of(logits), areas, RunningAreas(3), 5, Listening())
+        pooled = avg_pool2d(other.of(logits), 2).softmax(dim=1)
+        gates_loss({1: pooled}, Lesson(*map(other.of, seen(lesson))), Listening())
         part = own.of(logits).clone().requires_grad_()
         losses = (
             lesson_loss(part, Lesson(*map(own.of, lesson)), Half(rank, told[0])),
             areas_loss(part, areas, RunningAreas(3), 5, Half(rank, told[1])),
+            gates_loss(
+                {1: avg_pool2d(part, 2).softmax(dim=1)}, Lesson(*map(own.of, seen(lesson))), Half(rank, told[2])
+            ),
         )
-        assert [loss.item() for loss in losses] == pytest.approx(expected)
+        assert [loss.item() for loss in losses] == pytest.approx([loss.item() for loss in expected])
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         assert part.grad is not None
         torch.testing.assert_close(part.grad / 2, own.of(whole.grad))  # the mean over two workers
