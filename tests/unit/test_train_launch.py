@@ -75,7 +75,32 @@ def test_nodes_that_come_in_time_are_waited_for() -> None:
         pause_s=0,
     )  # fmt: skip
     assert room == Room(1, 0)
-    assert asked == [3]
+    assert asked == [3, 3, 0]  # or an autoscaler would keep them for ever
+
+
+@pytest.mark.parametrize("ending", [ConfigError, KeyboardInterrupt])
+def test_nodes_that_do_not_come_are_not_asked_for_any_longer(ending: type[BaseException]) -> None:
+    asked: list[int] = []
+
+    def look() -> list[Node]:
+        if asked and ending is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return [Node(1, 0)]
+
+    with pytest.raises(ending):
+        require_room(
+            2, 3, gpu=False, wait_minutes=0.001, look=look, ask=lambda workers, gpu: asked.append(workers),
+            pause_s=0.02,
+        )  # fmt: skip
+    assert asked[0] == 3
+    assert asked[-1] == 0
+
+
+def test_nodes_that_are_there_are_not_asked_for() -> None:
+    def ask(workers: int, gpu: bool) -> None:
+        raise AssertionError
+
+    assert require_room(1, 3, gpu=False, wait_minutes=5, look=lambda: [Node(4, 0)], ask=ask) == Room(1, 0)
 
 
 class FakeBoard:

@@ -76,7 +76,7 @@ def room_for(nodes: Sequence[Node], workers: int, *, gpu: bool) -> Room:
 
 
 def ask_autoscaler(workers: int, gpu: bool) -> None:
-    """Ask for nodes for so many workers; without an autoscaler it has no effect."""
+    """Ask for nodes for so many workers, instead of those asked for before; without an autoscaler it has no effect."""
     request_resources(bundles=[{"CPU": 1, **({"GPU": 1} if gpu else {})}] * workers)
 
 
@@ -96,9 +96,9 @@ def require_room(
         fewest: below these it is refused.
         most: how many there may be.
         gpu: each needs one.
-        wait_minutes: how long an autoscaler may take to start the nodes; they are asked for.
+        wait_minutes: how long an autoscaler may take to start the nodes; they are asked for, until they are there.
         look: what the cluster has.
-        ask: asks an autoscaler for so many workers' nodes.
+        ask: asks an autoscaler for so many workers' nodes, and with 0 takes that back.
         pause_s: between looks.
 
     Raises:
@@ -106,15 +106,24 @@ def require_room(
     """
     until = time.monotonic() + 60 * wait_minutes
     smallest = Room(1, int(gpu))
-    if wait_minutes and places(look(), smallest) < fewest:
-        ask(most, gpu)
-    while (there := places(nodes := look(), smallest)) < fewest:
-        if time.monotonic() >= until:
-            cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-            raise ConfigError(
-                f"--workers {fewest}: the cluster has room for {there} ({len(nodes)} nodes with {cpus} CPUs and {gpus} "
-                f"GPUs; each worker needs {'a GPU and ' if gpu else ''}a CPU); ask for fewer, add nodes, or give an "
-                "autoscaler time with --wait MINUTES"
-            )
-        time.sleep(pause_s)
+    asked = False
+    try:
+        while (there := places(nodes := look(), smallest)) < fewest:
+            if time.monotonic() >= until:
+                cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+                raise ConfigError(
+                    f"--workers {fewest}: the cluster has room for {there} ({len(nodes)} nodes with {cpus} CPUs and "
+                    f"{gpus} GPUs; each worker needs {'a GPU and ' if gpu else ''}a CPU); ask for fewer, add nodes, or "
+                    "give an autoscaler time with --wait MINUTES"
+                )
+            # Again and again: what an earlier run left in the cluster to speak for Ray Train takes our place.
+            ask(most, gpu)
+            asked = True
+            time.sleep(pause_s)
+    finally:
+        if asked:
+            # Or the nodes would be kept for ever. Already here, so that a kill later on leaves nothing behind: workers
+            # hold their nodes, those that wait for one ask for it by that, and Ray Train itself asks for the most of an
+            # elastic run for as long as it trains.
+            ask(0, gpu)
     return room_for(nodes, min(most, there), gpu=gpu)
