@@ -22,7 +22,6 @@ from maag.train.launch.board import Board, Leaving, Lost, Saved, Started
 from maag.train.launch.connection import connected
 from maag.train.launch.launch import Follower
 from maag.train.launch.recovery import LOSSES_IN_A_ROW, Recovery, cause_of
-from maag.train.launch.remote import absolute_storage, download, upload
 from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
 from maag.train.reports import EpochReport, Live
 
@@ -217,24 +216,6 @@ def test_a_board_remembers_the_furthest_checkpoint_after_its_note_was_taken(tmp_
     board.put(early)
     board.take()
     assert board.furthest() == late
-
-
-def test_small_files_go_to_a_storage_and_come_back(tmp_path: Path) -> None:
-    (tmp_path / "here" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "here" / "a.json").write_text("{}")
-    (tmp_path / "here" / "checkpoints" / "b").write_bytes(b"b")
-    names = ("a.json", "checkpoints/b", "missing")
-    upload(tmp_path / "here", names, str(tmp_path / "storage" / "run"))
-    download(str(tmp_path / "storage" / "run"), names, tmp_path / "there")
-    assert (tmp_path / "there" / "a.json").read_text() == "{}"
-    assert (tmp_path / "there" / "checkpoints" / "b").read_bytes() == b"b"
-    assert not (tmp_path / "there" / "missing").exists()
-
-
-def test_storages_mean_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert absolute_storage("shared") == str(tmp_path / "shared")
-    assert absolute_storage("s3://bucket/runs/") == "s3://bucket/runs"
 
 
 @pytest.mark.parametrize("command", ["train", "tune"])

@@ -21,7 +21,7 @@ from maag.train.folder import RunFolder
 from maag.train.launch.board import Leaving, Lost, Note, Saved, Started, start_board
 from maag.train.launch.connection import LOGS, connected
 from maag.train.launch.recovery import Recovery, cause_of
-from maag.train.launch.remote import absolute_storage, upload
+from maag.train.launch.remote import absolute_storage, newest_checkpoint, upload
 from maag.train.launch.room import Room, require_room, takes_gpu, threads_of
 from maag.train.launch.worker import FolderFiles, Recipe, saved_step, step_of, train_on_worker
 from maag.train.reports import EpochReport, Listener, Live
@@ -129,19 +129,15 @@ def train_on_cluster(
 
 
 def fetch_run(run: RunFolder, plan: ClusterPlan) -> None:
-    """Bring the run folder up to what its storage has, for a resume on another machine."""
+    """Bring the run folder up to what its storage has, for a resume on another machine. Raises StorageError."""
     newest = stored_checkpoint(run, plan)
     if newest is not None and step_of(newest) > saved_step(run):
         follow(run, newest)
 
 
 def stored_checkpoint(run: RunFolder, plan: ClusterPlan) -> Checkpoint | None:
-    """The newest checkpoint that the storage has of a run of this name."""
-    storage, name = _place(plan, run)
-    try:
-        return Result.from_path(f"{storage}/{name}").checkpoint
-    except (RuntimeError, OSError):
-        return None
+    """The newest checkpoint that the storage has of a run of this name; see `newest_checkpoint`."""
+    return newest_checkpoint("/".join(_place(plan, run)))
 
 
 def follow(run: RunFolder, stored: Checkpoint) -> None:

@@ -1,12 +1,15 @@
-"""Small files beside what Ray keeps in a storage."""
+"""What Ray keeps in a storage, and small files beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
+from ray.train import Checkpoint, Result
 
+from maag.errors import MaagError, StorageError
 from maag.storage import replacing, storage_errors
 
 
@@ -15,12 +18,45 @@ def absolute_storage(storage: str) -> str:
     return storage.rstrip("/") if "://" in storage else str(Path(storage).resolve())
 
 
+def newest_checkpoint(place: str) -> Checkpoint | None:
+    """Of Ray Train's run at `place`, a URI or an absolute path; None where there is no run, or none that got so far.
+
+    Raises StorageError where nobody knows: to begin anew, or to go on from an older state, would be wrong then.
+    """
+    with _place_errors(place, "read"):
+        filesystem, root = FileSystem.from_uri(place)
+        # Ray would take a storage that does not answer for an empty one.
+        if filesystem.get_file_info(root).type == FileType.NotFound:
+            return None
+        try:
+            return Result.from_path(place).checkpoint
+        except RuntimeError:  # a run that has stored no checkpoint yet
+            return None
+
+
+@contextmanager
+def _place_errors(place: str, verb: str = "write") -> Iterator[None]:
+    """`storage_errors` for a URI too, whose storage tells its errors in words alone. Raises StorageError."""
+    with storage_errors(Path(place), verb):
+        try:
+            yield
+        except MaagError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a URI that is none
+            if "://" not in place:
+                raise
+            raise StorageError(
+                f"cannot {verb} {place}: {' '.join(str(error).split())}; check the address, the network and the "
+                "credentials"
+            ) from error
+
+
 def upload(folder: Path, names: Iterable[str], place: str) -> None:
     """Copy those of the files `names` that are in `folder` to `place`, a URI or an absolute path.
 
     Raises StorageError.
     """
-    with storage_errors(Path(place)):
+    with _place_errors(place):
         filesystem, root = FileSystem.from_uri(place)
         for name in names:
             if (folder / name).is_file():
@@ -33,7 +69,7 @@ def upload(folder: Path, names: Iterable[str], place: str) -> None:
 
 def download(place: str, names: Iterable[str], folder: Path) -> None:
     """Copy those of the files `names` that are at `place` to `folder`. Raises StorageError."""
-    with storage_errors(Path(place), "read"):
+    with _place_errors(place, "read"):
         filesystem, root = FileSystem.from_uri(place)
         for name in names:
             if filesystem.get_file_info(f"{root}/{name}").type == FileType.File:
