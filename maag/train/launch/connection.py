@@ -22,6 +22,9 @@ LOGS = "/tmp/ray/session_latest/logs"
 def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
     """Ray at `address`, or started here with `num_cpus` (None: those of this machine), until the end of the block.
 
+    Without an address no cluster is joined, be it that one runs on this machine or that RAY_ADDRESS names one, as it
+    does in a job of `ray job submit`: `auto` says to.
+
     What Ray prints meanwhile is dropped, for standard output belongs to results: the user hears of losses and
     recoveries from us, and Ray's logs hold the rest.
 
@@ -38,7 +41,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
-                address=address,
+                address=address or "local",
                 num_cpus=None if address else num_cpus,
                 include_dashboard=None if address else False,
                 log_to_driver=False,
