@@ -173,8 +173,8 @@ def find_data(dataset: str, given: Path | None) -> Path:
 
 
 def absolute_source(source: str) -> str:
-    """A word of `--scribbles` that means the same from another working directory."""
-    return str(Path(source).resolve()) if Path(source).is_dir() else source
+    """A word of `--scribbles` that means the same from another working directory, and on another node."""
+    return os.path.abspath(source) if Path(source).is_dir() else source
 
 
 def resolve_config(

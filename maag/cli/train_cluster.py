@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from os.path import abspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,10 @@ def recipe_of(
     max_time: float | None,
     teachers: Sequence[Path] = (),
 ) -> Recipe:
-    """What every worker needs to know, with paths that mean the same from anywhere."""
+    """What every worker needs to know, with paths that mean the same from anywhere.
+
+    Links in them are left for each node to follow, for they may lead to a disk of its own.
+    """
     from maag.config import codec
     from maag.data.cache import default_cache_root
     from maag.train.launch.worker import Recipe
@@ -72,11 +76,11 @@ def recipe_of(
     return Recipe(
         config=codec.to_dict(config),
         split=split.to_dict(),
-        data_dir=str(directory.resolve()),
+        data_dir=abspath(directory),
         scribbles=tuple(absolute_source(word) for word in scribbles),
-        shapes=(shapes[0], str(shapes[1].resolve())) if shapes else None,
-        cache_root=str(default_cache_root().resolve()),
+        shapes=(shapes[0], abspath(shapes[1])) if shapes else None,
+        cache_root=abspath(default_cache_root()),
         threads=1,
         deadline=None if max_time is None else time.time() + 60 * max_time,
-        teachers=tuple(str(model.resolve()) for model in teachers),
+        teachers=tuple(abspath(model) for model in teachers),
     )

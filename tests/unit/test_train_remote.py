@@ -12,6 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from maag.cli.main import commands
+from maag.cli.train_cluster import recipe_of
+from maag.data.catalog import preset
+from maag.data.splits import Split
 from maag.errors import StorageError
 from maag.train.launch.remote import absolute_storage, download, newest_checkpoint, upload
 
@@ -81,3 +84,18 @@ def test_storages_mean_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     assert absolute_storage("shared") == str(tmp_path / "shared")
     assert absolute_storage("s3://bucket/runs/") == "s3://bucket/runs"
+
+
+def test_links_are_left_for_each_node_to_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk" / "drawn").mkdir(parents=True)
+    (tmp_path / "mount").symlink_to("disk")
+    monkeypatch.setenv("MAAG_CACHE", "mount/cache")
+    recipe = recipe_of(
+        preset("acdc", "fast"), Split(scheme="x", scribbled=("a",)), Path("mount"), ["mount/drawn"],
+        ("acdc", Path("mount")), None, [Path("mount/run")],
+    )  # fmt: skip
+    mount = f"{tmp_path}/mount"
+    assert (recipe.data_dir, recipe.cache_root, recipe.shapes) == (mount, f"{mount}/cache", ("acdc", mount))
+    assert (recipe.scribbles, recipe.teachers) == ((f"{mount}/drawn",), (f"{mount}/run",))
+    assert absolute_storage("mount") == mount

@@ -232,7 +232,7 @@ def _scaling(plan: ClusterPlan, room: Room) -> ScalingConfig:
 def _place(plan: ClusterPlan, run: RunFolder) -> tuple[str, str]:
     """Storage and name of the run in it."""
     if plan.storage is None:
-        return str(run.path.resolve()), OWN_STORAGE
+        return absolute_storage(str(run.path)), OWN_STORAGE
     return absolute_storage(plan.storage), run.path.name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from os.path import abspath
 from pathlib import Path
 
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
@@ -14,8 +15,8 @@ from maag.storage import replacing, storage_errors
 
 
 def absolute_storage(storage: str) -> str:
-    """A URI as it is, without a slash at its end; a folder as an absolute path."""
-    return storage.rstrip("/") if "://" in storage else str(Path(storage).resolve())
+    """A URI as it is, without a slash at its end; a folder as an absolute path, whose links each node follows."""
+    return storage.rstrip("/") if "://" in storage else abspath(storage)
 
 
 def newest_checkpoint(place: str) -> Checkpoint | None:
