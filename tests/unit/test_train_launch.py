@@ -12,16 +12,19 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.train import Checkpoint
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.controller.state import ReschedulingState, RunningState
+from ray.train.v2.api.exceptions import ControllerError
 
 from maag.cli.main import commands
 from maag.cli.options import WorkerCount
 from maag.errors import ConfigError, DataError, MaagError, TrainingError
 from maag.storage import write_json
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Board, Leaving, Lost, Saved, Started
+from maag.train.launch.board import Board, Leaving, Lost, Saved, Started, Waiting
 from maag.train.launch.connection import connected
 from maag.train.launch.launch import Follower
-from maag.train.launch.recovery import LOSSES_IN_A_ROW, Recovery, cause_of
+from maag.train.launch.recovery import LOSSES_IN_A_ROW, TRIES_FOR_ROOM, Recovery, Starts, cause_of
 from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
 from maag.train.reports import EpochReport, Live
 
@@ -138,6 +141,35 @@ def test_losses_without_a_checkpoint_in_between_are_no_bad_luck() -> None:
         losses(recovery, 1, ray.exceptions.RayActorError())
 
 
+def starts_in_vain(starts: Starts, error: Exception, times: int) -> None:
+    for _ in range(times):
+        starts.after_controller_state_update(None, ReschedulingState(ControllerError(error)))
+
+
+def test_room_is_waited_for_and_the_wait_told_once() -> None:
+    board = FakeBoard()
+    starts = Starts(board, Recovery(board))
+    for spell in range(1, 5):
+        starts_in_vain(starts, WorkerGroupStartupTimeoutError(2), TRIES_FOR_ROOM - 1)
+        assert board.notes == [Waiting()] * spell
+        starts.after_controller_state_update(None, RunningState())
+    with pytest.raises(TrainingError, match="no room for the workers for 40 minutes"):
+        starts_in_vain(starts, WorkerGroupStartupTimeoutError(2), TRIES_FOR_ROOM)
+
+
+def test_workers_that_end_as_they_start_are_losses(tmp_path: Path) -> None:
+    board = FakeBoard()
+    starts = Starts(board, recovery := Recovery(board))
+    failed = WorkerGroupStartupFailedError("One of the worker actors failed to initialize due to error:\n...")
+    failed.__cause__ = ray.exceptions.RayActorError()
+    for _ in range(4):
+        starts_in_vain(starts, failed, LOSSES_IN_A_ROW - 1)
+        recovery.after_report(None, [{}], Checkpoint.from_directory(str(tmp_path)))
+    assert {note.reason for note in board.notes} == {"a worker died"}
+    with pytest.raises(TrainingError, match="3 times without getting to a checkpoint, at last with: a worker died"):
+        starts_in_vain(starts, failed, LOSSES_IN_A_ROW)
+
+
 class Wrapped(Exception):
     """As Ray wraps what a worker raised."""
 
@@ -183,6 +215,7 @@ def test_the_user_is_told_of_every_turn_and_the_folder_follows(tmp_path: Path) -
     for note in (
         Started(0, 2, 1),
         Lost("a worker died"),
+        Waiting(),
         Started(12, 1, 1),
         Leaving(20),
         Saved(Checkpoint.from_directory(str(stored)), 12),
@@ -191,6 +224,7 @@ def test_the_user_is_told_of_every_turn_and_the_folder_follows(tmp_path: Path) -
     assert told == [
         "Training with 2 workers on 1 node, from step 0",
         "Lost at work: a worker died; going on from the last checkpoint as soon as there is room",
+        "The cluster has no room for the workers now: waiting for it",
         "Going on with 1 worker on 1 node, from step 12",
         "A node is about to be taken away: the state is being saved at step 20",
     ]

@@ -30,6 +30,11 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """There is no room for a group now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """A whole run folder is in the storage."""
 
@@ -44,7 +49,7 @@ class Leaving:
     step: int
 
 
-Note: TypeAlias = Live | EpochReport | Started | Lost | Saved | Leaving
+Note: TypeAlias = Live | EpochReport | Started | Lost | Waiting | Saved | Leaving
 
 
 class Board:

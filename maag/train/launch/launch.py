@@ -18,9 +18,9 @@ from maag.errors import MaagError, TrainingError
 from maag.storage import replacing, storage_errors
 from maag.train.fit import Outcome, write_outcome
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Leaving, Lost, Note, Saved, Started, start_board
+from maag.train.launch.board import Leaving, Lost, Note, Saved, Started, Waiting, start_board
 from maag.train.launch.connection import LOGS, connected
-from maag.train.launch.recovery import Recovery, cause_of
+from maag.train.launch.recovery import Recovery, Starts, cause_of
 from maag.train.launch.remote import absolute_storage, newest_checkpoint, upload
 from maag.train.launch.room import Room, require_room, takes_gpu, threads_of
 from maag.train.launch.worker import FolderFiles, Recipe, saved_step, step_of, train_on_worker
@@ -30,8 +30,6 @@ from maag.train.stopping import StopRequest
 OWN_STORAGE = "cluster"
 """Where in the run folder checkpoints go while no other storage is named."""
 _LOOK_EVERY_S = 0.2
-# A group that finds no room within Ray's own limit, a minute, is tried again, so often.
-_TRIES_FOR_ROOM = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +110,8 @@ def train_on_cluster(
             storage_path=storage,
             # The newest may still be on its way to this machine when the next one is stored.
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=_TRIES_FOR_ROOM),
-            callbacks=[Recovery(board)],
+            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=-1),  # see Recovery and Starts
+            callbacks=[recovery := Recovery(board), Starts(board, recovery)],
         ),
     )
     result = _fit(trainer, board, Follower(run, listener, tell), stop)
@@ -173,6 +171,8 @@ class Follower:
             self._tell(f"A node is about to be taken away: the state is being saved at step {note.step}")
         elif isinstance(note, Lost):
             self._tell(f"Lost at work: {note.reason}; going on from the last checkpoint as soon as there is room")
+        elif isinstance(note, Waiting):
+            self._tell("The cluster has no room for the workers now: waiting for it")
         else:
             self._tell(_sentence(note, again=self._group is not None))
             self._group = note
