@@ -15,6 +15,7 @@ from deploy.attempt import Job, Task, Worker
 from deploy.crew import threads_for
 from deploy.ledger import Entry, History, now, open_ledger, read_histories
 from deploy.standing import Standing
+from deploy.temporary import keep_temporary_files_together
 from maag.errors import MaagError, PredictionError
 from maag.inference import Runner
 from maag.storage.opening import open_store
@@ -51,6 +52,8 @@ class Member:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        # Ray kills members, at the end and when the user interrupts: no `finally` of theirs removes what was fetched.
+        keep_temporary_files_together()
 
     def open(self, job: Job, open_runner: Callable[[], Runner]) -> None:
         """Open the model and the output. Not where it is made, from where Ray would not bring the error whole."""
