@@ -272,5 +272,5 @@ def test_worker_counts_that_are_none(text: str) -> None:
 
 
 def test_a_ray_client_is_refused() -> None:
-    with pytest.raises(ConfigError, match="ray job submit"), connected("ray://head:10001"):
+    with pytest.raises(ConfigError, match=r"--address auto on a .* `ray job submit`"), connected("ray://head:10001"):
         pass

@@ -34,8 +34,8 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address and address.startswith("ray://"):
         raise ConfigError(
-            f"--address {address}: maag does not run over a Ray client; run it on a node of the cluster with "
-            "--address auto, or hand it over with `ray job submit`"
+            f"--address {address}: maag does not run over a Ray client; run it with --address auto on a node of the "
+            "cluster, there or by `ray job submit`"
         )
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         on_sigterm = signal.getsignal(signal.SIGTERM)
