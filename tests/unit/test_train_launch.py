@@ -1,30 +1,24 @@
-"""What needs no cluster: room, recovery, what the user is told."""
+"""What needs no cluster: room, what the user is told."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
-import ray
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.train import Checkpoint
-from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
-from ray.train.v2._internal.execution.controller.state import ReschedulingState, RunningState
-from ray.train.v2.api.exceptions import ControllerError
 
 from maag.cli.main import commands
 from maag.cli.options import WorkerCount
-from maag.errors import ConfigError, DataError, MaagError, TrainingError
+from maag.errors import ConfigError
 from maag.storage import write_json
 from maag.train.folder import RunFolder
 from maag.train.launch.board import Board, Leaving, Lost, Saved, Started, Waiting
 from maag.train.launch.connection import connected
 from maag.train.launch.launch import Follower
-from maag.train.launch.recovery import LOSSES_IN_A_ROW, TRIES_FOR_ROOM, Recovery, Starts, cause_of
 from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
 from maag.train.reports import EpochReport, Live
 
@@ -103,88 +97,6 @@ def test_nodes_that_are_there_are_not_asked_for() -> None:
         raise AssertionError
 
     assert require_room(1, 3, gpu=False, wait_minutes=5, look=lambda: [Node(4, 0)], ask=ask) == Room(1, 0)
-
-
-class FakeBoard:
-    """A board without an actor."""
-
-    def __init__(self) -> None:
-        self.notes: list[Any] = []
-        self.put = self
-
-    def remote(self, note: Any) -> None:
-        self.notes.append(note)
-
-
-def losses(recovery: Recovery, times: int, error: Exception) -> None:
-    for _ in range(times):
-        recovery.after_exception(None, {0: RuntimeError("Connection closed by peer"), 1: error})
-
-
-def test_losses_are_told_and_gone_on_from(tmp_path: Path) -> None:
-    board = FakeBoard()
-    recovery = Recovery(board)
-    stored = Checkpoint.from_directory(str(tmp_path))
-    for _ in range(4):
-        losses(recovery, LOSSES_IN_A_ROW - 1, ray.exceptions.RayActorError())
-        recovery.after_report(None, [{}], stored)
-    assert {note.reason for note in board.notes} == {"a worker died"}
-    losses(recovery, 1, RuntimeError("something else"))
-    assert board.notes[-1] == Lost("RuntimeError: Connection closed by peer")
-
-
-def test_losses_without_a_checkpoint_in_between_are_no_bad_luck() -> None:
-    recovery = Recovery(FakeBoard())
-    losses(recovery, LOSSES_IN_A_ROW - 1, ray.exceptions.RayActorError())
-    recovery.after_report(None, [{}], None)
-    with pytest.raises(TrainingError, match="3 times without getting to a checkpoint, at last with: a worker died"):
-        losses(recovery, 1, ray.exceptions.RayActorError())
-
-
-def starts_in_vain(starts: Starts, error: Exception, times: int) -> None:
-    for _ in range(times):
-        starts.after_controller_state_update(None, ReschedulingState(ControllerError(error)))
-
-
-def test_room_is_waited_for_and_the_wait_told_once() -> None:
-    board = FakeBoard()
-    starts = Starts(board, Recovery(board))
-    for spell in range(1, 5):
-        starts_in_vain(starts, WorkerGroupStartupTimeoutError(2), TRIES_FOR_ROOM - 1)
-        assert board.notes == [Waiting()] * spell
-        starts.after_controller_state_update(None, RunningState())
-    with pytest.raises(TrainingError, match="no room for the workers for 40 minutes"):
-        starts_in_vain(starts, WorkerGroupStartupTimeoutError(2), TRIES_FOR_ROOM)
-
-
-def test_workers_that_end_as_they_start_are_losses(tmp_path: Path) -> None:
-    board = FakeBoard()
-    starts = Starts(board, recovery := Recovery(board))
-    failed = WorkerGroupStartupFailedError("One of the worker actors failed to initialize due to error:\n...")
-    failed.__cause__ = ray.exceptions.RayActorError()
-    for _ in range(4):
-        starts_in_vain(starts, failed, LOSSES_IN_A_ROW - 1)
-        recovery.after_report(None, [{}], Checkpoint.from_directory(str(tmp_path)))
-    assert {note.reason for note in board.notes} == {"a worker died"}
-    with pytest.raises(TrainingError, match="3 times without getting to a checkpoint, at last with: a worker died"):
-        starts_in_vain(starts, failed, LOSSES_IN_A_ROW)
-
-
-class Wrapped(Exception):
-    """As Ray wraps what a worker raised."""
-
-    def __init__(self, inner: Exception) -> None:
-        self._base_exc = inner
-
-
-@pytest.mark.parametrize("error", [DataError("bad"), ConfigError("odd"), TrainingError("nan")])
-def test_what_the_user_has_to_mend_ends_the_run(error: MaagError) -> None:
-    board = FakeBoard()
-    with pytest.raises(type(error)) as raised:
-        losses(Recovery(board), 1, Wrapped(error))
-    assert raised.value is error
-    assert not board.notes
-    assert cause_of(Wrapped(Wrapped(error))) is error
 
 
 class Heard:
