@@ -73,4 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Do what Ctrl-C does, which takes away what is half made."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a script's shell starts with `&`
+        raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,4 +149,4 @@ def _from_anywhere(place: str) -> str:
     """The same place for a process that has another working directory."""
     from maag.storage.keys import is_uri
 
-    return place if is_uri(place) else str(Path(place).resolve())
+    return place if is_uri(place) else os.path.abspath(place)

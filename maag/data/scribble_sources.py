@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def _files(folder: Path, cases: Sequence[Case]) -> dict[str, ScribbleFile]:
             continue
         if case_id in files:
             raise DataError(f"case {case_id} has two scribbles, {files[case_id].path} and {path}; remove one of them")
-        files[case_id] = ScribbleFile(rater=folder.resolve().name, path=path)
+        files[case_id] = ScribbleFile(rater=Path(os.path.abspath(folder)).name, path=path)
     if not files:
         raise MissingDataError(
             f"--scribbles {folder}: none of the {len(known)} cases has a scribble in it; files must be named as their "
