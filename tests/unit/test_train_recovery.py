@@ -14,7 +14,8 @@ from ray.train.v2.api.exceptions import ControllerError
 
 from maag.errors import ConfigError, DataError, MaagError, TrainingError
 from maag.train.launch.board import Lost, Waiting
-from maag.train.launch.recovery import LOSSES_IN_A_ROW, TRIES_FOR_ROOM, Recovery, Starts, cause_of
+from maag.train.launch.recovery import LOSSES_IN_A_ROW, TRIES_FOR_ROOM, Recovery, cause_of
+from maag.train.launch.starts import Starts
 
 
 class FakeBoard:

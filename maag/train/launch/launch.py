@@ -20,7 +20,7 @@ from maag.train.fit import Outcome, write_outcome
 from maag.train.folder import RunFolder
 from maag.train.launch.board import Leaving, Lost, Note, Saved, Started, Waiting, start_board
 from maag.train.launch.connection import LOGS, connected
-from maag.train.launch.recovery import Recovery, Starts, cause_of
+from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, cause_of
 from maag.train.launch.remote import absolute_storage, newest_checkpoint, upload
 from maag.train.launch.room import Room, require_room, takes_gpu, threads_of
 from maag.train.launch.worker import FolderFiles, Recipe, saved_step, step_of, train_on_worker
@@ -96,6 +96,8 @@ def train_on_cluster(
 ) -> Outcome:
     """`launch` in a process that is connected to the cluster already, with `room` for each worker."""
     board = start_board()
+    recovery = Recovery(board)
+    starts = _starts(board, recovery)
     state, state_step = None, -1
     if resume:
         state_step = saved_step(run)
@@ -110,8 +112,8 @@ def train_on_cluster(
             storage_path=storage,
             # The newest may still be on its way to this machine when the next one is stored.
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=-1),  # see Recovery and Starts
-            callbacks=[recovery := Recovery(board), Starts(board, recovery)],
+            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=-1 if starts else TRIES_FOR_ROOM),
+            callbacks=[recovery, *starts],
         ),
     )
     result = _fit(trainer, board, Follower(run, listener, tell), stop)
@@ -219,6 +221,15 @@ def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopReques
     raise TrainingError(
         f"the cluster failed ({first}); Ray's logs are in {LOGS}, and --resume goes on from the last checkpoint"
     ) from end
+
+
+def _starts(board: Any, recovery: Recovery) -> list[Any]:
+    """Nothing with a Ray whose inner parts lie elsewhere, whose own limit on starts counts over the whole run."""
+    try:
+        from maag.train.launch.starts import Starts
+    except ImportError:
+        return []
+    return [Starts(board, recovery)]
 
 
 def _scaling(plan: ClusterPlan, room: Room) -> ScalingConfig:

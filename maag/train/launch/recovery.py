@@ -1,4 +1,4 @@
-"""What to do when workers fail: tell of it, go on after a loss, wait for room, and when to give up."""
+"""What to do when workers fail: tell of it, go on after a loss, and give up on what would only fail again."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ from typing import Any
 
 import ray
 from ray.train import Checkpoint, UserCallback
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
-from ray.train.v2._internal.execution.callback import ControllerCallback
-from ray.train.v2._internal.execution.controller.state import ReschedulingState, RunningState
 
 from maag.errors import MaagError, TrainingError
-from maag.train.launch.board import Lost, Waiting
+from maag.train.launch.board import Lost
 
 LOSSES_IN_A_ROW = 3
 """Without a checkpoint in between, after which it is no bad luck."""
-
-
 TRIES_FOR_ROOM = 40
 """In a row, of a minute each."""
 
@@ -52,38 +47,6 @@ class Recovery(UserCallback):  # type: ignore[misc]
                 f"workers failed {self._losses} times without getting to a checkpoint, at last with: {reason}"
             )
         self._board.put.remote(Lost(reason))
-
-
-class Starts(ControllerCallback):  # type: ignore[misc]
-    """Hears of workers that could not start, of which Ray Train tells no UserCallback.
-
-    Ray's own limit on that counts over the whole run, and would end a long one for its many short spells without room.
-    """
-
-    def __init__(self, board: Any, recovery: Recovery) -> None:
-        self._board = board
-        self._recovery = recovery
-        self._tries = 0
-
-    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Ray Train's, at each turn that a run takes.
-
-        Raises:
-            TrainingError: there was no room for too long, or what Recovery raises for losses.
-        """
-        if isinstance(current_state, RunningState):
-            self._tries = 0
-        if not isinstance(current_state, ReschedulingState):
-            return
-        cause = cause_of(current_state.training_failed_error)
-        if not isinstance(cause, WorkerGroupStartupTimeoutError):
-            self._recovery.after_exception(None, {0: cause.__cause__ or cause})
-            return
-        self._tries += 1
-        if self._tries >= TRIES_FOR_ROOM:
-            raise TrainingError(f"the cluster had no room for the workers for {TRIES_FOR_ROOM} minutes")
-        if self._tries == 1:
-            self._board.put.remote(Waiting())
 
 
 def cause_of(error: BaseException) -> BaseException:

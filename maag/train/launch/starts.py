@@ -1,0 +1,45 @@
+"""What to do when workers cannot start: wait for room, and when to give up. Stands on inner parts of Ray Train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.controller.state import ReschedulingState, RunningState
+
+from maag.errors import TrainingError
+from maag.train.launch.board import Waiting
+from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, cause_of
+
+
+class Starts(ControllerCallback):  # type: ignore[misc]
+    """Hears of workers that could not start, of which Ray Train tells no UserCallback.
+
+    Ray's own limit on that counts over the whole run, and would end a long one for its many short spells without room.
+    """
+
+    def __init__(self, board: Any, recovery: Recovery) -> None:
+        self._board = board
+        self._recovery = recovery
+        self._tries = 0
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """Ray Train's, at each turn that a run takes.
+
+        Raises:
+            TrainingError: there was no room for too long, or what Recovery raises for losses.
+        """
+        if isinstance(current_state, RunningState):
+            self._tries = 0
+        if not isinstance(current_state, ReschedulingState):
+            return
+        cause = cause_of(current_state.training_failed_error)
+        if not isinstance(cause, WorkerGroupStartupTimeoutError):
+            self._recovery.after_exception(None, {0: cause.__cause__ or cause})
+            return
+        self._tries += 1
+        if self._tries >= TRIES_FOR_ROOM:
+            raise TrainingError(f"the cluster had no room for the workers for {TRIES_FOR_ROOM} minutes")
+        if self._tries == 1:
+            self._board.put.remote(Waiting())
