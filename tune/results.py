@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from maag import checkpoint
 from maag.config import codec
-from maag.storage import replacing, write_json, write_text
+from maag.storage import replacing, storage_errors, write_json, write_text
 from tune.space import SPACE
 from tune.trial import TrialPlan, best_config
 
@@ -64,6 +64,15 @@ def write_trials(path: Path, trials: Sequence[TrialResult]) -> None:
         values = [trial.sample.get(name) for name in settings]
         rows.writerow([*facts, round(trial.seconds / 60, 2), trial.error, *values])
     write_text(path, text.getvalue())
+
+
+def measured_in(path: Path) -> list[str]:
+    """The ids of the trials that were measured, as `trials.csv` has them. Raises StorageError."""
+    if not path.exists():
+        return []
+    with storage_errors(path, "read"):
+        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+        return [row["trial"] for row in rows if row["objective"]]
 
 
 def write_best(out: Path, best: TrialResult, plan: TrialPlan, weights: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,19 +15,16 @@ from ray.tune.search.optuna import OptunaSearch
 from maag.config import codec
 from maag.errors import TrainingError
 from maag.train.launch.connection import connected
-from maag.train.launch.remote import absolute_storage, upload
+from maag.train.launch.remote import upload
 from maag.train.launch.room import require_room
+from tune.place import BEGUN_WITH, EXPERIMENT, beside, goes_on, ray_place
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import LEFT_BEHIND, TrialResult
 from tune.searchers import ResumableOptuna, ResumableVariants
 from tune.space import CHANGEABLE, starting_point, within
-from tune.staged_state import make_whole
 from tune.stops import GentleASHA, start_stops
 from tune.trial import TrialPlan, run_trial
 
-_EXPERIMENT = "ray"
-BEGUN_WITH = ("search.json", "split.json")
-"""Files of a search's folder that it is resumed with."""
 _KEEP_ONE_IN = 3  # of the trials at each rung of successive halving
 
 
@@ -46,7 +42,7 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
 
     Raises:
         TrainingError: every trial failed; the first one's error is told.
-        StorageError: a kill cut Ray's state of the search off, and there is no other.
+        StorageError: Ray's state of the search is not there any more, or a kill cut it off.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     # Progress is told by the watcher; Ray's own tables would be printed over it.
@@ -61,11 +57,7 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
             require_room(trial.workers, trial.workers, gpu=plan.gpus_per_trial > 0, wait_minutes=plan.wait_minutes)
         stops = start_stops()
         recorder = Recorder(plan, trial, watcher)
-        experiment = "/".join(_place(plan))
-        if resume and "://" not in experiment:  # What goes to a bucket is there whole or not at all.
-            make_whole(Path(experiment))
-        # Killed before Ray wrote anything down, a search has nothing to lose by a new beginning.
-        resumes = resume and ray_tune.Tuner.can_restore(experiment)
+        resumes = resume and goes_on(plan.storage, plan.out)
         tuner = _restored(plan, trial, recorder) if resumes else _new_tuner(plan, trial, recorder)
         tuner.fit()
         del stops
@@ -76,7 +68,7 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
     if results and all(result.status == "failed" for result in results):
         raise TrainingError(
             f"all {len(results)} trials failed, the first with: {results[0].error}; {plan.out / 'trials.csv'} has the "
-            f"others, and Ray's logs are in {plan.out / _EXPERIMENT}"
+            f"others, and Ray's logs are in {plan.out / EXPERIMENT}"
         )
     return results
 
@@ -93,7 +85,7 @@ def _run(sample: dict[str, Any], plan: TrialPlan) -> None:
 
 
 def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tune.Tuner:
-    storage, name = _place(plan)
+    storage, name = ray_place(plan.storage, plan.out)
     space = {path: plan.space[path] for path in plan.space if plan.algorithm != "pbt" or path in CHANGEABLE}
     start = starting_point(codec.from_dict(trial.base), space)
     points = [start] if start else None
@@ -134,18 +126,6 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
     )
 
 
-def beside(storage: str, out: Path) -> str:
-    """Where in the storage the search's own files lie."""
-    return f"{absolute_storage(storage)}/{out.name}/search"
-
-
-def _place(plan: SearchPlan) -> tuple[str, str]:
-    """Where Ray Tune keeps its state, and under which name."""
-    if plan.storage is None:
-        return str(plan.out.resolve()), _EXPERIMENT
-    return absolute_storage(plan.storage), plan.out.name
-
-
 def _scheduler(plan: SearchPlan, *, gentle: bool) -> TrialScheduler:
     between = max(1, plan.epochs // plan.validations)
     if plan.algorithm == "pbt":
@@ -170,7 +150,9 @@ def _scheduler(plan: SearchPlan, *, gentle: bool) -> TrialScheduler:
 
 
 def _restored(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tune.Tuner:
-    tuner = ray_tune.Tuner.restore("/".join(_place(plan)), _trainable(plan, trial), resume_unfinished=True)
+    tuner = ray_tune.Tuner.restore(
+        "/".join(ray_place(plan.storage, plan.out)), _trainable(plan, trial), resume_unfinished=True
+    )
     # Ray restores the callbacks of the run that was killed, whose display is gone.
     assert tuner._local_tuner is not None
     tuner._local_tuner._run_config.callbacks = [recorder]

@@ -24,8 +24,9 @@ from maag.cli.options import (
     wait_option,
 )
 from maag.cli.train import RUNS
-from maag.cli.tune_plan import STORED_PLAN, fetch_search, is_there, look_at, make_plans
-from maag.errors import ConfigError, MissingDataError
+from maag.cli.tune_plan import look_at, make_plans
+from maag.cli.tune_stored import fetch_search, is_there, newest_search
+from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from maag.config.schema import Config
@@ -182,14 +183,6 @@ def _refuse_what_is_fixed() -> None:
     for name in _FIXED:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise ConfigError(f"--resume goes on with the search's own {options[name]}: leave it out, or start another")
-
-
-def newest_search(dataset: str) -> Path:
-    """The search of `dataset` under runs/ that was begun last. Raises MissingDataError."""
-    searches = [path.parent for path in RUNS.glob(f"{dataset}-tune-*/{STORED_PLAN}")]
-    if not searches:
-        raise MissingDataError(f"{RUNS}: no search of {dataset} here to resume; name one with --out, or start one")
-    return max(searches, key=lambda path: (path / STORED_PLAN).stat().st_mtime)
 
 
 def _best(path: Path) -> Config:

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maag.cli.options import absolute_source, pick_device
-from maag.errors import ConfigError, MissingDataError
+from maag.cli.tune_stored import FORMAT_VERSION, STORED_PLAN, read_stored, require_new, require_same_storage
+from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from maag.config.schema import Config
     from tune.recorder import SearchPlan
     from tune.trial import TrialPlan
 
-STORED_PLAN = "search.json"
-"""The file in a search's folder that says what was asked for."""
 VALIDATIONS = 9
 """Of a trial that is not stopped early."""
 _CPU_TRIALS, _GPU_TRIALS = 12, 32
-_FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +50,6 @@ def look_at(device_name: str, address: str | None) -> Machine:
     return Machine(device, torch.cuda.device_count() if device == "cuda" else 0, cores)
 
 
-def is_there(out: Path | None, storage: str | None) -> bool:
-    """Whether there is a search to resume in --out or in the storage. Raises ConfigError without --out."""
-    if out is None:
-        raise ConfigError("--resume-if-there: say with --out which search is meant")
-    if storage:
-        fetch_search(out, storage)
-    return (out / STORED_PLAN).exists()
-
-
-def fetch_search(path: Path, storage: str) -> None:
-    """Bring what a search is resumed with from its storage, where it is not here."""
-    from maag.train.launch.remote import download
-    from tune.search import BEGUN_WITH, beside
-
-    if not (path / STORED_PLAN).exists():
-        download(beside(storage, path), BEGUN_WITH, path)
-
-
 def make_plans(
     path: Path,
     config: Config | None,
@@ -88,28 +68,23 @@ def make_plans(
     from maag.data.catalog import reader_of
     from maag.data.splits import make_split
     from maag.data.supervision import supervise
-    from maag.storage import read_json, write_json
+    from maag.storage import write_json
     from maag.train.folder import read_split
     from maag.train.launch.remote import absolute_storage, upload
     from maag.train.launch.room import threads_of
+    from tune.place import BEGUN_WITH, beside
     from tune.recorder import SearchPlan
-    from tune.search import BEGUN_WITH, beside
     from tune.trial import TrialPlan
 
-    stored = path / STORED_PLAN
-    if stored.exists() and not resume:
-        raise ConfigError(f"{path} already holds a search; add --resume to continue it, or choose another --out")
-    if resume and not stored.exists():
-        raise MissingDataError(f"{path}: there is no search here to resume (no {STORED_PLAN}); start without --resume")
-    before: dict[str, Any] = read_json(stored) if resume else {}
+    before = read_stored(path) if resume else {}
+    if resume:
+        require_same_storage(before, path, said["storage"])
+    else:
+        require_new(path, said["storage"])
     if said["algorithm"] == "pbt" and (said["workers"] or 1) > 1:
         raise ConfigError("--search pbt: its trials train on one worker each; leave out --workers, or use --search tpe")
     if said["algorithm"] == "pbt" and said["trials"] == 1:
         raise ConfigError("--search pbt: one trial has no other to learn from; ask for more --trials")
-    if resume and before.get("format_version") != _FORMAT_VERSION:
-        raise ConfigError(
-            f"{stored}: format_version {before.get('format_version')} is unknown; this maag reads {_FORMAT_VERSION}"
-        )
     base = codec.from_dict(before["base"]) if config is None else config
     scribbles = tuple(before.get("scribbles", ())) if resume and not scribbles else scribbles
     prepared = prepare_told(directory, base.data, scribbles)
@@ -129,7 +104,9 @@ def make_plans(
     defaults = {"trials": _GPU_TRIALS if machine.gpus else _CPU_TRIALS, "workers": 1}
     settings = {name: before.get(name, value) if value is None or resume else value for name, value in said.items()}
     settings |= {name: settings[name] or value for name, value in defaults.items()}
-    settings |= {name: said[name] for name in ("max_minutes", "address", "storage", "wait_minutes")}
+    settings |= {name: said[name] for name in ("max_minutes", "address", "wait_minutes")}
+    if settings["storage"]:
+        settings["storage"] = absolute_storage(settings["storage"])
     settings["at_once"] = settings["at_once"] or max(1, (machine.gpus or machine.cores) // settings["workers"])
     settings["at_once"] = min(settings["at_once"], settings["trials"])
     if not resume:
@@ -137,7 +114,9 @@ def make_plans(
         base = codec.override(base, {"train.validate_every": every, "train.validate_every_late": every})
         write_json(path / "split.json", split.to_dict())
         facts = {"scribbles": list(map(absolute_source, scribbles)), "data_digest": prepared.digest}
-        write_json(stored, {"format_version": _FORMAT_VERSION, **settings, **facts, "base": codec.to_dict(base)})
+        write_json(
+            path / STORED_PLAN, {"format_version": FORMAT_VERSION, **settings, **facts, "base": codec.to_dict(base)}
+        )
         if settings["storage"]:
             upload(path, BEGUN_WITH, beside(settings["storage"], path))
     workers = settings.pop("workers")
@@ -160,6 +139,6 @@ def make_plans(
         threads=threads_of(max(1, machine.cores // (plan.at_once * workers))),
         exchange=plan.algorithm == "pbt",
         workers=workers,
-        storage=None if plan.storage is None else f"{absolute_storage(plan.storage)}/{path.name}/workers",
+        storage=None if plan.storage is None else f"{plan.storage}/{path.name}/workers",
     )
     return plan, trial

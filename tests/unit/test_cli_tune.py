@@ -9,7 +9,14 @@ from click.testing import CliRunner
 from maag.cli.main import commands
 from maag.cli.options import resolve_config
 from maag.cli.tune_plan import Machine, make_plans
+from maag.config.schema import Config
 from maag.errors import ConfigError
+
+SAID = {
+    "trials": 2, "at_once": 1, "max_minutes": None, "algorithm": "random", "address": None, "storage": None,
+    "workers": None, "wait_minutes": 0, "seed": 0,
+}  # fmt: skip
+MACHINE = Machine("cpu", 0, 1)
 
 
 def run(*words: object) -> str:
@@ -49,13 +56,49 @@ def test_a_search_is_resumed_with_its_own_scribbles_and_data(
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     config = resolve_config("acdc", "fast", None, tiny_words[3::2], phantom_dir)
-    said = {
-        "trials": 2, "at_once": 1, "max_minutes": None, "algorithm": "random", "address": None, "storage": None,
-        "workers": None, "wait_minutes": 0, "seed": 0,
-    }  # fmt: skip
-    machine, out = Machine("cpu", 0, 1), tmp_path / "search"
-    make_plans(out, config, phantom_dir, ("simulated:curve",), machine, None, said, resume=False)
-    _, trial = make_plans(out, None, phantom_dir, (), machine, None, said, resume=True)
+    out = tmp_path / "search"
+    make_plans(out, config, phantom_dir, ("simulated:curve",), MACHINE, None, SAID, resume=False)
+    _, trial = make_plans(out, None, phantom_dir, (), MACHINE, None, SAID, resume=True)
     assert trial.scribbles == ("simulated:curve",)
     with pytest.raises(ConfigError, match="the search was begun on other data"):
-        make_plans(out, None, phantom_dir, ("own",), machine, None, said, resume=True)
+        make_plans(out, None, phantom_dir, ("own",), MACHINE, None, SAID, resume=True)
+
+
+def test_a_search_is_resumed_in_the_storage_that_it_began_in(
+    phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    out, stored = tmp_path / "search", {**SAID, "storage": "shared"}
+    make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
+    plan, trial = make_plans(out, None, phantom_dir, (), MACHINE, None, SAID, resume=True)
+    assert plan.storage == str(tmp_path / "shared")
+    assert trial.storage == str(tmp_path / "shared/search/workers")
+    make_plans(out, None, phantom_dir, (), MACHINE, None, {**SAID, "storage": "shared/"}, resume=True)
+    with pytest.raises(
+        ConfigError, match=r"--storage other: .* the states of its trials are in .*shared; leave it out"
+    ):
+        make_plans(out, None, phantom_dir, (), MACHINE, None, {**SAID, "storage": "other"}, resume=True)
+
+    monkeypatch.chdir(phantom_dir)
+    make_plans(tmp_path / "alone", tiny_config, phantom_dir, (), MACHINE, None, SAID, resume=False)
+    with pytest.raises(ConfigError, match=r"the states of its trials are in .*alone; leave it out"):
+        make_plans(tmp_path / "alone", None, phantom_dir, (), MACHINE, None, stored, resume=True)
+
+
+def test_a_search_overwrites_none_of_its_name_in_the_storage(
+    phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    stored = {**SAID, "storage": str(tmp_path / "shared")}
+    make_plans(tmp_path / "one/search", tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
+    with pytest.raises(ConfigError, match=r"shared already holds a search named search; add --resume"):
+        make_plans(tmp_path / "two/search", tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
+    assert not (tmp_path / "two").exists()
+    make_plans(tmp_path / "two/another", tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
+
+    (tmp_path / "shared/search/search/search.json").rename(tmp_path / "gone")
+    (tmp_path / "shared/search/search/split.json").rename(tmp_path / "gone")
+    (tmp_path / "shared/search/tuner.pkl").touch()  # as Ray leaves it there
+    with pytest.raises(ConfigError, match=r"shared already holds a search named search; add --resume"):
+        make_plans(tmp_path / "four/search", tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)

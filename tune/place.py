@@ -1,0 +1,65 @@
+"""Where a search lies: in its folder, and in its storage if it has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyarrow.fs import FileSystem, FileType
+from ray import tune as ray_tune
+
+from maag.errors import StorageError
+from maag.storage import storage_errors
+from maag.train.launch.remote import absolute_storage, download
+from tune.results import measured_in
+from tune.staged_state import make_whole
+
+EXPERIMENT = "ray"
+"""Ray Tune's folder in the search's, where there is no storage."""
+TRIALS = "trials.csv"
+BEGUN_WITH = ("search.json", "split.json")
+"""Files of a search's folder that it is resumed with."""
+
+
+def ray_place(storage: str | None, out: Path) -> tuple[str, str]:
+    """Where Ray Tune keeps its state of the search `out`, and under which name."""
+    return (str(out.resolve()), EXPERIMENT) if storage is None else (absolute_storage(storage), out.name)
+
+
+def beside(storage: str, out: Path) -> str:
+    """Where in the storage the search's own files lie."""
+    return f"{absolute_storage(storage)}/{out.name}/search"
+
+
+def fetch(storage: str, out: Path) -> None:
+    """Bring what a search is resumed with from its storage to its folder `out`. Raises StorageError."""
+    download(beside(storage, out), (*BEGUN_WITH, TRIALS), out)
+
+
+def is_taken(storage: str, out: Path) -> bool:
+    """Whether the storage has a search of this name. Raises StorageError."""
+    place = beside(storage, out)
+    with storage_errors(Path(place), "read"):
+        filesystem, root = FileSystem.from_uri(place)
+        if any(
+            info.type == FileType.File for info in filesystem.get_file_info([f"{root}/{name}" for name in BEGUN_WITH])
+        ):
+            return True
+    return bool(ray_tune.Tuner.can_restore("/".join(ray_place(storage, out))))
+
+
+def goes_on(storage: str | None, out: Path) -> bool:
+    """Whether Ray Tune has a state of the search to go on from; a kill may have come before it wrote any.
+
+    Raises StorageError where there is none although trials were measured, or a kill cut it off and there is no other.
+    """
+    experiment = "/".join(ray_place(storage, out))
+    if "://" not in experiment:  # What goes to a bucket is there whole or not at all.
+        make_whole(Path(experiment))
+    if ray_tune.Tuner.can_restore(experiment):
+        return True
+    if measured := measured_in(out / TRIALS):
+        raise StorageError(
+            f"{experiment}: Ray's state of this search is not there, but {out / TRIALS} has {len(measured)} measured "
+            "trials, which a new beginning would lose; bring it back, or start another search with another --out"
+        )
+    return False
