@@ -17,6 +17,7 @@ from maag.errors import TrainingError
 from maag.train.launch.connection import connected
 from maag.train.launch.remote import upload
 from maag.train.launch.room import require_room
+from tune import failures
 from tune.place import BEGUN_WITH, EXPERIMENT, beside, goes_on, ray_place
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import LEFT_BEHIND, TrialResult
@@ -35,7 +36,8 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
         plan: how to search.
         trial: what the trials share.
         watcher: told of every change.
-        resume: go on with the search in `plan.out`: finished trials stay, others continue from their checkpoints.
+        resume: go on with the search in `plan.out`: finished trials stay, others, also those that failed, continue
+            from their checkpoints.
 
     Returns:
         All trials.
@@ -120,6 +122,7 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             storage_path=storage,
             verbose=0,
             callbacks=[recorder],
+            failure_config=ray_tune.FailureConfig(max_failures=failures.MOST),
             # A state that another trial is to go on from must still be there when that one has started.
             checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=None if trial.exchange else 2),
         ),

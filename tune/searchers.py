@@ -28,18 +28,28 @@ class ResumableOptuna(SearchGenerator):
     def restore_from_dir(self, dirpath: str) -> None:
         """Restore what was written down, and tell the searcher what it does not know of the trials."""
         super().restore_from_dir(dirpath)
-        study = self._optuna._ot_study
-        assert study is not None
         trials = _trials_in(Path(dirpath))
         self._counter = max(self._counter, len(trials))
-        # Those that ended make room for the others.
-        for trial in sorted(trials, key=Trial.is_finished, reverse=True):
-            if trial.trial_id not in self._optuna._ot_trials:
-                study.enqueue_trial(dict(trial.evaluated_params))
-                self.searcher.suggest(trial.trial_id)
-            if trial.is_finished():
-                failed = trial.status == Trial.ERROR
-                self.on_trial_complete(trial.trial_id, None if failed else flatten_dict(trial.last_result), failed)
+        for trial in trials:
+            if trial.trial_id not in self._optuna._ot_trials or (
+                # It failed and is tried again; what comes of it is to be learnt from.
+                _goes_on(trial) and trial.trial_id in self._optuna._completed_trials
+            ):
+                self._take(trial)
+            if not _goes_on(trial):
+                self.on_trial_complete(trial.trial_id, flatten_dict(trial.last_result))
+
+    def _take(self, trial: Trial) -> None:
+        """Make a trial of its own of one that is not, also where the limit has no room for it."""
+        study, limiter = self._optuna._ot_study, self.searcher
+        assert study is not None
+        assert isinstance(limiter, ConcurrencyLimiter)
+        self._optuna._ot_trials.pop(trial.trial_id, None)
+        self._optuna._completed_trials.discard(trial.trial_id)
+        study.enqueue_trial(dict(trial.evaluated_params))
+        self._optuna.suggest(trial.trial_id)
+        limiter.live_trials.add(trial.trial_id)
+        limiter.num_unfinished_live_trials += 1
 
 
 class ResumableVariants(BasicVariantGenerator):
@@ -50,10 +60,15 @@ class ResumableVariants(BasicVariantGenerator):
         super().restore_from_dir(dirpath)
         trials = _trials_in(Path(dirpath))
         known = {trial.trial_id for trial in trials}
-        self._live_trials = {trial.trial_id for trial in trials if not trial.is_finished()}
+        self._live_trials = {trial.trial_id for trial in trials if _goes_on(trial)}
         for iterator in self._iterators:
             while f"{iterator.uuid_prefix}{iterator.counter:05d}" in known:
                 next(iterator)
+
+
+def _goes_on(trial: Trial) -> bool:
+    """Whether it will run again: those that failed do."""
+    return bool(trial.status != Trial.TERMINATED)
 
 
 def _trials_in(folder: Path) -> list[Trial]:

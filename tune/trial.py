@@ -14,6 +14,7 @@ from maag.config import codec
 from maag.config.schema import Config
 from maag.storage import read_json, write_json
 from maag.train.stopping import StopRequest
+from tune.failures import remembering_failure
 from tune.trial_reports import TrialReporter, inherit_state
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class TrialPlan:
 def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
     """Train the base configuration with `sample`, going on from its own run folder if there is one.
 
-    Raises what `fit` raises; Ray records it, and the search goes on.
+    Raises what `fit` raises; Ray tries again, then records it, and the search goes on.
     """
     from maag.data.splits import Split
     from maag.train.folder import RunFolder, create_run
@@ -82,18 +83,20 @@ def _train_here(config: Config, plan: TrialPlan, run: RunFolder, reporter: Trial
 
     if plan.device == "cpu":
         torch.set_num_threads(plan.threads)
-    fit(
-        config,
-        prepare(Path(plan.data_dir), config.data, Path(plan.cache_root), plan.scribbles),
-        Split.from_dict(plan.split),
-        run,
-        device=torch.device(plan.device),
-        listener=reporter,
-        stop=stop,
-        resume=True,
-        # Its state may be another trial's, now or since the search was killed.
-        other_settings=plan.exchange,
-    )
+    prepared = prepare(Path(plan.data_dir), config.data, Path(plan.cache_root), plan.scribbles)
+    with remembering_failure(run.path, config):
+        fit(
+            config,
+            prepared,
+            Split.from_dict(plan.split),
+            run,
+            device=torch.device(plan.device),
+            listener=reporter,
+            stop=stop,
+            resume=True,
+            # Its state may be another trial's, now or since the search was killed.
+            other_settings=plan.exchange,
+        )
 
 
 def _train_on_workers(

@@ -83,3 +83,27 @@ def test_a_searcher_that_lags_behind_the_trials_catches_up(algorithm: str, tmp_p
         assert {each.params["optim.lr"] for each in known} == {
             trial.config["optim.lr"] for trial in (first, second, third, last)
         }
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_a_trial_that_failed_is_learnt_from_when_it_is_tried_again(algorithm: str, tmp_path: Path) -> None:
+    killed = searcher_of(algorithm, tmp_path)
+    failed = killed.next_trial()
+    failed.set_status(Trial.ERROR)
+    killed.on_trial_complete(failed.trial_id, error=True)
+    others = [killed.next_trial(), killed.next_trial()]
+    killed.save_to_dir(str(tmp_path), "2026")
+    write_trials(tmp_path, [failed, *others])
+
+    resumed = searcher_of(algorithm, tmp_path)
+    resumed.restore_from_dir(str(tmp_path))
+    first, *later = (failed, *others)
+    resumed.on_trial_complete(first.trial_id, {"objective": 0.7, "training_iteration": 2})
+    assert resumed.next_trial() is None, "two are running"
+    for trial in later:
+        resumed.on_trial_complete(trial.trial_id, {"objective": 0.6, "training_iteration": 2})
+    assert resumed.next_trial() is not None
+    if isinstance(resumed, ResumableOptuna):
+        known: list[Any] = [each for each in resumed._optuna._ot_study.trials if each.value is not None]
+        assert [each.value for each in known] == [0.6, 0.6, 0.7]
+        assert known[-1].params["optim.lr"] == failed.config["optim.lr"]

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ray import tune as ray_tune
 
@@ -44,6 +46,10 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
 def epochs_of(run: Path) -> list[int]:
     path = run / "metrics.jsonl"
     return [json.loads(line)["epoch"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def is_trial(process: psutil.Process) -> bool:
+    return process.name().startswith("ray::ImplicitF")
 
 
 def test_a_search_is_killed_resumed_and_leaves_a_model(
@@ -117,6 +123,34 @@ def test_failing_trials_are_recorded_and_the_search_goes_on(
     assert rows_of(tmp_path / "search" / "trials.csv")[by_lr[1e30].trial]["error"] == by_lr[1e30].error
     best = codec.from_document(json.loads((tmp_path / "search" / "best.json").read_text()), "best.json")
     assert best.optim.lr == good
+
+
+def test_a_trial_whose_process_is_killed_goes_on_from_its_own_checkpoint(
+    phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
+) -> None:
+    prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
+    base = codec.override(tiny_config, {"optim.epochs": 4})
+    plan = SearchPlan(
+        out=tmp_path / "search", trials=1, at_once=1, epochs=4, validations=4, algorithm="random", max_minutes=None,
+        gpus_per_trial=0, address=None, storage=None, seed=0,
+    )  # fmt: skip
+    trial = TrialPlan(
+        base=codec.to_dict(base), data_dir=str(phantom_dir), scribbles=(), cache_root=str(tmp_path / "cache"),
+        split=split.to_dict(), trials_dir=str(tmp_path / "search" / "trials"), device="cpu", threads=1,
+        exchange=False,
+    )  # fmt: skip
+    killed: list[int] = []
+
+    def kill_once(now: Sequence[TrialResult]) -> None:
+        if now[0].epoch >= 1 and not killed:
+            (process,) = [each for each in psutil.Process().children(recursive=True) if is_trial(each)]
+            killed.append(process.pid)
+            process.kill()
+
+    (result,) = search(plan, trial, kill_once, resume=False)
+    assert killed
+    assert (result.status, result.error) == ("done", "")
+    assert epochs_of(Path(trial.trials_dir) / result.trial) == [1, 2, 3, 4]
 
 
 def test_population_based_training_hands_states_on(
