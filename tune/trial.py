@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune as ray_tune
 
 from maag.config import codec
 from maag.config.schema import Config
+from maag.errors import DataError
 from maag.storage import read_json, write_json
 from maag.train.stopping import StopRequest
 from tune.failures import remembering_failure
 from tune.trial_reports import TrialReporter, inherit_state
 
 if TYPE_CHECKING:
+    from maag.data.prepared import PreparedData
     from maag.train.folder import RunFolder
 
 
@@ -29,6 +32,8 @@ class TrialPlan:
     """The configuration that samples are laid over, as `codec.to_dict` gives it."""
     data_dir: str
     scribbles: tuple[str, ...]
+    data_digest: str
+    """Of what every node must find there."""
     cache_root: str
     split: dict[str, Any]
     trials_dir: str
@@ -47,7 +52,7 @@ class TrialPlan:
 def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
     """Train the base configuration with `sample`, going on from its own run folder if there is one.
 
-    Raises what `fit` raises; Ray tries again, then records it, and the search goes on.
+    Raises what `prepare_the_same` and `fit` raise; Ray tries again, then records it, and the search goes on.
     """
     from maag.data.splits import Split
     from maag.train.folder import RunFolder, create_run
@@ -77,13 +82,12 @@ def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
 def _train_here(config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, stop: StopRequest) -> None:
     import torch
 
-    from maag.data.cache import prepare
     from maag.data.splits import Split
     from maag.train.fit import fit
 
     if plan.device == "cpu":
         torch.set_num_threads(plan.threads)
-    prepared = prepare(Path(plan.data_dir), config.data, Path(plan.cache_root), plan.scribbles)
+    prepared = prepare_the_same(config, plan)
     with remembering_failure(run.path, config):
         fit(
             config,
@@ -97,6 +101,23 @@ def _train_here(config: Config, plan: TrialPlan, run: RunFolder, reporter: Trial
             # Its state may be another trial's, now or since the search was killed.
             other_settings=plan.exchange,
         )
+
+
+def prepare_the_same(config: Config, plan: TrialPlan) -> PreparedData:
+    """The data as this node has them.
+
+    Raises:
+        DataError: they are not those that the other trials train on.
+    """
+    from maag.data.cache import prepare
+
+    prepared = prepare(Path(plan.data_dir), config.data, Path(plan.cache_root), plan.scribbles)
+    if prepared.digest != plan.data_digest:
+        raise DataError(
+            f"{plan.data_dir}: node {ray.util.get_node_ip_address()} has other data there (digest {prepared.digest}) "
+            f"than the search was begun on ({plan.data_digest}); share the folder, or copy the same files to all nodes"
+        )
+    return prepared
 
 
 def _train_on_workers(

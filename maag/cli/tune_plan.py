@@ -131,6 +131,7 @@ def make_plans(
         base=codec.to_dict(base),
         data_dir=str(directory.resolve()),
         scribbles=tuple(absolute_source(word) for word in scribbles),
+        data_digest=prepared.digest,
         cache_root=str(default_cache_root().resolve()),
         split=split.to_dict(),
         # Without a storage the nodes share this folder; with one it is each node's own.

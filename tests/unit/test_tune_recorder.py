@@ -22,8 +22,8 @@ def plan_of(out: Path, max_minutes: float | None = None) -> tuple[SearchPlan, Tr
         gpus_per_trial=0, address=None, storage=None, seed=0,
     )  # fmt: skip
     trial = TrialPlan(
-        base={}, data_dir="", scribbles=(), cache_root="", split={}, trials_dir=str(out), device="cpu", threads=1,
-        exchange=False,
+        base={}, data_dir="", scribbles=(), data_digest="", cache_root="", split={}, trials_dir=str(out),
+        device="cpu", threads=1, exchange=False,
     )  # fmt: skip
     return search, trial
 

@@ -22,7 +22,7 @@ from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.catalog import write_phantom
 from maag.data.splits import Split
-from tune.recorder import SearchPlan
+from tune.recorder import Algorithm, SearchPlan
 from tune.results import TrialResult
 from tune.search import search
 from tune.trial import TrialPlan
@@ -46,6 +46,22 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
 def epochs_of(run: Path) -> list[int]:
     path = run / "metrics.jsonl"
     return [json.loads(line)["epoch"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def plans_of(
+    base: Config, data: Path, split: Split, folder: Path, *, algorithm: Algorithm, **search: Any
+) -> tuple[SearchPlan, TrialPlan]:
+    epochs, cache = base.optim.epochs, folder / "cache"
+    plan = SearchPlan(
+        out=folder / "search", epochs=epochs, validations=epochs, algorithm=algorithm, max_minutes=None,
+        gpus_per_trial=0, address=None, storage=None, seed=0, **search,
+    )  # fmt: skip
+    trial = TrialPlan(
+        base=codec.to_dict(base), data_dir=str(data), scribbles=(), data_digest=prepare(data, base.data, cache).digest,
+        cache_root=str(cache), split=split.to_dict(), trials_dir=str(plan.out / "trials"), device="cpu", threads=1,
+        exchange=algorithm == "pbt",
+    )  # fmt: skip
+    return plan, trial
 
 
 def is_trial(process: psutil.Process) -> bool:
@@ -101,17 +117,17 @@ def test_a_search_is_killed_resumed_and_leaves_a_model(
 def test_failing_trials_are_recorded_and_the_search_goes_on(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
-    prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
     good = tiny_config.optim.lr
-    plan = SearchPlan(
-        out=tmp_path / "search", trials=3, at_once=1, epochs=2, validations=2, algorithm="random", max_minutes=None,
-        gpus_per_trial=0, address=None, storage=None, seed=0, space={"optim.lr": ray_tune.choice([good, 1e30])},
-    )  # fmt: skip
-    trial = TrialPlan(
-        base=codec.to_dict(tiny_config), data_dir=str(phantom_dir), scribbles=(), cache_root=str(tmp_path / "cache"),
-        split=split.to_dict(), trials_dir=str(tmp_path / "search" / "trials"), device="cpu", threads=1,
-        exchange=False,
-    )  # fmt: skip
+    plan, trial = plans_of(
+        tiny_config,
+        phantom_dir,
+        split,
+        tmp_path,
+        trials=3,
+        at_once=1,
+        algorithm="random",
+        space={"optim.lr": ray_tune.choice([good, 1e30])},
+    )
     told: list[tuple[TrialResult, ...]] = []
     results = search(plan, trial, lambda now: told.append(tuple(now)), resume=False)
     assert results[0].sample["optim.lr"] == good  # a search begins where it stands
@@ -128,17 +144,8 @@ def test_failing_trials_are_recorded_and_the_search_goes_on(
 def test_a_trial_whose_process_is_killed_goes_on_from_its_own_checkpoint(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
-    prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
     base = codec.override(tiny_config, {"optim.epochs": 4})
-    plan = SearchPlan(
-        out=tmp_path / "search", trials=1, at_once=1, epochs=4, validations=4, algorithm="random", max_minutes=None,
-        gpus_per_trial=0, address=None, storage=None, seed=0,
-    )  # fmt: skip
-    trial = TrialPlan(
-        base=codec.to_dict(base), data_dir=str(phantom_dir), scribbles=(), cache_root=str(tmp_path / "cache"),
-        split=split.to_dict(), trials_dir=str(tmp_path / "search" / "trials"), device="cpu", threads=1,
-        exchange=False,
-    )  # fmt: skip
+    plan, trial = plans_of(base, phantom_dir, split, tmp_path, trials=1, at_once=1, algorithm="random")
     killed: list[int] = []
 
     def kill_once(now: Sequence[TrialResult]) -> None:
@@ -156,17 +163,8 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_own_checkpoint(
 def test_population_based_training_hands_states_on(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
-    prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
     base = codec.override(tiny_config, {"optim.epochs": 4})
-    plan = SearchPlan(
-        out=tmp_path / "search", trials=2, at_once=2, epochs=4, validations=4, algorithm="pbt", max_minutes=None,
-        gpus_per_trial=0, address=None, storage=None, seed=0,
-    )  # fmt: skip
-    trial = TrialPlan(
-        base=codec.to_dict(base), data_dir=str(phantom_dir), scribbles=(), cache_root=str(tmp_path / "cache"),
-        split=split.to_dict(), trials_dir=str(tmp_path / "search" / "trials"), device="cpu", threads=1,
-        exchange=True,
-    )  # fmt: skip
+    plan, trial = plans_of(base, phantom_dir, split, tmp_path, trials=2, at_once=2, algorithm="pbt")
     results = search(plan, trial, lambda now: None, resume=False)
     assert [(result.status, result.error) for result in results] == [("done", "")] * 2
     assert {result.epoch for result in results} == {4}
