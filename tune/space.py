@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ray import tune as ray_tune
 
 from maag.config import codec
 from maag.config.schema import Config
+from maag.errors import ConfigError
 
 SPACE: Final[dict[str, Any]] = {
     "loss.supervised": ray_tune.loguniform(0.5, 2.0),
@@ -35,6 +36,12 @@ CHANGEABLE: Final = (
 )
 """Settings that may change in the middle of a run, as population based training does: none of them makes a tensor."""
 
+_ADVERSARIAL: Final = (
+    *("loss.adversarial", "loss.dynamic_balance", "gates.conditioned", "optim.lr_discriminator"),
+    *(path for path in SPACE if path.startswith("discriminator.")),
+)
+"""Settings that change nothing without a discriminator; the first would bring one in."""
+
 
 def within(sample: Mapping[str, Any], space: Mapping[str, Any]) -> dict[str, Any]:
     """The sample with each number brought within its bounds: population based training multiplies past them."""
@@ -44,13 +51,55 @@ def within(sample: Mapping[str, Any], space: Mapping[str, Any]) -> dict[str, Any
     }
 
 
+def searched(base: Config, held: Collection[str], *, on_the_way: bool = False) -> tuple[str, ...]:
+    """The settings that a search of `base` varies: those of SPACE that matter there and are not `held` as they stand.
+
+    Args:
+        base: what samples are laid over.
+        held: settings that someone chose.
+        on_the_way: only those that may change in the middle of a run.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    idle = () if base.adversarial else _ADVERSARIAL
+    free = tuple(path for path in (CHANGEABLE if on_the_way else SPACE) if path not in held and path not in idle)
+    if not free:
+        raise ConfigError(
+            f"--set {' '.join(sorted(held))}: nothing is left to search, so all trials would be alike; leave some of "
+            "them out, or use `maag train`"
+        )
+    return free
+
+
+def explain(base: Config, held: Collection[str], space: Mapping[str, Any]) -> list[str]:
+    """A sentence for each way in which a search of `space` is not what one would expect of `base`."""
+    sentences = []
+    if pinned := [path for path in SPACE if path in held]:
+        sentences.append(f"All trials have {', '.join(pinned)} as --set says; the search varies the others.")
+    if not base.adversarial:
+        sentences.append(
+            f"No discriminator takes part, so {', '.join(_ADVERSARIAL)} would change nothing and are not searched."
+        )
+    if outside := [path for path, value in _sample_of(base, space).items() if not space[path].is_valid(value)]:
+        sentences.append(
+            f"The settings as they stand are no trial: {', '.join(outside)} lies outside of what is searched; "
+            "--set holds a setting as it is."
+        )
+    return sentences
+
+
 def starting_point(base: Config, space: Mapping[str, Any]) -> dict[str, Any] | None:
     """The sample of `space` that leaves `base` as it is; None when a setting of it lies outside of the space.
 
     A search that begins there cannot end below its base but by chance.
     """
+    sample = _sample_of(base, space)
+    return sample if all(space[path].is_valid(value) for path, value in sample.items()) else None
+
+
+def _sample_of(base: Config, space: Mapping[str, Any]) -> dict[str, Any]:
     values = {setting.path: setting.value for setting in codec.leaves(base) if setting.path in space}
-    sample = {
+    return {
         path: json.dumps(list(value)) if isinstance(value, list | tuple) else value for path, value in values.items()
     }
-    return sample if all(space[path].is_valid(value) for path, value in sample.items()) else None

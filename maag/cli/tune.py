@@ -110,6 +110,7 @@ def tune_command(
     from maag.config import codec
     from tune.results import best_of, importance
     from tune.search import search
+    from tune.space import explain
 
     directory = find_data(dataset, data_dir)
     machine = look_at(device_name, address)
@@ -143,8 +144,10 @@ def tune_command(
     plan, trial = make_plans(
         path, config, directory, scribbles, machine, split_file,
         {"trials": trials, "at_once": concurrency, "max_minutes": minutes, "algorithm": algorithm, "address": address,
-         "storage": storage, "workers": workers, "wait_minutes": wait_minutes, "seed": seed}, resume=resume,
+         "storage": storage, "workers": workers, "wait_minutes": wait_minutes, "seed": seed}, held=names, resume=resume,
     )  # fmt: skip
+    for sentence in explain(config, names, plan.space) if config else ():
+        say(f"Note: {sentence}")
     size = f"{plan.trials} trials of up to {plan.epochs} epochs, {plan.at_once} at once"
     say(f"Search {path}: {size}, on {machine.device}")
     began = time.monotonic()

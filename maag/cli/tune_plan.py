@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,13 @@ def make_plans(
     split_file: Path | None,
     said: dict[str, Any],
     *,
+    held: Collection[str] = (),
     resume: bool,
 ) -> tuple[SearchPlan, TrialPlan]:
-    """What is searched and how; a resumed search takes all that is not said anew from its search.json."""
+    """What is searched and how; a resumed search takes all that is not said anew from its search.json.
+
+    `held` are settings that all trials have as they stand.
+    """
     from maag.cli.preparing import prepare_told
     from maag.config import codec
     from maag.data.cache import default_cache_root
@@ -74,6 +79,7 @@ def make_plans(
     from maag.train.launch.room import threads_of
     from tune.place import BEGUN_WITH, beside
     from tune.recorder import SearchPlan
+    from tune.space import SPACE, searched
     from tune.trial import TrialPlan
 
     before = read_stored(path) if resume else {}
@@ -100,6 +106,7 @@ def make_plans(
     else:
         split = make_split(prepared.patients, base.data, reader_of(base.data.dataset).split0)
     supervise(prepared, split, base)
+    space = before.get("space", list(SPACE)) if resume else searched(base, held, on_the_way=said["algorithm"] == "pbt")
 
     defaults = {"trials": _GPU_TRIALS if machine.gpus else _CPU_TRIALS, "workers": 1}
     settings = {name: before.get(name, value) if value is None or resume else value for name, value in said.items()}
@@ -113,7 +120,7 @@ def make_plans(
         every = max(1, base.optim.epochs // VALIDATIONS)
         base = codec.override(base, {"train.validate_every": every, "train.validate_every_late": every})
         write_json(path / "split.json", split.to_dict())
-        facts = {"scribbles": list(map(absolute_source, scribbles)), "data_digest": prepared.digest}
+        facts = {"scribbles": list(map(absolute_source, scribbles)), "data_digest": prepared.digest, "space": space}
         write_json(
             path / STORED_PLAN, {"format_version": FORMAT_VERSION, **settings, **facts, "base": codec.to_dict(base)}
         )
@@ -124,6 +131,7 @@ def make_plans(
         out=path,
         epochs=base.optim.epochs,
         validations=VALIDATIONS,
+        space={name: SPACE[name] for name in space},
         gpus_per_trial=1.0 if machine.device == "cuda" else 0.0,
         **settings,
     )

@@ -102,3 +102,14 @@ def test_a_search_overwrites_none_of_its_name_in_the_storage(
     (tmp_path / "shared/search/tuner.pkl").touch()  # as Ray leaves it there
     with pytest.raises(ConfigError, match=r"shared already holds a search named search; add --resume"):
         make_plans(tmp_path / "four/search", tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
+
+
+def test_a_resumed_search_holds_what_it_held(
+    phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "search"
+    begun, _ = make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, SAID, held={"optim.lr"}, resume=False)
+    resumed, _ = make_plans(out, None, phantom_dir, (), MACHINE, None, SAID, resume=True)
+    assert "optim.lr" not in begun.space
+    assert list(resumed.space) == list(begun.space)

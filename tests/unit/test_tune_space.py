@@ -7,8 +7,9 @@ import pytest
 from maag.config import codec
 from maag.config.presets import PRESETS
 from maag.data.catalog import preset
+from maag.errors import ConfigError
 from maag.models.build import build_discriminator, build_segmentor
-from tune.space import CHANGEABLE, SPACE
+from tune.space import CHANGEABLE, SPACE, explain, searched, starting_point
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -29,3 +30,29 @@ def test_what_changes_on_the_way_makes_no_tensor() -> None:
     for build in (build_segmentor, build_discriminator):
         shapes = [{name: tensor.shape for name, tensor in build(one).state_dict().items()} for one in (config, changed)]
         assert shapes[0] == shapes[1]
+
+
+def test_what_someone_set_is_not_searched_and_the_settings_as_they_stand_are_a_trial() -> None:
+    config = codec.override(preset("acdc", "fast"), {"optim.lr": 0.03})
+    space = {path: SPACE[path] for path in searched(config, {"optim.lr", "data.size_px"})}
+    assert set(space) == set(SPACE) - {"optim.lr"}
+    assert starting_point(config, space) is not None
+    (told,) = explain(config, {"optim.lr", "data.size_px"}, space)
+    assert told.startswith("All trials have optim.lr as --set says")
+    assert "optim.lr lies outside of what is searched" in explain(config, (), SPACE)[0]
+    assert explain(preset("acdc", "fast"), {"data.size_px"}, SPACE) == []
+
+
+def test_without_a_discriminator_its_settings_are_not_searched() -> None:
+    config = codec.override(preset("acdc", "fast"), {"loss.adversarial": 0})
+    names = searched(config, ())
+    assert not [name for name in names if "adversarial" in name or "discriminator" in name]
+    assert {"loss.supervised", "gates.levels", "optim.lr"} <= set(names)
+    assert "No discriminator takes part" in explain(config, (), {name: SPACE[name] for name in names})[0]
+
+
+def test_a_search_of_nothing_is_refused() -> None:
+    config = preset("acdc", "fast")
+    assert searched(config, CHANGEABLE)
+    with pytest.raises(ConfigError, match="nothing is left to search"):
+        searched(config, CHANGEABLE, on_the_way=True)
