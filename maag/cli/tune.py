@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,7 +168,7 @@ def tune_command(
         f"Best is trial {best.trial}: objective {best.objective:.4f}, "
         + ", ".join(f"{name}={value}" for name, value in best.sample.items())
     )
-    again = to_type("train", "--dataset", dataset, "--data", directory, "--config", path / "best.json")
+    again = to_type("train", *winner(path, dataset, directory, trial.scribbles))
     say(f"{len(results)} trials, {failed} failed: {path / 'trials.csv'}. Next: {to_type('export', path)}, or {again}")
     if as_json:
         summary = {"out": str(path), "trials": len(results), "failed": failed, "objective": best.objective}
@@ -186,6 +187,13 @@ def _refuse_what_is_fixed() -> None:
     for name in _FIXED:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise ConfigError(f"--resume goes on with the search's own {options[name]}: leave it out, or start another")
+
+
+def winner(path: Path, dataset: str, directory: Path, scribbles: Sequence[str]) -> list[object]:
+    """The options of `maag train` that train the best trial of the search in `path` once more, the very same."""
+    sources = [word for source in scribbles for word in ("--scribbles", source)]
+    files = ["--split-file", path / "split.json", "--config", path / "best.json"]
+    return ["--dataset", dataset, "--data", directory, *sources, *files]
 
 
 def _best(path: Path) -> Config:

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from maag.cli.main import commands
 from maag.cli.options import resolve_config
+from maag.cli.tune import winner
 from maag.cli.tune_plan import Machine, make_plans
 from maag.config.schema import Config
 from maag.errors import ConfigError
@@ -113,3 +114,11 @@ def test_a_resumed_search_holds_what_it_held(
     resumed, _ = make_plans(out, None, phantom_dir, (), MACHINE, None, SAID, resume=True)
     assert "optim.lr" not in begun.space
     assert list(resumed.space) == list(begun.space)
+
+
+def test_the_winner_is_trained_again_with_its_scribbles_and_its_split(tmp_path: Path) -> None:
+    words = winner(tmp_path, "acdc", Path("data"), ("/scribbles/a", "simulated:curve"))
+    assert " ".join(map(str, words)) == (
+        "--dataset acdc --data data --scribbles /scribbles/a --scribbles simulated:curve "
+        f"--split-file {tmp_path}/split.json --config {tmp_path}/best.json"
+    )
