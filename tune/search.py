@@ -21,6 +21,7 @@ from tune import failures
 from tune.place import BEGUN_WITH, EXPERIMENT, beside, goes_on, ray_place
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import LEFT_BEHIND, TrialResult
+from tune.rungs import Rungs
 from tune.searchers import ResumableOptuna, ResumableVariants
 from tune.space import CHANGEABLE, starting_point, within
 from tune.stops import GentleASHA, start_stops
@@ -103,6 +104,7 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             OptunaSearch(metric=OBJECTIVE, mode="max", seed=plan.seed, points_to_evaluate=points),
             max_concurrent=plan.at_once,
         )
+    scheduler = _scheduler(plan, gentle=trial.workers > 1)
     return ray_tune.Tuner(
         _trainable(plan, trial),
         param_space=space,
@@ -111,7 +113,7 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             mode=None if plan.algorithm == "tpe" else "max",
             num_samples=plan.trials,
             search_alg=searcher,
-            scheduler=_scheduler(plan, gentle=trial.workers > 1),
+            scheduler=scheduler,
             # A fresh process would load everything again for each trial; but workers end with the process that began
             # them, and a state is handed over only when nobody writes to the folder any more.
             reuse_actors=trial.workers == 1 and not trial.exchange,
@@ -121,7 +123,7 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             name=name,
             storage_path=storage,
             verbose=0,
-            callbacks=[recorder],
+            callbacks=[recorder, Rungs(scheduler)],
             failure_config=ray_tune.FailureConfig(max_failures=failures.MOST),
             # A state that another trial is to go on from must still be there when that one has started.
             checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=None if trial.exchange else 2),
@@ -156,7 +158,9 @@ def _restored(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tun
     tuner = ray_tune.Tuner.restore(
         "/".join(ray_place(plan.storage, plan.out)), _trainable(plan, trial), resume_unfinished=True
     )
-    # Ray restores the callbacks of the run that was killed, whose display is gone.
+    # Ray restores the callbacks of the run that was killed, whose display is gone, and gives these their state.
     assert tuner._local_tuner is not None
-    tuner._local_tuner._run_config.callbacks = [recorder]
+    scheduler = tuner._local_tuner._tune_config.scheduler
+    assert scheduler is not None  # it was given one
+    tuner._local_tuner._run_config.callbacks = [recorder, Rungs(scheduler)]
     return tuner

@@ -39,13 +39,22 @@ def is_to_stop(trial_id: str) -> bool:
     return bool(ray.get(ray.get_actor(_NAME).has.remote(trial_id)))
 
 
+def tell_to_stop(trial_id: str) -> None:
+    """This trial is to end when it next asks."""
+    ray.get(ray.get_actor(_NAME).add.remote(trial_id))
+
+
 class GentleASHA(ASHAScheduler):
     """ASHA that tells trials to stop instead of ending them."""
+
+    told: frozenset[str] = frozenset()
+    """Trials that were told."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Ray Tune's, after each report."""
         decision: str = super().on_trial_result(tune_controller, trial, result)
         if decision != self.STOP:
             return decision
-        ray.get(ray.get_actor(_NAME).add.remote(trial.trial_id))
+        tell_to_stop(trial.trial_id)
+        self.told |= {trial.trial_id}
         return str(self.CONTINUE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -48,6 +49,13 @@ def epochs_of(run: Path) -> list[int]:
     return [json.loads(line)["epoch"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def rungs_in(experiment: Path) -> dict[float, dict[str, float]]:
+    """What trials are measured against, as Ray wrote it last."""
+    newest = max(experiment.glob("callback-states-*.pkl"), key=lambda path: path.name)
+    (bracket,) = pickle.loads(newest.read_bytes())[1]["brackets"]
+    return bracket
+
+
 def plans_of(
     base: Config, data: Path, split: Split, folder: Path, *, algorithm: Algorithm, **search: Any
 ) -> tuple[SearchPlan, TrialPlan]:
@@ -88,12 +96,15 @@ def test_a_search_is_killed_resumed_and_leaves_a_model(
     ended = {name for name, row in before.items() if row["status"] in ("done", "stopped")}
     epochs_before = {name: epochs_of(out / "trials" / name) for name in before}
     assert len(ended) < TRIALS
+    measured_against = rungs_in(out / "ray")
+    assert any(measured_against.values())
 
     done = subprocess.run(maag(*words, "--resume", "--json"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     after = rows_of(out / "trials.csv")
     assert len(after) == TRIALS
     assert {row["status"] for row in after.values()} <= {"done", "stopped"}
+    assert all(values.items() <= rungs_in(out / "ray")[reached].items() for reached, values in measured_against.items())
     for name in ended:
         assert epochs_of(out / "trials" / name) == epochs_before[name]
     for name, row in after.items():

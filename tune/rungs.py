@@ -1,0 +1,44 @@
+"""What ASHA measures trials against, kept over a kill: Ray saves its trials and searchers, but no schedulers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune as ray_tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from tune.stops import GentleASHA, tell_to_stop
+
+
+class Rungs(ray_tune.Callback):
+    """Has Ray write the rungs of `scheduler` beside its trials, at the same moments; a Callback of Ray Tune."""
+
+    def __init__(self, scheduler: TrialScheduler) -> None:
+        self._scheduler = scheduler
+
+    def get_state(self) -> dict[str, Any] | None:
+        """What each trial had at each rung, by bracket, and who was told to stop and may not have heard it."""
+        if not isinstance(self._scheduler, ASHAScheduler):
+            return None
+        told = self._scheduler.told if isinstance(self._scheduler, GentleASHA) else frozenset()
+        return {
+            "brackets": [
+                {reached: dict(values) for reached, values in bracket._rungs} for bracket in self._scheduler._brackets
+            ],
+            "told": sorted(told),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Ray's, on a resume."""
+        if isinstance(self._scheduler, ASHAScheduler):
+            for bracket, saved in zip(self._scheduler._brackets, state["brackets"], strict=True):
+                for reached, values in bracket._rungs:
+                    values.update(saved[reached])
+        if isinstance(self._scheduler, GentleASHA):
+            for trial_id in state["told"]:
+                tell_to_stop(trial_id)
+            self._scheduler.told |= set(state["told"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A scheduler travels by itself."""
+        return {}
