@@ -114,7 +114,7 @@ def tune_command(
     from tune.space import explain
 
     directory = find_data(dataset, data_dir)
-    machine = look_at(device_name, address)
+    machine = look_at(device_name, address, workers or 1, wait_minutes)
     on_gpu = machine.device == "cuda"
     if resume_if_there:
         resume = is_there(out, storage)

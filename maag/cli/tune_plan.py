@@ -14,6 +14,7 @@ from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from maag.config.schema import Config
+    from maag.train.launch.room import Node
     from tune.recorder import SearchPlan
     from tune.trial import TrialPlan
 
@@ -32,23 +33,35 @@ class Machine:
     cores: int
 
 
-def look_at(device_name: str, address: str | None) -> Machine:
-    """This machine, or the cluster at `address`. Raises ConfigError when CUDA is asked for and not here."""
+def look_at(device_name: str, address: str | None, workers: int, wait_minutes: float) -> Machine:
+    """This machine, or the cluster at `address`, for trials of `workers` each.
+
+    Raises:
+        ConfigError: CUDA is asked for and not here, or no node is there yet that would tell.
+    """
     if address:
         from maag.train.launch.connection import connected
         from maag.train.launch.room import nodes_of_cluster
 
         with connected(address):
-            nodes = nodes_of_cluster()
-        gpus, cores = sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
-        device = "cuda" if device_name == "cuda" or (device_name == "auto" and gpus) else "cpu"
-        return Machine(device, gpus if device == "cuda" else 0, cores)
+            return machine_of(nodes_of_cluster(), device_name, workers, wait_minutes)
 
     import torch
 
     device = pick_device(device_name).type
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(device, torch.cuda.device_count() if device == "cuda" else 0, cores)
+
+
+def machine_of(nodes: list[Node], device_name: str, workers: int, wait_minutes: float) -> Machine:
+    """What the nodes of a cluster have together. Raises ConfigError as `takes_gpu` does."""
+    from maag.train.launch.room import takes_gpu
+
+    wanted = {"auto": None, "cpu": False, "cuda": True}[device_name]
+    cores = sum(node.cpus for node in nodes)
+    if takes_gpu(wanted, workers, wait_minutes, lambda: nodes):
+        return Machine("cuda", sum(node.gpus for node in nodes), cores)
+    return Machine("cpu", 0, cores)
 
 
 def make_plans(

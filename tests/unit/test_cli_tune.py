@@ -9,9 +9,10 @@ from click.testing import CliRunner
 from maag.cli.main import commands
 from maag.cli.options import resolve_config
 from maag.cli.tune import winner
-from maag.cli.tune_plan import Machine, make_plans
+from maag.cli.tune_plan import Machine, machine_of, make_plans
 from maag.config.schema import Config
 from maag.errors import ConfigError
+from maag.train.launch.room import Node
 
 SAID = {
     "trials": 2, "at_once": 1, "max_minutes": None, "algorithm": "random", "address": None, "storage": None,
@@ -122,3 +123,13 @@ def test_the_winner_is_trained_again_with_its_scribbles_and_its_split(tmp_path: 
         "--dataset acdc --data data --scribbles /scribbles/a --scribbles simulated:curve "
         f"--split-file {tmp_path}/split.json --config {tmp_path}/best.json"
     )
+
+
+def test_a_cluster_whose_nodes_are_still_to_be_started_is_not_taken_for_one_of_cpus() -> None:
+    head = [Node(0, 0)]
+    with pytest.raises(ConfigError, match="no node is there yet to tell whether workers take GPUs; say --device cuda"):
+        machine_of(head, "auto", workers=1, wait_minutes=5)
+    assert machine_of(head, "cuda", workers=1, wait_minutes=5) == Machine("cuda", 0, 0)
+    assert machine_of([*head, Node(8, 2)], "auto", workers=1, wait_minutes=5) == Machine("cuda", 2, 8)
+    assert machine_of([*head, Node(8, 2)], "cpu", workers=1, wait_minutes=5) == Machine("cpu", 0, 8)
+    assert machine_of([*head, Node(8, 0)], "auto", workers=1, wait_minutes=5) == Machine("cpu", 0, 8)
