@@ -142,6 +142,8 @@ def tune_command(
         config = resolve_config(
             dataset, None if config_file else preset or ("paper" if on_gpu else "fast"), config_file, words, directory
         )
+        if config.train.patience:
+            say(f"train.patience={config.train.patience} has no effect: the search itself stops poor trials early.")
     plan, trial = make_plans(
         path, config, directory, scribbles, machine, split_file,
         {"trials": trials, "at_once": concurrency, "max_minutes": minutes, "algorithm": algorithm, "address": address,

@@ -131,7 +131,9 @@ def make_plans(
     settings["at_once"] = min(settings["at_once"], settings["trials"])
     if not resume:
         every = max(1, base.optim.epochs // VALIDATIONS)
-        base = codec.override(base, {"train.validate_every": every, "train.validate_every_late": every})
+        # The search stops poor trials itself; what a trial's own patience ended could not win.
+        own = {"train.validate_every": every, "train.validate_every_late": every, "train.patience": 0}
+        base = codec.override(base, own)
         write_json(path / "split.json", split.to_dict())
         facts = {"scribbles": list(map(absolute_source, scribbles)), "data_digest": prepared.digest, "space": space}
         write_json(

@@ -10,6 +10,7 @@ from maag.cli.main import commands
 from maag.cli.options import resolve_config
 from maag.cli.tune import winner
 from maag.cli.tune_plan import Machine, machine_of, make_plans
+from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import ConfigError
 from maag.train.launch.room import Node
@@ -133,3 +134,12 @@ def test_a_cluster_whose_nodes_are_still_to_be_started_is_not_taken_for_one_of_c
     assert machine_of([*head, Node(8, 2)], "auto", workers=1, wait_minutes=5) == Machine("cuda", 2, 8)
     assert machine_of([*head, Node(8, 2)], "cpu", workers=1, wait_minutes=5) == Machine("cpu", 0, 8)
     assert machine_of([*head, Node(8, 0)], "auto", workers=1, wait_minutes=5) == Machine("cpu", 0, 8)
+
+
+def test_trials_come_to_their_end_whatever_their_patience(
+    phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    config = codec.override(tiny_config, {"train.patience": 2})
+    _, trial = make_plans(tmp_path / "search", config, phantom_dir, (), MACHINE, None, SAID, resume=False)
+    assert trial.base["train"]["patience"] == 0
