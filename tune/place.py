@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pyarrow.fs import FileSystem, FileType
@@ -22,7 +23,7 @@ BEGUN_WITH = ("search.json", "split.json")
 
 def ray_place(storage: str | None, out: Path) -> tuple[str, str]:
     """Where Ray Tune keeps its state of the search `out`, and under which name."""
-    return (str(out.resolve()), EXPERIMENT) if storage is None else (absolute_storage(storage), out.name)
+    return (os.path.abspath(out), EXPERIMENT) if storage is None else (absolute_storage(storage), out.name)
 
 
 def beside(storage: str, out: Path) -> str:

@@ -173,7 +173,10 @@ def find_data(dataset: str, given: Path | None) -> Path:
 
 
 def absolute_source(source: str) -> str:
-    """A word of `--scribbles` that means the same from another working directory, and on another node."""
+    """A word of `--scribbles` that means the same from another working directory, and on another node.
+
+    Links are not followed: each node has its own behind the same path.
+    """
     return os.path.abspath(source) if Path(source).is_dir() else source
 
 

@@ -152,13 +152,14 @@ def make_plans(
     )
     trial = TrialPlan(
         base=codec.to_dict(base),
-        data_dir=str(directory.resolve()),
+        # Links are not followed here: each node has its own behind the same path.
+        data_dir=os.path.abspath(directory),
         scribbles=tuple(absolute_source(word) for word in scribbles),
         data_digest=prepared.digest,
-        cache_root=str(default_cache_root().resolve()),
+        cache_root=os.path.abspath(default_cache_root()),
         split=split.to_dict(),
         # Without a storage the nodes share this folder; with one it is each node's own.
-        trials_dir=str((path / "trials").resolve()),
+        trials_dir=os.path.abspath(path / "trials"),
         device=machine.device,
         threads=threads_of(max(1, machine.cores // (plan.at_once * workers))),
         exchange=plan.algorithm == "pbt",

@@ -7,13 +7,14 @@ import pytest
 from click.testing import CliRunner
 
 from maag.cli.main import commands
-from maag.cli.options import resolve_config
+from maag.cli.options import absolute_source, resolve_config
 from maag.cli.tune import winner
 from maag.cli.tune_plan import Machine, machine_of, make_plans
 from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import ConfigError
 from maag.train.launch.room import Node
+from tune.place import ray_place
 
 SAID = {
     "trials": 2, "at_once": 1, "max_minutes": None, "algorithm": "random", "address": None, "storage": None,
@@ -143,3 +144,19 @@ def test_trials_come_to_their_end_whatever_their_patience(
     config = codec.override(tiny_config, {"train.patience": 2})
     _, trial = make_plans(tmp_path / "search", config, phantom_dir, (), MACHINE, None, SAID, resume=False)
     assert trial.base["train"]["patience"] == 0
+
+
+def test_paths_of_all_nodes_keep_the_links_of_this_one(
+    phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk7/cache").mkdir(parents=True)
+    (tmp_path / "disk7/scribbles").mkdir()
+    (tmp_path / "disk7/data").symlink_to(phantom_dir)
+    (tmp_path / "mnt").symlink_to(tmp_path / "disk7")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAAG_CACHE", "mnt/cache")
+    _, trial = make_plans(Path("mnt/search"), tiny_config, Path("mnt/data"), (), MACHINE, None, SAID, resume=False)
+    assert (trial.data_dir, trial.cache_root) == (f"{tmp_path}/mnt/data", f"{tmp_path}/mnt/cache")
+    assert trial.trials_dir == f"{tmp_path}/mnt/search/trials"
+    assert ray_place(None, Path("mnt/search")) == (f"{tmp_path}/mnt/search", "ray")
+    assert absolute_source("mnt/scribbles") == f"{tmp_path}/mnt/scribbles"
