@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial
 
 from maag import checkpoint
 from tune.results import Status, TrialResult, best_of, draw_search, importance, write_best, write_trials
+from tune.schedule import SCHEDULE
 from tune.space import SPACE
 from tune.trial import TrialPlan
 
@@ -92,13 +93,14 @@ class Recorder(ray_tune.Callback):
 
     def _write_best(self, best: TrialResult) -> None:
         if self._plan.storage is None:
-            weights = Path(self._trial.trials_dir) / best.trial / "checkpoints" / checkpoint.BEST
-            write_best(self._plan.out, best, self._trial, weights)
+            run = Path(self._trial.trials_dir) / best.trial
+            write_best(self._plan.out, best, self._trial, run / "checkpoints" / checkpoint.BEST, run / SCHEDULE)
             return
         (trial,) = (trial for trial in self._trials if trial.trial_id == best.trial)
         assert trial.checkpoint is not None  # it was measured, so it was handed over
         with trial.checkpoint.as_directory() as folder:
-            write_best(self._plan.out, best, self._trial, Path(folder) / checkpoint.BEST)
+            handed = Path(folder)
+            write_best(self._plan.out, best, self._trial, handed / checkpoint.BEST, handed / SCHEDULE)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Ray's, after each of its events."""

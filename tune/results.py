@@ -13,13 +13,14 @@ from typing import Any, Literal
 from maag import checkpoint
 from maag.config import codec
 from maag.storage import replacing, storage_errors, write_json, write_text
+from tune.schedule import SCHEDULE
 from tune.space import SPACE
 from tune.trial import TrialPlan, best_config
 
 Status = Literal["waiting", "running", "done", "stopped", "failed"]
 _FACTS = ("trial", "status", "epoch", "objective", "best_dice", "mean_dice", "minutes", "error")
 _FEWEST_FOR_IMPORTANCE = 6
-LEFT_BEHIND = ("trials.csv", "best.json", f"checkpoints/{checkpoint.BEST}", "search.png")
+LEFT_BEHIND = ("trials.csv", "best.json", SCHEDULE, f"checkpoints/{checkpoint.BEST}", "search.png")
 """Files of a search's folder that hold what it found."""
 
 
@@ -75,14 +76,18 @@ def measured_in(path: Path) -> list[str]:
         return [row["trial"] for row in rows if row["objective"]]
 
 
-def write_best(out: Path, best: TrialResult, plan: TrialPlan, weights: Path) -> None:
+def write_best(out: Path, best: TrialResult, plan: TrialPlan, weights: Path, schedule: Path) -> None:
     """Write `best.json`, a whole configuration, and put the best trial's `weights` where `maag export` finds them.
 
+    Where trials change their settings on the way, `best.json` has the last of them, and `schedule` goes beside it.
     Raises StorageError.
     """
     write_json(out / "best.json", codec.document(best_config(plan, best.sample)))
     with replacing(out / "checkpoints" / checkpoint.BEST) as temporary:
         shutil.copyfile(weights, temporary)
+    if schedule.exists():
+        with replacing(out / SCHEDULE) as temporary:
+            shutil.copyfile(schedule, temporary)
 
 
 def importance(trials: Sequence[TrialResult]) -> dict[str, float]:

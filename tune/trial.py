@@ -17,7 +17,8 @@ from maag.errors import DataError
 from maag.storage import read_json, write_json
 from maag.train.stopping import StopRequest
 from tune.failures import remembering_failure
-from tune.trial_reports import TrialReporter, inherit_state
+from tune.schedule import SCHEDULE, note_settings
+from tune.trial_reports import TrialReporter, epochs_done, inherit_state
 
 if TYPE_CHECKING:
     from maag.data.prepared import PreparedData
@@ -67,6 +68,8 @@ def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
     else:
         create_run(run.path, config, Split.from_dict(plan.split))
     inherit_state(run)
+    if plan.exchange:
+        note_settings(run.path / SCHEDULE, epochs_done(run), sample)
     stop = StopRequest()
     reporter = TrialReporter(
         run,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune as ray_tune
 
+from tune.schedule import SCHEDULE
 from tune.stops import is_to_stop
 
 if TYPE_CHECKING:
@@ -78,15 +79,24 @@ class TrialReporter:
             ray_tune.report(metrics)
             return
         with tempfile.TemporaryDirectory() as folder:
-            for file in (self._run.last, self._run.best, self._run.metrics):
-                shutil.copy(file, folder)
+            for file in (self._run.last, self._run.best, self._run.metrics, self._run.path / SCHEDULE):
+                if file.exists():  # only states that go on with other settings have a schedule
+                    shutil.copy(file, folder)
             ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(folder))
 
     def _earlier_dices(self, *, before: int) -> list[float]:
-        if not self._run.metrics.exists():
-            return []
-        lines = [json.loads(line) for line in self._run.metrics.read_text(encoding="utf-8").splitlines()]
-        return [line["mean_dice"] for line in lines if "mean_dice" in line and line["epoch"] < before]
+        return [line["mean_dice"] for line in _epochs(self._run) if "mean_dice" in line and line["epoch"] < before]
+
+
+def epochs_done(run: RunFolder) -> int:
+    """The last epoch of the run's state."""
+    return max((int(line["epoch"]) for line in _epochs(run)), default=0)
+
+
+def _epochs(run: RunFolder) -> list[dict[str, Any]]:
+    if not run.metrics.exists():
+        return []
+    return [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
 
 
 def inherit_state(run: RunFolder) -> None:
@@ -104,3 +114,7 @@ def inherit_state(run: RunFolder) -> None:
         shutil.copy(Path(folder) / run.best.name, run.best)
         # And the objective is of this state's validations, not of those that another one had.
         shutil.copy(Path(folder) / run.metrics.name, run.metrics)
+        # Nor is its recipe this one's so far.
+        schedule = Path(folder) / SCHEDULE
+        if schedule.exists():
+            shutil.copy(schedule, run.path / SCHEDULE)

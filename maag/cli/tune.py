@@ -106,10 +106,11 @@ def tune_command(
     trials.csv, best.json (maag train --config takes it), the best model (maag export OUT takes it), and search.png.
     Killed in the middle, --resume goes on.
     """
-    from maag.cli.terminal import print_json, print_table, say, to_type
+    from maag.cli.terminal import counted, print_json, print_table, say, to_type
     from maag.cli.tune_display import SearchDisplay
     from maag.config import codec
     from tune.results import best_of, importance
+    from tune.schedule import SCHEDULE, read_schedule
     from tune.search import search
     from tune.space import explain
 
@@ -170,8 +171,14 @@ def tune_command(
         f"Best is trial {best.trial}: objective {best.objective:.4f}, "
         + ", ".join(f"{name}={value}" for name, value in best.sample.items())
     )
-    again = to_type("train", *winner(path, dataset, directory, trial.scribbles))
-    say(f"{len(results)} trials, {failed} failed: {path / 'trials.csv'}. Next: {to_type('export', path)}, or {again}")
+    again = f", or {to_type('train', *winner(path, dataset, directory, trial.scribbles))}"
+    if (changes_of_best := len(read_schedule(path / SCHEDULE)) - 1) > 0:
+        again = ""  # it would not be trained again by the settings that it ended with
+        say(
+            f"Its settings changed {counted(changes_of_best, 'time')} on the way, as {path / SCHEDULE} says; best.json "
+            "has the last ones, with which alone a training is another."
+        )
+    say(f"{len(results)} trials, {failed} failed: {path / 'trials.csv'}. Next: {to_type('export', path)}{again}")
     if as_json:
         summary = {"out": str(path), "trials": len(results), "failed": failed, "objective": best.objective}
         whole = {"ended": ended, "best": best.sample, "config_digest": codec.digest(_best(path))}

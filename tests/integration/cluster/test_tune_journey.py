@@ -25,6 +25,7 @@ from maag.data.catalog import write_phantom
 from maag.data.splits import Split
 from tune.recorder import Algorithm, SearchPlan
 from tune.results import TrialResult
+from tune.schedule import read_schedule
 from tune.search import search
 from tune.trial import TrialPlan
 
@@ -186,3 +187,7 @@ def test_population_based_training_hands_states_on(
         assert epochs[-1] == 4
         config = codec.from_document(json.loads((run / "config.json").read_text()), "config.json")
         assert config.loss.adversarial == result.sample["loss.adversarial"]
+        recipe = read_schedule(run / "schedule.jsonl")
+        assert recipe[0]["from_epoch"] == 1
+        assert recipe[-1]["settings"] == result.sample
+    assert read_schedule(plan.out / "schedule.jsonl")

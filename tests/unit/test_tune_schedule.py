@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tune.schedule import note_settings, read_schedule
+
+SLOW, FAST, FASTER = {"optim.lr": 1e-4}, {"optim.lr": 1e-3}, {"optim.lr": 2e-3}
+
+
+def test_a_schedule_has_a_line_for_each_change(tmp_path: Path) -> None:
+    path = tmp_path / "schedule.jsonl"
+    assert read_schedule(path) == []
+    note_settings(path, 0, SLOW)
+    note_settings(path, 2, SLOW)  # resumed
+    note_settings(path, 4, FAST)
+    assert read_schedule(path) == [{"from_epoch": 1, "settings": SLOW}, {"from_epoch": 5, "settings": FAST}]
+    note_settings(path, 3, FASTER)  # from an earlier state than the last one
+    assert read_schedule(path) == [{"from_epoch": 1, "settings": SLOW}, {"from_epoch": 4, "settings": FASTER}]
