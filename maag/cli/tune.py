@@ -26,6 +26,7 @@ from maag.cli.options import (
 )
 from maag.cli.train import RUNS
 from maag.cli.tune_plan import look_at, make_plans
+from maag.cli.tune_resumed import refuse_what_is_fixed, without_effect
 from maag.cli.tune_stored import fetch_search, is_there, newest_search
 from maag.errors import ConfigError
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from maag.config.schema import Config
 
 _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
-_FIXED = ("trials", "concurrency", "epochs", "algorithm", "workers", "seed")
-"""Options that a search keeps from its begin to its end."""
 
 
 @click.command("tune")
@@ -126,7 +125,7 @@ def tune_command(
                 "--split-file"
             )
         if not resume_if_there:
-            _refuse_what_is_fixed()
+            refuse_what_is_fixed()
         path = out or newest_search(dataset)
         if storage:
             fetch_search(path, storage)
@@ -139,12 +138,17 @@ def tune_command(
     if epochs or not (config_file or "optim.epochs" in names):
         words.append(f"optim.epochs={epochs or (_GPU_EPOCHS if on_gpu else _CPU_EPOCHS)}")
     config = None
-    if not resume:
+    if not resume or resume_if_there:
         config = resolve_config(
             dataset, None if config_file else preset or ("paper" if on_gpu else "fast"), config_file, words, directory
         )
-        if config.train.patience:
-            say(f"train.patience={config.train.patience} has no effect: the search itself stops poor trials early.")
+    if config and resume:
+        said = {*names, "optim.epochs"} if epochs or config_file else names
+        for sentence in without_effect(path, config, said, split_file, whole=bool(preset or config_file)):
+            say(sentence)
+        config = None  # its own are in its folder
+    if config and config.train.patience:
+        say(f"train.patience={config.train.patience} has no effect: the search itself stops poor trials early.")
     plan, trial = make_plans(
         path, config, directory, scribbles, machine, split_file,
         {"trials": trials, "at_once": concurrency, "max_minutes": minutes, "algorithm": algorithm, "address": address,
@@ -188,14 +192,6 @@ def tune_command(
     why = "Out of time" if out_of_time else "Stopped"
     say(f"{why}: {ended} of {plan.trials} trials came to their end; go on with --resume.")
     return 0 if out_of_time else 1
-
-
-def _refuse_what_is_fixed() -> None:
-    context = click.get_current_context()
-    options = {each.name: each.opts[0] for each in context.command.params}
-    for name in _FIXED:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise ConfigError(f"--resume goes on with the search's own {options[name]}: leave it out, or start another")
 
 
 def winner(path: Path, dataset: str, directory: Path, scribbles: Sequence[str]) -> list[object]:

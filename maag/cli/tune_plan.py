@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 VALIDATIONS = 9
 """Of a trial that is not stopped early."""
+OWN = ("train.validate_every", "train.validate_every_late", "train.patience")
+"""Settings that a search makes itself: it compares trials by validations, and a trial that its patience ended, which
+the search did not stop, could not win."""
 _CPU_TRIALS, _GPU_TRIALS = 12, 32
 
 
@@ -131,9 +134,7 @@ def make_plans(
     settings["at_once"] = min(settings["at_once"], settings["trials"])
     if not resume:
         every = max(1, base.optim.epochs // VALIDATIONS)
-        # The search stops poor trials itself; what a trial's own patience ended could not win.
-        own = {"train.validate_every": every, "train.validate_every_late": every, "train.patience": 0}
-        base = codec.override(base, own)
+        base = codec.override(base, dict(zip(OWN, (every, every, 0), strict=True)))
         write_json(path / "split.json", split.to_dict())
         facts = {"scribbles": list(map(absolute_source, scribbles)), "data_digest": prepared.digest, "space": space}
         write_json(

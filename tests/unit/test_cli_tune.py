@@ -8,8 +8,9 @@ from click.testing import CliRunner
 
 from maag.cli.main import commands
 from maag.cli.options import absolute_source, resolve_config
-from maag.cli.tune import winner
+from maag.cli.tune import tune_command, winner
 from maag.cli.tune_plan import Machine, machine_of, make_plans
+from maag.cli.tune_resumed import without_effect
 from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import ConfigError
@@ -160,3 +161,32 @@ def test_paths_of_all_nodes_keep_the_links_of_this_one(
     assert trial.trials_dir == f"{tmp_path}/mnt/search/trials"
     assert ray_place(None, Path("mnt/search")) == (f"{tmp_path}/mnt/search", "ray")
     assert absolute_source("mnt/scribbles") == f"{tmp_path}/mnt/scribbles"
+
+
+def test_a_resumed_search_says_which_options_it_does_not_follow(
+    phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "search"
+    make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, {**SAID, "at_once": 2}, resume=False)
+
+    def told(*words: str, asked: Config = tiny_config, said: tuple[str, ...] = (), whole: bool = False) -> list[str]:
+        with tune_command.make_context("tune", ["--dataset", "acdc", *words]):
+            return without_effect(out, asked, said, None, whole=whole)
+
+    assert told("--trials", "2", "--concurrency", "8", "--search", "random", "--time", "5") == []
+    assert told("--trials", "64") == ["--trials 64 has no effect: the search goes on with its own 2."]
+    assert told("--search", "tpe") == ["--search tpe has no effect: the search goes on with its own random."]
+    other = codec.override(tiny_config, {"optim.lr": 5e-4, "optim.epochs": 3, "train.patience": 4})
+    assert told(asked=other) == []
+    lr = f"optim.lr=0.0005 has no effect: the search goes on with its own optim.lr={tiny_config.optim.lr}."
+    assert told(asked=other, said=("optim.lr",)) == [lr]
+    assert told(asked=other, whole=True) == [lr]
+    both = told(asked=other, said=("optim.lr", "optim.epochs"))
+    assert "optim.epochs=3 has no effect" in both[0]
+    split = json.loads((out / "split.json").read_text())
+    (tmp_path / "split.json").write_text(json.dumps({**split, "val": []}))
+    with tune_command.make_context("tune", ["--dataset", "acdc"]):
+        assert without_effect(out, tiny_config, (), out / "split.json", whole=True) == []
+        (sentence,) = without_effect(out, tiny_config, (), tmp_path / "split.json", whole=True)
+    assert sentence.startswith(f"--split-file {tmp_path}/split.json has no effect")
