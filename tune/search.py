@@ -155,9 +155,8 @@ def _scheduler(plan: SearchPlan, *, gentle: bool) -> TrialScheduler:
 
 
 def _restored(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tune.Tuner:
-    tuner = ray_tune.Tuner.restore(
-        "/".join(ray_place(plan.storage, plan.out)), _trainable(plan, trial), resume_unfinished=True
-    )
+    place = "/".join(ray_place(plan.storage, plan.out))
+    tuner = ray_tune.Tuner.restore(place, _trainable(plan, trial), resume_errored=True)
     # Ray restores the callbacks of the run that was killed, whose display is gone, and gives these their state.
     assert tuner._local_tuner is not None
     scheduler = tuner._local_tuner._tune_config.scheduler

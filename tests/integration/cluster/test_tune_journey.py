@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.catalog import write_phantom
 from maag.data.splits import Split
+from maag.errors import TrainingError
 from tune.recorder import Algorithm, SearchPlan
 from tune.results import TrialResult
 from tune.schedule import read_schedule
@@ -170,6 +172,18 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_own_checkpoint(
     assert killed
     assert (result.status, result.error) == ("done", "")
     assert epochs_of(Path(trial.trials_dir) / result.trial) == [1, 2, 3, 4]
+
+
+def test_what_failed_on_its_node_is_tried_again_by_a_resume(
+    phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
+) -> None:
+    plan, trial = plans_of(tiny_config, phantom_dir, split, tmp_path, trials=2, at_once=1, algorithm="tpe")
+    with pytest.raises(TrainingError, match=r"all 2 trials failed, the first with: .* has other data there"):
+        search(plan, replace(trial, data_digest="other"), lambda now: None, resume=False)
+    failed = rows_of(plan.out / "trials.csv")
+    results = search(plan, trial, lambda now: None, resume=True)
+    assert {result.trial for result in results} == set(failed)
+    assert {result.status for result in results} == {"done"}
 
 
 def test_population_based_training_hands_states_on(
