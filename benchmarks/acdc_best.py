@@ -52,6 +52,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "without the teacher": WITHOUT_TEACHER,
     "the average alone, without its lesson": {"loss.teacher": 0},
     "without gates and discriminator": WITHOUT_SHAPES,
+    "without the gates' lesson": {"teacher.gates": 0},
     "residual gates, but for the finest level": {"gates.levels": [1, 2, 3], "gates.residual": True},
     "adversarial weight 0.4": {"loss.adversarial": 0.4},
     "with class weights": {"loss.class_weights": 1.0},

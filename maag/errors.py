@@ -59,6 +59,10 @@ class TrainingError(MaagError, ArithmeticError):
     """Training cannot go on: a loss is not a number."""
 
 
+class NotFiniteError(TrainingError):
+    """A loss became NaN or infinite."""
+
+
 class ExportError(MaagError):
     """An exported model does not agree with the model it came from."""
 

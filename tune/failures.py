@@ -8,7 +8,7 @@ from pathlib import Path
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.errors import ConfigError, TrainingError
+from maag.errors import NotFiniteError
 from maag.storage import read_json, write_json
 
 MOST = 3
@@ -18,15 +18,17 @@ _FILE = "failure.json"
 
 @contextmanager
 def remembering_failure(run: Path, config: Config) -> Iterator[None]:
-    """Note in the folder `run` that this `config` cannot be trained, and raise so again at once the next time.
+    """Note in the folder `run` that a loss of this `config` becomes no number, and say so at once the next time.
 
-    Raises TrainingError where it was noted.
+    All else may be the node's or the moment's: no compiler, no room in memory.
+
+    Raises NotFiniteError where it was noted.
     """
     noted, digest = run / _FILE, codec.digest(config)
     if noted.exists() and (before := read_json(noted))["config_digest"] == digest:
-        raise TrainingError(before["error"])
+        raise NotFiniteError(before["error"])
     try:
         yield
-    except (ConfigError, TrainingError) as error:
+    except NotFiniteError as error:
         write_json(noted, {"config_digest": digest, "error": str(error)})
         raise

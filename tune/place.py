@@ -9,8 +9,7 @@ from pyarrow.fs import FileSystem, FileType
 from ray import tune as ray_tune
 
 from maag.errors import StorageError
-from maag.storage import storage_errors
-from maag.train.launch.remote import absolute_storage, download
+from maag.train.launch.remote import absolute_storage, download, place_errors
 from tune.results import measured_in
 from tune.staged_state import make_whole
 
@@ -39,7 +38,7 @@ def fetch(storage: str, out: Path) -> None:
 def is_taken(storage: str, out: Path) -> bool:
     """Whether the storage has a search of this name. Raises StorageError."""
     place = beside(storage, out)
-    with storage_errors(Path(place), "read"):
+    with place_errors(place, "read"):
         filesystem, root = FileSystem.from_uri(place)
         if any(
             info.type == FileType.File for info in filesystem.get_file_info([f"{root}/{name}" for name in BEGUN_WITH])

@@ -15,7 +15,7 @@ _NOTES_SHOWN = 3
 
 def prepare_told(directory: Path, data: DataConfig, scribbles: Sequence[str] = ()) -> PreparedData:
     """As `prepare`, in the cache of this machine; what was noted of the cases is said each time, not only when read."""
-    from maag.cli.terminal import preparing, say, to_type
+    from maag.cli.terminal import preparing, say
     from maag.data.cache import default_cache_root, prepare
 
     with preparing() as progress:
@@ -24,7 +24,5 @@ def prepare_told(directory: Path, data: DataConfig, scribbles: Sequence[str] = (
     for note in notes[:_NOTES_SHOWN]:
         say(f"Note: {note}")
     if len(notes) > _NOTES_SHOWN:
-        words = [word for source in scribbles for word in ("--scribbles", source)]
-        command = to_type("data check", "--dataset", data.dataset, "--data", directory, *words)
-        say(f"Note: … and {len(notes) - _NOTES_SHOWN} more of this kind; see more of them with: {command}")
+        say(f"Note: … and {len(notes) - _NOTES_SHOWN} more; `maag data check` with the same data and --set has them")
     return prepared

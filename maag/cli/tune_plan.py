@@ -87,6 +87,7 @@ def make_plans(
     from maag.config import codec
     from maag.data.cache import default_cache_root
     from maag.data.catalog import reader_of
+    from maag.data.prepared import tells_of_others
     from maag.data.splits import make_split
     from maag.data.supervision import supervise
     from maag.storage import write_json
@@ -110,7 +111,7 @@ def make_plans(
     base = codec.from_dict(before["base"]) if config is None else config
     scribbles = tuple(before.get("scribbles", ())) if resume and not scribbles else scribbles
     prepared = prepare_told(directory, base.data, scribbles)
-    if resume and before.get("data_digest", prepared.digest) != prepared.digest:
+    if resume and tells_of_others(before.get("data_digest", ""), prepared.digest):
         raise ConfigError(
             f"{path}: the search was begun on other data (digest {before['data_digest']}, now {prepared.digest}), and "
             "trials of both cannot be compared; restore the data set and the scribbles, or start another search"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from maag.config.schema import DataConfig
 from maag.data.cases import Case, NiftiReader, ScribbleFile
 from maag.data.folder_tree import files_below
 from maag.data.volume import num_volumes
-from maag.errors import ConfigError, DataError
+from maag.errors import ConfigError
 
 _IMAGE = re.compile(r"^(patient\d{3})_(frame\d{2,})\.nii(\.gz)?$")
 _CINE = re.compile(r"^(patient\d{3})_4d\.nii(\.gz)?$")
@@ -127,21 +128,16 @@ class AcdcReader(NiftiReader):
             frame=frame,
             images=(image,),
             masks=_first_file([image.parent / name for name in mask_names]),
-            scribbles=tuple(ScribbleFile(rater="expert", path=path) for path in _only_file(candidates, stem)),
+            scribbles=tuple(ScribbleFile(rater="expert", path=path) for path in _different(candidates)),
         )
 
 
-def _only_file(candidates: list[Path], case: str) -> tuple[Path, ...]:
-    """The one of `candidates` that there is. Nobody but the user knows which of two an expert drew."""
-    by_place: dict[Path, Path] = {}
+def _different(candidates: list[Path]) -> list[Path]:
+    """Those of `candidates` that there are, one of each content; of two nobody but the user knows which counts."""
+    found: list[Path] = []
     for path in filter(Path.is_file, candidates):
-        by_place.setdefault(path.resolve(), path)
-    found = tuple(by_place.values())
-    if len(found) > 1:
-        raise DataError(
-            f"case {case} has two scribbles, {found[0]} and {found[1]}; keep one of them there and move the other "
-            "away, where --scribbles FOLDER can still name it"
-        )
+        if not any(filecmp.cmp(path, other, shallow=False) for other in found):
+            found.append(path)
     return found
 
 

@@ -20,7 +20,7 @@ from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case, ScribbleFile, SimulatedScribble, raters_of
 from maag.data.catalog import find_cases, reader_of
 from maag.data.geometry import labels_to_grid, prepare_image, scribbles_to_grid
-from maag.data.prepared import FORMAT_VERSION, INDEX, PreparedCase, PreparedData, open_prepared
+from maag.data.prepared import DIGEST_KIND, FORMAT_VERSION, INDEX, PreparedCase, PreparedData, open_prepared
 from maag.errors import DataError, StorageError
 from maag.labels import BACKGROUND, IGNORE
 from maag.storage import building_directory, require_writable_directory, storage_errors, write_json
@@ -86,11 +86,11 @@ def _key(cases: Collection[Case], directory: Path, data: DataConfig) -> str:
             with storage_errors(file, "read"):
                 facts = file.stat()
             sources.append((role, os.path.relpath(file, directory), facts.st_size, facts.st_mtime_ns))
-    return _digest_of(data, cases, sources)
+    return _digest_of(data, cases, [FORMAT_VERSION, *sources])
 
 
 def _digest_of(data: DataConfig, cases: Collection[Case], sources: Sequence[object]) -> str:
-    """Of all that shapes the arrays: settings, whose each case is, and what is known of the source files."""
+    """Of settings that shape the arrays, whose each case is, and what is known of the source files."""
     settings = {name: getattr(data, name) for name in _SETTINGS}
     facts = [
         (
@@ -99,7 +99,7 @@ def _digest_of(data: DataConfig, cases: Collection[Case], sources: Sequence[obje
         )
         for case in cases
     ]
-    canonical = json.dumps([FORMAT_VERSION, settings, raters_of(cases), facts, sources], sort_keys=True)
+    canonical = json.dumps([settings, raters_of(cases), facts, sources], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -144,7 +144,7 @@ def _build(path: Path, cases: Collection[Case], data: DataConfig, progress: Prog
             raise DataError(_all_problems(problems, len(cases)))
         index = {
             "format_version": FORMAT_VERSION,
-            "digest": _digest_of(data, cases, [case.sha256 for case in prepared]),
+            "digest": DIGEST_KIND + _digest_of(data, cases, [case.sha256 for case in prepared]),
             "num_slices": start,
             "size_px": data.size_px,
             "channels": data.channels,

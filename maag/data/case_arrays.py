@@ -53,8 +53,14 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
         mask, notes = reader.load_mask(case, data)
         _require_shape(mask, volume, f"mask {case.masks[0]}", case)
         notes += tuple(note for path in case.masks for note in differences(path, case.images[0]))
-    scribbles = {}
+    scribbles: dict[str, NDArray[np.uint8]] = {}
     for source in case.scribbles:
+        if source.rater in scribbles:
+            places = " and ".join(str(each.path) for each in case.scribbles if isinstance(each, ScribbleFile))
+            raise DataError(
+                f"case {case.case_id} has two scribbles, {places}; move one of them away, or name a folder of those "
+                "that count with --scribbles"
+            )
         scribble = _read_scribble(source, case, mask, data)
         _require_shape(scribble, volume, f"scribble {_name(source, case)}", case)
         if not (scribble == BACKGROUND).any():

@@ -18,6 +18,8 @@ from maag.storage import read_json, storage_errors
 
 FORMAT_VERSION = 6
 INDEX = "index.json"
+DIGEST_KIND = "sha256-"
+"""How digests of data begin; earlier versions had others, of file times and of the format, without it."""
 _TUPLES = ("source_shape", "spacing_mm", "raters", "scribbled_classes", "notes")
 
 
@@ -119,3 +121,8 @@ def open_prepared(path: Path) -> PreparedData:
             raters=tuple(index["raters"]),
             cases=tuple(cases),
         )
+
+
+def tells_of_others(before: str, now: str) -> bool:
+    """Whether the digest of the data `before` says that they were others; one of an earlier version says nothing."""
+    return before.startswith(DIGEST_KIND) and before != now

@@ -48,6 +48,8 @@ def read_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, dict[st
 
 
 def _cells(path: Path, number: int, header: list[str], row: list[str]) -> dict[str, str]:
+    while len(row) > len(header) and not row[-1]:
+        row = row[:-1]
     if len(row) > len(header):
         raise DataError(
             f"{path}, line {number}: {len(row)} cells for {len(header)} columns; put a cell with a comma in quotes"

@@ -17,7 +17,7 @@ from maag.checkpoint import TrainedSegmentor
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
-from maag.data.prepared import PreparedData
+from maag.data.prepared import PreparedData, tells_of_others
 from maag.data.splits import Split
 from maag.data.supervision import supervise
 from maag.errors import CheckpointError
@@ -179,7 +179,7 @@ def _restore(
     state: TrainState, run: RunFolder, config: Config | None, run_info: dict[str, Any], device: torch.device
 ) -> None:
     saved_config, saved = checkpoint.load_state(run.last, device)
-    if saved["run"]["data_digest"] != run_info["data_digest"]:
+    if tells_of_others(saved["run"]["data_digest"], run_info["data_digest"]):
         raise CheckpointError(
             f"{run.last}: the run was trained on other data ({saved['run']['data_digest']}) than are here now "
             f"({run_info['data_digest']}); restore the data set as it was, or start a new run"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches, seed_of
-from maag.errors import TrainingError
+from maag.errors import NotFiniteError
 from maag.train.recorded import updates_of
 from maag.train.reports import EpochReport, Listener, Live
 from maag.train.schedule import ramp_factor, rate_factor
@@ -173,7 +173,7 @@ class Loop:
         self._seconds_in_steps += time.monotonic() - started
         for name, value in read.items():
             if not math.isfinite(value):
-                raise TrainingError(
+                raise NotFiniteError(
                     f"the {name} loss became {value} at or shortly before step {progress.step}; the last good "
                     f"checkpoint is kept; try a lower optim.lr than {self._config.optim.lr:g}, or check the images"
                 )

@@ -128,6 +128,8 @@ class RecordedUpdate:
                 optimizer.zero_grad(set_to_none=True)
             try:
                 replay, losses = self._recorder.record(work)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as problem:
                 raise TrainingError(
                     f"a training step could not be recorded ({str(problem).splitlines()[0]}); go on with "

@@ -39,7 +39,8 @@ def stopping_on_signals(request: StopRequest) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         request.ask(signal.Signals(number).name)
-        signal.signal(number, previous[signal.Signals(number)])
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -468,7 +468,9 @@ def test_a_table_that_cannot_be_used_is_named(copy_of: Callable[[str], Path], co
 
 def test_blanks_around_the_cells_of_a_table_count_for_nothing(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("folders")
-    (root / "cases.csv").write_text("case, patient ,split\nheart_000, a, train\n\n,,\nheart_002,a ,train\nheart_003\n")
+    (root / "cases.csv").write_text(
+        "case, patient ,split\nheart_000, a, train\n\n,,\nheart_002,a ,train,,\nheart_003\n"
+    )
     cases = {case.case_id: case for case in find_cases(config_of("folders", root).data, root)}
     assert [cases[f"heart_00{n}"].patient_id for n in (0, 2, 3)] == ["a", "a", "heart_003"]
 

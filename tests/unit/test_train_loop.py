@@ -215,6 +215,13 @@ def test_other_settings_or_data_are_refused_on_a_resume(
         run_it(tiny_config, replace(prepared, digest="other"), split, tmp_path / "run", resume=True)
 
 
+def test_a_run_of_an_earlier_version_which_knew_data_by_file_times_goes_on(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    run_it(tiny_config, replace(prepared, digest="08f8cbb0784f61f8"), split, tmp_path / "run", stop_at=1)
+    run_it(tiny_config, prepared, split, tmp_path / "run", resume=True)
+
+
 def test_damaged_checkpoints_are_named(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:

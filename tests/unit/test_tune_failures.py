@@ -6,20 +6,28 @@ import pytest
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.errors import StorageError, TrainingError
+from maag.errors import ConfigError, NotFiniteError, StorageError, TrainingError
 from tune.failures import remembering_failure
 
 
 def test_settings_that_cannot_be_trained_are_not_trained_again(tmp_path: Path, tiny_config: Config) -> None:
-    with pytest.raises(TrainingError), remembering_failure(tmp_path, tiny_config):
-        raise TrainingError("the loss became nan")
-    with pytest.raises(TrainingError, match="the loss became nan"), remembering_failure(tmp_path, tiny_config):
+    with pytest.raises(NotFiniteError), remembering_failure(tmp_path, tiny_config):
+        raise NotFiniteError("the loss became nan")
+    with pytest.raises(NotFiniteError, match="the loss became nan"), remembering_failure(tmp_path, tiny_config):
         pytest.fail("it was tried again")
     with remembering_failure(tmp_path, codec.override(tiny_config, {"optim.lr": 5e-4})):
         pass
 
 
-@pytest.mark.parametrize("error", [StorageError("disk full"), RuntimeError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageError("disk full"),
+        RuntimeError("CUDA out of memory"),
+        TrainingError("a training step could not be recorded"),
+        ConfigError("train.compile=true: on a CPU it needs a C++ compiler"),
+    ],
+)
 def test_what_a_node_may_have_mended_is_tried_again(error: Exception, tmp_path: Path, tiny_config: Config) -> None:
     with pytest.raises(type(error)), remembering_failure(tmp_path, tiny_config):
         raise error

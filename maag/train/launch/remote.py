@@ -24,7 +24,7 @@ def newest_checkpoint(place: str) -> Checkpoint | None:
 
     Raises StorageError where nobody knows: to begin anew, or to go on from an older state, would be wrong then.
     """
-    with _place_errors(place, "read"):
+    with place_errors(place, "read"):
         filesystem, root = FileSystem.from_uri(place)
         # Ray would take a storage that does not answer for an empty one.
         if filesystem.get_file_info(root).type == FileType.NotFound:
@@ -36,7 +36,7 @@ def newest_checkpoint(place: str) -> Checkpoint | None:
 
 
 @contextmanager
-def _place_errors(place: str, verb: str = "write") -> Iterator[None]:
+def place_errors(place: str, verb: str = "write") -> Iterator[None]:
     """`storage_errors` for a URI too, whose storage tells its errors in words alone. Raises StorageError."""
     with storage_errors(Path(place), verb):
         try:
@@ -57,7 +57,7 @@ def upload(folder: Path, names: Iterable[str], place: str) -> None:
 
     Raises StorageError.
     """
-    with _place_errors(place):
+    with place_errors(place):
         filesystem, root = FileSystem.from_uri(place)
         for name in names:
             if (folder / name).is_file():
@@ -70,7 +70,7 @@ def upload(folder: Path, names: Iterable[str], place: str) -> None:
 
 def download(place: str, names: Iterable[str], folder: Path) -> None:
     """Copy those of the files `names` that are at `place` to `folder`. Raises StorageError."""
-    with _place_errors(place, "read"):
+    with place_errors(place, "read"):
         filesystem, root = FileSystem.from_uri(place)
         for name in names:
             if filesystem.get_file_info(f"{root}/{name}").type == FileType.File:

@@ -1,0 +1,28 @@
+"""What signals ask of a run."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from maag.train.stopping import StopRequest, stopping_on_signals
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_and_the_second_one_ends(first: signal.Signals, second: signal.Signals) -> None:
+    def as_ctrl_c(number: int, frame: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, as_ctrl_c)  # as the command has it
+    request = StopRequest()
+    try:
+        with stopping_on_signals(request):
+            signal.raise_signal(first)
+            assert request.interrupted == first.name
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(second)
+        assert signal.getsignal(signal.SIGTERM) is as_ctrl_c
+    finally:
+        signal.signal(signal.SIGTERM, before)
