@@ -31,7 +31,6 @@ BEYOND: Mapping[str, Any] = {
     "loss.dense_overlap": 1.0,
     "loss.teacher": 1.0,
     "teacher.decay": 0.99,
-    "teacher.gates": 0.5,
     "teacher.rotation_deg": 30.0,
     "optim.batch_size": 6,
     "optim.epochs": 50,

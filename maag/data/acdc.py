@@ -60,8 +60,13 @@ class AcdcReader(NiftiReader):
     # The heart lies in the middle of its image. What is cropped would teach little but that padding is background.
     in_presets: Mapping[str, Mapping[str, Any]] = {
         "fast": {"data.spacing_mm": 2.0, "data.size_px": [96, 96]},
-        "best-fast": {"data.spacing_mm": 2.0, "data.size_px": [96, 96], "loss.class_weights": 0.0},
-        "best": {"data.size_px": [160, 160], "loss.class_weights": 0.0},
+        "best-fast": {
+            "data.spacing_mm": 2.0,
+            "data.size_px": [96, 96],
+            "loss.class_weights": 0.0,
+            "teacher.gates": 0.5,
+        },
+        "best": {"data.size_px": [160, 160], "loss.class_weights": 0.0, "teacher.gates": 0.5},
     }
     split0: Mapping[str, frozenset[str]] | None = SPLIT0
 
