@@ -68,7 +68,7 @@ def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
     else:
         create_run(run.path, config, Split.from_dict(plan.split))
     inherit_state(run)
-    if plan.exchange and epochs_done(run) < config.optim.epochs:
+    if plan.exchange:
         note_settings(run.path / SCHEDULE, epochs_done(run), sample)
     stop = StopRequest()
     reporter = TrialReporter(

@@ -16,6 +16,8 @@ def test_the_first_signal_asks_and_the_second_one_ends(first: signal.Signals, se
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, as_ctrl_c)  # as the command has it
+    # Ignored in what a script starts in the background, these tests perhaps.
+    on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     request = StopRequest()
     try:
         with stopping_on_signals(request):
@@ -26,3 +28,4 @@ def test_the_first_signal_asks_and_the_second_one_ends(first: signal.Signals, se
         assert signal.getsignal(signal.SIGTERM) is as_ctrl_c
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, on_interrupt)
