@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bright_runner import BrightIsForeground, write_volume
 from native_phantoms import NATIVE
 
 from maag.data.catalog import write_phantom
@@ -24,3 +25,24 @@ def copy_of(phantoms: Path, tmp_path: Path) -> Callable[[str], Path]:
     """A copy to spoil; of cines the first phase, for hundreds of files take seconds."""
     first_phase = shutil.ignore_patterns("*_ph[!0].*")
     return lambda name: Path(shutil.copytree(phantoms / name, tmp_path / name, ignore=first_phase))
+
+
+@pytest.fixture
+def runner() -> BrightIsForeground:
+    return BrightIsForeground()
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    write_volume(folder / "a.nii.gz", 1)
+    write_volume(folder / "deep" / "er" / "b.nii", 2)
+    write_volume(folder / "deep" / "._b.nii.gz", 3)
+    (folder / "notes.txt").write_text("not a volume")
+    (folder / "notes.pdf").write_text("not a volume")
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"

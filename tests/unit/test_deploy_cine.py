@@ -1,0 +1,74 @@
+"""Frames of a heart, segmented and measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from bright_runner import DATA, BrightIsForeground
+
+from deploy.attempt import Work
+from deploy.batch import predict
+from deploy.crew import Threads
+from maag.config.schema import DataConfig
+from maag.errors import ConfigError
+
+HEART = DataConfig(classes=("background", "LV"), size_px=(16, 16), spacing_mm=1.0)
+
+
+def write_cine(path: Path, radii: list[int]) -> Path:
+    """A bright square in each of two slices, as wide in each frame as said."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(0).normal(10, 1, (16, 16, 2, len(radii))).astype(np.float32)
+    for frame, radius in enumerate(radii):
+        voxels[8 - radius : 8 + radius, 8 - radius : 8 + radius, :, frame] += 100
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 1.0, 5.0, 1.0])), path)
+    return path
+
+
+def test_all_frames_of_a_cine_are_segmented_and_measured(tmp_path: Path, runner: BrightIsForeground) -> None:
+    source = write_cine(tmp_path / "in" / "patient007.nii.gz", [3, 5, 2])
+    work = Work(measures=True, probabilities=True)
+    outcome = predict([source], Threads(runner), HEART, tmp_path / "out", "m1", work=work)
+    assert (outcome.done, outcome.patients_measured) == (1, 1)
+    image = nibabel.load(tmp_path / "out" / "patient007.nii.gz")
+    assert image.shape == (16, 16, 2, 3)
+    assert image.header.get_data_dtype() == np.uint8
+    assert [int(np.asarray(image.dataobj)[..., frame].sum()) for frame in range(3)] == [2 * 36, 2 * 100, 2 * 16]
+    probabilities = nibabel.load(tmp_path / "out" / "patient007_probabilities.nii.gz")
+    assert probabilities.shape == (16, 16, 2, 3, 2)
+    np.testing.assert_array_equal(np.asarray(probabilities.dataobj).argmax(axis=4), np.asarray(image.dataobj))
+    assert (tmp_path / "out" / "measures.csv").read_text().splitlines() == [
+        "patient,ed_frame,es_frame,LV_edv_ml,LV_esv_ml,LV_sv_ml,LV_ef_percent",
+        "patient007,2,3,1.0,0.16,0.84,84.0",
+    ]
+
+
+def test_measures_pair_files_of_one_patient_and_are_read_from_the_ledger(
+    tmp_path: Path, runner: BrightIsForeground
+) -> None:
+    scans = tmp_path / "in"
+    write_cine(scans / "p1" / "patient001_frame01.nii.gz", [4])
+    write_cine(scans / "p1" / "patient001_frame12.nii.gz", [2])
+    write_cine(scans / "patient002_frame01.nii.gz", [3])
+    work = Work(measures=True)
+    predict([scans], Threads(runner), HEART, tmp_path / "out", "m1", work=work)
+    rows = (tmp_path / "out" / "measures.csv").read_text().splitlines()[1:]
+    assert rows == ["p1/patient001,1,12,0.64,0.16,0.48,75.0", "patient002,,,,,,"]
+    (tmp_path / "out" / "measures.csv").unlink()
+    again = predict([scans], Threads(runner), HEART, tmp_path / "out", "m1", resume=True, work=work)
+    assert (again.done, again.skipped) == (0, 3)
+    assert (tmp_path / "out" / "measures.csv").read_text().splitlines()[1:] == rows
+    with pytest.raises(ConfigError, match="--measures needs a model that labels LV"):
+        predict([scans], Threads(runner), DATA, tmp_path / "other", "m1", work=work)
+
+
+def test_two_endings_of_one_name_are_not_measured_as_one(tmp_path: Path, runner: BrightIsForeground) -> None:
+    for number, name in enumerate(("a.nii", "a.nii.gz")):
+        write_cine(tmp_path / "in" / name, [3 + number])
+    with pytest.raises(ConfigError, match=r"a\.nii and a\.nii\.gz would share"):
+        predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1", work=Work(measures=True))
+    assert not (tmp_path / "out").exists()
+    assert predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1").done == 2

@@ -1,0 +1,146 @@
+"""What a batch that is done again does again, and what it keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from bright_runner import DATA, BrightIsForeground, ledger, run, write_volume
+
+from deploy.attempt import Work
+from deploy.batch import Outcome, predict
+from deploy.crew import Threads
+from maag.errors import ConfigError
+from maag.inference import Refinement
+from maag.storage.local import LocalStore
+
+
+def test_resume_skips_what_is_done(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    run(scans, out, runner)
+    calls = runner.calls
+    assert run(scans, out, runner, resume=True) == Outcome(done=0, skipped=2, failed=())
+    assert runner.calls == calls
+    assert run(scans, out, runner).done == 2
+
+
+@pytest.mark.parametrize("change", ["source", "model", "output", "earlier", "ledger"])
+def test_resume_does_again_what_may_be_stale(scans: Path, out: Path, runner: BrightIsForeground, change: str) -> None:
+    run(scans, out, runner)
+    if change == "source":
+        write_volume(scans / "a.nii.gz", 9)
+    elif change == "output":
+        (out / "a.nii.gz").unlink()
+    elif change == "earlier":
+        (out / "a.nii.gz").write_bytes(b"earlier")  # Written before, and the last labels did not get into their place.
+        first = {
+            **ledger(out)[0],
+            "target": "a.nii.gz",
+            "model": "m0",
+            "target_md5": hashlib.md5(b"earlier").hexdigest(),
+        }
+        (out / "ledger.jsonl").write_text(f"{json.dumps(first)}\n{(out / 'ledger.jsonl').read_text()}")
+    elif change == "ledger":
+        lines = sorted((out / "ledger.jsonl").read_text().splitlines(keepends=True), key=lambda line: "a.nii" in line)
+        (out / "ledger.jsonl").write_text(lines[0] + lines[1][:40])  # Cut off by a crash.
+    again = run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True)
+    assert (again.done, again.skipped) == ((2, 0) if change == "model" else (1, 1))
+    assert run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True).skipped == 2
+
+
+@pytest.mark.parametrize("size", [None, 20, 0])
+def test_resume_keeps_what_somebody_has_corrected(
+    scans: Path, out: Path, runner: BrightIsForeground, size: int | None
+) -> None:
+    run(scans, out, runner)
+    work = (out / "deep" / "er" / "b.nii").read_bytes()[:size]
+    (out / "a.nii.gz").write_bytes(work)
+    for _ in range(2):
+        again = run(scans, out, runner, resume=True)
+        assert (again.done, again.skipped, again.kept) == (0, 2, 1)
+        assert again.to_dict()["kept"] == 1
+        assert (out / "a.nii.gz").read_bytes() == work
+    assert run(scans, out, runner, model="m2", resume=True).done == 2
+    assert (out / "a.nii.gz").read_bytes() != work
+
+
+def test_resume_keeps_what_somebody_has_drawn_where_maag_failed(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
+    whole = (scans / "a.nii.gz").read_bytes()
+    (scans / "a.nii.gz").write_bytes(whole[:300])
+    run(scans, out, runner)
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    again = run(scans, out, runner, resume=True)
+    assert (again.skipped, again.kept, again.failed) == (2, 1, ())
+    assert (out / "a.nii.gz").read_bytes() == b"years of work"
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_resume_makes_again_the_probabilities_that_are_gone(
+    scans: Path, out: Path, runner: BrightIsForeground, older: bool
+) -> None:
+    work = Work(probabilities=True)
+    predict([scans], Threads(runner), DATA, out, "m1", work=work)
+    place = out / "a_probabilities.nii.gz"
+    for line in ledger(out):
+        ((name, md5),) = line["side_files"].items()
+        assert name == line["target"].replace(".nii.gz", ".nii").replace(".nii", "_probabilities.nii.gz")
+        assert md5 == hashlib.md5((out / name).read_bytes()).hexdigest()
+    if older:  # Their lines say nothing of side files.
+        lines = [{key: value for key, value in line.items() if key != "side_files"} for line in ledger(out)]
+        (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).skipped == 2
+    before = place.read_bytes()
+    place.unlink()
+    assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).done == 1
+    assert place.read_bytes() == before
+    place.unlink()
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).kept == 1
+
+
+class Forgetful(LocalStore):
+    """A store that knows no MD5s, as buckets do of some objects that others put there."""
+
+    def md5_of(self, key: str) -> None:
+        return None
+
+
+def test_what_a_store_knows_no_md5_of_is_read(
+    scans: Path, out: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(scans, out, runner)
+    monkeypatch.setattr("deploy.attempt.open_store", lambda place: Forgetful(Path(place)))
+    assert run(scans, out, runner, resume=True) == Outcome(done=0, skipped=2, failed=())
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    assert run(scans, out, runner, resume=True).kept == 1
+    (out / "a.nii.gz").unlink()
+    assert run(scans, out, runner, resume=True).done == 1
+
+
+def test_resume_tries_failures_again(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    whole = (scans / "a.nii.gz").read_bytes()
+    (scans / "a.nii.gz").write_bytes(whole[:300])
+    run(scans, out, runner)
+    assert len(run(scans, out, runner, resume=True).failed) == 1
+    (scans / "a.nii.gz").write_bytes(whole)
+    assert run(scans, out, runner, resume=True).done == 1
+
+
+def test_a_ledger_of_another_version(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    run(scans, out, runner)
+    text = (out / "ledger.jsonl").read_text().replace('"format_version": 3', '"format_version": 7')
+    (out / "ledger.jsonl").write_text(text)
+    with pytest.raises(ConfigError, match="format_version 7"):
+        run(scans, out, runner, resume=True)
+
+
+def test_other_options_are_other_work(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    run(scans, out, runner)
+    work = Work(refinement=Refinement(flips=True))
+    first = predict([scans], Threads(runner), DATA, out, "m1", True, work=work)
+    second = predict([scans], Threads(runner), DATA, out, "m1", True, work=work)
+    assert (first.done, second.done, second.skipped) == (2, 0, 2)
+    assert {entry["model"] for entry in ledger(out)} == {"m1", "m1+flips"}
