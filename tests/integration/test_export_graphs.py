@@ -13,9 +13,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from host_cuda import HostCuda
 from onnx import TensorProto
 from pbtxt import parsed_pbtxt, triton_tensor
-from tensorrt_stand_in import VERSIONS, HostCuda, TensorRTStandIn
+from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 
 from deploy.artifact import MODEL, Source, load_manifest
 from deploy.graph import onnx_from_segmentor

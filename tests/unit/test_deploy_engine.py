@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensorrt_stand_in import VERSIONS, HostCuda, TensorRTStandIn
+from host_cuda import HostCuda
+from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 from tiny_artifact import CONFIG, tiny_manifest, write_tiny_artifact
 
 from deploy.artifact import MODEL, Manifest, load_manifest, sha256_of, write_manifest

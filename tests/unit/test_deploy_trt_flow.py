@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tensorrt_stand_in import VERSIONS, HostCuda, TensorRTStandIn
+from host_cuda import HostCuda
+from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 from tiny_artifact import CONFIG, write_tiny_graph
 
 from deploy.engine import Profile, profile_of
