@@ -60,7 +60,7 @@ def searched(base: Config, held: Collection[str], *, on_the_way: bool = False) -
         on_the_way: only those that may change in the middle of a run.
 
     Raises:
-        ConfigError: none is left.
+        ConfigError: none is left, or the search would try rates below `optim.lr_min`.
     """
     idle = () if base.adversarial else _ADVERSARIAL
     free = tuple(path for path in (CHANGEABLE if on_the_way else SPACE) if path not in held and path not in idle)
@@ -68,6 +68,11 @@ def searched(base: Config, held: Collection[str], *, on_the_way: bool = False) -
         raise ConfigError(
             f"--set {' '.join(sorted(held))}: nothing is left to search, so all trials would be alike; leave some of "
             "them out, or use `maag train`"
+        )
+    if "optim.lr" in free and base.optim.lr_min > SPACE["optim.lr"].lower:
+        raise ConfigError(
+            f"optim.lr_min={base.optim.lr_min:g} lies above {SPACE['optim.lr'].lower:g}, the lowest optim.lr that is "
+            "searched; lower it, or hold the rate as well, with --set optim.lr=RATE"
         )
     return free
 

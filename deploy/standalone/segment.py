@@ -96,11 +96,11 @@ def main(image_path, labels_path):
     session = onnxruntime.InferenceSession(HERE / "model.onnx", options, providers=["CPUExecutionProvider"])
     image = nib.load(image_path)
     voxels = np.asarray(image.dataobj, dtype=np.float32).T  # x, y, z in the file, and of a cine t
-    if voxels.ndim < 3 or not np.isfinite(voxels).all():
-        sys.exit(f"{image_path}: a volume of finite numbers is needed, or a cine of such; export it again")
+    if voxels.ndim < 2 or not np.isfinite(voxels).all():
+        sys.exit(f"{image_path}: a slice or volume of finite numbers is needed, or a cine of such; export it again")
     unit_mm = {1: 1e3, 3: 1e-3}.get(int(image.header["xyzt_units"]) % 8, 1.0)
     x_mm, y_mm = (float(zoom) * unit_mm for zoom in image.header.get_zooms()[:2])
-    frames = voxels.reshape(-1, *voxels.shape[-3:])
+    frames = voxels.reshape(-1, *(1, *voxels.shape)[-3:])
     labels = [segment(frame, (y_mm, x_mm), session, manifest["config"]["data"]) for frame in frames]
     labels = np.stack(labels).reshape(voxels.shape)
     result = type(image)(np.ascontiguousarray(labels.T), None, image.header.copy())

@@ -192,14 +192,12 @@ def _slices(
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
     """Slices to measure parity on, of validation patients, and slices to calibrate with, of training patients."""
     from deploy.precision import calibration_slices
-    from maag.cli.terminal import preparing
-    from maag.data.cache import default_cache_root, prepare
+    from maag.cli.preparing import prepare_told
     from maag.data.catalog import reader_of
     from maag.data.splits import make_split
     from maag.train.folder import read_split
 
-    with preparing() as progress:
-        prepared = prepare(directory, config.data, default_cache_root(), progress=progress)
+    prepared = prepare_told(directory, config.data)
     if split_file.is_file():
         split = read_split(split_file, prepared.patient_ids)
     else:

@@ -132,7 +132,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StorageError(f"cannot read {path}: it is not JSON ({error}); restore it or remove it") from error
+        way_out = "save it as JSON in UTF-8, restore it or remove it"
+        raise StorageError(f"cannot read {path}: it is not JSON ({error}); {way_out}") from error
 
 
 def require_writable_directory(path: Path) -> Path:

@@ -118,6 +118,7 @@ def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
         ("smaller", (20, 31, 2), (1.1, 1.2, 5.0)),
         ("as it is", (32, 48, 1), (2.0, 2.0, 10.0)),
         ("mixed", (101, 17, 2), (0.9, 3.3, 1.0)),
+        ("one slice", (40, 33), (1.3, 1.2, 1.0)),
         ("cine", (26, 30, 2, 3), (1.5, 1.5, 9.0)),
     ):
         smooth = np.cumsum(np.cumsum(random.normal(size=shape), axis=0), axis=1).astype(np.float32)

@@ -51,6 +51,13 @@ def test_without_a_discriminator_its_settings_are_not_searched() -> None:
     assert "No discriminator takes part" in explain(config, (), {name: SPACE[name] for name in names})[0]
 
 
+def test_rates_that_settings_would_refuse_are_not_searched() -> None:
+    config = codec.override(preset("acdc", "fast"), {"optim.lr_min": 1e-4, "optim.lr": 1e-2})
+    with pytest.raises(ConfigError, match=r"optim\.lr_min=0\.0001 lies above 5e-05, the lowest optim\.lr"):
+        searched(config, ())
+    assert "optim.lr" not in searched(config, ["optim.lr"])
+
+
 def test_a_search_of_nothing_is_refused() -> None:
     config = preset("acdc", "fast")
     assert searched(config, CHANGEABLE)
