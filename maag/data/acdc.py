@@ -14,7 +14,7 @@ from maag.config.schema import DataConfig
 from maag.data.cases import Case, NiftiReader, ScribbleFile
 from maag.data.folder_tree import files_below
 from maag.data.volume import num_volumes
-from maag.errors import ConfigError
+from maag.errors import ConfigError, DataError, StorageError
 
 _IMAGE = re.compile(r"^(patient\d{3})_(frame\d{2,})\.nii(\.gz)?$")
 _CINE = re.compile(r"^(patient\d{3})_4d\.nii(\.gz)?$")
@@ -89,18 +89,16 @@ class AcdcReader(NiftiReader):
             match = _CINE.match(path.name)
             if match is None or "__MACOSX" in path.parts:
                 continue
-            for time in range(num_volumes(path)):
+            try:
+                count = num_volumes(path)
+            except (DataError, StorageError):  # what is wrong is said where cases are read, which goes on past one
+                found.append(Case(case_id=f"{match[1]}_4d", patient_id=match[1], frame="4d", images=(path,)))
+                continue
+            for time in range(count):
                 frame = f"frame{time + 1:02}"
-                if f"{match[1]}_{frame}" not in known:
-                    found.append(
-                        Case(
-                            case_id=f"{match[1]}_{frame}",
-                            patient_id=match[1],
-                            frame=frame,
-                            images=(path,),
-                            time=time,
-                        )
-                    )
+                case_id = f"{match[1]}_{frame}"
+                if case_id not in known:
+                    found.append(Case(case_id=case_id, patient_id=match[1], frame=frame, images=(path,), time=time))
         return found
 
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:

@@ -168,6 +168,11 @@ def test_frames_of_a_cine_are_unlabelled_cases_if_semi(phantom_dir: Path, tmp_pa
     first_frame, third = (reader_of("acdc").load_volume(cases[f"patient001_frame{n:02}"]) for n in (1, 3))
     np.testing.assert_allclose(third.voxels, first_frame.voxels + 2)
     assert len(find_cases(replace(semi, cine=False), root)) == 12
+    bad = root / "training" / "patient002" / "patient002_4d.nii.gz"
+    bad.write_bytes(b"cut off")
+    report = check(root, semi)
+    assert (report.counts["cases"], report.counts["usable cases"]) == (15, 14)
+    assert report.problems[0].startswith(f"{bad}: not a readable NIfTI file")
 
 
 def test_the_readmes_example_of_a_further_data_set_works(tmp_path: Path) -> None:
