@@ -13,7 +13,6 @@ from ray import tune as ray_tune
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.errors import DataError
 from maag.storage import read_json, write_json
 from maag.train.stopping import StopRequest
 from tune.failures import remembering_failure
@@ -113,13 +112,10 @@ def prepare_the_same(config: Config, plan: TrialPlan) -> PreparedData:
         DataError: they are not those that the other trials train on.
     """
     from maag.data.cache import prepare
+    from maag.data.prepared import require_same
 
     prepared = prepare(Path(plan.data_dir), config.data, Path(plan.cache_root), plan.scribbles)
-    if prepared.digest != plan.data_digest:
-        raise DataError(
-            f"{plan.data_dir}: node {ray.util.get_node_ip_address()} has other data there (digest {prepared.digest}) "
-            f"than the search was begun on ({plan.data_digest}); share the folder, or copy the same files to all nodes"
-        )
+    require_same(prepared, plan.data_digest, f"{plan.data_dir} on node {ray.util.get_node_ip_address()}")
     return prepared
 
 
@@ -135,6 +131,7 @@ def _train_on_workers(
         config=codec.to_dict(config),
         split=plan.split,
         data_dir=plan.data_dir,
+        data_digest=plan.data_digest,
         scribbles=plan.scribbles,
         shapes=None,
         cache_root=plan.cache_root,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from maag.data.cases import Part
 from maag.data.splits import Patient
-from maag.errors import StorageError
+from maag.errors import DataError, StorageError
 from maag.storage import read_json, storage_errors
 
 FORMAT_VERSION = 6
@@ -120,6 +120,15 @@ def open_prepared(path: Path) -> PreparedData:
             masks=np.memmap(path / "masks.raw", np.uint8, "r", shape=(slices, *plane)),
             raters=tuple(index["raters"]),
             cases=tuple(cases),
+        )
+
+
+def require_same(prepared: PreparedData, digest: str, directory: str) -> None:
+    """Refuse data in `directory` that are not those of `digest`, which others train on. Raises DataError."""
+    if prepared.digest != digest:
+        raise DataError(
+            f"{directory}: has other data (digest {prepared.digest}) than training was begun on ({digest}); share the "
+            "folder, or copy the same files to all nodes"
         )
 
 

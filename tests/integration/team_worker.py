@@ -90,11 +90,12 @@ def prepare_apart(
         config={},
         split={},
         data_dir=str(directory if team.leads or what != "prepare" else folder / "nowhere"),
+        data_digest="other" if what == "prepare other data" else None,
         scribbles=(),
         shapes=None,
         cache_root=str(folder / "cache"),
         threads=1,
-        teachers=() if what == "prepare" else (str(model),),
+        teachers=(str(model),) if "teacher" in what else (),
     )
     try:
         prepare_together(recipe, config, split)

@@ -148,6 +148,15 @@ def test_what_one_node_lacks_is_refused_by_all(
     assert lacking in told[0]["error"]
 
 
+def test_other_data_than_a_search_began_with_are_refused_by_all(
+    teams: Teams, tiny_config: Config, split: Split
+) -> None:
+    told = teams.do("prepare other data", tiny_config, split, 2)
+    assert told[0] == told[1]
+    assert told[0]["kind"] == "DataError"
+    assert "than training was begun on (other)" in told[0]["error"]
+
+
 def test_different_teachers_on_nodes_are_refused_by_all(teams: Teams, tiny_config: Config, split: Split) -> None:
     told = teams.do("prepare other teachers", codec.override(tiny_config, LESSON), split, 2)
     assert [each["kind"] for each in told] == ["CheckpointError"] * 2

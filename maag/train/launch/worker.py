@@ -20,7 +20,7 @@ from maag.checkpoint import TrainedSegmentor
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.cache import prepare
-from maag.data.prepared import PreparedData
+from maag.data.prepared import PreparedData, require_same
 from maag.data.splits import Split
 from maag.errors import CheckpointError, DataError, MaagError
 from maag.storage import write_json
@@ -58,6 +58,8 @@ class Recipe:
     """Paths of finished models that teach, on every node."""
     saves_validations: bool = False
     """Save after every validation, whatever it costs."""
+    data_digest: str | None = None
+    """Of what every node must find in `data_dir`; None: what they agree on."""
 
 
 class Material(NamedTuple):
@@ -184,6 +186,8 @@ def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
     try:
         cache = Path(recipe.cache_root)
         prepared = prepare(Path(recipe.data_dir), config.data, cache, recipe.scribbles)
+        if recipe.data_digest is not None:
+            require_same(prepared, recipe.data_digest, recipe.data_dir)
         if recipe.shapes:
             name, folder = recipe.shapes
             shapes = prepare(Path(folder), replace(config.data, dataset=name), cache)
