@@ -19,6 +19,7 @@ from maag.data.batches import Batch
 from maag.errors import TrainingError
 from maag.train.state import TrainState
 from maag.train.step import StepLosses, follow_up, play, update
+from maag.train.team import ALONE
 
 PLAIN_STEPS = 3
 """Steps done plainly at first, in which optimisers make their states and libraries choose and compile kernels."""
@@ -65,10 +66,15 @@ class CudaRecorder:
         return graph.replay, losses
 
 
-def updates_of(state: TrainState, config: Config) -> Update:
-    """The quickest way to do `update` on the state's device: recorded on a GPU with one worker, unless asked not to."""
-    if config.train.cuda_graph and state.noise.device.type == "cuda" and state.team.size == 1:
-        return RecordedUpdate(state, config, CudaRecorder(state.noise))
+def updates_of(
+    state: TrainState, config: Config, recorder_of: Callable[[torch.Generator], Recorder] = CudaRecorder
+) -> Update:
+    """The quickest way to do `update` on the state's device: recorded on a GPU with one worker, unless asked not to.
+
+    A team's networks cannot be recorded even where it has one worker: see `team_of_workers`.
+    """
+    if config.train.cuda_graph and state.noise.device.type == "cuda" and state.team is ALONE:
+        return RecordedUpdate(state, config, recorder_of(state.noise))
     return lambda batch: update(state, batch, config)
 
 

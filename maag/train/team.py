@@ -113,3 +113,12 @@ class TorchTeam(Team):
         means = self.mean(torch.cat([buffer.flatten() for buffer in statistics]))
         for buffer, mean in zip(statistics, torch.split(means, [buffer.numel() for buffer in statistics]), strict=True):
             buffer.copy_(mean.view_as(buffer))
+
+
+def team_of_workers(device: torch.device) -> Team:
+    """The workers of torch's default process group, which must have been begun; ALONE where this is the only one.
+
+    Even around a single worker's networks DistributedDataParallel would synchronise as they run, which a CUDA graph
+    cannot record.
+    """
+    return TorchTeam(device) if distributed.get_world_size() > 1 else ALONE

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -19,6 +21,7 @@ from maag.errors import TrainingError
 from maag.train.recorded import PLAIN_STEPS, RecordedUpdate, Update, updates_of
 from maag.train.state import TrainState
 from maag.train.step import StepLosses, update
+from maag.train.team import ALONE, Team, TorchTeam, team_of_workers
 
 CPU = torch.device("cpu")
 EVERYTHING = {
@@ -137,3 +140,37 @@ def test_a_step_that_cannot_be_recorded_says_what_to_do(
 
 def test_a_cpu_is_not_recorded(tiny_config: Config) -> None:
     assert not isinstance(updates_of(TrainState(tiny_config, CPU), tiny_config), RecordedUpdate)
+
+
+@pytest.fixture
+def group_of_one(tmp_path: Path) -> Iterator[None]:
+    """What Ray Train begins around a single worker, too."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def update_on_a_gpu(config: Config, team: Team) -> Update:
+    state = TrainState(config, CPU, team)
+    state.noise = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
+    return updates_of(state, config, lambda noise: Again(state))
+
+
+def test_a_gpu_is_recorded_unless_it_is_asked_not_to(tiny_config: Config) -> None:
+    assert isinstance(update_on_a_gpu(tiny_config, ALONE), RecordedUpdate)
+    plain = codec.override(tiny_config, {"train.cuda_graph": False})
+    assert not isinstance(update_on_a_gpu(plain, ALONE), RecordedUpdate)
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_networks_that_are_joined_are_not_recorded_be_it_with_one_worker(tiny_config: Config) -> None:
+    assert not isinstance(update_on_a_gpu(tiny_config, TorchTeam(CPU)), RecordedUpdate)
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_the_only_worker_of_a_cluster_is_alone_and_recorded(tiny_config: Config) -> None:
+    team = team_of_workers(CPU)
+    assert team is ALONE
+    state = TrainState(tiny_config, CPU, team)
+    assert state.joined_segmentor is state.segmentor
+    assert isinstance(update_on_a_gpu(tiny_config, team), RecordedUpdate)

@@ -30,7 +30,7 @@ from maag.train.launch.board import Leaving, Note, Saved, Started
 from maag.train.reports import EpochReport, Live
 from maag.train.second_stage.teachers import open_teachers, write_teachers
 from maag.train.stopping import StopRequest
-from maag.train.team import Team, TorchTeam
+from maag.train.team import Team, team_of_workers
 
 FolderFiles = dict[str, bytes]
 """The files of a run folder by their path in it."""
@@ -85,7 +85,7 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
     """
     recipe: Recipe = given["recipe"]
     device = ray.train.torch.get_device()
-    team = TorchTeam(device)
+    team = team_of_workers(device)
     if device.type == "cpu":
         torch.set_num_threads(recipe.threads)
     config, split = codec.from_dict(recipe.config), Split.from_dict(recipe.split)
