@@ -3,9 +3,11 @@
 FROM python:3.11-slim
 
 # wget: KubeRay asks with it whether a node is well. ssh and rsync: a head that `ray up` started calls its workers, and
-# copies its own configuration, with them.
+# copies its own configuration, with them. gcc and libc6-dev: Triton, with which train.compile makes kernels for GPUs,
+# compiles what starts them.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends openssh-client rsync wget \
+RUN apt-get update && apt-get install --yes --no-install-recommends \
+    gcc libc6-dev openssh-client rsync wget \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/maag

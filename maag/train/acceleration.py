@@ -27,8 +27,7 @@ def require_fast(config: TrainConfig, device: torch.device) -> None:
             f"train.precision=bf16: this {name} has no units for bf16, so it would be slower than fp32; "
             "use train.precision=auto"
         )
-    if config.compile and not _has_compiler(device):
-        needed = "Triton (python -m pip install triton)" if device.type == "cuda" else "a C++ compiler, such as g++"
+    if config.compile and (needed := _missing_compiler(device)):
         raise ConfigError(f"train.compile=true: on a {name} it needs {needed}; install it, or leave the setting off")
 
 
@@ -86,7 +85,15 @@ def _is_x86() -> bool:
     return platform.machine() in ("x86_64", "AMD64")
 
 
-def _has_compiler(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return find_spec("triton") is not None
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+def _missing_compiler(device: torch.device) -> str | None:
+    """What torch's compiler needs and does not find; None where it has all."""
+    if device.type != "cuda":
+        found = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+        return None if found else "a C++ compiler, such as g++"
+    if find_spec("triton") is None:
+        return "Triton (python -m pip install triton)"
+    # Triton compiles what starts its kernels by $CC, if that is set, and by nothing else.
+    named = os.environ.get("CC")
+    if any(shutil.which(name) for name in ([named] if named else ["gcc", "clang"])):
+        return None
+    return "a C compiler for Triton: " + (f"$CC names {named}, which is not there" if named else "gcc or clang")

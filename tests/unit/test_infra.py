@@ -143,6 +143,12 @@ def test_dockerfiles_are_tidy_and_copy_what_is_there(path: Path) -> None:
         assert f"!{Path(source).parts[0]}" in kept
 
 
+def test_the_image_for_gpus_has_what_triton_compiles_with() -> None:
+    installs = re.search(r"apt-get install (.*?)&&", (INFRA / "docker" / "train.Dockerfile").read_text(), re.DOTALL)
+    assert installs is not None
+    assert {"gcc", "libc6-dev"} <= set(installs.group(1).split())
+
+
 @pytest.mark.parametrize("job", RAY_JOBS, ids=lambda job: job["metadata"]["name"])
 def test_ray_jobs_have_the_fields_that_kuberay_knows(job: dict[str, Any]) -> None:
     jsonschema.validate(job, RAY_JOB_SCHEMA)

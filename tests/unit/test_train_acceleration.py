@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -152,6 +156,29 @@ def test_what_would_be_slow_or_impossible_is_refused(monkeypatch: pytest.MonkeyP
         require_fast(TrainConfig(compile=True), CPU)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     require_fast(TrainConfig(precision="bf16"), CPU)
+
+
+def test_compiling_for_a_gpu_needs_triton_and_its_c_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiled, gpu = TrainConfig(compile=True), torch.device("cuda")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(ConfigError, match=r"train\.compile=true: on a GPU it needs Triton \(.*pip install triton"):
+        require_fast(compiled, gpu)
+    triton = ModuleType("triton")
+    triton.__spec__ = ModuleSpec("triton", None)
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    with pytest.raises(ConfigError, match="on a GPU it needs a C compiler for Triton: gcc or clang; install it"):
+        require_fast(compiled, gpu)
+    for name in ("gcc", "mycc"):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).touch(mode=0o755)
+    require_fast(compiled, gpu)
+    monkeypatch.setenv("CC", "mycc")
+    require_fast(compiled, gpu)
+    monkeypatch.setenv("CC", "none")
+    with pytest.raises(ConfigError, match=r"a C compiler for Triton: \$CC names none, which is not there"):
+        require_fast(compiled, gpu)
 
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
