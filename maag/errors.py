@@ -56,11 +56,15 @@ class CheckpointError(MaagError):
 
 
 class TrainingError(MaagError, ArithmeticError):
-    """Training cannot go on: a loss is not a number."""
+    """Training cannot go on."""
 
 
 class NotFiniteError(TrainingError):
     """A loss became NaN or infinite."""
+
+
+class DeviceMemoryError(TrainingError):
+    """A training step does not fit into the device's memory; it may at another time, or on another node."""
 
 
 class ExportError(MaagError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from maag.data.batches import TrainingBatches
 from maag.data.prepared import PreparedData, tells_of_others
 from maag.data.splits import Split
 from maag.data.supervision import supervise
-from maag.errors import CheckpointError
+from maag.errors import CheckpointError, DeviceMemoryError
 from maag.storage import write_json
 from maag.train.acceleration import require_fast
 from maag.train.folder import RunFolder
@@ -97,16 +97,13 @@ def fit(
         SplitError: the split leaves nothing to train or validate on.
         DataError: raters who contradict each other, or whose weights cannot be estimated.
         CheckpointError: the checkpoint is damaged or of other data, settings or teachers.
-        TrainingError: a loss became NaN.
+        TrainingError: a loss became NaN, or the device's memory is too small.
         StorageError: the run folder cannot be written.
     """
     require_fast(config.train, device)
     supervision = supervise(prepared, split, config, shapes)
     if supervision.agreement and team.leads:
         run.write_agreement(supervision.agreement)
-    batches = TrainingBatches(supervision, config, device, team.shard)
-    validator = Validator(prepared, split.val, config.data, device, team, fit_offsets=config.train.class_offsets)
-    state = TrainState(config, device, team, [teacher.segmentor for teacher in teachers])
     run_info: dict[str, Any] = {
         "config_digest": codec.digest(config),
         "split_digest": split.digest,
@@ -114,33 +111,37 @@ def fit(
         "split_scheme": split.scheme,
         "teachers": [teacher.digest for teacher in teachers],
     }
-    if resume and run.last.exists():
-        _restore(state, run, None if other_settings else config, run_info, device)
+    with _memory_told(config, device):
+        batches = TrainingBatches(supervision, config, device, team.shard)
+        validator = Validator(prepared, split.val, config.data, device, team, fit_offsets=config.train.class_offsets)
+        state = TrainState(config, device, team, [teacher.segmentor for teacher in teachers])
+        if resume and run.last.exists():
+            _restore(state, run, None if other_settings else config, run_info, device)
 
-    def save_segmentor(path: Path, kind: str, dice: ValidationDice) -> None:
-        facts = {
-            "kind": kind,
-            "step": state.progress.step,
-            "dice": dice.mean,
-            "dice_per_class": dice.per_class,
-            **({"class_offsets": dice.offsets} if dice.offsets else {}),
-        }
-        weights = with_offsets(state.product.state_dict(), dice.offsets)
-        checkpoint.save_segmentor(path, config, weights, {**run_info, **facts})
+        def save_segmentor(path: Path, kind: str, dice: ValidationDice) -> None:
+            facts = {
+                "kind": kind,
+                "step": state.progress.step,
+                "dice": dice.mean,
+                "dice_per_class": dice.per_class,
+                **({"class_offsets": dice.offsets} if dice.offsets else {}),
+            }
+            weights = with_offsets(state.product.state_dict(), dice.offsets)
+            checkpoint.save_segmentor(path, config, weights, {**run_info, **facts})
 
-    keeper = Keeper(
-        save_last=lambda: checkpoint.save_state(run.last, config, {**state.state_dict(), "run": run_info}),
-        save_best=lambda dice: save_segmentor(run.best, "best", dice),
-    )
-    with Journal(run, state.progress.step) if team.leads else nullcontext() as journal:
-        listeners = Listeners(journal, listener) if journal else listener
-        loop = Loop(state, batches, validator, config, keeper if team.leads else NOT_KEPT, listeners, stop)
-        ending = loop.run()
-    final_dice = None
-    if ending != "interrupted":
-        final_dice = loop.validate()
-        if team.leads:
-            save_segmentor(run.final, "final", final_dice)
+        keeper = Keeper(
+            save_last=lambda: checkpoint.save_state(run.last, config, {**state.state_dict(), "run": run_info}),
+            save_best=lambda dice: save_segmentor(run.best, "best", dice),
+        )
+        with Journal(run, state.progress.step) if team.leads else nullcontext() as journal:
+            listeners = Listeners(journal, listener) if journal else listener
+            loop = Loop(state, batches, validator, config, keeper if team.leads else NOT_KEPT, listeners, stop)
+            ending = loop.run()
+        final_dice = None
+        if ending != "interrupted":
+            final_dice = loop.validate()
+            if team.leads:
+                save_segmentor(run.final, "final", final_dice)
     outcome = Outcome(
         ending=ending,
         run=str(run.path),
@@ -173,6 +174,21 @@ def peak_memory_mib(device: torch.device) -> float:
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS counts in bytes.
     return kilobytes / 2**20 if sys.platform == "darwin" else kilobytes / 2**10
+
+
+@contextmanager
+def _memory_told(config: Config, device: torch.device) -> Iterator[None]:
+    """Raises DeviceMemoryError where memory of the device runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        # What torch says after that is of its own settings and of other processes.
+        said = ". ".join(str(problem).split(". ")[:3])
+        height, width = config.data.size_px
+        raise DeviceMemoryError(
+            f"{device}: its memory does not hold training with optim.batch_size={config.optim.batch_size} and "
+            f"data.size_px=[{height},{width}] ({said}); take less of either, or free it of other work"
+        ) from problem
 
 
 def _restore(

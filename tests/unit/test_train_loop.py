@@ -16,7 +16,7 @@ from maag.config import codec
 from maag.config.schema import Config
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
-from maag.errors import CheckpointError, TrainingError
+from maag.errors import CheckpointError, DeviceMemoryError, TrainingError
 from maag.train.fit import Outcome, fit
 from maag.train.folder import RunFolder, create_run
 from maag.train.reports import EpochReport, Listeners, Live
@@ -235,3 +235,25 @@ def test_damaged_checkpoints_are_named(
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(CheckpointError, match=path.name):
             load()
+
+
+class FullAt(StopAt):
+    """A listener in whose place a GPU's memory is full."""
+
+    def on_live(self, live: Live) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.79 GiB of which 1.00 MiB "
+            "is free. Including non-PyTorch memory, this process has 7.70 GiB memory in use. See documentation."
+        )
+
+
+def test_a_full_memory_is_told_with_the_settings_that_fill_it(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    run, stop = create_run(tmp_path / "run", tiny_config, split), StopRequest()
+    sentence = (
+        r"optim\.batch_size=4 and data\.size_px=\[32,32\] \(CUDA out of memory\. Tried to allocate 20\.00 MiB\. "
+        r"GPU 0 has a total capacity of 7\.79 GiB of which 1\.00 MiB is free\); take less of either, or free it"
+    )
+    with pytest.raises(DeviceMemoryError, match=sentence):
+        fit(tiny_config, prepared, split, run, device=CPU, listener=FullAt(stop, 0), stop=stop, resume=False)

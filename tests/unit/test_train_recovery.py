@@ -12,7 +12,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, Wor
 from ray.train.v2._internal.execution.controller.state import ReschedulingState, RunningState
 from ray.train.v2.api.exceptions import ControllerError
 
-from maag.errors import ConfigError, DataError, MaagError, TrainingError
+from maag.errors import ConfigError, DataError, DeviceMemoryError, MaagError, TrainingError
 from maag.train.launch.board import Lost, Waiting
 from maag.train.launch.recovery import LOSSES_IN_A_ROW, TRIES_FOR_ROOM, Recovery, cause_of
 from maag.train.launch.starts import Starts
@@ -52,6 +52,17 @@ def test_losses_without_a_checkpoint_in_between_are_no_bad_luck() -> None:
     recovery.after_report(None, [{}], None)
     with pytest.raises(TrainingError, match="3 times without getting to a checkpoint, at last with: a worker died"):
         losses(recovery, 1, ray.exceptions.RayActorError())
+
+
+def test_a_full_memory_is_tried_again_as_other_losses_are() -> None:
+    board = FakeBoard()
+    recovery = Recovery(board)
+    full = {0: DeviceMemoryError("cuda: its memory does not hold training; take less")}
+    for _ in range(LOSSES_IN_A_ROW - 1):
+        recovery.after_exception(None, full)
+    assert len(board.notes) == LOSSES_IN_A_ROW - 1
+    with pytest.raises(TrainingError, match=r"3 times .*, at last with: .* not hold training; take less"):
+        recovery.after_exception(None, full)
 
 
 def starts_in_vain(starts: Starts, error: Exception, times: int) -> None:

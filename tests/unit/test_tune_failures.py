@@ -6,7 +6,7 @@ import pytest
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.errors import ConfigError, NotFiniteError, StorageError, TrainingError
+from maag.errors import ConfigError, DeviceMemoryError, NotFiniteError, StorageError, TrainingError
 from tune.failures import remembering_failure
 
 
@@ -24,6 +24,7 @@ def test_settings_that_cannot_be_trained_are_not_trained_again(tmp_path: Path, t
     [
         StorageError("disk full"),
         RuntimeError("CUDA out of memory"),
+        DeviceMemoryError("cuda: its memory does not hold training"),
         TrainingError("a training step could not be recorded"),
         ConfigError("train.compile=true: on a CPU it needs a C++ compiler"),
     ],

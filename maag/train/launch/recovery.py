@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.train import Checkpoint, UserCallback
 
-from maag.errors import MaagError, TrainingError
+from maag.errors import DeviceMemoryError, MaagError, TrainingError
 from maag.train.launch.board import Lost
 
 LOSSES_IN_A_ROW = 3
@@ -38,7 +38,8 @@ class Recovery(UserCallback):  # type: ignore[misc]
         """
         errors = [cause_of(error) for _, error in sorted(worker_exceptions.items())]
         for error in errors:
-            if isinstance(error, MaagError):
+            # What a node's memory did not hold, shared with others as it may be, another try may.
+            if isinstance(error, MaagError) and not isinstance(error, DeviceMemoryError):
                 raise error
         self._losses += 1
         reason = _most_telling(errors)
