@@ -100,6 +100,11 @@ def fit(
         TrainingError: a loss became NaN, or the device's memory is too small.
         StorageError: the run folder cannot be written.
     """
+    if device.type == "cuda":
+        # A process may have trained before, as one that makes a table's runs in turn has. Where CUDA has not begun,
+        # there are no peaks, and torch refuses.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.reset_peak_memory_stats(device)
     require_fast(config.train, device)
     supervision = supervise(prepared, split, config, shapes)
     if supervision.agreement and team.leads:

@@ -257,3 +257,20 @@ def test_a_full_memory_is_told_with_the_settings_that_fill_it(
     )
     with pytest.raises(DeviceMemoryError, match=sentence):
         fit(tiny_config, prepared, split, run, device=CPU, listener=FullAt(stop, 0), stop=stop, resume=False)
+
+
+def test_the_memory_of_earlier_runs_in_the_process_is_not_counted(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def reset(device: torch.device) -> None:
+        asked.append(f"reset {device}")
+        raise InterruptedError  # there is no GPU to go on with
+
+    monkeypatch.setattr(torch.cuda, "init", lambda: asked.append("init"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    run, stop, gpu = create_run(tmp_path / "run", tiny_config, split), StopRequest(), torch.device("cuda", 1)
+    with pytest.raises(InterruptedError):
+        fit(tiny_config, prepared, split, run, device=gpu, listener=Listeners(), stop=stop, resume=False)
+    assert asked == ["init", "reset cuda:1"]
