@@ -177,6 +177,21 @@ def test_the_aws_cluster_fits_rays_own_schema() -> None:
     assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
 
 
+def test_machines_on_aws_have_an_image_that_the_readme_says_how_to_find() -> None:
+    cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
+    # Ray has a default of its own, whose driver is too old.
+    images = {kind["node_config"].get("ImageId") for kind in cluster["available_node_types"].values()}
+    assert images == {"GPU_IMAGE"}
+    readme = (INFRA / "README.md").read_text().replace("\\\n", " ")
+    (asked,) = re.findall(r"GPU_IMAGE=\$\((aws ssm get-parameter .*)\)", readme)
+    words = shlex.split(asked)
+    assert words[words.index("--region") + 1] == cluster["provider"]["region"]
+    assert re.fullmatch(r"/aws/service/deeplearning/ami/x86_64/[\w.-]+/latest/ami-id", words[words.index("--name") + 1])
+    (replaced,) = re.findall(r'sed -i "(.*)" (.*)', readme)
+    assert re.findall(r"s\|(\w+)\|", replaced[0]) == ["REGISTRY", "BUCKET", "GPU_IMAGE"]
+    assert "infra/ray/aws.yaml" in replaced[1].split()
+
+
 def test_no_keys_lie_in_files() -> None:
     for path in (path for path in INFRA.rglob("*") if path.is_file()):
         assert not re.search(r"AKIA|aws_secret|SECRET_ACCESS_KEY\s*[:=]|BEGIN .*PRIVATE", path.read_text()), path
