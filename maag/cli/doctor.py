@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,6 +27,10 @@ _PACKAGES = (
     "nibabel",
     "pydicom",
 )
+_OLDEST_DRIVERS = {"11": 450, "12": 525, "13": 580}
+"""By CUDA; https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html."""
+_PATIENCE_S = 20
+"""With nvidia-smi, which takes seconds to wake a GPU."""
 
 
 @click.command("doctor")
@@ -78,7 +84,24 @@ def _cuda(facts: dict[str, str]) -> list[str]:
         return []
     if torch.version.cuda is None:
         return ["CUDA: this PyTorch is built for CPUs; the paper preset wants a GPU: install a CUDA build of torch"]
+    driver, oldest = _nvidia_driver(), _OLDEST_DRIVERS.get(torch.version.cuda.split(".")[0], 0)
+    if driver is not None and int(driver.split(".")[0]) < oldest:
+        return [
+            f"CUDA: NVIDIA's driver is {driver}, and CUDA {torch.version.cuda}, which this PyTorch is built for, wants "
+            f"{oldest} or newer: install a newer driver, or a build of torch for an older CUDA"
+        ]
     return ["CUDA: PyTorch sees no GPU; check the driver with nvidia-smi"]
+
+
+def _nvidia_driver() -> str | None:
+    """Its version, `580.105.08`; None where nvidia-smi is not there or knows of none."""
+    try:
+        asked = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=_PATIENCE_S, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.match(r"\d+(\.\d+)+", said)
+    return found[0] if found else None
 
 
 def _onnxruntime(facts: dict[str, str]) -> list[str]:
