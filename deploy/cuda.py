@@ -34,7 +34,7 @@ class Cuda(Protocol):
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Work of the body goes to the stream, and is done at the end."""
+        """Work of the body goes to the stream, and is done at the end, also at that by an error."""
 
     def capture(self, work: Callable[[], bool]) -> Callable[[], None] | None:
         """`work`, which says whether it could be queued, as a graph that is replayed on the stream; None where it
@@ -79,8 +79,11 @@ class TorchCuda:
         """Work of the body goes to the stream, and is done at the end."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
-            yield
-        self._stream.synchronize()
+            try:
+                yield
+            finally:
+                # After an error, too: the body's buffers go now, and what is queued may yet write to them.
+                self._stream.synchronize()
 
     def capture(self, work: Callable[[], bool]) -> Callable[[], None] | None:
         """`work` as a graph; None where CUDA or TensorRT refuses to capture it."""

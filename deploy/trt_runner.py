@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ class TrtRunner:
         _, tuned, self._largest = map(tuple, self._engine.get_tensor_profile_shape(spec.name, 0))
         self._batch_size = min(batch_size, int(self._largest[0]))
         self._prepared: dict[Shape, _Prepared] = {}
-        with self._cuda.working():
+        with _memory_told(), self._cuda.working():
             # Contexts run one after the other, so they share the memory between layers.
             self._scratch = self._cuda.empty((max(1, int(self._engine.device_memory_size_v2)),), torch.uint8)
             # Now, so that an engine that cannot run here is known before the first volume.
@@ -80,7 +81,7 @@ class TrtRunner:
 
         Raises:
             DataError: C, H or W are not those that the engine takes.
-            CheckpointError: TensorRT failed.
+            CheckpointError: TensorRT failed, or the device has too little memory for another size of images.
         """
         return self.outputs(images)[PROBABILITIES]
 
@@ -90,7 +91,7 @@ class TrtRunner:
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self._outputs}
         for start in range(0, len(images), self._batch_size):
             batch = np.ascontiguousarray(images[start : start + self._batch_size])
-            with self._cuda.working():
+            with _memory_told(), self._cuda.working():
                 found = self._run(torch.from_numpy(batch))
                 for name, values in found.items():
                     parts[name].append(values[: len(batch)].cpu().numpy().copy())
@@ -154,6 +155,18 @@ class _Prepared:
     def enqueue(self) -> bool:
         """Queue one run; False where TensorRT refuses."""
         return bool(self.context.execute_async_v3(self.stream))
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Raises CheckpointError, as where TensorRT itself finds no room, where PyTorch finds none for its buffers."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = ". ".join(str(error).split(". ")[:2])
+        raise CheckpointError(
+            f"the GPU has too little memory for the engine ({said}); free it of other work, or use --backend onnx"
+        ) from error
 
 
 def _torch_type(trt: Any, dtype: Any) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,18 +10,23 @@ import torch
 
 
 class HostCuda:
-    """Host memory in the place of a GPU's."""
+    """Host memory in the place of a GPU's, of which there may be only as much as `memory`, in bytes."""
 
     compute_capability = "9.0"
     version = "13.0"
     stream = 7
 
-    def __init__(self, gpu: str = "NVIDIA Stand-In", *, captures: bool = True) -> None:
+    def __init__(self, gpu: str = "NVIDIA Stand-In", *, captures: bool = True, memory: int | None = None) -> None:
         self.gpu = gpu
         self.replays = 0
         self._captures = captures
+        self.memory = memory
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        if self.memory is not None:
+            self.memory -= math.prod(shape) * dtype.itemsize
+            if self.memory < 0:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 MiB. GPU 0 has no more.")
         return torch.full(shape, 99, dtype=dtype)
 
     @contextmanager

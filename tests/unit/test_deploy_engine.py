@@ -205,6 +205,9 @@ def test_auto_falls_to_onnx_runtime_and_says_why(tmp_path: Path, tensorrt: Tenso
     full = TensorRT(TensorRTStandIn(version_of(tensorrt), "context"), tensorrt.cuda)
     opened = open_artifact(tmp_path / "model", tensorrt=full)
     assert "no engine can be used, TensorRT cannot prepare the engine: too little memory" in opened.reason
+    opened = open_artifact(tmp_path / "model", tensorrt=TensorRT(tensorrt.trt, HostCuda(memory=0)))
+    assert "no engine can be used, the GPU has too little memory for the engine (CUDA out of memory." in opened.reason
+    assert opened.runner.name == "onnx-cpu"
 
 
 def version_of(tensorrt: TensorRT) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from host_cuda import HostCuda
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 from tiny_artifact import CONFIG, write_tiny_graph
 
+from deploy.cuda import TorchCuda
 from deploy.engine import Profile, profile_of
 from deploy.tensors import input_spec
 from deploy.trt_build import build_engine
@@ -154,6 +158,38 @@ def test_nothing_from_tensorrt_is_an_error(
     tensorrt = TensorRT(TensorRTStandIn(version, fail), HostCuda())
     with pytest.raises(error, match=sentence):
         TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)(images_of(1))
+
+
+@pytest.mark.parametrize("memory", [0, 4096], ids=["for nothing", "for layers, and not for images"])
+def test_a_gpu_without_room_for_the_buffers(model: Path, version: str, memory: int) -> None:
+    full = TensorRT(TensorRTStandIn(version), HostCuda(memory=memory))
+    with pytest.raises(CheckpointError, match=r"too little memory .*\. Tried to allocate 1 MiB\); .* --backend onnx"):
+        TrtRunner(plan_of(model, full), SPEC, full)
+
+
+def test_a_gpu_that_has_no_room_later_for_another_size(model: Path, version: str) -> None:
+    cuda = HostCuda()
+    tensorrt = TensorRT(TensorRTStandIn(version), cuda)
+    runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)
+    cuda.memory = 0
+    with pytest.raises(CheckpointError, match="too little memory"):
+        runner(images_of(1))
+    assert runner(images_of(4)).shape == (4, 2, 16, 32)
+
+
+def test_the_stream_is_waited_for_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    stream = SimpleNamespace(
+        wait_stream=lambda other: done.append("begun"), synchronize=lambda: done.append("synchronised")
+    )
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    cuda = TorchCuda()
+    with pytest.raises(CheckpointError), cuda.working():
+        raise CheckpointError("in between")
+    assert done == ["begun", "synchronised"]
 
 
 def test_a_file_that_is_no_engine(tensorrt: TensorRT) -> None:
