@@ -28,7 +28,7 @@ from maag.storage.digests import md5_of
 from maag.storage.keys import is_uri, safe_key
 from maag.storage.opening import open_store
 
-DECODED_AT_ONCE = 3
+_DECODED_AT_ONCE = 3
 """Volumes, each with what is made of it, that keep a runner on a CPU busy."""
 _MOST_DECODED_AT_ONCE = 8  # for memory's sake
 
@@ -227,9 +227,13 @@ def probabilities_of(target: str) -> str:
 
 
 def decoded_at_once(runner: Runner) -> int:
+    """How many volumes keep a runner busy here."""
+    return decoded_with(os.cpu_count() or 1, gpu=any(word in runner.name for word in ("tensorrt", "cuda")))
+
+
+def decoded_with(cores: int, *, gpu: bool) -> int:
     """How many volumes keep a runner busy: a GPU is so fast that it waits for files, so there all cores read them."""
-    on_gpu = any(word in runner.name for word in ("tensorrt", "cuda"))
-    return min(max(DECODED_AT_ONCE, os.cpu_count() or 1), _MOST_DECODED_AT_ONCE) if on_gpu else DECODED_AT_ONCE
+    return min(max(_DECODED_AT_ONCE, cores), _MOST_DECODED_AT_ONCE) if gpu else _DECODED_AT_ONCE
 
 
 def _volumes_ml(

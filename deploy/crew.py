@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from deploy.attempt import DECODED_AT_ONCE, Job, Task, Worker, decoded_at_once
+from deploy.attempt import Job, Task, Worker, decoded_at_once
 from deploy.ledger import Entry
 from deploy.standing import Standing
 from maag.inference import Runner
@@ -46,7 +46,7 @@ class Threads:
         try:
             for task in tasks:
                 if pool is None:
-                    number = self._number or threads_for(task, job, self._runner)
+                    number = self._number or threads_for(task, job, decoded_at_once(self._runner))
                     pool = ThreadPoolExecutor(number, thread_name_prefix="volume")
                 waiting.add(pool.submit(worker.attempt, task))
                 if len(waiting) > number:
@@ -60,7 +60,6 @@ class Threads:
                 pool.shutdown(cancel_futures=True)
 
 
-def threads_for(task: Task, job: Job, runner: Runner | None = None) -> int:
-    """How many threads keep one runner busy, by where images come from and go to; None: one whose kind is not known."""
-    enough = DECODED_AT_ONCE if runner is None else decoded_at_once(runner)
+def threads_for(task: Task, job: Job, enough: int) -> int:
+    """How many threads keep one runner busy, by where images come from and go to, and how many volumes are `enough`."""
     return max(enough, _THREADS_FOR_STORES) if is_uri(task.source.place) or is_uri(job.out) else enough

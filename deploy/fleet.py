@@ -11,7 +11,7 @@ import ray
 import torch
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
-from deploy.attempt import Job, Task, Worker
+from deploy.attempt import Job, Task, Worker, decoded_with
 from deploy.crew import threads_for
 from deploy.ledger import Entry, History, now, open_ledger, read_histories
 from deploy.standing import Standing
@@ -93,6 +93,11 @@ class Fleet:
             yield from _Dispatch(job, iter(tasks), hire, self._tell).run(plan.workers)
 
 
+def done_at_once(task: Task, job: Job, room: Room) -> int:
+    """How many volumes a member with this `room` does at once: as many as a process with the same cores and GPU."""
+    return threads_for(task, job, decoded_with(room.cpus, gpu=room.gpus > 0))
+
+
 @dataclass(slots=True)
 class _Hire:
     """Starts members."""
@@ -144,7 +149,7 @@ class _Dispatch:
         self._hiring: list[_Seat] = []
         self._failed_starts = 0
         self._next = next(supply, None)
-        self._each = threads_for(self._next, job) if self._next else 1
+        self._each = done_at_once(self._next, job, hire.room) if self._next else 1
 
     def run(self, workers: int) -> Iterator[Entry | Standing]:
         """What became of each task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, run, tree, write_volume
 from numpy.typing import NDArray
 
-from deploy.attempt import decoded_at_once
+from deploy.attempt import Job, Task, Work, decoded_at_once
 from deploy.batch import plan, predict
 from deploy.crew import Threads
+from deploy.fleet import done_at_once
 from maag.data.volume import load_labels
 from maag.errors import ConfigError, MissingDataError
+from maag.train.launch.room import Room
 
 
 def test_output_mirrors_input_and_input_stays(scans: Path, out: Path, runner: BrightIsForeground) -> None:
@@ -165,3 +168,13 @@ def test_a_gpu_is_given_more_volumes_at_once_than_a_cpu(monkeypatch: pytest.Monk
         for name in ("torch-cuda", "onnx-cuda", "tensorrt"):
             assert decoded_at_once(Named(name)) == expected  # type: ignore[arg-type]
         assert decoded_at_once(Named("onnx-cpu")) == 3  # type: ignore[arg-type]
+
+
+def test_a_member_of_a_fleet_does_as_many_volumes_at_once_as_a_process_with_its_room(scans: Path, out: Path) -> None:
+    job = Job(data=DATA, work=Work(), model_digest="m", out=str(out))
+    task = Task(plan([scans], out)[0])
+    for cores, expected in ((2, 3), (6, 6), (64, 8)):
+        assert done_at_once(task, job, Room(cpus=cores, gpus=1)) == expected
+        assert done_at_once(task, job, Room(cpus=cores, gpus=0)) == 3
+    for_stores = replace(job, out="s3://bucket/out")
+    assert done_at_once(task, for_stores, Room(cpus=2, gpus=0)) == 8
