@@ -39,6 +39,9 @@ SURE = 0.9
 FEWEST_PIXELS = 50
 """Of a class, for its Dice to say something."""
 
+AT_EXPORT = "nothing was exported; choose another --precision, or --fall-back for fp32"
+"""What to do where an export disagrees."""
+
 _TIE = 1e-3
 """Probabilities nearer than this may be equal where the labels are made, in half precision."""
 
@@ -66,6 +69,8 @@ def compare(
     candidate: Runner,
     inputs: Mapping[str, NDArray[np.float32]],
     precision: Precision = "fp32",
+    *,
+    way_out: str = AT_EXPORT,
 ) -> tuple[Parity, ...]:
     """Run both on the same images; all that both give is compared, and labels with the probabilities beside them.
 
@@ -76,23 +81,24 @@ def compare(
             labels that the reference is sure of: on what a segmentor was not trained with its largest probabilities are
             often close to each other, and which is the largest means nothing.
         precision: the candidate's, which decides the limits.
+        way_out: what becomes of the candidate, and what to do, in a clause for whoever is told that they disagree.
 
     Raises:
         ExportError: shapes differ, a value is not a number, or a limit of this module is passed; with all numbers.
     """
     limit = LIMITS[precision]
-    measured = [_measure(reference, candidate, name, images) for name, images in inputs.items()]
+    measured = [_measure(reference, candidate, name, images, way_out) for name, images in inputs.items()]
     rows = tuple(item.row for item in measured)
     made = (PHANTOMS, BLOBS) if precision == "fp32" else (NOISE, PHANTOMS, BLOBS)
     for row in rows:
         if _is_beyond(row, limit, labels_count=not row.inputs.startswith(made)):
-            raise ExportError(f"{_verdict(row, limit)}; {_way_out(rows)}")
+            raise ExportError(f"{_verdict(row, limit)}; {way_out}.{_table(rows)}")
     for item in measured:
         if wrong := _wrong_beside(item, limit):
             who = _who(candidate.name, reference.name, item.row.inputs, item.row.num_slices)
-            raise ExportError(f"{who}: {wrong}; {_way_out(rows)}")
+            raise ExportError(f"{who}: {wrong}; {way_out}.{_table(rows)}")
     if lost := _lost_class(np.sum([item.sure for item in measured], axis=0), limit):
-        raise ExportError(f"{candidate.name} against {reference.name}: {lost}; {_way_out(rows)}")
+        raise ExportError(f"{candidate.name} against {reference.name}: {lost}; {way_out}.{_table(rows)}")
     return rows
 
 
@@ -107,15 +113,15 @@ def weakness(rows: Sequence[Parity]) -> str | None:
     )
 
 
-def _measure(reference: Runner, candidate: Runner, name: str, images: NDArray[np.float32]) -> _Measured:
+def _measure(reference: Runner, candidate: Runner, name: str, images: NDArray[np.float32], way_out: str) -> _Measured:
     expected_outputs, found_outputs = _outputs_of(reference, images), _outputs_of(candidate, images)
     expected, found = expected_outputs[PROBABILITIES], found_outputs[PROBABILITIES]
     who = _who(candidate.name, reference.name, name, len(images))
     if expected.shape != found.shape:
-        raise ExportError(f"{who}: shapes {found.shape} and {expected.shape} differ")
+        raise ExportError(f"{who}: shapes {found.shape} and {expected.shape} differ; {way_out}")
     if not (np.isfinite(expected).all() and np.isfinite(found).all()):
         counts = [int((~np.isfinite(values)).sum()) for values in (found, expected)]
-        raise ExportError(f"{who}: {counts[0]} and {counts[1]} probabilities are not numbers; nothing was exported")
+        raise ExportError(f"{who}: {counts[0]} and {counts[1]} probabilities are not numbers; {way_out}")
     expected_labels, found_labels = expected.argmax(axis=1), found.argmax(axis=1)
     row = Parity(
         inputs=name,
@@ -188,14 +194,13 @@ def _verdict(worst: Parity, limit: Limit) -> str:
     )
 
 
-def _way_out(rows: Sequence[Parity]) -> str:
-    """What to do, and all that was measured."""
-    table = "".join(
+def _table(rows: Sequence[Parity]) -> str:
+    """All that was measured."""
+    return " All that was measured:" + "".join(
         f"\n  {row.inputs} ({row.num_slices} slices): {row.candidate} differs by {row.max_difference:.1e}, "
         f"{row.label_agreement:.3%} same labels, Dice {_text(row.dice)}"
         for row in rows
     )
-    return "nothing was exported; choose another --precision, or --fall-back for fp32. All that was measured:" + table
 
 
 def _who(candidate: str, reference: str, inputs: str, num_slices: int) -> str:
