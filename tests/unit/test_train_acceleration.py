@@ -38,6 +38,8 @@ EVERYTHING = {
     "loss.adversarial_unlabelled": 0.2,
     "teacher.decay": 0.9,
     "teacher.confidence": 0.3,
+    "teacher.gates": 0.5,
+    "teacher.rotation_deg": 30,
     "loss.teacher": 1.0,
     "loss.areas": 0.1,
     "augment.elastic": 0.02,
