@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -10,17 +11,21 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.train import Checkpoint
+from ray.train.torch import TorchConfig
 
 from maag.cli.main import commands
 from maag.cli.options import WorkerCount
 from maag.errors import ConfigError
 from maag.storage import write_json
 from maag.train.folder import RunFolder
+from maag.train.launch import launch
 from maag.train.launch.board import Board, Leaving, Lost, Saved, Started, Waiting
 from maag.train.launch.connection import connected
-from maag.train.launch.launch import Follower
+from maag.train.launch.launch import ClusterPlan, Follower
 from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
+from maag.train.launch.worker import Recipe
 from maag.train.reports import EpochReport, Live
+from maag.train.stopping import StopRequest
 
 NODES = st.lists(st.builds(Node, cpus=st.integers(0, 20), gpus=st.integers(0, 4)), max_size=6)
 
@@ -186,3 +191,27 @@ def test_worker_counts_that_are_none(text: str) -> None:
 def test_a_ray_client_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--address auto on a .* `ray job submit`"), connected("ray://head:10001"):
         pass
+
+
+def test_a_node_that_prepares_its_data_is_waited_for_longer_than_ray_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    class Trainer:
+        def __init__(self, work: object, **options: Any) -> None:
+            given.update(options)
+            raise InterruptedError  # there is no cluster to go on with
+
+    monkeypatch.setattr(launch, "TorchTrainer", Trainer)
+    monkeypatch.setattr(launch, "start_board", object)
+    recipe = Recipe(
+        config={}, split={}, data_dir="data", scribbles=(), shapes=None, cache_root=str(tmp_path), threads=1
+    )
+    plan = ClusterPlan(fewest=2, most=2, address=None, storage=None, gpu=False)
+    with pytest.raises(InterruptedError):
+        launch.train_on_cluster(
+            recipe, plan, Room(1, 0), RunFolder(tmp_path / "run"), listener=Heard(), tell=print, stop=StopRequest(),
+            resume=False,
+        )  # fmt: skip
+    assert given["torch_config"].timeout_s >= 4 * TorchConfig().timeout_s

@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from maag.errors import MaagError, TrainingError
 from maag.storage import replacing, storage_errors
@@ -29,6 +29,10 @@ from maag.train.stopping import StopRequest
 
 OWN_STORAGE = "cluster"
 """Where in the run folder checkpoints go while no other storage is named."""
+_LONGEST_WAIT_S = 2 * 60 * 60
+"""Of workers for one of them. All wait until the slowest node has prepared its data, which may take it much longer than
+one that has them in its cache; after Ray's own half an hour it would be taken for lost, and begin anew in vain. Ray
+itself sees at once when a worker has died."""
 _LOOK_EVERY_S = 0.2
 
 
@@ -106,6 +110,7 @@ def train_on_cluster(
     trainer = TorchTrainer(
         train_on_worker,
         train_loop_config={"recipe": recipe, "board": board, "state": state, "state_step": state_step},
+        torch_config=TorchConfig(timeout_s=_LONGEST_WAIT_S),
         scaling_config=_scaling(plan, room),
         run_config=RunConfig(
             name=name,
