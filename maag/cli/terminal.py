@@ -158,9 +158,12 @@ class TrainingDisplay:
             say(f"Stopped at step {outcome.steps}, saved; go on with: {again}")
             return
         reason = {"done": "Done", "early": "Stopped early, no gain", "time": "Time is up"}[outcome.ending]
+        best = (
+            "" if outcome.best_dice is None else f"best val Dice {outcome.best_dice:.4f} (epoch {outcome.best_epoch}), "
+        )
         say(
-            f"{reason} after {outcome.epochs_done:.1f} epochs in {_duration(outcome.seconds)}: best val Dice "
-            f"{outcome.best_dice:.4f} (epoch {outcome.best_epoch}), final {outcome.final_dice:.4f}"
+            f"{reason} after {outcome.epochs_done:.1f} epochs in {_duration(outcome.seconds)}: {best}"
+            f"final val Dice {outcome.final_dice:.4f}"
         )
 
 

@@ -6,7 +6,7 @@ import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from maag.data.prepared import PreparedData, tells_of_others
 from maag.data.splits import Split
 from maag.data.supervision import supervise
 from maag.errors import CheckpointError, DeviceMemoryError
-from maag.storage import write_json
+from maag.storage import read_json, write_json
 from maag.train.acceleration import require_fast
 from maag.train.folder import RunFolder
 from maag.train.journal import Journal
@@ -34,6 +34,7 @@ from maag.train.team import ALONE, Team
 from maag.train.validate import ValidationDice, Validator
 
 RESULT_FORMAT_VERSION = 1
+_OF_STEPS = ("steps_per_second", "peak_memory_mib")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,9 +46,9 @@ class Outcome:
     epochs_done: float
     steps: int
     seconds: float
-    best_dice: float
-    """Mean validation Dice on the training grid, of the best validation; -1 without any."""
-    best_epoch: int
+    best_dice: float | None
+    """Mean validation Dice on the training grid, of the best validation; None before the first."""
+    best_epoch: int | None
     final_dice: float | None
     """The same of the last weights; None when the run was interrupted."""
     steps_per_second: float
@@ -122,6 +123,7 @@ def fit(
         state = TrainState(config, device, team, [teacher.segmentor for teacher in teachers])
         if resume and run.last.exists():
             _restore(state, run, None if other_settings else config, run_info, device)
+        began_at = state.progress.step
 
         def save_segmentor(path: Path, kind: str, dice: ValidationDice) -> None:
             facts = {
@@ -147,14 +149,15 @@ def fit(
             final_dice = loop.validate()
             if team.leads:
                 save_segmentor(run.final, "final", final_dice)
+    validated = state.progress.best_epoch > 0
     outcome = Outcome(
         ending=ending,
         run=str(run.path),
         epochs_done=state.progress.step / batches.steps_per_epoch,
         steps=state.progress.step,
         seconds=state.progress.seconds,
-        best_dice=state.progress.best_dice,
-        best_epoch=state.progress.best_epoch,
+        best_dice=state.progress.best_dice if validated else None,
+        best_epoch=state.progress.best_epoch if validated else None,
         final_dice=final_dice.mean if final_dice else None,
         steps_per_second=loop.steps_per_second,
         peak_memory_mib=peak_memory_mib(device),
@@ -162,6 +165,10 @@ def fit(
         split_digest=split.digest,
         data_digest=run_info["data_digest"],
     )
+    if state.progress.step == began_at and run.result.exists():
+        # It had ended, and no step was taken that could be timed.
+        earlier = read_json(run.result)
+        outcome = replace(outcome, **{name: earlier[name] for name in _OF_STEPS if name in earlier})
     if team.leads:
         write_outcome(run, outcome)
     return outcome

@@ -163,6 +163,16 @@ def test_no_gain_ends_early(tiny_config: Config, prepared: PreparedData, split: 
     assert outcome.best_epoch == 1
     resumed = run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run", resume=True)
     assert (resumed.ending, resumed.steps) == ("early", outcome.steps)
+    assert resumed.steps_per_second == outcome.steps_per_second > 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps_per_second"] == outcome.steps_per_second
+
+
+def test_before_the_first_validation_nothing_is_the_best(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    config = codec.override(tiny_config, {"optim.epochs": 8, "train.validate_every": 4})
+    outcome = run_it(config, prepared, split, tmp_path / "run", stop_at=1)
+    assert (outcome.ending, outcome.best_dice, outcome.best_epoch) == ("interrupted", None, None)
 
 
 def test_validations_that_a_time_limit_asks_for_use_up_no_patience(
