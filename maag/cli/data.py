@@ -1,4 +1,4 @@
-"""`maag data`: look at a data set, make a synthetic one, draw scribbles from masks, or label with a model."""
+"""`maag data`: look at a data set, make a synthetic one, scribbles, other numbers, a model's labels."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from maag.cli.options import (
     scribbles_option,
 )
 from maag.cli.relabel import relabel_command
+from maag.cli.renumber import renumber_command
 from maag.errors import ConfigError, DataError, SomeCasesFailed
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ _SHEET_TILES = 18
 
 @click.group("data")
 def data_group() -> None:
-    """Check a data set, make a synthetic one, scribble masks, or label with a model."""
+    """Check a data set, make a synthetic one, scribble masks, renumber labels, or label with a model."""
 
 
 data_group.add_command(relabel_command)
+data_group.add_command(renumber_command)
 
 
 @data_group.command("check")

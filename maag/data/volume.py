@@ -137,16 +137,21 @@ def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8]
     return as_labels(values, allowed, path), spacing_of(source)
 
 
+def near_integers(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The values with those that a header's scale left beside an integer on it, others as they are."""
+    if values.dtype.kind != "f":
+        return values
+    nearest = np.rint(values)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        return np.where(np.abs(values - nearest) <= _ROUNDING, nearest, values)
+
+
 def as_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path) -> NDArray[np.uint8]:
     """The values of the file `path` as labels of the same shape, taking what a header's scale left beside an integer.
 
     Raises DataError when a value is not among `allowed`.
     """
-    labels = values
-    if values.dtype.kind == "f":
-        nearest = np.rint(values)
-        with np.errstate(invalid="ignore"):  # infinity minus infinity
-            labels = np.where(np.abs(values - nearest) <= _ROUNDING, nearest, values)
+    labels = near_integers(values)
     found, counts = np.unique(labels, return_counts=True)
     for value, count in zip(found.tolist(), counts.tolist(), strict=True):
         if value not in allowed:

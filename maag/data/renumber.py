@@ -1,0 +1,136 @@
+"""Label files with other numbers: drawing programs call 0 what nobody drew on, and here 0 is background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maag.data.folder_tree import files_below
+from maag.data.label_files import stem_of, suffix_of
+from maag.data.nifti import is_nifti, open_nifti, read_array
+from maag.data.nifti_writing import save_labels
+from maag.data.pictures import load_indices, save_indices
+from maag.data.volume import near_integers
+from maag.errors import ConfigError, DataError, MissingDataError, StorageError
+from maag.storage import require_writable_directory
+
+LARGEST = 255
+"""Of the numbers that are written, in 8 bits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenumberReport:
+    """What `renumber` did."""
+
+    files: int
+    """Written."""
+    voxels: dict[int, int]
+    """By the number that they had, over all files written."""
+    problems: tuple[str, ...]
+    """One sentence for each file that was not."""
+
+
+def label_files(paths: Iterable[Path]) -> list[Path]:
+    """The files among `paths` and in those that are folders, at any depth. Raises MissingDataError without any."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise MissingDataError(f"{path}: no such file or folder of labels")
+        found += [path] if path.is_file() else sorted(file for file in files_below(path) if suffix_of(file))
+    if not found:
+        raise MissingDataError(
+            f"{', '.join(map(str, paths))}: no label file there; labels are NIfTI, PNG or TIFF files"
+        )
+    return found
+
+
+def renumber(
+    sources: Sequence[Path],
+    out: Path,
+    numbers: Mapping[int, int],
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    overwrite: bool = False,
+) -> RenumberReport:
+    """Write each file under its own name to the folder `out`, going on past bad ones; all numbers change at once.
+
+    Args:
+        sources: label files; NIfTI stays NIfTI, on its own grid, and pictures become PNG.
+        out: where to.
+        numbers: the new number by the old one; others stay as they are.
+        progress: is told how many of how many are done.
+        overwrite: replace files that are in `out` already.
+
+    Raises:
+        ConfigError: a new number that 8 bits do not hold, two sources of one name, or one that would be replaced.
+        StorageError: `out` is no folder to write in, or holds one of the files, unless `overwrite`.
+    """
+    for old, new in numbers.items():
+        if not 0 <= new <= LARGEST:
+            raise ConfigError(f"--number {old}={new}: new numbers must be 0 to {LARGEST}")
+    targets: dict[Path, Path] = {}
+    for source in sources:
+        target = out / (source.name if is_nifti(source) else f"{stem_of(source)}.png")
+        if target in targets:
+            raise ConfigError(f"{targets[target]} and {source} would both be written to {target}; give one at a time")
+        if target.exists() and source.samefile(target):
+            raise ConfigError(
+                f"--out {out}: {target.name} would take its own place, and what was drawn be lost; choose another"
+            )
+        if target.exists() and not overwrite:
+            raise StorageError(f"{target} is there already; choose another --out, or --overwrite")
+        targets[target] = source
+    require_writable_directory(out)
+    voxels: dict[int, int] = {}
+    problems = []
+    for done, (target, source) in enumerate(targets.items(), start=1):
+        try:
+            for value, count in _renumber_one(source, target, numbers).items():
+                voxels[value] = voxels.get(value, 0) + count
+        except (DataError, StorageError) as error:
+            problems.append(str(error))
+        if progress:
+            progress(done, len(targets))
+    return RenumberReport(files=len(targets) - len(problems), voxels=voxels, problems=tuple(problems))
+
+
+def _renumber_one(source: Path, target: Path, numbers: Mapping[int, int]) -> dict[int, int]:
+    """Voxels by old number. Raises DataError and StorageError."""
+    values = near_integers(_read(source))
+    found, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    for value in found.tolist():
+        if not np.isfinite(value) or value != int(value):
+            raise DataError(f"{source}: has the value {value:g}; numbers of labels are whole: export it as labels")
+    old = [int(value) for value in found]
+    for value in old:
+        if value not in numbers and not 0 <= value <= LARGEST:
+            raise DataError(
+                f"{source}: has the number {value}, and 8 bits hold 0 to {LARGEST}; say what it becomes, with --number "
+                f"{value}=N"
+            )
+        joined = next((other for other in old if numbers.get(other) == value), None)
+        if value not in numbers and joined is not None:
+            raise DataError(
+                f"{source}: has the number {value} already, which {joined} would become; say what {value} becomes, "
+                f"with --number {value}=N, or that both are one, with --number {value}={value}"
+            )
+    new = np.array([numbers.get(value, value) for value in old], dtype=np.uint8)[places].reshape(values.shape)
+    if is_nifti(source):
+        save_labels(target, new, source, ())
+    else:
+        save_indices(target, new)
+    return dict(zip(old, counts.tolist(), strict=True))
+
+
+def _read(path: Path) -> NDArray[np.generic]:
+    """(Z, Y, X) of a NIfTI file, (Y, X) of a picture, as stored. Raises DataError and StorageError."""
+    if is_nifti(path):
+        return read_array(open_nifti(path), path)
+    stored = load_indices(path)
+    if stored.ndim == 3:
+        raise DataError(f"{path}: a colour image; labels must be grey values or palette indices: save it so")
+    return stored
