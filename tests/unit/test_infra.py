@@ -177,6 +177,14 @@ def test_the_aws_cluster_fits_rays_own_schema() -> None:
     assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
 
 
+def test_containers_of_workers_on_aws_ask_for_their_gpus_and_the_images_do_not() -> None:
+    cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
+    words = shlex.split(" ".join(cluster["docker"]["worker_run_options"]))
+    asked = dict(setting.split("=") for flag, setting in zip(words[::2], words[1::2], strict=True) if flag == "-e")
+    assert asked == {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+    assert not any("NVIDIA_VISIBLE_DEVICES" in path.read_text() for path in DOCKERFILES)
+
+
 def test_machines_on_aws_have_an_image_that_the_readme_says_how_to_find() -> None:
     cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
     # Ray has a default of its own, whose driver is too old.
