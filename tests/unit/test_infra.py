@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -216,6 +217,14 @@ def test_tags_and_versions_agree() -> None:
         assert version(name) == pinned()[name]
 
 
+def test_the_oldest_ray_that_is_taken_announces_the_end_of_nodes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = (*project["dependencies"], *project["optional-dependencies"]["cluster"])
+    floors = {line.split(">=")[1] for line in wanted if line.startswith("ray[")}
+    # The first with `ray.train.get_preemption_info`, which workers ask whether their node is about to leave.
+    assert floors == {"2.58"}
+
+
 def test_images_that_are_run_are_those_that_are_built() -> None:
     text = (INFRA / "README.md").read_text()
     assert re.findall(r"\bVERSION=(\S+)", text) == [__version__]
@@ -260,8 +269,6 @@ def test_the_predict_image_has_all_that_predict_imports() -> None:
 
 
 def _dependencies() -> list[str]:
-    import tomllib
-
     dependencies: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     return dependencies
 
