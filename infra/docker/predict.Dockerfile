@@ -8,9 +8,10 @@ COPY maag maag
 COPY tune tune
 COPY deploy deploy
 COPY infra/docker/predict.txt infra/docker/
-# torch without CUDA first, or the registry's build with it would be taken; then maag without what only training needs.
-RUN pip install --no-cache-dir --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch \
-    && pip install --no-cache-dir --constraint constraints.txt --requirement infra/docker/predict.txt \
+# torch's build without CUDA, which only PyTorch's own index has, and which has but some of what torch needs; then maag
+# without what only training needs.
+RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu \
+    "$(grep '^torch==' constraints.txt)+cpu" --requirement infra/docker/predict.txt \
     && pip install --no-cache-dir --no-deps . \
     && useradd --create-home --uid 1000 maag
 
