@@ -3,7 +3,7 @@
 FROM python:3.11-slim
 
 WORKDIR /opt/maag
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY maag maag
 COPY tune tune
 COPY deploy deploy

@@ -137,7 +137,9 @@ def test_dockerfiles_are_tidy_and_copy_what_is_there(path: Path) -> None:
     copied = [
         words for line in path.read_text().splitlines() if line.startswith("COPY") and (words := line.split()[1:-1])
     ]
-    assert copied
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # What maag cannot be built without.
+    assert {"pyproject.toml", project["readme"], *project["license-files"]} <= {name for words in copied for name in words}
     kept = (ROOT / ".dockerignore").read_text().splitlines()
     for source in (name for words in copied for name in words):
         assert (ROOT / source).exists(), source
