@@ -18,11 +18,15 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import boto3
 import jsonschema
 import kubernetes_validate
+import moto
 import pytest
 import ray
 import yaml
+from ray.autoscaler._private.aws.config import bootstrap_aws
+from ray.autoscaler.tags import TAG_RAY_CLUSTER_NAME
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
@@ -139,7 +143,9 @@ def test_dockerfiles_are_tidy_and_copy_what_is_there(path: Path) -> None:
     ]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # What maag cannot be built without.
-    assert {"pyproject.toml", project["readme"], *project["license-files"]} <= {name for words in copied for name in words}
+    assert {"pyproject.toml", project["readme"], *project["license-files"]} <= {
+        name for words in copied for name in words
+    }
     kept = (ROOT / ".dockerignore").read_text().splitlines()
     for source in (name for words in copied for name in words):
         assert (ROOT / source).exists(), source
@@ -176,8 +182,65 @@ def test_the_aws_cluster_fits_rays_own_schema() -> None:
     head, worker = (cluster["available_node_types"][name]["node_config"] for name in ("head", "worker"))
     assert "InstanceMarketOptions" not in head
     assert worker["InstanceMarketOptions"] == {"MarketType": "spot"}
-    policy = json.loads((INFRA / "ray" / "iam-policy.json").read_text())
-    assert {statement["Effect"] for statement in policy["Statement"]} == {"Allow"}
+
+
+def statements(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((INFRA / "ray" / name).read_text())["Statement"]
+    assert {statement["Effect"] for statement in found} == {"Allow"}
+    return found
+
+
+def actions(statement: dict[str, Any]) -> set[str]:
+    named = statement["Action"]
+    return {named} if isinstance(named, str) else set(named)
+
+
+def test_workers_on_aws_may_use_data_and_images_alone() -> None:
+    cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
+    profiles = {
+        name: kind["node_config"]["IamInstanceProfile"]["Name"]
+        for name, kind in cluster["available_node_types"].items()
+    }
+    assert profiles == {"head": "maag-head", "worker": "maag-worker"}
+    readme = (INFRA / "README.md").read_text()
+    assert "for NODE in head worker; do" in readme
+    put = re.findall(r"put-role-policy --role-name (\S+) .* file://infra/ray/(\S+)", readme)
+    assert put == [("maag-$NODE", "iam-policy.json"), ("maag-head", "iam-policy-head.json")]
+    allowed = {action for statement in statements("iam-policy.json") for action in actions(statement)}
+    assert {action.split(":")[0] for action in allowed} == {"s3", "ecr"}
+
+
+def test_the_head_on_aws_may_touch_machines_of_its_own_cluster_alone() -> None:
+    cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
+    found = statements("iam-policy-head.json")
+    (passing,) = (statement for statement in found if "iam:PassRole" in actions(statement))
+    assert passing["Resource"].endswith(":role/maag-worker")
+    changing = {"ec2:CreateTags", "ec2:TerminateInstances", "ec2:StopInstances", "ec2:StartInstances"}
+    ours = {"StringEquals": {f"aws:ResourceTag/{TAG_RAY_CLUSTER_NAME}": cluster["cluster_name"]}}
+    conditions = {action: [s["Condition"] for s in found if action in actions(s)] for action in changing}
+    # What it starts is tagged in the same request; anything else only where it is ours already.
+    as_it_starts = {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
+    assert conditions.pop("ec2:CreateTags") == [as_it_starts, ours]
+    assert all(conditions[action] == [ours] for action in conditions)
+
+
+@pytest.mark.slow
+def test_ray_leaves_the_machines_on_aws_in_our_security_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "of-nobody")
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray lays a key for SSH there.
+    text = (INFRA / "ray" / "aws.yaml").read_text()
+    region = yaml.safe_load(text)["provider"]["region"]
+    with moto.mock_aws():
+        ec2 = boto3.client("ec2", region)
+        ours = ec2.create_security_group(GroupName="maag", Description="x")["GroupId"]
+        cluster = bootstrap_aws(yaml.safe_load(text.replace("SECURITY_GROUP", ours)))
+        groups = {group["GroupName"] for group in ec2.describe_security_groups()["SecurityGroups"]}
+    kinds = [kind["node_config"] for kind in cluster["available_node_types"].values()]
+    assert [kind["SecurityGroupIds"] for kind in kinds] == [[ours], [ours]]
+    assert all(kind["SubnetIds"] for kind in kinds)
+    # One that Ray makes has SSH open to the world, whatever `provider.security_group` says.
+    assert groups == {"default", "maag"}
 
 
 def test_containers_of_workers_on_aws_ask_for_their_gpus_and_the_images_do_not() -> None:
@@ -198,9 +261,32 @@ def test_machines_on_aws_have_an_image_that_the_readme_says_how_to_find() -> Non
     words = shlex.split(asked)
     assert words[words.index("--region") + 1] == cluster["provider"]["region"]
     assert re.fullmatch(r"/aws/service/deeplearning/ami/x86_64/[\w.-]+/latest/ami-id", words[words.index("--name") + 1])
-    (replaced,) = re.findall(r'sed -i "(.*)" (.*)', readme)
-    assert re.findall(r"s\|(\w+)\|", replaced[0]) == ["REGISTRY", "BUCKET", "GPU_IMAGE"]
-    assert "infra/ray/aws.yaml" in replaced[1].split()
+
+
+def test_the_readme_fills_in_every_blank_once() -> None:
+    readme = (INFRA / "README.md").read_text().replace("\\\n", " ")
+    # With an ending for the copies, which macOS wants.
+    filled = re.findall(r'sed -i\S+ "(.*)" (.*)', readme)
+    assert len(filled) == readme.count("sed -i")
+    blanks: dict[str, set[str]] = {}
+    for program, files in filled:
+        for name in re.findall(r"s\|(\w+)\|", program):
+            assert name not in blanks
+            blanks[name] = {str(path) for pattern in files.split() for path in ROOT.glob(pattern)}
+    for path in (*KUBERNETES, *(INFRA / "ray").glob("*.*")):
+        lines = (line for line in path.read_text().splitlines() if path.suffix in {".yaml", ".json"})
+        used = {
+            word for line in lines for word in re.findall(r"\b(?:REGISTRY|BUCKET|GPU_IMAGE|SECURITY_GROUP)\b", line)
+        }
+        assert used <= {name for name, files in blanks.items() if str(path) in files}, path
+
+
+def test_the_readme_names_the_region_wherever_aws_wants_one() -> None:
+    region = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())["provider"]["region"]
+    readme = (INFRA / "README.md").read_text().replace("\\\n", " ")
+    calls = re.findall(r"\baws (?:ec2|ecr|ssm|s3 mb) .*", readme)
+    assert len(calls) > 5
+    assert all(re.search(rf"--region {region}\b", call) for call in calls), calls
 
 
 def test_no_keys_lie_in_files() -> None:
