@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -173,6 +174,28 @@ def test_pods_and_jobs_are_valid_for_kubernetes() -> None:
             mounted = {mount["name"] for mount in container["volumeMounts"]}
             assert mounted == {volume["name"] for volume in template["spec"]["volumes"]}
     kubernetes_validate.validate(JOBS["predict"], "1.31", strict=True)
+
+
+@pytest.mark.parametrize("job", RAY_JOBS, ids=lambda job: job["metadata"]["name"])
+def test_ray_drains_nodes_for_most_of_the_time_that_their_pods_get(job: dict[str, Any]) -> None:
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    pod = group["template"]["spec"]
+    environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    program = "from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S as t\nprint(t)\n"
+    told = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    assert 90 <= float(told.stdout) < pod["terminationGracePeriodSeconds"]
+
+
+def test_predict_has_a_thread_for_each_cpu_of_its_pod() -> None:
+    (container,) = JOBS["predict"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "OMP_NUM_THREADS", "value": container["resources"]["limits"]["cpu"]} in container["env"]
+
+
+def test_predict_takes_no_pod_that_its_node_took_away_for_a_failure() -> None:
+    first, *_ = JOBS["predict"]["spec"]["podFailurePolicy"]["rules"]
+    assert first == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
 def test_the_aws_cluster_fits_rays_own_schema() -> None:
