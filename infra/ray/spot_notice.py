@@ -3,8 +3,8 @@
     python spot_notice.py
 
 AWS announces it two minutes ahead in the instance's metadata; Ray then drains the node, and `maag train` saves its
-state and goes on elsewhere. Runs beside `ray start` on each worker, until it has something to tell; a request that
-fails is only asked again.
+state and goes on elsewhere. Runs beside `ray start` on each worker, until it has told Ray; what fails, a request or
+Ray, is only tried again, as nothing would start this program another time.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 METADATA = "http://169.254.169.254/latest"
@@ -60,16 +62,33 @@ def wait_for_end(metadata: str = METADATA, look_every_s: float = _LOOK_EVERY_S) 
         time.sleep(look_every_s)
 
 
-def main() -> None:
-    """Look until something is announced, tell Ray, and end."""
+def drain(end: datetime) -> None:
+    """Tell the Ray that runs here now that its node is leaving."""
     import ray
 
     ray.init(address="auto", log_to_driver=False)
-    context = ray.get_runtime_context()
-    address, node_id = context.gcs_address, context.get_node_id()
-    ray.shutdown()
-    end = wait_for_end()
+    try:
+        context = ray.get_runtime_context()
+        address, node_id = context.gcs_address, context.get_node_id()
+    finally:
+        ray.shutdown()
     subprocess.run(drain_command(address, node_id, end, datetime.now(UTC)), check=True)
+
+
+def until_done(act: Callable[[], None], again_after_s: float = _LOOK_EVERY_S) -> None:
+    """Act until it succeeds; each failure is a line for the log."""
+    while True:
+        try:
+            return act()
+        except Exception as error:  # Whatever it was: what would be lost is the run's last minutes.
+            print(f"{error}; again in {again_after_s:g} s", file=sys.stderr, flush=True)
+        time.sleep(again_after_s)
+
+
+def main() -> None:
+    """Look until something is announced, tell Ray, and end."""
+    end = wait_for_end()
+    until_done(lambda: drain(end))
 
 
 if __name__ == "__main__":
