@@ -133,12 +133,17 @@ def test_yaml_is_tidy(path: Path) -> None:
     assert [str(problem) for problem in linter.run(path.read_text(), LINT)] == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the dev extra has hadolint for Linux alone")
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_dockerfiles_are_tidy_and_copy_what_is_there(path: Path) -> None:
+def test_dockerfiles_are_tidy(path: Path) -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     assert hadolint, "install the dev extra"
     done = subprocess.run([hadolint, str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfiles_copy_what_is_there(path: Path) -> None:
     copied = [
         words for line in path.read_text().splitlines() if line.startswith("COPY") and (words := line.split()[1:-1])
     ]
