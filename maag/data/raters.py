@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.errors import DataError
+from maag.errors import ConfigError, DataError
 from maag.labels import IGNORE
 
 FULL_WEIGHT = 255
@@ -95,11 +95,12 @@ def rater_weights(agreements: Sequence[RaterAgreement], given: Sequence[float]) 
     """A weight in [0, 1] for each rater, the greatest 1: as `given`, or from agreement where nothing is given.
 
     Raises:
-        DataError: another number of weights than of raters, all of them 0, or a rater who shares no pixel.
+        ConfigError: another number of weights than of raters, or all of them 0.
+        DataError: a rater who shares no pixel.
     """
     if given:
         if len(given) != len(agreements) or not max(given):
-            raise DataError(
+            raise ConfigError(
                 f"data.rater_weights has {len(given)} weights {list(given)} for the {len(agreements)} raters "
                 f"{', '.join(item.rater for item in agreements)}; give one for each, not all 0"
             )

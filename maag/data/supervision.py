@@ -57,6 +57,7 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
     Raises:
         SplitError: a kind of supervision that is asked for is nowhere, or a class is never supervised.
         DataError: a rater contradicts the others everywhere, or their weights cannot be estimated.
+        ConfigError: `data.rater_weights` are not one for each rater, or all 0.
     """
     scribbled = prepared.slices_of(split.scribbled, scribbled=True)
     dense = prepared.slices_of(split.dense, masked=True)

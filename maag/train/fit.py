@@ -94,7 +94,8 @@ def fit(
         team: the workers that train together.
 
     Raises:
-        ConfigError: the device cannot do what `train.precision` or `train.compile` say.
+        ConfigError: the device cannot do what `train.precision` or `train.compile` say, or `data.rater_weights` are
+            not one for each rater.
         SplitError: the split leaves nothing to train or validate on.
         DataError: raters who contradict each other, or whose weights cannot be estimated.
         CheckpointError: the checkpoint is damaged or of other data, settings or teachers.

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from maag.data.raters import FULL_WEIGHT, agreement_rows, combine, measure_agreement, rater_weights, require_sense
-from maag.errors import DataError
+from maag.errors import ConfigError, DataError
 from maag.labels import IGNORE
 
 Labels = NDArray[np.uint8]
@@ -102,5 +102,5 @@ def test_without_shared_pixels_weights_must_be_given() -> None:
 @pytest.mark.parametrize("given", [(1.0,), (0.0, 0.0), (1.0, 2.0, 3.0)])
 def test_weights_that_fit_no_raters_are_refused(given: tuple[float, ...]) -> None:
     agreement = measure_agreement([votes([1, 1], [1, 2])], ("a", "b"), 4)
-    with pytest.raises(DataError, match="for the 2 raters a, b; give one for each, not all 0"):
+    with pytest.raises(ConfigError, match="for the 2 raters a, b; give one for each, not all 0"):
         rater_weights(agreement, given)
