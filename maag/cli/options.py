@@ -207,11 +207,11 @@ def resolve_config(
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, str]:
-    """`section.key=value` words as a mapping. Raises ConfigError when there is no `=`."""
+    """`section.key=value` words as a mapping. Raises ConfigError when there is no `=`, or nothing before it."""
     parsed = {}
     for change in changes:
         path, equals, value = change.partition("=")
-        if not equals:
+        if not equals or not path.strip():
             raise ConfigError(f"--set {change}: expected section.key=value, as in --set optim.lr=3e-4")
         parsed[path.strip()] = value.strip()
     return parsed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from maag.config.complaints import UNKNOWN, facts, sentence, switched_numbers
 from maag.config.schema import Config
 from maag.errors import ConfigError
 
@@ -35,10 +35,12 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(plain: Mapping[str, Any]) -> Config:
     """Check and build a configuration from plain types. Raises ConfigError naming the dotted setting."""
+    if problems := switched_numbers(plain):
+        raise ConfigError(problems)
     try:
         return _ADAPTER.validate_python(dict(plain))
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from error
+        raise ConfigError(sentence(error)) from error
 
 
 def from_document(plain: Any, source: str) -> Config:
@@ -73,7 +75,7 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     for path, value in changes.items():
         section, _, name = path.partition(".")
         if name not in plain.get(section, {}):
-            raise ConfigError(f"{path}: no such setting; `maag config show` lists them all")
+            raise ConfigError(f"{path}: {UNKNOWN}")
         plain[section][name] = _parsed(value) if isinstance(value, str) else value
     return from_dict(plain)
 
@@ -81,11 +83,10 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 def leaves(config: Config) -> list[Setting]:
     """Every setting with its dotted path, type and limits, value and help, in the order of the schema."""
     plain = to_dict(config)
-    schemas = _ADAPTER.json_schema()["$defs"]
     return [
-        Setting(f"{section.name}.{name}", _type_name(facts), plain[section.name][name], facts.get("description", ""))
-        for section in dataclasses.fields(config)
-        for name, facts in schemas[type(getattr(config, section.name)).__name__]["properties"].items()
+        Setting(f"{section}.{name}", _type_name(known), plain[section][name], known.get("description", ""))
+        for section, settings in facts().items()
+        for name, known in settings.items()
     ]
 
 
@@ -107,31 +108,16 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _type_name(facts: Mapping[str, Any]) -> str:
+def _type_name(known: Mapping[str, Any]) -> str:
     """A JSON schema's type and limits in words: `number > 0`, `a | b`, `list of integer >= 0 <= 3`."""
-    if "enum" in facts:
-        return " | ".join(facts["enum"])
-    if "const" in facts:
-        return str(facts["const"])
-    if "anyOf" in facts:
-        return " | ".join(_type_name(choice) for choice in facts["anyOf"])
-    if facts["type"] == "array":
-        items = facts.get("items") or facts["prefixItems"][0]
+    if "enum" in known:
+        return " | ".join(known["enum"])
+    if "const" in known:
+        return str(known["const"])
+    if "anyOf" in known:
+        return " | ".join(_type_name(choice) for choice in known["anyOf"])
+    if known["type"] == "array":
+        items = known.get("items") or known["prefixItems"][0]
         return f"list of {_type_name(items)}"
-    limits = (f"{sign} {facts[name]:g}" for name, sign in _LIMITS.items() if name in facts)
-    return " ".join([facts["type"], *limits])
-
-
-def _sentence(error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "unexpected_keyword_argument":
-            problems.append(f"{path}: no such setting; `maag config show` lists them all")
-        elif problem["type"] == "value_error":
-            # A rule across sections names its settings itself.
-            problems.append(f"{path}.{message}" if path else message)
-        else:
-            problems.append(f"{path or 'configuration'}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
-    return "; ".join(problems)
+    limits = (f"{sign} {known[name]:g}" for name, sign in _LIMITS.items() if name in known)
+    return " ".join([known["type"], *limits])

@@ -82,7 +82,9 @@ class DataConfig:
         "of most; weighted: the label of most weight, its pixels weighing as much.",
     )
     rater_weights: tuple[NotNegative, ...] = Field(
-        default=(), description="A weight for each rater, in the order of --scribbles; []: from their agreement."
+        default=(),
+        examples=[(1, 0.5)],
+        description="A weight for each rater, in the order of --scribbles; []: from their agreement.",
     )
     scribble_seed: Seed = Field(default=0, description="Seed of scribbles that are simulated from masks.")
 
@@ -95,9 +97,12 @@ class DataConfig:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes: each name may stand once, got {list(self.classes)}")
         if any(size % _COARSEST for size in self.size_px):
-            raise ValueError(f"size_px: height and width must be multiples of {_COARSEST}, got {self.size_px}")
+            raise ValueError(f"size_px: height and width must be multiples of {_COARSEST}, got {list(self.size_px)}")
         if self.val_fraction + self.test_fraction >= 1:
-            raise ValueError("val_fraction and test_fraction together must leave patients to train on (sum below 1)")
+            raise ValueError(
+                f"val_fraction={self.val_fraction:g} and data.test_fraction={self.test_fraction:g} leave no patients "
+                "to train on; together they must be below 1, such as 0.15 and 0.15"
+            )
         if self.unlabelled_value is not None and self.unlabelled_value < len(self.classes):
             raise ValueError(
                 f"unlabelled_value: {self.unlabelled_value} is the value of class "
@@ -175,7 +180,7 @@ class GateConfig:
 
     def __post_init__(self) -> None:
         if len(set(self.levels)) != len(self.levels):
-            raise ValueError(f"levels: each level may stand once, got {self.levels}")
+            raise ValueError(f"levels: each level may stand once, got {list(self.levels)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -194,7 +199,7 @@ class DiscriminatorConfig:
 
     def __post_init__(self) -> None:
         if 0 not in self.scales or len(set(self.scales)) != len(self.scales):
-            raise ValueError(f"scales: 0 must be there and each scale may stand once, got {self.scales}")
+            raise ValueError(f"scales: 0 must be there and each scale may stand once, got {list(self.scales)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

@@ -145,7 +145,7 @@ def test_settings_as_json_come_back(capsys: pytest.CaptureFixture[str]) -> None:
         ({"discriminator.scales": "[1]"}, "discriminator.scales: 0 must be there"),
         ({"data.unlabelled_value": "2"}, "data.unlabelled_value: 2 is the value of class 'MYO'"),
         ({"optim.lr_min": "1"}, "optim.lr_min: must not exceed lr"),
-        ({"loss.dynamic_balance": "perhaps"}, "loss.dynamic_balance: input should be a valid boolean"),
+        ({"loss.dynamic_balance": "perhaps"}, "loss.dynamic_balance: expected true or false"),
     ],
 )
 def test_rules_of_settings(change: dict[str, str], sentence: str) -> None:

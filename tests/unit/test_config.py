@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maag.cli.options import parse_changes
 from maag.cli.train import train_command
 from maag.config import codec
 from maag.config.presets import PRESETS
@@ -106,7 +108,64 @@ def test_any_change_changes_the_digest(leaf: codec.Setting) -> None:
 
 @pytest.mark.parametrize("path", LEAVES)
 def test_a_wrong_type_is_named(path: str) -> None:
-    assert complaint({path: {"a": "b\nc"}}).startswith(f"{path}: input should be ")
+    assert complaint({path: {"a": "b\nc"}}).startswith(f"{path}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (size, f"data.size_px: expected a list of 2 whole numbers, such as 'data.size_px=[224,224]', got {got}")
+        for size, got in {
+            "data.size_px=64": "64",
+            "data.size_px=64,64": '"64,64"',
+            "data.size_px=[64,64": '"[64,64"',
+            "data.size_px=[64]": "[64]",
+            "data.size_px=[16,16,16]": "[16, 16, 16]",
+            'data.size_px=["a","b"]': '"a" as item 1',
+            "data.size_px=[64,true]": "true as item 2",
+        }.items()
+    ]
+    + [
+        (
+            'data.classes=["a"]',
+            "data.classes: expected a list of 2 or more names, such as "
+            """'data.classes=["background","RV","MYO","LV"]', got ["a"]""",
+        ),
+        ("optim.lr=True", 'optim.lr: expected a number, such as optim.lr=0.0001, got "True"'),
+        ("optim.lr=", 'optim.lr: expected a number, such as optim.lr=0.0001, got ""'),
+        ("optim.epochs=true", "optim.epochs: expected a whole number, such as optim.epochs=450, got true"),
+        ("optim.epochs=1.5", "optim.epochs: expected a whole number, such as optim.epochs=450, got 1.5"),
+        (
+            "data.unlabelled_value=false",
+            "data.unlabelled_value: expected a whole number or null, such as data.unlabelled_value=4, got false",
+        ),
+        (
+            "data.rater_weights=[1,true]",
+            "data.rater_weights: expected a list of numbers, such as 'data.rater_weights=[1,0.5]', got true as item 2",
+        ),
+        ("train.compile=2", "train.compile: expected true or false, such as train.compile=false, got 2"),
+        (
+            "data.raters=all",
+            'data.raters: expected one of union, majority, weighted, such as data.raters=union, got "all"',
+        ),
+    ],
+)
+def test_a_wrong_type_is_said_without_python_and_with_an_example_to_paste(change: str, sentence: str) -> None:
+    assert complaint(parse_changes([change])) == sentence
+    ((path, example),) = parse_changes(shlex.split(sentence.partition("such as ")[2].rpartition(", got ")[0])).items()
+    codec.override(Config(), {path: example})
+
+
+@pytest.mark.parametrize("change", ["=1", " =1", "optim.lr"])
+def test_a_change_without_a_name_or_a_value_says_how_one_looks(change: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--set .*: expected section\.key=value, as in --set optim\.lr=3e-4$"):
+        parse_changes([change])
+
+
+def test_fractions_that_leave_nobody_to_train_are_said() -> None:
+    assert complaint({"data.val_fraction": 0.5, "data.test_fraction": 0.6}).startswith(
+        "data.val_fraction=0.5 and data.test_fraction=0.6 leave no patients to train on; together they must be below 1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +230,7 @@ def test_an_unknown_key_of_a_file_is_named(plain: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("plain", [[], None, "text", {"format_version": 2}, {"optim": 3}, {"optim": None}])
 def test_a_file_that_is_no_configuration_is_named(plain: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^config\.json: .*(JSON object|format_version 2 is unknown|optim: input)"):
+    with pytest.raises(ConfigError, match=r"^config\.json: .*(JSON object|format_version 2 is unkn|optim: expected)"):
         codec.from_document(plain, "config.json")
 
 

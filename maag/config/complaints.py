@@ -1,0 +1,120 @@
+"""What is wrong with settings, in the words of somebody who never saw Python, with an example to paste."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from maag.config.schema import Config
+
+UNKNOWN = "no such setting; `maag config show` lists them all"
+# What pydantic says of these is said of numbers and limits, not of types.
+_OF_LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
+_WORDS: Mapping[str, tuple[str, str]] = {
+    "number": ("a number", "numbers"),
+    "integer": ("a whole number", "whole numbers"),
+    "boolean": ("true or false", "true or false"),
+    "string": ("text", "names"),
+    "null": ("null", "null"),
+}
+"""By type in JSON, one and several."""
+_SWITCHES = ("loss.class_weights",)
+"""Numbers that may be said as true and false, which earlier versions wrote."""
+_LONGEST_VALUE = 80
+
+
+@cache
+def facts() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """What JSON schema says of each setting, by section and name."""
+    schema = TypeAdapter(Config).json_schema()
+    sections = {name: facts["$ref"].rpartition("/")[2] for name, facts in schema["properties"].items()}
+    return {name: schema["$defs"][kind]["properties"] for name, kind in sections.items()}
+
+
+def sentence(error: ValidationError) -> str:
+    """All that is wrong, of each setting whose type is wrong the first thing."""
+    problems = {}
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "unexpected_keyword_argument":
+            problems[path] = f"{path}: {UNKNOWN}"
+        elif problem["type"] == "value_error":
+            # A rule across sections names its settings itself.
+            problems[path] = f"{path}.{message}" if path else message
+        elif problem["type"] in _OF_LIMITS:
+            problems[path] = f"{path}: {message[0].lower()}{message[1:]}, got {_shown(problem['input'])}"
+        else:
+            # Of an item that is not there the input is the whole list.
+            item = problem["loc"][2:] if problem["type"] != "missing" else ()
+            setting = [str(part) for part in problem["loc"][:2]]
+            problems.setdefault(".".join(setting), _wrong_type(setting, problem["input"], item))
+    return "; ".join(problems.values())
+
+
+def switched_numbers(plain: Mapping[str, Any]) -> str:
+    """Says where true or false stands for a number, which Python, and so pydantic, takes for 1 or 0; else empty."""
+    problems = []
+    for section, settings in facts().items():
+        given = plain.get(section)
+        if not isinstance(given, Mapping):
+            continue
+        for name, value in given.items():
+            if f"{section}.{name}" in _SWITCHES or not _holds_numbers(settings.get(name, {})):
+                continue
+            if isinstance(value, bool):
+                problems.append(_wrong_type([section, name], value))
+            elif isinstance(value, list | tuple):
+                places = [place for place, item in enumerate(value) if isinstance(item, bool)]
+                problems += [_wrong_type([section, name], value[place], (place,)) for place in places]
+    return "; ".join(problems)
+
+
+def _wrong_type(path: list[str], value: Any, item: tuple[int | str, ...] = ()) -> str:
+    section, *names = path
+    if not names:
+        name, known = next(iter(facts()[section].items()))
+        example = json.dumps({name: known["default"]})
+        return f"{section}: expected settings by name, such as {example}, got {_shown(value)}"
+    known = facts()[section][names[0]]
+    default = known.get("examples", [known["default"]])[0]
+    said = default if isinstance(default, str) else json.dumps(default, separators=(",", ":"), ensure_ascii=False)
+    whole = f"{section}.{names[0]}"
+    where = f" as item {int(item[0]) + 1}" if item else ""
+    example = shlex.quote(f"{whole}={said}")
+    return f"{whole}: expected {_expected(known)}, such as {example}, got {_shown(value)}{where}"
+
+
+def _expected(known: Mapping[str, Any]) -> str:
+    if "enum" in known:
+        return f"one of {', '.join(known['enum'])}"
+    if "anyOf" in known:
+        return " or ".join(_expected(choice) for choice in known["anyOf"])
+    if known["type"] != "array":
+        return _WORDS[known["type"]][0]
+    _, several = _WORDS[_items(known)["type"]]
+    fewest, most = known.get("minItems", 0), known.get("maxItems")
+    return f"a list of {f'{fewest} ' if fewest == most else f'{fewest} or more ' if fewest else ''}{several}"
+
+
+def _holds_numbers(known: Mapping[str, Any]) -> bool:
+    if "anyOf" in known:
+        return any(_holds_numbers(choice) for choice in known["anyOf"])
+    if known.get("type") == "array":
+        return _holds_numbers(_items(known))
+    return known.get("type") in ("number", "integer")
+
+
+def _items(known: Mapping[str, Any]) -> Mapping[str, Any]:
+    items: Mapping[str, Any] = known.get("items") or known["prefixItems"][0]
+    return items
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
