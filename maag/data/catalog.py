@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from maag.errors import ConfigError, DataError, MissingDataError
-from maag.storage import require_empty_directory
+from maag.storage import is_free, require_empty_directory
 
 if TYPE_CHECKING:
     from maag.config.schema import Config, DataConfig
@@ -124,5 +125,12 @@ def way_out(dataset: str, directory: Path) -> str:
     reader = reader_of(dataset)
     if not isinstance(reader, PhantomWriter):
         return f"expected {reader.layout}"
-    stand_in = f"`maag data phantom --dataset {dataset} --out {shlex.quote(str(directory))}` makes a stand-in"
-    return f"expected {reader.layout}; {stand_in}"
+    place = shlex.quote(str(_free_place(dataset, directory)))
+    return f"expected {reader.layout}; `maag data phantom --dataset {dataset} --out {place}` makes a stand-in"
+
+
+def _free_place(dataset: str, directory: Path) -> Path:
+    """Where a phantom may be written: `directory`, or where something is in it already, a new folder beside it."""
+    name = f"{dataset}-phantom"
+    others = (directory.parent / f"{name}-{number}" for number in count(2))
+    return next(filter(is_free, chain([directory, directory.parent / name], others)))

@@ -159,9 +159,14 @@ def require_writable_place(path: Path) -> None:
 
 def require_empty_directory(path: Path) -> None:
     """Raise StorageError when something is at `path` already, other than an empty folder."""
+    if not is_free(path):
+        raise StorageError(f"cannot write {path}: it is there and not empty; choose a new folder")
+
+
+def is_free(path: Path) -> bool:
+    """Whether nothing is at `path`, or an empty folder. Raises StorageError."""
     with storage_errors(path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise StorageError(f"cannot write {path}: it is there and not empty; choose a new folder")
+        return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def is_temporary(name: str) -> bool:

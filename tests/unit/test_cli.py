@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -244,3 +245,15 @@ def test_commands_that_are_proposed_can_be_pasted(capsys: pytest.CaptureFixture[
     assert f"maag data check --dataset acdc --data '{folder}'" in capsys.readouterr().err
     assert run("train", "--dataset", "acdc", "--data", tmp_path / "not 1") == 2
     assert f"--out '{tmp_path / 'not 1'}'`" in capsys.readouterr().err
+
+
+def test_a_stand_in_that_is_proposed_can_be_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    taken = tmp_path / "data"
+    taken.mkdir()
+    (taken / "notes.txt").write_text("of mine")
+    for expected in (tmp_path / "lvsc-phantom", tmp_path / "lvsc-phantom-2"):
+        assert run("data", "check", "--dataset", "lvsc", "--data", taken) == 2
+        words = shlex.split(capsys.readouterr().err.partition("`maag ")[2].partition("`")[0])
+        assert words[-1] == str(expected)
+        assert run(*words, "--cases", 4) == 0
+        capsys.readouterr()
