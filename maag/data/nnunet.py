@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,22 +37,17 @@ class NnunetReader:
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """Classes, unlabelled value, channels, and a grid for the images.
 
-        Raises DataError for regions, an `ignore` that is not the last label, or labels with a gap.
+        Raises DataError for regions, numbers that are none, an `ignore` that is not the last label, or labels with a
+        gap.
         """
         root = _root(directory)
         if root is None:
             return {}
         path = root / "dataset.json"
         described = _described(root)
-        labels = described["labels"]
-        regions = [name for name, value in labels.items() if not isinstance(value, int)]
-        if regions:
-            raise DataError(
-                f"{path}: label {regions[0]!r} is a region ({labels[regions[0]]}); maag learns one class for each "
-                "pixel: write the label files with one number for each class"
-            )
+        labels = _numbers(described["labels"], path)
         ignore = labels.pop(_IGNORE, None)
-        classes = sorted(labels, key=lambda name: int(labels[name]))
+        classes = sorted(labels, key=lambda name: labels[name])
         if [labels[name] for name in classes] != list(range(len(classes))):
             raise DataError(
                 f"{path}: labels {sorted(labels.values())} must be 0 to {len(classes) - 1} without a gap; renumber them"
@@ -101,13 +97,48 @@ def _root(directory: Path) -> Path | None:
 
 
 def _described(root: Path) -> dict[str, Any]:
-    """What dataset.json says; its "labels" are a mapping."""
+    """What dataset.json says; its "labels" are by name, as in nnU-Net's second version."""
     path = root / "dataset.json"
     described = read_json(path)
     labels = described.get("labels") if isinstance(described, dict) else None
-    if not isinstance(labels, dict) or labels.get("background") != 0:
-        raise DataError(f'{path}: "labels" must name "background": 0 and the other classes; correct it')
-    return dict(described)
+    if isinstance(labels, dict) and "background" not in labels:
+        labels = _by_name(labels, path)
+    if not isinstance(labels, dict) or not _is_number(labels.get("background")) or int(labels["background"]) != 0:
+        raise DataError(
+            f'{path}: "labels" must name "background": 0 and the other classes, or "0": "background" as nnU-Net\'s '
+            "first version; correct it"
+        )
+    return {**described, "labels": labels}
+
+
+def _by_name(labels: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Labels as nnU-Net's first version has them, names by number, turned round; empty where they are not such."""
+    if not all(_is_number(value) and isinstance(name, str) for value, name in labels.items()):
+        return {}
+    by_name: dict[str, Any] = {}
+    for value, name in labels.items():
+        if name in by_name:
+            raise DataError(f"{path}: labels {by_name[name]} and {value} are both called {name!r}; name each its own")
+        by_name[name] = value
+    return by_name
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a label's number, which some write as text."""
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdecimal())
+
+
+def _numbers(labels: Mapping[str, Any], path: Path) -> dict[str, int]:
+    """The number of each label. Raises DataError for regions and for what is no number."""
+    for name, value in labels.items():
+        if isinstance(value, list):
+            raise DataError(
+                f"{path}: label {name!r} is a region ({value}); maag learns one class for each pixel: write the label "
+                "files with one number for each class"
+            )
+        if not _is_number(value):
+            raise DataError(f"{path}: label {name!r} has {json.dumps(value)}, which is no whole number; correct it")
+    return {name: int(value) for name, value in labels.items()}
 
 
 def _channel_of(path: Path) -> int | None:
@@ -117,12 +148,13 @@ def _channel_of(path: Path) -> int | None:
 
 def _num_channels(images: list[Path], firsts: list[Path], described: Mapping[str, Any]) -> int:
     names = described.get("channel_names") or described.get("modality") or {}
+    named = len(names) if isinstance(names, dict | list) else 1
     if firsts and not is_nifti(firsts[0]):
         # A colour picture holds all of its channels in the one file.
         in_file = count_channels(firsts)
         if in_file > 1:
             return in_file
-    return max(1, len(names), *(1 + (_channel_of(path) or 0) for path in images[:64])) if images else 1
+    return max(1, named, *(1 + (_channel_of(path) or 0) for path in images[:64])) if images else 1
 
 
 def _cases_in(root: Path, images: str, labels: str, part: Part, undrawn: int | None) -> list[Case]:

@@ -96,6 +96,14 @@ def test_nnunet_channels_and_pictures(tmp_path: Path) -> None:
         ({"background": 0, "ignore": 1, "a": 2}, r"labels \[0, 2\] must be 0 to 1 without a gap"),
         ({"background": 0, "a": 1, "ignore": 5}, r'"ignore" is 5, it must be the last label, 2; renumber it'),
         ({"background": 0, "a": [1, 2], "b": 2}, r"label 'a' is a region \(\[1, 2\]\); maag learns one class"),
+        ({"background": 0, "a": "one"}, r"label 'a' has \"one\", which is no whole number; correct it"),
+        ({"background": 0, "a": True}, r"label 'a' has true, which is no whole number"),
+        ({"0": "background", "1": "a", "2": "a"}, r"labels 1 and 2 are both called 'a'"),
+        ({"0": "background", "1": "ignore", "2": "a"}, r"labels \[0, 2\] must be 0 to 1 without a gap"),
+        ({"0": "background", "1": "a", "5": "ignore"}, r'"ignore" is 5, it must be the last label, 2; renumber it'),
+        ({"0": "1", "1": "0"}, r'"labels" must name "background": 0'),
+        ({"0": "background", "a": 1}, r'"labels" must name "background": 0'),
+        ({"background": 1, "a": 0}, r'"labels" must name "background": 0'),
         ([], r'"labels" must name "background": 0'),
         ({"a": 1}, r'"labels" must name "background": 0'),
     ],
@@ -107,6 +115,26 @@ def test_a_description_that_cannot_be_used_is_named(
     (root / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": {"0": "x"}}))
     with pytest.raises(DataError, match=sentence):
         reader_of("nnunet").settings(root)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"0": "background", "1": "RV", "2": "MYO", "3": "LV", "4": "ignore"},
+        {"4": "ignore", "3": "LV", "2": "MYO", "1": "RV", "0": "background"},
+        {"background": "0", "RV": "1", "MYO": 2, "LV": "3", "ignore": "4"},
+    ],
+)
+@pytest.mark.parametrize("channels", [{"modality": {"0": "MRI"}}, {"modality": "cineMRI"}, {"channel_names": ["MRI"]}])
+def test_nnunet_descriptions_of_the_first_version_are_read_alike(
+    copy_of: Callable[[str], Path], labels: dict[str, object], channels: dict[str, object]
+) -> None:
+    root = copy_of("nnunet")
+    settings, data = reader_of("nnunet").settings(root), config_of("nnunet", root).data
+    cases = find_cases(data, root)
+    (root / "dataset.json").write_text(json.dumps({"labels": labels, **channels}))
+    assert reader_of("nnunet").settings(root) == settings
+    assert find_cases(data, root) == cases
 
 
 def test_folders_know_raters_splits_and_supervision(copy_of: Callable[[str], Path]) -> None:
