@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Reader, ScribbleFile, SimulatedScribble
+from maag.data.catalog import OWN_LAYOUTS
 from maag.data.geometry import plan_grid
 from maag.data.label_files import load_label_file
 from maag.data.orientation import differences
@@ -35,7 +36,8 @@ class CaseArrays:
 def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
     """Read the files of `case`.
 
-    Affines of image, scribble and mask may differ, as the published scribbles' do; shapes may not.
+    Affines of image, scribble and mask may differ, as the published scribbles' do; shapes may not. Where people save
+    the files themselves, differing origins are noted.
 
     Raises:
         ConfigError: `data.unlabelled_value` is not said, and a scribble file needs it.
@@ -47,12 +49,13 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
         plan_grid(volume, data)
     except DataError as error:
         raise DataError(f"{case.images[0]}: {error}") from error
+    own = data.dataset in OWN_LAYOUTS
     mask: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
     if case.masks:
         mask, notes = reader.load_mask(case, data)
         _require_shape(mask, volume, f"mask {case.masks[0]}", case)
-        notes += tuple(note for path in case.masks for note in differences(path, case.images[0]))
+        notes += tuple(note for path in case.masks for note in differences(path, case.images[0], origins=own))
     scribbles: dict[str, NDArray[np.uint8]] = {}
     for source in case.scribbles:
         if source.rater in scribbles:
@@ -71,7 +74,7 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
             )
         scribbles[source.rater] = scribble
         if isinstance(source, ScribbleFile):
-            notes += differences(source.path, case.images[0])
+            notes += differences(source.path, case.images[0], origins=own)
     return CaseArrays(volume, scribbles, mask, notes)
 
 

@@ -28,6 +28,9 @@ READERS: Final[Mapping[str, str]] = {
 }
 """By name of the data set, where its Reader is; loaded when asked for, so that the names cost nothing."""
 
+OWN_LAYOUTS: Final = ("nnunet", "folders")
+"""Those that people lay their own files out in; the others were published."""
+
 
 @cache
 def reader_of(dataset: str) -> Reader:

@@ -7,20 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from maag.data.nifti import is_nifti
+from maag.data.nifti import affine_of, is_nifti, open_nifti
 from maag.data.volume import load_orientation
 
 _SPACING_TOLERANCE = 0.01
+_ORIGIN_TOLERANCE = 0.5
+"""Voxels."""
 _THICK = 1.1
 """Times the other sides of a voxel."""
 
 
-def differences(labels: Path, image: Path) -> tuple[str, ...]:
+def differences(labels: Path, image: Path, *, origins: bool = False) -> tuple[str, ...]:
     """A sentence for each thing in which the header of `labels` differs from that of its `image`: axes, spacing.
 
-    Origins are not compared, for scribbles are published with others; nor are files other than NIfTI. Raises as
-    `load_volume`.
+    With `origins` also where they begin, if axes agree; ACDC's scribbles are published with another origin. Files other
+    than NIfTI are not compared. Raises as `load_volume`.
     """
     if not (is_nifti(labels) and is_nifti(image)):
         return ()
@@ -36,6 +39,15 @@ def differences(labels: Path, image: Path) -> tuple[str, ...]:
             f"{labels}: its header has voxels of {_in_mm(spacing)}, its image's of {_in_mm(image_spacing)}; the "
             "image's count: save it on the image's grid"
         )
+    if origins and axes and axes == image_axes:
+        here, there = affine_of(open_nifti(labels)), affine_of(open_nifti(image))
+        beside = np.linalg.solve(there, here[:, 3])[:3]  # its first voxel's place, in voxels of the image
+        if np.abs(beside).max() > _ORIGIN_TOLERANCE:
+            found.append(
+                f"{labels}: its header has the origin {_point(here)} mm, its image's {_point(there)} mm; voxels are "
+                "taken as they are stored, so if the headers are right it is of another place: save it on the image's "
+                "grid"
+            )
     return tuple(found)
 
 
@@ -79,6 +91,10 @@ def _thickest(spacing_mm: tuple[float, float, float]) -> str | None:
 
 def _first(by_case: Mapping[str, str | None], value: str) -> str:
     return next(case for case, found in by_case.items() if found == value)
+
+
+def _point(affine: NDArray[np.float64]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in affine[:3, 3])})"
 
 
 def _in_mm(spacing: tuple[float, float, float]) -> str:

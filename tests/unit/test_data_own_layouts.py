@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from native_phantoms import config_of, first, problems
 from PIL import Image
 
+from maag.data.cache import prepare
 from maag.data.catalog import find_cases, preset, reader_of
 from maag.data.check import check
 from maag.errors import ConfigError, DataError
@@ -260,3 +262,21 @@ def test_bad_images_do_not_keep_a_check_from_the_others(copy_of: Callable[[str],
         path.write_text("no image")
     with pytest.raises(DataError, match="not a readable NIfTI file"):
         preset(name, "paper", root)
+
+
+@pytest.mark.parametrize("name", ["folders", "nnunet"])
+def test_labels_that_lie_elsewhere_than_their_image_are_noted(
+    copy_of: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    root = copy_of(name)
+    for folder in ("labelsTr", "masks", "scribbles"):
+        for path in sorted(root.glob(f"{folder}/*"))[:2]:
+            image = nib.load(path)
+            affine = image.affine.copy()
+            affine[:3, 3] += 30
+            nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    moved = 4 if name == "folders" else 2
+    data = config_of(name, root).data
+    assert sum("its header has the origin" in note for note in check(root, data).notes) == moved
+    notes = [note for case in prepare(root, data, tmp_path / "cache").cases for note in case.notes]
+    assert sum("(30, 30, 30) mm, its image's (0, 0, 0) mm" in note for note in notes) == moved

@@ -284,6 +284,15 @@ def test_headers_that_say_otherwise_are_told(make_case: MakeCase, tmp_path: Path
     elsewhere[:3, 3] = 40
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), elsewhere), moved)
     assert differences(moved, case.images[0]) == ()
+    [origin] = differences(moved, case.images[0], origins=True)
+    assert origin.startswith(f"{moved}: its header has the origin (40, 40, 40) mm, its image's (0, 0, 0) mm; voxels")
+    elsewhere[:3, 3] = [0.4, -0.9, 2.4]  # voxels of 1 x 2 x 5 mm
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), elsewhere), moved)
+    assert differences(moved, case.images[0], origins=True) == ()
+    silent = nibabel.Nifti1Image(np.asarray(image.dataobj), None)
+    silent.header.set_zooms((1, 2, 5))
+    nibabel.save(silent, moved)
+    assert differences(moved, case.images[0], origins=True) == ()
 
 
 def test_no_folder_of_predictions(tmp_path: Path) -> None:
