@@ -15,14 +15,32 @@ _NOTES_SHOWN = 3
 
 def prepare_told(directory: Path, data: DataConfig, scribbles: Sequence[str] = ()) -> PreparedData:
     """As `prepare`, in the cache of this machine; what was noted of the cases is said each time, not only when read."""
-    from maag.cli.terminal import preparing, say
+    from maag.cli.terminal import preparing
     from maag.data.cache import default_cache_root, prepare
 
     with preparing() as progress:
         prepared = prepare(directory, data, default_cache_root(), scribbles, progress)
+    _tell_notes(prepared)
+    return prepared
+
+
+def shapes_told(dataset: str, folder: Path, data: DataConfig) -> PreparedData:
+    """As `prepare_shapes`, in the cache of this machine; what was noted of the cases is said as by `prepare_told`."""
+    from maag.cli.terminal import preparing
+    from maag.data.cache import default_cache_root
+    from maag.data.shapes import prepare_shapes
+
+    with preparing() as progress:
+        prepared = prepare_shapes(dataset, folder, data, default_cache_root(), progress)
+    _tell_notes(prepared)
+    return prepared
+
+
+def _tell_notes(prepared: PreparedData) -> None:
+    from maag.cli.terminal import say
+
     notes = [f"{case.case_id}: {note}" for case in prepared.cases for note in case.notes]
     for note in notes[:_NOTES_SHOWN]:
         say(f"Note: {note}")
     if len(notes) > _NOTES_SHOWN:
         say(f"Note: … and {len(notes) - _NOTES_SHOWN} more; `maag data check` with the same data and --set has them")
-    return prepared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +53,11 @@ RUNS = Path("runs")
     type=FOLDER,
     help="Another folder of this data set's layout: the discriminator sees its masks, instead of some patients' here.",
 )
-@click.option("--shapes-dataset", type=click.Choice(DATASETS), help="The layout of --shapes.  [default: --dataset]")
+@click.option(
+    "--shapes-dataset",
+    type=click.Choice(DATASETS),
+    help="The layout of --shapes; classes are matched by name.  [default: --dataset]",
+)
 @click.option(
     "--teacher",
     "teachers",
@@ -177,7 +181,7 @@ def train(
     `shapes` is the layout and the folder of other patients whose masks the discriminator sees; `teachers` are finished
     models, see `open_teachers`.
     """
-    from maag.cli.preparing import prepare_told
+    from maag.cli.preparing import prepare_told, shapes_told
     from maag.cli.terminal import TrainingDisplay, say
     from maag.config import codec
     from maag.data.catalog import reader_of
@@ -200,7 +204,7 @@ def train(
     foreign: tuple[str, ...] = ()
     if shapes:
         name, folder = shapes
-        other = prepare_told(folder, replace(config.data, dataset=name))
+        other = shapes_told(name, folder, config.data)
         foreign = tuple(f"{folder.resolve().name}/{patient}" for patient in other.patient_ids)
     if resume:
         run, before = open_run(run_path)

@@ -68,17 +68,29 @@ def prepare(
         DataError: cases that would train wrongly, all of them in one error.
         StorageError: the cache cannot be written.
     """
-    cases = find_cases(data, directory, scribbles)
-    path = cache_root / f"{data.dataset}-{_key(cases, directory, data)}"
+    return prepare_cases(find_cases(data, directory, scribbles), directory, data, cache_root, progress=progress)
+
+
+def prepare_cases(
+    cases: Collection[Case],
+    directory: Path,
+    data: DataConfig,
+    cache_root: Path,
+    *,
+    numbers: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> PreparedData:
+    """As `prepare`, of some `cases` in `directory`; `numbers` are what their masks' labels become, None: themselves."""
+    path = cache_root / f"{data.dataset}-{_key(cases, directory, data, numbers)}"
     if not path.is_dir():
         require_writable_directory(cache_root)
         with FileLock(cache_root / f".{path.name}.lock"):
             if not path.is_dir():
-                _build(path, cases, data, progress)
+                _build(path, cases, data, numbers, progress)
     return open_prepared(path)
 
 
-def _key(cases: Collection[Case], directory: Path, data: DataConfig) -> str:
+def _key(cases: Collection[Case], directory: Path, data: DataConfig, numbers: Sequence[int] | None) -> str:
     """Changes with settings and with sizes and times of files, which need no reading."""
     sources: list[object] = []
     for case in cases:
@@ -86,12 +98,16 @@ def _key(cases: Collection[Case], directory: Path, data: DataConfig) -> str:
             with storage_errors(file, "read"):
                 facts = file.stat()
             sources.append((role, os.path.relpath(file, directory), facts.st_size, facts.st_mtime_ns))
-    return _digest_of(data, cases, [FORMAT_VERSION, *sources])
+    return _digest_of(data, cases, numbers, [FORMAT_VERSION, *sources])
 
 
-def _digest_of(data: DataConfig, cases: Collection[Case], sources: Sequence[object]) -> str:
+def _digest_of(
+    data: DataConfig, cases: Collection[Case], numbers: Sequence[int] | None, sources: Sequence[object]
+) -> str:
     """Of settings that shape the arrays, whose each case is, and what is known of the source files."""
     settings = {name: getattr(data, name) for name in _SETTINGS}
+    if numbers is not None:
+        settings["numbers"] = list(numbers)
     facts = [
         (
             *(case.case_id, case.patient_id, case.frame, case.time, case.part),
@@ -113,7 +129,13 @@ def _files(case: Case) -> list[tuple[str, Path]]:
     ]
 
 
-def _build(path: Path, cases: Collection[Case], data: DataConfig, progress: Progress | None) -> None:
+def _build(
+    path: Path,
+    cases: Collection[Case],
+    data: DataConfig,
+    numbers: Sequence[int] | None,
+    progress: Progress | None,
+) -> None:
     """Write one slice file per array as cases come in, so that memory holds one case at a time."""
     problems: list[str] = []
     prepared: list[PreparedCase] = []
@@ -129,7 +151,7 @@ def _build(path: Path, cases: Collection[Case], data: DataConfig, progress: Prog
             for done, case in enumerate(cases, start=1):
                 try:
                     arrays = read_case(case, reader, data)
-                    on_grid = _on_grid(arrays, raters, data)
+                    on_grid = _on_grid(arrays, raters, data, numbers)
                 except (DataError, StorageError) as error:
                     problems.append(str(error))
                     continue
@@ -144,7 +166,7 @@ def _build(path: Path, cases: Collection[Case], data: DataConfig, progress: Prog
             raise DataError(_all_problems(problems, len(cases)))
         index = {
             "format_version": FORMAT_VERSION,
-            "digest": DIGEST_KIND + _digest_of(data, cases, [case.sha256 for case in prepared]),
+            "digest": DIGEST_KIND + _digest_of(data, cases, numbers, [case.sha256 for case in prepared]),
             "num_slices": start,
             "size_px": data.size_px,
             "channels": data.channels,
@@ -155,12 +177,15 @@ def _build(path: Path, cases: Collection[Case], data: DataConfig, progress: Prog
 
 
 def _on_grid(
-    arrays: CaseArrays, raters: Sequence[str], data: DataConfig
+    arrays: CaseArrays, raters: Sequence[str], data: DataConfig, numbers: Sequence[int] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
     images, grid = prepare_image(arrays.volume, data)
     padding = BACKGROUND if data.padding_label == "background" else IGNORE
     unknown = np.full((len(images), *data.size_px), IGNORE, dtype=np.uint8)
-    mask = unknown if arrays.mask is None else labels_to_grid(arrays.mask, grid, padding)
+    mask = unknown
+    if arrays.mask is not None:
+        labels = arrays.mask if numbers is None else np.array(numbers, dtype=np.uint8)[arrays.mask]
+        mask = labels_to_grid(labels, grid, padding)
     scribbles = [
         scribbles_to_grid(arrays.scribbles[rater], grid, padding) if rater in arrays.scribbles else unknown
         for rater in raters

@@ -21,6 +21,7 @@ from maag.config import codec
 from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.prepared import PreparedData, require_same
+from maag.data.shapes import prepare_shapes
 from maag.data.splits import Split
 from maag.errors import CheckpointError, DataError, MaagError
 from maag.storage import write_json
@@ -190,7 +191,7 @@ def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
             require_same(prepared, recipe.data_digest, recipe.data_dir)
         if recipe.shapes:
             name, folder = recipe.shapes
-            shapes = prepare(Path(folder), replace(config.data, dataset=name), cache)
+            shapes = prepare_shapes(name, Path(folder), config.data, cache)
         teachers = open_teachers([Path(model) for model in recipe.teachers], config, split)
     except MaagError as error:
         problem = type(error)(f"on node {ray.util.get_node_ip_address()}: {error}")

@@ -1,0 +1,86 @@
+"""Masks of another folder for the discriminator: the run's numbers for their classes, and nobody else's patients."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maag.config import codec
+from maag.config.schema import Config, DataConfig
+from maag.data.catalog import preset, write_phantom
+from maag.data.prepared import PreparedData
+from maag.data.shapes import prepare_shapes
+from maag.errors import ConfigError, MissingDataError
+
+MYO_OF_ACDC = 2
+
+
+def labels_in(prepared: PreparedData) -> set[int]:
+    return {int(value) for value in np.unique(prepared.masks)}
+
+
+@pytest.fixture
+def of_lvsc(tiny_config: Config) -> DataConfig:
+    """Settings of a run on LVSC, whose classes are background and MYO, on the grid of ACDC's prepared set."""
+    said = {"data.spacing_mm": tiny_config.data.spacing_mm, "data.size_px": tiny_config.data.size_px}
+    return codec.override(preset("lvsc", "fast"), said).data
+
+
+def test_classes_of_another_data_set_are_matched_by_name(
+    phantom_dir: Path, prepared: PreparedData, of_lvsc: DataConfig, tmp_path: Path
+) -> None:
+    shapes = prepare_shapes("acdc", phantom_dir, of_lvsc, tmp_path)
+    np.testing.assert_array_equal(shapes.masks == 1, prepared.masks == MYO_OF_ACDC)
+    assert labels_in(shapes) == {0, 1}
+    assert all(case.raters == () for case in shapes.cases)
+
+
+def test_numbers_are_part_of_what_is_prepared(phantom_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    orders = [("background", *names) for names in (("RV", "MYO", "LV"), ("LV", "MYO", "RV"), ("MYO",), ("LV",))]
+    found = [
+        prepare_shapes("acdc", phantom_dir, replace(tiny_config.data, dataset="folders", classes=classes), tmp_path)
+        for classes in orders
+    ]
+    assert len({shapes.digest for shapes in found}) == len({shapes.directory for shapes in found}) == 4
+    np.testing.assert_array_equal(found[0].masks == 1, found[1].masks == 3)
+    np.testing.assert_array_equal(found[0].masks == 3, found[3].masks == 1)
+    again = prepare_shapes("acdc", phantom_dir, replace(tiny_config.data, dataset="folders"), tmp_path)
+    assert again.directory == found[0].directory
+
+
+def test_a_class_that_is_not_there_is_refused(phantoms: Path, tiny_config: Config, tmp_path: Path) -> None:
+    for name, theirs in (("lvsc", "background, MYO"), ("chaos-ct", "background, liver")):
+        with pytest.raises(ConfigError) as caught:
+            prepare_shapes(name, phantoms / name, tiny_config.data, tmp_path)
+        missing = "RV, LV" if name == "lvsc" else "RV, MYO, LV"
+        assert f"{phantoms / name}: it has no class {missing}: its classes are {theirs}, this run's are" in str(
+            caught.value
+        )
+
+
+def test_a_folder_says_its_own_classes_and_else_has_the_run_s(tiny_config: Config, tmp_path: Path) -> None:
+    root, cache = tmp_path / "hearts", tmp_path / "cache"
+    write_phantom("folders", root, 5, seed=4)
+    data = replace(tiny_config.data, dataset="folders", unlabelled_value=7)
+    plain = prepare_shapes("folders", root, data, cache)
+    assert labels_in(plain) == {0, 1, 2, 3}
+    (root / "classes.txt").write_text("background\nLV\nMYO\nRV\n")
+    turned = prepare_shapes("folders", root, data, cache)
+    np.testing.assert_array_equal(turned.masks == 3, plain.masks == 1)
+    (root / "classes.txt").unlink()
+    named = replace(data, classes=("background", "a", "b", "c"))
+    np.testing.assert_array_equal(prepare_shapes("folders", root, named, cache).masks, plain.masks)
+
+
+def test_a_folder_without_masks_is_refused(tiny_config: Config, tmp_path: Path) -> None:
+    write_phantom("folders", tmp_path / "hearts", 4, seed=4)
+    shutil.rmtree(tmp_path / "hearts" / "masks")
+    data = replace(tiny_config.data, dataset="folders")
+    with pytest.raises(MissingDataError, match=r"hearts: none of its . cases has a mask"):
+        prepare_shapes("folders", tmp_path / "hearts", data, tmp_path / "cache")
+    with pytest.raises(MissingDataError, match="no such folder"):
+        prepare_shapes("lvsc", tmp_path / "nowhere", data, tmp_path / "cache")
