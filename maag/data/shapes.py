@@ -1,19 +1,26 @@
-"""Masks of another folder for the discriminator: classes as that folder names them, brought to this run's numbers."""
+"""Masks of another folder for the discriminator: classes by name in the run's numbers, and of other patients alone."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from maag.config.codec import override
 from maag.config.schema import Config, DataConfig
 from maag.data.cache import Progress, prepare_cases
 from maag.data.catalog import find_cases, reader_of
-from maag.data.prepared import PreparedData
+from maag.data.prepared import PreparedCase, PreparedData
 from maag.data.scribble_sources import OWN
-from maag.errors import ConfigError, MissingDataError
-from maag.labels import BACKGROUND
+from maag.data.splits import PARTS, Split
+from maag.errors import ConfigError, MissingDataError, SplitError
+from maag.labels import BACKGROUND, IGNORE
+
+_TELLING_PIXELS = 20
+"""Of structures in a mask; that of another patient may hold the same few."""
 
 
 def prepare_shapes(
@@ -78,3 +85,35 @@ def _matched(theirs: Sequence[str], ours: Sequence[str], where: str) -> tuple[in
         )
     number_of = {name: number for number, name in enumerate(ours)}
     return (BACKGROUND, *(number_of.get(name, BACKGROUND) for name in theirs[1:]))
+
+
+def require_others(prepared: PreparedData, split: Split, shapes: PreparedData) -> None:
+    """Raise SplitError where `shapes` have a patient who trains, validates or tests under `split` of `prepared`.
+
+    Names tell nothing across folders, so masks are compared as they are prepared, and image files by their digests.
+    """
+    part_of = {patient: part for part in PARTS if part != "shapes" for patient in getattr(split, part)}
+    known: dict[str, PreparedCase] = {}
+    for case in prepared.cases:
+        if case.patient_id in part_of:
+            known.update(dict.fromkeys(_digests(prepared, case), case))
+    same = {
+        case.case_id: known[digest] for case in shapes.cases for digest in _digests(shapes, case) if digest in known
+    }
+    if same:
+        case_id, other = next(iter(same.items()))
+        raise SplitError(
+            f"--shapes: its case {case_id} is case {other.case_id} of the data, whose patient is in "
+            f"{part_of[other.patient_id]} of the split; {len(same)} of the {len(shapes.cases)} cases there are of such "
+            "patients, and the discriminator may see the masks of others alone: leave --shapes out, so that the split "
+            "gives shapes, take these cases out of that folder, or give another folder"
+        )
+
+
+def _digests(prepared: PreparedData, case: PreparedCase) -> list[str]:
+    """Of what tells a case whatever it is called: its image files, and its mask if there is enough in it."""
+    found = [f"image {case.sha256['image']}"]
+    mask = prepared.masks[case.start : case.stop]
+    if case.has_mask and np.count_nonzero((mask != BACKGROUND) & (mask != IGNORE)) >= _TELLING_PIXELS:
+        found.append(f"mask {mask.shape} {hashlib.sha256(mask.tobytes()).hexdigest()}")
+    return found

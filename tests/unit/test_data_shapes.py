@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -13,8 +16,10 @@ from maag.config import codec
 from maag.config.schema import Config, DataConfig
 from maag.data.catalog import preset, write_phantom
 from maag.data.prepared import PreparedData
-from maag.data.shapes import prepare_shapes
-from maag.errors import ConfigError, MissingDataError
+from maag.data.shapes import prepare_shapes, require_others
+from maag.data.splits import Split
+from maag.data.supervision import supervise
+from maag.errors import ConfigError, MissingDataError, SplitError
 
 MYO_OF_ACDC = 2
 
@@ -84,3 +89,58 @@ def test_a_folder_without_masks_is_refused(tiny_config: Config, tmp_path: Path) 
         prepare_shapes("folders", tmp_path / "hearts", data, tmp_path / "cache")
     with pytest.raises(MissingDataError, match="no such folder"):
         prepare_shapes("lvsc", tmp_path / "nowhere", data, tmp_path / "cache")
+
+
+def renamed_copy(phantom_dir: Path, out: Path, patients: Sequence[str], *, packed_anew: bool) -> Path:
+    """The cases of some patients of ACDC's layout as nnU-Net's, under names of their own."""
+    (out / "imagesTr").mkdir(parents=True)
+    (out / "labelsTr").mkdir()
+    images = [path for patient in patients for path in sorted(phantom_dir.rglob(f"{patient}_frame??.nii.gz"))]
+    for number, image in enumerate(images):
+        mask = image.with_name(image.name.replace(".nii", "_gt.nii"))
+        for source, copy in ((image, f"imagesTr/x{number}_0000.nii.gz"), (mask, f"labelsTr/x{number}.nii.gz")):
+            shutil.copy(source, out / copy)
+            if packed_anew:
+                nib.save(nib.load(source), out / copy)
+    labels = {"background": 0, "LV": 3, "MYO": 2, "RV": 1}
+    (out / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": {"0": "MRI"}}))
+    return out
+
+
+@pytest.mark.parametrize("part", ["scribbled", "val", "test"])
+@pytest.mark.parametrize("packed_anew", [False, True])
+def test_patients_of_the_split_give_no_shapes_whatever_they_are_called(
+    phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path, part: str,
+    packed_anew: bool,
+) -> None:  # fmt: skip
+    (patient, *_) = getattr(split, part)
+    root = renamed_copy(phantom_dir, tmp_path / "copy", [*split.shapes, patient], packed_anew=packed_anew)
+    shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
+    with pytest.raises(
+        SplitError, match=rf"case x4 is case {patient}_frame\d\d of the .* in {part} of the split; 2 of the 6 cases"
+    ):
+        supervise(prepared, split, tiny_config, shapes)
+
+
+def test_patients_whom_the_split_leaves_to_shapes_may_give_them(
+    phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path
+) -> None:
+    root = renamed_copy(phantom_dir, tmp_path / "copy", split.shapes, packed_anew=False)
+    shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
+    assert len(supervise(prepared, split, tiny_config, shapes).real) == len(shapes.masks)
+
+
+def test_masks_moved_away_from_the_images_that_train_are_known_by_these(
+    phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path
+) -> None:
+    root = renamed_copy(phantom_dir, tmp_path / "copy", split.scribbled, packed_anew=False)
+    shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
+    bare = replace(prepared, cases=tuple(replace(case, has_mask=False) for case in prepared.cases))
+    with pytest.raises(SplitError, match=r"in scribbled of the split; 4 of the 4 cases"):
+        require_others(bare, split, shapes)
+
+
+def test_empty_masks_are_nobody_s(prepared: PreparedData, split: Split) -> None:
+    empty = replace(prepared, masks=np.where(prepared.masks == 3, np.uint8(0), 0))
+    other = replace(empty, cases=tuple(replace(case, sha256={"image": case.case_id}) for case in empty.cases))
+    require_others(empty, split, other)

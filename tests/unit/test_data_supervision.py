@@ -16,7 +16,9 @@ from maag.config.schema import Config
 from maag.data.acdc import SPLIT0
 from maag.data.batches import SliceStore, TrainingBatches
 from maag.data.cache import prepare
+from maag.data.catalog import write_phantom
 from maag.data.prepared import PreparedData
+from maag.data.shapes import prepare_shapes
 from maag.data.splits import PARTS, Patient, Split, make_split
 from maag.data.supervision import Supervision, supervise, without_effect
 from maag.errors import ConfigError, DataError, SplitError
@@ -176,15 +178,17 @@ def test_validation_needs_masks(tiny_config: Config) -> None:
 
 
 def test_shapes_of_another_data_set_leave_all_patients_to_train(
-    tiny_config: Config, prepared: PreparedData, phantom_dir: Path, tmp_path: Path
+    tiny_config: Config, prepared: PreparedData, tmp_path: Path
 ) -> None:
     foreign = tuple(f"other/{patient}" for patient in prepared.patient_ids)
     data = with_changes(tiny_config, {"data.split": "random"}).data
     split = make_split(prepared.patients, data, SPLIT0, foreign)
     assert split.shapes == foreign
     assert len(split.scribbled) == 4
-    found = supervise(prepared, split, tiny_config, prepared)
-    assert len(found.real) == len(prepared.masks)
+    write_phantom("acdc", tmp_path / "other", 4, seed=5)
+    other = prepare_shapes("acdc", tmp_path / "other", tiny_config.data, tmp_path / "cache")
+    found = supervise(prepared, split, tiny_config, other)
+    assert len(found.real) == len(other.masks)
 
 
 def test_a_batch_is_a_function_of_its_step(tiny_config: Config, prepared: PreparedData) -> None:
