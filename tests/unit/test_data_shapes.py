@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from torch import distributed
 
 from maag.config import codec
 from maag.config.schema import Config, DataConfig
@@ -20,6 +21,7 @@ from maag.data.shapes import prepare_shapes, require_others
 from maag.data.splits import Split
 from maag.data.supervision import supervise
 from maag.errors import ConfigError, MissingDataError, SplitError
+from maag.train.launch.worker import Recipe, prepare_together
 
 MYO_OF_ACDC = 2
 
@@ -144,3 +146,22 @@ def test_empty_masks_are_nobody_s(prepared: PreparedData, split: Split) -> None:
     empty = replace(prepared, masks=np.where(prepared.masks == 3, np.uint8(0), 0))
     other = replace(empty, cases=tuple(replace(case, sha256={"image": case.case_id}) for case in empty.cases))
     require_others(empty, split, other)
+
+
+def test_workers_of_a_cluster_see_the_same_shapes(
+    phantom_dir: Path, of_lvsc: DataConfig, split: Split, tmp_path: Path
+) -> None:
+    write_phantom("lvsc", tmp_path / "lvsc", 4, seed=1)
+    config = replace(Config(), data=of_lvsc)
+    here = prepare_shapes("acdc", phantom_dir, of_lvsc, tmp_path / "cache")
+    recipe = Recipe(
+        config=codec.to_dict(config), split=split.to_dict(), data_dir=str(tmp_path / "lvsc"), scribbles=(),
+        shapes=("acdc", str(phantom_dir)), cache_root=str(tmp_path / "cache"), threads=1,
+    )  # fmt: skip
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        there = prepare_together(recipe, config, split).shapes
+    finally:
+        distributed.destroy_process_group()
+    assert there is not None
+    assert there.directory == here.directory
