@@ -212,7 +212,9 @@ class Loop:
 
     def _remember(self, validation: ValidationDice, epoch: int, *, is_due: bool) -> bool:
         progress = self._state.progress
-        if validation.mean < progress.best_dice + self._config.train.min_delta:
+        least = progress.best_dice + self._config.train.min_delta
+        # An equal Dice is no gain, though min_delta may be 0: a dead run has the same again and again.
+        if validation.mean <= progress.best_dice or validation.mean < least:
             # One that a time limit asked for is no use of the run's patience: undisturbed it would not have been.
             progress.without_gain += is_due
             return False

@@ -1,0 +1,162 @@
+"""What the loop sets before each step, and what it makes of losses, validations and requests; no data, little work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.batches import Batch
+from maag.labels import IGNORE
+from maag.models.segmentor import Segmentor
+from maag.train.loop import NOT_KEPT, Ending, Loop
+from maag.train.reports import EpochReport, Live
+from maag.train.state import TrainState
+from maag.train.stopping import StopRequest
+from maag.train.validate import ValidationDice
+
+CPU = torch.device("cpu")
+STEPS_PER_EPOCH = 3
+
+
+class Course(NamedTuple):
+    """What was set when a step asked for its batch."""
+
+    lr: float
+    lr_discriminator: float
+    trust: float
+    seed: int
+
+
+@dataclass
+class WatchingBatches:
+    """The same images in each step; all that the loop has set by then is written down."""
+
+    state: TrainState
+    labelled_up_to: float = math.inf
+    """In later steps nothing is known."""
+    steps_per_epoch: int = STEPS_PER_EPOCH
+    courses: list[Course] = field(default_factory=list)
+
+    def at(self, step: int) -> Batch:
+        lr, lr_discriminator = (float(each.param_groups[0]["lr"]) for each in self.state.optimizers)
+        self.courses.append(Course(lr, lr_discriminator, float(self.state.trust), self.state.noise.initial_seed()))
+        images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        masks = torch.zeros(2, 16, 16, dtype=torch.uint8)
+        masks[:, 4:12, 4:12] = 1
+        labels = masks if step < self.labelled_up_to else torch.full_like(masks, IGNORE)
+        return Batch(images, labels, None, masks)
+
+
+class ScriptedValidator:
+    """Finds one Dice after the other, the last of them again and again."""
+
+    def __init__(self, *dices: float) -> None:
+        self._dices = list(dices)
+
+    def dice(self, segmentor: Segmentor) -> ValidationDice:
+        mean = self._dices.pop(0) if len(self._dices) > 1 else self._dices[0]
+        return ValidationDice(per_class={"a": mean}, mean=mean)
+
+
+class Listening:
+    """Remembers the epochs, and asks `stop` for an end at step `stop_at`."""
+
+    def __init__(self, stop: StopRequest, stop_at: float) -> None:
+        self._stop, self._stop_at = stop, stop_at
+        self.epochs: list[EpochReport] = []
+
+    def on_live(self, live: Live) -> None:
+        if live.step >= self._stop_at:
+            self._stop.ask("test")
+
+    def on_epoch(self, report: EpochReport) -> None:
+        self.epochs.append(report)
+
+    def on_checkpoint(self, step: int) -> None:
+        pass
+
+
+class Run(NamedTuple):
+    ending: Ending
+    courses: list[Course]
+    epochs: list[EpochReport]
+
+
+def run_it(
+    tiny_config: Config,
+    changes: Mapping[str, Any],
+    dices: Sequence[float] = (0.5,),
+    *,
+    labelled_up_to: float = math.inf,
+    stop_at: float = math.inf,
+) -> Run:
+    small = {"data.size_px": [16, 16], "segmentor.width": 2, "discriminator.width": 2, "optim.batch_size": 2}
+    config = codec.override(tiny_config, {**small, **changes})
+    state, stop = TrainState(config, CPU), StopRequest()
+    batches, listener = WatchingBatches(state, labelled_up_to), Listening(stop, stop_at)
+    loop = Loop(state, batches, ScriptedValidator(*dices), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
+    return Run(loop.run(), batches.courses, listener.epochs)
+
+
+def test_each_step_has_noise_of_its_own_that_the_seed_decides(tiny_config: Config) -> None:
+    seeds = [course.seed for course in run_it(tiny_config, {}).courses]
+    assert len(set(seeds)) == len(seeds) == 2 * STEPS_PER_EPOCH
+    assert [course.seed for course in run_it(tiny_config, {}).courses] == seeds
+    assert set(seeds).isdisjoint(course.seed for course in run_it(tiny_config, {"train.seed": 5}).courses)
+
+
+def test_trust_rises_to_its_whole_at_the_end_of_the_ramp(tiny_config: Config) -> None:
+    trusts = [course.trust for course in run_it(tiny_config, {"teacher.ramp": 0.5}).courses]
+    ramped = [math.exp(-5 * (1 - step / STEPS_PER_EPOCH) ** 2) for step in range(STEPS_PER_EPOCH)]
+    assert trusts == pytest.approx([*ramped, *[1.0] * STEPS_PER_EPOCH])
+
+
+def test_both_rates_fall_together_with_every_step(tiny_config: Config) -> None:
+    rates = {"optim.schedule": "poly", "optim.lr": 1e-3, "optim.lr_min": 1e-5, "optim.lr_discriminator": 4e-4}
+    courses = run_it(tiny_config, rates).courses
+    whole = [1 - step / (2 * STEPS_PER_EPOCH) for step in range(2 * STEPS_PER_EPOCH)]
+    factors = [0.01 + 0.99 * rest**0.9 for rest in whole]
+    assert [course.lr for course in courses] == pytest.approx([1e-3 * factor for factor in factors])
+    assert [course.lr_discriminator for course in courses] == pytest.approx([4e-4 * factor for factor in factors])
+
+
+@pytest.mark.parametrize(("epochs", "measured"), [(4, [1, 2, 4]), (5, [1, 2, 3, 5]), (1, [1])])
+def test_validations_are_as_frequent_as_each_half_of_the_run_asks(
+    tiny_config: Config, epochs: int, measured: list[int]
+) -> None:
+    changes = {"optim.epochs": epochs, "train.validate_every": 1, "train.validate_every_late": 3 if epochs > 4 else 4}
+    found = run_it(tiny_config, changes).epochs
+    assert [report.epoch for report in found] == list(range(1, epochs + 1))
+    assert [report.epoch for report in found if "dice" in report.to_dict()] == measured
+
+
+def test_an_epoch_is_told_the_losses_of_its_own_steps(tiny_config: Config) -> None:
+    first, second = run_it(tiny_config, {}, labelled_up_to=STEPS_PER_EPOCH).epochs
+    assert first.losses["supervised"] > 0
+    assert second.losses["supervised"] == 0
+
+
+def test_a_request_to_stop_at_the_last_step_finds_a_run_that_is_done(tiny_config: Config) -> None:
+    assert run_it(tiny_config, {}, stop_at=2 * STEPS_PER_EPOCH).ending == "done"
+    assert run_it(tiny_config, {}, stop_at=STEPS_PER_EPOCH).ending == "interrupted"
+
+
+@pytest.mark.parametrize("min_delta", [0.0, 1e-5])
+def test_a_run_that_stays_where_it_is_uses_up_its_patience(tiny_config: Config, min_delta: float) -> None:
+    changes = {"optim.epochs": 9, "train.patience": 2, "train.min_delta": min_delta}
+    dead = run_it(tiny_config, changes, [0.0])
+    assert dead.ending == "early"
+    assert [report.is_best for report in dead.epochs] == [True, False, False]
+
+
+def test_a_gain_counts_from_the_least_one_asked_for(tiny_config: Config) -> None:
+    changes = {"optim.epochs": 4, "train.min_delta": 0.125}
+    found = run_it(tiny_config, changes, [0.25, 0.375, 0.4375, 0.625]).epochs
+    assert [report.is_best for report in found] == [True, True, False, True]
