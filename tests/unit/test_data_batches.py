@@ -1,0 +1,97 @@
+"""What is drawn for a batch, and that no draw is another's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.batches import TrainingBatches
+from maag.data.prepared import PreparedData
+from maag.data.splits import Split
+from maag.data.supervision import Supervision, supervise
+from maag.labels import IGNORE
+
+CPU = torch.device("cpu")
+STILL = {
+    f"augment.{name}": 0 for name in ("rotation_deg", "translation", "scale", "flip", "brightness", "contrast", "noise")
+}
+
+
+@pytest.fixture
+def supervision(tiny_config: Config, prepared: PreparedData, split: Split) -> Supervision:
+    return supervise(prepared, split, tiny_config)
+
+
+def batches_of(supervision: Supervision, config: Config, changes: Mapping[str, Any]) -> TrainingBatches:
+    """Of one slice a step, unless asked for more."""
+    return TrainingBatches(supervision, codec.override(config, {**STILL, "optim.batch_size": 1, **changes}), CPU)
+
+
+@pytest.mark.parametrize("change", [{"rotation_deg": 30.0}, {"noise": 0.1}, {"brightness": 0.5}])
+def test_one_slice_is_changed_otherwise_in_each_step(
+    tiny_config: Config, supervision: Supervision, change: dict[str, float]
+) -> None:
+    alone = replace(supervision, scribbled=supervision.scribbled[:1])
+    batches = batches_of(alone, tiny_config, {f"augment.{name}": value for name, value in change.items()})
+    images = [batches.at(step).images for step in range(3)]
+    original = torch.from_numpy(supervision.images[supervision.scribbled[:1]])
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.equal(images[one], images[other])
+    assert all(image.shape == original.shape and not torch.equal(image, original) for image in images)
+
+
+@pytest.mark.parametrize("unlabelled", [0.0, 0.2])
+def test_unpaired_masks_are_turned_otherwise_than_the_slices(
+    tiny_config: Config, supervision: Supervision, unlabelled: float
+) -> None:
+    """Else a mask of the same patient would lie as its image does."""
+    lines = np.zeros_like(supervision.masks)
+    lines[:, 14:18] = 1
+    first = supervision.scribbled[:1]
+    alike = replace(
+        supervision, scribbles=lines, masks=lines, shapes=lines, scribbled=first, unlabelled=first, real=first
+    )
+    turned = {"augment.rotation_deg": 180.0, "augment.fill": "background"}
+    batches = batches_of(alike, tiny_config, {**turned, "loss.adversarial_unlabelled": unlabelled})
+    for step in range(3):
+        batch = batches.at(step)
+        assert batch.masks is not None
+        assert batch.masks.any()
+        assert not torch.equal(batch.masks, batch.labels)
+    # As far as nothing is turned they are the same.
+    batch = batches_of(alike, tiny_config, {}).at(0)
+    assert batch.masks is not None
+    assert torch.equal(batch.masks, batch.labels)
+
+
+def test_slices_for_the_adversarial_term_come_in_an_order_of_their_own(
+    tiny_config: Config, supervision: Supervision
+) -> None:
+    batches = batches_of(supervision, tiny_config, {"loss.adversarial_unlabelled": 0.2})
+    images, others = [], []
+    for step in range(len(supervision.scribbled)):
+        batch = batches.at(step)
+        assert batch.unlabelled is not None
+        images.append(batch.images.numpy().tobytes())
+        others.append(batch.unlabelled.numpy().tobytes())
+    assert sorted(images) == sorted(others)
+    assert images != others
+
+
+@pytest.mark.parametrize(("fill", "outside"), [("ignore", IGNORE), ("background", 0)])
+@pytest.mark.parametrize("change", [{"translation": 0.5}, {"scale": 0.5}])
+def test_pixels_from_outside_of_a_slice_count_as_asked_for(
+    tiny_config: Config, supervision: Supervision, fill: str, outside: int, change: dict[str, float]
+) -> None:
+    full = replace(supervision, scribbles=np.full_like(supervision.masks, 2))
+    changes = {"augment.fill": fill, **{f"augment.{name}": value for name, value in change.items()}}
+    batches = batches_of(full, tiny_config, changes)
+    seen = torch.cat([batches.at(step).labels for step in range(4)])
+    assert seen.unique().tolist() == sorted((2, outside))
