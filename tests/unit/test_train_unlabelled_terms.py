@@ -1,0 +1,114 @@
+"""How much each term of what pixels without a label teach weighs, and what it does not depend on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.areas import Areas
+from maag.data.batches import Batch, TeacherView
+from maag.labels import IGNORE
+from maag.models.segmentor import SegmentorOutput
+from maag.train.areas import RunningAreas, areas_loss
+from maag.train.state import TrainState
+from maag.train.team import ALONE
+from maag.train.unlabelled import unlabelled_terms
+
+CPU = torch.device("cpu")
+TAUGHT = {
+    "teacher.decay": 0.9,
+    "teacher.confidence": 0.0,
+    "teacher.gates": 0.5,
+    "loss.teacher": 1.0,
+    "loss.areas": 1.0,
+}
+FAR = Areas(torch.tensor([0.97, 0.01, 0.01, 0.01]), torch.zeros(4), torch.tensor(9.0))
+"""Areas that no new segmentor's predictions have."""
+
+
+@pytest.fixture
+def batch(tiny_config: Config) -> Batch:
+    """Four slices of which nothing is known, and as many unlabelled ones."""
+    generator = torch.Generator().manual_seed(0)
+    images, others = (torch.randn(4, 1, 32, 32, generator=generator) for _ in range(2))
+    labels = torch.full((4, 32, 32), IGNORE, dtype=torch.uint8)
+    as_it_is = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(8, 2, 3)
+    grids = torch.nn.functional.affine_grid(as_it_is, [8, 1, 32, 32], align_corners=False)
+    view = TeacherView(torch.cat([images, others]), grids)
+    return Batch(images, labels, others, None, teacher_view=view, areas=FAR)
+
+
+def terms(
+    tiny_config: Config, batch: Batch, changes: dict[str, Any] | None = None, *, trust: float = 1.0
+) -> dict[str, Tensor]:
+    config = codec.override(tiny_config, {**TAUGHT, **(changes or {})})
+    return terms_of(state_of(config, trust), batch, config)
+
+
+def state_of(config: Config, trust: float = 1.0) -> TrainState:
+    state = TrainState(config, CPU)
+    state.trust = trust
+    return state
+
+
+def terms_of(state: TrainState, batch: Batch, config: Config) -> dict[str, Tensor]:
+    images = batch.images if batch.unlabelled is None else torch.cat([batch.images, batch.unlabelled])
+    output: SegmentorOutput = state.segmentor.train()(images)
+    return {name: term.detach() for name, term in unlabelled_terms(state, output, batch, config).items()}
+
+
+def test_labels_take_from_the_lesson_of_the_prediction_and_none_from_that_of_the_gates(
+    tiny_config: Config, batch: Batch
+) -> None:
+    alone = batch._replace(unlabelled=None, teacher_view=TeacherView(*(part[:4] for part in batch.teacher_view or ())))
+    unknown, known = (
+        terms(tiny_config, alone._replace(labels=torch.full_like(alone.labels, value))) for value in (IGNORE, 0)
+    )
+    assert unknown["teacher"] > 0
+    assert known["teacher"] == 0
+    assert known["gates"] == unknown["gates"] > 0
+
+
+def test_the_weight_of_the_gates_lesson_is_its_own_times_the_teachers(tiny_config: Config, batch: Batch) -> None:
+    once = terms(tiny_config, batch)
+    twice = terms(tiny_config, batch, {"teacher.gates": 1.0})
+    torch.testing.assert_close(twice, {**once, "gates": 2 * once["gates"]})
+    thrice = terms(tiny_config, batch, {"loss.teacher": 3.0})
+    torch.testing.assert_close(thrice, {**once, "gates": 3 * once["gates"], "teacher": 3 * once["teacher"]})
+    assert set(terms(tiny_config, batch, {"teacher.gates": 0.0})) == {"teacher", "areas"}
+
+
+def test_all_terms_weigh_as_much_as_the_trust_of_the_step(tiny_config: Config, batch: Batch) -> None:
+    whole, quarter = terms(tiny_config, batch), terms(tiny_config, batch, trust=0.25)
+    assert set(whole) == {"teacher", "gates", "areas"}
+    assert all(term > 0 for term in whole.values())
+    torch.testing.assert_close(quarter, {name: term / 4 for name, term in whole.items()})
+
+
+@pytest.mark.parametrize("with_unlabelled", [True, False])
+def test_areas_are_those_of_all_slices_that_were_predicted(
+    tiny_config: Config, batch: Batch, with_unlabelled: bool
+) -> None:
+    seen = batch._replace(teacher_view=None) if with_unlabelled else batch._replace(teacher_view=None, unlabelled=None)
+    config = codec.override(tiny_config, TAUGHT)
+    state = state_of(config)
+    assert set(terms_of(state, seen, config)) == {"areas"}
+    assert state.areas is not None
+    torch.testing.assert_close(state.areas.total.sum(), torch.tensor(1.0))  # a mean: the classes share each slice
+
+
+@pytest.mark.parametrize(("num_masks", "tolerance"), [(4.0, 0.2 * (1 / 4 + 1 / 4) ** 0.5), (1e9, 0.2 * (1 / 4) ** 0.5)])
+def test_few_masks_leave_more_room_than_many(num_masks: float, tolerance: float) -> None:
+    areas = Areas(torch.tensor([0.7, 0.3]), torch.tensor([0.1, 0.1]), torch.tensor(num_masks))
+
+    def loss_at(distance: float) -> float:
+        logits = torch.tensor([0.7 - distance, 0.3 + distance]).log()[None, :, None, None].expand(4, 2, 8, 8)
+        return float(areas_loss(logits, areas, RunningAreas(2), 4, ALONE))
+
+    assert loss_at(0.95 * tolerance) == 0
+    assert loss_at(1.05 * tolerance) == pytest.approx((0.05 * tolerance / 0.3) ** 2, rel=1e-3)
