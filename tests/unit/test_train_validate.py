@@ -1,0 +1,56 @@
+"""What the Dice of a validation is of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from maag.config.schema import Config
+from maag.data.prepared import PreparedData
+from maag.models.segmentor import Segmentor
+from maag.train.state import TrainState
+from maag.train.validate import Validator
+
+CPU = torch.device("cpu")
+AT_ONCE = 24
+"""Slices that one forward pass has."""
+
+
+@pytest.fixture
+def segmentor(tiny_config: Config) -> Segmentor:
+    return TrainState(tiny_config, CPU).segmentor
+
+
+def test_every_slice_counts_however_many_there_are(
+    tiny_config: Config, prepared: PreparedData, segmentor: Segmentor
+) -> None:
+    assert len(prepared.images) > 2 * AT_ONCE
+    with torch.no_grad():
+        labels = segmentor.eval()(torch.from_numpy(np.array(prepared.images))).logits.argmax(dim=1).numpy()
+    expected = {}
+    for value, name in enumerate(tiny_config.data.classes[1:], 1):
+        dices = []
+        for case in prepared.cases:
+            found, real = (part[case.start : case.stop] == value for part in (labels, prepared.masks))
+            if size := found.sum() + real.sum():
+                dices.append(2 * (found & real).sum() / size)
+        expected[name] = float(np.mean(dices))
+    found = Validator(prepared, prepared.patient_ids, tiny_config.data, CPU).dice(segmentor)
+    assert found.per_class == pytest.approx(expected, abs=1e-6)
+    assert found.mean == pytest.approx(np.mean(list(expected.values())), abs=1e-6)
+
+
+@pytest.mark.parametrize(("num_patients", "fitted"), [(2, False), (4, True)])
+def test_phases_of_one_heart_are_no_further_patients_who_agree(
+    tiny_config: Config, prepared: PreparedData, segmentor: Segmentor, num_patients: int, fitted: bool
+) -> None:
+    # All is background by little, so that any other class would gain.
+    torch.nn.init.zeros_(segmentor.classify.weight)
+    with torch.no_grad():
+        segmentor.classify.bias.copy_(torch.tensor([0.1, 0.0, 0.0, 0.0]))
+    patients = prepared.patient_ids[:num_patients]
+    assert sum(case.patient_id in patients for case in prepared.cases) == 2 * num_patients
+    dice = Validator(prepared, patients, tiny_config.data, CPU, fit_offsets=True).dice(segmentor)
+    assert any(dice.offsets) == fitted
+    assert (dice.mean > 0) == fitted
