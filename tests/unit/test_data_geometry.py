@@ -6,15 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from maag.config.schema import DataConfig
 from maag.data.geometry import (
     Grid,
     image_to_grid,
     labels_to_grid,
     labels_to_source,
     normalize,
+    plan_grid,
     scores_to_source,
     scribbles_to_grid,
 )
+from maag.data.volume import Volume
 
 SIDES = st.integers(3, 60)
 SIZES = st.sampled_from([16, 32, 48])
@@ -55,6 +58,12 @@ def test_shapes_are_exact_both_ways(
     assert on_grid.shape == (2, height, width)
     assert image_to_grid(labels.astype(np.float32), grid).shape == (2, height, width)
     assert labels_to_source(on_grid, grid).shape == labels.shape
+
+
+def test_rows_and_columns_of_a_volume_keep_their_own_spacings() -> None:
+    volume = Volume(np.zeros((1, 3, 30, 40), np.float32), (8.0, 3.0, 1.5), np.diag([1.5, 3.0, 8.0, 1.0]))
+    grid = plan_grid(volume, DataConfig(size_px=(48, 32), spacing_mm=1.5))
+    assert grid == Grid((30, 40), (60, 40), (48, 32))
 
 
 @quick
@@ -169,6 +178,17 @@ def test_a_thin_line_is_still_there_on_a_grid_that_is_much_coarser(place: int, f
     found = scribbles_to_grid(scribbles, grid, 255)
     expected = np.full((1, 16, 16), 255, np.uint8)
     expected[0, place % (16 * factor) // factor] = value
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("length", "taken"), [(1, False), (2, False), (3, True), (5, True)])
+def test_a_speck_beside_the_centre_of_a_coarse_pixel_is_no_stroke_through_it(length: int, taken: bool) -> None:
+    scribbles = np.full((1, 80, 80), 255, np.uint8)
+    scribbles[0, 10 : 10 + length, 21] = 2  # as much of the pixel's five rows
+    found = scribbles_to_grid(scribbles, Grid.plan((80, 80), (1, 1), 5, (16, 16)), 255)
+    expected = np.full((1, 16, 16), 255, np.uint8)
+    if taken:
+        expected[0, 2, 4] = 2
     np.testing.assert_array_equal(found, expected)
 
 

@@ -54,6 +54,37 @@ def test_a_random_split_is_disjoint_whole_and_repeatable(count: int, seed: int, 
     assert make_split(people(patients[::-1]), data).digest == split.digest
 
 
+def test_a_random_split_is_the_same_on_every_machine_and_in_every_version() -> None:
+    data = DataConfig(split="random", split_seed=7)
+    assert make_split(people(ALL[:21]), data).digest == "6ab638d214f7"
+    half_drawn = [replace(patient, scribbled=number % 3 > 0) for number, patient in enumerate(people(ALL[:21]))]
+    assert make_split(half_drawn, data).digest == "38489bcb7c7c"
+
+
+def test_who_keeps_their_scribbles_depends_on_the_seed_of_the_split() -> None:
+    kept = [
+        make_split(people(ALL), DataConfig(split="split0", split_seed=seed, scribbled_fraction=0.5), SPLIT0).scribbled
+        for seed in (0, 0, 1)
+    ]
+    assert kept[0] == kept[1]
+    assert kept[0] != kept[2]
+    assert len(kept[0]) == len(kept[2]) == 18
+
+
+@pytest.mark.parametrize(("fraction", "masks_of_drawn"), [(0.25, 0), (0.5, 2), (0.75, 4)])
+def test_masks_of_those_who_have_nothing_else_are_part_of_the_dense_fraction(
+    fraction: float, masks_of_drawn: int
+) -> None:
+    published = {"scribbled": ALL[:8], "shapes": ALL[8:10], "val": ALL[10:11], "test": ()}
+    undrawn = set(ALL[:2])
+    patients = [replace(patient, scribbled=patient.patient_id not in undrawn) for patient in people(ALL[:11])]
+    data = DataConfig(split="split0", supervision="mixed", dense_fraction=fraction)
+    split = make_split(patients, data, published)
+    assert undrawn <= set(split.dense)
+    assert len(set(split.dense) - undrawn) == masks_of_drawn
+    assert sorted((*split.dense, *split.scribbled)) == ALL[:8]
+
+
 def test_both_fractions_are_of_all_patients() -> None:
     split = make_split(people(ALL), DataConfig(split="random", val_fraction=0.15, test_fraction=0.15))
     assert (len(split.val), len(split.test)) == (15, 15)
