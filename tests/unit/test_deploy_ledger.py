@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from deploy.ledger import LEDGER, Entry, FileLedger, StoreLedger, gather, now, read_entries, read_finished
 from maag.errors import ObjectChangedError
 from maag.storage.opening import open_store
-from maag.storage.store import Store
+from maag.storage.store import Store, StoredObject
 
 ENTRIES = 200
 
@@ -69,3 +74,101 @@ def test_a_ledger_that_was_copied_from_a_bucket_or_into_one_goes_on(tmp_path: Pa
     gather(out)
     assert [found.target for found in read_entries(out)] == [f"{place}.nii.gz" for place in (0, 0, 1, 2)]
     assert len((tmp_path / LEDGER).read_text().splitlines()) == 4
+
+
+class Shelf:
+    """A store in memory, as far as ledgers need one."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def write_bytes(self, key: str, content: bytes) -> None:
+        self.objects[key] = content
+
+    def read_bytes(self, key: str) -> bytes:
+        return self.objects[key]
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        return (StoredObject(key, None, "") for key in sorted(self.objects) if key.startswith(prefix))
+
+    def stat(self, key: str) -> StoredObject | None:
+        return StoredObject(key, None, "") if key in self.objects else None
+
+    def child(self, key: str) -> str:
+        return key
+
+
+def test_a_long_ledger_is_in_parts_of_which_none_is_lost() -> None:
+    shelf = Shelf()
+    ledger = StoreLedger(shelf)  # type: ignore[arg-type]
+    for place in range(600):
+        ledger.append(entry(place))
+    assert [len(content.splitlines()) for content in shelf.objects.values()] == [256, 256, 88]
+    found = read_entries(shelf)  # type: ignore[arg-type]
+    assert [each.target for each in found] == [f"{place}.nii.gz" for place in range(600)]
+
+
+class SlowShelf(Shelf):
+    """Takes the first object only when another line was added meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = StoreLedger(self)  # type: ignore[arg-type]
+        self.second = threading.Thread(target=lambda: self.ledger.append(entry(1)))
+
+    def write_bytes(self, key: str, content: bytes) -> None:
+        if not self.objects:
+            self.objects[key] = b""
+            self.second.start()
+            self.second.join(timeout=0.1)  # it waits for this write to end
+            assert self.second.is_alive()
+        super().write_bytes(key, content)
+
+
+def test_a_line_that_is_added_during_a_write_has_a_write_of_its_own() -> None:
+    shelf = SlowShelf()
+    shelf.ledger.append(entry(0))
+    shelf.second.join()
+    assert set(read_finished(shelf)) == {"0.nii.gz", "1.nii.gz"}  # type: ignore[arg-type]
+
+
+def test_what_jobs_did_is_read_in_the_order_of_time(tmp_path: Path) -> None:
+    out = open_store(str(tmp_path))
+    attempts = [("2.nii.gz", "m"), ("1.nii.gz", "old"), ("0.nii.gz", "m"), ("1.nii.gz", "new")]
+    for second, (target, model) in reversed([*enumerate(attempts)]):
+        finished_at = f"2026-11-01T00:00:0{second}.000000+00:00"
+        StoreLedger(out).append(replace(entry(0), target=target, model=model, finished_at=finished_at))
+    assert [(found.target, found.model) for found in read_entries(out)] == attempts
+    assert read_finished(out)["1.nii.gz"].model == "new"
+
+
+def test_a_line_waits_until_another_process_has_written_its_own(tmp_path: Path) -> None:
+    path = tmp_path / LEDGER
+    FileLedger(path).append(entry(0))
+    writer = threading.Thread(target=lambda: FileLedger(path).append(entry(1)))
+    with path.open("ab") as others:
+        fcntl.flock(others, fcntl.LOCK_EX)
+        others.write(b'{"half of a li')
+        others.flush()
+        writer.start()
+        writer.join(timeout=0.1)
+        assert writer.is_alive()
+        others.write(b'ne": 1}\n')
+    writer.join()
+    assert len(path.read_bytes().splitlines()) == 3
+    assert set(read_finished(open_store(str(tmp_path)))) == {"0.nii.gz", "1.nii.gz"}
+
+
+def test_a_line_is_on_the_disk_before_labels_get_into_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronised: list[tuple[int, int]] = []
+
+    def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synchronised.append((status.st_ino, status.st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    FileLedger(tmp_path / LEDGER).append(entry(0))
+    status = (tmp_path / LEDGER).stat()
+    assert synchronised == [(status.st_ino, status.st_size)]

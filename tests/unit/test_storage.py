@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,27 @@ def test_errors_that_are_sentences_pass(tmp_path: Path, error: Any) -> None:
     with pytest.raises(type(error)) as caught, replacing(tmp_path / "file"):
         raise error
     assert caught.value is error
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut would leave an empty file under its name."""
+    done: list[tuple[str, int]] = []
+    rename = os.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append(("synchronised", os.fstat(descriptor).st_size))
+
+    def replace(one: Path, other: Path) -> None:
+        done.append(("renamed", one.stat().st_size))
+        rename(one, other)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_text(tmp_path / "a", "whole")
+    assert done == [("synchronised", 5), ("renamed", 5)]
+    done.clear()
+    with building_directory(tmp_path / "folder") as folder:
+        (folder / "b").write_text("also")
+    assert done == [("synchronised", 4)]
