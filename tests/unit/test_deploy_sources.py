@@ -6,13 +6,14 @@ import glob
 from pathlib import Path
 
 import pytest
+from bright_runner import write_volume
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.batch import plan
 from deploy.patterns import pattern_of
 from deploy.sources import find_sources
-from maag.errors import ConfigError, MissingDataError
+from maag.errors import ConfigError, MissingDataError, MissingObjectError
 from maag.storage.local import LocalStore
 
 
@@ -97,6 +98,25 @@ def test_in_a_bucket_too_a_name_goes_before_the_pattern_that_it_looks_like(bucke
         plan(["s3://bkt/scans[1]"], "s3://bkt/scans[1]/labels")
     with pytest.raises(ConfigError, match="lies in the input"):
         plan(["s3://bkt/scans[2]"], "s3://bkt/scans2/labels")
+
+
+def test_an_object_that_was_replaced_after_it_was_listed_is_taken_as_it_is_now(bucket: Path, tmp_path: Path) -> None:
+    original = write_volume(bucket / "scans2" / "v.nii", 1)
+    (source,) = find_sources(["s3://bkt/scans2/v.nii"])
+    listed = source.version()
+    (tmp_path / "scratch").mkdir()
+    unchanged = source.fetch(tmp_path / "scratch", listed)
+    assert unchanged.version == listed
+    original.unlink()
+    replaced = write_volume(original, 2).read_bytes() + b"longer"
+    original.write_bytes(replaced)
+    fetched = source.fetch(tmp_path / "scratch", listed)
+    assert fetched.image.place.read_bytes() == replaced
+    assert fetched.version not in (listed, "")
+    assert fetched.version == next(find_sources(["s3://bkt/scans2/v.nii"])).version()
+    original.unlink()
+    with pytest.raises(MissingObjectError):
+        source.fetch(tmp_path / "scratch", listed)
 
 
 @pytest.mark.parametrize("given", ["S3://bkt/scans1", "S3://bkt/scans?", "S3://bkt/scans1/b.png"])

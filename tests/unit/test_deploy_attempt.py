@@ -1,0 +1,53 @@
+"""One volume: what its line says where something fails, and what is refused before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bright_runner import DATA, BrightIsForeground, ledger, tree, write_volume
+
+from deploy.attempt import Job, Task, Work, Worker
+from deploy.images import NiftiImage
+from deploy.ledger import Entry
+from deploy.sources import Fetched, LocalSource
+
+
+class Counted(LocalSource):
+    """Counts how often it was brought here."""
+
+    fetches = 0
+
+    def fetch(self, scratch: Path, version: str) -> Fetched:
+        Counted.fetches += 1
+        return super().fetch(scratch, version)
+
+
+def attempt(tmp_path: Path, runner: BrightIsForeground, target: str) -> Entry:
+    volume = write_volume(tmp_path / "scans" / "a.nii.gz")
+    worker = Worker(Job(data=DATA, work=Work(), model_digest="m", out=str(tmp_path / "out")), runner)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    Counted.fetches = 0
+    entry = worker.attempt(Task(Counted(NiftiImage(volume, Path("a.nii.gz")), target)))
+    assert isinstance(entry, Entry)
+    return entry
+
+
+def test_a_line_of_labels_that_could_not_be_stored_names_no_labels(tmp_path: Path, runner: BrightIsForeground) -> None:
+    (tmp_path / "out" / "a.nii.gz" / "in the way").mkdir(parents=True)
+    entry = attempt(tmp_path, runner, "a.nii.gz")
+    assert "cannot write" in str(entry.error)
+    assert (entry.target_md5, entry.volumes_ml, entry.side_files) == (None, (), None)
+    before, after = ledger(tmp_path / "out")  # the first was written before the labels were to be put there
+    assert (before["error"], len(before["target_md5"])) == (None, 32)
+    assert (after["error"], after["target_md5"]) == (entry.error, None)
+
+
+@pytest.mark.parametrize("target", ["../../a.nii.gz", "/a.nii.gz", "b//a.nii.gz", "C:/a.nii.gz"])
+def test_a_name_that_would_not_be_safe_is_refused_before_any_work(
+    tmp_path: Path, runner: BrightIsForeground, target: str
+) -> None:
+    entry = attempt(tmp_path, runner, target)
+    assert f"the key {target!r} is refused" in str(entry.error)
+    assert (runner.calls, Counted.fetches) == (0, 0)
+    assert set(tree(tmp_path)) == {"scans/a.nii.gz", "out/ledger.jsonl"}
