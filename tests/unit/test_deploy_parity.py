@@ -50,6 +50,12 @@ def test_a_difference_is_refused_with_its_size() -> None:
         compare(Logistic("one"), Logistic("two", 0.02), seeded_inputs(DATA))
 
 
+@pytest.mark.parametrize("name", ["phantoms", "blobs"])
+def test_a_difference_that_moves_no_label_is_refused_on_made_images_too(name: str) -> None:
+    with pytest.raises(ExportError, match=rf"two against one on {name} .* differ by up to 2\.00e-02 \(limit 1e-03\)"):
+        compare(Logistic("one"), Logistic("two", 0.02), {name: seeded_inputs(DATA)[name]})
+
+
 def test_values_that_are_not_numbers_are_refused() -> None:
     with pytest.raises(ExportError, match="1024 and 0 probabilities are not numbers"):
         compare(Logistic("one"), Logistic("two", float("nan")), seeded_inputs(DATA))
@@ -133,6 +139,31 @@ def test_a_lost_class_is_named() -> None:
         ExportError, match=r"surely of class 1, 0 of them are labelled so, a Dice of 0\.0000 \(limit 0\.95\)"
     ):
         compare(Trained("one"), Trained("two", dark=True), seeded_inputs(LARGER), "int8")
+
+
+class Spot:
+    """Sure of as many pixels of foreground as there are bright ones; `blind` sees none of them."""
+
+    def __init__(self, name: str, *, blind: bool = False) -> None:
+        self.name = name
+        self.blind = blind
+
+    def __call__(self, images: Images) -> Images:
+        foreground = np.where((images[:, 0] > 0) & (not self.blind), 0.95, 0.05)
+        return np.stack([1 - foreground, foreground], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("num_pixels", "says_something"), [(49, False), (50, True)])
+def test_some_fifty_pixels_of_a_class_say_something(num_pixels: int, says_something: bool) -> None:
+    images = np.full((1, 1, 32, 32), -1, np.float32)
+    images[0, 0].ravel()[:num_pixels] = 1
+    inputs = {"blobs": images}
+    assert (weakness(compare(Spot("one"), Spot("two"), inputs)) is None) == says_something
+    if says_something:
+        with pytest.raises(ExportError, match="where 50 pixels are surely of class 1, 0 of them are labelled so"):
+            compare(Spot("one"), Spot("two", blind=True), inputs, "int8")
+    else:
+        compare(Spot("one"), Spot("two", blind=True), inputs, "int8")
 
 
 def test_labels_that_nobody_is_sure_of_count_on_images_of_the_data_set_alone() -> None:
