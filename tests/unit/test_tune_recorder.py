@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 from ray.tune.experiment import Trial
 
+from maag.checkpoint import BEST
+from maag.config import codec
+from maag.config.schema import Config
 from tune.recorder import Recorder, SearchPlan
 from tune.results import TrialResult
 from tune.space import SPACE, within
@@ -52,6 +56,21 @@ def test_what_an_interruption_cut_is_not_said_to_have_been_stopped(tmp_path: Pat
     cut.status = Trial.TERMINATED  # as Ray leaves them all
     recorder.on_experiment_end([poor, cut])
     assert [result.status for result in recorder.results] == ["stopped", "waiting"]
+
+
+def test_the_best_of_a_search_is_one_that_came_to_its_end(tmp_path: Path) -> None:
+    search, trial = plan_of(tmp_path)
+    recorder = Recorder(search, replace(trial, base=codec.to_dict(Config())), lambda now: None)
+    trials = []
+    for name, epoch, dice in (("young", 1, 0.9), ("old", 4, 0.6), ("older", 4, 0.5)):
+        each = trial_of(name, Trial.TERMINATED)
+        each.last_result = {"epoch": epoch, "objective": dice, "best_dice": dice, "mean_dice": dice, "seconds": 1.0}
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "checkpoints" / BEST).write_text(name)
+        trials.append(each)
+    recorder.on_experiment_end(trials)
+    recorder.finish()
+    assert (tmp_path / "checkpoints" / BEST).read_text() == "old"
 
 
 def test_the_clock_interrupts_once(tmp_path: Path) -> None:

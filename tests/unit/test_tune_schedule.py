@@ -16,3 +16,11 @@ def test_a_schedule_has_a_line_for_each_change(tmp_path: Path) -> None:
     assert read_schedule(path) == [{"from_epoch": 1, "settings": SLOW}, {"from_epoch": 5, "settings": FAST}]
     note_settings(path, 3, FASTER)  # from an earlier state than the last one
     assert read_schedule(path) == [{"from_epoch": 1, "settings": SLOW}, {"from_epoch": 4, "settings": FASTER}]
+
+
+def test_settings_that_were_had_for_one_epoch_stay_in_the_schedule(tmp_path: Path) -> None:
+    path = tmp_path / "schedule.jsonl"
+    for epochs_done, settings in enumerate((SLOW, FAST, FASTER)):
+        note_settings(path, epochs_done, settings)
+    assert [line["settings"] for line in read_schedule(path)] == [SLOW, FAST, FASTER]
+    assert [line["from_epoch"] for line in read_schedule(path)] == [1, 2, 3]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.splits import Split
-from maag.errors import DataError
-from tune.trial import TrialPlan, prepare_the_same
+from maag.errors import DataError, MissingDataError
+from maag.storage import read_json
+from maag.train.folder import RunFolder
+from tune.schedule import SCHEDULE, read_schedule
+from tune.trial import TrialPlan, prepare_the_same, run_trial
+
+Begin = Callable[..., RunFolder]
 
 
 def test_a_node_with_other_data_trains_no_trial(
@@ -23,3 +31,56 @@ def test_a_node_with_other_data_trains_no_trial(
     )  # fmt: skip
     with pytest.raises(DataError, match=r"node .*: has other data \(digest .*\) than training was begun on \(other\)"):
         prepare_the_same(tiny_config, plan)
+
+
+@pytest.fixture
+def begin(tiny_config: Config, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
+    """Run trial `a` with a learning rate up to where it looks for its data, which are not there."""
+    monkeypatch.setattr("ray.tune.get_context", lambda: SimpleNamespace(get_trial_id=lambda: "a"))
+    monkeypatch.setattr("ray.tune.get_checkpoint", lambda: None)
+
+    def begin(lr: float, *, exchange: bool = False) -> RunFolder:
+        plan = TrialPlan(
+            base=codec.to_dict(tiny_config), data_dir=str(tmp_path / "nowhere"), scribbles=(), data_digest="",
+            cache_root=str(tmp_path / "cache"), split=split.to_dict(), trials_dir=str(tmp_path / "trials"),
+            device="cpu", threads=torch.get_num_threads(), exchange=exchange,
+        )  # fmt: skip
+        with pytest.raises(MissingDataError, match="nowhere"):
+            run_trial({"optim.lr": lr}, plan)
+        return RunFolder(tmp_path / "trials" / "a")
+
+    return begin
+
+
+def rate_of(run: RunFolder) -> float:
+    return float(codec.from_document(read_json(run.config), "").optim.lr)
+
+
+def test_a_trial_goes_on_in_its_own_folder(begin: Begin) -> None:
+    run = begin(1e-3)
+    run.metrics.write_text("of this sample")
+    assert begin(1e-3) == run
+    assert run.metrics.read_text() == "of this sample"
+    assert rate_of(run) == 1e-3
+    assert read_schedule(run.path / SCHEDULE) == []
+
+
+def test_what_another_sample_left_in_a_trials_folder_is_given_up(begin: Begin) -> None:
+    run = begin(1e-3)
+    run.metrics.write_text("of another sample")
+    begin(2e-3)
+    assert not run.metrics.exists()
+    assert rate_of(run) == 2e-3
+    assert run.split.exists()
+
+
+def test_a_trial_that_may_go_on_with_other_settings_keeps_its_folder(begin: Begin) -> None:
+    run = begin(1e-3, exchange=True)
+    run.metrics.write_text('{"epoch": 4}\n')
+    begin(2e-3, exchange=True)
+    assert run.metrics.exists()
+    assert rate_of(run) == 2e-3
+    assert [(line["from_epoch"], line["settings"]) for line in read_schedule(run.path / SCHEDULE)] == [
+        (1, {"optim.lr": 1e-3}),
+        (5, {"optim.lr": 2e-3}),
+    ]
