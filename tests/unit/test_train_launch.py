@@ -104,6 +104,13 @@ def test_nodes_that_are_there_are_not_asked_for() -> None:
     assert require_room(1, 3, gpu=False, wait_minutes=5, look=lambda: [Node(4, 0)], ask=ask) == Room(1, 0)
 
 
+def test_fewer_workers_than_asked_for_share_all_that_is_there() -> None:
+    room = require_room(1, 4, gpu=True, wait_minutes=0, look=lambda: [Node(8, 2)])
+    assert room == Room(4, 1)
+    room = require_room(1, 1, gpu=True, wait_minutes=0, look=lambda: [Node(8, 2)])
+    assert room == Room(8, 1)
+
+
 class Heard:
     """A listener that remembers."""
 

@@ -1,0 +1,59 @@
+"""What a worker does with what it hears while it trains; Ray Train and the board are fakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maag.data.shard import Shard
+from maag.train.folder import RunFolder
+from maag.train.launch.board import Leaving, Note
+from maag.train.launch.worker import Reporter
+from maag.train.reports import Live
+from maag.train.stopping import StopRequest
+from maag.train.team import Team
+
+
+class Member(Team):
+    """The worker of a rank, of two."""
+
+    def __init__(self, rank: int) -> None:
+        self.shard = Shard(rank, 2)
+
+
+class FakeBoard:
+    """A board without an actor; `ray.get` of its answers gives the reason to stop, of which there is none."""
+
+    def __init__(self) -> None:
+        self.notes: list[Note] = []
+        self.put = self
+
+    def remote(self, note: Note) -> str:
+        self.notes.append(note)
+        return "an answer"
+
+
+def live(step: int) -> Live:
+    return Live(step=step, total_steps=9, epoch=1, epochs=1, lr=1e-3, losses={}, steps_per_second=1.0, seconds_left=1.0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_state_is_saved_once_when_a_node_is_about_to_leave(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving: list[str] = []
+    monkeypatch.setattr("ray.train.get_preemption_info", lambda: leaving or None)
+    monkeypatch.setattr("ray.get", lambda answer: None)
+    board, stop = FakeBoard(), StopRequest()
+    reporter = Reporter(RunFolder(tmp_path), board, stop, Member(rank))
+    reporter.on_live(live(1))
+    assert not stop.save_is_asked
+    leaving.append("a node")
+    reporter.on_live(live(2))
+    assert stop.save_is_asked
+    stop.save_is_asked = False  # by the save
+    reporter.on_live(live(3))
+    assert not stop.save_is_asked
+    # Its leader speaks for the team.
+    assert board.notes == ([live(1), live(2), Leaving(2), live(3)] if rank == 0 else [])
