@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from maag.checkpoint import BEST, LAST, load_segmentor, load_state, save_segmentor, save_state
+from maag.checkpoint import BEST, FINAL, LAST, find_weights, load_segmentor, load_state, save_segmentor, save_state
 from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import CheckpointError, MissingDataError
@@ -92,6 +92,16 @@ def test_weights_of_another_segmentor_are_refused(saved: Path, tiny_config: Conf
     wider = codec.override(tiny_config, {"segmentor.width": 8})
     save_segmentor(saved / BEST, wider, TrainState(tiny_config, CPU).segmentor.state_dict(), INFO)
     assert complaint(saved / BEST).endswith("the weights do not fit the configuration beside them")
+
+
+def test_a_run_is_its_best_segmentor_or_else_its_final_one(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / FINAL).touch()
+    assert find_weights(tmp_path) == folder / FINAL
+    (folder / BEST).touch()
+    assert find_weights(tmp_path) == folder / BEST
+    assert find_weights(folder / FINAL) == folder / FINAL
 
 
 @pytest.mark.slow

@@ -300,9 +300,12 @@ def test_no_folder_of_predictions(tmp_path: Path) -> None:
         prediction_files(tmp_path / "nowhere", [])
 
 
-def test_a_prediction_of_another_shape_is_refused(make_case: MakeCase, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prediction", [square(1)[:, :8], square(1).transpose(1, 0, 2)])  # smaller, or of turned axes
+def test_a_prediction_of_another_shape_is_refused(make_case: MakeCase, tmp_path: Path, prediction: Labels) -> None:
     cases = [make_case(1, 1, square(1))]
-    path = write_nifti(tmp_path / "predictions" / "patient001_frame01.nii.gz", square(1)[:, :8])
-    assert load_labels(path, range(3))[0].shape == (2, 8, 12)
-    with pytest.raises(DataError, match=r"patient001_frame01: its prediction has shape \(2, 8, 12\) .* \(2, 12, 12\)"):
+    path = write_nifti(tmp_path / "predictions" / "patient001_frame01.nii.gz", prediction)
+    shape = load_labels(path, range(3))[0].shape
+    assert shape == prediction.shape
+    with pytest.raises(DataError, match=r"patient001_frame01: its prediction has shape .* \(2, 12, 12\)") as refused:
         evaluate(cases, file_predictor(prediction_files(path.parent, cases), DATA), DATA, SUBJECT)
+    assert str(shape) in str(refused.value)
