@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from deploy.crew import Crew
 from deploy.input_lists import local_place
 from deploy.ledger import Entry, History, gather, read_finished, read_histories
 from deploy.measures import require_heart, require_told_apart, write_measures
+from deploy.passed_over import sentence
 from deploy.sources import Source, find_sources, require_disjoint
 from deploy.standing import Standing
 from maag.config.schema import DataConfig
@@ -37,11 +39,14 @@ class Outcome:
     """Whose labels somebody has changed since; they stay as they are."""
     patients_measured: int = 0
     """Rows of `measures.csv`, if it was asked for."""
+    passed_over: int = 0
+    """Files of the inputs that are labels, no images."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types: the counts, and source and error of each failure."""
         failures = [{"source": entry.source, "error": entry.error} for entry in self.failed]
         counts = {"done": self.done, "skipped": self.skipped, "kept": self.kept, "failed": len(failures)}
+        counts["passed_over"] = self.passed_over
         return {**counts, "failures": failures}
 
 
@@ -54,6 +59,7 @@ def predict(
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
     work: Work = _PLAIN_WORK,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Segment every volume in `inputs` and write its labels under `out`.
 
@@ -67,6 +73,7 @@ def predict(
             and those whose labels somebody has changed since.
         progress: called with (volumes done, volumes in all) after each.
         work: what to do with each volume.
+        tell: is given a sentence about files that are passed over.
 
     Raises:
         MissingDataError: there is nothing to do.
@@ -77,7 +84,10 @@ def predict(
     if work.measures:
         require_heart(data.classes)
     job = Job(data=data, work=work, model_digest=model_digest, out=_plain(out))
-    sources = plan(inputs, job.out, dicom_seg=work.dicom_seg, probabilities=work.probabilities)
+    passed_over = Counter[str]()
+    sources = plan(inputs, job.out, dicom_seg=work.dicom_seg, probabilities=work.probabilities, passed_over=passed_over)
+    if passed_over:
+        tell(sentence(passed_over))
     if work.measures:
         require_told_apart(source.target for source in sources)
     if job.folder:
@@ -106,13 +116,25 @@ def predict(
         volumes = {name: entry.volumes_ml for name, entry in now.items() if name in wanted}
         measured = write_measures(store, volumes, data.classes)
     skipped = count - done - len(failed)
-    return Outcome(done=done, skipped=skipped, failed=tuple(failed), kept=kept, patients_measured=measured)
+    return Outcome(
+        done=done,
+        skipped=skipped,
+        failed=tuple(failed),
+        kept=kept,
+        patients_measured=measured,
+        passed_over=passed_over.total(),
+    )
 
 
 def plan(
-    inputs: Sequence[str | Path], out: str | Path, *, dicom_seg: bool = False, probabilities: bool = False
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    dicom_seg: bool = False,
+    probabilities: bool = False,
+    passed_over: Counter[str] | None = None,
 ) -> tuple[Source, ...]:
-    """Find the images in `inputs`; nothing is written.
+    """Find the images in `inputs`, and count the labels among them in `passed_over`; nothing is written.
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.
@@ -121,7 +143,7 @@ def plan(
     """
     by_target: dict[str, Source] = {}
     by_file: dict[str, Source] = {}
-    for source in find_sources(inputs, dicom_seg=dicom_seg):
+    for source in find_sources(inputs, dicom_seg=dicom_seg, passed_over=passed_over):
         by_target.setdefault(source.target, source)
         for file in (source.target, *((probabilities_of(source.target),) if probabilities else ())):
             other = by_file.setdefault(file, source)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from deploy.artifact import sha256_of
 from maag.data import dicom, nifti, nifti_writing, pictures, volume
 from maag.data.folder_tree import files_below
-from maag.data.label_files import LABEL_ENDINGS, SUFFIXES, stem_of
+from maag.data.label_files import stem_of
 from maag.data.volume import Volume
 from maag.errors import ConfigError, MissingDataError
 from maag.storage import write_json
@@ -135,7 +135,7 @@ def _save_names(path: Path, classes: Sequence[str]) -> None:
 
 
 def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
-    """The images that `given` means: one file, or all in a folder and below it, but no masks or scribbles.
+    """The images that `given` means: one file, or all in a folder and below it, whatever they show.
 
     With `dicom_seg` the labels of a DICOM series become a DICOM segmentation, `NAME.dcm`; else `NAME.nii.gz`.
 
@@ -144,10 +144,8 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
         ConfigError: the file is of no type that can be read.
     """
     if given.is_file():
-        if nifti.is_nifti(given):
-            return [NiftiImage(given, Path(given.name))]
-        if pictures.is_picture(given):
-            return [Picture(given, Path(given.name).with_suffix(".png"))]
+        if image := _image_at(given, Path(given.name)):
+            return [image]
         raise ConfigError(
             f"{given}: neither a NIfTI file nor a picture by its name; a DICOM series is given by its folder"
         )
@@ -155,20 +153,24 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
         raise ConfigError(f"{given}: a pipe or a device; give a file or a folder")
     if not given.is_dir():
         raise MissingDataError(f"{given}: there is no such file or folder")
-    files = sorted(filter(Path.is_file, files_below(given)))
-    known = [path for path in files if path.name.lower().endswith(SUFFIXES)]
-    stems = {path.parent / stem_of(path) for path in known}
     found: list[InputImage] = []
-    for path in known:
-        if not is_label_of(path.parent / stem_of(path), stems):
-            relative = path.relative_to(given)
-            is_nifti = nifti.is_nifti(path)
-            found.append(NiftiImage(path, relative) if is_nifti else Picture(path, relative.with_suffix(".png")))
-    others = set(files).difference(known)
-    found += _series_in(given, [path for path in files if path in others], dicom_seg)
+    others = []
+    for path in sorted(filter(Path.is_file, files_below(given))):
+        if image := _image_at(path, path.relative_to(given)):
+            found.append(image)
+        else:
+            others.append(path)
+    found += _series_in(given, others, dicom_seg)
     if not found:
         raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it")
     return found
+
+
+def _image_at(path: Path, relative: Path) -> InputImage | None:
+    """The file as an image whose labels go to where it lies in the input; None where it is neither type by its name."""
+    if nifti.is_nifti(path):
+        return NiftiImage(path, relative)
+    return Picture(path, relative.with_suffix(".png")) if pictures.is_picture(path) else None
 
 
 def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[InputImage]:
@@ -194,11 +196,3 @@ def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[Input
         target = whole.with_name(f"{whole.name}{ending}") if alone else relative / f"{uid}{ending}"
         series.append(DicomSeries(folder, target, tuple(members), dicom_seg))
     return series
-
-
-def is_label_of(stem: PurePath, stems: Collection[PurePath]) -> bool:
-    """Whether a file is a mask or scribble of an image beside it, by their paths without endings; it is no image."""
-    return any(
-        stem.name.endswith(ending) and stem.with_name(stem.name.removesuffix(ending)) in stems
-        for ending in LABEL_ENDINGS
-    )

@@ -13,6 +13,12 @@ from maag.storage.opening import open_store
 LISTS = ".txt"
 
 
+def together(inputs: Sequence[str | Path]) -> Iterator[tuple[str, ...]]:
+    """The places that are meant, each by itself, and those of a list in one. Raises as `without_lists`."""
+    for given in inputs:
+        yield tuple(without_lists([given]))
+
+
 def without_lists(inputs: Sequence[str | Path], above: tuple[str, ...] = ()) -> Iterator[str]:
     """The places that are meant, lists replaced by what they list.
 

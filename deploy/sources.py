@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,11 +13,12 @@ from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
-from deploy.images import InputImage, find_images, is_label_of
-from deploy.input_lists import without_lists
+from deploy.images import DicomSeries, InputImage, find_images
+from deploy.input_lists import together, without_lists
+from deploy.passed_over import labels_among
 from deploy.patterns import literal_folder, pattern_of
 from maag.data import dicom, pictures
-from maag.data.label_files import SUFFIXES, stem_of
+from maag.data.label_files import SUFFIXES
 from maag.errors import ConfigError, DataError, MissingDataError, MissingObjectError, ObjectChangedError
 from maag.storage.keys import is_uri, split_uri
 from maag.storage.opening import open_store
@@ -47,6 +49,10 @@ class Source(Protocol):
     def target(self) -> str:
         """The key of its labels in the output."""
 
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """Paths or URIs of a DICOM series' files; none of what is a file."""
+
     def version(self) -> str:
         """Changes when its content does: `sha256:` of files, `etag:` of objects as listed. Raises StorageError."""
 
@@ -65,6 +71,11 @@ class LocalSource:
     def place(self) -> str:
         """See Source."""
         return str(self.image.place)
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """See Source."""
+        return tuple(map(str, self.image.files)) if isinstance(self.image, DicomSeries) else ()
 
     def version(self) -> str:
         """See Source."""
@@ -91,6 +102,11 @@ class CloudSource:
         first = self.objects[0].key
         return _store(self.root).child(first if len(self.objects) == 1 else str(PurePosixPath(first).parent))
 
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """See Source."""
+        return tuple(_store(self.root).child(found.key) for found in self.objects if _is_dicom(found.key))
+
     def version(self) -> str:
         """See Source."""
         return _version_of(self.objects)
@@ -111,22 +127,32 @@ class CloudSource:
         return Fetched(images[0], _version_of(found), origins)
 
 
-def find_sources(inputs: Sequence[str | Path], *, dicom_seg: bool = False) -> Iterator[Source]:
-    """Every image that `inputs` name.
+def find_sources(
+    inputs: Sequence[str | Path], *, dicom_seg: bool = False, passed_over: Counter[str] | None = None
+) -> Iterator[Source]:
+    """Every image that `inputs` name; labels that one folder, pattern or list names along with their image are none.
 
     Args:
         inputs: NIfTI files, pictures, folders that are searched through, for DICOM series too, and prefixes
             `s3://BUCKET/PREFIX` (gs, az) likewise; patterns of any of these; and `.txt` files that list them. A file's
             labels get its name, those of a file in a folder or of a pattern its path from there.
         dicom_seg: labels of DICOM series are to be DICOM-SEG.
+        passed_over: is told how many files were passed over as labels, by how they are known.
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.
         ConfigError: an input is of no type that can be read, or a list is no text or lists itself.
         StorageError: a store or a list cannot be read.
     """
-    for place in without_lists(inputs):
-        yield from _in_store(place, dicom_seg) if is_uri(place) else _here(Path(place), dicom_seg)
+    for places in together(inputs):
+        found: list[Source] = []
+        for place in places:
+            found += _in_store(place, dicom_seg) if is_uri(place) else _here(Path(place), dicom_seg)
+        files = [PurePosixPath(source.place) for source in found if not source.slices]
+        labels = labels_among(files, {PurePosixPath(file) for source in found for file in source.slices})
+        if passed_over is not None:
+            passed_over.update(labels.values())
+        yield from (source for source in found if source.slices or PurePosixPath(source.place) not in labels)
 
 
 def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
@@ -138,10 +164,7 @@ def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
     if not matches:
         raise MissingDataError(f"{given}: no file or folder is of this pattern")
     root = literal_folder(given.as_posix())
-    stems = {path.with_name(stem_of(path)) for path in matches}
     for match in matches:
-        if is_label_of(match.with_name(stem_of(match)), stems):
-            continue
         folder = match if match.is_dir() else match.parent
         above = folder.relative_to(root) if root else folder
         for image in find_images(match, dicom_seg=dicom_seg):
@@ -177,21 +200,16 @@ def _in_store(given: str, dicom_seg: bool) -> Iterator[Source]:
 
 
 def _images_among(listed: Sequence[StoredObject]) -> list[tuple[StoredObject, ...]]:
-    """Objects that are images, and DICOM files by folder; as in a folder, no masks, scribbles or hidden ones."""
+    """Objects that are images, and DICOM files by folder; as in a folder, no hidden ones."""
     shown = [found for found in listed if not re.search(r"(^|/)\.[^./]", found.key)]
-    stems = {_stem(found.key) for found in shown if found.key.lower().endswith(SUFFIXES)}
     images: list[tuple[StoredObject, ...]] = []
     series: dict[str, list[StoredObject]] = {}
     for found in shown:
         if _is_dicom(found.key):
             series.setdefault(found.key.rpartition("/")[0], []).append(found)
-        elif found.key.lower().endswith(SUFFIXES) and not is_label_of(_stem(found.key), stems):
+        elif found.key.lower().endswith(SUFFIXES):
             images.append((found,))
     return [*images, *(tuple(members) for members in series.values())]
-
-
-def _stem(key: str) -> PurePosixPath:
-    return PurePosixPath(key[: len(key) - len(_ending(key))])
 
 
 def _source(root: str, objects: tuple[StoredObject, ...], inside: str, dicom_seg: bool) -> CloudSource:

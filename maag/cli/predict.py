@@ -105,7 +105,7 @@ def predict_command(
         crew = Threads(opened.runner)
         say(f"Running {model} with {opened.reason}")
     with counting("Segmenting volumes") as progress:
-        outcome = predict(inputs, crew, opened.config.data, out, opened.digest, resume, progress, work)
+        outcome = predict(inputs, crew, opened.config.data, out, opened.digest, resume, progress, work, say)
     say(
         f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed; "
         f"the ledger is {out.rstrip('/')}/ledger.jsonl"

@@ -19,7 +19,8 @@ from maag.data.pictures import load_indices
 from maag.data.volume import Volume
 from maag.errors import DataError, StorageError
 
-_SLICE = re.compile(r"^(DET\d{7})_SA(\d+)_ph(\d+)$", re.IGNORECASE)
+SLICE_NAME = re.compile(r"^(DET\d{7})_SA(\d+)_ph(\d+)$", re.IGNORECASE)
+"""Stems of short-axis slices, and of their masks: study, slice, phase."""
 _DICOM, _PNG = ".dcm", ".png"
 
 
@@ -102,7 +103,7 @@ def _find_slices(directory: Path) -> list[_Slice]:
     masks: dict[str, list[Path]] = defaultdict(list)
     images: dict[str, Path] = {}
     for path in sorted(files_below(directory)):
-        match = _SLICE.match(path.stem)
+        match = SLICE_NAME.match(path.stem)
         if match is None:
             continue
         if path.suffix.lower() == _PNG:
@@ -113,7 +114,7 @@ def _find_slices(directory: Path) -> list[_Slice]:
             images[path.stem.upper()] = path
     found = []
     for stem, path in images.items():
-        match = _SLICE.match(stem)
+        match = SLICE_NAME.match(stem)
         assert match is not None
         beside = [mask for mask in masks[stem] if mask.parent == path.parent] or masks[stem]
         if len(beside) > 1:
