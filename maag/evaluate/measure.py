@@ -13,11 +13,14 @@ from maag.config.schema import DataConfig
 from maag.data.cases import Case
 from maag.data.catalog import reader_of
 from maag.data.folder_tree import files_below
-from maag.data.label_files import load_label_file, stem_of, suffix_of
+from maag.data.geometry import Grid, labels_to_grid
+from maag.data.label_files import geometry_of, load_label_file, stem_of, suffix_of
+from maag.data.pictures import is_picture
 from maag.data.volume import Volume
 from maag.errors import DataError, MissingDataError
 from maag.evaluate.report import CaseScores, Report, Subject
 from maag.inference import PLAIN, Refinement, Runner, segment
+from maag.labels import BACKGROUND
 from maag.metrics import score_case
 
 _NAMED_AT_MOST = 10
@@ -78,17 +81,37 @@ def runner_predictor(runner: Runner, data: DataConfig, refinement: Refinement = 
 
 
 def file_predictor(files: Mapping[str, Path], data: DataConfig) -> Predictor:
-    """Read predictions made elsewhere: by case a label file, as `prediction_files` finds them."""
+    """Read predictions made elsewhere: by case a label file, as `prediction_files` finds them.
+
+    Where a reader brings a picture to its mask's grid, labels of the picture's own size are brought there too.
+    """
     values = range(data.num_classes)
-    return lambda case, volume: load_label_file(files[case.case_id], values)
+
+    def predict(case: Case, volume: Volume) -> NDArray[np.uint8]:
+        path = files[case.case_id]
+        labels = load_label_file(path, values)
+        if len(case.images) != 1 or not is_picture(case.images[0]) or labels.shape == volume.shape:
+            return labels
+        own, grid = geometry_of(case.images[0])[0][1:], volume.shape[1:]
+        if own == grid:
+            return labels
+        if labels.shape[1:] != own:
+            raise DataError(
+                f"case {case.case_id}: its prediction {path} has {_pixels(labels.shape[1:])} pixels, its picture "
+                f"{case.images[0]} {_pixels(own)}, measured at {_pixels(grid)} (rows x columns); save it in one of "
+                "these two sizes"
+            )
+        return labels_to_grid(labels, Grid(own, grid, grid), BACKGROUND)
+
+    return predict
 
 
 def prediction_files(directory: Path, cases: Sequence[Case], data_set: Sequence[Case] | None = None) -> dict[str, Path]:
     """By case the prediction that was made elsewhere, anywhere below `directory`.
 
-    The prediction of a case is the file `CASEID`, `CASEID_pred`, or named as its image: NIfTI, or a picture. Where
-    images of several cases have one name, such as `101/0001.jpg` and `102/0001.jpg`, as many of their folders belong
-    to it as tell them apart.
+    The prediction of a case is the file `CASEID`, `CASEID_pred`, or named as its image, or as the folder of its
+    series if that has no other case: NIfTI, or a picture. Where images of several cases have one name, such as
+    `101/0001.jpg` and `102/0001.jpg`, as many of their folders belong to it as tell them apart.
 
     Args:
         directory: where the predictions are.
@@ -107,13 +130,14 @@ def prediction_files(directory: Path, cases: Sequence[Case], data_set: Sequence[
             found[stem_of(path)].append(path)
     images: dict[str, list[Path]] = defaultdict(list)
     for case in data_set or cases:
-        if len(case.images) == 1:
-            images[stem_of(case.images[0])].append(case.images[0])
+        if place := _place(case):
+            images[stem_of(place)].append(place)
     files = {}
     absent = []
     for case in cases:
         paths = {path for stem in (case.case_id, f"{case.case_id}_pred") for path in found[stem]}
-        if len(case.images) == 1 and (name := _telling_name(case.images[0], images)):
+        place = _place(case)
+        if place and (name := _telling_name(place, images)):
             paths |= {path for path in found[name[-1]] if _tail(path.relative_to(directory), len(name)) == name}
         if len(paths) > 1:
             one, other, *_ = sorted(paths)
@@ -121,13 +145,36 @@ def prediction_files(directory: Path, cases: Sequence[Case], data_set: Sequence[
         if paths:
             files[case.case_id] = paths.pop()
         else:
-            absent.append(case.case_id)
+            absent.append(case)
     if absent:
         raise DataError(
-            f"{directory} has no prediction for {len(absent)} of {len(cases)} cases: {_named(absent)}; "
-            f"each needs a file such as {absent[0]}.nii.gz, anywhere below the folder"
+            f"{directory} has no prediction for {len(absent)} of {len(cases)} cases: "
+            f"{_named([case.case_id for case in absent])}; {_way_out(absent[0], images)}"
         )
     return files
+
+
+def _way_out(case: Case, images: Mapping[str, Sequence[Path]]) -> str:
+    """What a case without a prediction needs."""
+    names, place, why = [case.case_id], _place(case), ""
+    if place and place != case.images[0]:
+        if name := _telling_name(place, images):
+            names.append("/".join(name))
+        else:
+            why = (
+                "; what `maag predict` makes of DICOM goes by series, and several cases are in the folder of this one, "
+                "so measure the model itself, or name the labels of each case after it"
+            )
+    files = " or ".join(f"{name}.nii.gz" for name in names)
+    return f"each needs a file such as {files}, anywhere below the folder{why}"
+
+
+def _place(case: Case) -> Path | None:
+    """After what `maag predict` calls a case's labels: its one image file, or the folder of its DICOM series."""
+    folder = case.images[0].parent
+    if not suffix_of(case.images[0]):
+        return folder if all(image.parent == folder for image in case.images) else None
+    return case.images[0] if len(case.images) == 1 else None
 
 
 def _telling_name(image: Path, images: Mapping[str, Sequence[Path]]) -> tuple[str, ...] | None:
@@ -159,6 +206,10 @@ def _score(case: Case, predictor: Predictor, data: DataConfig) -> CaseScores:
             )
     scores = score_case(prediction, reference, volume.spacing_mm, data.classes)
     return CaseScores(case_id=case.case_id, patient_id=case.patient_id, frame=case.frame, scores=scores)
+
+
+def _pixels(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _named(names: Sequence[str]) -> str:
