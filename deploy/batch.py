@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -168,4 +169,4 @@ def _plain(out: str | Path) -> str:
 
 
 def _resolved(place: str) -> str:
-    return place if is_uri(place) else str(Path(place).resolve())
+    return place if is_uri(place) else os.path.realpath(place)

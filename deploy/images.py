@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from deploy.artifact import sha256_of
 from maag.data import dicom, nifti, nifti_writing, pictures, volume
 from maag.data.folder_tree import files_below
-from maag.data.label_files import stem_of
+from maag.data.label_files import SUFFIXES, stem_of
 from maag.data.volume import Volume
 from maag.errors import ConfigError, MissingDataError
 from maag.storage import write_json
@@ -143,7 +143,7 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
         MissingDataError: there is nothing at `given`, or no image in it.
         ConfigError: the file is of no type that can be read.
     """
-    if given.is_file():
+    if _is_file(given):
         if image := _image_at(given, Path(given.name)):
             return [image]
         raise ConfigError(
@@ -155,7 +155,7 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
         raise MissingDataError(f"{given}: there is no such file or folder")
     found: list[InputImage] = []
     others = []
-    for path in sorted(filter(Path.is_file, files_below(given))):
+    for path in sorted(filter(_is_file, files_below(given))):
         if image := _image_at(path, path.relative_to(given)):
             found.append(image)
         else:
@@ -164,6 +164,15 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
     if not found:
         raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it")
     return found
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one, or by its name a link to one that is not there, which its reader is to name: no silent loss.
+
+    DataLad leaves such links for files that it has not fetched.
+    """
+    known = (*SUFFIXES, *dicom.SUFFIXES)
+    return path.is_file() or (path.is_symlink() and not path.exists() and path.name.lower().endswith(known))
 
 
 def _image_at(path: Path, relative: Path) -> InputImage | None:
@@ -177,7 +186,7 @@ def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[Input
     """DICOM files by folder and series: a folder of one series becomes one file of its name."""
     by_series: dict[tuple[Path, str], list[Path]] = {}
     for file in files:
-        if (uid := dicom.series_uid(file)) is not None:
+        if (uid := dicom.series_uid(file) if file.exists() else dicom.UNREADABLE) is not None:
             by_series.setdefault((file.parent, uid), []).append(file)
     # Nobody knows of which series an unreadable file is a slice: none of its folder's is whole.
     for folder, uid in [key for key in by_series if key[1] == dicom.UNREADABLE]:

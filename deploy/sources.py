@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -281,7 +282,8 @@ def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], ou
 
 def _absolute(place: str) -> str:
     """In the one way to write it; S3:// is s3://."""
-    return "/".join(split_uri(place)).rstrip("/") if is_uri(place) else str(Path(place).resolve())
+    # Not Path.resolve, which takes no links that lead in a circle.
+    return "/".join(split_uri(place)).rstrip("/") if is_uri(place) else os.path.realpath(place)
 
 
 def _parents(place: str) -> Iterator[str]:

@@ -125,8 +125,9 @@ def prediction_files(directory: Path, cases: Sequence[Case], data_set: Sequence[
     if not directory.is_dir():
         raise MissingDataError(f"{directory}: there is no such folder of predictions")
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(filter(Path.is_file, files_below(directory))):
-        if suffix_of(path):
+    for path in sorted(files_below(directory)):
+        # A link to what is not there is a prediction that cannot be read, and not none.
+        if suffix_of(path) and (path.is_file() or path.is_symlink()):
             found[stem_of(path)].append(path)
     images: dict[str, list[Path]] = defaultdict(list)
     for case in data_set or cases:

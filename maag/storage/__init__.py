@@ -52,6 +52,8 @@ def storage_errors(path: Path, verb: str = "write") -> Iterator[None]:
     except OSError as error:
         sentences = _READING_SENTENCES if verb == "read" else _SENTENCES
         reason = sentences.get(error.errno or 0, (error.strerror or str(error) or type(error).__name__).splitlines()[0])
+        if verb == "read" and error.errno == errno.ENOENT and path.is_symlink():
+            reason = f"a link to {os.readlink(path)}, where nothing is; fetch what it stands for, or remove it"
         raise StorageError(f"cannot {verb} {path}: {reason}") from error
 
 

@@ -72,6 +72,36 @@ def test_one_bad_volume_does_not_stop_the_rest(scans: Path, out: Path, runner: B
     assert outcome.to_dict()["failures"][0]["source"].endswith("0-broken.nii.gz")
 
 
+def test_links_to_files_that_are_not_there_are_failures_of_their_volumes(
+    scans: Path, out: Path, runner: BrightIsForeground, tmp_path: Path
+) -> None:
+    """As DataLad leaves them for what it has not fetched."""
+    (scans / "series").mkdir()
+    links = {name: scans / name for name in ("gone.nii.gz", "gone.jpg", "series/1.dcm", "circle.png")}
+    for path in links.values():
+        path.symlink_to(path.name if path.name == "circle.png" else ".git/annex/objects/gone")
+    (scans / "gone.txt").symlink_to("nowhere")
+    outcome = run(scans, out, runner)
+    failures = {entry.source: str(entry.error) for entry in outcome.failed}
+    assert outcome.done == 2
+    assert set(failures) == {
+        *map(str, (links["gone.nii.gz"], links["gone.jpg"], links["circle.png"], scans / "series"))
+    }
+    assert failures[str(links["gone.jpg"])] == (
+        f"cannot read {links['gone.jpg']}: a link to .git/annex/objects/gone, where nothing is; fetch what it stands "
+        "for, or remove it"
+    )
+    assert "lead in a circle" in failures[str(links["circle.png"])]
+    assert {line["source"] for line in ledger(out) if line["error"]} == set(failures)
+    for given in (links["gone.nii.gz"], scans / "gone*.*[gz]"):
+        assert "where nothing is" in str(
+            predict([given], Threads(runner), DATA, tmp_path / "more", "m").failed[0].error
+        )
+    write_volume(scans / ".git" / "annex" / "objects" / "gone.nii.gz").rename(scans / ".git/annex/objects/gone")
+    again = run(scans, out, runner, resume=True)
+    assert (again.done, again.skipped, len(again.failed)) == (1, 2, 3)
+
+
 def test_a_bug_or_exhausted_memory_is_a_failure_of_its_volume(scans: Path, out: Path) -> None:
     class Exhausting(BrightIsForeground):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:

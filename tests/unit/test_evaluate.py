@@ -23,7 +23,7 @@ from maag.data.nifti_writing import save_volume
 from maag.data.orientation import differences
 from maag.data.pictures import load_picture
 from maag.data.volume import Volume, load_labels
-from maag.errors import DataError, MissingDataError
+from maag.errors import DataError, MissingDataError, StorageError
 from maag.evaluate.measure import evaluate, file_predictor, prediction_files, runner_predictor
 from maag.evaluate.report import Report, Subject, table
 from maag.inference import Refinement
@@ -269,6 +269,16 @@ def test_predictions_behind_links_are_found(make_case: MakeCase, tmp_path: Path)
     (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
     found = prediction_files(tmp_path / "labels", [case])
     assert found == {case.case_id: tmp_path / "labels" / "fold0" / "patient001_frame01.nii.gz"}
+
+
+def test_a_prediction_that_was_not_fetched_is_no_absent_one(make_case: MakeCase, tmp_path: Path) -> None:
+    case = make_case(1, 1, square(1))
+    link = tmp_path / "labels" / "patient001_frame01.nii.gz"
+    link.parent.mkdir()
+    link.symlink_to("../.git/annex/objects/gone")
+    files = prediction_files(link.parent, [case])
+    with pytest.raises(StorageError, match=r"a link to \S*gone, where nothing is; fetch what it stands for"):
+        evaluate([case], file_predictor(files, DATA), DATA, SUBJECT)
 
 
 def test_predictions_may_be_pictures(make_case: MakeCase, tmp_path: Path) -> None:
