@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.channel_files import fitting
 from deploy.images import InputImage
 from deploy.ledger import Entry, History, Ledger, now, open_ledger
-from deploy.sources import Fetched, Source
+from deploy.source_kinds import Fetched, Source
 from deploy.standing import Standing, standing_of
 from maag.config.schema import DataConfig
 from maag.data.label_files import stem_of
@@ -147,7 +148,7 @@ class Worker:
         labels: list[NDArray[np.uint8]] = []
         probabilities: list[NDArray[np.float32]] = []
         volumes, affine = [], np.eye(4)
-        for volume in image.frames():
+        for volume in (fitting(frame, image, data) for frame in image.frames()):
             found = segment_fully(volume, self._runner, data, work.refinement, keep_probabilities=work.probabilities)
             labels.append(found.labels)
             if found.probabilities is not None:

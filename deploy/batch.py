@@ -11,11 +11,13 @@ from typing import Any
 
 from deploy.attempt import Job, Task, Work, probabilities_of
 from deploy.crew import Crew
+from deploy.disjoint import require_disjoint
 from deploy.input_lists import local_place
 from deploy.ledger import Entry, History, gather, read_finished, read_histories
 from deploy.measures import require_heart, require_told_apart, write_measures
 from deploy.passed_over import sentence
-from deploy.sources import Source, find_sources, require_disjoint
+from deploy.source_kinds import Source
+from deploy.sources import find_sources
 from deploy.standing import Standing
 from maag.config.schema import DataConfig
 from maag.errors import ConfigError
@@ -86,7 +88,8 @@ def predict(
         require_heart(data.classes)
     job = Job(data=data, work=work, model_digest=model_digest, out=_plain(out))
     passed_over = Counter[str]()
-    sources = plan(inputs, job.out, dicom_seg=work.dicom_seg, probabilities=work.probabilities, passed_over=passed_over)
+    asked = {"dicom_seg": work.dicom_seg, "probabilities": work.probabilities}
+    sources = plan(inputs, job.out, data=data, passed_over=passed_over, **asked)
     if passed_over:
         tell(sentence(passed_over))
     if work.measures:
@@ -133,9 +136,12 @@ def plan(
     *,
     dicom_seg: bool = False,
     probabilities: bool = False,
+    data: DataConfig | None = None,
     passed_over: Counter[str] | None = None,
 ) -> tuple[Source, ...]:
-    """Find the images in `inputs`, and count the labels among them in `passed_over`; nothing is written.
+    """Find the images in `inputs` for a model of these `data`, of one channel where they are None; nothing is written.
+
+    Labels among the inputs are counted in `passed_over`.
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.
@@ -144,7 +150,7 @@ def plan(
     """
     by_target: dict[str, Source] = {}
     by_file: dict[str, Source] = {}
-    for source in find_sources(inputs, dicom_seg=dicom_seg, passed_over=passed_over):
+    for source in find_sources(inputs, dicom_seg=dicom_seg, data=data, passed_over=passed_over):
         by_target.setdefault(source.target, source)
         for file in (source.target, *((probabilities_of(source.target),) if probabilities else ())):
             other = by_file.setdefault(file, source)

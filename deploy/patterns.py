@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterator
 from glob import has_magic
 
 
@@ -24,3 +25,10 @@ def literal_folder(pattern: str) -> str:
     folders = pattern.split("/")[:-1]
     wild = next((place for place, part in enumerate(folders) if has_magic(part)), len(folders))
     return "/".join(folders[:wild]) or ("/" if pattern.startswith("/") else "")
+
+
+def parents(place: str) -> Iterator[str]:
+    """The folders that a path or key is in, the nearest first."""
+    while "/" in place:
+        place = place.rpartition("/")[0]
+        yield place or "/"

@@ -17,7 +17,8 @@ from maag.data.volume import Volume
 from maag.errors import DataError, StorageError
 from maag.storage import read_json
 
-_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+CHANNEL_NAME = re.compile(r"^(.+)_(\d{4})$")
+"""Stems of image files: the case, and which of its channels."""
 _IGNORE = "ignore"
 _FOLDERS: tuple[tuple[str, str, Part], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
 
@@ -142,7 +143,7 @@ def _numbers(labels: Mapping[str, Any], path: Path) -> dict[str, int]:
 
 
 def _channel_of(path: Path) -> int | None:
-    match = _CHANNEL.match(stem_of(path))
+    match = CHANNEL_NAME.match(stem_of(path))
     return int(match[2]) if match else None
 
 
@@ -165,7 +166,7 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, undrawn: int | N
             label_files.setdefault(stem_of(path), []).append(path)
     by_case: dict[str, list[Path]] = {}
     for path in sorted((root / images).glob("*")):
-        match = _CHANNEL.match(stem_of(path)) if suffix_of(path) else None
+        match = CHANNEL_NAME.match(stem_of(path)) if suffix_of(path) else None
         if match:
             by_case.setdefault(match[1], []).append(path)
     cases = []

@@ -183,4 +183,7 @@ def test_an_image_of_other_channels_is_recorded_with_a_sentence(tmp_path: Path) 
     outcome = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
     assert outcome.done == 1
     place = tmp_path / "in" / "colour.png"
-    assert outcome.failed[0].error == f"{place}: the image has 3 channels, data.channels says 1; correct one of them"
+    assert outcome.failed[0].error == (
+        f"{place}: the image has 3 channels, the model takes 1; save it in grey, or take a model that was trained on "
+        "such images"
+    )

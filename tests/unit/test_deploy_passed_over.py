@@ -8,19 +8,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from bright_runner import DATA, BrightIsForeground, write_volume
+from folder_bucket import serve
 
 from deploy.batch import predict
 from deploy.crew import Threads
 from deploy.passed_over import labels_among
 from deploy.sources import find_sources
-from maag.storage.local import LocalStore
-
-
-class Bucket(LocalStore):
-    """A folder in the place of `s3://bkt`."""
-
-    def child(self, key: str) -> str:
-        return f"s3://bkt/{key}"
 
 
 def found(*inputs: str | Path) -> tuple[list[str], Counter[str]]:
@@ -56,7 +49,7 @@ def test_a_data_set_is_segmented_without_its_labels(
         given = tmp_path / "list.txt"
         given.write_text("\n".join(str(path) for path in data.iterdir() if path.is_dir()))
     elif way == "bucket":
-        monkeypatch.setattr("deploy.sources._store", {"s3://bkt": Bucket(data.parent)}.__getitem__)
+        serve(monkeypatch, data.parent)
         given = f"s3://bkt/{data.name}"
     passed_over = Counter[str]()
     places = {source.place for source in find_sources([given], passed_over=passed_over)}

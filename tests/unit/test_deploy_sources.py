@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from bright_runner import write_volume
+from folder_bucket import serve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,19 +74,12 @@ def test_a_file_uri_is_a_path(pictures: Path) -> None:
         targets("ftp://host/scans")
 
 
-class Bucket(LocalStore):
-    """A folder in the place of `s3://bkt`."""
-
-    def child(self, key: str) -> str:
-        return f"s3://bkt/{key}"
-
-
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("scans[1]/a.png", "scans1/b.png", "scans2/c.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"")
-    monkeypatch.setattr("deploy.sources._store", {"s3://bkt": Bucket(tmp_path)}.__getitem__)
+    serve(monkeypatch, tmp_path)
     return tmp_path
 
 

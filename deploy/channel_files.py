@@ -1,0 +1,76 @@
+"""Images whose channels are files of their own, `X_0000.nii.gz` and `X_0001.nii.gz`, and what a model takes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.artifact import sha256_of
+from deploy.images import InputImage, NiftiImage, Picture
+from maag.config.schema import DataConfig
+from maag.data import nifti, volume
+from maag.data.label_files import load_image
+from maag.data.volume import Volume
+from maag.errors import DataError
+
+_COLOURS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFiles:
+    """A NIfTI file or a picture for each channel, in their order; labels are those of the first."""
+
+    files: tuple[Path, ...]
+    target: Path
+
+    @property
+    def place(self) -> Path:
+        """See InputImage; the first file."""
+        return self.files[0]
+
+    def digest(self) -> str:
+        """See InputImage."""
+        return hashlib.sha256(json.dumps([sha256_of(file) for file in self.files]).encode()).hexdigest()
+
+    def frames(self) -> Iterator[Volume]:
+        """See InputImage."""
+        if not nifti.is_nifti(self.place):
+            yield load_image(self.files)
+            return
+        counts = [volume.num_volumes(file) for file in self.files]
+        for file, count in zip(self.files, counts, strict=True):
+            if count != counts[0]:
+                raise DataError(
+                    f"{file}: a channel of {count} frames beside {self.place} of {counts[0]}; each channel needs the "
+                    "same: export them again"
+                )
+        for number in range(counts[0]):
+            yield volume.load_channels(self.files, number if counts[0] > 1 else None)
+
+    def save_labels(
+        self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
+    ) -> None:
+        """See InputImage."""
+        kind = NiftiImage if nifti.is_nifti(self.place) else Picture
+        kind(self.place, self.target).save_labels(path, labels, classes, model_digest)
+
+
+def fitting(found: Volume, image: InputImage, data: DataConfig) -> Volume:
+    """The volume with the channels that the model takes. Raises DataError where it has others."""
+    number, wanted = len(found.voxels), data.channels
+    if number == wanted:
+        return found
+    has = f"the image has {number} channel{'s' if number > 1 else ''}, the model takes {wanted}"
+    if wanted == 1:
+        raise DataError(f"{has}; save it in grey, or take a model that was trained on such images")
+    names = ", ".join(f"CASE_{channel:04}" for channel in range(wanted))
+    colours = "give a colour picture, or " if wanted == _COLOURS else ""
+    raise DataError(
+        f"{has}; {colours}save each channel as a 2-D or 3-D file of its own, {names}, and give the folder of these"
+    )
