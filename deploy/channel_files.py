@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from deploy.artifact import sha256_of
 from deploy.images import InputImage, NiftiImage, Picture
 from maag.config.schema import DataConfig
-from maag.data import nifti, volume
+from maag.data import nifti, pictures, volume
 from maag.data.label_files import load_image
 from maag.data.volume import Volume
 from maag.errors import DataError
 
-_COLOURS = 3
+CHANNELS_APART = "nnunet"
+"""The one data set whose pictures may hold a channel each; everywhere else a picture holds all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +62,26 @@ class ChannelFiles:
         kind(self.place, self.target).save_labels(path, labels, classes, model_digest)
 
 
+def takes_colours(data: DataConfig) -> bool:
+    """Whether the model was trained on pictures that hold all of their channels: red, green and blue."""
+    return data.channels == pictures.COLOURS and data.dataset != CHANNELS_APART
+
+
 def fitting(found: Volume, image: InputImage, data: DataConfig) -> Volume:
-    """The volume with the channels that the model takes. Raises DataError where it has others."""
+    """The volume with the channels that the model takes; of a grey picture these are the same for one of colours.
+
+    Raises DataError where it has others.
+    """
     number, wanted = len(found.voxels), data.channels
     if number == wanted:
         return found
+    if takes_colours(data) and isinstance(image, Picture) and number == 1:
+        return pictures.in_colours(found)
     has = f"the image has {number} channel{'s' if number > 1 else ''}, the model takes {wanted}"
     if wanted == 1:
         raise DataError(f"{has}; save it in grey, or take a model that was trained on such images")
     names = ", ".join(f"CASE_{channel:04}" for channel in range(wanted))
-    colours = "give a colour picture, or " if wanted == _COLOURS else ""
+    picture = "give a colour picture, or " if wanted == pictures.COLOURS else ""
     raise DataError(
-        f"{has}; {colours}save each channel as a 2-D or 3-D file of its own, {names}, and give the folder of these"
+        f"{has}; {picture}save each channel as a 2-D or 3-D file of its own, {names}, and give the folder of these"
     )

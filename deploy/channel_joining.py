@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+from deploy.channel_files import CHANNELS_APART
 from deploy.source_kinds import Source
 from maag.config.schema import DataConfig
 from maag.data import nifti, pictures
 from maag.data.label_files import stem_of
 from maag.data.nnunet import CHANNEL_NAME
-
-_PICTURES_APART = "nnunet"
-"""The one data set whose pictures may hold a channel each; everywhere else a picture holds all."""
 
 
 def join_channels(sources: Iterable[Source], data: DataConfig) -> Iterator[Source]:
@@ -33,7 +31,7 @@ def join_channels(sources: Iterable[Source], data: DataConfig) -> Iterator[Sourc
         numbers = [_number_of(source) for source in ordered]
         joined = None not in numbers
         if pictures.is_picture(Path(ordered[0].place)):
-            joined = data.dataset == _PICTURES_APART and numbers == list(range(data.channels))
+            joined = data.dataset == CHANNELS_APART and numbers == list(range(data.channels))
         if not joined:
             yield from ordered
             continue

@@ -18,6 +18,7 @@ from maag.data.volume import Volume
 from maag.errors import DataError
 from maag.storage import replacing, require_regular_file
 
+COLOURS = 3
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 # A larger picture of fewer bytes is a claim that would fill gigabytes, or one colour.
@@ -50,6 +51,11 @@ def load_picture(path: Path, shape: tuple[int, int] | None = None) -> Volume:
     if not np.isfinite(planes).all():
         raise DataError(f"{path}: some pixels are NaN or infinite; replace them, or leave the image out")
     return Volume(planes[:, None], (1.0, 1.0, 1.0), np.eye(4))
+
+
+def in_colours(grey: Volume) -> Volume:
+    """A grey picture as one of red, green and blue."""
+    return Volume(np.repeat(grey.voxels, COLOURS, axis=0), grey.spacing_mm, grey.affine)
 
 
 def load_indices(path: Path) -> NDArray[Any]:

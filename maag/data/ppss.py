@@ -13,7 +13,7 @@ from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask
 from maag.data.folder_tree import files_below
 from maag.data.natural_order import natural_key
-from maag.data.pictures import load_indices, load_picture
+from maag.data.pictures import in_colours, load_indices, load_picture
 from maag.data.ppss_palette import COLOURS, INDICES
 from maag.data.volume import Volume
 from maag.errors import DataError
@@ -75,9 +75,7 @@ class PpssReader:
         """See Reader; (3, 1, rows, columns) of the mask, 160 x 80 without one, in [0, 255]."""
         shape = load_indices(case.masks[0]).shape[:2] if case.masks else _MASK_SHAPE
         volume = load_picture(case.images[0], (int(shape[0]), int(shape[1])))
-        if len(volume.voxels) == 1:
-            return Volume(np.repeat(volume.voxels, 3, axis=0), volume.spacing_mm, volume.affine)
-        return volume
+        return in_colours(volume) if len(volume.voxels) == 1 else volume
 
     def load_mask(self, case: Case, data: DataConfig) -> Mask:
         """See Reader."""

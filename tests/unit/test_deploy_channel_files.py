@@ -190,3 +190,32 @@ def test_pictures_are_joined_for_models_of_channels_apart_alone(tmp_path: Path, 
     with Image.open(out / "a.png") as labels:
         np.testing.assert_array_equal(np.asarray(labels), BOTTOM)
     assert json.loads((out / "a.json").read_text())["labels"]["1"] == "bright"
+
+
+def test_a_grey_picture_is_one_of_colours_for_a_model_of_such_alone(tmp_path: Path, out: Path) -> None:
+    place = tmp_path / "in" / "grey.png"
+    place.parent.mkdir()
+    Image.fromarray(square(2)).save(place)
+    seen = []
+
+    class Looking(LastIsForeground):
+        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            seen.append(images)
+            return super().__call__(images)
+
+    for dataset in ("ppss", "folders"):
+        data = replace(COLOUR, dataset=dataset)
+        assert predict([place], Threads(Looking()), data, out / dataset, "m").failed == ()
+    for images in seen:
+        assert images.shape == (1, 3, 16, 16)
+        np.testing.assert_array_equal(images, np.stack([square(2)[None] / np.float32(255)] * 3, axis=1))
+    takes = "the image has 1 channel, the model takes"
+    (failed,) = run(place, out, THREE).failed
+    assert (
+        f"{takes} 3; give a colour picture, or save each channel as a 2-D or 3-D file of its own, CASE_0000, "
+        in str(failed.error)
+    )
+    (failed,) = run(write_channel(tmp_path / "a.nii", 1), out, COLOUR).failed
+    assert f"{takes} 3; give a colour picture" in str(failed.error)
+    (failed,) = run(place, out).failed
+    assert f"{takes} 2; save each channel" in str(failed.error)
