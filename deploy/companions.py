@@ -7,8 +7,10 @@ from pathlib import Path
 
 from deploy.activations import LARGEST_HALF
 from deploy.artifact import Manifest
+from deploy.channel_files import takes_colours
 from deploy.parity import weakness
 from deploy.tensors import IMAGES, LABELS, PROBABILITIES, SIZE_MULTIPLE, TensorSpec, has_dynamic_size
+from maag.config.schema import DataConfig
 from maag.storage import write_text
 
 PROGRAM = "segment.py"
@@ -42,9 +44,9 @@ def _readme(manifest: Manifest) -> str:
 
 ```sh
 pip install numpy nibabel onnxruntime
-python segment.py IMAGE.nii.gz LABELS.nii.gz
+{_segment_command(data.channels)}
 ```
-
+{_of_channels(data.channels)}
 `segment.py` is about a hundred lines of NumPy to read and to change: slices are resampled to {data.spacing_mm:g} mm,
 brought to {data.size_px[0]} x {data.size_px[1]} pixels at the centre, normalised ({data.normalization}), segmented, and
 the probabilities brought back to the image's own grid. `geometry` in the manifest says each of these steps, with its
@@ -55,7 +57,7 @@ kernel, rounding and padding, and the way back, so that another program can do t
 ```sh
 maag predict IMAGES --model . --out LABELS
 ```
-
+{_of_folders(data)}
 ## The tensors
 
 | tensor | name | type | shape | what it is |
@@ -64,6 +66,27 @@ maag predict IMAGES --model . --out LABELS
 
 {_free_sizes(manifest)}
 {_engine(manifest)}"""
+
+
+def _segment_command(channels: int) -> str:
+    if channels == 1:
+        return "python segment.py IMAGE.nii.gz LABELS.nii.gz"
+    images = " ".join(f"IMAGE_{channel:04}.nii.gz" for channel in range(channels))
+    return f"python segment.py {images} LABELS.nii.gz"
+
+
+def _of_channels(channels: int) -> str:
+    return "" if channels == 1 else "\nOf an image there is a file for each channel, in the order of training.\n"
+
+
+def _of_folders(data: DataConfig) -> str:
+    """What files are an image for `maag predict`."""
+    if data.channels == 1:
+        return ""
+    if takes_colours(data):
+        return "\nIMAGES is a folder of pictures in colour, or in grey for all channels.\n"
+    names = ", ".join(f"`X_{channel:04}.nii.gz`" for channel in range(data.channels))
+    return f"\nIn the folder IMAGES, {names} are the channels of one image, whose labels are `X.nii.gz`.\n"
 
 
 def _tensor_rows(manifest: Manifest) -> str:

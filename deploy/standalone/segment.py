@@ -2,6 +2,9 @@
 
 pip install numpy nibabel onnxruntime
 python segment.py IMAGE.nii.gz LABELS.nii.gz
+
+A model of several channels takes a file for each, in their order, before that of the labels:
+python segment.py IMAGE_0000.nii.gz IMAGE_0001.nii.gz LABELS.nii.gz
 """
 
 import json
@@ -68,11 +71,11 @@ def normalise(voxels, rule):
 
 
 def segment(voxels, spacing_mm, session, data):
-    """(Z, Y, X) intensities, with the millimetres of a pixel along Y and X, to (Z, Y, X) labels."""
-    size, source = data["size_px"], voxels.shape[1:]
+    """(C, Z, Y, X) intensities, with the millimetres of a pixel along Y and X, to (Z, Y, X) labels."""
+    size, source = data["size_px"], voxels.shape[2:]
     resized = [max(1, int(n * mm / data["spacing_mm"] + 1e-4)) for n, mm in zip(source, spacing_mm)]
-    images = fit(resize(voxels, resized, cubic, 2), size, mode="edge")
-    images = normalise(images, data["normalization"])[:, None]
+    channels = [fit(resize(channel, resized, cubic, 2), size, mode="edge") for channel in voxels]
+    images = np.stack([normalise(channel, data["normalization"]) for channel in channels], axis=1)
     outside = ~fit(np.ones((1, *size), bool), resized, constant_values=False)[0]
     labels = []
     for start in range(0, len(images), SLICES_AT_ONCE):
@@ -86,23 +89,37 @@ def segment(voxels, spacing_mm, session, data):
     return np.concatenate(labels)
 
 
-def main(image_path, labels_path):
+def load(path):
+    """The image, its intensities, and the millimetres of a pixel along Y and X."""
+    image = nib.load(path)
+    voxels = np.asarray(image.dataobj, dtype=np.float32).T  # x, y, z in the file, and of a cine t
+    if voxels.ndim < 2 or not np.isfinite(voxels).all():
+        sys.exit(f"{path}: a slice or volume of finite numbers is needed, or a cine of such; export it again")
+    unit_mm = {1: 1e3, 3: 1e-3}.get(int(image.header["xyzt_units"]) % 8, 1.0)
+    x_mm, y_mm = (float(zoom) * unit_mm for zoom in image.header.get_zooms()[:2])
+    return image, voxels, (y_mm, x_mm)
+
+
+def main(*paths):
     manifest = json.loads((HERE / "manifest.json").read_text())
-    if manifest["config"]["data"]["channels"] != 1:
-        sys.exit("this program reads images of one channel; this model takes more")
+    data = manifest["config"]["data"]
+    *image_paths, labels_path = paths or ("",)
+    if len(image_paths) != data["channels"]:
+        sys.exit(
+            f"{len(image_paths)} images and where the labels go were given; this model takes {data['channels']}: one "
+            "NIfTI file for each channel, in their order"
+        )
     options = onnxruntime.SessionOptions()
     if manifest["precision"] == "int8":  # Fused int8 convolutions overflow on CPUs without VNNI.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(HERE / "model.onnx", options, providers=["CPUExecutionProvider"])
-    image = nib.load(image_path)
-    voxels = np.asarray(image.dataobj, dtype=np.float32).T  # x, y, z in the file, and of a cine t
-    if voxels.ndim < 2 or not np.isfinite(voxels).all():
-        sys.exit(f"{image_path}: a slice or volume of finite numbers is needed, or a cine of such; export it again")
-    unit_mm = {1: 1e3, 3: 1e-3}.get(int(image.header["xyzt_units"]) % 8, 1.0)
-    x_mm, y_mm = (float(zoom) * unit_mm for zoom in image.header.get_zooms()[:2])
-    frames = voxels.reshape(-1, *(1, *voxels.shape)[-3:])
-    labels = [segment(frame, (y_mm, x_mm), session, manifest["config"]["data"]) for frame in frames]
-    labels = np.stack(labels).reshape(voxels.shape)
+    (image, first, spacing_mm), *others = (load(path) for path in image_paths)
+    for path, (_, voxels, other_mm) in zip(image_paths[1:], others):
+        if voxels.shape != first.shape or not np.allclose(other_mm, spacing_mm, rtol=1e-3):
+            sys.exit(f"{path}: not on the grid of {image_paths[0]}; bring all channels to one")
+    parts = [voxels.reshape(-1, *(1, *first.shape)[-3:]) for voxels in (first, *(other[1] for other in others))]
+    labels = [segment(np.stack(frame), spacing_mm, session, data) for frame in zip(*parts)]
+    labels = np.stack(labels).reshape(first.shape)
     result = type(image)(np.ascontiguousarray(labels.T), None, image.header.copy())
     result.header.set_data_dtype(np.uint8)
     result.header.set_slope_inter(1, 0)

@@ -140,6 +140,48 @@ def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
         assert len(np.unique(one.dataobj)) > 1
 
 
+def test_a_model_of_several_channels_is_used_as_its_readme_says(config: Config, tmp_path: Path) -> None:
+    two = override(config, {"data.channels": 2, "data.dataset": "nnunet"})
+    torch.manual_seed(3)
+    segmentor = build_segmentor(two)
+    for _ in range(5):
+        segmentor(torch.randn(4, 2, 48, 32))
+    artifact = tmp_path / "two"
+    export(segmentor, two, artifact, Source(checkpoint="best.safetensors", sha256="00"))
+    readme = (artifact / "README.md").read_text()
+    assert "python segment.py IMAGE_0000.nii.gz IMAGE_0001.nii.gz LABELS.nii.gz" in readme
+    assert "`X_0000.nii.gz`, `X_0001.nii.gz` are the channels of one image, whose labels are `X.nii.gz`" in readme
+    random = np.random.default_rng(5)
+    (tmp_path / "in").mkdir()
+    for name, shape in (("volume", (60, 50, 3)), ("cine", (40, 33, 2, 2)), ("slice", (41, 30))):
+        for channel in range(2):
+            smooth = np.cumsum(np.cumsum(random.normal(size=shape), axis=0), axis=1).astype(np.float32)
+            image = nibabel.Nifti1Image(smooth, np.diag([1.4, 1.7, 8.0, 1.0]))
+            nibabel.save(image, tmp_path / "in" / f"{name}_{channel:04}.nii.gz")
+    opened = open_artifact(artifact, "cpu")
+    outcome = predict([tmp_path / "in"], Threads(opened.runner), two.data, tmp_path / "out", opened.digest)
+    assert (outcome.done, outcome.failed) == (3, ())
+    program = [sys.executable, "-c", ALONE, str(artifact / "segment.py")]
+    alone = tmp_path / "alone.nii.gz"
+    for name in ("volume", "cine", "slice"):
+        channels = [str(tmp_path / "in" / f"{name}_{channel:04}.nii.gz") for channel in range(2)]
+        done = subprocess.run([*program, *channels, str(alone)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        one, other = nibabel.load(alone), nibabel.load(tmp_path / "out" / f"{name}.nii.gz")
+        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
+        assert len(np.unique(one.dataobj)) > 1
+        turned = subprocess.run([*program, *channels[::-1], str(alone)], capture_output=True, text=True)
+        assert turned.returncode == 0
+        assert (np.asarray(nibabel.load(alone).dataobj) != np.asarray(other.dataobj)).any()
+    for words in ([channels[0]], [], [*channels, channels[0]]):
+        done = subprocess.run([*program, *words, str(alone)], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"{len(words)} images and where the labels go were given; this model takes 2" in done.stderr
+    done = subprocess.run([*program, channels[0], str(tmp_path / "in" / "volume_0001.nii.gz"), str(alone)],
+                          capture_output=True, text=True)  # fmt: skip
+    assert "not on the grid of" in done.stderr
+
+
 def test_fewer_bits_are_smaller_and_further_off(
     config: Config, segmentor: Segmentor, artifact: Path, int8_artifact: Path, tmp_path: Path
 ) -> None:
