@@ -16,11 +16,15 @@ from deploy.images import InputImage, NiftiImage, Picture
 from maag.config.schema import DataConfig
 from maag.data import nifti, pictures, volume
 from maag.data.label_files import load_image
+from maag.data.ppss import of_masks_extent
 from maag.data.volume import Volume
 from maag.errors import DataError
 
 CHANNELS_APART = "nnunet"
 """The one data set whose pictures may hold a channel each; everywhere else a picture holds all."""
+
+_OWN_EXTENT = "ppss"
+"""The one data set whose reader brings pictures of any size to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,12 @@ def takes_colours(data: DataConfig) -> bool:
 
 
 def fitting(found: Volume, image: InputImage, data: DataConfig) -> Volume:
-    """The volume with the channels that the model takes; of a grey picture these are the same for one of colours.
+    """The volume as the model takes it: a grey picture in colours, and of PPSS's extent, as its reader trains on them.
 
-    Raises DataError where it has others.
+    Raises DataError where it has other channels than the model takes.
     """
+    if data.dataset == _OWN_EXTENT and isinstance(image, Picture):
+        found = of_masks_extent(found)
     number, wanted = len(found.voxels), data.channels
     if number == wanted:
         return found

@@ -97,6 +97,12 @@ class PpssReader:
         write_videos(out / "pedestrian_parsing_dataset" / "data", num_cases, seed)
 
 
+def of_masks_extent(picture: Volume) -> Volume:
+    """A picture of any size, its pixels such that it is as large as the masks' 160 x 80 mm, on which models learn."""
+    _, height, width = picture.shape
+    return Volume(picture.voxels, (1.0, _MASK_SHAPE[0] / height, _MASK_SHAPE[1] / width), picture.affine)
+
+
 def _from_indices(stored: NDArray[np.generic]) -> NDArray[np.uint8]:
     table = np.full(256, _UNKNOWN, dtype=np.uint8)
     table[list(INDICES)] = range(len(INDICES))

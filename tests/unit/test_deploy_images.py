@@ -8,14 +8,18 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from native_phantoms import config_of
 from numpy.typing import NDArray
 from PIL import Image
 
 from deploy.batch import predict
+from deploy.channel_files import fitting
 from deploy.crew import Threads
 from deploy.images import DicomSeries, NiftiImage, Picture, find_images
 from maag.config.schema import DataConfig
+from maag.data.catalog import reader_of
 from maag.data.dicom import load_series
+from maag.data.geometry import prepare_image
 from maag.data.orientation import differences
 from maag.data.phantoms.dicom_files import save_slice
 from maag.data.volume import load_labels, load_orientation
@@ -187,3 +191,17 @@ def test_an_image_of_other_channels_is_recorded_with_a_sentence(tmp_path: Path) 
         f"{place}: the image has 3 channels, the model takes 1; save it in grey, or take a model that was trained on "
         "such images"
     )
+
+
+def test_a_pedestrian_is_seen_as_large_as_in_training(phantoms: Path) -> None:
+    data = config_of("ppss", phantoms / "ppss").data
+    reader = reader_of("ppss")
+    case = next(case for case in reader.find_cases(phantoms / "ppss", data) if case.masks)
+    trained, _ = prepare_image(reader.load_volume(case), data)
+    image = Picture(case.images[0], Path("a.png"))
+    (picture,) = image.frames()
+    assert picture.shape == (1, 240, 120)
+    found, grid = prepare_image(fitting(picture, image, data), data)
+    assert grid.source_shape == (240, 120)
+    # The reader's way to the grid is anti-aliased, and so not the very same.
+    assert np.abs(found - trained).mean() < 0.1 * np.abs(prepare_image(picture, data)[0] - trained).mean()
