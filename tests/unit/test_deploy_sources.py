@@ -15,7 +15,6 @@ from deploy.batch import plan
 from deploy.patterns import pattern_of
 from deploy.sources import find_sources
 from maag.errors import ConfigError, MissingDataError, MissingObjectError
-from maag.storage.local import LocalStore
 
 
 @pytest.fixture
