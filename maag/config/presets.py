@@ -21,7 +21,7 @@ RECIPE: Mapping[str, Any] = {
     "loss.adversarial_unlabelled": 0.0,
     "optim.schedule": "cosine",
 }
-"""How the method is trained in every preset but the paper's; chosen by measurement, which benchmarks/RESULTS.md has."""
+"""How the method is trained in every preset but the paper's; chosen by measurement, which benchmarks/EARLIER.md has."""
 
 BEYOND: Mapping[str, Any] = {
     "augment.elastic": 0.02,
