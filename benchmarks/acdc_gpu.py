@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--tracks", nargs="+", choices=TRACKS, default=list(TRACKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--except", dest="left_out", nargs="+", choices=ARMS, default=[], help="of the arms")
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, help="to measure on  [default: test where it is there, or val]"
     )
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--report-only", action="store_true", help="of what has finished so far")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
-    jobs = plan(options.tracks, options.arms, options.seeds)
+    jobs = plan(options.tracks, [arm for arm in options.arms if arm not in options.left_out], options.seeds)
     has_test = set(SPLIT0["test"]) & {path.name for path in options.data.rglob("patient*")}
     parts = options.parts or ["test" if has_test else "val"]
     left = [job for job in jobs if not job.is_done(options.out, parts)]

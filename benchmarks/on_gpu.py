@@ -22,8 +22,6 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from acdc_jobs import ARMS
-
 HERE = Path(__file__).parent
 STAGES: Mapping[str, tuple[float, str]] = {
     "tests": (240, "-W default -m pytest -W default -q -rs -p no:cacheprovider tests/gpu"),
@@ -45,12 +43,11 @@ STAGES: Mapping[str, tuple[float, str]] = {
 }
 TIMED = ("steps", "speed", "inference")
 """Stages beside which nothing else may run."""
-_BESIDE_PAPER = shlex.join(arm for arm in ARMS if arm != "paper")
 _LANES = [
     "paper --seeds 1 --tracks P35; inference",
     "tests; speed; steps; rates",
     # Without `paper`, which the first lane trains at the same time and the table would begin with.
-    f"table --arms {_BESIDE_PAPER}; parts",
+    "table --except paper; parts",
 ]
 _LINES = 45
 _SECONDS_BETWEEN_LOOKS = 0.2
