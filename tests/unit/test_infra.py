@@ -201,6 +201,11 @@ def test_predict_takes_no_pod_that_its_node_took_away_for_a_failure() -> None:
     assert first == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_no_job_goes_on_for_ever(job: dict[str, Any]) -> None:
+    assert job["spec"]["activeDeadlineSeconds"] > 0
+
+
 def test_the_aws_cluster_fits_rays_own_schema() -> None:
     cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
