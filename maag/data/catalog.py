@@ -10,7 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from maag.errors import ConfigError, DataError, MissingDataError
+from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.storage import is_free, require_empty_directory
 
 if TYPE_CHECKING:
@@ -136,4 +136,7 @@ def _free_place(dataset: str, directory: Path) -> Path:
     """Where a phantom may be written: `directory`, or where something is in it already, a new folder beside it."""
     name = f"{dataset}-phantom"
     others = (directory.parent / f"{name}-{number}" for number in count(2))
-    return next(filter(is_free, chain([directory, directory.parent / name], others)))
+    try:
+        return next(filter(is_free, chain([directory, directory.parent / name], others)))
+    except StorageError:
+        return Path(name)  # in the working folder, for what is there cannot be seen

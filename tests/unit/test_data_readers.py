@@ -20,7 +20,7 @@ from maag.data.case_arrays import read_case
 from maag.data.cases import Reader
 from maag.data.catalog import READERS, find_cases, preset, reader_of, write_phantom
 from maag.data.check import check
-from maag.errors import ConfigError, DataError, MissingDataError
+from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
 
 def test_every_reader_has_its_defaults() -> None:
@@ -53,6 +53,17 @@ def test_an_empty_folder_is_named_with_the_layout(name: str, tmp_path: Path) -> 
         MissingDataError, match=f"no case of {name} in it; expected .*`maag data phantom --dataset {name}"
     ):
         find_cases(config_of(name, tmp_path).data, tmp_path)
+
+
+def test_where_no_place_can_be_seen_the_layout_is_named_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise StorageError(f"cannot read {path}")
+
+    monkeypatch.setattr(catalog, "is_free", refuse)
+    with pytest.raises(MissingDataError, match=r"no such folder; expected .* --out acdc-phantom`"):
+        find_cases(config_of("acdc", tmp_path).data, tmp_path / "none")
 
 
 def strip_pixels(root: Path) -> None:
