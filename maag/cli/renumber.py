@@ -27,16 +27,17 @@ def renumber_command(labels: tuple[Path, ...], out: Path, changes: tuple[str, ..
     """Give LABELS other numbers: files or folders of NIfTI or PNG labels, as a drawing program saved them.
 
     ITK-SNAP and 3D Slicer call 0 what nobody drew on, and a stroke of background is a label like any other; data sets
-    here want it the other way round. For ACDC, with background strokes drawn as label 5:
+    here want it the other way round. For ACDC, with background strokes drawn as label 5, and as label 4 what is painted
+    to be unlabelled:
 
     \b
-        maag data renumber drawn/ --out scribbles/ --number 0=4 --number 5=0
+        maag data renumber drawn/ --out scribbles/ --number 0=4 --number 4=4 --number 5=0
     """
     from maag.cli.terminal import counted, counting, print_table, say
     from maag.data.renumber import label_files, renumber
 
     numbers = _numbers(changes)
-    sources = label_files(labels)
+    sources = label_files(labels, out)
     with counting("Renumbering labels") as progress:
         report = renumber(sources, out, numbers, progress, overwrite=overwrite)
     rows = [
@@ -46,12 +47,16 @@ def renumber_command(labels: tuple[Path, ...], out: Path, changes: tuple[str, ..
     if report.files:
         print_table(f"{counted(report.files, 'file')} in {out}", ("old number", "new number", "voxels"), rows)
     for absent in sorted(numbers.keys() - report.voxels.keys()):
-        say(f"Note: no voxel has the number {absent}.")
+        if numbers[absent] != absent:
+            say(f"Note: no voxel has the number {absent}.")
     for problem in report.problems:
         say(f"Problem: {problem}")
     if report.problems:
         failed = SomeCasesFailed if report.files else DataError
-        raise failed(f"{len(report.problems)} of {len(sources)} files got no new numbers; correct them, run again")
+        raise failed(
+            f"{len(report.problems)} of {len(sources)} files got no new numbers; correct them, and run again with "
+            "--overwrite"
+        )
 
 
 def _numbers(changes: tuple[str, ...]) -> dict[int, int]:

@@ -50,12 +50,7 @@ def load_label_file(path: Path, allowed: Collection[int]) -> NDArray[np.uint8]:
     """
     if nifti.is_nifti(path):
         return volume.load_labels(path, allowed)[0]
-    stored = pictures.load_indices(path)
-    if stored.ndim == 3:
-        if (stored != stored[:, :, :1]).any():
-            raise DataError(f"{path}: a colour image; labels must be grey values or palette indices: save it so")
-        stored = stored[:, :, 0]
-    return volume.as_labels(stored, allowed, path)[None]
+    return volume.as_labels(pictures.load_label_indices(path), allowed, path)[None]
 
 
 def geometry_of(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:

@@ -69,6 +69,19 @@ def load_indices(path: Path) -> NDArray[Any]:
     return np.asarray(image)
 
 
+def load_label_indices(path: Path) -> NDArray[Any]:
+    """(Y, X) as `load_indices`, of a grey picture that is stored as red, green and blue too.
+
+    Raises as `load_picture`, and DataError for colours.
+    """
+    stored = load_indices(path)
+    if stored.ndim == 3:
+        if (stored != stored[:, :, :1]).any():
+            raise DataError(f"{path}: a colour image; labels must be grey values or palette indices: save it so")
+        stored = stored[:, :, 0]
+    return stored
+
+
 def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:
     """Write (Y, X) labels as a grey PNG, atomically. Raises StorageError."""
     with replacing(path) as temporary:

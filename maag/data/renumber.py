@@ -13,7 +13,7 @@ from maag.data.folder_tree import files_below
 from maag.data.label_files import stem_of, suffix_of
 from maag.data.nifti import is_nifti, open_nifti, read_array
 from maag.data.nifti_writing import save_labels
-from maag.data.pictures import load_indices, save_indices
+from maag.data.pictures import load_label_indices, save_indices
 from maag.data.volume import near_integers
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.storage import require_writable_directory
@@ -34,13 +34,21 @@ class RenumberReport:
     """One sentence for each file that was not."""
 
 
-def label_files(paths: Iterable[Path]) -> list[Path]:
-    """The files among `paths` and in those that are folders, at any depth. Raises MissingDataError without any."""
+def label_files(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
+    """The files among `paths` and in those that are folders, at any depth. Raises MissingDataError without any.
+
+    Where `out` is a folder inside one of these, what an earlier call wrote to it is no source.
+    """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise MissingDataError(f"{path}: no such file or folder of labels")
-        found += [path] if path.is_file() else sorted(file for file in files_below(path) if suffix_of(file))
+        if path.is_file():
+            found.append(path)
+            continue
+        written = out.resolve() if out and out.resolve() != path.resolve() else None
+        inside = (file for file in files_below(path) if suffix_of(file))
+        found += sorted(file for file in inside if written not in (file.parent.resolve() / file.name).parents)
     if not found:
         raise MissingDataError(
             f"{', '.join(map(str, paths))}: no label file there; labels are NIfTI, PNG or TIFF files"
@@ -130,7 +138,4 @@ def _read(path: Path) -> NDArray[np.generic]:
     """(Z, Y, X) of a NIfTI file, (Y, X) of a picture, as stored. Raises DataError and StorageError."""
     if is_nifti(path):
         return read_array(open_nifti(path), path)
-    stored = load_indices(path)
-    if stored.ndim == 3:
-        raise DataError(f"{path}: a colour image; labels must be grey values or palette indices: save it so")
-    return stored
+    return load_label_indices(path)

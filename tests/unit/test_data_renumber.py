@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import nibabel as nib
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maag.cli.main import commands
+from maag.data.label_files import load_label_file
 from maag.data.renumber import label_files, renumber
-from maag.errors import ConfigError, DataError, MissingDataError, StorageError
+from maag.errors import ConfigError, DataError, MissingDataError, SomeCasesFailed, StorageError
 
 AFFINE = np.array([[-1.3, 0.1, 0, 90], [0, 1.4, 0, -80], [0, 0, 9.0, 3], [0, 0, 0, 1]])
 SNAP = {0: 4, 5: 0}
@@ -84,6 +86,17 @@ def test_two_numbers_may_become_one_if_it_is_said(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.ravel(nib.load(tmp_path / "out" / "a.nii").dataobj), [4, 4, 1])
 
 
+def test_a_grey_picture_in_colours_is_one_of_labels(tmp_path: Path) -> None:
+    grey = np.array([[0, 7], [7, 0]], np.uint8)
+    for name, array in (("a.png", np.stack([grey] * 3, axis=2)), ("b.png", np.stack([grey, grey, grey + 1], axis=2))):
+        Image.fromarray(array).save(tmp_path / name)
+    report = renumber([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", {7: 1})
+    np.testing.assert_array_equal(Image.open(tmp_path / "out" / "a.png"), grey // 7)
+    np.testing.assert_array_equal(load_label_file(tmp_path / "a.png", {0, 7})[0], grey)
+    [problem] = report.problems
+    assert problem.startswith(f"{tmp_path / 'b.png'}: a colour image")
+
+
 def test_nothing_drawn_is_replaced(drawn: Path, tmp_path: Path) -> None:
     sources = label_files([drawn])
     with pytest.raises(ConfigError, match="would take its own place"):
@@ -96,6 +109,42 @@ def test_nothing_drawn_is_replaced(drawn: Path, tmp_path: Path) -> None:
         renumber([*sources, draw(tmp_path / "a_scribble.nii.gz", np.zeros((2, 2, 1), np.uint8))], tmp_path / "o", SNAP)
     with pytest.raises(MissingDataError, match="no such file or folder of labels"):
         label_files([tmp_path / "nowhere"])
+
+
+def words_of(text: str) -> list[str]:
+    """Those of the only `maag data renumber` in it, without folders."""
+    [line] = [line for line in text.splitlines() if line.strip().startswith("maag data renumber")]
+    return shlex.split(line[line.index("--number") :])
+
+
+def test_what_is_drawn_as_the_readme_says_becomes_scribbles_as_it_says(drawn: Path, tmp_path: Path) -> None:
+    voxels = np.array([0, 1, 2, 3, 4, 5], np.uint8).reshape(6, 1, 1)
+    draw(drawn / "painted_unlabelled.nii.gz", voxels)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = CliRunner().invoke(commands, ["data", "renumber", "--help"]).output
+    assert words_of(readme) == words_of(shown)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(commands, ["data", "renumber", str(drawn), "--out", str(out), *words_of(readme)])
+    assert done.exit_code == 0, done.output
+    np.testing.assert_array_equal(np.ravel(nib.load(out / "painted_unlabelled.nii.gz").dataobj), [4, 1, 2, 3, 4, 0])
+    (drawn / "painted_unlabelled.nii.gz").unlink()
+    done = CliRunner().invoke(
+        commands, ["data", "renumber", str(drawn), "--out", str(out), "--overwrite", *words_of(readme)]
+    )
+    assert "Note" not in done.output  # that nobody painted 4
+
+
+def test_after_bad_files_are_corrected_the_command_goes_as_it_says(drawn: Path) -> None:
+    bad = draw(drawn / "b_scribble.nii.gz", np.array([0, 300, 1], np.int16).reshape(3, 1, 1))
+    # Inside the folder of the drawings, where a second call would find its own files.
+    words = ["data", "renumber", str(drawn), "--out", str(drawn / "out"), "--number", "0=4", "--number", "5=0"]
+    failed = CliRunner().invoke(commands, words)
+    assert isinstance(failed.exception, SomeCasesFailed)
+    assert "1 of 2 files got no new numbers; correct them, and run again with --overwrite" in str(failed.exception)
+    draw(bad, np.array([0, 3, 1], np.int16).reshape(3, 1, 1))
+    done = CliRunner().invoke(commands, [*words, "--overwrite"])
+    assert done.exit_code == 0, done.output
+    assert "2 files in" in done.output
 
 
 def test_the_command_says_what_became_of_what(drawn: Path, tmp_path: Path) -> None:
