@@ -20,6 +20,8 @@ FORMAT_VERSION = 7
 INDEX = "index.json"
 DIGEST_KIND = "sha256-"
 """How digests of data begin; earlier versions had others, of file times and of the format, without it."""
+SHAPES_KIND = "shapes-"
+"""The same of masks from another folder, which earlier versions digested with the scribbles beside them, without it."""
 _TUPLES = ("source_shape", "spacing_mm", "raters", "scribbled_classes", "notes")
 
 
@@ -133,5 +135,17 @@ def require_same(prepared: PreparedData, digest: str, directory: str) -> None:
 
 
 def tells_of_others(before: str, now: str) -> bool:
-    """Whether the digest of the data `before` says that they were others; one of an earlier version says nothing."""
-    return before.startswith(DIGEST_KIND) and before != now
+    """Whether the digest of the data `before` says that they were others; one of an earlier version says nothing.
+
+    Where masks came from another folder, both are two digests, joined by `joined_digest`.
+    """
+    olds, news = before.split("+"), now.split("+")
+    return len(olds) != len(news) or any(
+        old.startswith(kind) and old != new
+        for kind, old, new in zip((DIGEST_KIND, SHAPES_KIND), olds, news, strict=False)
+    )
+
+
+def joined_digest(prepared: PreparedData, shapes: PreparedData | None) -> str:
+    """Of all that a run trains on."""
+    return prepared.digest if shapes is None else f"{prepared.digest}+{shapes.digest}"

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from maag.config.codec import override
 from maag.config.schema import Config, DataConfig
 from maag.data.cache import Progress, prepare_cases
 from maag.data.catalog import find_cases, reader_of
-from maag.data.prepared import PreparedCase, PreparedData
+from maag.data.prepared import SHAPES_KIND, PreparedCase, PreparedData
 from maag.data.scribble_sources import OWN
 from maag.data.splits import PARTS, Split
 from maag.errors import ConfigError, MissingDataError, SplitError
@@ -21,6 +23,8 @@ from maag.labels import BACKGROUND, IGNORE
 
 _TELLING_PIXELS = 20
 """Of structures in a mask; that of another patient may hold the same few."""
+_PARTS = 4
+"""Of a slice, along each side: their mean values tell an image."""
 
 
 def prepare_shapes(
@@ -46,7 +50,8 @@ def prepare_shapes(
             f"--shapes {folder}: none of its {len(cases)} cases has a mask, which the discriminator is to see; add "
             "masks, or give another folder"
         )
-    return prepare_cases(masked, folder, own, cache_root, numbers=numbers, progress=progress)
+    prepared = prepare_cases(masked, folder, own, cache_root, numbers=numbers, progress=progress)
+    return replace(prepared, digest=f"{SHAPES_KIND}{prepared.digest}")
 
 
 def _settings_of(dataset: str, folder: Path, data: DataConfig) -> DataConfig:
@@ -69,6 +74,8 @@ def _settings_of(dataset: str, folder: Path, data: DataConfig) -> DataConfig:
         spacing_mm=data.spacing_mm,
         size_px=data.size_px,
         padding_label=data.padding_label,
+        # Nothing sees these images but `require_others`, which compares them with the run's.
+        normalization=data.normalization,
     )
 
 
@@ -90,7 +97,8 @@ def _matched(theirs: Sequence[str], ours: Sequence[str], where: str) -> tuple[in
 def require_others(prepared: PreparedData, split: Split, shapes: PreparedData) -> None:
     """Raise SplitError where `shapes` have a patient who trains, validates or tests under `split` of `prepared`.
 
-    Names tell nothing across folders, so masks are compared as they are prepared, and image files by their digests.
+    Names tell nothing across folders, and files that were saved anew differ, so masks and images are compared as they
+    are prepared, and image files by their digests.
     """
     part_of = {patient: part for part in PARTS if part != "shapes" for patient in getattr(split, part)}
     known: dict[str, PreparedCase] = {}
@@ -111,8 +119,13 @@ def require_others(prepared: PreparedData, split: Split, shapes: PreparedData) -
 
 
 def _digests(prepared: PreparedData, case: PreparedCase) -> list[str]:
-    """Of what tells a case whatever it is called: its image files, and its mask if there is enough in it."""
-    found = [f"image {case.sha256['image']}"]
+    """Of what tells a case whatever it is called: its image files, its image, and its mask if there is enough in it."""
+    found = [f"image file {case.sha256['image']}"]
+    # Means, and rounded, for what was computed elsewhere or stored in fewer bits differs in the last places.
+    image = torch.from_numpy(np.array(prepared.images[case.start : case.stop]))
+    means = np.round(adaptive_avg_pool2d(image, _PARTS).numpy(), 2) + 0.0  # no -0.0
+    if np.ptp(means) > 0:
+        found.append(f"image {image.shape} {hashlib.sha256(means.tobytes()).hexdigest()}")
     mask = prepared.masks[case.start : case.stop]
     if case.has_mask and np.count_nonzero((mask != BACKGROUND) & (mask != IGNORE)) >= _TELLING_PIXELS:
         found.append(f"mask {mask.shape} {hashlib.sha256(mask.tobytes()).hexdigest()}")

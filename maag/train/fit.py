@@ -17,10 +17,10 @@ from maag.checkpoint import TrainedSegmentor
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
-from maag.data.prepared import PreparedData, tells_of_others
+from maag.data.prepared import PreparedData, joined_digest, tells_of_others
 from maag.data.splits import Split
 from maag.data.supervision import supervise
-from maag.errors import CheckpointError, DeviceMemoryError
+from maag.errors import CheckpointError, DeviceMemoryError, StorageError
 from maag.storage import read_json, write_json
 from maag.train.acceleration import require_fast
 from maag.train.folder import RunFolder
@@ -114,7 +114,7 @@ def fit(
     run_info: dict[str, Any] = {
         "config_digest": codec.digest(config),
         "split_digest": split.digest,
-        "data_digest": prepared.digest if shapes is None else f"{prepared.digest}+{shapes.digest}",
+        "data_digest": joined_digest(prepared, shapes),
         "split_scheme": split.scheme,
         "teachers": [teacher.digest for teacher in teachers],
     }
@@ -168,11 +168,19 @@ def fit(
     )
     if state.progress.step == began_at and run.result.exists():
         # It had ended, and no step was taken that could be timed.
-        earlier = read_json(run.result)
-        outcome = replace(outcome, **{name: earlier[name] for name in _OF_STEPS if name in earlier})
+        outcome = replace(outcome, **_of_steps(run.result))
     if team.leads:
         write_outcome(run, outcome)
     return outcome
+
+
+def _of_steps(result: Path) -> dict[str, Any]:
+    """What an earlier `result.json` says of steps; nothing where it is damaged, for it is about to be written anew."""
+    try:
+        earlier = read_json(result)
+    except StorageError:
+        return {}
+    return {name: earlier[name] for name in _OF_STEPS if name in earlier} if isinstance(earlier, dict) else {}
 
 
 def write_outcome(run: RunFolder, outcome: Outcome) -> None:

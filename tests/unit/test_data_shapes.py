@@ -15,8 +15,9 @@ from torch import distributed
 
 from maag.config import codec
 from maag.config.schema import Config, DataConfig
+from maag.data.cache import prepare
 from maag.data.catalog import preset, write_phantom
-from maag.data.prepared import PreparedData
+from maag.data.prepared import PreparedData, joined_digest, tells_of_others
 from maag.data.shapes import prepare_shapes, require_others
 from maag.data.splits import Split
 from maag.data.supervision import supervise
@@ -132,20 +133,55 @@ def test_patients_whom_the_split_leaves_to_shapes_may_give_them(
     assert len(supervise(prepared, split, tiny_config, shapes).real) == len(shapes.masks)
 
 
+@pytest.mark.parametrize("packed_anew", [False, True])
 def test_masks_moved_away_from_the_images_that_train_are_known_by_these(
-    phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path
+    phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path, packed_anew: bool
 ) -> None:
-    root = renamed_copy(phantom_dir, tmp_path / "copy", split.scribbled, packed_anew=False)
+    root = renamed_copy(phantom_dir, tmp_path / "copy", split.scribbled, packed_anew=packed_anew)
     shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
     bare = replace(prepared, cases=tuple(replace(case, has_mask=False) for case in prepared.cases))
     with pytest.raises(SplitError, match=r"in scribbled of the split; 4 of the 4 cases"):
         require_others(bare, split, shapes)
 
 
-def test_empty_masks_are_nobody_s(prepared: PreparedData, split: Split) -> None:
-    empty = replace(prepared, masks=np.where(prepared.masks == 3, np.uint8(0), 0))
+def test_empty_masks_and_images_are_nobody_s(prepared: PreparedData, split: Split) -> None:
+    empty = replace(
+        prepared, masks=np.where(prepared.masks == 3, np.uint8(0), 0), images=np.zeros_like(prepared.images)
+    )
     other = replace(empty, cases=tuple(replace(case, sha256={"image": case.case_id}) for case in empty.cases))
     require_others(empty, split, other)
+
+
+def test_images_are_known_though_the_last_places_differ_or_a_layout_normalises_otherwise(
+    phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path
+) -> None:
+    root = renamed_copy(phantom_dir, tmp_path / "copy", split.scribbled, packed_anew=True)
+    bare = replace(prepared, cases=tuple(replace(case, has_mask=False) for case in prepared.cases))
+    shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
+    with pytest.raises(SplitError, match="4 of the 4 cases"):
+        require_others(replace(bare, images=bare.images * np.float32(1 + 1e-6)), split, shapes)
+    unit = replace(tiny_config.data, normalization="unit")
+    in_bytes = prepare(phantom_dir, unit, tmp_path / "cache")
+    bare = replace(in_bytes, cases=tuple(replace(case, has_mask=False) for case in in_bytes.cases))
+    with pytest.raises(SplitError, match="4 of the 4 cases"):
+        require_others(bare, split, prepare_shapes("nnunet", root, unit, tmp_path / "cache"))
+
+
+def test_a_run_of_an_earlier_version_which_digested_scribbles_beside_shapes_too_goes_on(
+    phantom_dir: Path, prepared: PreparedData, tiny_config: Config, tmp_path: Path
+) -> None:
+    shapes = prepare_shapes("acdc", phantom_dir, tiny_config.data, tmp_path)
+    now = joined_digest(prepared, shapes)
+    assert not tells_of_others(now, now)
+    assert not tells_of_others(f"{prepared.digest}+sha256-0123456789abcdef", now)
+    assert not tells_of_others(f"08f8cbb0784f61f8+{shapes.digest}", now)
+    for others in (
+        f"sha256-0123456789abcdef+{shapes.digest}",
+        "sha256-0123456789abcdef+sha256-0123456789abcdef",
+        f"{prepared.digest}+shapes-sha256-0123456789abcdef",
+        prepared.digest,
+    ):
+        assert tells_of_others(others, now)
 
 
 def test_workers_of_a_cluster_see_the_same_shapes(

@@ -165,6 +165,10 @@ def test_no_gain_ends_early(tiny_config: Config, prepared: PreparedData, split: 
     assert (resumed.ending, resumed.steps) == ("early", outcome.steps)
     assert resumed.steps_per_second == outcome.steps_per_second > 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps_per_second"] == outcome.steps_per_second
+    for damaged in ("{", "[]"):
+        (tmp_path / "run" / "result.json").write_text(damaged)
+        run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run", resume=True)
+        assert json.loads((tmp_path / "run" / "result.json").read_text())["ending"] == "early"
 
 
 def test_before_the_first_validation_nothing_is_the_best(
