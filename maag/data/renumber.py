@@ -46,7 +46,7 @@ def label_files(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
         if path.is_file():
             found.append(path)
             continue
-        written = out.resolve() if out and out.resolve() != path.resolve() else None
+        written = out.resolve() if out and path.resolve() in out.resolve().parents else None
         inside = (file for file in files_below(path) if suffix_of(file))
         found += sorted(file for file in inside if written not in (file.parent.resolve() / file.name).parents)
     if not found:

@@ -145,6 +145,8 @@ def test_after_bad_files_are_corrected_the_command_goes_as_it_says(drawn: Path) 
     done = CliRunner().invoke(commands, [*words, "--overwrite"])
     assert done.exit_code == 0, done.output
     assert "2 files in" in done.output
+    assert label_files([drawn], drawn) == label_files([drawn], drawn.parent) == label_files([drawn])
+    assert len(label_files([drawn])) == 4
 
 
 def test_the_command_says_what_became_of_what(drawn: Path, tmp_path: Path) -> None:
