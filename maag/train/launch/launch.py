@@ -32,7 +32,9 @@ OWN_STORAGE = "cluster"
 _LONGEST_WAIT_S = 2 * 60 * 60
 """Of workers for one of them. All wait until the slowest node has prepared its data, which may take it much longer than
 one that has them in its cache; after Ray's own half an hour it would be taken for lost, and begin anew in vain. Ray
-itself sees at once when a worker has died."""
+itself sees at once when a worker has died. It costs that a worker which hangs while it lives, in NCCL say, keeps all
+GPUs idle for as long: the limit is of the group, for steps too, and a second group for the wait alone would need gloo
+to find its way between nodes where NCCL does."""
 _LOOK_EVERY_S = 0.2
 
 
