@@ -178,7 +178,10 @@ def data_scribble_command(
         say(f"Problem: {problem}")
     if report.problems:
         failed = SomeCasesFailed if report.done else DataError
-        raise failed(f"{len(report.problems)} of {len(sources)} masks could not be scribbled; correct them, run again")
+        raise failed(
+            f"{len(report.problems)} of {len(sources)} masks could not be scribbled; correct them, and run again with "
+            "--overwrite, as the others are there now"
+        )
 
 
 def coverage_rows(report: ScribblingReport, names: Sequence[str]) -> list[list[str]]:
