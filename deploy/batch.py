@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +86,7 @@ def predict(
     if work.measures:
         require_heart(data.classes)
     job = Job(data=data, work=work, model_digest=model_digest, out=_plain(out))
-    passed_over = Counter[str]()
+    passed_over: dict[str, str] = {}
     asked = {"dicom_seg": work.dicom_seg, "probabilities": work.probabilities}
     sources = plan(inputs, job.out, data=data, passed_over=passed_over, **asked)
     if passed_over:
@@ -126,7 +125,7 @@ def predict(
         failed=tuple(failed),
         kept=kept,
         patients_measured=measured,
-        passed_over=passed_over.total(),
+        passed_over=len(passed_over),
     )
 
 
@@ -137,11 +136,11 @@ def plan(
     dicom_seg: bool = False,
     probabilities: bool = False,
     data: DataConfig | None = None,
-    passed_over: Counter[str] | None = None,
+    passed_over: MutableMapping[str, str] | None = None,
 ) -> tuple[Source, ...]:
     """Find the images in `inputs` for a model of these `data`, of one channel where they are None; nothing is written.
 
-    Labels among the inputs are counted in `passed_over`.
+    Labels among the inputs are written down in `passed_over`, each with how it is known.
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.

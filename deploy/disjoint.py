@@ -23,6 +23,9 @@ def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], ou
     read = {_absolute(place) for place in given if is_uri(place) or Path(place).is_dir()}
     places = {_absolute(source.place) for source in sources}
     above_places = {folder for place in places for folder in (place, *parents(place))}
+    # By the names that were found and by what links lead to: either folder may hold a mask of the user's own.
+    files = {file for source in sources for file in source.files}
+    beside = {_folder_of(place): file for file in files for place in (_absolute(file), _named(file))}
     wild = [place for place in given if has_magic(place) and not Path(place).exists()]
     # In a store too what is really called so was taken by its name.
     patterns = [pattern_of(place) for place in map(_absolute, wild) if not (is_uri(place) and place in above_places)]
@@ -32,6 +35,23 @@ def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], ou
         matched = any(pattern.fullmatch(place) for pattern in patterns for place in above)
         if resolved in places or read & above or matched:
             raise ConfigError(f"{target} lies in the input; choose an output folder outside of it")
+        if target != out and (image := beside.get(_folder_of(resolved)) or beside.get(_folder_of(_named(target)))):
+            raise ConfigError(
+                f"{target} would lie beside {image}, where it may replace a mask of yours; choose an output folder "
+                "that holds no image"
+            )
+
+
+def _named(place: str) -> str:
+    """As `_absolute`, but for a file that is a link: its own place."""
+    if is_uri(place):
+        return _absolute(place)
+    folder, name = os.path.split(place)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _folder_of(place: str) -> str:
+    return next(parents(place), "")
 
 
 def _absolute(place: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from maag.data.label_files import LABEL_ENDINGS, stem_of
 from maag.data.lvsc import SLICE_NAME
+from maag.data.nnunet import CHANNEL_NAME
 from maag.data.pictures import is_picture
 
 _BESIDE = {
@@ -17,10 +18,16 @@ _BESIDE = {
 """Folders of labels in layouts that maag reads, and those of their images, of which one must be beside them."""
 _APART = ("masks", "scribbles", "acdc_scribbles")
 """Folders whose files are labels if an image elsewhere has their name but for the ending."""
+_SCRIBBLES = tuple(ending for ending in LABEL_ENDINGS if ending.startswith("_scribble"))
+"""Endings that only labels have: with them an image of that name may lie in any folder."""
+_SHEET = "-sheet"
+"""What `maag data scribble` adds to a folder's name, for a picture of the scribbles in it."""
 _GROUND = "Ground"
 
 
-def labels_among(files: Sequence[PurePath], dicom_files: Collection[PurePath] = ()) -> dict[PurePath, str]:
+def labels_among(
+    files: Sequence[PurePath], dicom_files: Collection[PurePath] = (), root: PurePath | None = None
+) -> dict[PurePath, str]:
     """Those of `files` that are masks or scribbles of others or of DICOM files, with how they are known.
 
     Nothing is asked of what is not given: a folder `masks` without the images beside it is one of images.
@@ -28,26 +35,31 @@ def labels_among(files: Sequence[PurePath], dicom_files: Collection[PurePath] = 
     Args:
         files: NIfTI files and pictures.
         dicom_files: the slices that are there.
+        root: the folder that was given; its own name and those above it say nothing of the files. None for any.
     """
-    paths = _Paths(files, dicom_files)
+    paths = _Paths(files, dicom_files, root)
     return {file: reason for file in files if (reason := paths.reason_of(file))}
 
 
-def sentence(passed_over: Counter[str]) -> str:
-    """How many were passed over, and why, in a line."""
-    total = passed_over.total()
-    reasons = ", ".join(f"{count} {reason}" for reason, count in passed_over.most_common())
-    return (
-        f"Passed over {total} {'files that are labels' if total > 1 else 'file that is a label'}, no "
-        f"image{'s' if total > 1 else ''}: {reasons}; give their own folder to have such segmented"
+def sentence(passed_over: Mapping[str, str]) -> str:
+    """How many were passed over, and why, in a line; by place, how each is known."""
+    total = len(passed_over)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(passed_over.values()).most_common())
+    first = next(iter(passed_over))
+    what, way_out = (
+        ("files that are labels, no images", f"give these files themselves, in a call of their own, first {first}")
+        if total > 1
+        else ("file that is a label, no image", f"give {first} itself, in a call of its own")
     )
+    return f"Passed over {total} {what}: {reasons}; to have such segmented {way_out}"
 
 
 class _Paths:
     """What is there, to be asked about each file."""
 
-    def __init__(self, files: Sequence[PurePath], dicom_files: Collection[PurePath]) -> None:
-        self._stems = {_stem(file) for file in files}
+    def __init__(self, files: Sequence[PurePath], dicom_files: Collection[PurePath], root: PurePath | None) -> None:
+        self._root = root
+        self._stems = {stem for file in files for stem in _stems(file)}
         self._names = {stem.name for stem in self._stems}
         self._dicom_folders = {folder for file in dicom_files for folder in file.parents}
         self._folders = {folder for file in files for folder in file.parents} | self._dicom_folders
@@ -57,13 +69,20 @@ class _Paths:
     def reason_of(self, file: PurePath) -> str | None:
         """Why the file is a label; None for an image."""
         stem = _stem(file)
-        owners = [owner for ending in LABEL_ENDINGS if (owner := stem.name.removesuffix(ending)) not in ("", stem.name)]
+        owners = {stem.name.removesuffix(ending): ending for ending in LABEL_ENDINGS if stem.name.endswith(ending)}
+        owners = {owner: ending for owner, ending in owners.items() if owner not in _NO_NAMES}
         if any(stem.with_name(owner) in self._stems for owner in owners):
             return "named as labels of the image beside them"
+        if any(owner in self._names for owner, ending in owners.items() if ending in _SCRIBBLES):
+            return "named as scribbles of an image"
+        sheet_of = stem.name.removesuffix(_SHEET)
+        if file.suffix == ".png" and sheet_of not in (*_NO_NAMES, stem.name):
+            if stem.with_name(sheet_of) in self._folders:
+                return "sheets of the folder beside them"
         picture, upper = is_picture(Path(file.name)), stem.name.upper()
         if picture and (stem.with_name(upper) in self._dicom_stems or upper in self._lvsc_stems):
             return "with the name of a DICOM file"
-        for folder in file.parents:
+        for folder in self._folders_of(file):
             images = [name for name in _BESIDE.get(folder.name, ()) if folder.with_name(name) in self._folders]
             if images:
                 return f"in {folder.name}/ beside {images[0]}/"
@@ -75,5 +94,25 @@ class _Paths:
         return None
 
 
+    def _folders_of(self, file: PurePath) -> Iterator[PurePath]:
+        """The folders that a file is in, below the root if it is there."""
+        for folder in file.parents:
+            if folder == self._root:
+                return
+            yield folder
+
+
+_NO_NAMES = ("", ".", "..")
+
+
 def _stem(file: PurePath) -> PurePath:
-    return file.with_name(stem_of(Path(file.name)) or file.name)
+    stem = stem_of(Path(file.name))
+    return file if stem in _NO_NAMES else file.with_name(stem)
+
+
+def _stems(file: PurePath) -> Iterator[PurePath]:
+    """A file's name, and that of its image where it is a channel, `X` of `X_0000`."""
+    stem = _stem(file)
+    yield stem
+    if (match := CHANNEL_NAME.match(stem.name)) and match[1] not in _NO_NAMES:
+        yield stem.with_name(match[1])

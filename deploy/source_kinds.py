@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -12,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 
 from deploy.channel_files import ChannelFiles
 from deploy.images import DicomSeries, InputImage, find_images
-from maag.data import dicom
+from maag.data import dicom, pictures
 from maag.data.label_files import SUFFIXES
-from maag.errors import DataError, MissingObjectError, ObjectChangedError
+from maag.errors import DataError, MaagError, MissingObjectError, ObjectChangedError
 from maag.storage.opening import open_store
 from maag.storage.store import Store, StoredObject
 
@@ -46,6 +48,13 @@ class Source(Protocol):
     @property
     def slices(self) -> tuple[str, ...]:
         """Paths or URIs of a DICOM series' files; none of what is a file."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths or URIs of all that it is made of."""
+
+    def bands(self) -> int | None:
+        """How many channels a picture holds; None where it cannot be read."""
 
     def with_channels(self, further: Sequence[Any], target: str, problem: str | None) -> Source:
         """The image of which this file is the first channel and `further`, of the same kind, are the others.
@@ -81,6 +90,16 @@ class LocalSource:
     def slices(self) -> tuple[str, ...]:
         """See Source."""
         return tuple(map(str, self.image.files)) if isinstance(self.image, DicomSeries) else ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See Source."""
+        several = self.image.files if isinstance(self.image, DicomSeries | ChannelFiles) else (self.image.place,)
+        return tuple(map(str, several))
+
+    def bands(self) -> int | None:
+        """See Source."""
+        return _bands_of(self.image.place)
 
     def with_channels(self, further: Sequence[LocalSource], target: str, problem: str | None) -> LocalSource:
         """See Source."""
@@ -122,6 +141,20 @@ class CloudSource:
         """See Source."""
         return tuple(store_of(self.root).child(found.key) for found in self.objects if is_dicom(found.key))
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See Source."""
+        return tuple(store_of(self.root).child(found.key) for found in self.objects)
+
+    def bands(self) -> int | None:
+        """See Source; fetches it."""
+        first = self.objects[0]
+        with tempfile.TemporaryDirectory(prefix="maag-bands-") as folder, suppress(MaagError):
+            place = Path(folder) / f"picture{_ending(first.key)}"
+            _fetch_current(store_of(self.root), first, place)
+            return _bands_of(place)
+        return None
+
     def with_channels(self, further: Sequence[CloudSource], target: str, problem: str | None) -> CloudSource:
         """See Source."""
         objects = tuple(found for source in (self, *further) for found in source.objects)
@@ -149,6 +182,13 @@ class CloudSource:
         if len(images) > 1:
             raise DataError(f"{self.place}: {len(images)} DICOM series in one folder; give each a folder of its own")
         return Fetched(images[0], _version_of(found), origins)
+
+
+def _bands_of(picture: Path) -> int | None:
+    try:
+        return len(pictures.load_picture(picture).voxels)
+    except MaagError:  # Its volume will say so.
+        return None
 
 
 def _fetch_current(store: Store, listed: StoredObject, to: Path) -> StoredObject:

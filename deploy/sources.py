@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
@@ -27,7 +27,7 @@ def find_sources(
     *,
     dicom_seg: bool = False,
     data: DataConfig | None = None,
-    passed_over: Counter[str] | None = None,
+    passed_over: MutableMapping[str, str] | None = None,
 ) -> Iterator[Source]:
     """Every image that `inputs` name; labels that one folder, pattern or list names along with their image are none.
 
@@ -38,27 +38,53 @@ def find_sources(
         dicom_seg: labels of DICOM series are to be DICOM-SEG.
         data: of the model; where it takes several channels, files of one image, X_0000 and X_0001, are one source. None
             for a model of one channel.
-        passed_over: is told how many files were passed over as labels, by how they are known.
+        passed_over: is told which files were passed over as labels, each with how it is known.
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.
         ConfigError: an input is of no type that can be read, or a list is no text or lists itself.
         StorageError: a store or a list cannot be read.
     """
-    found = _found(inputs, dicom_seg, Counter() if passed_over is None else passed_over)
-    yield from found if data is None else join_channels(found, data)
+    found = _found(inputs, dicom_seg, {} if passed_over is None else passed_over)
+    yield from found if data is None else join_channels(found, data, passed_over)
 
 
-def _found(inputs: Sequence[str | Path], dicom_seg: bool, passed_over: Counter[str]) -> Iterator[Source]:
-    """Every file and series but labels."""
+def _found(inputs: Sequence[str | Path], dicom_seg: bool, passed_over: MutableMapping[str, str]) -> Iterator[Source]:
+    """Every file and series but labels, unless these are given themselves."""
+    taken: set[str] = set()
+    labels: dict[str, str] = {}
     for places in together(inputs):
         found: list[Source] = []
         for place in places:
             found += _instore_of(place, dicom_seg) if is_uri(place) else _here(Path(place), dicom_seg)
         files = [PurePosixPath(source.place) for source in found if not source.slices]
-        labels = labels_among(files, {PurePosixPath(file) for source in found for file in source.slices})
-        passed_over.update(labels.values())
-        yield from (source for source in found if source.slices or PurePosixPath(source.place) not in labels)
+        slices = {PurePosixPath(file) for source in found for file in source.slices}
+        reasons = labels_among(files, slices, _root_of(places, found))
+        for source in found:
+            reason = None if source.slices else reasons.get(PurePosixPath(source.place))
+            if reason:
+                labels[source.place] = reason
+            else:
+                taken.add(source.place)
+                yield source
+    passed_over.update({place: reason for place, reason in labels.items() if place not in taken})
+
+
+def _root_of(places: Sequence[str], found: Sequence[Source]) -> PurePosixPath | None:
+    """The folder that holds all that was given, as a folder, in the plain part of a pattern, or in a list."""
+    known = {PurePosixPath(source.place): not source.slices for source in found}
+    roots = []
+    for place in places:
+        given = PurePosixPath("/".join(split_uri(place)) if is_uri(place) else place)
+        if known.get(given):
+            roots.append(given.parent)
+        elif has_magic(place) and not any(given in (path, *path.parents) for path in known):
+            roots.append(PurePosixPath(literal_folder(given.as_posix())))
+        else:
+            roots.append(given)
+    if not roots or len({root.is_absolute() for root in roots}) > 1:
+        return None
+    return PurePosixPath(os.path.commonpath(roots))
 
 
 def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
