@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.channel_files import fitting
+from deploy.channel_files import fitting, has_own_extent
 from deploy.images import InputImage
 from deploy.ledger import Entry, History, Ledger, now, open_ledger
 from deploy.source_kinds import Fetched, Source
@@ -46,12 +46,14 @@ class Work:
     dicom_seg: bool = False
     """Labels of a DICOM series are DICOM-SEG."""
 
-    def identity(self, model_digest: str) -> str:
-        """What decides the labels and their company: model and options."""
+    def identity(self, model_digest: str, data: DataConfig) -> str:
+        """What decides the labels and their company: model and options, and rules that earlier versions had not."""
         options = (
             self.refinement.name,
             "probabilities" if self.probabilities else "",
             "dicom-seg" if self.dicom_seg else "",
+            # Labels of before that rule are those of another scale: --resume must not keep them.
+            "own-extent" if has_own_extent(data) else "",
         )
         return "+".join([model_digest, *(option for option in options if option)])
 
@@ -75,7 +77,7 @@ class Job:
     @property
     def identity(self) -> str:
         """Of model and options, for the ledger."""
-        return self.work.identity(self.model_digest)
+        return self.work.identity(self.model_digest, self.data)
 
 
 class Task(NamedTuple):

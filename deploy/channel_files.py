@@ -71,12 +71,17 @@ def takes_colours(data: DataConfig) -> bool:
     return data.channels == pictures.COLOURS and data.dataset != CHANNELS_APART
 
 
+def has_own_extent(data: DataConfig) -> bool:
+    """Whether pictures are of one extent to the model, whatever their pixels."""
+    return data.dataset == _OWN_EXTENT
+
+
 def fitting(found: Volume, image: InputImage, data: DataConfig) -> Volume:
     """The volume as the model takes it: a grey picture in colours, and of PPSS's extent, as its reader trains on them.
 
     Raises DataError where it has other channels than the model takes.
     """
-    if data.dataset == _OWN_EXTENT and isinstance(image, Picture):
+    if has_own_extent(data) and isinstance(image, Picture):
         found = of_masks_extent(found)
     number, wanted = len(found.voxels), data.channels
     if number == wanted:

@@ -13,7 +13,6 @@ from maag.data import nifti, pictures
 from maag.data.label_files import stem_of
 from maag.data.nnunet import CHANNEL_NAME
 
-
 _KNOWN = "with the name of the image whose channels are beside them"
 
 

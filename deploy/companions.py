@@ -7,10 +7,11 @@ from pathlib import Path
 
 from deploy.activations import LARGEST_HALF
 from deploy.artifact import Manifest
-from deploy.channel_files import takes_colours
+from deploy.channel_files import CHANNELS_APART, has_own_extent, takes_colours
 from deploy.parity import weakness
 from deploy.tensors import IMAGES, LABELS, PROBABILITIES, SIZE_MULTIPLE, TensorSpec, has_dynamic_size
 from maag.config.schema import DataConfig
+from maag.data.pictures import COLOURS
 from maag.storage import write_text
 
 PROGRAM = "segment.py"
@@ -57,7 +58,7 @@ kernel, rounding and padding, and the way back, so that another program can do t
 ```sh
 maag predict IMAGES --model . --out LABELS
 ```
-{_of_folders(data)}
+{_of_folders(data)}{_of_extent(data)}
 ## The tensors
 
 | tensor | name | type | shape | what it is |
@@ -86,7 +87,21 @@ def _of_folders(data: DataConfig) -> str:
     if takes_colours(data):
         return "\nIMAGES is a folder of pictures in colour, or in grey for all channels.\n"
     names = ", ".join(f"`X_{channel:04}.nii.gz`" for channel in range(data.channels))
-    return f"\nIn the folder IMAGES, {names} are the channels of one image, whose labels are `X.nii.gz`.\n"
+    joined = f"\nIn the folder IMAGES, {names} are the channels of one image, whose labels are `X.nii.gz`.\n"
+    if data.dataset != CHANNELS_APART:
+        return joined
+    alone = " a picture in colour holds all three, whatever its number, and" if data.channels == COLOURS else ""
+    return f"{joined}Of pictures{alone} grey ones of such names are joined, to `X.png`.\n"
+
+
+def _of_extent(data: DataConfig) -> str:
+    """What `geometry` in the manifest does not say, for it begins with the spacing of the image."""
+    if not has_own_extent(data):
+        return ""
+    return (
+        "\nBefore all that `geometry` says, a picture is taken as 160 x 80 mm in extent (height x width), whatever\n"
+        "its pixels, as in training; `maag predict` does so.\n"
+    )
 
 
 def _tensor_rows(manifest: Manifest) -> str:

@@ -75,10 +75,8 @@ class _Paths:
             return "named as labels of the image beside them"
         if any(owner in self._names for owner, ending in owners.items() if ending in _SCRIBBLES):
             return "named as scribbles of an image"
-        sheet_of = stem.name.removesuffix(_SHEET)
-        if file.suffix == ".png" and sheet_of not in (*_NO_NAMES, stem.name):
-            if stem.with_name(sheet_of) in self._folders:
-                return "sheets of the folder beside them"
+        if file.suffix == ".png" and self._is_sheet(stem):
+            return "sheets of the folder beside them"
         picture, upper = is_picture(Path(file.name)), stem.name.upper()
         if picture and (stem.with_name(upper) in self._dicom_stems or upper in self._lvsc_stems):
             return "with the name of a DICOM file"
@@ -93,6 +91,9 @@ class _Paths:
                 return f"in {folder.name}/, named as labels of an image"
         return None
 
+    def _is_sheet(self, stem: PurePath) -> bool:
+        folder = stem.name.removesuffix(_SHEET)
+        return folder not in (*_NO_NAMES, stem.name) and stem.with_name(folder) in self._folders
 
     def _folders_of(self, file: PurePath) -> Iterator[PurePath]:
         """The folders that a file is in, below the root if it is there."""

@@ -11,7 +11,7 @@ from folder_bucket import serve
 
 from deploy.batch import predict
 from deploy.crew import Threads
-from deploy.passed_over import labels_among
+from deploy.passed_over import labels_among, sentence
 from deploy.sources import find_sources
 
 
@@ -79,6 +79,17 @@ def test_labels_that_stand_alone_are_segmented_as_asked(phantoms: Path) -> None:
         ("d/masks/a.nii", "e/images/a.nii", False),
         ("d/labelsTs/a.nii", "d/imagesTr/a_0000.nii", True),
         ("d/Ground/a.png", "d/b.png", False),
+        ("s/x_gt.nii.gz", "s/x_0000.nii.gz", True),
+        ("s/x_seg.nii.gz", "s/x_00000.nii.gz", False),
+        ("scribbles/x_scribble.nii.gz", "s/x_0000.nii.gz", True),
+        ("drawn/x_scribble.nii.gz", "s/x.nii.gz", True),
+        ("drawn/deep/x_scribbles.png", "s/x_0001.png", True),
+        ("drawn/x_scribble.nii.gz", "s/y.nii.gz", False),
+        ("s/drawn-sheet.png", "s/drawn/x.png", True),
+        ("s/drawn-sheet.png", "s/x.png", False),
+        ("s/drawn-sheet.nii", "s/drawn/x.png", False),
+        ("s/..png", "s/..nii", False),
+        ("s/-sheet.png", "s/.._gt.png", False),
     ],
 )
 def test_by_which_paths_labels_are_known(label: str, beside: str, known: bool) -> None:
@@ -102,6 +113,46 @@ def test_by_which_paths_labels_are_known(label: str, beside: str, known: bool) -
 )
 def test_by_which_paths_labels_of_slices_are_known(label: str, beside: str, known: bool) -> None:
     assert bool(labels_among([PurePosixPath(label)], {PurePosixPath(beside)})) == known
+
+
+def test_folders_above_what_was_given_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("masks/a/p1.png", "masks/a/p1b_gt.png", "masks/a/deep/p1b.png", "images/a/p1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    serve(monkeypatch, tmp_path)
+    (tmp_path / "list.txt").write_text("masks/a/p1.png\nmasks/a/p1b_gt.png\nmasks/a/deep\n")
+    ways = (
+        "masks",
+        "masks/",
+        "./masks/a",
+        "masks/*",
+        "masks/**/*.png",
+        "list.txt",
+        "s3://bkt/masks/a",
+        "S3://bkt/masks/*",
+    )
+    for given in (*ways, tmp_path / "masks" / "a"):
+        targets, passed_over = found(given)
+        assert (len(targets), passed_over) == (3, {}), given
+    # What holds them is below what was given.
+    for given in (".", tmp_path, "[mi]*", "[mi]*/a", "s3://bkt"):
+        assert len(found(given)[1]) == 3, given
+
+
+def test_a_label_that_is_given_itself_is_segmented(tmp_path: Path) -> None:
+    for name in ("a.nii", "a_gt.nii", "b.nii", "b_gt.nii"):
+        write_volume(tmp_path / name)
+    for inputs in ([tmp_path, tmp_path / "b_gt.nii"], [tmp_path / "b_gt.nii", tmp_path]):
+        targets, passed_over = found(*inputs)
+        assert set(targets) == {"a.nii", "b.nii", "b_gt.nii"}
+        assert list(passed_over) == [str(tmp_path / "a_gt.nii")]
+    _, passed_over = found(tmp_path)
+    assert sentence(passed_over).endswith(
+        f"give these files themselves, in a call of their own, first {tmp_path / 'a_gt.nii'}"
+    )
+    targets, nothing = found(*passed_over)
+    assert (targets, nothing) == (["a_gt.nii", "b_gt.nii"], {})
 
 
 def test_how_many_were_passed_over_and_why_is_told_in_a_line(tmp_path: Path, copy_of: Callable[[str], Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_resume_does_again_what_may_be_stale(scans: Path, out: Path, runner: Bri
     again = run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True)
     assert (again.done, again.skipped) == ((2, 0) if change == "model" else (1, 1))
     assert run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True).skipped == 2
+
+
+def test_resume_does_again_what_was_made_before_pictures_had_one_extent(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
+    ppss = replace(DATA, dataset="ppss")
+    predict([scans], Threads(runner), ppss, out, "m1")
+    lines = ledger(out)
+    assert {line["model"] for line in lines} == {"m1+own-extent"}
+    (out / "ledger.jsonl").write_text("".join(f"{json.dumps({**line, 'model': 'm1'})}\n" for line in lines))
+    again = predict([scans], Threads(runner), ppss, out, "m1", resume=True)
+    assert (again.done, again.skipped) == (2, 0)
+    assert predict([scans], Threads(runner), ppss, out, "m1", resume=True).skipped == 2
 
 
 @pytest.mark.parametrize("size", [None, 20, 0])

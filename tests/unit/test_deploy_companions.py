@@ -1,0 +1,32 @@
+"""What an exported model's README says of the images that it takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_artifact import write_tiny_artifact
+
+from deploy.companions import README, write_companions
+
+
+@pytest.mark.parametrize(
+    ("dataset", "channels", "said", "unsaid"),
+    [
+        ("acdc", 1, (), ("160 x 80 mm", "X_0000", "in colour")),
+        ("ppss", 3, ("a picture is taken as 160 x 80 mm in extent", "pictures in colour, or in grey"), ("X_0000",)),
+        ("nnunet", 3, ("`X_0002.nii.gz` are the channels of one", "a picture in colour holds all three"), ("160 x",)),
+        ("nnunet", 2, ("`X_0001.nii.gz` are the channels of one", "joined, to `X.png`"), ("in colour",)),
+        ("folders", 2, ("`X_0001.nii.gz` are the channels of one",), ("X.png",)),
+    ],
+)
+def test_the_readme_says_what_an_image_is(
+    tmp_path: Path, dataset: str, channels: int, said: tuple[str, ...], unsaid: tuple[str, ...]
+) -> None:
+    manifest = write_tiny_artifact(tmp_path)
+    data = replace(manifest.config.data, dataset=dataset, channels=channels)
+    write_companions(tmp_path, replace(manifest, config=replace(manifest.config, data=data)))
+    readme = (tmp_path / README).read_text()
+    assert all(words in readme for words in said)
+    assert not any(words in readme for words in unsaid)
