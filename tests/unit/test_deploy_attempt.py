@@ -10,7 +10,7 @@ from bright_runner import DATA, BrightIsForeground, ledger, tree, write_volume
 from deploy.attempt import Job, Task, Work, Worker
 from deploy.images import NiftiImage
 from deploy.ledger import Entry
-from deploy.sources import Fetched, LocalSource
+from deploy.source_kinds import Fetched, LocalSource
 
 
 class Counted(LocalSource):
