@@ -50,7 +50,7 @@ def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> No
     assert exported["summary"]["mean"]["dice"] == pytest.approx(measured["summary"]["mean"]["dice"], abs=1e-3)
     images = sorted(data.rglob("*_frame??.nii.gz"))
     done = run(cache, "predict", *images, "--model", tmp_path / "model", "--out", tmp_path / "labels", "--json")
-    assert done == {"done": 12, "skipped": 0, "kept": 0, "failed": 0, "failures": []}
+    assert done == {"done": 12, "skipped": 0, "kept": 0, "failed": 0, "failures": [], "passed_over": 0}
     again = run(
         cache, "evaluate", *named, "--predictions", tmp_path / "labels", "--split", "val",
         "--split-file", model / "split.json", "--json",
