@@ -17,6 +17,7 @@ from maag.errors import TrainingError
 from maag.train.launch.connection import connected
 from maag.train.launch.remote import upload
 from maag.train.launch.room import require_room
+from maag.train.stopping import giving_ctrl_c_back
 from tune import failures
 from tune.place import BEGUN_WITH, EXPERIMENT, beside, goes_on, ray_place
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
@@ -62,7 +63,9 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
         recorder = Recorder(plan, trial, watcher)
         resumes = resume and goes_on(plan.storage, plan.out)
         tuner = _restored(plan, trial, recorder) if resumes else _new_tuner(plan, trial, recorder)
-        tuner.fit()
+        # Ray Tune keeps Ctrl-C to itself, and would pass over the first one in what follows.
+        with giving_ctrl_c_back():
+            tuner.fit()
         del stops
         recorder.finish()
     if plan.storage:

@@ -178,8 +178,10 @@ def test_what_failed_on_its_node_is_tried_again_by_a_resume(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
     plan, trial = plans_of(tiny_config, phantom_dir, split, tmp_path, trials=2, at_once=1, algorithm="tpe")
+    at_ctrl_c = signal.getsignal(signal.SIGINT)
     with pytest.raises(TrainingError, match=r"all 2 trials failed, the first with: .* has other data"):
         search(plan, replace(trial, data_digest="other"), lambda now: None, resume=False)
+    assert signal.getsignal(signal.SIGINT) is at_ctrl_c
     failed = rows_of(plan.out / "trials.csv")
     results = search(plan, trial, lambda now: None, resume=True)
     assert {result.trial for result in results} == set(failed)
