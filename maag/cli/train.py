@@ -185,6 +185,7 @@ def train(
     from maag.cli.terminal import TrainingDisplay, say
     from maag.config import codec
     from maag.data.catalog import reader_of
+    from maag.data.shapes import require_others
     from maag.data.splits import make_split
     from maag.data.supervision import supervise, without_effect
     from maag.storage import require_writable_place, write_json
@@ -213,6 +214,8 @@ def train(
             write_json(run.config, codec.document(config))
         split = read_split(run.split, [*prepared.patient_ids, *foreign])
         opened = open_teachers(teachers or read_teachers(run.teachers), config, split)
+        if other:
+            require_others(prepared, split, other)
     else:
         published = reader_of(config.data.dataset).split0
         split = (
@@ -220,6 +223,8 @@ def train(
             if split_file
             else make_split(prepared.patients, config.data, published, foreign)
         )
+        if other:
+            require_others(prepared, split, other)
         supervise(prepared, split, config, other)
         opened = open_teachers(teachers, config, split)
         for note in without_effect(config, split, prepared.raters):

@@ -12,7 +12,6 @@ from maag.config.schema import Config
 from maag.data.geometry import Grid, inside
 from maag.data.prepared import PreparedData
 from maag.data.raters import RaterAgreement, combine, measure_agreement, rater_weights, require_sense
-from maag.data.shapes import require_others
 from maag.data.splits import Split
 from maag.errors import SplitError
 from maag.labels import IGNORE
@@ -53,11 +52,11 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
         prepared: the data set.
         split: which of its patients do what.
         config: supervision and losses.
-        shapes: another prepared set whose masks the discriminator sees instead; all of its patients.
+        shapes: another prepared set whose masks the discriminator sees instead; all of its patients, whom
+            `maag.data.shapes.require_others` compares with the split's.
 
     Raises:
-        SplitError: a kind of supervision that is asked for is nowhere, a class is never supervised, or `shapes` have a
-            patient of the split.
+        SplitError: a kind of supervision that is asked for is nowhere, or a class is never supervised.
         DataError: a rater contradicts the others everywhere, or their weights cannot be estimated.
         ConfigError: `data.rater_weights` are not one for each rater, or all 0.
     """
@@ -70,8 +69,6 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
         )
     if by_masks:
         _require(dense, "none of the patients that train with masks has any", "add them, or change data.supervision")
-    if shapes:
-        require_others(prepared, split, shapes)
     real_set = shapes or prepared
     real = real_set.slices_of(real_set.patient_ids if shapes else split.shapes, masked=True)
     if config.needs_shapes:

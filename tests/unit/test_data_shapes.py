@@ -122,7 +122,7 @@ def test_patients_of_the_split_give_no_shapes_whatever_they_are_called(
     with pytest.raises(
         SplitError, match=rf"case x4 is case {patient}_frame\d\d of the .* in {part} of the split; 2 of the 6 cases"
     ):
-        supervise(prepared, split, tiny_config, shapes)
+        require_others(prepared, split, shapes)
 
 
 def test_patients_whom_the_split_leaves_to_shapes_may_give_them(
@@ -130,6 +130,7 @@ def test_patients_whom_the_split_leaves_to_shapes_may_give_them(
 ) -> None:
     root = renamed_copy(phantom_dir, tmp_path / "copy", split.shapes, packed_anew=False)
     shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
+    require_others(prepared, split, shapes)
     assert len(supervise(prepared, split, tiny_config, shapes).real) == len(shapes.masks)
 
 

@@ -21,7 +21,7 @@ from maag.config import codec
 from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.prepared import PreparedData, require_same
-from maag.data.shapes import prepare_shapes
+from maag.data.shapes import prepare_shapes, require_others
 from maag.data.splits import Split
 from maag.errors import CheckpointError, DataError, MaagError
 from maag.storage import write_json
@@ -192,6 +192,7 @@ def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
         if recipe.shapes:
             name, folder = recipe.shapes
             shapes = prepare_shapes(name, Path(folder), config.data, cache)
+            require_others(prepared, split, shapes)
         teachers = open_teachers([Path(model) for model in recipe.teachers], config, split)
     except MaagError as error:
         problem = type(error)(f"on node {ray.util.get_node_ip_address()}: {error}")
