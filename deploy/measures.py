@@ -1,4 +1,4 @@
-"""Cardiac measures from volumes: how large the ventricles are when full and when empty, and how heavy the wall."""
+"""A table of the measures of hearts, from the volumes that predictions have."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from maag.data.cases import patient_and_frame
 from maag.errors import ConfigError
+from maag.evaluate.heart import VENTRICLES, Volumes, end_frames, measure_heart, measure_names
 from maag.storage.store import Store
 
 MEASURES = "measures.csv"
-VENTRICLES = ("LV", "RV")
-MYOCARDIUM = "MYO"
-_GRAMS_PER_ML = 1.05  # density of myocardium
-_FEWEST_FRAMES = 2
-
-Volumes = Mapping[str, float]
-"""Millilitres by class."""
 
 
 def require_heart(classes: Sequence[str]) -> None:
@@ -59,12 +53,9 @@ def require_told_apart(targets: Iterable[str]) -> None:
 
 
 def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:
-    """Write `measures.csv`: a row a patient, empty but for its name where fewer than two frames show a left ventricle.
+    """Write `measures.csv`: a row a patient, empty but for its name where `end_frames` tells none.
 
-    End-diastole is the frame with the largest left ventricle, end-systole that with the smallest, so a frame alone may
-    be either; a frame where none was found is neither, for no heart empties itself. The mass is that at end-diastole.
-    Frames are those of a 4-D
-    image, or files of the names `PATIENT_frame01`, `PATIENT_frame12`.
+    Frames are those of a 4-D image, or files of the names `PATIENT_frame01`, `PATIENT_frame12`.
 
     Args:
         out: the output.
@@ -74,33 +65,22 @@ def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes
     Returns:
         The number of patients. Raises StorageError.
     """
-    there = [name for name in VENTRICLES if name in classes]
-    columns = [f"{name}_{measure}" for name in there for measure in ("edv_ml", "esv_ml", "sv_ml", "ef_percent")]
+    names = measure_names(classes)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    header = ["patient", "ed_frame", "es_frame", *columns, *(["myo_mass_g"] if MYOCARDIUM in classes else [])]
-    rows.writerow(header)
+    rows.writerow(["patient", "ed_frame", "es_frame", *names])
     patients = _by_patient(volumes)
     for patient, frames in sorted(patients.items()):
-        left = {frame: volumes_ml[VENTRICLES[0]] for frame, volumes_ml in frames.items()}
-        seen = [frame for frame in frames if left[frame] > 0]
-        if len(seen) < _FEWEST_FRAMES:
-            rows.writerow([patient, *[""] * (len(header) - 1)])
+        ends = end_frames(frames)
+        if ends is None:
+            rows.writerow([patient, *[""] * (2 + len(names))])
             continue
-        full, empty = max(seen, key=left.__getitem__), min(seen, key=left.__getitem__)
-        cells: list[object] = [patient, full, empty]
-        for name in there:
-            cells += _ventricle(frames[full][name], frames[empty][name])
-        if MYOCARDIUM in classes:
-            cells.append(round(_GRAMS_PER_ML * frames[full][MYOCARDIUM], 2))
-        rows.writerow(cells)
+        full, empty = ends
+        measured = measure_heart(frames[full], frames[empty])
+        values = (measured[name] for name in names)
+        rows.writerow([patient, full, empty, *("" if value is None else round(value, 2) for value in values)])
     out.write_bytes(MEASURES, text.getvalue().encode())
     return len(patients)
-
-
-def _ventricle(edv_ml: float, esv_ml: float) -> list[object]:
-    stroke = edv_ml - esv_ml
-    return [round(edv_ml, 2), round(esv_ml, 2), round(stroke, 2), round(100 * stroke / edv_ml, 2) if edv_ml else ""]
 
 
 def _by_patient(volumes: Mapping[str, Sequence[Volumes]]) -> dict[str, dict[int, Volumes]]:

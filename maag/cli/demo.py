@@ -34,7 +34,9 @@ def demo_command(out: Path | None, epochs: int) -> None:
     from maag.data.catalog import find_cases, write_phantom
     from maag.data.splits import Split
     from maag.evaluate.measure import evaluate, file_predictor, prediction_files
+    from maag.evaluate.page import write_page
     from maag.evaluate.report import Subject, table
+    from maag.evaluate.worst import WorstCases
     from maag.storage import read_json
 
     out = out or RUNS / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
@@ -67,15 +69,21 @@ def demo_command(out: Path | None, epochs: int) -> None:
     subject = Subject(
         model=str(exported), dataset="acdc", split="test", split_digest=split.digest, model_digest=opened.digest
     )
+    worst = WorstCases(len(held_out))
     report = evaluate(
-        held_out, file_predictor(prediction_files(predicted, held_out), config.data), config.data, subject
+        held_out,
+        file_predictor(prediction_files(predicted, held_out), config.data),
+        config.data,
+        subject,
+        watch=worst,
     )
     report.write(out / "evaluation")
+    write_page(out / "evaluation", report, worst.slices)
     rows = table(report)
     print_table("5. Measured at source resolution", rows[0], rows[1:])
     draw_result(out / "result.png", held_out[0], predicted, config.data)
     say(
         f"Look at {out / 'result.png'} first. Then: {run_path} (config, curves, checkpoints; "
         f"tensorboard --logdir {shlex.quote(str(run_path))}), {exported} (model.onnx and its manifest), {predicted} "
-        f"(label maps and the ledger), {out / 'evaluation'} (report.json, cases.csv)."
+        f"(label maps and the ledger), {out / 'evaluation'} (report.html and tables)."
     )

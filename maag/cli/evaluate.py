@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from maag.evaluate.report import Report
 
 _WHOLE = "all"
+_PICTURED = 6
 
 
 @click.command("evaluate")
@@ -51,12 +52,17 @@ _WHOLE = "all"
 @click.option(
     "--out",
     type=FOLDER,
-    help="Where report.json and cases.csv go.  [default: MODEL/evaluation-SPLIT; NAME-evaluation-SPLIT "
+    help="Where report.html, report.json and tables go.  [default: MODEL/evaluation-SPLIT; NAME-evaluation-SPLIT "
     "beside a weights file or the folder of --predictions]",
 )
 @click.option("--flips", is_flag=True, help="Measure the average over mirrored images too.")
 @click.option("--rotations", is_flag=True, help="Measure the average over images turned by 15 and 30° too.")
 @click.option("--largest-component", is_flag=True, help="Measure the largest part of each structure too.")
+@click.option(
+    "--pictures",
+    is_flag=True,
+    help="Show slices of the six worst cases in report.html; they are of patients, so mind who gets the file.",
+)
 @backend_option
 @device_option
 @json_option
@@ -72,6 +78,7 @@ def evaluate_command(
     flips: bool,
     rotations: bool,
     largest_component: bool,
+    pictures: bool,
     backend: str,
     device_name: str,
     as_json: bool,
@@ -81,6 +88,8 @@ def evaluate_command(
     MODEL is a run's folder, a weights file of one, or an exported model. A class that stands in neither mask nor
     prediction is left out of the means and counted; one that stands in only one of them has Dice and IoU 0 and no
     distance, and is counted as missed or invented. Cases without a mask are left out and named in report.json.
+    Volumes, and measures of hearts of whom two frames have masks, are compared with the masks'. report.html shows it
+    all on one page.
 
     With --flips, --rotations or --largest-component the model is measured without them and with them; the second report
     goes into a folder of that name below the first.
@@ -89,7 +98,9 @@ def evaluate_command(
     from maag.data.catalog import find_cases
     from maag.data.orientation import differences
     from maag.evaluate.measure import by_mask, evaluate, file_predictor, prediction_files, runner_predictor
-    from maag.evaluate.report import Subject, table
+    from maag.evaluate.page import write_page
+    from maag.evaluate.report import Subject, agreement_table, table
+    from maag.evaluate.worst import WorstCases
     from maag.inference import PLAIN, Refinement
 
     if (model is None) == (predictions is None):
@@ -143,14 +154,19 @@ def evaluate_command(
         if predictor is None and files is not None:
             predictor = file_predictor(files, data)
         assert predictor is not None
+        worst = WorstCases(_PICTURED) if pictures else None
         with counting(f"Measuring cases{_with(asked.name)}") as progress:
-            report = evaluate(wanted, predictor, data, replace(subject, refinement=asked.name), progress)
+            report = evaluate(wanted, predictor, data, replace(subject, refinement=asked.name), progress, worst)
         target = folder / asked.name
         report.write(target)
+        write_page(target, report, worst.slices if worst else ())
         rows = table(report)
         print_table(
             f"{subject.model}{_with(asked.name)}, {part} ({len(cases)} cases); written to {target}", rows[0], rows[1:]
         )
+        agreement = agreement_table(report)
+        if agreement[1:]:
+            print_table("Volumes and what follows from them: predicted - mask", agreement[0], agreement[1:])
         summaries.append(_summary(report, target))
     if as_json:
         plain, *refined = summaries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,15 +19,22 @@ from maag.data.label_files import geometry_of, load_label_file, stem_of, suffix_
 from maag.data.pictures import is_picture
 from maag.data.volume import Volume
 from maag.errors import DataError, MissingDataError
+from maag.evaluate.agreement import Pair
 from maag.evaluate.report import CaseScores, Report, Subject
 from maag.inference import PLAIN, Refinement, Runner, segment
-from maag.labels import BACKGROUND
+from maag.labels import BACKGROUND, IGNORE
 from maag.metrics import score_case
 
 _NAMED_AT_MOST = 10
+_MM3_PER_ML = 1000
 
-Predictor = Callable[[Case, Volume], NDArray[np.uint8]]
+Labels = NDArray[np.uint8]
+"""(Z, Y, X)."""
+
+Predictor = Callable[[Case, Volume], Labels]
 """The labels (Z, Y, X) uint8 of a case, given its volume."""
+Watcher = Callable[[CaseScores, Volume, Labels, Labels], None]
+"""Is shown a case's scores, volume, prediction and reference."""
 
 
 def evaluate(
@@ -35,6 +43,7 @@ def evaluate(
     data: DataConfig,
     subject: Subject,
     progress: Callable[[int, int], None] | None = None,
+    watch: Watcher | None = None,
 ) -> Report:
     """Score every case that has a mask against it, at source resolution.
 
@@ -44,6 +53,7 @@ def evaluate(
         data: names the classes.
         subject: what is measured; goes into the report as it is.
         progress: called with (cases done, cases with a mask) after each.
+        watch: sees each case as it is measured.
 
     Raises:
         DataError: no case, none with a mask, or an unreadable file.
@@ -51,7 +61,7 @@ def evaluate(
     masked, without = by_mask(cases, subject.split)
     scored = []
     for case in masked:
-        scored.append(_score(case, predictor, data))
+        scored.append(_score(case, predictor, data, watch))
         if progress:
             progress(len(scored), len(masked))
     return Report(subject=subject, cases=tuple(scored), without_mask=tuple(case.case_id for case in without))
@@ -87,7 +97,7 @@ def file_predictor(files: Mapping[str, Path], data: DataConfig) -> Predictor:
     """
     values = range(data.num_classes)
 
-    def predict(case: Case, volume: Volume) -> NDArray[np.uint8]:
+    def predict(case: Case, volume: Volume) -> Labels:
         path = files[case.case_id]
         labels = load_label_file(path, values)
         if len(case.images) != 1 or not is_picture(case.images[0]) or labels.shape == volume.shape:
@@ -193,7 +203,7 @@ def _tail(path: Path, length: int) -> tuple[str, ...]:
     return (*path.parts[:-1], stem_of(path))[-length:]
 
 
-def _score(case: Case, predictor: Predictor, data: DataConfig) -> CaseScores:
+def _score(case: Case, predictor: Predictor, data: DataConfig, watch: Watcher | None) -> CaseScores:
     reader = reader_of(data.dataset)
     volume = reader.load_volume(case)
     reference = reader.load_mask(case, data).labels
@@ -206,7 +216,29 @@ def _score(case: Case, predictor: Predictor, data: DataConfig) -> CaseScores:
                 "they must be equal, so bring it to the grid of the image"
             )
     scores = score_case(prediction, reference, volume.spacing_mm, data.classes)
-    return CaseScores(case_id=case.case_id, patient_id=case.patient_id, frame=case.frame, scores=scores)
+    volumes = {} if is_picture(case.images[0]) else _volumes_ml(prediction, reference, volume.spacing_mm, data.classes)
+    scored = CaseScores(
+        case_id=case.case_id, patient_id=case.patient_id, frame=case.frame, scores=scores, volumes_ml=volumes
+    )
+    if watch:
+        watch(scored, volume, prediction, reference)
+    return scored
+
+
+def _volumes_ml(
+    prediction: Labels, reference: Labels, spacing_mm: Sequence[float], classes: Sequence[str]
+) -> dict[str, Pair]:
+    """By foreground class; what nobody labelled belongs to neither, as in the scores."""
+    voxel_ml = math.prod(spacing_mm) / _MM3_PER_ML
+    known = reference != IGNORE
+    return {
+        name: Pair(
+            reference=voxel_ml * int((reference == value).sum()),
+            predicted=voxel_ml * int(((prediction == value) & known).sum()),
+        )
+        for value, name in enumerate(classes)
+        if value != BACKGROUND
+    }
 
 
 def _pixels(shape: Sequence[int]) -> str:

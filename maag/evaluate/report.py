@@ -7,11 +7,12 @@ import dataclasses
 import io
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maag.evaluate.agreement import Agreement, Pair, agreements, heart_pairs
 from maag.metrics import PRESENCES, SCORES, ClassScores
 from maag.storage import write_json, write_text
 
@@ -68,6 +69,13 @@ class CaseScores:
     patient_id: str
     frame: str
     scores: dict[str, ClassScores]
+    volumes_ml: dict[str, Pair] = field(default_factory=dict)
+    """Of the mask and of the prediction, by foreground class; empty where pixels have no size in space."""
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Over the classes that have one; None where none has."""
+        return Spread.of(scores.dice for scores in self.scores.values()).mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +121,22 @@ class Report:
         """The mean over classes of the classes' means over cases; classes without the score are left out."""
         return Spread.of(spreads[score].mean for spreads in self.per_class().values()).mean
 
+    def volume_pairs(self) -> dict[str, dict[str, Pair]]:
+        """By case and class the volumes in ml of mask and prediction."""
+        return {case.case_id: case.volumes_ml for case in self.cases if case.volumes_ml}
+
+    def heart_pairs(self) -> dict[str, dict[str, Pair]]:
+        """By patient the measures of the heart by masks and by predictions, as `agreement.heart_pairs` finds them."""
+        frames: dict[str, dict[str, dict[str, Pair]]] = defaultdict(dict)
+        for case in self.cases:
+            if case.volumes_ml:
+                frames[case.patient_id][case.frame] = case.volumes_ml
+        return heart_pairs(frames, self.classes)
+
+    def agreement(self) -> dict[str, dict[str, Agreement]]:
+        """How far the classes' volumes, over cases, and measures of hearts, over patients, agree with the masks'."""
+        return {"volume_ml": agreements(self.volume_pairs()), "heart": agreements(self.heart_pairs())}
+
     def to_dict(self) -> dict[str, Any]:
         """The content of `report.json`: plain types, null where a score is undefined."""
         counts = self.counts()
@@ -128,6 +152,10 @@ class Report:
                     name: {**{score: dataclasses.asdict(spread) for score, spread in spreads.items()}, **counts[name]}
                     for name, spreads in self.per_class().items()
                 },
+                "agreement": {
+                    kind: {name: dataclasses.asdict(each) for name, each in found.items()}
+                    for kind, found in self.agreement().items()
+                },
             },
             "patients": self.per_patient(),
             "cases": [dataclasses.asdict(case) for case in self.cases],
@@ -135,16 +163,35 @@ class Report:
         }
 
     def write(self, out: Path) -> None:
-        """Write `report.json` and `cases.csv` in the folder `out`. Raises StorageError."""
+        """Write `report.json`, `cases.csv` and `heart.csv`, if hearts were measured, in the folder `out`.
+
+        Raises StorageError.
+        """
         write_json(out / "report.json", self.to_dict())
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["case_id", "patient_id", "frame", "class", "presence", *SCORES])
+        header = ["case_id", "patient_id", "frame", "class", "presence", *SCORES, "reference_ml", "predicted_ml"]
+        rows: list[list[object]] = []
         for case in self.cases:
             for name, scores in case.scores.items():
                 values = [getattr(scores, score) for score in SCORES]
-                rows.writerow([case.case_id, case.patient_id, case.frame, name, scores.presence, *values])
-        write_text(out / "cases.csv", text.getvalue())
+                pair = case.volumes_ml.get(name)
+                volumes = [pair.reference, pair.predicted] if pair else [None, None]
+                rows.append([case.case_id, case.patient_id, case.frame, name, scores.presence, *values, *volumes])
+        _write_csv(out / "cases.csv", header, rows)
+        if hearts := self.heart_pairs():
+            rows = [
+                [patient, name, pair.reference, pair.predicted]
+                for patient, pairs in hearts.items()
+                for name, pair in pairs.items()
+            ]
+            _write_csv(out / "heart.csv", ["patient_id", "measure", "reference", "predicted"], rows)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def table(report: Report) -> list[list[str]]:
@@ -157,6 +204,18 @@ def table(report: Report) -> list[list[str]]:
         rows.append([name, *cells, *(str(counts[name][presence]) for presence in PRESENCES if presence != "both")])
     dice_mean, *other_means = (_cell(report.mean(score)) for score in SCORES)
     rows.append(["mean", dice_mean, "", *other_means, "", "", ""])
+    return rows
+
+
+def agreement_table(report: Report) -> list[list[str]]:
+    """How far volumes and measures of hearts agree, as rows of text: a header, and a row for each; alone if none do."""
+    rows = [["", "n", "mask", "bias", "limits of agreement", "mean error", "r"]]
+    for kind, found in report.agreement().items():
+        for name, each in found.items():
+            limits = "-" if each.lower is None or each.upper is None else f"{each.lower:+.1f} to {each.upper:+.1f}"
+            label = f"{name} {kind}" if kind == "volume_ml" else name
+            cells = [f"{each.reference_mean:.1f}", f"{each.bias:+.1f}", limits, f"{each.mae:.1f}"]
+            rows.append([label.replace("_", " "), str(each.n), *cells, _cell(each.correlation)])
     return rows
 
 

@@ -106,3 +106,22 @@ def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: p
         mask.unlink()
     assert run(*words) == 1
     assert "none of the 4 cases of split 'all' has a mask" in capsys.readouterr().err
+
+
+def test_images_of_patients_are_in_the_page_where_they_are_asked_for_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, labels = tmp_path / "acdc", tmp_path / "labels"
+    write_phantom("acdc", data, 4, seed=0)
+    labels.mkdir()
+    for mask in data.rglob("*_gt.nii.gz"):
+        shutil.copy(mask, labels / mask.name.replace("_gt", ""))
+    words = ("--dataset", "acdc", "--data", data, "--predictions", labels, "--out", tmp_path / "out")
+    assert run(*words) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "LV ef percent 4 " in told
+    page = tmp_path / "out" / "report.html"
+    assert "data:image" not in page.read_text()
+    assert run(*words, "--pictures") == 0
+    assert page.read_text().count("data:image") == 6
+    assert len((tmp_path / "out" / "heart.csv").read_text().splitlines()) == 1 + 4 * 9

@@ -142,7 +142,10 @@ def test_files(report: Report, tmp_path: Path) -> None:
         "hd_mm": "",
         "hd95_mm": "",
         "assd_mm": "",
+        "reference_ml": "0.32",
+        "predicted_ml": "0.0",
     }
+    assert not (tmp_path / "out" / "heart.csv").exists()
 
 
 def test_table(report: Report) -> None:

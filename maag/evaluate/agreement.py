@@ -1,0 +1,112 @@
+"""How far volumes, and what follows from them, agree between predictions and masks: bias, limits, correlation."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from maag.evaluate.heart import VENTRICLES, end_frames, measure_heart, measure_names
+
+_LIMITS = 1.96
+"""Standard deviations to either side that hold 95 % of normal differences."""
+_FEWEST = 3
+"""Pairs that a correlation needs: two points lie on a line always."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """One quantity by the mask and by the prediction."""
+
+    reference: float
+    predicted: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """Of one quantity over cases or patients, in its own unit; Bland and Altman, Lancet 1986."""
+
+    n: int
+    reference_mean: float
+    bias: float
+    """Mean of predicted - reference."""
+    sd: float | None
+    """Standard deviation of these differences, divided by n - 1; None for one pair."""
+    lower: float | None
+    """Limit of agreement: bias - 1.96 sd."""
+    upper: float | None
+    mae: float
+    """Mean of the absolute differences."""
+    correlation: float | None
+    """Pearson's; None for fewer than three pairs, or where either does not vary."""
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> Agreement:
+        """The agreement of at least one pair."""
+        differences = [pair.predicted - pair.reference for pair in pairs]
+        bias = statistics.fmean(differences)
+        sd = statistics.stdev(differences) if len(pairs) > 1 else None
+        return cls(
+            n=len(pairs),
+            reference_mean=statistics.fmean(pair.reference for pair in pairs),
+            bias=bias,
+            sd=sd,
+            lower=None if sd is None else bias - _LIMITS * sd,
+            upper=None if sd is None else bias + _LIMITS * sd,
+            mae=statistics.fmean(map(abs, differences)),
+            correlation=_correlation(pairs),
+        )
+
+
+def heart_pairs(
+    frames: Mapping[str, Mapping[str, Mapping[str, Pair]]], classes: Iterable[str]
+) -> dict[str, dict[str, Pair]]:
+    """By patient and measure of the heart what masks and predictions say.
+
+    Which frames are end-diastole and end-systole is the masks' word for both, so that a frame that is taken for another
+    hides no error.
+
+    Args:
+        frames: volumes in ml by patient, frame and class.
+        classes: of the foreground.
+
+    Returns:
+        Patients with two frames whose masks show a left ventricle, in order of their names, with those measures that
+        both have; none where no class is the left ventricle.
+    """
+    names = tuple(classes)
+    if VENTRICLES[0] not in names:
+        return {}
+    found = {}
+    for patient, by_frame in sorted(frames.items()):
+        real = {frame: {name: pair.reference for name, pair in pairs.items()} for frame, pairs in by_frame.items()}
+        predicted = {frame: {name: pair.predicted for name, pair in pairs.items()} for frame, pairs in by_frame.items()}
+        if ends := end_frames(real):
+            full, empty = ends
+            reference = measure_heart(real[full], real[empty])
+            measured = measure_heart(predicted[full], predicted[empty])
+            found[patient] = {
+                name: Pair(reference=there, predicted=here)
+                for name in measure_names(names)
+                if (there := reference[name]) is not None and (here := measured[name]) is not None
+            }
+    return found
+
+
+def agreements(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, Agreement]:
+    """By quantity the agreement over those cases or patients that have it; `pairs` are by case or patient."""
+    by_quantity: dict[str, list[Pair]] = defaultdict(list)
+    for quantities in pairs.values():
+        for name, pair in quantities.items():
+            by_quantity[name].append(pair)
+    return {name: Agreement.of(found) for name, found in by_quantity.items()}
+
+
+def _correlation(pairs: Sequence[Pair]) -> float | None:
+    if len(pairs) < _FEWEST:
+        return None
+    try:
+        return statistics.correlation([pair.reference for pair in pairs], [pair.predicted for pair in pairs])
+    except statistics.StatisticsError:  # one of the two does not vary
+        return None

@@ -1,0 +1,121 @@
+"""How far volumes and measures of hearts agree with the masks'."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maag.evaluate.agreement import Agreement, Pair, agreements, heart_pairs
+from maag.evaluate.report import CaseScores, Report, Subject, agreement_table
+from maag.metrics import ClassScores
+
+CLASSES = ("RV", "MYO", "LV")
+
+
+def pairs(*values: tuple[float, float]) -> list[Pair]:
+    return [Pair(reference=reference, predicted=predicted) for reference, predicted in values]
+
+
+def heart(
+    lv: tuple[float, float], rv: tuple[float, float] = (50, 50), myo: tuple[float, float] = (100, 100)
+) -> dict[str, Pair]:
+    return dict(zip(CLASSES, pairs(rv, myo, lv), strict=True))
+
+
+def report_of(hearts: Mapping[str, Sequence[dict[str, Pair]]]) -> Report:
+    cases = [
+        CaseScores(
+            case_id=f"{patient}_frame{number:02}", patient_id=patient, frame=f"frame{number:02}",
+            scores={name: ClassScores(presence="both", dice=0.9) for name in CLASSES}, volumes_ml=volumes,
+        )
+        for patient, frames in hearts.items() for number, volumes in enumerate(frames, start=1)
+    ]  # fmt: skip
+    return Report(subject=Subject(model="m", dataset="acdc", split="val"), cases=tuple(cases))
+
+
+def test_bias_and_limits_are_bland_and_altman_s() -> None:
+    found = Agreement.of(pairs((100, 104), (120, 118), (80, 84), (60, 62)))
+    assert (found.n, found.reference_mean, found.bias, found.mae) == (4, 90, 2, 3)
+    assert found.sd == pytest.approx(math.sqrt(8))
+    assert found.lower == pytest.approx(2 - 1.96 * math.sqrt(8))
+    assert found.upper == pytest.approx(2 + 1.96 * math.sqrt(8))
+    assert found.correlation == pytest.approx(1880 / math.sqrt(2000 * 1784))
+
+
+def test_what_few_or_equal_pairs_cannot_say_is_none() -> None:
+    alone = Agreement.of(pairs((10, 12)))
+    assert (alone.bias, alone.sd, alone.lower, alone.upper, alone.correlation) == (2, None, None, None, None)
+    assert Agreement.of(pairs((10, 12), (20, 21))).correlation is None
+    assert Agreement.of(pairs((10, 12), (10, 13), (10, 14))).correlation is None
+
+
+@given(st.lists(st.tuples(st.floats(1, 1e4), st.floats(1, 1e4)), min_size=1, max_size=20))
+def test_an_agreement_is_of_its_pairs_whatever_their_order(values: list[tuple[float, float]]) -> None:
+    found, turned = Agreement.of(pairs(*values)), Agreement.of(pairs(*reversed(values)))
+    assert found.bias == pytest.approx(turned.bias)
+    assert abs(found.bias) <= found.mae + 1e-9
+    if found.lower is not None and found.upper is not None:
+        assert found.lower <= found.bias <= found.upper
+    if found.correlation is not None:
+        assert -1 - 1e-9 <= found.correlation <= 1 + 1e-9
+
+
+def test_masks_say_which_frames_are_the_ends() -> None:
+    frames = {"p": {"frame01": heart((60, 100)), "frame12": heart((120, 90), rv=(80, 40))}}
+    measured = heart_pairs(frames, CLASSES)["p"]
+    assert measured["LV_edv_ml"] == Pair(reference=120, predicted=90)
+    assert measured["LV_ef_percent"] == Pair(reference=50, predicted=pytest.approx(100 * (90 - 100) / 90))
+    assert measured["RV_edv_ml"] == Pair(reference=80, predicted=40)
+    assert measured["myo_mass_g"] == Pair(reference=105, predicted=105)
+
+
+def test_a_heart_needs_two_frames_with_a_ventricle_in_their_masks() -> None:
+    frames = {
+        "alone": {"frame01": heart((60, 60))},
+        "empty": {"frame01": heart((60, 60)), "frame12": heart((0, 40))},
+        "whole": {"frame01": heart((60, 60)), "frame12": heart((40, 0))},
+    }
+    assert list(heart_pairs(frames, CLASSES)) == ["whole"]
+    assert heart_pairs({"p": {"a": {"liver": Pair(reference=1, predicted=1)}}}, ["liver"]) == {}
+
+
+def test_a_measure_that_one_of_both_lacks_is_left_out() -> None:
+    frames = {"p": {"frame01": heart((60, 60), rv=(50, 0)), "frame12": heart((40, 40), rv=(30, 20))}}
+    measured = heart_pairs(frames, CLASSES)
+    assert "RV_ef_percent" not in measured["p"]
+    assert measured["p"]["RV_edv_ml"] == Pair(reference=50, predicted=0)
+    assert "RV_ef_percent" not in agreements(measured)
+
+
+def test_a_report_holds_it_and_a_table_shows_it(tmp_path: Path) -> None:
+    report = report_of({"p1": [heart((100, 90)), heart((50, 50))], "p2": [heart((120, 130)), heart((40, 42))]})
+    report.write(tmp_path)
+    agreement = json.loads((tmp_path / "report.json").read_text())["summary"]["agreement"]
+    assert agreement["volume_ml"]["LV"]["n"] == 4
+    assert agreement["heart"]["LV_edv_ml"] == {
+        "n": 2, "reference_mean": 110, "bias": 0, "sd": pytest.approx(math.sqrt(200)), "mae": 10, "correlation": None,
+        "lower": pytest.approx(-1.96 * math.sqrt(200)), "upper": pytest.approx(1.96 * math.sqrt(200)),
+    }  # fmt: skip
+    with (tmp_path / "heart.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 9
+    assert rows[0] == {"patient_id": "p1", "measure": "LV_edv_ml", "reference": "100", "predicted": "90"}
+    header, *rows_of_text = agreement_table(report)
+    assert {len(row) for row in rows_of_text} == {len(header)}
+    assert ["LV edv ml", "2", "110.0", "+0.0", "-27.7 to +27.7", "10.0", "-"] in rows_of_text
+    assert [row[0] for row in rows_of_text][:3] == ["RV volume ml", "MYO volume ml", "LV volume ml"]
+
+
+def test_pixels_without_a_size_agree_on_nothing(tmp_path: Path) -> None:
+    report = report_of({"p1": [{}, {}]})
+    report.write(tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["summary"]["agreement"] == {"volume_ml": {}, "heart": {}}
+    assert not (tmp_path / "heart.csv").exists()
+    assert len(agreement_table(report)) == 1
