@@ -1,4 +1,4 @@
-"""What ASHA measures trials against, kept over a kill: Ray saves its trials and searchers, but no schedulers."""
+"""What a scheduler measures trials against, kept over a kill: Ray saves its trials and searchers, but no schedulers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from typing import Any
 from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from tune.population import Population
 from tune.stops import GentleASHA, tell_to_stop
 
 
 class Rungs(ray_tune.Callback):
-    """Has Ray write the rungs of `scheduler` beside its trials, at the same moments; a Callback of Ray Tune."""
+    """Has Ray write what `scheduler` knows of trials beside these, at the same moments; a Callback of Ray Tune."""
 
     def __init__(self, scheduler: TrialScheduler) -> None:
         self._scheduler = scheduler
 
     def get_state(self) -> dict[str, Any] | None:
-        """What each trial had at each rung, by bracket, and who was told to stop and may not have heard it."""
+        """Of ASHA what each trial had at each rung, by bracket, and who was told to stop and may not have heard it; of
+        a population how good its members were, and when they last were compared.
+        """
+        if isinstance(self._scheduler, Population):
+            return {"members": self._scheduler.members()}
         if not isinstance(self._scheduler, ASHAScheduler):
             return None
         told = self._scheduler.told if isinstance(self._scheduler, GentleASHA) else frozenset()
@@ -30,6 +35,8 @@ class Rungs(ray_tune.Callback):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Ray's, on a resume."""
+        if isinstance(self._scheduler, Population):
+            self._scheduler.expect(state["members"])
         if isinstance(self._scheduler, ASHAScheduler):
             for bracket, saved in zip(self._scheduler._brackets, state["brackets"], strict=True):
                 for reached, values in bracket._rungs:

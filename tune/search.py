@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 from ray import tune as ray_tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import SearchAlgorithm
 from ray.tune.search.optuna import OptunaSearch
 
@@ -20,6 +20,7 @@ from maag.train.launch.room import require_room
 from maag.train.stopping import giving_ctrl_c_back
 from tune import failures
 from tune.place import BEGUN_WITH, EXPERIMENT, beside, goes_on, ray_place
+from tune.population import Population
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import LEFT_BEHIND, TrialResult
 from tune.rungs import Rungs
@@ -137,7 +138,7 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
 def _scheduler(plan: SearchPlan, *, gentle: bool) -> TrialScheduler:
     between = max(1, plan.epochs // plan.validations)
     if plan.algorithm == "pbt":
-        return PopulationBasedTraining(
+        return Population(
             time_attr="epoch",
             perturbation_interval=between,
             hyperparam_mutations={name: plan.space[name] for name in CHANGEABLE if name in plan.space},

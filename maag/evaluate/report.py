@@ -209,7 +209,7 @@ def table(report: Report) -> list[list[str]]:
 
 def agreement_table(report: Report) -> list[list[str]]:
     """How far volumes and measures of hearts agree, as rows of text: a header, and a row for each; alone if none do."""
-    rows = [["", "n", "mask", "bias", "limits of agreement", "mean error", "r"]]
+    rows = [["", "n", "mask", "bias", "limits of agreement", "MAE", "r"]]
     for kind, found in report.agreement().items():
         for name, each in found.items():
             limits = "-" if each.lower is None or each.upper is None else f"{each.lower:+.1f} to {each.upper:+.1f}"
