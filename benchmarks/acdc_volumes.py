@@ -1,0 +1,68 @@
+"""What a run's Dice means for volumes, ejection fractions and mass: its agreement with the masks on real ACDC.
+
+    python benchmarks/acdc_volumes.py RUN [RUN ...] --data ACDC_DIR --out DIR [--part shapes]
+
+Final weights as they are, and with rotations and the largest component, on the validation fold or on the 35 patients
+with unpaired masks, whose images no run saw. Writes table.md to DIR and a run's reports below it; what is measured
+already stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from compare import PLAIN, ROTATIONS_COMPONENT, measure, report_of
+
+_MEASURES = {
+    "LV_edv_ml": "LV EDV ml",
+    "LV_esv_ml": "LV ESV ml",
+    "LV_ef_percent": "LV EF %",
+    "RV_edv_ml": "RV EDV ml",
+    "RV_esv_ml": "RV ESV ml",
+    "RV_ef_percent": "RV EF %",
+    "myo_mass_g": "mass of the wall g",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", choices=("val", "shapes"), default="val")
+    options = parser.parse_args()
+    rows = [f"| run, {options.part} | " + " | ".join(_MEASURES.values()) + " |", "| --- " * (1 + len(_MEASURES)) + "|"]
+    for run in options.runs:
+        for refinement in (PLAIN, ROTATIONS_COMPONENT):
+            # Reports beside the run may be of a version that measured no volumes.
+            beside = mirrored(run, options.out)
+            measure(beside, options.data, options.part, (refinement,))
+            report = json.loads(report_of(beside, "final", options.part, refinement).read_text())
+            hearts = report["summary"]["agreement"]["heart"]
+            name = f"{run.name} {refinement.name}".strip()
+            rows.append(f"| {name} | " + " | ".join(cell(hearts[measure]) for measure in _MEASURES) + " |")
+    text = "\n".join(rows)
+    (options.out / "table.md").write_text(f"{text}\n")
+    print(text)
+
+
+def mirrored(run: Path, out: Path) -> Path:
+    """A folder with what is measured of a run, and no report yet."""
+    folder = out / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("checkpoints", "split.json"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to((run / name).resolve())
+    return folder
+
+
+def cell(agreement: dict[str, float]) -> str:
+    """Bias, limits of agreement, mean absolute error and correlation."""
+    limits = f"{agreement['lower']:+.0f} to {agreement['upper']:+.0f}"
+    return f"{agreement['bias']:+.1f} ({limits}), {agreement['mae']:.1f}, r {agreement['correlation']:.3f}"
+
+
+if __name__ == "__main__":
+    main()
