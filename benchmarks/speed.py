@@ -3,9 +3,9 @@
     python benchmarks/speed.py --data ACDC_DIR [--preset fast] [--set train.precision=auto] [--chunks 12]
 
 The bare step is the same update of the same networks on one fixed batch that lies on the device. All three are timed in
-turn, as many steps of each as the loop does between two readings of its losses, so that a machine whose speed drifts
-slows them alike. Beside it: how much of the machine the step uses, what comes before the first step, what validation
-and checkpoints cost, and how long a whole run would take.
+turn, as many steps of each as the loop does between two readings of its losses, or in an epoch where that has fewer, so
+that a machine whose speed drifts slows them alike. Beside it: how much of the machine the step uses, what comes before
+the first step, what validation and checkpoints cost, and how long a whole run would take.
 `--set` changes the settings of the loop and of the bare step; the plain loop is always eager fp32.
 """
 
@@ -137,11 +137,18 @@ def time_steps(
     update_of = updates_of(state, config)
     plain = NaiveLoop(supervision, override(config, EAGER_FP32), device, loaders)
     stop = StopRequest()
-    turns = Turns({"bare": lambda: update_of(batch), "plain": plain.step}, device, stop, _WARM_UP_CHUNKS + chunks)
+    # The losses are read at an epoch's end, too: of data with few slices no more steps ever lie between two readings.
+    per_epoch = TrainingBatches(supervision, config, torch.device("cpu")).steps_per_epoch
+    steps = min(steps_between_readings(device), per_epoch)
+    others = {"bare": lambda: update_of(batch), "plain": plain.step}
+    turns = Turns(others, device, stop, steps, _WARM_UP_CHUNKS + chunks)
     run = create_run(folder, config, split)
     outcome = fit(config, prepared, split, run, device=device, listener=turns, stop=stop, resume=False)
     seconds = {name: times[_WARM_UP_CHUNKS:] for name, times in turns.seconds.items()}
-    steps = steps_between_readings(device)
+    if not seconds["loop"]:
+        raise SystemExit(
+            f"the run was over before {_WARM_UP_CHUNKS + 1} turns of {steps} steps: set optim.epochs higher"
+        )
     report = {f"{name}_steps_per_second": steps / statistics.median(seconds[name]) for name in seconds}
     for other in ("bare", "plain"):
         ratios = [theirs / ours for theirs, ours in zip(seconds[other], seconds["loop"], strict=True)]
@@ -156,13 +163,18 @@ class Turns:
     """A listener that does and times steps of others whenever the loop has done as many of its own."""
 
     def __init__(
-        self, others: dict[str, Callable[[], object]], device: torch.device, stop: StopRequest, chunks: int
+        self,
+        others: dict[str, Callable[[], object]],
+        device: torch.device,
+        stop: StopRequest,
+        steps: int,
+        chunks: int,
     ) -> None:
-        self._others, self._device, self._stop, self._chunks = others, device, stop, chunks
+        self._others, self._device, self._stop = others, device, stop
+        self._steps, self._chunks = steps, chunks
         self.seconds: dict[str, list[float]] = {name: [] for name in ("loop", *others)}
         self._since = time.perf_counter()
         self._step = 0
-        self._steps = steps_between_readings(device)
 
     def on_live(self, live: Live) -> None:
         elapsed = time.perf_counter() - self._since
