@@ -71,7 +71,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--at-once", type=int, default=2)
-    parser.add_argument("--groups", nargs="+", default=["without", "with", "raters", "mixed"])
+    groups = ("without", "with", "raters", "mixed")
+    parser.add_argument("--groups", nargs="+", choices=groups, default=groups)
     parser.add_argument("--updates", type=int, default=550)
     parser.add_argument("--report-only", action="store_true", help="of what has finished so far")
     options = parser.parse_args()
@@ -79,7 +80,7 @@ def main() -> None:
     if not options.report_only:
         for rater, mistakes in RATERS.items():
             write_rater(options.data, options.out / "raters" / rater, mistakes)
-        epochs = [epochs_of(arm, options) for arm in ARMS]
+        epochs = {place: epochs_of(ARMS[place], options) for place, _ in jobs}
         with ThreadPoolExecutor(options.at_once) as pool:
             list(pool.map(lambda job: run(ARMS[job[0]], epochs[job[0]], job[1], options), jobs))
     found = [(ARMS[place], seed, collect(path_of(ARMS[place], seed, options))) for place, seed in jobs]
@@ -121,7 +122,7 @@ def epochs_of(arm: Arm, options: argparse.Namespace) -> int:
     prepared = prepare(options.data, config.data, default_cache_root(), sources(arm, options))
     split = make_split(prepared.patients, config.data, SPLIT0)
     batches = TrainingBatches(supervise(prepared, split, config), config, torch.device("cpu"))
-    return round(options.updates / batches.steps_per_epoch)
+    return max(1, round(options.updates / batches.steps_per_epoch))
 
 
 def run(arm: Arm, epochs: int, seed: int, options: argparse.Namespace) -> None:
