@@ -3,8 +3,9 @@
     python benchmarks/acdc_gpu.py --data ACDC_DIR --out DIR [--minutes 9] [--seeds 1 2 3] [--tracks P35 P70] [--compile]
 
 Call it again with the same words until it says that nothing is left: each call goes on where the last one stopped, and
-prints the table of what is done so far. A run that is stopped resumes exactly. `--data` is the challenge's folder;
-prepared data are kept in DIR/cache, and with `--cache DIR` from elsewhere.
+prints the table of what is done so far. A run that is stopped resumes exactly; one that fails is named, and the others
+go on. It exits with 3 where runs are left for another call, and with 1 where some failed. `--data` is the challenge's
+folder; prepared data are kept in DIR/cache, and with `--cache DIR` from elsewhere.
 
 P35: the paper's fold, 35 patients with scribbles, 35 others whose masks the discriminator sees. P70: scribbles of all
 70; the same 35 give masks, but never paired with their images. Both validate on the paper's 15 patients and, where its
@@ -18,8 +19,10 @@ import argparse
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +48,8 @@ from maag.train.stopping import StopRequest
 
 _SECONDS_TO_MEASURE = 45.0
 """Of a call, left to measure what was trained last."""
+_LEFT = 3
+"""The exit code where runs are left for another call."""
 
 
 def main() -> None:
@@ -70,45 +75,77 @@ def main() -> None:
     jobs = plan(options.tracks, [arm for arm in options.arms if arm not in options.left_out], options.seeds)
     has_test = set(SPLIT0["test"]) & {path.name for path in options.data.rglob("patient*")}
     parts = options.parts or ["test" if has_test else "val"]
-    left = [job for job in jobs if not job.is_done(options.out, parts)]
+    left, failed = [job for job in jobs if not job.is_done(options.out, parts)], 0
     if not options.report_only:
-        left = work(left, options, parts, deadline)
+        left, failed = work(left, options, parts, deadline)
     text = "\n\n".join(table(jobs, options.out, part) for part in parts)
     (options.out / "table.md").write_text(text)
     draw(jobs, options.out, options.out / "curves.png")
     print(text)
     print("nothing is left" if not left else f"{len(left)} of {len(jobs)} runs are left; next: {left[0]}")
+    if failed:
+        raise SystemExit(f"{failed} trainings or measurements failed, as said above")
+    if left and not options.report_only:
+        raise SystemExit(_LEFT)
 
 
-def work(jobs: list[Job], options: argparse.Namespace, parts: Sequence[str], deadline: float) -> list[Job]:
-    """Train in turn until the deadline, while what is trained is measured beside; returns those that are not done."""
+def work(jobs: list[Job], options: argparse.Namespace, parts: Sequence[str], deadline: float) -> tuple[list[Job], int]:
+    """Train in turn until the deadline, while what is trained is measured beside.
+
+    Returns:
+        The jobs that are not done, and how many trainings and measurements failed.
+    """
+    failed: list[Job] = []
     device = pick_device(options.device)
     os.environ["OMP_NUM_THREADS"] = "1"  # of each process that measures
     processes = min(8, max(1, (os.cpu_count() or 1) - 2))
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as measuring:
-        measured = []
+        measured: list[tuple[Job, Future[None]]] = []
         for job in jobs:
             folder = job.folder(options.out)
             if not job.is_trained(options.out):
-                train(job, options, device, deadline - _SECONDS_TO_MEASURE)
+                if time.monotonic() > deadline - _SECONDS_TO_MEASURE:
+                    break
+                if first_of(job) in failed:
+                    continue
+                with named(job, failed):
+                    train(job, options, device, deadline - _SECONDS_TO_MEASURE)
+            if job in failed:
+                continue
             if not job.is_trained(options.out):
                 break
-            measured += [
-                measuring.submit(measure, folder, options.data, part, views, [kind], str(device))
-                for part in job.unseen(parts)
-                for kind in KINDS
-                for views in (REFINEMENTS[:2], REFINEMENTS[2:])
-            ]
-        for each in measured:
-            each.result()
-    return [job for job in jobs if not job.is_done(options.out, parts)]
+            with named(job, failed):
+                measured += [
+                    (job, measuring.submit(measure, folder, options.data, part, views, [kind], str(device)))
+                    for part in job.unseen(parts)
+                    for kind in KINDS
+                    for views in (REFINEMENTS[:2], REFINEMENTS[2:])
+                ]
+        for job, each in measured:
+            with named(job, failed):
+                each.result()
+    return [job for job in jobs if not job.is_done(options.out, parts)], len(failed)
+
+
+@contextmanager
+def named(job: Job, failed: list[Job]) -> Iterator[None]:
+    """Say what fails, and count it: a call on a GPU is too dear to be lost for one run of many."""
+    try:
+        yield
+    except Exception:
+        print(f"{job} failed:\n{traceback.format_exc()}", flush=True)
+        failed.append(job)
+
+
+def first_of(job: Job) -> Job | None:
+    """The job whose model teaches this one."""
+    return replace(job, arm=TAUGHT_BY[job.arm]) if job.arm in TAUGHT_BY else None
 
 
 def train(job: Job, options: argparse.Namespace, device: torch.device, deadline: float) -> None:
     name, changes = ARMS[job.arm]
     seed, models = job.seed, []
-    if job.arm in TAUGHT_BY:
-        first = replace(job, arm=TAUGHT_BY[job.arm])
+    if first := first_of(job):
         if not first.is_trained(options.out):
             train(first, options, device, deadline)
         if not first.is_trained(options.out):

@@ -74,5 +74,6 @@ def draw(jobs: Sequence[Job], out: Path, picture: Path) -> None:
         axis.set_ylabel(f"validation Dice, {title}")
         axis.set_ylim(bottom=0.6)
         axis.grid(alpha=0.3)
-    figure.axes[0].legend()
+    if figure.axes[0].lines:
+        figure.axes[0].legend()
     figure.savefig(picture, dpi=110)
