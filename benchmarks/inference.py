@@ -233,12 +233,15 @@ def on_gpu(segmentor: Segmentor, config: Config, out: Path, batch: int = 32) -> 
     }
     for precision in ("fp32", "fp16"):
         folder = out / f"gpu-{precision}"
-        export_segmentor(segmentor, config, folder, Source(checkpoint="-", sha256="-"), precision=precision)
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier call
         for backend in ("onnx", "tensorrt"):
             try:
+                if not folder.exists():
+                    # Initial weights, which fewer bits may change more than export allows.
+                    export_segmentor(segmentor, config, folder, Source(checkpoint="-", sha256="-"), precision=precision)
                 runner = open_artifact(folder, "cuda", batch, backend=backend).runner  # type: ignore[arg-type]
             except Exception as problem:
-                print(f"{backend} {precision}: not run, {problem}")
+                print(f"{backend} {precision}: not run, {problem}", flush=True)
                 continue
             ways[f"{runner.name}, {precision}"] = partial(runner, images)
     times = in_turns(ways, 20)
