@@ -81,7 +81,11 @@ def speed(folder: Path, options: argparse.Namespace, threads: int, words: tuple[
     ]
     if not (folder / "result.json").exists():
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        subprocess.run([str(word) for word in line], check=True, env=environment, stderr=subprocess.DEVNULL)
+        options.out.mkdir(parents=True, exist_ok=True)
+        with (options.out / f"{folder.name}.log").open("wb") as log:
+            done = subprocess.run([str(word) for word in line], check=False, env=environment, stderr=log)
+        if done.returncode:
+            raise SystemExit(f"{folder.name} failed with {done.returncode}; {log.name} ends with why")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     # The last epoch ends with a validation, whose time is in its line.
     first, last = lines[0], lines[-2]
