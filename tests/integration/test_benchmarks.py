@@ -1,0 +1,113 @@
+"""The scripts of `benchmarks/` from the first run to the table, on synthetic patients and with tiny networks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from maag.checkpoint import load_segmentor
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+SETTINGS = ("data.size_px=[32,32]", "data.spacing_mm=6", "segmentor.width=4", "discriminator.width=4")
+TINY = [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def run(script: str, *words: object) -> str:
+    line = [sys.executable, BENCHMARKS / script, *words]
+    done = subprocess.run([str(word) for word in line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of every line of a table."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
+
+
+def test_the_full_size_table_goes_on_where_it_was_stopped(phantom_dir: Path, tmp_path: Path) -> None:
+    from acdc_gpu import train
+    from acdc_jobs import Job
+
+    changes = [*SETTINGS, "optim.epochs=2", "optim.batch_size=4"]
+    table = tmp_path / "table"
+    first = Job("P35", "best", 1)
+    options = argparse.Namespace(
+        data=phantom_dir, out=table, cache=tmp_path / "cache", precision="auto", compile=False, changes=changes
+    )
+    train(first, options, torch.device("cpu"), deadline=0)
+    run_folder = first.folder(table)
+    assert json.loads((run_folder / "result.json").read_text())["ending"] == "interrupted"
+    assert not first.is_trained(table)
+
+    arms = "best 'best, taught by a first run'"
+    said = " ".join(f"--set {change}" for change in changes)
+    lanes = [
+        f"table --device cpu --seeds 1 --arms {arms} --parts val shapes {said}",
+        f"steps --presets best --steps 1 --ways 'eager fp32' --device cpu {said}",
+    ]
+    words = ("--data", phantom_dir, "--out", tmp_path, "--minutes", 30, "--lanes", *lanes)
+    text = run("on_gpu.py", *words)
+    assert "1-table: done in" in text, text
+    assert "2-steps: done in" in text, text
+    steps = [line["step"] for line in map(json.loads, (run_folder / "metrics.jsonl").read_text().splitlines())]
+    assert len(steps) == 2
+    assert steps[1] == 2 * steps[0]
+
+    val, shapes = (table / "table.md").read_text().split("Measured on ")[1:]
+    both = ["best", "best, taught by a first run"]
+    assert [row[:3] for row in rows_of(val)[1:]] == [[track, arm, "1"] for track in ("P35", "P70") for arm in both]
+    assert [row[:3] for row in rows_of(shapes)[1:]] == [["P35", arm, "1"] for arm in both]
+    assert all(0 <= float(row[3]) <= 1 for row in rows_of(val)[1:] + rows_of(shapes)[1:])
+    split = json.loads((table / "P70" / "best-1" / "split.json").read_text())
+    assert {f"shapes/{patient}" for patient in split["scribbled"]} > set(split["shapes"])
+    assert (table / "curves.png").exists()
+
+    again = run("on_gpu.py", *words)
+    assert "1-table: done before" in again
+    with tarfile.open(tmp_path / "pack" / "results.tar.gz") as archive:
+        assert {"table/table.md", "1-table.log", "table/P70/best-1/result.json"} <= set(archive.getnames())
+    halved = load_segmentor(tmp_path / "pack" / "table-P70-best-1.safetensors").segmentor.state_dict()
+    whole = load_segmentor(table / "P70" / "best-1" / "checkpoints" / "final.safetensors").segmentor.state_dict()
+    for name, weights in whole.items():
+        assert torch.allclose(halved[name], weights, rtol=1e-3, atol=1e-6), name
+
+
+def test_the_table_of_settings_has_a_row_for_each(phantom_dir: Path, tmp_path: Path) -> None:
+    arms = ["fast preset", "best settings", "best settings, taught by a first run"]
+    words = ("--data", phantom_dir, "--out", tmp_path / "out", "--seeds", 1, "--epochs", 1, "--at-once", 2)
+    found = rows_of(run("acdc_best.py", *words, "--arms", *arms, *TINY))
+    assert [row[0] for row in found if row[1] == "1"] == [*arms[:2], *arms[1:]]
+    assert [row[0] for row in found if " / " in row[1]] == arms
+    assert (tmp_path / "out" / "plot.png").exists()
+
+
+def test_a_step_is_timed_beside_the_bare_one_and_a_plain_loop(
+    phantom_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import speed
+
+    words = ["--data", phantom_dir, "--chunks", 1, "--device", "cpu", *TINY]
+    monkeypatch.setattr(sys, "argv", ["speed.py", *map(str, words)])
+    speed.main()
+    report = json.loads(capsys.readouterr().out)
+    assert all(report[f"{name}_steps_per_second"] > 0 for name in ("loop", "bare", "plain"))
+    assert report["largest_difference_of_a_loss"] < 0.01
+    assert report["use"]["gflop_per_step"] > 0
