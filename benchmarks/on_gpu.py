@@ -35,29 +35,33 @@ from pathlib import Path
 HERE = Path(__file__).parent
 STAGES: Mapping[str, tuple[float, float, str]] = {
     "tests": (240, 80, "-W default -m pytest -W default -q -rs -p no:cacheprovider tests/gpu"),
-    "steps": (240, 90, "benchmarks/steps.py --data {data} --cache {out}/cache"),
+    "steps": (240, 90, "benchmarks/steps.py --data {data} --cache {out}/cache --device cuda"),
     "rates": (120, 60, "benchmarks/acdc_rates.py --data {data} --out {out}/rates"),
     "speed": (
         180,
         75,
         "benchmarks/speed.py --data {data} --preset paper --set train.precision=auto --set train.compile=true "
-        "--chunks 6 --cache {out}/cache --kernels {out}/kernels",
+        "--chunks 6 --cache {out}/cache --kernels {out}/kernels --device cuda",
     ),
     "inference": (120, 45, "benchmarks/inference.py --data {data} --out {out}/inference --gpu-only"),
     "paper": (
         900,
         30,
         "benchmarks/acdc_gpu.py --data {data} --out {out}/paper --cache {out}/cache --arms paper --compile "
-        "--minutes {minutes:.2f}",
+        "--device cuda --minutes {minutes:.2f}",
     ),
     "table": (
         900,
         30,
-        "benchmarks/acdc_gpu.py --data {data} --out {out}/table --cache {out}/cache --minutes {minutes:.2f}",
+        "benchmarks/acdc_gpu.py --data {data} --out {out}/table --cache {out}/cache --device cuda "
+        "--minutes {minutes:.2f}",
     ),
     "parts": (540, 120, "benchmarks/acdc_best.py --data {data} --out {out}/parts --epochs 30 --at-once 8"),
 }
-"""By name: the seconds it may take, those that must be left of a call for it to be begun, and its program."""
+"""By name: the seconds it may take, those that must be left of a call for it to be begun, and its program.
+
+They ask for CUDA, as without it they would go on on the CPU until the call is over.
+"""
 ALONE = ("paper", "steps", "speed", "inference")
 """Stages beside which nothing else may run: those that are timed, and the run that needs most of a call for itself."""
 _LANES = [
