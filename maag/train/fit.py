@@ -98,7 +98,7 @@ def fit(
             not one for each rater.
         SplitError: the split leaves nothing to train or validate on.
         DataError: raters who contradict each other, or whose weights cannot be estimated.
-        CheckpointError: the checkpoint is damaged or of other data, settings or teachers.
+        CheckpointError: the checkpoint is damaged or of other data, patients, settings or teachers.
         TrainingError: a loss became NaN, or the device's memory is too small.
         StorageError: the run folder cannot be written.
     """
@@ -220,6 +220,12 @@ def _restore(
         raise CheckpointError(
             f"{run.last}: the run was trained on other data ({saved['run']['data_digest']}) than are here now "
             f"({run_info['data_digest']}); restore the data set as it was, or start a new run"
+        )
+    if saved["run"]["split_digest"] != run_info["split_digest"]:
+        raise CheckpointError(
+            f"{run.last}: the run was trained on split {saved['run']['split_digest']}, and here it is "
+            f"{run_info['split_digest']}, whose patients to validate and test on it may have learnt from; restore its "
+            f"{run.split.name}, or start a new run"
         )
     teachers = saved["run"].get("teachers", [])
     if teachers != run_info["teachers"]:

@@ -229,6 +229,16 @@ def test_other_settings_or_data_are_refused_on_a_resume(
         run_it(tiny_config, replace(prepared, digest="other"), split, tmp_path / "run", resume=True)
 
 
+def test_a_resume_with_other_patients_is_refused(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
+    exchanged = replace(split, scribbled=(*split.scribbled[1:], *split.val), val=split.scribbled[:1])
+    said = rf"trained on split {split.digest}, and here it is {exchanged.digest}.*; restore its split\.json, or"
+    with pytest.raises(CheckpointError, match=said):
+        run_it(tiny_config, prepared, exchanged, tmp_path / "run", resume=True)
+
+
 def test_a_run_of_an_earlier_version_which_knew_data_by_file_times_goes_on(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
