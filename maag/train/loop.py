@@ -105,8 +105,10 @@ class Loop:
             interrupted, out_of_time, save_is_due = self._asked(at_reading=at_reading)
             if at_end or out_of_time:
                 self._end_epoch(validate=out_of_time)
+            if progress.step == total:
+                break  # Whatever was asked for meanwhile, nothing is left to be done.
             # Only after an epoch's end was dealt with, or a resumed run would miss its validation.
-            if interrupted and progress.step < total:
+            if interrupted:
                 return self._save_and_return("interrupted")
             if out_of_time:
                 return self._save_and_return("time")

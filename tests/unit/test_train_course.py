@@ -96,11 +96,13 @@ def run_it(
     *,
     labelled_up_to: float = math.inf,
     stop_at: float = math.inf,
+    max_minutes: float | None = None,
+    steps_per_epoch: int = STEPS_PER_EPOCH,
 ) -> Run:
     small = {"data.size_px": [16, 16], "segmentor.width": 2, "discriminator.width": 2, "optim.batch_size": 2}
     config = codec.override(tiny_config, {**small, **changes})
-    state, stop = TrainState(config, CPU), StopRequest()
-    batches, listener = WatchingBatches(state, labelled_up_to), Listening(stop, stop_at)
+    state, stop = TrainState(config, CPU), StopRequest(max_minutes)
+    batches, listener = WatchingBatches(state, labelled_up_to, steps_per_epoch), Listening(stop, stop_at)
     loop = Loop(state, batches, ScriptedValidator(*dices), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
     return Run(loop.run(), batches.courses, listener.epochs)
 
@@ -146,6 +148,12 @@ def test_an_epoch_is_told_the_losses_of_its_own_steps(tiny_config: Config) -> No
 def test_a_request_to_stop_at_the_last_step_finds_a_run_that_is_done(tiny_config: Config) -> None:
     assert run_it(tiny_config, {}, stop_at=2 * STEPS_PER_EPOCH).ending == "done"
     assert run_it(tiny_config, {}, stop_at=STEPS_PER_EPOCH).ending == "interrupted"
+
+
+def test_a_time_limit_at_the_last_step_finds_a_run_that_is_done(tiny_config: Config) -> None:
+    assert run_it(tiny_config, {}, max_minutes=0).ending == "time"
+    one_step = {"optim.epochs": 1}
+    assert run_it(tiny_config, one_step, steps_per_epoch=1, max_minutes=0).ending == "done"
 
 
 @pytest.mark.parametrize("min_delta", [0.0, 1e-5])
