@@ -162,4 +162,5 @@ def test_label_noise_changes_the_sign_of_a_verdict(pyramid: dict[int, Tensor]) -
         judge(instance_noise=0.0, label_noise=part).train()(pyramid, noise_of(0)) for part in (0.0, 1.0)
     )
     assert straight.all()
+    assert torch.equal(straight, judge().train()(pyramid))
     assert torch.equal(turned, -straight)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from maag.models.layers import ConvNorm, DenseGradient, conv_block, upsample
+from maag.models.sync_norm import with_synchronized_norms
 
 
 def with_biases(layer: ConvNorm) -> nn.Sequential:
@@ -63,3 +67,45 @@ def test_a_gradient_with_gaps_is_made_dense() -> None:
     (joined * weights).sum().backward()
     torch.testing.assert_close(seen[0], weights[:, :3], rtol=0, atol=0)
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def group_of_one(tmp_path: Path) -> Iterator[None]:
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def norms() -> tuple[nn.BatchNorm2d, nn.BatchNorm2d]:
+    """torch's, and one that is synchronised: alike, and not new."""
+    plain, synchronised = nn.BatchNorm2d(3, momentum=0.3), nn.BatchNorm2d(3, momentum=0.3)
+    for norm in (plain, synchronised):
+        generator = torch.Generator().manual_seed(0)
+        for tensor in (norm.weight.data, norm.bias.data, norm.running_mean):
+            assert tensor is not None
+            tensor.normal_(generator=generator)
+    return plain, with_synchronized_norms(synchronised)
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_a_synchronised_normalisation_of_one_worker_is_torchs() -> None:
+    plain, synchronised = norms()
+    given = torch.randn(2, 3, 3, 2, generator=torch.Generator().manual_seed(1))  # few, so that n - 1 is not n
+    images = [given.clone().requires_grad_() for _ in range(2)]
+    for norm, image in zip((plain, synchronised), images, strict=True):
+        norm(image).sin().sum().backward()
+    torch.testing.assert_close(synchronised(given), plain(given))
+    torch.testing.assert_close(images[1].grad, images[0].grad, rtol=1e-3, atol=1e-4)
+    assert synchronised.weight.grad is not None
+    torch.testing.assert_close(synchronised.weight.grad, plain.weight.grad, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(synchronised.state_dict(), plain.state_dict())
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_a_synchronised_normalisation_counts_in_full_precision_whatever_it_is_given() -> None:
+    plain, synchronised = norms()
+    images = (5 + torch.randn(2, 3, 33, 31, generator=torch.Generator().manual_seed(1))).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = synchronised(images)
+    torch.testing.assert_close(found, plain(images.float()), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(synchronised.running_var, plain.running_var, rtol=1e-4, atol=1e-4)
