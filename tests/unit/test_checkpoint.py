@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from maag.checkpoint import BEST, FINAL, LAST, find_weights, load_segmentor, load_state, save_segmentor, save_state
 from maag.config import codec
@@ -86,6 +87,10 @@ def test_another_format_is_refused(saved: Path) -> None:
     content = torch.load(saved / LAST, weights_only=True)
     torch.save({**content, "format_version": 2}, saved / LAST)
     assert "format_version 2 is unknown; this maag reads 1" in complaint(saved / LAST)
+    with safe_open(saved / BEST, framework="pt") as file:
+        header, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(weights, saved / BEST, {**header, "format_version": "2"})
+    assert "format_version 2 is unknown; this maag reads 1" in complaint(saved / BEST)
 
 
 def test_weights_of_another_segmentor_are_refused(saved: Path, tiny_config: Config) -> None:

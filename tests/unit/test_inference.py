@@ -140,6 +140,13 @@ def test_probabilities_are_kept_on_request_alone(data: DataConfig) -> None:
     assert segment_fully(volume, BrightIsForeground(), data).probabilities is None
 
 
+def test_probabilities_of_more_slices_than_go_through_at_once_are_those_of_each_slice(data: DataConfig) -> None:
+    volume, mask = ellipse_volume((70, 48, 32), (1.0, 1.5, 1.5))
+    found = segment_fully(volume, BrightIsForeground(), data, keep_probabilities=True)
+    assert found.probabilities is not None
+    np.testing.assert_array_equal(found.probabilities[:, 1], mask)
+
+
 class LeftIsForeground:
     """Sure of the left half of a slice, wherever the image has it."""
 
