@@ -134,6 +134,14 @@ def test_amplitudes_are_limits() -> None:
     torch.testing.assert_close(per_slice.amin(dim=1), per_slice.amax(dim=1))
 
 
+def test_each_slice_has_a_zoom_of_its_own_within_its_limits() -> None:
+    affines = random_affines(4000, (32, 32), replace(NOTHING, scale=0.2), generator())
+    zooms = 1 / affines[:, 0, 0]
+    assert 0.8 <= float(zooms.min()) < 0.81
+    assert 1.19 < float(zooms.max()) <= 1.2001
+    torch.testing.assert_close(affines[:, 1, 1], affines[:, 0, 0])
+
+
 def test_draws_repeat_with_their_generator() -> None:
     config = AugmentConfig(flip=0.5, scale=0.1)
     one, other = (random_affines(5, SIZE, config, generator()) for _ in range(2))
@@ -173,6 +181,17 @@ def test_gamma_bends_intensities_between_their_ends() -> None:
     assert ((bent.mean(dim=1) < 1) == (changes.gamma.flatten() > 1)).all()
 
 
+def test_gamma_bends_each_channel_of_each_slice_between_ends_of_its_own() -> None:
+    ramp = torch.linspace(0, 1, SIZE[0] * SIZE[1]).view(SIZE)
+    images = torch.tensor([[1.0, 5.0], [20.0, 0.5]])[:, :, None, None] * ramp
+    bent = change_intensities(images, random_intensities((2, 2, *SIZE), replace(NOTHING, gamma=0.4), generator()))
+    assert not torch.allclose(bent, images, atol=0.01)
+    for end in (Tensor.amin, Tensor.amax):
+        torch.testing.assert_close(end(bent, dim=(2, 3)), end(images, dim=(2, 3)))
+    torch.testing.assert_close(bent[0, 1], 5 * bent[0, 0])
+    torch.testing.assert_close(bent[1, 0], 40 * bent[1, 1])
+
+
 def test_a_box_is_cut_from_each_image() -> None:
     images = torch.ones(500, 2, *SIZE)
     changed = change_intensities(
@@ -180,6 +199,7 @@ def test_a_box_is_cut_from_each_image() -> None:
     )
     assert torch.equal(changed[:, 0], changed[:, 1])
     gone = changed[:, 0] == 0
+    assert gone.any(dim=0).all()  # wherever
     assert set(changed.unique().tolist()) == {0.0, 1.0}
     heights, widths = gone.any(dim=2).sum(dim=1), gone.any(dim=1).sum(dim=1)
     assert torch.equal(heights * widths, gone.sum(dim=(1, 2)))  # boxes without holes

@@ -14,6 +14,7 @@ from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
 from maag.data.prepared import PreparedData
+from maag.data.raters import FULL_WEIGHT
 from maag.data.splits import Split
 from maag.data.supervision import Supervision, supervise
 from maag.labels import IGNORE
@@ -95,3 +96,48 @@ def test_pixels_from_outside_of_a_slice_count_as_asked_for(
     batches = batches_of(full, tiny_config, changes)
     seen = torch.cat([batches.at(step).labels for step in range(4)])
     assert seen.unique().tolist() == sorted((2, outside))
+
+
+def test_background_from_outside_of_a_slice_counts_wholly_beside_raters_who_do_not(
+    tiny_config: Config, supervision: Supervision
+) -> None:
+    strokes, fifth = np.full_like(supervision.masks, 2), np.full_like(supervision.masks, FULL_WEIGHT // 5)
+    voted = replace(supervision, scribbles=strokes, scribble_weights=fifth)
+    batches = batches_of(voted, tiny_config, {"augment.fill": "background", "augment.translation": 0.5})
+    for step in range(4):
+        batch = batches.at(step)
+        assert batch.label_weights is not None
+        torch.testing.assert_close(batch.label_weights, torch.where(batch.labels == 2, 0.2, 1.0))
+
+
+def numbered(supervision: Supervision, *, scribbled: int, dense: int) -> Supervision:
+    """So many slices with scribbles, then so many with masks; each pixel tells its slice."""
+    numbers = np.arange(scribbled + dense)
+    images = np.broadcast_to(numbers.astype(np.float32)[:, None, None, None], (len(numbers), 1, 32, 32))
+    labels = images[:, 0].astype(np.uint8)
+    parts = {"scribbled": numbers[:scribbled], "dense": numbers[scribbled:], "unlabelled": numbers[:0]}
+    return replace(supervision, images=images, scribbles=labels, masks=labels, **parts)
+
+
+def test_scribbles_and_masks_each_pass_by_in_turn_whatever_their_parts_of_a_batch(
+    tiny_config: Config, supervision: Supervision
+) -> None:
+    changes = {"optim.batch_size": 4, "optim.dense_ratio": 0.25}
+    batches = batches_of(numbered(supervision, scribbled=15, dense=5), tiny_config, changes)
+    seen = torch.stack([batches.at(step).labels[:, 0, 0] for step in range(5)])
+    assert sorted(seen[:, :3].flatten().tolist()) == list(range(15))
+    assert sorted(seen[:, 3].tolist()) == list(range(15, 20))
+    assert batches.steps_per_epoch == 5
+
+
+def test_slices_with_masks_are_among_those_of_the_adversarial_term(
+    tiny_config: Config, supervision: Supervision
+) -> None:
+    changes = {"optim.batch_size": 2, "loss.adversarial_unlabelled": 0.2}
+    batches = batches_of(numbered(supervision, scribbled=4, dense=6), tiny_config, changes)
+    seen: list[float] = []
+    for step in range(5):
+        others = batches.at(step).unlabelled
+        assert others is not None
+        seen += others[:, 0, 0, 0].tolist()
+    assert sorted(seen) == list(range(10))

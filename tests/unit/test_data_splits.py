@@ -32,6 +32,11 @@ def test_a_missing_test_fold_is_no_error() -> None:
     assert split.test == ()
 
 
+@pytest.mark.parametrize("part", ["scribbled", "shapes", "val"])
+def test_without_a_part_that_training_needs_the_others_are_split_at_random(part: str) -> None:
+    assert make_split(people(set(ALL) - set(SPLIT0[part])), DataConfig(), SPLIT0).scheme == "random-0"
+
+
 def test_other_patients_are_split_at_random() -> None:
     assert make_split(people(f"case{n}" for n in range(20)), DataConfig(), SPLIT0).scheme == "random-0"
 
