@@ -83,7 +83,7 @@ def pyramid_of_masks(masks: Tensor, num_classes: int, scales: tuple[int, ...]) -
     """One-hot foreground of real masks, resized bilinearly to each scale.
 
     Args:
-        masks: (N, H, W) integer labels in [0, num_classes).
+        masks: (N, H, W) integer labels; IGNORE is no class, so no foreground.
         num_classes: background included.
         scales: which scales are wanted.
     """

@@ -11,7 +11,7 @@ _RAMP_STEEPNESS = 5.0
 
 
 def rate_factor(config: OptimConfig, epoch: float) -> float:
-    """Learning rate at a fractional `epoch` in [0, epochs], as a part of `config.lr`, in (0, 1]."""
+    """Learning rate at a fractional `epoch` in [0, epochs], as a part of `config.lr`, in [`lr_min` / `lr`, 1]."""
     lowest = config.lr_min / config.lr
     if config.schedule == "constant":
         return 1.0
