@@ -192,6 +192,13 @@ def test_a_speck_beside_the_centre_of_a_coarse_pixel_is_no_stroke_through_it(len
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_speck_at_the_centre_of_a_coarse_pixel_stays_however_small() -> None:
+    scribbles = np.full((1, 80, 80), 255, np.uint8)
+    scribbles[0, 12, 22] = 2
+    found = scribbles_to_grid(scribbles, Grid.plan((80, 80), (1, 1), 5, (16, 16)), 255)
+    assert np.argwhere(found == 2).tolist() == [[0, 2, 4]]
+
+
 def test_a_pixel_through_which_two_classes_run_has_the_one_at_its_centre_or_none() -> None:
     scribbles = np.full((1, 80, 80), 255, np.uint8)
     scribbles[0, 0:40, 1], scribbles[0, 0:40, 3] = 1, 2  # beside the centre of the first column's pixels

@@ -73,6 +73,13 @@ def test_agreement_ranks_raters_as_their_errors_do() -> None:
     assert rows[1][5] is None
 
 
+def test_of_two_raters_each_is_compared_with_the_other_alone() -> None:
+    _, raters = noisy_raters((0.1, 0.4))
+    one, other = measure_agreement([raters], ("one", "other"), 4)
+    assert one.agreement == one.with_rater["other"] == pytest.approx(0.9 * 0.6 + 0.1 * 0.4 / 3, abs=0.05)
+    assert other.agreement == other.with_rater["one"]
+
+
 def test_weighting_is_nearer_to_the_truth_than_a_majority_of_bad_raters() -> None:
     truth, raters = noisy_raters((0.05, 0.6, 0.6), drawn=1.0)
     weights = rater_weights(measure_agreement([raters], ("a", "b", "c"), 4), ())

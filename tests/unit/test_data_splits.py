@@ -41,6 +41,14 @@ def test_other_patients_are_split_at_random() -> None:
     assert make_split(people(f"case{n}" for n in range(20)), DataConfig(), SPLIT0).scheme == "random-0"
 
 
+def test_patients_with_masks_alone_are_counted_among_those_that_masks_supervise() -> None:
+    masks_alone = sorted(SPLIT0["scribbled"])[:5]
+    patients = [replace(patient, scribbled=patient.patient_id not in masks_alone) for patient in people(ALL)]
+    split = make_split(patients, DataConfig(supervision="mixed", dense_fraction=0.2), SPLIT0)
+    assert (len(split.dense), len(split.scribbled)) == (7, 28)
+    assert set(masks_alone) <= set(split.dense)
+
+
 def test_split0_is_refused_where_its_patients_are_not() -> None:
     with pytest.raises(SplitError, match=r"data\.split=split0: the 4 patients .* use data\.split=random"):
         make_split(people("abcd"), DataConfig(split="split0"), SPLIT0)

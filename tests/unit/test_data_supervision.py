@@ -345,6 +345,22 @@ def test_a_rater_upside_down_is_refused_before_training(tiny_config: Config, of_
         supervised(broken, tiny_config)
 
 
+def test_raters_are_compared_on_the_strokes_of_those_who_train_without_the_padding_around_them(
+    tiny_config: Config, of_three_raters: PreparedData
+) -> None:
+    small = tuple(
+        replace(case, source_shape=(case.source_shape[0], 20, 24), spacing_mm=(case.spacing_mm[0], 4.0, 4.0))
+        for case in of_three_raters.cases
+    )
+    in_padding = replace(of_three_raters, cases=small)
+    split = make_split(in_padding.patients, tiny_config.data)
+    one, *others = split.scribbled
+    assert others
+    found = supervise(in_padding, replace(split, scribbled=(one,), unlabelled=tuple(others)), tiny_config)
+    images = in_padding.scribbles[in_padding.slices_of([one])][..., 6:26, 4:28]
+    assert [item.drawn for item in found.agreement] == (images != IGNORE).sum(axis=(0, 2, 3)).tolist()
+
+
 def test_a_class_that_nobody_draws_is_named(tiny_config: Config, prepared: PreparedData) -> None:
     scribbles = np.array(prepared.scribbles)
     scribbles[scribbles == 2] = IGNORE
