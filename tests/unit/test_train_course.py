@@ -71,6 +71,7 @@ class Listening:
     def __init__(self, stop: StopRequest, stop_at: float) -> None:
         self._stop, self._stop_at = stop, stop_at
         self.epochs: list[EpochReport] = []
+        self.saved: list[int] = []
 
     def on_live(self, live: Live) -> None:
         if live.step >= self._stop_at:
@@ -80,13 +81,14 @@ class Listening:
         self.epochs.append(report)
 
     def on_checkpoint(self, step: int) -> None:
-        pass
+        self.saved.append(step)
 
 
 class Run(NamedTuple):
     ending: Ending
     courses: list[Course]
     epochs: list[EpochReport]
+    saved: list[int]
 
 
 def run_it(
@@ -104,7 +106,7 @@ def run_it(
     state, stop = TrainState(config, CPU), StopRequest(max_minutes)
     batches, listener = WatchingBatches(state, labelled_up_to, steps_per_epoch), Listening(stop, stop_at)
     loop = Loop(state, batches, ScriptedValidator(*dices), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
-    return Run(loop.run(), batches.courses, listener.epochs)
+    return Run(loop.run(), batches.courses, listener.epochs, listener.saved)
 
 
 def test_each_step_has_noise_of_its_own_that_the_seed_decides(tiny_config: Config) -> None:
@@ -145,6 +147,14 @@ def test_an_epoch_is_told_the_losses_of_its_own_steps(tiny_config: Config) -> No
     assert second.losses["supervised"] == 0
 
 
+def test_the_state_is_saved_within_epochs_when_the_last_time_is_long_ago(tiny_config: Config) -> None:
+    changes = {"train.validate_every": 2, "train.checkpoint_minutes": 1e-9}
+    every_step = list(range(1, 2 * STEPS_PER_EPOCH + 1))
+    assert sorted({*run_it(tiny_config, changes).saved}) == every_step
+    seldom = run_it(tiny_config, {**changes, "train.checkpoint_minutes": 60.0})
+    assert {*seldom.saved} == {2 * STEPS_PER_EPOCH}
+
+
 def test_a_request_to_stop_at_the_last_step_finds_a_run_that_is_done(tiny_config: Config) -> None:
     assert run_it(tiny_config, {}, stop_at=2 * STEPS_PER_EPOCH).ending == "done"
     assert run_it(tiny_config, {}, stop_at=STEPS_PER_EPOCH).ending == "interrupted"
@@ -162,6 +172,11 @@ def test_a_run_that_stays_where_it_is_uses_up_its_patience(tiny_config: Config, 
     dead = run_it(tiny_config, changes, [0.0])
     assert dead.ending == "early"
     assert [report.is_best for report in dead.epochs] == [True, False, False]
+
+
+def test_a_gain_gives_all_patience_back(tiny_config: Config) -> None:
+    found = run_it(tiny_config, {"optim.epochs": 9, "train.patience": 2}, [0.1, 0.1, 0.2])
+    assert (found.ending, len(found.epochs)) == ("early", 5)
 
 
 def test_a_gain_counts_from_the_least_one_asked_for(tiny_config: Config) -> None:

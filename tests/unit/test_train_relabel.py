@@ -115,10 +115,10 @@ def test_what_is_drawn_stays_and_where_the_model_was_not_asked_nothing_is_known(
 
 def test_coverage_counts_pixels_and_compares_where_there_is_a_mask() -> None:
     tally = CoverageTally(3)
-    tally.add(np.array([[[0, 1, 1, IGNORE]]], np.uint8), np.array([[[0, 1, 0, 1]]], np.uint8))
+    tally.add(np.array([[[1, 1, 1, IGNORE]]], np.uint8), np.array([[[0, 1, 0, 1]]], np.uint8))
     tally.add(np.array([[[1, IGNORE, IGNORE, IGNORE]]], np.uint8), None)
     one, nowhere = tally.of(1), tally.of(2)
-    assert (one.percent, one.correct_percent, one.reached_percent) == (37.5, 50.0, 50.0)
+    assert (one.percent, one.correct_percent, one.reached_percent) == (50.0, pytest.approx(100 / 3), 50.0)
     assert (nowhere.percent, nowhere.correct_percent, nowhere.reached_percent) == (0.0, None, None)
 
 

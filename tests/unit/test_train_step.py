@@ -99,6 +99,16 @@ def test_without_adversarial_weights_there_is_no_discriminator(tiny_config: Conf
     assert set(update(state, batch._replace(masks=None), config)) == {"supervised"}
 
 
+def test_scribbles_and_masks_each_have_a_weight_of_their_own(tiny_config: Config) -> None:
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(3, 1, 32, 32, generator=generator)
+    labels = torch.randint(0, 4, (3, 32, 32), generator=generator).to(torch.uint8)
+    weights = {"loss.adversarial": 0, "data.supervision": "mixed", "loss.supervised": 5.0, "loss.dense": 3.0}
+    config = codec.override(tiny_config, weights)
+    found = play(TrainState(config, CPU), Batch(images, labels, None, None, num_dense=2), config)
+    torch.testing.assert_close(found["supervised"], 5 * found["scribbles"] + 3 * found["dense"])
+
+
 def test_slices_with_masks_add_a_soft_dice_of_the_known_pixels(tiny_config: Config) -> None:
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(3, 4, 32, 32, generator=generator)

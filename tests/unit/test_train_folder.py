@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maag.data.splits import Split
+from maag.errors import SplitError
+from maag.storage import write_json
+from maag.train.folder import read_split
+
+SPLIT = Split(scheme="ours", scribbled=("a",), dense=("b",), unlabelled=("c",), shapes=("d",), val=("e",), test=("f",))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    write_json(tmp_path / "split.json", SPLIT.to_dict())
+    return tmp_path / "split.json"
+
+
+@pytest.mark.parametrize("absent", ["a", "b", "c", "d", "e"])
+def test_a_split_whose_patients_are_not_there_is_refused(path: Path, absent: str) -> None:
+    with pytest.raises(SplitError, match=rf"1 of its patients are not in the data, the first is {absent};"):
+        read_split(path, set("abcdef") - {absent})
+
+
+def test_who_tests_need_not_be_there_for_training(path: Path) -> None:
+    assert read_split(path, "abcde") == SPLIT
