@@ -72,8 +72,10 @@ class Listening:
         self._stop, self._stop_at = stop, stop_at
         self.epochs: list[EpochReport] = []
         self.saved: list[int] = []
+        self.glances: list[Live] = []
 
     def on_live(self, live: Live) -> None:
+        self.glances.append(live)
         if live.step >= self._stop_at:
             self._stop.ask("test")
 
@@ -89,6 +91,7 @@ class Run(NamedTuple):
     courses: list[Course]
     epochs: list[EpochReport]
     saved: list[int]
+    glances: list[Live]
 
 
 def run_it(
@@ -106,7 +109,7 @@ def run_it(
     state, stop = TrainState(config, CPU), StopRequest(max_minutes)
     batches, listener = WatchingBatches(state, labelled_up_to, steps_per_epoch), Listening(stop, stop_at)
     loop = Loop(state, batches, ScriptedValidator(*dices), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
-    return Run(loop.run(), batches.courses, listener.epochs, listener.saved)
+    return Run(loop.run(), batches.courses, listener.epochs, listener.saved, listener.glances)
 
 
 def test_each_step_has_noise_of_its_own_that_the_seed_decides(tiny_config: Config) -> None:
@@ -153,6 +156,12 @@ def test_the_state_is_saved_within_epochs_when_the_last_time_is_long_ago(tiny_co
     assert sorted({*run_it(tiny_config, changes).saved}) == every_step
     seldom = run_it(tiny_config, {**changes, "train.checkpoint_minutes": 60.0})
     assert {*seldom.saved} == {2 * STEPS_PER_EPOCH}
+
+
+def test_a_glance_tells_the_epoch_it_falls_into(tiny_config: Config) -> None:
+    glances = run_it(tiny_config, {}, steps_per_epoch=11).glances
+    assert [(live.step, live.epoch) for live in glances] == [(10, 1), (11, 1), (20, 2), (22, 2)]
+    assert {live.total_steps for live in glances} == {22}
 
 
 def test_a_request_to_stop_at_the_last_step_finds_a_run_that_is_done(tiny_config: Config) -> None:

@@ -15,6 +15,7 @@ from maag.data.batches import Batch
 from maag.labels import IGNORE
 from maag.losses import adversarial_loss, balance, discriminator_loss, partial_cross_entropy
 from maag.models.discriminator import pyramid_of_masks, pyramid_of_predictions
+from maag.models.layers import ConvNorm
 from maag.models.segmentor import SegmentorOutput
 from maag.train.state import TrainState
 from maag.train.step import play, update
@@ -90,6 +91,23 @@ def test_neither_players_loss_moves_the_other(tiny_config: Config, batch: Batch)
         assert same(before[0], weights(state.segmentor)) == (segmentor_lr == 0)
         assert same(before[1], weights(state.discriminator)) == (discriminator_lr == 0)
     assert all(parameter.requires_grad for parameter in state.discriminator.parameters())
+
+
+def test_states_of_earlier_versions_whose_convolutions_had_biases_go_on_with_the_same_outputs(
+    tiny_config: Config, batch: Batch
+) -> None:
+    config = codec.override(tiny_config, {"teacher.decay": 0.9})
+    earlier, now = TrainState(config, CPU), TrainState(config, CPU)
+    networks = (earlier.segmentor, earlier.teacher)
+    for layer in (layer for network in networks if network for layer in network.modules()):
+        if isinstance(layer, ConvNorm):
+            nn.init.normal_(layer[0].bias, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    expected = [network.eval()(batch.images).logits for network in networks if network]
+    now.load_state_dict(copy.deepcopy(earlier.state_dict()))
+    for network, logits in zip((now.segmentor, now.teacher), expected, strict=True):
+        assert network is not None
+        torch.testing.assert_close(network.eval()(batch.images).logits, logits, rtol=1e-4, atol=1e-4)
+        assert not any(layer[0].bias.any() for layer in network.modules() if isinstance(layer, ConvNorm))  # type: ignore[operator]
 
 
 def test_without_adversarial_weights_there_is_no_discriminator(tiny_config: Config, batch: Batch) -> None:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 
 from maag.train.stopping import StopRequest, stopping_on_signals
+
+
+def test_a_time_limit_is_in_minutes() -> None:
+    request = StopRequest(max_minutes=0.1)
+    time.sleep(0.15)
+    assert not request.out_of_time
+    assert StopRequest(max_minutes=0).out_of_time
+    assert not StopRequest().out_of_time
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
