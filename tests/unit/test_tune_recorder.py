@@ -51,11 +51,16 @@ def test_every_move_of_a_trial_is_told(tmp_path: Path) -> None:
 
 def test_what_an_interruption_cut_is_not_said_to_have_been_stopped(tmp_path: Path) -> None:
     recorder = Recorder(*plan_of(tmp_path), lambda now: None)
-    poor, cut = trial_of("poor", Trial.TERMINATED), trial_of("cut", Trial.RUNNING)
-    recorder.on_step_end(0, [poor, cut])
-    cut.status = Trial.TERMINATED  # as Ray leaves them all
-    recorder.on_experiment_end([poor, cut])
-    assert [result.status for result in recorder.results] == ["stopped", "waiting"]
+    poor, cut, last = (
+        trial_of("poor", Trial.TERMINATED),
+        trial_of("cut", Trial.RUNNING),
+        trial_of("last", Trial.RUNNING),
+    )
+    recorder.on_step_end(0, [poor, cut, last])
+    cut.status = last.status = Trial.TERMINATED  # as Ray leaves them all
+    last.last_result = {"epoch": 4}
+    recorder.on_experiment_end([poor, cut, last])
+    assert [result.status for result in recorder.results] == ["stopped", "waiting", "done"]
 
 
 def test_the_best_of_a_search_is_one_that_came_to_its_end(tmp_path: Path) -> None:
