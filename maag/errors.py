@@ -60,7 +60,7 @@ class TrainingError(MaagError, ArithmeticError):
 
 
 class NotFiniteError(TrainingError):
-    """A loss became NaN or infinite."""
+    """A loss or a weight became NaN or infinite."""
 
 
 class DeviceMemoryError(TrainingError):

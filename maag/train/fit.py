@@ -99,7 +99,7 @@ def fit(
         SplitError: the split leaves nothing to train or validate on.
         DataError: raters who contradict each other, or whose weights cannot be estimated.
         CheckpointError: the checkpoint is damaged or of other data, patients, settings or teachers.
-        TrainingError: a loss became NaN, or the device's memory is too small.
+        TrainingError: a loss or a weight became NaN, or the device's memory is too small.
         StorageError: the run folder cannot be written.
     """
     if device.type == "cuda":

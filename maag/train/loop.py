@@ -88,7 +88,7 @@ class Loop:
             (after a validation), `interrupted` when asked to stop. The state is saved in each case.
 
         Raises:
-            TrainingError: a loss is not a number; the checkpoints are those before it.
+            TrainingError: a loss or a weight is not a number; the checkpoints are those before it.
             StorageError: a checkpoint could not be written; the one before it is intact.
         """
         progress, per_epoch = self._state.progress, self._batches.steps_per_epoch
@@ -123,6 +123,7 @@ class Loop:
         step = self._state.progress.step
         if self._validated is None or self._validated[0] != step:
             self._average_statistics()
+            self._require_finite_weights()
             self._validated = (step, self._validator.dice(self._state.product))
         return self._validated[1]
 
@@ -176,8 +177,7 @@ class Loop:
         for name, value in read.items():
             if not math.isfinite(value):
                 raise NotFiniteError(
-                    f"the {name} loss became {value} at or shortly before step {progress.step}; the last good "
-                    f"checkpoint is kept; try a lower optim.lr than {self._config.optim.lr:g}, or check the images"
+                    f"the {name} loss became {value} at or shortly before step {progress.step}; {self._way_out}"
                 )
             progress.losses[name] = progress.losses.get(name, 0.0) + value
         progress.steps_in_losses += self._unread
@@ -249,6 +249,7 @@ class Loop:
         self._clock = time.monotonic()
         self._stop.save_is_asked = False
         self._average_statistics()
+        self._require_finite_weights()
         self._keeper.save_last()
         self._listener.on_checkpoint(self._state.progress.step)
         self._saved_at = time.monotonic()
@@ -258,6 +259,21 @@ class Loop:
         for network in (self._state.segmentor, self._state.teacher):
             if network is not None:
                 self._team.average_statistics(network)
+
+    def _require_finite_weights(self) -> None:
+        """The losses of the last steps before a save were computed before these changed the weights."""
+        unfit = self._state.unfit
+        if unfit:
+            raise NotFiniteError(
+                f"weights of the {unfit[0]} are NaN or infinite after step {self._state.progress.step}; {self._way_out}"
+            )
+
+    @property
+    def _way_out(self) -> str:
+        return (
+            "the last good checkpoint is kept; try a lower optim.lr than "
+            f"{self._config.optim.lr:g}, or check the images"
+        )
 
     def _live(self) -> Live:
         progress, epochs = self._state.progress, self._config.optim.epochs

@@ -106,6 +106,12 @@ class TrainState:
         both = (self.segmentor_optimizer, self.discriminator_optimizer)
         return [optimizer for optimizer in both if optimizer is not None]
 
+    @property
+    def unfit(self) -> tuple[str, ...]:
+        """Names of networks with a weight or statistic that is NaN or infinite."""
+        networks = {name: part for name, part in self._parts().items() if isinstance(part, nn.Module)}
+        return tuple(name for name, network in networks.items() if not _is_finite(network))
+
     def set_rates(self, segmentor: float, discriminator: float) -> None:
         """Set the learning rates of the coming step."""
         _set_rate(self.segmentor_optimizer, segmentor)
@@ -145,6 +151,12 @@ def _placed(network: Network, device: torch.device) -> Network:
     # Channels-last is what the convolution kernels of CPUs and tensor cores read fastest.
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
+
+
+def _is_finite(network: nn.Module) -> bool:
+    tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+    # All answers at once, for each alone would be waited for on a GPU.
+    return all(torch.stack([tensor.isfinite().all() for tensor in tensors]).tolist()) if tensors else True
 
 
 def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:

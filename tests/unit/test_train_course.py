@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import nn
 
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import Batch
+from maag.errors import NotFiniteError
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
-from maag.train.loop import NOT_KEPT, Ending, Loop
+from maag.train.loop import NOT_KEPT, Ending, Keeper, Loop
 from maag.train.reports import EpochReport, Live
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
@@ -192,3 +194,32 @@ def test_a_gain_counts_from_the_least_one_asked_for(tiny_config: Config) -> None
     changes = {"optim.epochs": 4, "train.min_delta": 0.125}
     found = run_it(tiny_config, changes, [0.25, 0.375, 0.4375, 0.625]).epochs
     assert [report.is_best for report in found] == [True, True, False, True]
+
+
+class Spoiling(Listening):
+    """Does to a weight what a gradient that is no number does, after the losses of step `at` were read."""
+
+    def __init__(self, state: TrainState, network: str, at: int) -> None:
+        super().__init__(StopRequest(), math.inf)
+        self._network: nn.Module = getattr(state, network)
+        self._at = at
+
+    def on_live(self, live: Live) -> None:
+        if live.step == self._at:
+            weight = next(self._network.parameters())
+            weight.data[(0,) * weight.dim()] = math.inf
+
+
+@pytest.mark.parametrize("network", ["segmentor", "discriminator", "teacher"])
+def test_weights_that_are_no_numbers_after_the_last_losses_are_neither_validated_nor_saved(
+    tiny_config: Config, network: str
+) -> None:
+    small = {"data.size_px": [16, 16], "segmentor.width": 2, "discriminator.width": 2, "optim.batch_size": 2}
+    config = codec.override(tiny_config, {**small, "optim.epochs": 1, "loss.teacher": 1.0, "teacher.decay": 0.9})
+    state = TrainState(config, CPU)
+    listener, saved = Spoiling(state, network, STEPS_PER_EPOCH), list[str]()
+    keeper = Keeper(save_last=lambda: saved.append("last"), save_best=lambda dice: saved.append("best"))
+    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, keeper, listener, StopRequest())  # type: ignore[arg-type]
+    with pytest.raises(NotFiniteError, match=f"of the {network} are NaN or infinite after step {STEPS_PER_EPOCH}; the"):
+        loop.run()
+    assert saved == listener.saved == []
