@@ -80,7 +80,7 @@ def adversarial_loss(on_fake: Tensor) -> Tensor:
 
 def balance(supervised: Tensor, adversarial: Tensor) -> Tensor:
     """Factor that brings the adversarial loss to the supervised loss's size; no gradient flows through it."""
-    return (supervised / adversarial.clamp(min=torch.finfo(adversarial.dtype).tiny)).abs().detach()
+    return (supervised / adversarial.clamp(min=torch.finfo(adversarial.dtype).eps)).abs().detach()
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor, taught: Tensor) -> Tensor:

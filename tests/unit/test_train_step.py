@@ -194,3 +194,9 @@ def test_least_squares_by_hand() -> None:
     factor = balance(torch.tensor(3.0, requires_grad=True), torch.tensor(2.0, requires_grad=True))
     assert float(factor) == pytest.approx(1.5)
     assert not factor.requires_grad
+
+
+@pytest.mark.parametrize("supervised", [0.5, 5.0, 1e4])
+def test_an_adversarial_loss_of_nothing_is_balanced_by_a_number(supervised: float) -> None:
+    nothing = torch.tensor(0.0)
+    assert balance(torch.tensor(supervised), nothing) * nothing == 0
