@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from deploy.channel_files import fitting, has_own_extent
 from deploy.images import InputImage
 from deploy.ledger import Entry, History, Ledger, now, open_ledger
+from deploy.replacing import Replacing
 from deploy.source_kinds import Fetched, Source
 from deploy.standing import Standing, standing_of
 from maag.config.schema import DataConfig
@@ -104,6 +105,7 @@ class Worker:
         self._runner = _OneAtATime(runner)
         self._out = open_store(job.out)
         self._ledger: Ledger = open_ledger(self._out, job.folder)
+        self._replacing = Replacing(self._out)
         self._room = threading.Semaphore(decoded_at_once(runner))
 
     def attempt(self, task: Task) -> Entry | Standing:
@@ -121,11 +123,14 @@ class Worker:
             fetched_to.mkdir()
             fetched: Fetched | None = None
             try:
-                version = source.version()
-                standing = self._standing(task, version)
+                found = source.version()
+                standing = self._standing(task, found)
                 if standing is not Standing.TO_DO:
                     return standing
                 safe_key(source.target)
+                self._replacing.require_ours_or_none(source.target)
+                # Not before: with a version --resume takes what lies in the labels' place for a correction of them.
+                version = found
                 fetched = source.fetch(fetched_to, version)
                 version = fetched.version
                 with self._room:
@@ -167,6 +172,7 @@ class Worker:
     def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:
         """Put what was made in its place: the labels last, for they say that a volume is done, and after their line."""
         try:
+            self._replacing.require_ours_or_none_beside(target, entry.side_files or {})
             for path in _files_below(made_in):
                 if path != made_in / target:
                     self._out.put(path, path.relative_to(made_in).as_posix())

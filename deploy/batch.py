@@ -13,8 +13,9 @@ from deploy.crew import Crew
 from deploy.disjoint import require_disjoint
 from deploy.input_lists import local_place
 from deploy.ledger import Entry, History, gather, read_finished, read_histories
-from deploy.measures import require_heart, require_told_apart, write_measures
+from deploy.measures import MEASURES, require_heart, require_told_apart, write_measures
 from deploy.passed_over import sentence
+from deploy.replacing import require_replaceable
 from deploy.source_kinds import Source
 from deploy.sources import find_sources
 from deploy.standing import Standing
@@ -80,7 +81,7 @@ def predict(
     Raises:
         MissingDataError: there is nothing to do.
         ConfigError: labels would be written into the input, or two volumes to one place; or measures are asked for of
-            a model that labels no heart, or of volumes that would share a row.
+            a model that labels no heart, of volumes that would share a row, or where the user has such a file.
         StorageError: a store cannot be read, or the output or the ledger cannot be written.
     """
     if work.measures:
@@ -96,6 +97,8 @@ def predict(
     if job.folder:
         require_writable_directory(job.folder)
     store = open_store(job.out)
+    if work.measures:
+        require_replaceable(store, MEASURES)
     histories = read_histories(store) if resume else {}
     tasks = (Task(source, histories.get(source.target, History())) for source in sources)
     count = done = kept = 0

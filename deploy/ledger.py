@@ -13,7 +13,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -40,7 +40,8 @@ class Entry:
     target: str
     """Relative to the output, with `/`."""
     source_version: str | None
-    """`sha256:` of a file's content, `etag:` of an object; None where it could not be read."""
+    """`sha256:` of a file's content, `etag:` of an object; None where it could not be read, or where
+    something in the labels' place forbade to begin."""
     model: str
     """Digest of the model, and the options that change labels."""
     target_md5: str | None
@@ -64,10 +65,20 @@ class History:
     last: Entry | None = None
     target_md5s: frozenset[str] = frozenset()
     """Of all labels that were ever written there."""
+    side_names: frozenset[str] | None = frozenset()
+    """Of all that was ever written beside them; None where a line is of before this was written down."""
 
     def then(self, entry: Entry) -> History:
         """The history with one attempt more."""
-        return History(entry, self.target_md5s | ({entry.target_md5} if entry.target_md5 else set()))
+        if entry.target_md5 is None:
+            return replace(self, last=entry)
+        told = None not in (self.side_names, entry.side_files)
+        sides = frozenset((*(self.side_names or ()), *(entry.side_files or ()))) if told else None
+        return History(entry, self.target_md5s | {entry.target_md5}, sides)
+
+    def knows(self, name: str) -> bool:
+        """Whether the file of this name beside the labels may be maag's."""
+        return bool(self.target_md5s) and (self.side_names is None or name in self.side_names)
 
 
 class Ledger(Protocol):

@@ -193,6 +193,23 @@ def test_what_changed_is_done_again_and_another_model_does_all(
     assert (code, json.loads(printed)["done"]) == (0, 5)
 
 
+def test_an_object_of_somebody_elses_is_not_replaced(server: tuple[S3Server, dict[str, str]], artifact: Path) -> None:
+    _, environment = server
+    client = client_of(environment)
+    volumes = fill(client, 2)
+    client.put_object(Bucket=BUCKET, Key=f"out/{name_of(0)}", Body=b"something else")
+    words = ("predict", f"s3://{BUCKET}/in", "--model", artifact, "--out", f"s3://{BUCKET}/out", "--json")
+    for more in ((), ("--resume",), ()):
+        code, printed = Command(*words, *more, environment=environment).end()
+        (failure,) = json.loads(printed)["failures"]
+        assert code == 3
+        assert f"s3://{BUCKET}/out/{name_of(0)} is there already, and no ledger" in failure["error"]
+    assert client.get_object(Bucket=BUCKET, Key=f"out/{name_of(0)}")["Body"].read() == b"something else"
+    client.delete_object(Bucket=BUCKET, Key=f"out/{name_of(0)}")
+    code, printed = Command(*words, "--resume", environment=environment).end()
+    assert (code, json.loads(printed)["done"], json.loads(printed)["skipped"]) == (0, 1, len(volumes) - 1)
+
+
 def test_series_and_pictures_of_a_bucket(
     server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
 ) -> None:

@@ -44,7 +44,8 @@ def test_resume_does_again_what_may_be_stale(scans: Path, out: Path, runner: Bri
         (out / "ledger.jsonl").write_text(f"{json.dumps(first)}\n{(out / 'ledger.jsonl').read_text()}")
     elif change == "ledger":
         lines = sorted((out / "ledger.jsonl").read_text().splitlines(keepends=True), key=lambda line: "a.nii" in line)
-        (out / "ledger.jsonl").write_text(lines[0] + lines[1][:40])  # Cut off by a crash.
+        (out / "ledger.jsonl").write_text(lines[0] + lines[1][:40])  # Cut off by a crash, so before its labels came.
+        (out / "a.nii.gz").unlink()
     again = run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True)
     assert (again.done, again.skipped) == ((2, 0) if change == "model" else (1, 1))
     assert run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True).skipped == 2

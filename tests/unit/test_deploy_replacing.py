@@ -1,0 +1,124 @@
+"""Labels replace labels that maag wrote, by the ledger, and no other file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bright_runner import DATA, BrightIsForeground, ledger, run
+
+from deploy.attempt import Job, Task, Work
+from deploy.batch import Outcome, predict
+from deploy.crew import Threads
+from deploy.ledger import Entry
+from deploy.standing import Standing
+from maag.errors import ConfigError
+
+HEART = replace(DATA, classes=("background", "LV"))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_of_the_users_in_the_place_of_labels_fails_that_volume_alone(
+    scans: Path, out: Path, runner: BrightIsForeground, resume: bool
+) -> None:
+    out.mkdir()
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    for _ in range(3):  # The line of the first refusal makes it none of ours.
+        outcome = run(scans, out, runner, resume=resume)
+        assert (out / "a.nii.gz").read_bytes() == b"years of work"
+        (failed,) = outcome.failed
+        assert (outcome.kept, outcome.done + outcome.skipped) == (0, 1)
+        assert failed.error == (
+            f"{scans / 'a.nii.gz'}: {out / 'a.nii.gz'} is there already, and no ledger there says that maag wrote it; "
+            "move it away, or choose another output folder"
+        )
+    (out / "a.nii.gz").unlink()
+    assert run(scans, out, runner, resume=True) == Outcome(done=1, skipped=1, failed=())
+
+
+def test_that_is_seen_before_the_volume_is_done(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    out.mkdir()
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    predict([scans / "a.nii.gz"], Threads(runner), DATA, out, "m1")
+    assert runner.calls == 0
+
+
+def test_labels_that_maag_wrote_are_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    run(scans, out, runner)
+    before = (out / "a.nii.gz").read_bytes()
+    (out / "a.nii.gz").write_bytes(b"corrected")
+    assert run(scans, out, runner, model="m2").done == 2
+    assert (out / "a.nii.gz").read_bytes() == before
+
+
+def test_what_somebody_has_drawn_where_maag_failed_is_not_replaced(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
+    whole = (scans / "a.nii.gz").read_bytes()
+    (scans / "a.nii.gz").write_bytes(whole[:300])
+    run(scans, out, runner)
+    (scans / "a.nii.gz").write_bytes(whole)
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    for resume in (False, True):
+        assert len(run(scans, out, runner, resume=resume).failed) == 1
+    assert (out / "a.nii.gz").read_bytes() == b"years of work"
+
+
+def test_labels_that_another_job_has_written_meanwhile_are_replaced(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
+    """And those of a lost worker, which a second one does again."""
+
+    class Overtaken(Threads):
+        def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
+            run(scans, out, BrightIsForeground())
+            return super().__call__(job, tasks)
+
+    assert predict([scans], Overtaken(runner), DATA, out, "m1", True) == Outcome(done=2, skipped=0, failed=())
+
+
+def test_a_file_of_the_users_beside_labels_is_not_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    work = Work(probabilities=True)
+    mine = out / "a_probabilities.nii.gz"
+    run(scans, out, runner)
+    mine.write_bytes(b"years of work")
+    (failed,) = predict([scans], Threads(runner), DATA, out, "m1", work=work).failed
+    assert f"{mine} is there already" in str(failed.error)
+    assert mine.read_bytes() == b"years of work"
+    mine.unlink()
+    for model in ("m1", "m2"):
+        assert predict([scans], Threads(runner), DATA, out, model, work=work).done == 2
+
+
+def test_what_a_killed_job_left_beside_labels_is_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    """It is put there before its line is written."""
+    work = Work(probabilities=True)
+    predict([scans], Threads(runner), DATA, out, "m1", work=work)
+    (out / "ledger.jsonl").unlink()
+    for labels in ("a.nii.gz", "deep/er/b.nii"):
+        (out / labels).unlink()
+    assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).done == 2
+
+
+def test_lines_that_say_nothing_of_what_lies_beside_know_it_all(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
+    predict([scans], Threads(runner), DATA, out, "m1", work=Work(probabilities=True))
+    lines = [{key: value for key, value in line.items() if key != "side_files"} for line in ledger(out)]
+    (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert predict([scans], Threads(runner), DATA, out, "m2", work=Work(probabilities=True)).done == 2
+
+
+def test_measures_replace_no_file_where_no_ledger_is(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    out.mkdir()
+    (out / "measures.csv").write_text("mine")
+    work = Work(measures=True)
+    with pytest.raises(ConfigError, match=r"measures\.csv is there already, and no ledger"):
+        predict([scans], Threads(runner), HEART, out, "m1", work=work)
+    assert [path.name for path in out.iterdir()] == ["measures.csv"]
+    (out / "measures.csv").unlink()
+    for _ in range(2):
+        assert predict([scans], Threads(runner), HEART, out, "m1", work=work).patients_measured == 2
