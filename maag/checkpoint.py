@@ -23,7 +23,7 @@ from maag.config.schema import Config
 from maag.errors import CheckpointError, MissingDataError
 from maag.models.build import build_segmentor
 from maag.models.segmentor import Segmentor
-from maag.storage import replacing
+from maag.storage import replacing, storage_errors
 
 FORMAT_VERSION = 1
 LAST = "last.pt"
@@ -62,11 +62,15 @@ def load_state(path: Path, device: torch.device) -> tuple[Config, dict[str, Any]
     Raises:
         MissingDataError: there is no such file.
         CheckpointError: it is damaged or of another format version.
+        StorageError: it cannot be read.
     """
     if not path.is_file():
         raise MissingDataError(f"{path}: there is no checkpoint here to resume from; start without --resume")
+    # Through memory, for torch's own reader takes the end of some cut-off files for an OSError.
+    with storage_errors(path, "read"):
+        packed = io.BytesIO(path.read_bytes())
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(packed, map_location=device, weights_only=True)
         version, plain, state = content["format_version"], content["config"], content["state"]
     except _UNREADABLE as error:
         raise CheckpointError(
@@ -94,10 +98,11 @@ def load_segmentor(model: Path) -> TrainedSegmentor:
     Raises:
         MissingDataError: nothing of the kind is at `model`.
         CheckpointError: the file is damaged, of another version, or does not fit its own configuration.
+        StorageError: the file cannot be read.
     """
     path = find_weights(model)
     try:
-        with safe_open(path, framework="pt") as file:
+        with storage_errors(path, "read"), safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         version, plain, info = int(header["format_version"]), json.loads(header["config"]), json.loads(header["info"])

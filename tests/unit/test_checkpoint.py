@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from maag.checkpoint import BEST, FINAL, LAST, find_weights, load_segmentor, load_state, save_segmentor, save_state
 from maag.config import codec
 from maag.config.schema import Config
-from maag.errors import CheckpointError, MissingDataError
+from maag.errors import CheckpointError, MissingDataError, StorageError
 from maag.train.state import TrainState
 
 CPU = torch.device("cpu")
@@ -62,12 +62,20 @@ def test_a_segmentor_comes_back_with_its_configuration(saved: Path, tiny_config:
 
 
 @pytest.mark.parametrize("name", [LAST, BEST])
-@pytest.mark.parametrize("part", [0, 1, 7, 200, 0.5, -1])
+@pytest.mark.parametrize("part", [0, 1, 7, 200, 5000, 0.5, -1])
 def test_a_truncated_file_is_refused(saved: Path, name: str, part: float) -> None:
     content = (saved / name).read_bytes()
     kept = part if isinstance(part, int) else int(part * len(content))
     (saved / name).write_bytes(content[:kept])
     assert "damaged" in complaint(saved / name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that nobody can read is Linux's")
+@pytest.mark.parametrize("name", [LAST, BEST])
+def test_a_file_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    with pytest.raises(StorageError, match="cannot read"):
+        load_segmentor(tmp_path / name) if name == BEST else load_state(tmp_path / name, CPU)
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), [1], {"other": 1}, {"format_version": 1}, None])
