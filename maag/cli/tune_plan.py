@@ -91,7 +91,7 @@ def make_plans(
     from maag.data.splits import make_split
     from maag.data.supervision import supervise
     from maag.storage import write_json
-    from maag.train.folder import read_split
+    from maag.train.folder import read_split, require_no_other_split
     from maag.train.launch.remote import absolute_storage, upload
     from maag.train.launch.room import threads_of
     from tune.place import BEGUN_WITH, beside
@@ -136,6 +136,7 @@ def make_plans(
     if not resume:
         every = max(1, base.optim.epochs // VALIDATIONS)
         base = codec.override(base, dict(zip(OWN, (every, every, 0), strict=True)))
+        require_no_other_split(path, split)
         write_json(path / "split.json", split.to_dict())
         facts = {"scribbles": list(map(absolute_source, scribbles)), "data_digest": prepared.digest, "space": space}
         write_json(

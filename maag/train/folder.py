@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Collection, Sequence
@@ -13,7 +14,7 @@ from maag.config import codec
 from maag.config.schema import Config
 from maag.data.raters import RaterAgreement, agreement_rows
 from maag.data.splits import PARTS, Split
-from maag.errors import ConfigError, MissingDataError, SplitError
+from maag.errors import ConfigError, MaagError, MissingDataError, SplitError
 from maag.storage import read_json, require_writable_directory, write_json, write_text
 from maag.train.second_stage.teachers import write_teachers
 
@@ -82,9 +83,29 @@ class RunFolder:
 
 
 def require_no_run(path: Path) -> None:
-    """Raise ConfigError when a run was begun at `path`."""
-    if RunFolder(path).config.exists():
+    """Raise ConfigError when a run was begun at `path`, or lies there what a run would replace, as of a search."""
+    run = RunFolder(path)
+    if run.config.exists():
         raise ConfigError(f"{path} already holds a run; add --resume to continue it, or choose another --out")
+    _require_absent(path, (run.metrics, run.result, run.last, run.best, run.final))
+
+
+def require_no_other_split(path: Path, split: Split) -> None:
+    """Raise ConfigError when `path` has a split.json that is not of this `split`.
+
+    The very same one may be of what was killed there between its first files, or given to what begins now.
+    """
+    run = RunFolder(path)
+    if not _holds(run.split, split):
+        _require_absent(path, (run.split,))
+
+
+def _require_absent(path: Path, files: Sequence[Path]) -> None:
+    there = next((file for file in files if file.exists()), None)
+    if there:
+        raise ConfigError(
+            f"{path} holds {there.relative_to(path)}, which would be replaced; move it away, or choose another --out"
+        )
 
 
 def create_run(
@@ -93,17 +114,24 @@ def create_run(
     """Begin a run at `path`.
 
     Raises:
-        ConfigError: another run is there.
+        ConfigError: another run is there, or files that this one would replace.
         StorageError: the folder cannot be written.
     """
     require_no_run(path)
     run = RunFolder(path)
+    require_no_other_split(path, split)
     require_writable_directory(path / "checkpoints")
     write_json(run.split, split.to_dict())
     if teachers:
         write_teachers(run.teachers, teachers)
     write_json(run.config, codec.document(config))
     return run
+
+
+def _holds(path: Path, split: Split) -> bool:
+    with contextlib.suppress(MaagError):
+        return Split.from_dict(read_json(path), str(path)) == split
+    return False
 
 
 def open_run(path: Path) -> tuple[RunFolder, Config]:

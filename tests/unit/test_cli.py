@@ -84,6 +84,26 @@ def test_a_run_is_never_overwritten(
     assert "already holds a run; add --resume" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "result.json", "checkpoints/best.safetensors", "split.json"])
+def test_nor_is_what_a_search_or_somebody_else_has_there(
+    name: str,
+    phantom_dir: Path,
+    tiny_words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    there = tmp_path / "there" / name
+    there.parent.mkdir(parents=True)
+    there.write_text("{}")
+    for command in ("train", "tune"):
+        assert run(command, "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "there", *tiny_words) == 2
+        assert f"holds {name}, which" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "there").rglob("*") if path.is_file()] == [there]
+    assert there.read_text() == "{}"
+
+
 def test_a_run_that_is_there_is_named_before_data_are_prepared(
     phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
