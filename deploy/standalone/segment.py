@@ -109,6 +109,8 @@ def main(*paths):
             f"{len(image_paths)} images and where the labels go were given; this model takes {data['channels']}: one "
             "NIfTI file for each channel, in their order"
         )
+    if any(Path(labels_path).resolve() == Path(path).resolve() for path in image_paths):
+        sys.exit(f"{labels_path}: the labels would replace the image; give them another name")
     options = onnxruntime.SessionOptions()
     if manifest["precision"] == "int8":  # Fused int8 convolutions overflow on CPUs without VNNI.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

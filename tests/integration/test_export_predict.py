@@ -173,6 +173,10 @@ def test_a_model_of_several_channels_is_used_as_its_readme_says(config: Config, 
         turned = subprocess.run([*program, *channels[::-1], str(alone)], capture_output=True, text=True)
         assert turned.returncode == 0
         assert (np.asarray(nibabel.load(alone).dataobj) != np.asarray(other.dataobj)).any()
+    before = Path(channels[1]).read_bytes()
+    done = subprocess.run([*program, *channels, channels[1]], capture_output=True, text=True)
+    assert (done.returncode, Path(channels[1]).read_bytes() == before) == (1, True)
+    assert "the labels would replace the image" in done.stderr
     for words in ([channels[0]], [], [*channels, channels[0]]):
         done = subprocess.run([*program, *words, str(alone)], capture_output=True, text=True)
         assert done.returncode == 1
