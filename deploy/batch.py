@@ -173,6 +173,8 @@ def plan(
 
 def _plain(out: str | Path) -> str:
     place = local_place(out)
+    if not place:
+        raise ConfigError("the output is empty; give a folder or a URI, '.' for the folder here")
     return place.rstrip("/") if is_uri(place) else place
 
 

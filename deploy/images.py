@@ -17,7 +17,7 @@ from maag.data import dicom, nifti, nifti_writing, pictures, volume
 from maag.data.folder_tree import files_below
 from maag.data.label_files import SUFFIXES, stem_of
 from maag.data.volume import Volume
-from maag.errors import ConfigError, MissingDataError
+from maag.errors import ConfigError, MissingDataError, StorageError
 from maag.storage import write_json
 
 
@@ -186,7 +186,7 @@ def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[Input
     """DICOM files by folder and series: a folder of one series becomes one file of its name."""
     by_series: dict[tuple[Path, str], list[Path]] = {}
     for file in files:
-        if (uid := dicom.series_uid(file) if file.exists() else dicom.UNREADABLE) is not None:
+        if (uid := _series_of(file)) is not None:
             by_series.setdefault((file.parent, uid), []).append(file)
     # Nobody knows of which series an unreadable file is a slice: none of its folder's is whole.
     for folder, uid in [key for key in by_series if key[1] == dicom.UNREADABLE]:
@@ -205,3 +205,11 @@ def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[Input
         target = whole.with_name(f"{whole.name}{ending}") if alone else relative / f"{uid}{ending}"
         series.append(DicomSeries(folder, target, tuple(members), dicom_seg))
     return series
+
+
+def _series_of(file: Path) -> str | None:
+    """Of a file that may not be read nobody knows whether it is a slice, which its series tells; the rest goes on."""
+    try:
+        return dicom.series_uid(file) if file.exists() else dicom.UNREADABLE
+    except StorageError:
+        return dicom.UNREADABLE

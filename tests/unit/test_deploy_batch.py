@@ -102,6 +102,19 @@ def test_links_to_files_that_are_not_there_are_failures_of_their_volumes(
     assert (again.done, again.skipped, len(again.failed)) == (1, 2, 3)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that nobody can read is Linux's")
+def test_a_file_that_may_not_be_read_stops_no_volume(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    (scans / "IM0001").symlink_to("/proc/self/mem")
+    outcome = run(scans, out, runner)
+    assert (outcome.done, len(outcome.failed)) == (2, 1)
+    assert f"cannot read {scans / 'IM0001'}" in str(outcome.failed[0].error)
+
+
+def test_an_output_without_a_name_is_refused(scans: Path) -> None:
+    with pytest.raises(ConfigError, match="the output is empty"):
+        plan([scans], "")
+
+
 def test_a_bug_or_exhausted_memory_is_a_failure_of_its_volume(scans: Path, out: Path) -> None:
     class Exhausting(BrightIsForeground):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
