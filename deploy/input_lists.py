@@ -23,17 +23,21 @@ def without_lists(inputs: Sequence[str | Path], above: tuple[str, ...] = ()) -> 
     """The places that are meant, lists replaced by what they list.
 
     Raises:
-        ConfigError: a list is no text, or lists itself, as the lists `above` would.
+        ConfigError: a place is empty, or a list is no text, or lists nothing or itself, as the lists `above` would.
         StorageError: a list cannot be read.
     """
     for given in inputs:
         place = local_place(given)
+        if not place:  # as of a script's variable that is not set; the working folder is not meant
+            raise ConfigError("an input is empty; give a file, a folder, a pattern or a URI, '.' for the folder here")
         if not (place.lower().endswith(LISTS) and (is_uri(place) or Path(place).is_file())):
             yield place
         elif place in above:
             raise ConfigError(f"{place}: a list that lists itself, by way of {above[-1]}; take it out there")
         else:
-            yield from without_lists(_lines_of(place), (*above, place))
+            if not (lines := _lines_of(place)):
+                raise ConfigError(f"{place}: the list names no input; write one on each line")
+            yield from without_lists(lines, (*above, place))
 
 
 def local_place(given: str | Path) -> str:

@@ -22,8 +22,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DATASETS = tuple(READERS)
 BACKENDS = ("auto", "tensorrt", "onnx", "torch")
-FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY_PATH = click.Path(path_type=Path)
+
+
+class NamedPath(click.Path):
+    """A path that is not empty, as that of a script's variable that is not set: the folder here is not meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        if value == "":
+            self.fail("it is empty; write '.' for the folder here", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = NamedPath(path_type=Path, file_okay=False)
+ANY_PATH = NamedPath(path_type=Path)
 
 
 def dataset_option(command: Command) -> Command:

@@ -104,6 +104,14 @@ def test_nor_is_what_a_search_or_somebody_else_has_there(
     assert there.read_text() == "{}"
 
 
+def test_a_path_that_a_script_left_empty_is_not_the_folder_here(
+    phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("--data", phantom_dir, "--out", ""), ("--data", "")):
+        assert run("train", "--dataset", "acdc", *words, *tiny_words) == 2
+        assert "it is empty; write '.'" in capsys.readouterr().err
+
+
 def test_a_run_that_is_there_is_named_before_data_are_prepared(
     phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -62,6 +62,11 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("a.txt\n")
     with pytest.raises(ConfigError, match="a list that lists itself"):
         targets(tmp_path / "a.txt")
+    (tmp_path / "d.txt").write_text("# nothing new\n\n")
+    with pytest.raises(ConfigError, match=r"d\.txt: the list names no input"):
+        targets(tmp_path / "d.txt")
+    with pytest.raises(ConfigError, match="an input is empty"):
+        targets("")
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="must be UTF-8"):
         targets(tmp_path / "c.txt")
