@@ -23,7 +23,7 @@ from maag.config.schema import Config
 from maag.errors import CheckpointError, MissingDataError
 from maag.models.build import build_segmentor
 from maag.models.segmentor import Segmentor
-from maag.storage import replacing, storage_errors
+from maag.storage import replacing, require_regular_file, storage_errors
 
 FORMAT_VERSION = 1
 LAST = "last.pt"
@@ -101,6 +101,7 @@ def load_segmentor(model: Path) -> TrainedSegmentor:
         StorageError: the file cannot be read.
     """
     path = find_weights(model)
+    require_regular_file(path)  # Of one that may not be read safetensors says that it is not there.
     try:
         with storage_errors(path, "read"), safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,15 @@ def test_a_file_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, name: 
     (tmp_path / name).symlink_to("/proc/self/mem")
     with pytest.raises(StorageError, match="cannot read"):
         load_segmentor(tmp_path / name) if name == BEST else load_state(tmp_path / name, CPU)
+
+
+@pytest.mark.parametrize("name", [LAST, BEST])
+def test_a_file_that_may_not_be_read_is_said_so(saved: Path, name: str) -> None:
+    (saved / name).chmod(0)
+    if os.access(saved / name, os.R_OK):
+        pytest.skip("root may read everything")
+    with pytest.raises(StorageError, match="permission denied; ask for the right to read it"):
+        load_segmentor(saved / name) if name == BEST else load_state(saved / name, CPU)
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), [1], {"other": 1}, {"format_version": 1}, None])
