@@ -135,8 +135,8 @@ def find_weights(model: Path) -> Path:
             f"{model}: there is no such path; give a run's folder, a weights file or, to run it, an exported model"
         )
     raise MissingDataError(
-        f"{model}: neither a run folder with checkpoints/{BEST} nor a weights file; train one with `maag train`, or, if "
-        "this is an exported model, name the run that it came from"
+        f"{model}: neither a run folder with checkpoints/{BEST} nor a weights file; train one with `maag train`, or, "
+        "if this is an exported model, name the run that it came from"
     )
 
 

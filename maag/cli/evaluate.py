@@ -88,7 +88,7 @@ def evaluate_command(
     MODEL is a run's folder, a weights file of one, or an exported model. A class that stands in neither mask nor
     prediction is left out of the means and counted; one that stands in only one of them has Dice and IoU 0 and no
     distance, and is counted as missed or invented. Cases without a mask are left out and named in report.json.
-    Volumes, and measures of hearts of whom two frames have masks, are compared with the masks'. report.html shows it
+    Volumes, and measures of hearts of which two frames have masks, are compared with the masks'. report.html shows it
     all on one page.
 
     With --flips, --rotations or --largest-component the model is measured without them and with them; the second report

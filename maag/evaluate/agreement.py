@@ -25,7 +25,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """Of one quantity over cases or patients, in its own unit; Bland and Altman, Lancet 1986."""
+    """Of one quantity over cases or hearts, in its own unit; Bland and Altman, Lancet 1986."""
 
     n: int
     reference_mean: float
@@ -60,33 +60,33 @@ class Agreement:
 
 
 def heart_pairs(
-    frames: Mapping[str, Mapping[str, Mapping[str, Pair]]], classes: Iterable[str]
+    frames: Mapping[str, Mapping[int, Mapping[str, Pair]]], classes: Iterable[str]
 ) -> dict[str, dict[str, Pair]]:
-    """By patient and measure of the heart what masks and predictions say.
+    """By heart and measure what masks and predictions say.
 
     Which frames are end-diastole and end-systole is the masks' word for both, so that a frame that is taken for another
     hides no error.
 
     Args:
-        frames: volumes in ml by patient, frame and class.
+        frames: volumes in ml by heart, frame and class.
         classes: of the foreground.
 
     Returns:
-        Patients with two frames whose masks show a left ventricle, in order of their names, with those measures that
-        both have; none where no class is the left ventricle.
+        Hearts with two frames whose masks show a left ventricle, in order of their names, with those measures that both
+        have; none where no class is the left ventricle.
     """
     names = tuple(classes)
     if VENTRICLES[0] not in names:
         return {}
     found = {}
-    for patient, by_frame in sorted(frames.items()):
+    for heart, by_frame in sorted(frames.items()):
         real = {frame: {name: pair.reference for name, pair in pairs.items()} for frame, pairs in by_frame.items()}
         predicted = {frame: {name: pair.predicted for name, pair in pairs.items()} for frame, pairs in by_frame.items()}
         if ends := end_frames(real):
             full, empty = ends
             reference = measure_heart(real[full], real[empty])
             measured = measure_heart(predicted[full], predicted[empty])
-            found[patient] = {
+            found[heart] = {
                 name: Pair(reference=there, predicted=here)
                 for name in measure_names(names)
                 if (there := reference[name]) is not None and (here := measured[name]) is not None
@@ -95,7 +95,7 @@ def heart_pairs(
 
 
 def agreements(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, Agreement]:
-    """By quantity the agreement over those cases or patients that have it; `pairs` are by case or patient."""
+    """By quantity the agreement over those cases or hearts that have it; `pairs` are by case or heart."""
     by_quantity: dict[str, list[Pair]] = defaultdict(list)
     for quantities in pairs.values():
         for name, pair in quantities.items():

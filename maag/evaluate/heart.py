@@ -16,7 +16,7 @@ Frame = TypeVar("Frame")
 
 
 def end_frames(frames: Mapping[Frame, Volumes]) -> tuple[Frame, Frame] | None:
-    """End-diastole and end-systole: the frames of one patient with the largest and the smallest left ventricle.
+    """End-diastole and end-systole: the frames of one heart with the largest and the smallest left ventricle.
 
     A frame where none was found is neither, for no heart empties itself. None where fewer than two frames show one: a
     frame alone may be either.

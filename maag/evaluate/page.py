@@ -84,8 +84,8 @@ def _agreement(report: Report) -> Iterable[str]:
     yield _table(header, rows)
     yield _note(
         "Bias is the mean of predicted - mask, limits of agreement are 1.96 standard deviations to either side of it "
-        "(Bland and Altman), r is Pearson's. Volumes are over cases, measures of the heart over patients of whom two "
-        "frames have masks; the masks say which of these is end-diastole."
+        "(Bland and Altman), r is Pearson's. Volumes are over cases, measures of the heart over those of which two "
+        "frames, X_frame01 and X_frame12, have masks; the masks say which of these is end-diastole."
     )
     pairs = {
         **_by_quantity(report.volume_pairs(), " volume ml"),

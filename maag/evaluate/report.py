@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maag.data.cases import patient_and_frame
 from maag.evaluate.agreement import Agreement, Pair, agreements, heart_pairs
 from maag.metrics import PRESENCES, SCORES, ClassScores
 from maag.storage import write_json, write_text
@@ -126,15 +127,20 @@ class Report:
         return {case.case_id: case.volumes_ml for case in self.cases if case.volumes_ml}
 
     def heart_pairs(self) -> dict[str, dict[str, Pair]]:
-        """By patient the measures of the heart by masks and by predictions, as `agreement.heart_pairs` finds them."""
-        frames: dict[str, dict[str, dict[str, Pair]]] = defaultdict(dict)
+        """By heart the measures by masks and by predictions, as `agreement.heart_pairs` finds them.
+
+        Frames of one heart are cases named `X_frame01` and `X_frame12`; other cases of a patient may be visits years
+        apart.
+        """
+        frames: dict[str, dict[int, dict[str, Pair]]] = defaultdict(dict)
         for case in self.cases:
-            if case.volumes_ml:
-                frames[case.patient_id][case.frame] = case.volumes_ml
+            heart, frame = patient_and_frame(case.case_id)
+            if frame is not None and case.volumes_ml:
+                frames[heart][frame] = case.volumes_ml
         return heart_pairs(frames, self.classes)
 
     def agreement(self) -> dict[str, dict[str, Agreement]]:
-        """How far the classes' volumes, over cases, and measures of hearts, over patients, agree with the masks'."""
+        """How far the classes' volumes, over cases, and measures of hearts agree with the masks'."""
         return {"volume_ml": agreements(self.volume_pairs()), "heart": agreements(self.heart_pairs())}
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,11 +185,11 @@ class Report:
         _write_csv(out / "cases.csv", header, rows)
         if hearts := self.heart_pairs():
             rows = [
-                [patient, name, pair.reference, pair.predicted]
-                for patient, pairs in hearts.items()
+                [heart, name, pair.reference, pair.predicted]
+                for heart, pairs in hearts.items()
                 for name, pair in pairs.items()
             ]
-            _write_csv(out / "heart.csv", ["patient_id", "measure", "reference", "predicted"], rows)
+            _write_csv(out / "heart.csv", ["heart", "measure", "reference", "predicted"], rows)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_an_agreement_is_of_its_pairs_whatever_their_order(values: list[tuple[fl
 
 
 def test_masks_say_which_frames_are_the_ends() -> None:
-    frames = {"p": {"frame01": heart((60, 100)), "frame12": heart((120, 90), rv=(80, 40))}}
+    frames = {"p": {1: heart((60, 100)), 12: heart((120, 90), rv=(80, 40))}}
     measured = heart_pairs(frames, CLASSES)["p"]
     assert measured["LV_edv_ml"] == Pair(reference=120, predicted=90)
     assert measured["LV_ef_percent"] == Pair(reference=50, predicted=pytest.approx(100 * (90 - 100) / 90))
@@ -78,16 +79,16 @@ def test_masks_say_which_frames_are_the_ends() -> None:
 
 def test_a_heart_needs_two_frames_with_a_ventricle_in_their_masks() -> None:
     frames = {
-        "alone": {"frame01": heart((60, 60))},
-        "empty": {"frame01": heart((60, 60)), "frame12": heart((0, 40))},
-        "whole": {"frame01": heart((60, 60)), "frame12": heart((40, 0))},
+        "alone": {1: heart((60, 60))},
+        "empty": {1: heart((60, 60)), 12: heart((0, 40))},
+        "whole": {1: heart((60, 60)), 12: heart((40, 0))},
     }
     assert list(heart_pairs(frames, CLASSES)) == ["whole"]
-    assert heart_pairs({"p": {"a": {"liver": Pair(reference=1, predicted=1)}}}, ["liver"]) == {}
+    assert heart_pairs({"p": {1: {"liver": Pair(reference=1, predicted=1)}}}, ["liver"]) == {}
 
 
 def test_a_measure_that_one_of_both_lacks_is_left_out() -> None:
-    frames = {"p": {"frame01": heart((60, 60), rv=(50, 0)), "frame12": heart((40, 40), rv=(30, 20))}}
+    frames = {"p": {1: heart((60, 60), rv=(50, 0)), 12: heart((40, 40), rv=(30, 20))}}
     measured = heart_pairs(frames, CLASSES)
     assert "RV_ef_percent" not in measured["p"]
     assert measured["p"]["RV_edv_ml"] == Pair(reference=50, predicted=0)
@@ -106,7 +107,7 @@ def test_a_report_holds_it_and_a_table_shows_it(tmp_path: Path) -> None:
     with (tmp_path / "heart.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 2 * 9
-    assert rows[0] == {"patient_id": "p1", "measure": "LV_edv_ml", "reference": "100", "predicted": "90"}
+    assert rows[0] == {"heart": "p1", "measure": "LV_edv_ml", "reference": "100", "predicted": "90"}
     header, *rows_of_text = agreement_table(report)
     assert {len(row) for row in rows_of_text} == {len(header)}
     assert ["LV edv ml", "2", "110.0", "+0.0", "-27.7 to +27.7", "10.0", "-"] in rows_of_text
@@ -119,3 +120,11 @@ def test_pixels_without_a_size_agree_on_nothing(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text())["summary"]["agreement"] == {"volume_ml": {}, "heart": {}}
     assert not (tmp_path / "heart.csv").exists()
     assert len(agreement_table(report)) == 1
+
+
+def test_visits_of_a_patient_are_no_frames_of_a_heart() -> None:
+    visits = report_of({"p1": [heart((100, 90)), heart((50, 50))]})
+    apart = replace(visits, cases=tuple(replace(case, case_id=f"p1_{case.frame[-2:]}") for case in visits.cases))
+    assert list(visits.heart_pairs()) == ["p1"]
+    assert apart.heart_pairs() == {}
+    assert list(apart.volume_pairs()) == ["p1_01", "p1_02"]
