@@ -74,6 +74,7 @@ class Loop:
         self._seconds_in_steps = 0.0
         self._clock = time.monotonic()
         self._saved_at = self._clock
+        self._saved_step: int | None = None
         self._seconds_to_save = 0.0
         self._validated: tuple[int, ValidationDice] | None = None
         # Workers whose teachers had statistics of their own would be taught otherwise after each save, which makes
@@ -243,15 +244,20 @@ class Loop:
         return time.monotonic() - self._saved_at > self._seconds_to_save / _LARGEST_PART_FOR_SAVING
 
     def _save(self) -> None:
+        """Once a step: what ends training right after a validation finds its state saved."""
+        step = self._state.progress.step
+        self._stop.save_is_asked = False
+        if self._saved_step == step:
+            return
         started = time.monotonic()
         self._read_losses()
         self._state.progress.seconds = self._seconds()
         self._clock = time.monotonic()
-        self._stop.save_is_asked = False
         self._average_statistics()
         self._require_finite_weights()
         self._keeper.save_last()
-        self._listener.on_checkpoint(self._state.progress.step)
+        self._saved_step = step
+        self._listener.on_checkpoint(step)
         self._saved_at = time.monotonic()
         self._seconds_to_save = self._saved_at - started
 

@@ -155,9 +155,22 @@ def test_an_epoch_is_told_the_losses_of_its_own_steps(tiny_config: Config) -> No
 def test_the_state_is_saved_within_epochs_when_the_last_time_is_long_ago(tiny_config: Config) -> None:
     changes = {"train.validate_every": 2, "train.checkpoint_minutes": 1e-9}
     every_step = list(range(1, 2 * STEPS_PER_EPOCH + 1))
-    assert sorted({*run_it(tiny_config, changes).saved}) == every_step
+    assert run_it(tiny_config, changes).saved == every_step
     seldom = run_it(tiny_config, {**changes, "train.checkpoint_minutes": 60.0})
-    assert {*seldom.saved} == {2 * STEPS_PER_EPOCH}
+    assert seldom.saved == [2 * STEPS_PER_EPOCH]
+
+
+def test_what_ends_at_a_validation_is_not_saved_a_second_time(tiny_config: Config) -> None:
+    """A second time would be a second upload on a cluster."""
+    changes = {"optim.epochs": 9, "train.patience": 2}
+    early = run_it(tiny_config, changes)
+    assert early.ending == "early"
+    assert early.saved[-1] == 3 * STEPS_PER_EPOCH
+    assert early.saved == sorted(set(early.saved))
+    stopped = run_it(tiny_config, changes, stop_at=STEPS_PER_EPOCH)
+    assert (stopped.ending, stopped.saved) == ("interrupted", [STEPS_PER_EPOCH])
+    out_of_time = run_it(tiny_config, changes, max_minutes=0)
+    assert (out_of_time.ending, out_of_time.saved) == ("time", [1])
 
 
 def test_a_glance_tells_the_epoch_it_falls_into(tiny_config: Config) -> None:
