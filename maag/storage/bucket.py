@@ -109,6 +109,9 @@ class BucketStore(ABC):
         self._start = f"{prefix}/" if prefix else ""
         self._lock = threading.Lock()
         self._opened: Any = None
+        self._bucket_is_there = False
+        """Known from an answer: storages that say of an object and of its bucket alike that it is missing are asked for
+        the bucket once, not with each object."""
 
     @property
     def _client(self) -> Any:

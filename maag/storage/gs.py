@@ -94,10 +94,13 @@ class GsStore(BucketStore):
             self._require_bucket(key)
 
     def _require_bucket(self, key: str) -> None:
+        if self._bucket_is_there:
+            return
         try:
             next(self._client.list_blobs(self._bucket, prefix=key, max_results=1, **self._patience).pages, None)
         except NotFound as error:
             raise Refused(Failure(Kind.MISSING_BUCKET, str(error))) from error
+        self._bucket_is_there = True
 
     def _failure(self, error: Exception) -> Failure | None:
         if isinstance(error, GoogleAPICallError):

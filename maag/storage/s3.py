@@ -46,7 +46,7 @@ class S3Store(BucketStore):
         except ClientError as error:
             # Such an answer has no body that could say more.
             if status_of(error) == 404:
-                self._client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
+                self._require_bucket(key)
                 return None
             if status_of(error) == 400:
                 self._client.get_object(Bucket=self._bucket, Key=key, Range="bytes=0-0")["Body"].close()
@@ -72,6 +72,11 @@ class S3Store(BucketStore):
 
     def _remove(self, key: str) -> None:
         self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def _require_bucket(self, key: str) -> None:
+        if not self._bucket_is_there:
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
+            self._bucket_is_there = True
 
     def _failure(self, error: Exception) -> Failure | None:
         return failure_of(error)

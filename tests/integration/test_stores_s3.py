@@ -61,6 +61,11 @@ def test_long_lists_come_page_by_page(server: S3Server, store: Store) -> None:
     assert server.count("LIST") == 3
 
 
+def test_the_bucket_is_not_asked_for_with_each_object_that_is_missing(server: S3Server, store: Store) -> None:
+    assert [store.stat(name) for name in "abc"] == [None] * 3
+    assert (server.count("HEAD"), server.count("LIST")) == (3, 1)
+
+
 def test_a_prefix_ends_at_a_slash(server: S3Server) -> None:
     server.store("volumes/a", b"1")
     server.store("volumes2/b", b"1")
