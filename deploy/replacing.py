@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 from deploy.ledger import History, read_histories
-from maag.errors import ConfigError
-from maag.storage.store import Store
+from maag.errors import ConfigError, StorageError
+from maag.storage.store import Store, StoredObject
 
 
 class Replacing:
@@ -21,6 +23,9 @@ class Replacing:
     def __init__(self, out: Store) -> None:
         self._out = out
         self._histories: dict[str, History] = {}
+        self._strangers: dict[str, str] = {}
+        """Versions of files that were there before the ledger was last read, and are no labels that it knows."""
+        self._met_strangers = False
         self._turn = threading.Lock()
 
     def require_ours_or_none(self, target: str) -> None:
@@ -30,7 +35,8 @@ class Replacing:
             ConfigError: there is such a file.
             StorageError: the output or its ledger cannot be read.
         """
-        if self._out.stat(target) is not None and not self._history_of(target).target_md5s:
+        there = self._out.stat(target)
+        if there is not None and not self._history_of(target, there).target_md5s:
             raise ConfigError(_sentence(self._out, target))
 
     def require_ours_or_none_beside(self, target: str, made: Mapping[str, str]) -> None:
@@ -40,16 +46,31 @@ class Replacing:
         same. Raises as `require_ours_or_none`.
         """
         for name, md5 in made.items():
-            if self._out.stat(name) is None or self._history_of(target).knows(name):
+            there = self._out.stat(name)
+            if there is None or self._history_of(target, there).knows(name):
                 continue
             if self._out.md5_of(name) != md5:
                 raise ConfigError(_sentence(self._out, name))
 
-    def _history_of(self, target: str) -> History:
+    def _history_of(self, target: str, there: StoredObject) -> History:
         with self._turn:
-            if not self._histories.get(target, History()).target_md5s:
-                self._histories = read_histories(self._out)
+            if target not in self._histories and self._strangers.get(there.key) != there.version:
+                self._read()
+                self._met_strangers |= target not in self._histories
             return self._histories.get(target, History())
+
+    def _read(self) -> None:
+        # Where the user's files lie the ledger would be read for each of them, longer each time by their own lines.
+        before = self._listed() if self._met_strangers else {}
+        # Without the attempts themselves, which may be of a million volumes.
+        known = {name: replace(found, last=None) for name, found in read_histories(self._out).items()}
+        self._histories = {target: found for target, found in known.items() if found.target_md5s}
+        self._strangers = {name: version for name, version in before.items() if name not in self._histories}
+
+    def _listed(self) -> dict[str, str]:
+        with contextlib.suppress(StorageError):  # of what has nothing to do with the labels, and only costs time
+            return {found.key: found.version for found in self._out.list()}
+        return {}
 
 
 def require_replaceable(out: Store, name: str) -> None:

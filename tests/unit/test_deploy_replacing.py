@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, BrightIsForeground, ledger, run
+from bright_runner import DATA, BrightIsForeground, ledger, run, write_volume
 
 from deploy.attempt import Job, Task, Work
 from deploy.batch import Outcome, predict
 from deploy.crew import Threads
 from deploy.ledger import Entry
+from deploy.replacing import Replacing
 from deploy.standing import Standing
 from maag.errors import ConfigError
+from maag.storage.local import LocalStore
 
 HEART = replace(DATA, classes=("background", "LV"))
 
@@ -78,6 +80,36 @@ def test_labels_that_another_job_has_written_meanwhile_are_replaced(
             return super().__call__(job, tasks)
 
     assert predict([scans], Overtaken(runner), DATA, out, "m1", True) == Outcome(done=2, skipped=0, failed=())
+
+
+class Counting(LocalStore):
+    """A folder that counts how often the content of a file, such as the ledger, is asked for."""
+
+    readings = 0
+
+    def read_bytes(self, key: str) -> bytes:
+        self.readings += 1
+        return super().read_bytes(key)
+
+
+def test_the_ledger_is_not_read_for_each_file_of_the_users(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    """Thousands, such as in a folder of masks, would take hours."""
+    run(scans, out, runner)
+    mine = [f"mine{number}.nii.gz" for number in range(20)]
+    for name in mine:
+        (out / name).write_bytes(b"years of work")
+    store = Counting(out)
+    replacing = Replacing(store)
+    for name in mine:
+        with pytest.raises(ConfigError, match="is there already"):
+            replacing.require_ours_or_none(name)
+    assert store.readings == 2
+    write_volume(scans / "later.nii.gz")
+    run(scans, out, runner, resume=True)
+    replacing.require_ours_or_none("later.nii.gz")
+    (out / mine[0]).write_bytes(b"other work")
+    with pytest.raises(ConfigError, match="is there already"):
+        replacing.require_ours_or_none(mine[0])
 
 
 def test_a_file_of_the_users_beside_labels_is_not_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
