@@ -13,7 +13,7 @@ from deploy.crew import Crew
 from deploy.disjoint import require_disjoint
 from deploy.input_lists import local_place
 from deploy.ledger import Entry, History, gather, read_finished, read_histories
-from deploy.measures import MEASURES, require_heart, require_told_apart, write_measures
+from deploy.measures import MEASURES, require_heart, require_told_apart, with_earlier, write_measures
 from deploy.passed_over import sentence
 from deploy.replacing import require_replaceable
 from deploy.source_kinds import Source
@@ -24,6 +24,7 @@ from maag.errors import ConfigError
 from maag.storage import require_writable_directory
 from maag.storage.keys import is_uri
 from maag.storage.opening import open_store
+from maag.storage.store import Store
 
 _PLAIN_WORK = Work()
 _SEGMENTATION = ".dcm"
@@ -117,10 +118,7 @@ def predict(
         gather(store)
     measured = 0
     if work.measures:
-        now = read_finished(store)
-        wanted = {source.target for source in sources}
-        volumes = {name: entry.volumes_ml for name, entry in now.items() if name in wanted}
-        measured = write_measures(store, volumes, data.classes)
+        measured = write_measures(store, _volumes(store, [source.target for source in sources], data), data.classes)
     skipped = count - done - len(failed)
     return Outcome(
         done=done,
@@ -130,6 +128,21 @@ def predict(
         patients_measured=measured,
         passed_over=len(passed_over),
     )
+
+
+def _volumes(store: Store, wanted: Sequence[str], data: DataConfig) -> dict[str, tuple[dict[str, float], ...]]:
+    """By target what each frame holds, by the ledger: of those `wanted`, and of earlier ones that are still there."""
+    finished = read_finished(store)
+    asked, classes = set(wanted), set(data.classes[1:])
+    earlier = [
+        target
+        for target, entry in sorted(finished.items(), key=lambda item: item[1].finished_at, reverse=True)
+        if target not in asked and all(set(frame) == classes for frame in entry.volumes_ml)
+    ]
+    if earlier:
+        there = {found.key for found in store.list()}
+        earlier = [target for target in earlier if target in there]
+    return {target: finished[target].volumes_ml for target in with_earlier(wanted, earlier) if target in finished}
 
 
 def plan(

@@ -34,22 +34,51 @@ def require_told_apart(targets: Iterable[str]) -> None:
         ConfigError: two are of one name but for the ending, or of one frame, or a file of a whole patient lies beside
             files of its frames.
     """
-    whole: dict[str, str] = {}
-    single: dict[str, str] = {}
-    frames: dict[tuple[str, int], str] = {}
+    places = _Places()
     for target in targets:
-        patient, frame = patient_and_frame(_stem(target))
-        if frame is None:
-            other = whole.get(patient) or single.get(patient)
-            whole[patient] = target
-        else:
-            other = whole.get(patient) or frames.get((patient, frame))
-            frames[patient, frame] = single[patient] = target
-        if other:
+        if other := places.taken_by(target):
             raise ConfigError(
-                f"{other} and {target} would share the patient {patient} in {MEASURES}; "
+                f"{other} and {target} would share the patient {patient_and_frame(_stem(target))[0]} in {MEASURES}; "
                 "predict them in two calls with different output folders, or leave --measures out"
             )
+        places.take(target)
+
+
+def with_earlier(wanted: Sequence[str], earlier: Iterable[str]) -> list[str]:
+    """The targets `wanted`, which are told apart, and of the `earlier` ones those that would share no row with any
+    before them.
+    """
+    places, found = _Places(), list(wanted)
+    for target in wanted:
+        places.take(target)
+    for target in earlier:
+        if not places.taken_by(target):
+            places.take(target)
+            found.append(target)
+    return found
+
+
+class _Places:
+    """Rows of patients, and the places of frames in them."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str, str] = {}
+        self._single: dict[str, str] = {}
+        self._frames: dict[tuple[str, int], str] = {}
+
+    def taken_by(self, target: str) -> str | None:
+        """The target that is where this one belongs."""
+        patient, frame = patient_and_frame(_stem(target))
+        if frame is None:
+            return self._whole.get(patient) or self._single.get(patient)
+        return self._whole.get(patient) or self._frames.get((patient, frame))
+
+    def take(self, target: str) -> None:
+        patient, frame = patient_and_frame(_stem(target))
+        if frame is None:
+            self._whole[patient] = target
+        else:
+            self._frames[patient, frame] = self._single[patient] = target
 
 
 def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:

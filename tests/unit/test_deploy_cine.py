@@ -65,6 +65,32 @@ def test_measures_pair_files_of_one_patient_and_are_read_from_the_ledger(
         predict([scans], Threads(runner), DATA, tmp_path / "other", "m1", work=work)
 
 
+def test_measures_of_earlier_calls_stay_while_their_labels_do(tmp_path: Path, runner: BrightIsForeground) -> None:
+    scans, out, work = tmp_path / "in", tmp_path / "out", Work(measures=True)
+    first, second, cine = (
+        write_cine(scans / "patient001_frame01.nii.gz", [4]),
+        write_cine(scans / "patient001_frame12.nii.gz", [2]),
+        write_cine(scans / "patient002.nii.gz", [5, 3]),
+    )
+
+    def rows(*sources: Path) -> list[str]:
+        outcome = predict(sources, Threads(runner), HEART, out, "m1", work=work)
+        found = (out / "measures.csv").read_text().splitlines()[1:]
+        assert outcome.patients_measured == len(found)
+        return found
+
+    # Volumes of other classes have no place in the table.
+    predict([write_cine(scans / "patient003.nii.gz", [5, 3])], Threads(runner), DATA, out, "m1")
+    whole = ["patient001,1,12,0.64,0.16,0.48,75.0", "patient002,1,2,1.0,0.36,0.64,64.0"]
+    assert rows(first) == ["patient001,,,,,,"]
+    assert rows(cine) == ["patient001,,,,,,", whole[1]]
+    assert rows(second) == whole
+    (out / "patient001_frame01.nii.gz").unlink()
+    assert rows(cine) == ["patient001,,,,,,", whole[1]]
+    # One file of the whole patient takes the place of earlier ones of its frames.
+    assert rows(write_cine(scans / "patient001.nii.gz", [4, 2])) == ["patient001,1,2,0.64,0.16,0.48,75.0", whole[1]]
+
+
 def test_two_endings_of_one_name_are_not_measured_as_one(tmp_path: Path, runner: BrightIsForeground) -> None:
     for number, name in enumerate(("a.nii", "a.nii.gz")):
         write_cine(tmp_path / "in" / name, [3 + number])
