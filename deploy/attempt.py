@@ -172,7 +172,10 @@ class Worker:
     def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:
         """Put what was made in its place: the labels last, for they say that a volume is done, and after their line."""
         try:
-            self._replacing.require_ours_or_none_beside(target, entry.side_files or {})
+            if self._replacing.absent_beside(target, entry.side_files or {}):
+                # Should they come and their labels not, the next attempt knows that they are no files of the user's.
+                broken_off = f"{entry.source}: ended before its labels were stored; go on with --resume"
+                self._ledger.append(replace(entry, error=broken_off, target_md5=None, volumes_ml=()))
             for path in _files_below(made_in):
                 if path != made_in / target:
                     self._out.put(path, path.relative_to(made_in).as_posix())

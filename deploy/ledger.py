@@ -1,7 +1,8 @@
 """The ledger of a batch: what became of each volume, one JSON object a line, only ever added to.
 
 A line that says "done" is written before the labels are put in their place, with their MD5: whatever is killed when, a
-volume is done if and only if the labels that its line names are there.
+volume is done if and only if the labels that its line names are there. Files beside them come before that line, and are
+named in one of their own before they come.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -70,15 +71,13 @@ class History:
 
     def then(self, entry: Entry) -> History:
         """The history with one attempt more."""
-        if entry.target_md5 is None:
-            return replace(self, last=entry)
-        told = None not in (self.side_names, entry.side_files)
+        told = self.side_names is not None and (entry.side_files is not None or entry.target_md5 is None)
         sides = frozenset((*(self.side_names or ()), *(entry.side_files or ()))) if told else None
-        return History(entry, self.target_md5s | {entry.target_md5}, sides)
+        return History(entry, self.target_md5s | ({entry.target_md5} if entry.target_md5 else set()), sides)
 
     def knows(self, name: str) -> bool:
         """Whether the file of this name beside the labels may be maag's."""
-        return bool(self.target_md5s) and (self.side_names is None or name in self.side_names)
+        return self.side_names is None or name in self.side_names
 
 
 class Ledger(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from deploy.ledger import History, read_histories
@@ -16,8 +16,8 @@ class Replacing:
     """Knows what maag has written to an output; may be asked by any number of threads.
 
     The ledger is read where something lies in the way of a target that it did not know when it was last read, so never
-    in an empty output, and once in one that is done again. Others may write to the output, too: they write down labels
-    before they put them there, so a new reading knows whatever is in the way.
+    in an empty output, and once in one that is done again. Others may write to the output, too: they write down what
+    they put there before they do, so a new reading knows whatever is in the way.
     """
 
     def __init__(self, out: Store) -> None:
@@ -36,36 +36,40 @@ class Replacing:
             StorageError: the output or its ledger cannot be read.
         """
         there = self._out.stat(target)
-        if there is not None and not self._history_of(target, there).target_md5s:
+        if there is not None and not self._is_ours(there, target):
             raise ConfigError(_sentence(self._out, target))
 
-    def require_ours_or_none_beside(self, target: str, made: Mapping[str, str]) -> None:
-        """Likewise for the files that go beside the labels: `made`, names with MD5s.
+    def absent_beside(self, target: str, names: Iterable[str]) -> list[str]:
+        """Those of `names`, files to go beside the labels, that are not there; refuses what maag did not write.
 
-        These get into their place before their line is written, so what a killed job left may be unknown, but is the
-        same. Raises as `require_ours_or_none`.
+        They have to be written down before they are put there, as labels are. Raises as `require_ours_or_none`.
         """
-        for name, md5 in made.items():
+        absent = []
+        for name in names:
             there = self._out.stat(name)
-            if there is None or self._history_of(target, there).knows(name):
-                continue
-            if self._out.md5_of(name) != md5:
+            if there is None:
+                absent.append(name)
+            elif not self._is_ours(there, target):
                 raise ConfigError(_sentence(self._out, name))
+        return absent
 
-    def _history_of(self, target: str, there: StoredObject) -> History:
+    def _is_ours(self, there: StoredObject, target: str) -> bool:
         with self._turn:
-            if target not in self._histories and self._strangers.get(there.key) != there.version:
+            if not self._knows(there.key, target) and self._strangers.get(there.key) != there.version:
                 self._read()
-                self._met_strangers |= target not in self._histories
-            return self._histories.get(target, History())
+                self._met_strangers |= not self._knows(there.key, target)
+            return self._knows(there.key, target)
+
+    def _knows(self, name: str, target: str) -> bool:
+        found = self._histories.get(target, History())
+        return bool(found.target_md5s) if name == target else found.knows(name)
 
     def _read(self) -> None:
         # Where the user's files lie the ledger would be read for each of them, longer each time by their own lines.
         before = self._listed() if self._met_strangers else {}
         # Without the attempts themselves, which may be of a million volumes.
-        known = {name: replace(found, last=None) for name, found in read_histories(self._out).items()}
-        self._histories = {target: found for target, found in known.items() if found.target_md5s}
-        self._strangers = {name: version for name, version in before.items() if name not in self._histories}
+        self._histories = {target: replace(found, last=None) for target, found in read_histories(self._out).items()}
+        self._strangers = {name: version for name, version in before.items() if not self._knows(name, name)}
 
     def _listed(self) -> dict[str, str]:
         with contextlib.suppress(StorageError):  # of what has nothing to do with the labels, and only costs time

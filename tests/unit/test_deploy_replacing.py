@@ -125,14 +125,25 @@ def test_a_file_of_the_users_beside_labels_is_not_replaced(scans: Path, out: Pat
         assert predict([scans], Threads(runner), DATA, out, model, work=work).done == 2
 
 
-def test_what_a_killed_job_left_beside_labels_is_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
-    """It is put there before its line is written."""
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_killed_job_left_beside_labels_is_replaced(
+    scans: Path, out: Path, runner: BrightIsForeground, resume: bool
+) -> None:
+    """Also where it is not the same again, as by other options, or on another GPU."""
     work = Work(probabilities=True)
     predict([scans], Threads(runner), DATA, out, "m1", work=work)
-    (out / "ledger.jsonl").unlink()
+    begun = [line for line in ledger(out) if line["error"]]
+    assert {line["error"].partition(": ")[2] for line in begun} == {
+        "ended before its labels were stored; go on with --resume"
+    }
+    (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in begun))
     for labels in ("a.nii.gz", "deep/er/b.nii"):
         (out / labels).unlink()
-    assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).done == 2
+    (out / "a_probabilities.nii.gz").write_bytes(b"of another GPU")
+    assert predict([scans], Threads(runner), DATA, out, "m1", resume, work=work).done == 2
+    again = ledger(out)[len(begun) :]
+    assert [line["error"] for line in again] == [None, None]  # what is known already is not written down again
+    assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).skipped == 2
 
 
 def test_lines_that_say_nothing_of_what_lies_beside_know_it_all(
