@@ -59,12 +59,12 @@ def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
 
     config = codec.override(codec.from_dict(plan.base), sample)
     run = RunFolder(Path(plan.trials_dir) / str(ray_tune.get_context().get_trial_id()))
-    if run.config.exists() and not plan.exchange and read_json(run.config) != codec.document(config):
-        # The search was killed before it wrote this trial's sample down, and has drawn another one.
-        shutil.rmtree(run.path)
-    if run.config.exists():
+    if run.config.exists() and (plan.exchange or read_json(run.config) == codec.document(config)):
         write_json(run.config, codec.document(config))
     else:
+        # The search may have been killed before it wrote this trial's sample down, and have drawn another one; or while
+        # what that one had left was removed.
+        shutil.rmtree(run.path, ignore_errors=True)
         create_run(run.path, config, Split.from_dict(plan.split))
     inherit_state(run)
     if plan.exchange:

@@ -74,6 +74,15 @@ def test_what_another_sample_left_in_a_trials_folder_is_given_up(begin: Begin) -
     assert run.split.exists()
 
 
+def test_what_a_kill_left_of_a_folder_that_was_being_removed_is_given_up(begin: Begin) -> None:
+    run = begin(1e-3)
+    run.last.write_text("of another sample")
+    run.config.unlink()
+    begin(2e-3)
+    assert not run.last.exists()
+    assert rate_of(run) == 2e-3
+
+
 def test_a_trial_that_may_go_on_with_other_settings_keeps_its_folder(begin: Begin) -> None:
     run = begin(1e-3, exchange=True)
     run.metrics.write_text('{"epoch": 4}\n')
