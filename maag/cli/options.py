@@ -36,6 +36,8 @@ class NamedPath(click.Path):
 
 FOLDER = NamedPath(path_type=Path, file_okay=False)
 ANY_PATH = NamedPath(path_type=Path)
+PLACE = NamedPath(readable=False)
+"""A path or a URI, as text."""
 
 
 def dataset_option(command: Command) -> Command:

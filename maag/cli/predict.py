@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from maag.cli.models import open_model, warn_of_views
-from maag.cli.options import ANY_PATH, backend_option, device_option, json_option, refuse_idle_wait, wait_option
+from maag.cli.options import (
+    ANY_PATH,
+    PLACE,
+    backend_option,
+    device_option,
+    json_option,
+    refuse_idle_wait,
+    wait_option,
+)
 from maag.errors import SomeCasesFailed
 
 if TYPE_CHECKING:
@@ -18,9 +26,11 @@ if TYPE_CHECKING:
 
 
 @click.command("predict")
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", type=PLACE, nargs=-1, required=True, metavar="INPUT...")
 @click.option("--model", type=ANY_PATH, required=True, help="A run's folder, a weights file, or an exported model.")
-@click.option("--out", required=True, metavar="DIR|URI", help="Where the labels go; the inputs' tree is mirrored.")
+@click.option(
+    "--out", type=PLACE, required=True, metavar="DIR|URI", help="Where the labels go; the inputs' tree is mirrored."
+)
 @backend_option
 @click.option(
     "--resume",

@@ -110,6 +110,9 @@ def test_a_path_that_a_script_left_empty_is_not_the_folder_here(
     for words in (("--data", phantom_dir, "--out", ""), ("--data", "")):
         assert run("train", "--dataset", "acdc", *words, *tiny_words) == 2
         assert "it is empty; write '.'" in capsys.readouterr().err
+    for words in (("", "--out", "labels"), ("scans", "--out", "")):
+        assert run("predict", *words, "--model", "model", "--workers", 2) == 2
+        assert "it is empty; write '.'" in capsys.readouterr().err
 
 
 def test_a_run_that_is_there_is_named_before_data_are_prepared(
