@@ -13,7 +13,7 @@ from deploy.crew import Crew
 from deploy.disjoint import require_disjoint
 from deploy.input_lists import local_place
 from deploy.ledger import Entry, History, gather, read_finished, read_histories
-from deploy.measures import MEASURES, require_heart, require_told_apart, with_earlier, write_measures
+from deploy.measures import KEYS, MEASURES, require_heart, require_told_apart, with_earlier, write_measures
 from deploy.passed_over import sentence
 from deploy.replacing import require_replaceable
 from deploy.source_kinds import Source
@@ -99,7 +99,7 @@ def predict(
         require_writable_directory(job.folder)
     store = open_store(job.out)
     if work.measures:
-        require_replaceable(store, MEASURES)
+        require_replaceable(store, MEASURES, ",".join(KEYS).encode())
     histories = read_histories(store) if resume else {}
     tasks = (Task(source, histories.get(source.target, History())) for source in sources)
     count = done = kept = 0

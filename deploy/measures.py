@@ -13,6 +13,8 @@ from maag.evaluate.heart import VENTRICLES, Volumes, end_frames, measure_heart, 
 from maag.storage.store import Store
 
 MEASURES = "measures.csv"
+KEYS = ("patient", "ed_frame", "es_frame")
+"""Its first columns."""
 
 
 def require_heart(classes: Sequence[str]) -> None:
@@ -97,12 +99,12 @@ def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes
     names = measure_names(classes)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["patient", "ed_frame", "es_frame", *names])
+    rows.writerow([*KEYS, *names])
     patients = _by_patient(volumes)
     for patient, frames in sorted(patients.items()):
         ends = end_frames(frames)
         if ends is None:
-            rows.writerow([patient, *[""] * (2 + len(names))])
+            rows.writerow([patient, *[""] * (len(KEYS) - 1 + len(names))])
             continue
         full, empty = ends
         measured = measure_heart(frames[full], frames[empty])

@@ -77,12 +77,15 @@ class Replacing:
         return {}
 
 
-def require_replaceable(out: Store, name: str) -> None:
-    """Refuse to write a file of the whole output, which no line names, where one lies and no ledger at all.
+def require_replaceable(out: Store, name: str, beginning: bytes) -> None:
+    """Refuse to write a file of the whole output, which no line names, where one lies that does not have maag's
+    `beginning`, or no ledger at all.
 
     Raises as `Replacing.require_ours_or_none`.
     """
-    if out.stat(name) is not None and not read_histories(out):
+    if out.stat(name) is None:
+        return
+    if not (out.read_bytes(name).startswith(beginning) and read_histories(out)):
         raise ConfigError(_sentence(out, name))
 
 

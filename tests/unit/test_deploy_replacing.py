@@ -155,6 +155,14 @@ def test_lines_that_say_nothing_of_what_lies_beside_know_it_all(
     assert predict([scans], Threads(runner), DATA, out, "m2", work=Work(probabilities=True)).done == 2
 
 
+def test_measures_replace_no_other_table(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    predict([scans], Threads(runner), HEART, out, "m1")
+    (out / "measures.csv").write_text("patient,age\na,70\n")
+    with pytest.raises(ConfigError, match=r"measures\.csv is there already, and no ledger"):
+        predict([scans], Threads(runner), HEART, out, "m1", work=Work(measures=True))
+    assert (out / "measures.csv").read_text() == "patient,age\na,70\n"
+
+
 def test_measures_replace_no_file_where_no_ledger_is(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     out.mkdir()
     (out / "measures.csv").write_text("mine")
