@@ -15,9 +15,10 @@ from typing import Any
 from maag.data.cases import patient_and_frame
 from maag.evaluate.agreement import Agreement, Pair, agreements, heart_pairs
 from maag.metrics import PRESENCES, SCORES, ClassScores
-from maag.storage import write_json, write_text
+from maag.storage import storage_errors, write_json, write_text
 
 FORMAT_VERSION = 1
+HEARTS = "heart.csv"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +170,7 @@ class Report:
         }
 
     def write(self, out: Path) -> None:
-        """Write `report.json`, `cases.csv` and `heart.csv`, if hearts were measured, in the folder `out`.
+        """Write `report.json`, `cases.csv` and, if hearts were measured, `heart.csv` in the folder `out`.
 
         Raises StorageError.
         """
@@ -189,7 +190,10 @@ class Report:
                 for heart, pairs in hearts.items()
                 for name, pair in pairs.items()
             ]
-            _write_csv(out / "heart.csv", ["heart", "measure", "reference", "predicted"], rows)
+            _write_csv(out / HEARTS, ["heart", "measure", "reference", "predicted"], rows)
+        else:
+            with storage_errors(out / HEARTS):
+                (out / HEARTS).unlink(missing_ok=True)  # of an earlier evaluation, which is not this report's
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

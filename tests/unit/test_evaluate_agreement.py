@@ -115,6 +115,8 @@ def test_a_report_holds_it_and_a_table_shows_it(tmp_path: Path) -> None:
 
 
 def test_pixels_without_a_size_agree_on_nothing(tmp_path: Path) -> None:
+    report_of({"p1": [heart((100, 90)), heart((50, 50))]}).write(tmp_path)
+    assert (tmp_path / "heart.csv").exists()
     report = report_of({"p1": [{}, {}]})
     report.write(tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["summary"]["agreement"] == {"volume_ml": {}, "heart": {}}
