@@ -40,12 +40,14 @@ def fetch_search(path: Path, storage: str) -> None:
 
 def require_new(path: Path, storage: str | None) -> None:
     """Raises ConfigError when the folder or the storage has a search of this name, or the folder a run."""
-    from maag.train.folder import require_no_run
+    from maag.train.folder import RunFolder, require_no_run
     from tune.place import is_taken
 
     if (path / STORED_PLAN).exists():
         raise ConfigError(f"{path} already holds a search; add --resume to continue it, or choose another --out")
     # What a run leaves behind has names of a search's files: its split and its best weights.
+    if RunFolder(path).config.exists():
+        raise ConfigError(f"{path} holds a run, whose files a search would replace; choose another --out")
     require_no_run(path)
     if storage and is_taken(storage, path):
         raise ConfigError(

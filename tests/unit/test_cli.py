@@ -104,6 +104,14 @@ def test_nor_is_what_a_search_or_somebody_else_has_there(
     assert there.read_text() == "{}"
 
 
+def test_a_search_in_a_runs_folder_is_not_told_to_resume_it(
+    phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert run("tune", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path, *tiny_words) == 2
+    assert "holds a run, whose files a search would replace; choose another --out" in capsys.readouterr().err
+
+
 def test_a_path_that_a_script_left_empty_is_not_the_folder_here(
     phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
