@@ -55,8 +55,8 @@ class Entry:
     volumes_ml: tuple[dict[str, float], ...] = ()
     """For each frame: millilitres by foreground class."""
     side_files: dict[str, str] | None = None
-    """What was written beside the labels, such as probabilities: MD5 by name relative to the output; None in lines of
-    before this was written down."""
+    """What was written beside the labels, such as probabilities, or was about to be: MD5 by name relative to the
+    output; None in lines of before this was written down, and of failures."""
 
 
 @dataclass(frozen=True, slots=True)
