@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches, seed_of
-from maag.errors import NotFiniteError
+from maag.train.loss_sums import LossSums, not_finite
 from maag.train.recorded import updates_of
 from maag.train.reports import EpochReport, Listener, Live
 from maag.train.schedule import ramp_factor, rate_factor
 from maag.train.state import TrainState
-from maag.train.step import StepLosses
 from maag.train.stopping import StopRequest
 from maag.train.validate import ValidationDice, Validator
 
@@ -68,8 +66,7 @@ class Loop:
         self._team = state.team
         self._update = updates_of(state, config)
         self._between_readings = steps_between_readings(state.noise.device)
-        self._sums: dict[str, Tensor] = {}  # of this process's steps since the last reading
-        self._unread = 0
+        self._losses = LossSums(state, config.optim.lr)
         self._steps_here = 0
         self._seconds_in_steps = 0.0
         self._clock = time.monotonic()
@@ -153,36 +150,18 @@ class Loop:
         state.set_rates(factor * optim.lr, factor * optim.lr_discriminator)
         state.trust = ramp_factor(self._config.teacher.ramp, epoch / optim.epochs)
         state.noise.manual_seed(seed_of(self._config.train.seed, "noise", step))
-        self._add(self._update(self._batches.at(step)))
+        self._losses.add(self._update(self._batches.at(step)))
         if self._teaches_apart:
             self._average_statistics()
         state.progress.step += 1
         self._steps_here += 1
         self._seconds_in_steps += time.monotonic() - started
 
-    def _add(self, losses: StepLosses) -> None:
-        for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
-        self._unread += 1
-
     def _read_losses(self) -> None:
-        """Bring the sums to the progress as numbers, and refuse to go on when one is none."""
-        if not self._unread:
-            return
         started = time.monotonic()
-        progress = self._state.progress
-        means = self._team.mean(torch.stack(list(self._sums.values()))).tolist()
-        read = dict(zip(self._sums, means, strict=True))
-        # The device's queue drained here, so this is time of the steps.
-        self._seconds_in_steps += time.monotonic() - started
-        for name, value in read.items():
-            if not math.isfinite(value):
-                raise NotFiniteError(
-                    f"the {name} loss became {value} at or shortly before step {progress.step}; {self._way_out}"
-                )
-            progress.losses[name] = progress.losses.get(name, 0.0) + value
-        progress.steps_in_losses += self._unread
-        self._sums, self._unread = {}, 0
+        if self._losses.read():
+            # The device's queue drained here, so this is time of the steps.
+            self._seconds_in_steps += time.monotonic() - started
 
     def _end_epoch(self, *, validate: bool) -> None:
         self._read_losses()
@@ -201,13 +180,13 @@ class Loop:
                 step=progress.step,
                 seconds=self._seconds(),
                 lr=self._rate(),
-                losses=self._mean_losses(),
+                losses=self._losses.means(),
                 steps_per_second=self.steps_per_second,
                 validation=validation,
                 is_best=is_best,
             )
         )
-        progress.losses, progress.steps_in_losses = {}, 0
+        self._losses.begin_epoch()
         # The leader's alone is written, so it alone knows what that takes.
         cheap = self._team.leads and self._saving_is_cheap()
         if validation is not None and self._team.any(cheap or self._stop.save_is_asked)[0]:
@@ -268,18 +247,9 @@ class Loop:
 
     def _require_finite_weights(self) -> None:
         """The losses of the last steps before a save were computed before these changed the weights."""
-        unfit = self._state.unfit
-        if unfit:
-            raise NotFiniteError(
-                f"weights of the {unfit[0]} are NaN or infinite after step {self._state.progress.step}; {self._way_out}"
-            )
-
-    @property
-    def _way_out(self) -> str:
-        return (
-            "the last good checkpoint is kept; try a lower optim.lr than "
-            f"{self._config.optim.lr:g}, or check the images"
-        )
+        if unfit := self._state.unfit:
+            step = self._state.progress.step
+            raise not_finite(f"weights of the {unfit[0]} are NaN or infinite after step {step}", self._config.optim.lr)
 
     def _live(self) -> Live:
         progress, epochs = self._state.progress, self._config.optim.epochs
@@ -292,14 +262,10 @@ class Loop:
             epoch=math.ceil(progress.step / self._batches.steps_per_epoch),
             epochs=epochs,
             lr=self._rate(),
-            losses=self._mean_losses(),
+            losses=self._losses.means(),
             steps_per_second=self.steps_per_second,
             seconds_left=per_step * (total - progress.step),
         )
-
-    def _mean_losses(self) -> dict[str, float]:
-        progress = self._state.progress
-        return {name: value / progress.steps_in_losses for name, value in progress.losses.items()}
 
     def _rate(self) -> float:
         return float(self._state.segmentor_optimizer.param_groups[0]["lr"])
