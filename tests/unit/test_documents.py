@@ -1,0 +1,89 @@
+"""What documents say is true: links lead somewhere, and commands are those that there are, with their options."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from maag.cli.main import commands
+from maag.config.codec import override
+from maag.config.schema import Config
+
+ROOT = Path(__file__).parents[2]
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+BENCHMARKS = ROOT / "benchmarks"
+EARLIER = BENCHMARKS / "EARLIER.md"
+"""Of versions whose options and settings were others."""
+TODAY = [
+    ROOT / "README.md",
+    *GUIDES,
+    ROOT / "infra" / "README.md",
+    BENCHMARKS / "RESULTS.md",
+    BENCHMARKS / "SCALING.md",
+]
+SECTIONS = "|".join(section.name for section in fields(Config))
+SETTING = re.compile(rf"`({SECTIONS})\.([a-z_]+)(?:=[^`]*)?`")
+FILES = {"yaml", "json", "jsonl", "py", "csv"}
+
+
+@pytest.fixture(params=TODAY, ids=lambda path: str(path.relative_to(ROOT)))
+def document(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Words of each `maag ...` in blocks of code, after `maag`."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
+    lines = "\n".join([*blocks, *indented]).replace("\\\n", " ").splitlines()
+    calls = [call for line in lines for call in re.split(r"&&|;|\|", line.split(" # ")[0])]
+    return [shlex.split(call)[1:] for call in calls if re.match(r"\s*maag ", call)]
+
+
+def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that the words call, and those that are its own."""
+    command: click.Command = commands
+    while isinstance(command, click.Group):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+@pytest.mark.parametrize("document", [*TODAY, EARLIER], ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_commands_have_the_options_that_they_are_shown_with(document: Path) -> None:
+    for words in command_lines(document.read_text()):
+        command, own = command_of(words)
+        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+        assert {word.split("=")[0] for word in own if word.startswith("--")} <= known, words
+
+
+def test_settings_in_commands_can_be_set(document: Path) -> None:
+    for words in command_lines(document.read_text()):
+        for option, value in itertools.pairwise(words):
+            if option == "--set":
+                name, _, text = value.partition("=")
+                override(Config(), {name: text})
+
+
+def test_settings_that_are_named_exist(document: Path) -> None:
+    for section, name in SETTING.findall(document.read_text()):
+        known = {setting.name for setting in fields(getattr(Config(), section))}
+        assert name in known | FILES, f"{section}.{name}"
+
+
+def test_every_guide_is_named_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for guide in GUIDES:
+        assert f"(docs/{guide.name})" in readme, guide
