@@ -8,6 +8,7 @@ python segment.py IMAGE_0000.nii.gz IMAGE_0001.nii.gz LABELS.nii.gz
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -89,20 +90,60 @@ def segment(voxels, spacing_mm, session, data):
     return np.concatenate(labels)
 
 
+def fail(what, rule, error):
+    """End with one sentence; what libraries say of an error may have several lines."""
+    sys.exit(f"{what}: {rule} ({' '.join(str(error).split()) or type(error).__name__})")
+
+
 def load(path):
     """The image, its intensities, and the millimetres of a pixel along Y and X."""
-    image = nib.load(path)
-    voxels = np.asarray(image.dataobj, dtype=np.float32).T  # x, y, z in the file, and of a cine t
-    if voxels.ndim < 2 or not np.isfinite(voxels).all():
+    try:
+        image = nib.load(path)
+        kind, unit = image.get_data_dtype().kind, int(image.header["xyzt_units"]) % 8
+        with np.errstate(all="ignore"):  # What overflows is infinite, and refused below.
+            voxels = np.asarray(image.dataobj, dtype=np.float32 if kind in "iuf" else None).T
+    except Exception as error:  # Of damaged files nibabel raises whatever it stumbles over.
+        fail(path, "not a whole, readable NIfTI file; copy or export it again", error)
+    # x, y, z in the file, and of a cine t
+    if kind not in "iuf" or voxels.ndim < 2 or not voxels.size or not np.isfinite(voxels).all():
         sys.exit(f"{path}: a slice or volume of finite numbers is needed, or a cine of such; export it again")
-    unit_mm = {1: 1e3, 3: 1e-3}.get(int(image.header["xyzt_units"]) % 8, 1.0)
+    unit_mm = {1: 1e3, 3: 1e-3}.get(unit, 1.0)
     x_mm, y_mm = (float(zoom) * unit_mm for zoom in image.header.get_zooms()[:2])
+    if not (0 < x_mm < 1e3 and 0 < y_mm < 1e3):
+        sys.exit(f"{path}: its header says that a pixel is {x_mm:g} x {y_mm:g} mm; correct it")
     return image, voxels, (y_mm, x_mm)
 
 
+def open_model():
+    """What the manifest beside this file says, and the model, ready to run."""
+    try:
+        manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # What is wrong with a model is said once, below.
+        if manifest["precision"] == "int8":  # Fused int8 convolutions overflow on CPUs without VNNI.
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        model = HERE / "model.onnx"
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return manifest["config"]["data"], session
+    except Exception as error:  # ONNX Runtime has types of its own for what is wrong with a model.
+        fail(HERE, "manifest.json or model.onnx in it cannot be used; export or copy the model again", error)
+
+
+def save(image, path):
+    """Whole or not at all: what was there stays until the labels are complete."""
+    path = Path(path).resolve()
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        nib.save(image, partial)
+        partial.replace(path)
+    except OSError as error:
+        fail(path, "the labels cannot be written; free the place, or choose another", error)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def main(*paths):
-    manifest = json.loads((HERE / "manifest.json").read_text())
-    data = manifest["config"]["data"]
+    data, session = open_model()
     *image_paths, labels_path = paths or ("",)
     if len(image_paths) != data["channels"]:
         sys.exit(
@@ -111,10 +152,8 @@ def main(*paths):
         )
     if any(Path(labels_path).resolve() == Path(path).resolve() for path in image_paths):
         sys.exit(f"{labels_path}: the labels would replace the image; give them another name")
-    options = onnxruntime.SessionOptions()
-    if manifest["precision"] == "int8":  # Fused int8 convolutions overflow on CPUs without VNNI.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(HERE / "model.onnx", options, providers=["CPUExecutionProvider"])
+    if not labels_path.lower().endswith((".nii", ".nii.gz")) or not Path(labels_path).parent.is_dir():
+        sys.exit(f"{labels_path}: the labels need a name that ends in .nii.gz or .nii, in a folder that is there")
     (image, first, spacing_mm), *others = (load(path) for path in image_paths)
     for path, (_, voxels, other_mm) in zip(image_paths[1:], others):
         if voxels.shape != first.shape or not np.allclose(other_mm, spacing_mm, rtol=1e-3):
@@ -125,8 +164,9 @@ def main(*paths):
     result = type(image)(np.ascontiguousarray(labels.T), None, image.header.copy())
     result.header.set_data_dtype(np.uint8)
     result.header.set_slope_inter(1, 0)
-    nib.save(result, labels_path)
+    save(result, labels_path)
 
 
 if __name__ == "__main__":
+    nib.imageglobals.logger.disabled = True  # What is wrong with a header is said once, in the words above.
     main(*sys.argv[1:])

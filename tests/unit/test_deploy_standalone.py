@@ -1,0 +1,129 @@
+"""The program beside an exported model answers damaged and missing files in one sentence, and keeps what was there."""
+
+from __future__ import annotations
+
+import gzip
+import runpy
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from tiny_artifact import write_tiny_artifact
+
+from deploy.companions import PROGRAM, write_companions
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_companions(folder, write_tiny_artifact(folder))
+    return folder
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    voxels = np.random.default_rng(0).normal(size=(20, 12, 2)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "scan.nii.gz")
+    return tmp_path / "scan.nii.gz"
+
+
+def refused(model: Path, words: Sequence[object]) -> str:
+    """The one sentence with which it ends."""
+    main = runpy.run_path(str(model / PROGRAM))["main"]
+    with pytest.raises(SystemExit) as ended:
+        main(*map(str, words))
+    sentence = str(ended.value.code)
+    assert len(sentence.splitlines()) == 1, sentence
+    return sentence
+
+
+def test_a_whole_scan_is_segmented(model: Path, scan: Path) -> None:
+    labels = scan.with_name("labels.nii.gz")
+    runpy.run_path(str(model / PROGRAM))["main"](str(scan), str(labels))
+    assert nibabel.load(labels).shape == (20, 12, 2)
+    assert {path.name for path in scan.parent.iterdir()} == {"scan.nii.gz", "labels.nii.gz"}
+
+
+def damaged(scan: Path, how: str) -> Path:
+    """A file beside `scan` that cannot be segmented."""
+    whole, other = scan.read_bytes(), scan.with_name("other.nii.gz")
+    if how == "truncated":
+        other.write_bytes(whole[: len(whole) // 2])
+    elif how == "truncated, not packed":
+        other = scan.with_name("other.nii")
+        other.write_bytes(gzip.decompress(whole)[:900])
+    elif how == "empty":
+        other.write_bytes(b"")
+    elif how == "a text":
+        other.write_text("no image")
+    elif how == "impossible":
+        header = bytearray(gzip.decompress(whole))
+        header[40:56] = np.array([7, *[32767] * 7], np.int16).tobytes()
+        other.write_bytes(gzip.compress(bytes(header)))
+    elif how in ("nan", "complex", "a line"):
+        voxels = np.asarray(nibabel.load(scan).dataobj)
+        changed = {"nan": np.where(voxels > 1, np.nan, voxels), "complex": voxels * (1 + 1j), "a line": voxels[:, 0, 0]}
+        nibabel.save(nibabel.Nifti1Image(changed[how], np.eye(4)), other)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("not there", "not a whole, readable NIfTI file; copy or export it again (No such file"),
+        ("truncated", "not a whole, readable NIfTI file"),
+        ("truncated, not packed", "not a whole, readable NIfTI file"),
+        ("empty", "not a whole, readable NIfTI file"),
+        ("a text", "not a whole, readable NIfTI file"),
+        ("impossible", "not a whole, readable NIfTI file"),
+        ("nan", "a slice or volume of finite numbers is needed"),
+        ("complex", "a slice or volume of finite numbers is needed"),
+        ("a line", "a slice or volume of finite numbers is needed"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_named(model: Path, scan: Path, how: str, said: str) -> None:
+    image, labels = damaged(scan, how), scan.with_name("labels.nii.gz")
+    assert refused(model, [image, labels]).startswith(f"{image}: {said}")
+    assert not labels.exists()
+
+
+def test_as_a_program_it_says_so_in_one_line_and_ends_with_1(model: Path, scan: Path) -> None:
+    image = damaged(scan, "impossible")  # of which nibabel would log a line of its own
+    words = [sys.executable, model / PROGRAM, image, scan.with_name("labels.nii.gz")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["one.nii.gz"], ["one.nii.gz", "two.nii.gz", "labels.nii.gz"]])
+def test_so_is_another_number_of_files(model: Path, words: list[str]) -> None:
+    assert "this model takes 1: one NIfTI file for each channel" in refused(model, words)
+
+
+@pytest.mark.parametrize("name", ["labels", "labels.png", "not there/labels.nii.gz"])
+def test_so_is_a_place_for_labels_that_is_none(model: Path, scan: Path, name: str) -> None:
+    assert "a name that ends in .nii.gz or .nii, in a folder that is there" in refused(
+        model, [scan, scan.parent / name]
+    )
+
+
+def test_labels_that_cannot_be_written_leave_nothing_behind(model: Path, scan: Path) -> None:
+    place = scan.with_name("labels.nii.gz")
+    place.mkdir()
+    assert refused(model, [scan, place]).startswith(f"{place}: the labels cannot be written")
+    assert {path.name for path in scan.parent.iterdir()} == {"scan.nii.gz", "labels.nii.gz"}
+
+
+@pytest.mark.parametrize(("name", "content"), [("model.onnx", b"no graph"), ("manifest.json", b"{"), ("", b"")])
+def test_a_damaged_model_is_named(tmp_path: Path, scan: Path, name: str, content: bytes) -> None:
+    folder = tmp_path / "model"
+    write_companions(folder, write_tiny_artifact(folder))
+    if name:
+        (folder / name).write_bytes(content)
+    else:
+        (folder / "model.onnx").unlink()
+    said = refused(folder, [scan, scan.with_name("labels.nii.gz")])
+    assert said.startswith(f"{folder}: manifest.json or model.onnx in it cannot be used")
