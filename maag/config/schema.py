@@ -345,6 +345,15 @@ class Config:
                 "data.supervision=semi needs loss.adversarial_unlabelled above 0, such as 0.2, or loss.teacher: "
                 "without them the unlabelled patients would teach nothing"
             )
+        by_supervision = {"dense": ("loss.dense",), "mixed": ("loss.supervised", "loss.dense")}
+        supervising = by_supervision.get(self.data.supervision, ("loss.supervised",))
+        weights = {"loss.supervised": self.loss.supervised, "loss.dense": self.loss.dense}
+        if self.adversarial and self.loss.dynamic_balance and not any(weights[name] for name in supervising):
+            raise ValueError(
+                f"{'=0 and '.join(supervising)}=0 with loss.dynamic_balance=true would turn the adversarial terms off, "
+                f"as they are scaled to the supervised loss; take a weight above 0, such as {supervising[0]}=1, or "
+                "loss.dynamic_balance=false, or set the adversarial weights to 0 as well"
+            )
         height, width = self.data.size_px
         if self.optim.batch_size * height * width <= _COARSEST**2:
             raise ValueError(

@@ -34,6 +34,8 @@ NARROWER: dict[str, st.SearchStrategy[Any]] = {
     "segmentor.residual_blocks": st.lists(st.integers(0, 9), min_size=4, max_size=4),
     "gates.levels": st.lists(st.integers(0, 3), unique=True),
     "discriminator.scales": st.permutations([0, 1, 2, 3]).map(lambda scales: scales[: scales.index(0) + 1]),
+    "loss.supervised": st.floats(0.01, 9),
+    "loss.dense": st.floats(0.01, 9),
     "loss.adversarial_unlabelled": st.floats(0.01, 9),
     "teacher.decay": st.floats(0.01, 0.99),
     "optim.lr": st.floats(1e-4, 9),
@@ -243,6 +245,27 @@ def test_a_file_that_is_no_configuration_is_named(plain: Any) -> None:
 )
 def test_a_rule_across_sections_names_its_setting(changes: dict[str, Any]) -> None:
     assert complaint(changes).startswith(f"data.supervision={changes['data.supervision']} needs ")
+
+
+@pytest.mark.parametrize(
+    ("supervision", "weights"),
+    [
+        ("weak", ["loss.supervised"]),
+        ("semi", ["loss.supervised"]),
+        ("dense", ["loss.dense"]),
+        ("mixed", ["loss.supervised", "loss.dense"]),
+    ],
+)
+def test_a_balance_with_a_loss_that_weighs_nothing_is_refused(supervision: str, weights: list[str]) -> None:
+    nothing = {"data.supervision": supervision, **dict.fromkeys(weights, 0)}
+    said = complaint(nothing)
+    assert said.startswith(f"{' and '.join(f'{name}=0' for name in weights)} with loss.dynamic_balance=true would turn")
+    alone = {"loss.adversarial": 0, "loss.adversarial_unlabelled": 0, "loss.teacher": 1, "teacher.decay": 0.9}
+    for way_out in ({weights[0]: 1}, {"loss.dynamic_balance": False}, alone):
+        assert codec.override(Config(), {**nothing, **way_out}).data.supervision == supervision
+    # What nothing is supervised by may weigh nothing.
+    other = {"loss.supervised", "loss.dense"} - {*weights}
+    assert codec.override(Config(), {"data.supervision": supervision, **dict.fromkeys(other, 0)})
 
 
 def test_classes_that_could_not_be_told_apart_are_refused() -> None:
