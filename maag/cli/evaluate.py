@@ -21,6 +21,7 @@ from maag.cli.options import (
     json_option,
     resolve_config,
 )
+from maag.cli.out_place import require_outside
 from maag.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ def evaluate_command(
     if opened and model:
         warn_of_views(model, opened.config, refinement)
     directory = find_data(dataset, data_dir)
+    if out:
+        require_outside(out, directory)
     data = opened.config.data if opened else resolve_config(dataset, None, None, changes, directory).data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from maag.cli.options import ANY_PATH, FOLDER, find_data, json_option
+from maag.cli.out_place import require_outside
 from maag.cli.train import RUNS
 from maag.errors import ConfigError, ExportError, MissingDataError
 
@@ -171,6 +172,7 @@ def export(
     samples = calibration = None
     if data_dir or precision == "int8":
         directory = find_data(trained.config.data.dataset, data_dir)
+        require_outside(folder, directory)
         samples, calibration = _slices(trained.path.parent.parent / "split.json", trained.config, directory)
     return export_segmentor(
         trained.segmentor,

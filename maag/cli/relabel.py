@@ -19,6 +19,7 @@ from maag.cli.options import (
     json_option,
     scribbles_option,
 )
+from maag.cli.out_place import require_outside
 from maag.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def relabel_command(
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")
     split = _split(model, opened, split_file or opened.split_file)
     directory = find_data(dataset, data_dir)
+    require_outside(out, directory, scribbles)
     training = choose_cases(find_cases(data, directory, scribbles), split, with_unlabelled=with_unlabelled)
     say(f"Running {model} with {opened.reason}")
     labeller = Labeller(model=str(model), model_digest=opened.digest, entropy=entropy)

@@ -27,6 +27,7 @@ from maag.cli.options import (
     resume_options,
     scribbles_option,
 )
+from maag.cli.out_place import require_outside
 from maag.cli.train_cluster import is_there, plan_cluster, recipe_of, require_new
 from maag.errors import ConfigError, MissingDataError
 
@@ -137,6 +138,7 @@ def train_command(
         config = resolve_config(dataset, preset, config_file, words, directory)
         name = "custom" if config_file else preset or "paper"
         run_path = out or RUNS / f"{dataset}-{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        require_outside(run_path, directory, scribbles, shapes_dir)
         if cluster:
             require_new(run_path, cluster)
     device = pick_device("cpu" if cluster else device_name)

@@ -24,6 +24,7 @@ from maag.cli.options import (
     scribbles_option,
     wait_option,
 )
+from maag.cli.out_place import require_outside
 from maag.cli.train import RUNS
 from maag.cli.tune_plan import look_at, make_plans
 from maag.cli.tune_resumed import refuse_what_is_fixed, without_effect
@@ -131,6 +132,7 @@ def tune_command(
             fetch_search(path, storage)
     else:
         path = out or RUNS / f"{dataset}-tune-{datetime.now():%Y%m%d-%H%M%S}"
+        require_outside(path, directory, scribbles)
     names = {change.partition("=")[0].strip() for change in changes}
     if validated := sorted(name for name in names if name.startswith("train.validate_every")):
         say(f"--set {validated[0]} has no effect: a search validates all its trials alike, nine times.")

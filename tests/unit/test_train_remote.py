@@ -65,7 +65,9 @@ def denying_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("denying_s3")
 @pytest.mark.parametrize("words", [["--resume"], ["--resume-if-there"], []])
 def test_a_storage_that_refuses_to_answer_is_no_empty_one(words: list[str], tmp_path: Path) -> None:
-    more = ["--data", str(tmp_path), "--out", str(tmp_path / "run"), "--workers", "1", "--storage", "s3://bucket/runs"]
+    data = tmp_path / "data"
+    data.mkdir()
+    more = ["--data", str(data), "--out", str(tmp_path / "run"), "--workers", "1", "--storage", "s3://bucket/runs"]
     result = CliRunner().invoke(commands, ["train", "--dataset", "acdc", *more, *words])
     assert isinstance(result.exception, StorageError)
     assert re.match(

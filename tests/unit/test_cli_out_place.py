@@ -1,0 +1,99 @@
+"""No command writes what it makes among the data that it reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from maag.checkpoint import save_segmentor
+from maag.cli import main
+from maag.cli.out_place import require_outside
+from maag.config.codec import override
+from maag.config.schema import Config
+from maag.data.splits import Split
+from maag.errors import ConfigError
+from maag.models.build import build_segmentor
+from maag.storage import write_json
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Data, scribbles and shapes below the working directory, with a link to the data."""
+    for name in ("data/acdc/patient001", "drawn", "shapes"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "acdc")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("data/acdc", "data/acdc is the data set's folder, data/acdc"),
+        ("data/acdc/", "data/acdc is the data set's folder"),
+        ("data/acdc/patient001", "data/acdc/patient001 lies in the data set's folder"),
+        ("data/acdc/not/there", "lies in the data set's folder"),
+        ("runs/../data/acdc/run", "lies in the data set's folder"),
+        ("link", "link is the data set's folder"),
+        ("link/run", "lies in the data set's folder"),
+        ("drawn/run", "lies in the folder of --scribbles, drawn"),
+        ("shapes", "is the folder of --shapes, shapes"),
+    ],
+)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_folder_of_data_or_within_is_refused(place: Path, out: str, said: str, absolute: bool) -> None:
+    given = place / out if absolute else Path(out)
+    with pytest.raises(ConfigError) as caught:
+        require_outside(given, Path("data/acdc"), ("own", "simulated:curve", "drawn"), Path("shapes"))
+    assert said in str(caught.value)
+    assert str(caught.value).endswith("where its files would pass for data; choose an --out outside of it")
+
+
+@pytest.mark.parametrize("out", [".", "data", "data/acdc-2", "data/run", "data/acdc/../run", "runs/x", "own", "/"])
+def test_beside_and_above_them_is_not(place: Path, out: str) -> None:
+    require_outside(Path(out), Path("data/acdc"), ("own", "simulated:curve", "drawn"), Path("shapes"))
+    require_outside(Path(out), Path("link"))
+
+
+def test_the_folder_here_is_refused_where_it_holds_the_data(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place / "data" / "acdc")
+    with pytest.raises(ConfigError, match=r"^runs/x lies in the data set's folder, \."):
+        require_outside(Path("runs/x"), Path("."))
+
+
+def run(*words: object) -> object:
+    with pytest.raises(SystemExit) as caught:
+        main([*map(str, words)])
+    return caught.value.code
+
+
+def write_run(folder: Path) -> Path:
+    config = override(Config(), {"data.size_px": [32, 32], "segmentor.width": 2})
+    split = Split(scheme="own", scribbled=("patient001",), val=("patient002",))
+    path = folder / "checkpoints" / "best.safetensors"
+    path.parent.mkdir(parents=True)
+    save_segmentor(path, config, build_segmentor(config).state_dict(), {"kind": "best", "split_digest": split.digest})
+    write_json(folder / "split.json", split.to_dict())
+    return folder
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "export", "relabel"])
+def test_every_command_says_so_before_it_writes(
+    command: str, phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    before = sorted(os.walk(phantom_dir))
+    data = ("--data", phantom_dir, "--out", phantom_dir / "new")
+    words: dict[str, tuple[object, ...]] = {
+        "train": ("train", "--dataset", "acdc", *data, "--preset", "fast", "--epochs", 1),
+        "tune": ("tune", "--dataset", "acdc", *data, "--trials", 1, "--epochs", 1),
+        "evaluate": ("evaluate", "--dataset", "acdc", *data, "--predictions", tmp_path),
+        "export": ("export", tmp_path / "run", *data),
+        "relabel": ("data", "relabel", tmp_path / "run", "--dataset", "acdc", *data),
+    }
+    write_run(tmp_path / "run")
+    assert run(*words[command]) == 2
+    assert f"{phantom_dir / 'new'} lies in the data set's folder, {phantom_dir}" in capsys.readouterr().err
+    assert sorted(os.walk(phantom_dir)) == before
