@@ -16,6 +16,7 @@ from deploy.artifact import sha256_of
 from maag.data import dicom, nifti, nifti_writing, pictures, volume
 from maag.data.folder_tree import files_below
 from maag.data.label_files import SUFFIXES, stem_of
+from maag.data.lvsc import volumes_among
 from maag.data.volume import Volume
 from maag.errors import ConfigError, MissingDataError, StorageError
 from maag.storage import write_json
@@ -104,6 +105,8 @@ class DicomSeries:
     files: tuple[Path, ...]
     as_segmentation: bool = False
     """Write a DICOM segmentation."""
+    even: bool = True
+    """Refuse it where slices are missing."""
 
     def digest(self) -> str:
         """See InputImage."""
@@ -111,7 +114,8 @@ class DicomSeries:
 
     def frames(self) -> Iterator[Volume]:
         """See InputImage."""
-        dicom.require_even(self.files)
+        if self.even:
+            dicom.require_even(self.files)
         yield dicom.load_series(self.files)
 
     def save_labels(
@@ -183,24 +187,37 @@ def _image_at(path: Path, relative: Path) -> InputImage | None:
 
 
 def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[InputImage]:
-    """DICOM files by folder and series: a folder of one series becomes one file of its name."""
+    """DICOM files by folder and series: a folder of one series becomes one file of its name.
+
+    Those that LVSC's names tell apart, of which a series holds many, become files of its cases' names.
+    """
+    ending = ".dcm" if dicom_seg else ".nii.gz"
+    by_folder: dict[Path, list[Path]] = {}
+    for file in files:
+        by_folder.setdefault(file.parent, []).append(file)
+    series: list[InputImage] = []
+    told_apart: set[Path] = set()
+    for folder, there in by_folder.items():
+        for name, slices in volumes_among(there).items():
+            target = folder.relative_to(root) / f"{name}{ending}"
+            # Slices of another size are volumes of their own there, and leave gaps.
+            series.append(DicomSeries(folder, target, slices, dicom_seg, even=False))
+            told_apart.update(slices)
     by_series: dict[tuple[Path, str], list[Path]] = {}
     for file in files:
-        if (uid := _series_of(file)) is not None:
+        if file not in told_apart and (uid := _series_of(file)) is not None:
             by_series.setdefault((file.parent, uid), []).append(file)
     # Nobody knows of which series an unreadable file is a slice: none of its folder's is whole.
     for folder, uid in [key for key in by_series if key[1] == dicom.UNREADABLE]:
-        there = [members for (place, other), members in by_series.items() if place == folder and other != uid]
-        for members in there:
+        others = [members for (place, other), members in by_series.items() if place == folder and other != uid]
+        for members in others:
             members += by_series[folder, uid]
-        if there:
+        if others:
             del by_series[folder, uid]
     folders = [folder for folder, _ in by_series]
-    series: list[InputImage] = []
     for (folder, uid), members in by_series.items():
         relative = folder.relative_to(root)
         alone = folders.count(folder) == 1
-        ending = ".dcm" if dicom_seg else ".nii.gz"
         whole = relative if relative.name else Path(root.resolve().name)
         target = whole.with_name(f"{whole.name}{ending}") if alone else relative / f"{uid}{ending}"
         series.append(DicomSeries(folder, target, tuple(members), dicom_seg))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from maag.errors import DataError, StorageError
 
 SLICE_NAME = re.compile(r"^(DET\d{7})_SA(\d+)_ph(\d+)$", re.IGNORECASE)
 """Stems of short-axis slices, and of their masks: study, slice, phase."""
+_LONG_AXIS_NAME = re.compile(r"^DET\d{7}_LA\d+_ph\d+$", re.IGNORECASE)
 _DICOM, _PNG = ".dcm", ".png"
 
 
@@ -60,11 +61,7 @@ class LvscReader:
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader."""
-        by_study: dict[str, list[_Slice]] = defaultdict(list)
-        for item in _find_slices(directory):
-            by_study[item.study].append(item)
-        cases = [case for study, slices in by_study.items() for case in _cases_of(study, slices)]
-        return tuple(sorted(cases, key=lambda case: case.case_id))
+        return tuple(sorted(_cases_among(_find_slices(directory)), key=lambda case: case.case_id))
 
     def load_volume(self, case: Case) -> Volume:
         """See Reader."""
@@ -99,6 +96,19 @@ class LvscReader:
         write_studies(out / "CAP_challenge" / "CAP_challenge_training_set" / "DicomFiles", num_cases, seed)
 
 
+def volumes_among(files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
+    """The volumes that DICOM files of one folder make by their names, by case as the reader calls them.
+
+    A study's phases are one series in DICOM, whose slices lie in the same places. A slice along the long axis, which is
+    no case, is a volume of its own, by its stem.
+    """
+    images = [path for path in files if path.suffix.lower() == _DICOM]
+    matches = [(path, match) for path in images if (match := SLICE_NAME.match(path.stem))]
+    slices = [_Slice(match[1].upper(), int(match[2]), int(match[3]), path, None) for path, match in matches]
+    volumes = {case.case_id: case.images for case in _cases_among(slices)}
+    return volumes | {path.stem: (path,) for path in images if _LONG_AXIS_NAME.match(path.stem)}
+
+
 def _find_slices(directory: Path) -> list[_Slice]:
     masks: dict[str, list[Path]] = defaultdict(list)
     images: dict[str, Path] = {}
@@ -121,6 +131,13 @@ def _find_slices(directory: Path) -> list[_Slice]:
             raise DataError(f"{path}: has two masks, {beside[0]} and {beside[1]}; keep one of them")
         found.append(_Slice(match[1].upper(), int(match[2]), int(match[3]), path, beside[0] if beside else None))
     return found
+
+
+def _cases_among(slices: Iterable[_Slice]) -> list[Case]:
+    by_study: dict[str, list[_Slice]] = defaultdict(list)
+    for item in slices:
+        by_study[item.study].append(item)
+    return [case for study, members in by_study.items() for case in _cases_of(study, members)]
 
 
 def _cases_of(study: str, slices: list[_Slice]) -> list[Case]:

@@ -167,17 +167,11 @@ def prediction_files(directory: Path, cases: Sequence[Case], data_set: Sequence[
 
 def _way_out(case: Case, images: Mapping[str, Sequence[Path]]) -> str:
     """What a case without a prediction needs."""
-    names, place, why = [case.case_id], _place(case), ""
-    if place and place != case.images[0]:
-        if name := _telling_name(place, images):
-            names.append("/".join(name))
-        else:
-            why = (
-                "; what `maag predict` makes of DICOM goes by series, and several cases are in the folder of this one, "
-                "so measure the model itself, or name the labels of each case after it"
-            )
+    names, place = [case.case_id], _place(case)
+    if place and place != case.images[0] and (name := _telling_name(place, images)):
+        names.append("/".join(name))
     files = " or ".join(f"{name}.nii.gz" for name in names)
-    return f"each needs a file such as {files}, anywhere below the folder{why}"
+    return f"each needs a file such as {files}, anywhere below the folder"
 
 
 def _place(case: Case) -> Path | None:

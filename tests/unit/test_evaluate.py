@@ -3,12 +3,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from native_phantoms import config_of
 from numpy.typing import NDArray
@@ -337,6 +339,32 @@ def test_a_prediction_of_another_shape_is_refused(make_case: MakeCase, tmp_path:
     assert str(shape) in str(refused.value)
 
 
+def test_labels_of_a_cine_in_dicom_are_named_after_its_cases(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
+    root = copy_of("lvsc")
+    data = config_of("lvsc", root).data
+    reader = reader_of("lvsc")
+    # Of another size in the middle, so that a volume has a gap; and a second phase of one study.
+    (study,) = root.rglob("DET0000301")
+    for path in sorted(study.glob("*_SA3_ph0.*")) + sorted(study.glob("*_SA2_ph0.*")):
+        if path.suffix == ".dcm":
+            image = pydicom.dcmread(path)
+            image.Rows, image.PixelData = image.Rows // 2, image.PixelData[: len(image.PixelData) // 2]
+            image.save_as(path)
+    for path in list(root.rglob("DET0000101_SA*_ph0.*")):
+        shutil.copy(path, path.with_name(path.name.replace("_ph0", "_ph1")))
+    cases = reader.find_cases(root, data)
+    predicted = predict([root], Threads(Nothing(data.num_classes)), data, tmp_path / "labels", "m")
+    assert predicted.failed == ()
+    files = prediction_files(tmp_path / "labels", cases)
+    assert {path.name for path in files.values()} == {f"{case.case_id}.nii.gz" for case in cases}
+    assert {"DET0000101_ph01", "DET0000301_ph00", "DET0000301_ph00_size2"} <= files.keys()
+    # A long axis is no case, and segmented for itself.
+    long_axes = {path.name for path in (tmp_path / "labels").rglob("*.nii.gz")} - {path.name for path in files.values()}
+    assert long_axes == {f"{path.stem}.nii.gz" for path in root.rglob("*_LA*.dcm")}
+    for case in cases:
+        assert load_labels(files[case.case_id], range(2))[0].shape == reader.load_volume(case).shape
+
+
 @pytest.mark.parametrize(("name", "modality"), [("chaos", "t1in"), ("chaos", "t2spir"), ("chaos-ct", None)])
 def test_labels_named_after_the_folders_of_series_are_their_cases(
     name: str, modality: str | None, phantoms: Path, tmp_path: Path
@@ -363,14 +391,12 @@ def test_labels_named_after_the_folders_of_series_are_their_cases(
         prediction_files(tmp_path / "labels", cases)
 
 
-def test_series_that_hold_many_cases_are_said_to(phantoms: Path, tmp_path: Path) -> None:
+def test_labels_of_a_whole_study_are_those_of_none_of_its_cases(phantoms: Path, tmp_path: Path) -> None:
     cases = reader_of("lvsc").find_cases(phantoms / "lvsc", config_of("lvsc", phantoms / "lvsc").data)
     study = tmp_path / "labels" / f"{cases[0].images[0].parent.name}.nii.gz"
     study.parent.mkdir()
     study.touch()
-    with pytest.raises(
-        DataError, match=r"DICOM goes by series, and several cases are in the folder of this one, so me"
-    ):
+    with pytest.raises(DataError, match=rf"each needs a file such as {cases[0].case_id}\.nii\.gz, anywhere below"):
         prediction_files(study.parent, cases)
     for case in cases:
         (study.parent / f"{case.case_id}.nii.gz").touch()
