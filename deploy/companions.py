@@ -48,7 +48,7 @@ pip install numpy nibabel onnxruntime
 {_segment_command(data.channels)}
 ```
 {_of_channels(data.channels)}
-`segment.py` is about a hundred lines of NumPy to read and to change: slices are resampled to {data.spacing_mm:g} mm,
+`segment.py` is a short program of NumPy to read and to change: slices are resampled to {data.spacing_mm:g} mm,
 brought to {data.size_px[0]} x {data.size_px[1]} pixels at the centre, normalised ({data.normalization}), segmented, and
 the probabilities brought back to the image's own grid. `geometry` in the manifest says each of these steps, with its
 kernel, rounding and padding, and the way back, so that another program can do the same.{_of_int8(manifest)}
