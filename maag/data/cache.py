@@ -155,9 +155,9 @@ def _build(
                 except (DataError, StorageError) as error:
                     problems.append(str(error))
                     continue
-                images.write(on_grid[0].tobytes())
-                scribbles.write(on_grid[1].tobytes())
-                masks.write(on_grid[2].tobytes())
+                images.write(np.ascontiguousarray(on_grid[0]).data)
+                scribbles.write(np.ascontiguousarray(on_grid[1]).data)
+                masks.write(np.ascontiguousarray(on_grid[2]).data)
                 prepared.append(_index_entry(case, arrays, start))
                 start = prepared[-1].stop
                 if progress:

@@ -22,6 +22,8 @@ _ROUNDING_PX = 1e-4
 """Headers hold spacings in 32 bits: 0.7 mm is 0.69999999, and 512 pixels of it are not 511."""
 _COARSE = 2.0
 """Source pixels along a training pixel."""
+_SLICES_AT_ONCE = 16
+"""Of strokes, which have 32 bits a pixel and class on their way."""
 _CONSTANT = 1e-5
 """Of the values: cubic weights in 32 bits add up to 1 but for some 1e-7."""
 _LEAST_MIDDLE = 1e-3
@@ -107,15 +109,24 @@ def scribbles_to_grid(scribbles: NDArray[np.uint8], grid: Grid, padding_label: i
     resized = _resize(scribbles, grid.resized_shape, "nearest-exact")
     coarseness = math.sqrt(math.prod(grid.source_shape) / math.prod(grid.resized_shape))
     if coarseness > _COARSE:
-        drawn = np.full_like(resized, IGNORE)
-        num_classes = np.zeros_like(resized)
-        for value in set(np.unique(scribbles).tolist()) - {IGNORE}:
-            strokes = torch.from_numpy((scribbles == value).astype(np.float32))[:, None]
-            part = interpolate(strokes, size=grid.resized_shape, mode="area")[:, 0].numpy()
-            drawn[part > 0.5 / coarseness] = value
-            num_classes += part > 0
-        resized = np.where((resized == IGNORE) & (num_classes == 1), drawn, resized)
+        for start in range(0, len(scribbles), _SLICES_AT_ONCE):
+            some = slice(start, start + _SLICES_AT_ONCE)
+            alone = _alone(scribbles[some], grid, 0.5 / coarseness)
+            resized[some] = np.where(resized[some] == IGNORE, alone, resized[some])
     return _fit(resized, grid.size_px, padding_label)
+
+
+def _alone(scribbles: NDArray[np.uint8], grid: Grid, least: float) -> NDArray[np.uint8]:
+    """(Z, *resized_shape) the class that alone has strokes in a pixel and fills at least a part of it; else IGNORE."""
+    drawn = np.full((len(scribbles), *grid.resized_shape), IGNORE, np.uint8)
+    num_classes = np.zeros_like(drawn)
+    for value in set(np.unique(scribbles).tolist()) - {IGNORE}:
+        strokes = torch.from_numpy((scribbles == value).astype(np.float32))[:, None]
+        part = interpolate(strokes, size=grid.resized_shape, mode="area")[:, 0].numpy()
+        drawn[part > least] = value
+        num_classes += part > 0
+    drawn[num_classes != 1] = IGNORE
+    return drawn
 
 
 def labels_to_source(labels: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
@@ -163,7 +174,10 @@ def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.zeros_like(voxels)
     middle = p75 - p25
     width = middle if middle > _LEAST_MIDDLE * clipped else clipped
-    normalised: NDArray[np.float32] = ((np.clip(voxels, p5, p95) - median) / width).astype(np.float32)
+    normalised = np.empty(voxels.shape, np.float32)
+    for target, part in zip(normalised, voxels, strict=True):
+        # Slice by slice, as the statistics have 64 bits, and so would three copies of the whole volume.
+        target[...] = (np.clip(part, p5, p95) - median) / width
     return normalised
 
 

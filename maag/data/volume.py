@@ -95,7 +95,9 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
             f"{path}: a channel with axes {other} in its header beside {beside} with {told}, so that they lie mirrored "
             "or turned; bring them to one grid"
         )
-    return Volume(np.concatenate([volume.voxels for volume in volumes]), first.spacing_mm, first.affine)
+    # Of one channel this would be a copy, of hundreds of megabytes.
+    voxels = np.concatenate([volume.voxels for volume in volumes]) if len(volumes) > 1 else first.voxels
+    return Volume(voxels, first.spacing_mm, first.affine)
 
 
 def num_volumes(path: Path) -> int:
@@ -152,17 +154,30 @@ def as_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path)
     Raises DataError when a value is not among `allowed`.
     """
     labels = near_integers(values)
-    found, counts = np.unique(labels, return_counts=True)
-    for value, count in zip(found.tolist(), counts.tolist(), strict=True):
+    with np.errstate(invalid="ignore"):  # NaN, which is named below
+        small = labels.astype(np.uint8)
+    for value, count in (_counts(small) if np.array_equal(small, labels) else _sorted_counts(labels)).items():
         if value not in allowed:
             way_out = (
                 f"save a black and white mask with 1 where it has {_WHITE}"
-                if {*found.tolist()} == {0, _WHITE} and 1 in allowed
+                if {*np.unique(labels).tolist()} == {0, _WHITE} and 1 in allowed
                 else "correct the labels, or data.classes and data.unlabelled_value, which nnU-Net's dataset.json "
                 'calls "labels" and "ignore"'
             )
             raise DataError(f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; {way_out}")
-    return labels.astype(np.uint8)
+    return small
+
+
+def _counts(labels: NDArray[np.uint8]) -> dict[float, int]:
+    """How often each label stands in (Z, Y, X) or (Y, X) labels."""
+    # Counted, as sorting a volume takes several times as long; in parts, as NumPy counts copies of 64 bits.
+    counts = sum((np.bincount(part.ravel(), minlength=256) for part in labels), np.zeros(256, np.int64))
+    return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
+
+
+def _sorted_counts(values: NDArray[np.generic]) -> dict[float, int]:
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def _listed(values: Collection[int]) -> str:

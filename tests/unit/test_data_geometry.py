@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from maag.data.geometry import (
     scribbles_to_grid,
 )
 from maag.data.volume import Volume
+from maag.labels import IGNORE
 
 SIDES = st.integers(3, 60)
 SIZES = st.sampled_from([16, 32, 48])
@@ -236,3 +239,24 @@ def test_an_organ_on_a_constant_ground_is_normalised_alike_whatever_the_ground(g
     assert np.ptp(normalised) == pytest.approx(1, abs=1e-3)
     alone = normalize(image_to_grid(voxels - ground, grid))
     np.testing.assert_allclose(normalised, alone, atol=1e-3)
+
+
+def test_a_volume_is_normalised_without_copies_of_64_bits() -> None:
+    voxels = np.random.default_rng(0).normal(0, 500, (64, 64, 64)).astype(np.float32)
+    p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
+    expected = ((np.clip(voxels, p5, p95) - median) / (p75 - p25)).astype(np.float32)
+    tracemalloc.start()
+    found = normalize(voxels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, expected)
+    assert peak < 2.5 * voxels.nbytes
+
+
+def test_strokes_of_many_slices_are_those_of_each() -> None:
+    grid = Grid((96, 80), (24, 20), (32, 16))
+    scribbles = np.random.default_rng(0).choice(
+        np.array([0, 1, 2, IGNORE], np.uint8), (40, 96, 80), p=[0.01] * 3 + [0.97]
+    )
+    each = [scribbles_to_grid(plane[None], grid, IGNORE) for plane in scribbles]
+    np.testing.assert_array_equal(scribbles_to_grid(scribbles, grid, IGNORE), np.concatenate(each))
