@@ -22,7 +22,10 @@ _STEP = 0.2
 _PASSES = 3
 _DOUBT = 2.0
 """Standard errors that a mean gain must exceed."""
-_FEWEST_PATIENTS = 3
+FEWEST_PATIENTS = 3
+"""Who must agree; of fewer no gain is sure."""
+_PIXELS_AT_ONCE = 2**18
+"""What of a CT set's hundreds of millions fits in a CPU's cache, with all that is made of it."""
 _HEAD_BIAS = "classify.bias"
 """Of a `Segmentor`'s weights."""
 
@@ -42,6 +45,41 @@ class Verdicts(NamedTuple):
         num_classes = len(offsets)
         places = self.cells * num_classes + (self.logits + offsets).argmax(dim=1)
         return self.settled + torch.bincount(places, minlength=self.settled.numel()).view_as(self.settled)
+
+    def confusions(self, candidates: Tensor) -> Tensor:
+        """(M, num_cases, num_classes, num_classes) int64: the `confusion` with each of (M, num_classes) offsets."""
+        varied = (candidates != candidates[0]).any(dim=0).nonzero()
+        if len(varied) != 1:
+            return torch.stack([self.confusion(offsets) for offsets in candidates])
+        # In the search one class alone varies, so that the best of the others is the same in all rows, and a pixel
+        # that has the class with one offset has it with every larger one: a pass over the pixels tells of all rows.
+        value, (rows, num_classes) = int(varied), candidates.shape
+        tried, order = candidates[:, value].sort()
+        counts = self.settled.new_zeros(self.settled.numel() * (rows + 1))
+        for start in range(0, len(self.cells), _PIXELS_AT_ONCE):
+            some = slice(start, start + _PIXELS_AT_ONCE)
+            best, other = _best_but(value, (self.logits[some] + candidates[0]).T.contiguous())
+            own = self.logits[some, value]
+            lost = torch.zeros_like(other)
+            for offset in tried:
+                lost += ~((own + offset > best) | ((own + offset == best) & (other > value)))
+            places = (self.cells[some] * num_classes + other) * (rows + 1) + lost
+            counts += torch.bincount(places, minlength=len(counts))
+        by_lost = counts.view(*self.settled.shape, rows + 1)
+        won = by_lost.cumsum(dim=-1)[..., :-1]
+        found = self.settled[..., None] + by_lost.sum(dim=-1, keepdim=True) - won
+        found[..., value, :] += won.sum(dim=-2)
+        return found[..., order.argsort()].movedim(-1, 0)
+
+
+def _best_but(value: int, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of (num_classes, P) scores but that of class `value`, and whose it is, the first of equal ones."""
+    best, other = torch.full_like(scores[0], -torch.inf), torch.zeros_like(scores[0], dtype=torch.int64)
+    for label, score in enumerate(scores):
+        if label != value:
+            other = torch.where(score > best, label, other)
+            best = torch.maximum(best, score)
+    return best, other
 
 
 def no_verdicts(num_cases: int, num_classes: int, device: torch.device) -> Verdicts:
@@ -114,7 +152,7 @@ def sure_gain(dice: Tensor, before: Tensor, patients: Tensor) -> Tensor:
     mean = gains.nansum(dim=-1) / count
     squares = (gains - mean[:, None]).square().nansum(dim=-1)
     bound = mean - _DOUBT * (squares / (count - 1) / count).sqrt()
-    return torch.where(count < _FEWEST_PATIENTS, 0.0, bound)
+    return torch.where(count < FEWEST_PATIENTS, 0.0, bound)
 
 
 def best_offsets(num_classes: int, gain: Callable[[Tensor], Sequence[float]]) -> Tensor:

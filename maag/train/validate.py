@@ -11,11 +11,22 @@ import torch
 from torch import Tensor
 
 from maag.config.schema import DataConfig
+from maag.data.batches import SliceStore, fits
 from maag.data.prepared import PreparedData
 from maag.errors import SplitError
 from maag.inference import evaluation_mode
 from maag.models.segmentor import Segmentor
-from maag.train.offsets import LIMIT, Verdicts, best_offsets, dice_of_cases, no_verdicts, sure_gain, together, verdicts
+from maag.train.offsets import (
+    FEWEST_PATIENTS,
+    LIMIT,
+    Verdicts,
+    best_offsets,
+    dice_of_cases,
+    no_verdicts,
+    sure_gain,
+    together,
+    verdicts,
+)
 from maag.train.team import ALONE, Team
 
 _SLICES_AT_ONCE = 24
@@ -58,14 +69,21 @@ class Validator:
         own = list(team.shard.of(range(len(cases))))
         indices = [range(cases[number].start, cases[number].stop) for number in own]
         flat = np.array([index for part in indices for index in part], dtype=np.int64)
-        self._images = torch.from_numpy(prepared.images[flat]).to(device)
-        self._masks = torch.from_numpy(prepared.masks[flat]).to(device)
+        resident = fits(len(flat) * (prepared.images[0].nbytes + prepared.masks[0].nbytes), device)
+        # Where they do not stay there, copies would only fill the memory that the page cache reads them from.
+        self._slices = np.arange(len(flat)) if resident else flat
+        self._images, self._masks = (
+            SliceStore(array[flat] if resident else array, device, resident=resident)
+            for array in (prepared.images, prepared.masks)
+        )
         numbers = np.repeat(np.array(own, np.int64), [len(part) for part in indices])
         self._cases = torch.from_numpy(numbers).to(device)
         self._patients = torch.from_numpy(np.unique([case.patient_id for case in cases], return_inverse=True)[1])
         self._classes = config.classes
         self._team = team
         self._fit_offsets = fit_offsets
+        # Of fewer patients no offset would be sure, and what the search looks at is gigabytes where volumes are large.
+        self._search = fit_offsets and int(self._patients.max()) + 1 >= FEWEST_PATIENTS
 
     def dice(self, segmentor: Segmentor) -> ValidationDice:
         """Segment all validation slices in evaluation mode; the segmentor is left in the mode it had.
@@ -75,7 +93,7 @@ class Validator:
         own = self._segment(segmentor)
         offsets = torch.zeros(len(self._classes))
         dice = self._dice_of_cases(own, offsets[None])[0]
-        if self._fit_offsets:
+        if self._search:
             offsets = best_offsets(
                 len(self._classes),
                 lambda rows: sure_gain(self._dice_of_cases(own, rows), dice, self._patients).tolist(),
@@ -90,17 +108,18 @@ class Validator:
         )
 
     def _segment(self, segmentor: Segmentor) -> Verdicts:
-        limit = LIMIT if self._fit_offsets else 0.0
-        parts = [no_verdicts(self._num_cases, len(self._classes), self._images.device)]
+        limit = LIMIT if self._search else 0.0
+        parts = [no_verdicts(self._num_cases, len(self._classes), self._cases.device)]
         with evaluation_mode(segmentor), torch.inference_mode():
-            for start in range(0, len(self._images), _SLICES_AT_ONCE):
+            for start in range(0, len(self._slices), _SLICES_AT_ONCE):
                 some = slice(start, start + _SLICES_AT_ONCE)
-                logits = segmentor(self._images[some].contiguous(memory_format=torch.channels_last)).logits
-                parts.append(verdicts(logits, self._masks[some], self._cases[some], self._num_cases, limit))
+                images, masks = (store.gather(self._slices[some]) for store in (self._images, self._masks))
+                logits = segmentor(images.contiguous(memory_format=torch.channels_last)).logits
+                parts.append(verdicts(logits, masks, self._cases[some], self._num_cases, limit))
         return together(parts)
 
     def _dice_of_cases(self, own: Verdicts, candidates: Tensor) -> Tensor:
         """(M, num_cases, num_classes - 1): the Dice of all workers' cases with each of (M, num_classes) offsets."""
-        confusions = [own.confusion(offsets) for offsets in candidates.to(own.logits)]
+        confusions = own.confusions(candidates.to(own.logits))
         # Each case is nought but on one worker, so this sum is exact.
-        return dice_of_cases(self._team.sum(torch.stack(confusions))).cpu()
+        return dice_of_cases(self._team.sum(confusions)).cpu()

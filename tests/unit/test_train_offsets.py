@@ -37,6 +37,20 @@ def test_confusion_with_offsets_is_that_of_all_pixels(seed: int, num_classes: in
     assert torch.equal(found.confusion(offsets), counted(labels, masks, cases, num_classes))
 
 
+@given(seed=seeds, num_classes=st.integers(2, 5), digits=st.sampled_from([0, 1, 6]))
+def test_offsets_of_one_class_are_told_of_in_one_pass(seed: int, num_classes: int, digits: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Few digits, so that classes are alike in many pixels.
+    logits = torch.randn(3, num_classes, 6, 4, generator=generator).round(decimals=digits)
+    masks = torch.randint(num_classes, (3, 6, 4), generator=generator, dtype=torch.uint8)
+    own = verdicts(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT)
+    candidates = (2 * torch.rand(num_classes, generator=generator) - 1).round(decimals=digits).repeat(7, 1)
+    candidates[:, int(torch.randint(num_classes, (), generator=generator))] = torch.tensor(
+        [0.0, -0.2, 0.2, 1.0, -1.0, 0.6, 0.0]
+    )
+    assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
+
+
 def test_only_pixels_that_offsets_can_change_are_kept_whole() -> None:
     logits = torch.tensor([[4 * LIMIT, 0.0], [1.5 * LIMIT, 0.0]]).T.reshape(1, 2, 1, 2)
     masks = torch.zeros(1, 1, 2, dtype=torch.uint8)

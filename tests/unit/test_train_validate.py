@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -54,3 +56,23 @@ def test_phases_of_one_heart_are_no_further_patients_who_agree(
     dice = Validator(prepared, patients, tiny_config.data, CPU, fit_offsets=True).dice(segmentor)
     assert any(dice.offsets) == fitted
     assert (dice.mean > 0) == fitted
+
+
+def test_slices_stay_in_their_file_where_they_need_not_be_copied(tiny_config: Config, prepared: PreparedData) -> None:
+    tracemalloc.start()
+    validator = Validator(prepared, prepared.patient_ids, tiny_config.data, CPU)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    del validator
+    assert held < prepared.images.nbytes / 4
+
+
+def test_of_two_patients_no_pixel_is_kept_for_offsets(
+    tiny_config: Config, prepared: PreparedData, segmentor: Segmentor
+) -> None:
+    validator = Validator(prepared, prepared.patient_ids[:2], tiny_config.data, CPU, fit_offsets=True)
+    without = Validator(prepared, prepared.patient_ids[:2], tiny_config.data, CPU)
+    found = validator.dice(segmentor)
+    assert found.offsets == (0.0,) * tiny_config.data.num_classes
+    assert found.mean == without.dice(segmentor).mean
+    assert len(validator._segment(segmentor).logits) == 0
