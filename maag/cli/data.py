@@ -82,7 +82,8 @@ def data_check_command(
         parts = (
             f"{axis} {low:g}" if low == high else f"{axis} {low:g} to {high:g}" for axis, (low, high) in ranges.items()
         )
-        say(f"{what}: {', '.join(parts)}.")
+        if ranges:
+            say(f"{what}: {', '.join(parts)}.")
     for note in report.notes:
         say(f"Note: {note}")
     for problem in report.problems:

@@ -63,7 +63,7 @@ def load_indices(path: Path) -> NDArray[Any]:
 
     Raises as `load_picture`.
     """
-    image = open_picture(path)
+    image = open_picture(path, of_labels=True)
     if image.mode in ("RGBA", "LA"):
         image = image.convert("RGB" if image.mode == "RGBA" else "L")
     return np.asarray(image)
@@ -88,8 +88,11 @@ def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:
         Image.fromarray(indices).save(temporary, format="PNG")
 
 
-def open_picture(path: Path) -> Image.Image:
-    """The decoded image, turned as its EXIF orientation says, as every viewer shows it. Raises as `load_picture`."""
+def open_picture(path: Path, *, of_labels: bool = False) -> Image.Image:
+    """The decoded image, turned as its EXIF orientation says, as every viewer shows it. Raises as `load_picture`.
+
+    Labels `of_labels`, of which large ones are rightly nearly all alike, may pack as tight as they like.
+    """
     size = require_regular_file(path)
     try:
         # By a name Pillow would map an uncompressed TIFF into memory, and take its rows for columns if it lies turned.
@@ -98,7 +101,8 @@ def open_picture(path: Path) -> Image.Image:
             if pages > 1:
                 raise DataError(f"{path}: holds {pages} pictures; save the one that is meant as a file of its own")
             pixels = image.width * image.height
-            if pixels > _BOMB_PIXELS and pixels * len(image.getbands()) > _BOMB_RATIO * size:
+            tight = pixels > _BOMB_PIXELS and pixels * len(image.getbands()) > _BOMB_RATIO * size
+            if tight and not of_labels:
                 raise DataError(
                     f"{path}: {size} bytes that claim {image.width} x {image.height} pixels; it is truncated, or holds "
                     "nearly nothing: save it again"
