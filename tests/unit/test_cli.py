@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from maag.cli.main import commands, main
 from maag.config import codec
@@ -74,6 +75,17 @@ def test_missing_data_say_how_to_make_some(capsys: pytest.CaptureFixture[str], t
     (tmp_path / "empty").mkdir()
     assert run("data", "check", "--dataset", "acdc", "--data", tmp_path / "empty") == 2
     assert "no case of acdc in it" in capsys.readouterr().err
+
+
+def test_a_check_of_bad_cases_alone_has_no_spacing_to_tell(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for folder, value in (("images", 100), ("masks", 9)):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (32, 32), value).save(tmp_path / folder / "a.png")
+    assert run("data", "check", "--dataset", "folders", "--data", tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "1 problem, " in error
+    assert "Spacing" not in error
+    assert "Shape" not in error
 
 
 def test_a_run_is_never_overwritten(
