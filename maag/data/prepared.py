@@ -16,7 +16,7 @@ from maag.data.splits import Patient
 from maag.errors import DataError, StorageError
 from maag.storage import read_json, storage_errors
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 INDEX = "index.json"
 DIGEST_KIND = "sha256-"
 """How digests of data begin; earlier versions had others, of file times and of the format, without it."""

@@ -27,6 +27,7 @@ _WALK_TRIES = 4000
 _EXPERT_PART = (0.4, 0.7)  # of a skeleton's pixels that the hand follows
 _NEAR_PX, _FAR_PX = (6, 11), (22, 40)  # distances of the expert's two background strokes from the structures
 _BORDER_PART = 0.25  # of a structure's border that is traced
+_SMALLEST_PART_PX = 16  # of the background that has a stroke of its own
 
 
 def simulate(
@@ -83,11 +84,14 @@ def _dilated_skeletons(mask: NDArray[np.uint8], num_classes: int, random: np.ran
 
 
 def _random_walks(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
-    """As the paper's release draws them: a walk inside each structure, its outline closed, thinned and dilated."""
-    return {
-        value: binary_dilation(skeletonize(binary_closing(binary_dilation(_walk(mask == value, random)))))
-        for value in range(num_classes)
-    }
+    """As the paper's release draws them: a walk inside each structure, its outline closed, thinned and dilated.
+
+    And one in each enclosed part of the background, which a walk from elsewhere never enters.
+    """
+    walks = {value: _walk(mask == value, random) for value in range(num_classes)}
+    for part in _enclosed(mask):
+        walks[BACKGROUND] |= _walk(part, random)
+    return {value: binary_dilation(skeletonize(binary_closing(binary_dilation(walk)))) for value, walk in walks.items()}
 
 
 def _walk(structure: Stroke, random: np.random.Generator) -> Stroke:
@@ -176,7 +180,23 @@ def _background_strokes(mask: NDArray[np.uint8], random: np.random.Generator) ->
     for distances in (_NEAR_PX, _FAR_PX):
         distance = min(int(random.integers(*distances)), int(away.max()) - 1)
         stroke |= _arc((away >= distance) & (away < distance + 1), random.uniform(*_EXPERT_PART), random)
+    for part in _enclosed(mask):
+        stroke |= _arc(_path_inside(part), random.uniform(*_EXPERT_PART), random)
     return stroke
+
+
+def _enclosed(mask: NDArray[np.uint8]) -> list[Stroke]:
+    """Parts of the background that structures cut off from the largest, as a wall does with a cavity of no class.
+
+    Whoever draws what is background marks these, too: without a stroke nothing tells that a bright cavity is no wall.
+    """
+    parts, count = label(mask == BACKGROUND)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    largest = int(sizes.argmax()) + 1 if count else 0
+    found: list[Stroke] = [
+        parts == part for part in range(1, count + 1) if part != largest and sizes[part - 1] >= _SMALLEST_PART_PX
+    ]
+    return found
 
 
 def _shortened(stroke: Stroke, ratio: float, random: np.random.Generator) -> Stroke:

@@ -72,6 +72,19 @@ def test_every_structure_of_a_heart_gets_a_stroke(style: str) -> None:
         assert set(np.unique(scribble)) - {IGNORE} == set(np.unique(plane))
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_a_cavity_of_no_class_gets_a_stroke_of_background(style: str) -> None:
+    rows, columns = np.mgrid[:96, :96]
+    away = np.hypot(rows - 50, columns - 44)
+    ring = ((away > 8) & (away <= 14)).astype(np.uint8)
+    cavity = away <= 8
+    scribbles = [draw_scribble(ring, 2, style, np.random.default_rng(seed)) for seed in range(5)]
+    for scribble in scribbles:
+        assert (scribble[cavity] == 0).any()
+        assert (scribble[~cavity] == 0).any()
+    assert any((scribble != scribbles[0]).any() for scribble in scribbles) == (not style.startswith("skeleton"))
+
+
 @pytest.mark.parametrize("style", ["skeleton", "curve"])
 def test_a_ratio_keeps_that_part_in_one_piece(style: str) -> None:
     plane = heart_mask(1)[0]
