@@ -71,7 +71,8 @@ class TorchTeam(Team):
 
     def sum(self, values: Tensor) -> Tensor:
         """See Team."""
-        total = values.detach().clone()
+        # NCCL takes no other layout, as what was indexed or moved has.
+        total = values.detach().clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
         return total
 
