@@ -217,17 +217,17 @@ class SliceStore:
 
     def __init__(self, array: NDArray[Any], device: torch.device, *, resident: bool) -> None:
         self._device = device
-        self._array = array
-        self._resident = torch.from_numpy(np.array(array)).to(device) if resident else None
+        # Not beside the array that it was made of, which may be gigabytes of memory. Torch warns of what is read-only.
+        self._slices = torch.from_numpy(np.require(array, requirements="W")).to(device) if resident else array
 
     def gather(self, indices: NDArray[np.int64]) -> Tensor:
         """Slices `indices` (n,) as (n, ...) on the device."""
-        if self._resident is not None:
-            return self._resident[torch.from_numpy(indices).to(self._device, non_blocking=True)]
+        if isinstance(self._slices, Tensor):
+            return self._slices[torch.from_numpy(indices).to(self._device, non_blocking=True)]
         # Reading in the file's order is what disks and page caches like best.
         order = np.argsort(indices)
-        found = np.empty((len(indices), *self._array.shape[1:]), dtype=self._array.dtype)
-        found[order] = self._array[indices[order]]
+        found = np.empty((len(indices), *self._slices.shape[1:]), dtype=self._slices.dtype)
+        found[order] = self._slices[indices[order]]
         return torch.from_numpy(found).to(self._device, non_blocking=True)
 
 

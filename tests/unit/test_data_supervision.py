@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -374,3 +375,12 @@ def test_slices_from_a_file_are_those_on_the_device() -> None:
     from_file, resident = (SliceStore(array, CPU, resident=resident).gather(indices) for resident in (False, True))
     assert torch.equal(from_file, resident)
     assert torch.equal(resident, torch.from_numpy(array[indices]))
+
+
+def test_slices_on_the_device_do_not_stay_in_memory_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "to", lambda values, *_, **__: values.clone())
+    array = np.zeros((20, 3, 4), np.float32)
+    store, held = SliceStore(array, CPU, resident=True), weakref.ref(array)
+    del array
+    assert held() is None
+    assert store.gather(np.arange(2)).shape == (2, 3, 4)
