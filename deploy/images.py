@@ -198,10 +198,9 @@ def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[Input
     series: list[InputImage] = []
     told_apart: set[Path] = set()
     for folder, there in by_folder.items():
-        for name, slices in volumes_among(there).items():
+        for name, (slices, even) in volumes_among(there).items():
             target = folder.relative_to(root) / f"{name}{ending}"
-            # Slices of another size are volumes of their own there, and leave gaps.
-            series.append(DicomSeries(folder, target, slices, dicom_seg, even=False))
+            series.append(DicomSeries(folder, target, slices, dicom_seg, even))
             told_apart.update(slices)
     by_series: dict[tuple[Path, str], list[Path]] = {}
     for file in files:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,17 +96,37 @@ class LvscReader:
         write_studies(out / "CAP_challenge" / "CAP_challenge_training_set" / "DicomFiles", num_cases, seed)
 
 
-def volumes_among(files: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
+class NamedVolume(NamedTuple):
+    """DICOM files that are one volume by their names."""
+
+    images: tuple[Path, ...]
+    even: bool
+    """Whether its slices should lie evenly: no other size of slices explains a gap."""
+
+
+def volumes_among(files: Iterable[Path]) -> dict[str, NamedVolume]:
     """The volumes that DICOM files of one folder make by their names, by case as the reader calls them.
 
     A study's phases are one series in DICOM, whose slices lie in the same places. A slice along the long axis, which is
-    no case, is a volume of its own, by its stem.
+    no case, is a volume of its own, by its stem. Slices that cannot be read are in every volume of their phase, as
+    nobody knows of which they are: none of them is whole.
     """
     images = [path for path in files if path.suffix.lower() == _DICOM]
     matches = [(path, match) for path in images if (match := SLICE_NAME.match(path.stem))]
     slices = [_Slice(match[1].upper(), int(match[2]), int(match[3]), path, None) for path, match in matches]
-    volumes = {case.case_id: case.images for case in _cases_among(slices)}
-    return volumes | {path.stem: (path,) for path in images if _LONG_AXIS_NAME.match(path.stem)}
+    sound = {item.image: bool(_size([item])) for item in slices}
+    cases = _cases_among(item for item in slices if sound[item.image])
+    unread = _cases_among(item for item in slices if not sound[item.image])
+    lost = {(case.patient_id, case.frame): case for case in unread}
+    sizes = Counter((case.patient_id, case.frame) for case in cases)
+    volumes = {path.stem: NamedVolume((path,), True) for path in images if _LONG_AXIS_NAME.match(path.stem)}
+    # Of a phase without a sound slice there is no other case, and it fails by this name.
+    volumes |= {case.case_id: NamedVolume(case.images, True) for case in lost.values()}
+    for case in cases:
+        phase = case.patient_id, case.frame
+        beside = lost[phase].images if phase in lost else ()
+        volumes[case.case_id] = NamedVolume((*case.images, *beside), sizes[phase] == 1)
+    return volumes
 
 
 def _find_slices(directory: Path) -> list[_Slice]:

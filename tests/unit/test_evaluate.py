@@ -365,6 +365,26 @@ def test_labels_of_a_cine_in_dicom_are_named_after_its_cases(copy_of: Callable[[
         assert load_labels(files[case.case_id], range(2))[0].shape == reader.load_volume(case).shape
 
 
+def test_a_phase_with_a_slice_that_is_lost_or_damaged_is_not_segmented_without_it(
+    copy_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    root = copy_of("lvsc")
+    data = config_of("lvsc", root).data
+    for path in list(root.rglob("DET0000101_SA2_ph0.*")):
+        path.unlink()
+    for path in list(root.rglob("DET0000201_SA*_ph0.*")):
+        shutil.copy(path, path.with_name(path.name.replace("_ph0", "_ph1")))
+    damaged = next(root.rglob("DET0000201_SA2_ph0.dcm"))
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    predicted = predict([root], Threads(Nothing(data.num_classes)), data, tmp_path / "labels", "m")
+    gap, unreadable = sorted(str(entry.error) for entry in predicted.failed)
+    assert "mm from its neighbour" in gap
+    assert str(damaged) in unreadable
+    written = {path.name for path in (tmp_path / "labels").rglob("*_ph0*.nii.gz")}
+    assert "DET0000201_ph01.nii.gz" in written
+    assert not written & {"DET0000101_ph00.nii.gz", "DET0000201_ph00.nii.gz"}
+
+
 @pytest.mark.parametrize(("name", "modality"), [("chaos", "t1in"), ("chaos", "t2spir"), ("chaos-ct", None)])
 def test_labels_named_after_the_folders_of_series_are_their_cases(
     name: str, modality: str | None, phantoms: Path, tmp_path: Path
