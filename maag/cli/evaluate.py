@@ -119,8 +119,7 @@ def evaluate_command(
     if opened and model:
         warn_of_views(model, opened.config, refinement)
     directory = find_data(dataset, data_dir)
-    if out:
-        require_outside(out, directory)
+    require_outside(out, directory)
     data = opened.config.data if opened else resolve_config(dataset, None, None, changes, directory).data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")

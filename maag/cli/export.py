@@ -172,7 +172,8 @@ def export(
     samples = calibration = None
     if data_dir or precision == "int8":
         directory = find_data(trained.config.data.dataset, data_dir)
-        require_outside(folder, directory)
+        if model not in folder.parents:
+            require_outside(folder, directory)
         samples, calibration = _slices(trained.path.parent.parent / "split.json", trained.config, directory)
     return export_segmentor(
         trained.segmentor,

@@ -9,13 +9,16 @@ from pathlib import Path
 from maag.errors import ConfigError
 
 
-def require_outside(out: Path, directory: Path, scribbles: Sequence[str] = (), shapes: Path | None = None) -> None:
+def require_outside(
+    out: Path | None, directory: Path, scribbles: Sequence[str] = (), shapes: Path | None = None
+) -> None:
     """Refuse an output folder that is a folder of data or lies in one, where its files would pass for data.
 
     A folder above the data is no such place, as `.` above `data/acdc`: what is written there lies beside them.
 
     Args:
-        out: where a command is to write.
+        out: where a command is told to write. None where nobody said: its own place, such as `runs/` of the folder here,
+            is a folder for itself, and who works in the data's folder may have it there.
         directory: the data set's folder.
         scribbles: words of `--scribbles`, of which those that are folders count.
         shapes: the folder of `--shapes`.
@@ -25,6 +28,8 @@ def require_outside(out: Path, directory: Path, scribbles: Sequence[str] = (), s
     read = [("the data set's folder", directory)]
     read += [("the folder of --scribbles", Path(word)) for word in scribbles if Path(word).is_dir()]
     read += [("the folder of --shapes", shapes)] if shapes else []
+    if out is None:
+        return
     # Not Path.resolve, which takes no links that lead in a circle.
     place = Path(os.path.realpath(out))
     for name, folder in read:

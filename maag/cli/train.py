@@ -138,7 +138,7 @@ def train_command(
         config = resolve_config(dataset, preset, config_file, words, directory)
         name = "custom" if config_file else preset or "paper"
         run_path = out or RUNS / f"{dataset}-{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        require_outside(run_path, directory, scribbles, shapes_dir)
+        require_outside(out, directory, scribbles, shapes_dir)
         if cluster:
             require_new(run_path, cluster)
     device = pick_device("cpu" if cluster else device_name)

@@ -132,7 +132,7 @@ def tune_command(
             fetch_search(path, storage)
     else:
         path = out or RUNS / f"{dataset}-tune-{datetime.now():%Y%m%d-%H%M%S}"
-        require_outside(path, directory, scribbles)
+        require_outside(out, directory, scribbles)
     names = {change.partition("=")[0].strip() for change in changes}
     if validated := sorted(name for name in names if name.startswith("train.validate_every")):
         say(f"--set {validated[0]} has no effect: a search validates all its trials alike, nine times.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,9 @@ def test_beside_and_above_them_is_not(place: Path, out: str) -> None:
 
 def test_the_folder_here_is_refused_where_it_holds_the_data(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place / "data" / "acdc")
-    with pytest.raises(ConfigError, match=r"^runs/x lies in the data set's folder, \."):
-        require_outside(Path("runs/x"), Path("."))
+    with pytest.raises(ConfigError, match=r"^x lies in the data set's folder, \."):
+        require_outside(Path("x"), Path("."))
+    require_outside(None, Path("."))
 
 
 def run(*words: object) -> object:
@@ -97,3 +99,17 @@ def test_every_command_says_so_before_it_writes(
     assert run(*words[command]) == 2
     assert f"{phantom_dir / 'new'} lies in the data set's folder, {phantom_dir}" in capsys.readouterr().err
     assert sorted(os.walk(phantom_dir)) == before
+
+
+@pytest.mark.slow
+def test_who_works_in_the_folder_of_data_has_runs_there(
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    here = shutil.copytree(phantom_dir, tmp_path / "here")
+    monkeypatch.chdir(here)
+    assert run("train", "--dataset", "acdc", "--data", ".", "--preset", "fast", "--epochs", 1) == 0
+    (trained,) = (here / "runs").iterdir()
+    assert run("export", "--data", ".") == 0
+    assert (trained / "export" / "model.onnx").is_file()
+    assert run("data", "check", "--dataset", "acdc", "--data", ".") == 0
