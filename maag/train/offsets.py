@@ -26,25 +26,38 @@ FEWEST_PATIENTS = 3
 """Who must agree; of fewer no gain is sure."""
 _PIXELS_AT_ONCE = 2**18
 """What of a CT set's hundreds of millions fits in a CPU's cache, with all that is made of it."""
+_MOST_PIXELS = 2**25
+"""How many are asked about, each 4 bytes a class and 8 more: of a large CT set's all would be tens of gigabytes."""
 _HEAD_BIAS = "classify.bias"
 """Of a `Segmentor`'s weights."""
 
 
 class Verdicts(NamedTuple):
-    """What a segmentor says of the pixels of some cases, with only those kept whole that offsets can change."""
+    """What a segmentor says of the pixels of some cases, with only those kept whole that offsets can change.
+
+    Where there are too many of these, one of `stride` is kept and stands for as many. Without offsets counts are exact
+    even so.
+    """
 
     settled: Tensor
-    """(num_cases, num_classes, num_classes) int64: pixels by case, real class and predicted class."""
+    """(num_cases, num_classes, num_classes) int64: pixels by case, real class and predicted class, less those that the
+    kept ones stand for."""
     logits: Tensor
-    """(P, num_classes) float: those of the other pixels."""
+    """(P, num_classes) float: those of the kept pixels."""
     cells: Tensor
     """(P,) int64: their case * num_classes + real class."""
+    stride: int = 1
 
     def confusion(self, offsets: Tensor) -> Tensor:
         """(num_cases, num_classes, num_classes) int64: all pixels, with (num_classes,) `offsets` on the logits."""
         num_classes = len(offsets)
         places = self.cells * num_classes + (self.logits + offsets).argmax(dim=1)
-        return self.settled + torch.bincount(places, minlength=self.settled.numel()).view_as(self.settled)
+        kept = torch.bincount(places, minlength=self.settled.numel()).view_as(self.settled)
+        return self._of_all(self.settled + self.stride * kept)
+
+    def _of_all(self, counts: Tensor) -> Tensor:
+        """A kept pixel that changes its class takes others along, of which there may be fewer."""
+        return counts.clamp_min(0) if self.stride > 1 else counts
 
     def confusions(self, candidates: Tensor) -> Tensor:
         """(M, num_cases, num_classes, num_classes) int64: the `confusion` with each of (M, num_classes) offsets."""
@@ -55,7 +68,7 @@ class Verdicts(NamedTuple):
         # that has the class with one offset has it with every larger one: a pass over the pixels tells of all rows.
         value, (rows, num_classes) = int(varied), candidates.shape
         tried, order = candidates[:, value].sort()
-        counts = self.settled.new_zeros(self.settled.numel() * (rows + 1))
+        counts = self.settled.new_zeros(self.settled.numel() * (rows + 1))  # of kept pixels
         for start in range(0, len(self.cells), _PIXELS_AT_ONCE):
             some = slice(start, start + _PIXELS_AT_ONCE)
             best, other = _best_but(value, (self.logits[some] + candidates[0]).T.contiguous())
@@ -65,11 +78,11 @@ class Verdicts(NamedTuple):
                 lost += ~((own + offset > best) | ((own + offset == best) & (other > value)))
             places = (self.cells[some] * num_classes + other) * (rows + 1) + lost
             counts += torch.bincount(places, minlength=len(counts))
-        by_lost = counts.view(*self.settled.shape, rows + 1)
+        by_lost = self.stride * counts.view(*self.settled.shape, rows + 1)
         won = by_lost.cumsum(dim=-1)[..., :-1]
         found = self.settled[..., None] + by_lost.sum(dim=-1, keepdim=True) - won
         found[..., value, :] += won.sum(dim=-2)
-        return found[..., order.argsort()].movedim(-1, 0)
+        return self._of_all(found[..., order.argsort()].movedim(-1, 0))
 
 
 def _best_but(value: int, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +101,16 @@ def no_verdicts(num_cases: int, num_classes: int, device: torch.device) -> Verdi
     return Verdicts(settled, torch.empty(0, num_classes, device=device), settled.new_empty(0))
 
 
-def verdicts(logits: Tensor, masks: Tensor, cases: Tensor, num_cases: int, limit: float) -> Verdicts:
+def stride_of(num_pixels: int) -> int:
+    """Of how many undecided pixels one is asked about, where all workers' cases have `num_pixels` in all.
+
+    Odd, as widths of images seldom are: else whole columns would be left out.
+    """
+    stride = -(-num_pixels // _MOST_PIXELS)
+    return stride if stride == 1 else stride | 1
+
+
+def verdicts(logits: Tensor, masks: Tensor, cases: Tensor, num_cases: int, limit: float, stride: int = 1) -> Verdicts:
     """Of (N, num_classes, H, W) logits of slices.
 
     Args:
@@ -97,6 +119,7 @@ def verdicts(logits: Tensor, masks: Tensor, cases: Tensor, num_cases: int, limit
         cases: (N,) int64, the case of each slice, in [0, num_cases).
         num_cases: number of cases.
         limit: largest offset that may be asked about; with 0 all pixels are settled.
+        stride: see `stride_of`.
     """
     num_classes = logits.shape[1]
     best, labels = logits.max(dim=1, keepdim=True)
@@ -106,17 +129,19 @@ def verdicts(logits: Tensor, masks: Tensor, cases: Tensor, num_cases: int, limit
     if limit:
         second = logits.scatter(1, labels, -torch.inf).amax(dim=1)
         is_open = known & (best[:, 0] - second <= 2 * limit)
-    settled = known & ~is_open
-    places = cells[settled] * num_classes + labels[:, 0][settled]
-    shape = (num_cases, num_classes, num_classes)
-    counts = torch.bincount(places, minlength=num_cases * num_classes**2).view(shape)
-    return Verdicts(counts, logits.movedim(1, -1)[is_open], cells[is_open])
+    if stride > 1:  # By their place in the slice, so that it matters to nobody who segments which slices.
+        place = torch.arange(masks[0].numel(), device=masks.device).view_as(masks[0])
+        is_open &= place % stride == 0
+    places = cells * num_classes + labels[:, 0]
+    all_known, kept = (torch.bincount(places[some], minlength=num_cases * num_classes**2) for some in (known, is_open))
+    settled = (all_known - stride * kept).view(num_cases, num_classes, num_classes)
+    return Verdicts(settled, logits.movedim(1, -1)[is_open], cells[is_open], stride)
 
 
 def together(parts: Sequence[Verdicts]) -> Verdicts:
     """Verdicts on slices of the same cases as one."""
-    settled, logits, cells = zip(*parts, strict=True)
-    return Verdicts(torch.stack(settled).sum(dim=0), torch.cat(logits), torch.cat(cells))
+    settled, logits, cells, strides = zip(*parts, strict=True)
+    return Verdicts(torch.stack(settled).sum(dim=0), torch.cat(logits), torch.cat(cells), max(strides))
 
 
 def dice_of_cases(confusion: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from maag.train.offsets import (
     best_offsets,
     dice_of_cases,
     no_verdicts,
+    stride_of,
     sure_gain,
     together,
     verdicts,
@@ -82,8 +83,9 @@ class Validator:
         self._classes = config.classes
         self._team = team
         self._fit_offsets = fit_offsets
-        # Of fewer patients no offset would be sure, and what the search looks at is gigabytes where volumes are large.
+        # Of fewer patients no offset would be sure.
         self._search = fit_offsets and int(self._patients.max()) + 1 >= FEWEST_PATIENTS
+        self._stride = stride_of(sum(case.stop - case.start for case in cases) * prepared.masks[0].size)
 
     def dice(self, segmentor: Segmentor) -> ValidationDice:
         """Segment all validation slices in evaluation mode; the segmentor is left in the mode it had.
@@ -115,7 +117,7 @@ class Validator:
                 some = slice(start, start + _SLICES_AT_ONCE)
                 images, masks = (store.gather(self._slices[some]) for store in (self._images, self._masks))
                 logits = segmentor(images.contiguous(memory_format=torch.channels_last)).logits
-                parts.append(verdicts(logits, masks, self._cases[some], self._num_cases, limit))
+                parts.append(verdicts(logits, masks, self._cases[some], self._num_cases, limit, self._stride))
         return together(parts)
 
     def _dice_of_cases(self, own: Verdicts, candidates: Tensor) -> Tensor:

@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 from maag.config.schema import GateConfig, SegmentorConfig
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
-from maag.train.offsets import LIMIT, best_offsets, no_verdicts, sure_gain, together, verdicts, with_offsets
+from maag.train.offsets import (
+    LIMIT,
+    best_offsets,
+    dice_of_cases,
+    no_verdicts,
+    stride_of,
+    sure_gain,
+    together,
+    verdicts,
+    with_offsets,
+)
 
 NUM_CASES = 3
 seeds = st.integers(0, 2**32 - 1)
@@ -49,6 +59,53 @@ def test_offsets_of_one_class_are_told_of_in_one_pass(seed: int, num_classes: in
         [0.0, -0.2, 0.2, 1.0, -1.0, 0.6, 0.0]
     )
     assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
+
+
+@given(seed=seeds, num_classes=st.integers(2, 5), digits=st.sampled_from([0, 1, 6]), stride=st.sampled_from([3, 5]))
+def test_one_pass_tells_of_some_pixels_what_each_offset_alone_does(
+    seed: int, num_classes: int, digits: int, stride: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3, num_classes, 6, 4, generator=generator).round(decimals=digits)
+    masks = torch.randint(num_classes, (3, 6, 4), generator=generator, dtype=torch.uint8)
+    own = verdicts(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT, stride)
+    candidates = torch.zeros(7, num_classes)
+    candidates[:, 1] = torch.tensor([0.0, -0.2, 0.2, 1.0, -1.0, 0.6, 0.0])
+    assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
+
+
+def test_of_some_pixels_the_counts_are_about_those_of_all_and_exact_without_offsets() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4, 3, 256, 256, generator=generator)
+    masks = torch.randint(3, (4, 256, 256), generator=generator, dtype=torch.uint8)
+    masks[torch.rand(masks.shape, generator=generator) < 0.2] = IGNORE
+    cases = torch.tensor([0, 0, 1, 2])
+    every, some = (verdicts(logits, masks, cases, NUM_CASES, LIMIT, stride) for stride in (1, 5))
+    assert len(some.cells) < len(every.cells) / 4
+    assert torch.equal(some.confusion(torch.zeros(3)), every.confusion(torch.zeros(3)))
+    offsets = torch.tensor([0.0, 0.4, -0.6])
+    told, exact = (dice_of_cases(own.confusion(offsets)) for own in (some, every))
+    before = dice_of_cases(every.confusion(torch.zeros(3)))
+    assert (exact - before).abs().max() > 0.01
+    torch.testing.assert_close(told, exact, rtol=0, atol=0.01)
+
+
+def test_which_pixels_are_asked_about_is_the_same_for_any_share_of_the_slices() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, masks = torch.randn(4, 3, 8, 8, generator=generator), torch.zeros(4, 8, 8, dtype=torch.uint8)
+    cases = torch.tensor([0, 0, 1, 2])
+    whole = verdicts(logits, masks, cases, NUM_CASES, LIMIT, 3)
+    parts = [verdicts(logits[some], masks[some], cases[some], NUM_CASES, LIMIT, 3) for some in (slice(1), slice(1, 4))]
+    joined = together([no_verdicts(NUM_CASES, 3, torch.device("cpu")), *parts])
+    assert all(torch.equal(a, b) for a, b in zip(whole[:3], joined[:3], strict=True))
+    assert joined.stride == 3
+
+
+def test_a_set_that_fits_is_asked_about_whole_and_a_large_one_at_an_odd_stride() -> None:
+    assert stride_of(300 * 160 * 160) == 1
+    assert stride_of(2**25) == 1
+    assert stride_of(2**25 + 1) == 3
+    assert stride_of(20 * 225 * 512 * 512) == 37
 
 
 def test_only_pixels_that_offsets_can_change_are_kept_whole() -> None:
