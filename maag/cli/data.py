@@ -72,8 +72,8 @@ def data_check_command(
             item.name,
             str(item.cases_in_masks),
             str(item.slices_scribbled),
-            f"{item.coverage_mean:.2f}",
-            f"{item.coverage_std:.2f}",
+            f"{item.coverage_mean:.3g}",
+            f"{item.coverage_std:.3g}",
         )
         for item in report.classes
     ]

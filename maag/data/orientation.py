@@ -61,11 +61,15 @@ def odd_axes(axes: Mapping[str, str | None]) -> list[str]:
     by_axes = Counter(found for found in axes.values() if found)
     (most, count), *others = by_axes.most_common() or [("", 0)]
     return [
-        f"{number} images have axes {odd} in their headers, {count} have {most}; the first is "
+        f"{_have(number)} axes {odd} in the header, {count} have {most}; the first is "
         f"{_first(axes, odd)}: voxels are taken as they are stored, so to the segmentor they are mirrored or turned; "
         "save all on the same axes"
         for odd, number in others
     ]
+
+
+def _have(number: int) -> str:
+    return "1 image has" if number == 1 else f"{number} images have"
 
 
 def odd_slices(spacings: Mapping[str, tuple[float, float, float]]) -> list[str]:
@@ -75,7 +79,7 @@ def odd_slices(spacings: Mapping[str, tuple[float, float, float]]) -> list[str]:
     if [axis for axis, _ in by_axis.most_common(1)] != ["z"]:
         return []
     return [
-        f"{by_axis[axis]} images have their thickest voxels along {axis}, {by_axis['z']} along z; the first is "
+        f"{_have(by_axis[axis])} the thickest voxels along {axis}, {by_axis['z']} along z; the first is "
         f"{_first(thickest, axis)}: slices are taken across z, so these are cut in another direction; save all with "
         "the slices along z"
         for axis in ("x", "y")

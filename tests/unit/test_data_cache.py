@@ -126,8 +126,8 @@ def test_a_check_tells_of_images_that_lie_otherwise(data_dir: Path, tiny_config:
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([-8.0, 1.0, 1.0, 1.0])), path)
     notes = "\n".join(check(data_dir, tiny_config.data).notes)
-    assert "1 images have axes LAS in their headers, 11 have RAS; the first is patient" in notes
-    assert "1 images have their thickest voxels along x, 11 along z; the first is patient" in notes
+    assert "1 image has axes LAS in the header, 11 have RAS; the first is patient" in notes
+    assert "1 image has the thickest voxels along x, 11 along z; the first is patient" in notes
 
 
 def test_every_bad_case_is_named_and_no_cache_is_left(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:

@@ -255,10 +255,10 @@ def test_channels_that_lie_mirrored_are_refused(image: Path, tmp_path: Path) -> 
 def test_images_that_lie_otherwise_than_most_are_told() -> None:
     assert odd_axes({}) == odd_axes({"a": None, "b": "LPS"}) == []
     (note,) = odd_axes({"a": "LPS", "b": "RAS", "c": "LPS", "d": None})
-    assert note.startswith("1 images have axes RAS in their headers, 2 have LPS; the first is b: voxels are taken")
+    assert note.startswith("1 image has axes RAS in the header, 2 have LPS; the first is b: voxels are taken")
     thick, across, even = (8.0, 1.0, 1.0), (1.0, 1.0, 8.0), (1.0, 1.0, 1.0)
     assert (
         odd_slices({}) == odd_slices({"a": thick, "b": even}) == odd_slices({"a": even, "b": even, "c": across}) == []
     )
     (note,) = odd_slices({"a": thick, "b": across, "c": thick})
-    assert note.startswith("1 images have their thickest voxels along x, 2 along z; the first is b: slices are taken")
+    assert note.startswith("1 image has the thickest voxels along x, 2 along z; the first is b: slices are taken")
