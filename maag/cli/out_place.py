@@ -17,8 +17,8 @@ def require_outside(
     A folder above the data is no such place, as `.` above `data/acdc`: what is written there lies beside them.
 
     Args:
-        out: where a command is told to write. None where nobody said: its own place, such as `runs/` of the folder here,
-            is a folder for itself, and who works in the data's folder may have it there.
+        out: where a command is told to write. None where nobody said: its own place, such as `runs/` of the folder
+            here, is a folder for itself, and who works in the data's folder may have it there.
         directory: the data set's folder.
         scribbles: words of `--scribbles`, of which those that are folders count.
         shapes: the folder of `--shapes`.
