@@ -101,10 +101,10 @@ def load(path):
         image = nib.load(path)
         kind, unit = image.get_data_dtype().kind, int(image.header["xyzt_units"]) % 8
         with np.errstate(all="ignore"):  # What overflows is infinite, and refused below.
+            # x, y, z in the file, and of a cine t
             voxels = np.asarray(image.dataobj, dtype=np.float32 if kind in "iuf" else None).T
     except Exception as error:  # Of damaged files nibabel raises whatever it stumbles over.
         fail(path, "not a whole, readable NIfTI file; copy or export it again", error)
-    # x, y, z in the file, and of a cine t
     if kind not in "iuf" or voxels.ndim < 2 or not voxels.size or not np.isfinite(voxels).all():
         sys.exit(f"{path}: a slice or volume of finite numbers is needed, or a cine of such; export it again")
     unit_mm = {1: 1e3, 3: 1e-3}.get(unit, 1.0)
