@@ -23,12 +23,11 @@ import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from acdc_best import ANOTHER_SEED
-from acdc_jobs import ARMS, KINDS, PARTS, REFINEMENTS, TAUGHT_BY, TRACKS, Job, plan
+from acdc_jobs import ARMS, KINDS, PARTS, REFINEMENTS, TRACKS, Job, plan
 from acdc_table import draw, table
 from compare import measure
 
@@ -106,7 +105,7 @@ def work(jobs: list[Job], options: argparse.Namespace, parts: Sequence[str], dea
             if not job.is_trained(options.out):
                 if time.monotonic() > deadline - _SECONDS_TO_MEASURE:
                     break
-                if first_of(job) in failed:
+                if set(job.teachers()) & set(failed):
                     continue
                 with named(job, failed):
                     train(job, options, device, deadline - _SECONDS_TO_MEASURE)
@@ -137,20 +136,16 @@ def named(job: Job, failed: list[Job]) -> Iterator[None]:
         failed.append(job)
 
 
-def first_of(job: Job) -> Job | None:
-    """The job whose model teaches this one."""
-    return replace(job, arm=TAUGHT_BY[job.arm]) if job.arm in TAUGHT_BY else None
-
-
 def train(job: Job, options: argparse.Namespace, device: torch.device, deadline: float) -> None:
     name, changes = ARMS[job.arm]
-    seed, models = job.seed, []
-    if first := first_of(job):
+    firsts = job.teachers()
+    for first in firsts:
         if not first.is_trained(options.out):
             train(first, options, device, deadline)
         if not first.is_trained(options.out):
             return
-        seed, models = job.seed + ANOTHER_SEED, [RunFolder(first.folder(options.out)).final]
+    seed = job.seed + ANOTHER_SEED if firsts else job.seed
+    models = [RunFolder(first.folder(options.out)).final for first in firsts]
     fast = {"train.precision": options.precision, "train.compile": options.compile and device.type == "cuda"}
     config = override(preset("acdc", name, options.data), {**changes, **fast, "train.seed": seed})
     config = override(config, dict(change.split("=", 1) for change in options.changes))

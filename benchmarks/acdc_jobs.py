@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,20 @@ from maag.train.folder import RunFolder
 TRACKS = ("P35", "P70")
 DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
 PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
+_ONE, _THREE = "best, taught by a first run", "best, taught by three first runs"
 ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "paper": ("paper", {}),
     "best": ("best", {}),
-    "best, taught by a first run": ("best", TAUGHT),
+    _ONE: ("best", TAUGHT),
+    _THREE: ("best", TAUGHT),
     "best, without gates and discriminator": ("best", {**WITHOUT_SHAPES, "loss.adversarial_unlabelled": 0}),
     "partial cross-entropy, best's recipe": ("best", PARTIAL),
     "dense masks, best's recipe (bound)": ("best", DENSE),
 }
-TAUGHT_BY: Mapping[str, str] = {"best, taught by a first run": "best"}
-"""By arm the one whose final model of the same seed teaches."""
+_TAUGHT_BY: Mapping[str, str] = {_ONE: "best", _THREE: "best"}
+"""By arm the one whose final models teach."""
+_SEEDS_THAT_TEACH: Mapping[str, Sequence[int]] = {_THREE: (1, 2, 3)}
+"""Where it is not the model of the run's own seed alone."""
 PARTS: Mapping[str, str] = {
     "test": "the paper's test fold",
     "val": "the validation fold",
@@ -46,6 +50,13 @@ class Job:
     def folder(self, out: Path) -> Path:
         name = "".join(letter if letter.isalnum() else "-" for letter in self.arm).strip("-")
         return out / self.track / f"{name}-{self.seed}"
+
+    def teachers(self) -> list[Job]:
+        """The jobs whose models teach this one."""
+        if self.arm not in _TAUGHT_BY:
+            return []
+        seeds = _SEEDS_THAT_TEACH.get(self.arm, (self.seed,))
+        return [replace(self, arm=_TAUGHT_BY[self.arm], seed=seed) for seed in seeds]
 
     def is_trained(self, out: Path) -> bool:
         path = RunFolder(self.folder(out)).result
