@@ -146,7 +146,7 @@ def segment_fully(
     labels = []
     kept = np.empty((len(images), data.num_classes, *volume.shape[1:]), np.float32) if keep_probabilities else None
     for start in range(0, len(images), _SLICES_AT_ONCE):
-        probabilities = _mean_probabilities(images[start : start + _SLICES_AT_ONCE], runner, refinement.views)
+        probabilities = mean_probabilities(images[start : start + _SLICES_AT_ONCE], runner, refinement.views)
         if probabilities.shape[1] != data.num_classes:
             raise DataError(
                 f"{runner.name} gives {probabilities.shape[1]} classes, the configuration names {data.num_classes}: "
@@ -192,7 +192,8 @@ def largest_components(labels: NDArray[np.uint8], num_classes: int) -> NDArray[n
     return kept
 
 
-def _mean_probabilities(images: NDArray[np.float32], runner: Runner, views: Sequence[View]) -> NDArray[np.float32]:
+def mean_probabilities(images: NDArray[np.float32], runner: Runner, views: Sequence[View]) -> NDArray[np.float32]:
+    """Class probabilities (N, num_classes, H, W) of (N, C, H, W) images: the mean over `views`, the plain one first."""
     total = runner(images)
     if len(views) == 1:
         return total

@@ -123,6 +123,13 @@ class TrainingDisplay:
         if self._live:
             self._live.stop()
 
+    def on_lessons(self, done: int, total: int) -> None:
+        """Renew the live line, or print one when finished models have been asked of all cases."""
+        if self._live:
+            self._live.update(Text(f"asking the teachers: {done} of {total} cases"))
+        elif done == total:
+            say(f"Teachers were asked of {total} cases")
+
     def on_live(self, live: Live) -> None:
         """Renew the live line."""
         if self._live:

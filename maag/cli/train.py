@@ -244,7 +244,7 @@ def train(
         else:
             outcome = fit(
                 config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume, shapes=other,
-                teachers=opened,
+                teachers=opened, said=display.on_lessons,
             )  # fmt: skip
     display.tell_outcome(outcome)
     return outcome

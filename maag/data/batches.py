@@ -8,7 +8,7 @@ each worker does its shard of it.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,14 +28,14 @@ from maag.data.augment import (
     sampling_grids,
     warp_images,
     warp_labels,
+    warp_probabilities,
 )
 from maag.data.raters import FULL_WEIGHT
 from maag.data.shard import WHOLE, Shard
+from maag.data.slice_store import SliceStore, fits
 from maag.data.supervision import Supervision
 from maag.errors import ConfigError
 from maag.labels import BACKGROUND, IGNORE
-
-_RESIDENT_PART = 0.5  # of the device's free memory that slices may take
 
 
 class TeacherView(NamedTuple):
@@ -64,6 +64,8 @@ class Batch(NamedTuple):
     """(N, H, W) float32 in [0, 1]: how much each label counts; None when all count alike."""
     teacher_view: TeacherView | None = None
     """All images before they were changed, if a teacher is to see them."""
+    lesson: Tensor | None = None
+    """(M, num_classes, H, W) float32: what finished models say of all images, if such teach; 0 beyond their edges."""
     areas: Areas | None = None
     """How large each class is in real masks, if predictions are held to it."""
 
@@ -120,12 +122,14 @@ class TrainingBatches:
         self._real = SliceSource(supervision.real, seed, "shapes") if config.adversarial else None
 
         arrays = (supervision.images, supervision.scribbles, supervision.masks, supervision.shapes)
-        resident = fits(sum(array.nbytes for array in arrays), device)
+        further = (supervision.scribble_weights, supervision.lessons)
+        resident = fits(sum(array.nbytes for array in (*arrays, *further) if array is not None), device)
         self._images, self._scribbles, self._masks, self._shapes = (
             SliceStore(array, device, resident=resident) for array in arrays
         )
-        weights = supervision.scribble_weights
-        self._weights = None if weights is None else SliceStore(weights, device, resident=resident)
+        self._weights, self._lessons = (
+            None if array is None else SliceStore(array, device, resident=resident) for array in further
+        )
         self._areas = None
         if config.loss.areas:
             found = measure_areas(supervision.shapes, supervision.real, config.data.num_classes)
@@ -149,7 +153,8 @@ class TrainingBatches:
         dense = self._dense.draw(step * self._num_dense, self._num_dense)
         dense = dense[places[places >= num_scribbled] - num_scribbled]
         grids = self._random_grids(generator)
-        originals = self._images.gather(np.concatenate([scribbled, dense]))
+        supervised = np.concatenate([scribbled, dense])
+        originals = self._images.gather(supervised)
         images = self._changed(originals, grids, generator)
         labels = torch.cat([self._scribbles.gather(scribbled), self._masks.gather(dense)])
         labels = warp_labels(labels, grids, fill=self._fill)
@@ -160,19 +165,24 @@ class TrainingBatches:
             )
             weights = warp_labels(stored, grids, fill=FULL_WEIGHT).float() / FULL_WEIGHT
 
-        view = self._teacher_view(originals, grids, generator) if self._config.loss.teacher else None
+        lessons = self._said_of(supervised, grids)
+        asks = self._config.loss.teacher > 0 and not lessons
+        view = self._teacher_view(originals, grids, generator) if asks else None
         unlabelled = masks = None
         if self._unlabelled:
-            others = self._images.gather(shard.of(self._unlabelled.draw(step * count, count)))
+            further = shard.of(self._unlabelled.draw(step * count, count))
+            others = self._images.gather(further)
             grids = self._random_grids(generator)
             unlabelled = self._changed(others, grids, generator)
+            lessons += self._said_of(further, grids)
             if view:
-                further = zip(view, self._teacher_view(others, grids, generator), strict=True)
-                view = TeacherView(*(torch.cat(both) for both in further))
+                parts = zip(view, self._teacher_view(others, grids, generator), strict=True)
+                view = TeacherView(*(torch.cat(both) for both in parts))
         if self._real:
             real = self._shapes.gather(shard.of(self._real.draw(step * count, count)))
             masks = warp_labels(real, self._random_grids(generator), fill=BACKGROUND)
-        return Batch(images, labels, unlabelled, masks, len(dense), weights, view, self._areas)
+        lesson = torch.cat(lessons) if lessons else None
+        return Batch(images, labels, unlabelled, masks, len(dense), weights, view, lesson, self._areas)
 
     def _random_grids(self, generator: torch.Generator) -> Tensor:
         count, size_px, augment = self._config.optim.batch_size, self._config.data.size_px, self._config.augment
@@ -196,6 +206,14 @@ class TrainingBatches:
         back = rotations(-angles, size_px)[:, :, :2]
         return TeacherView(turned, torch.einsum("nij,nhwj->nhwi", back, grids))
 
+    def _said_of(self, indices: NDArray[np.int64], grids: Tensor) -> list[Tensor]:
+        """What is said of some slices, in the geometry that `grids` bring them to; nothing where none was asked."""
+        if self._lessons is None:
+            return []
+        parts = self._lessons.gather(indices).float()
+        # Each was rounded, so they need not add up to certainty.
+        return [warp_probabilities(parts / parts.sum(dim=1, keepdim=True).clamp(min=1.0), grids)]
+
     def _random_intensities(self, generator: torch.Generator) -> IntensityChanges:
         data = self._config.data
         shape = (self._config.optim.batch_size, data.channels, *data.size_px)
@@ -210,33 +228,6 @@ def _second_batch(supervision: Supervision, config: Config) -> NDArray[np.int64]
         return np.concatenate([supervision.scribbled, supervision.dense, supervision.unlabelled])
     # What a teacher has to say of the other slices' pixels, it says in the first batch.
     return supervision.unlabelled if config.loss.teacher else supervision.unlabelled[:0]
-
-
-class SliceStore:
-    """Slices by index: on the device where they fit, else read from their file as they are asked for."""
-
-    def __init__(self, array: NDArray[Any], device: torch.device, *, resident: bool) -> None:
-        self._device = device
-        # Not beside the array that it was made of, which may be gigabytes of memory. Torch warns of what is read-only.
-        self._slices = torch.from_numpy(np.require(array, requirements="W")).to(device) if resident else array
-
-    def gather(self, indices: NDArray[np.int64]) -> Tensor:
-        """Slices `indices` (n,) as (n, ...) on the device."""
-        if isinstance(self._slices, Tensor):
-            return self._slices[torch.from_numpy(indices).to(self._device, non_blocking=True)]
-        # Reading in the file's order is what disks and page caches like best.
-        order = np.argsort(indices)
-        found = np.empty((len(indices), *self._slices.shape[1:]), dtype=self._slices.dtype)
-        found[order] = self._slices[indices[order]]
-        return torch.from_numpy(found).to(self._device, non_blocking=True)
-
-
-def fits(num_bytes: int, device: torch.device) -> bool:
-    """Whether `num_bytes` of slices leave most of the device to training; a CPU reads them from the page cache."""
-    if device.type != "cuda":
-        return False
-    free, _ = torch.cuda.mem_get_info(device)
-    return num_bytes < free * _RESIDENT_PART
 
 
 def seed_of(seed: int, *name: object) -> int:

@@ -16,6 +16,8 @@ from maag.data.splits import Split
 from maag.errors import SplitError
 from maag.labels import IGNORE
 
+FULLY_SAID = 255
+"""What certainty is in a lesson that is kept."""
 _SLICES_AT_ONCE = 256
 
 
@@ -43,6 +45,8 @@ class Supervision:
     """Slices of `shapes` that the discriminator sees."""
     agreement: tuple[RaterAgreement, ...]
     """One entry for each rater where there are several."""
+    lessons: NDArray[np.uint8] | None = None
+    """(S, num_classes, H, W), what finished models say of the images, in parts of FULLY_SAID; None where none teach."""
 
 
 def supervise(prepared: PreparedData, split: Split, config: Config, shapes: PreparedData | None = None) -> Supervision:

@@ -28,6 +28,7 @@ from maag.train.journal import Journal
 from maag.train.loop import NOT_KEPT, Ending, Keeper, Loop
 from maag.train.offsets import with_offsets
 from maag.train.reports import Listener, Listeners
+from maag.train.second_stage.lessons import Said, lessons_of
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 from maag.train.team import ALONE, Team
@@ -72,6 +73,7 @@ def fit(
     teachers: Sequence[TrainedSegmentor] = (),
     other_settings: bool = False,
     team: Team = ALONE,
+    said: Said | None = None,
 ) -> Outcome:
     """Train, keeping best and last.
 
@@ -92,6 +94,7 @@ def fit(
             `maag.train.second_stage.teachers`.
         other_settings: the checkpoint may be of other settings, of losses and rates say; else that is refused.
         team: the workers that train together.
+        said: is told how many cases the `teachers` have been asked of, before the first step.
 
     Raises:
         ConfigError: the device cannot do what `train.precision` or `train.compile` say, or `data.rater_weights` are
@@ -119,9 +122,13 @@ def fit(
         "teachers": [teacher.digest for teacher in teachers],
     }
     with _memory_told(config, device):
+        if teachers:
+            models = [teacher.segmentor for teacher in teachers]
+            lessons = lessons_of(models, prepared, supervision, config, device, team, run.path, said)
+            supervision = replace(supervision, lessons=lessons)
         batches = TrainingBatches(supervision, config, device, team.shard)
         validator = Validator(prepared, split.val, config.data, device, team, fit_offsets=config.train.class_offsets)
-        state = TrainState(config, device, team, [teacher.segmentor for teacher in teachers])
+        state = TrainState(config, device, team)
         if resume and run.last.exists():
             _restore(state, run, None if other_settings else config, run_info, device)
         began_at = state.progress.step

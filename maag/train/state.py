@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from maag.models.layers import ConvNorm
 from maag.models.segmentor import Segmentor
 from maag.train.acceleration import accelerated
 from maag.train.areas import RunningAreas
-from maag.train.teacher import MeanOfSegmentors, teacher_of
+from maag.train.teacher import teacher_of
 from maag.train.team import ALONE, Team
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -54,7 +53,7 @@ class TrainState:
     teacher: Segmentor | None
     """The running average of the segmentor's weights, in evaluation mode, if one is kept."""
     lecturer: nn.Module | None
-    """What gives lessons, accelerated: the same, or finished segmentors, which are no part of a checkpoint."""
+    """The same, accelerated, for its lessons."""
     areas: RunningAreas | None
     """How large predictions have been of late, if they are held to what masks have."""
     trust: float | Tensor
@@ -68,9 +67,7 @@ class TrainState:
     noise: torch.Generator
     progress: Progress
 
-    def __init__(
-        self, config: Config, device: torch.device, team: Team = ALONE, teachers: Sequence[Segmentor] = ()
-    ) -> None:
+    def __init__(self, config: Config, device: torch.device, team: Team = ALONE) -> None:
         self.team = team
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
@@ -82,8 +79,7 @@ class TrainState:
         self.areas = RunningAreas(config.data.num_classes).to(device) if config.loss.areas else None
         self.trust = 1.0
         self.joined_segmentor = team.joined(accelerated(self.segmentor, config.train, device))
-        lecturer = _placed(MeanOfSegmentors(teachers), device) if teachers else self.teacher
-        self.lecturer = accelerated(lecturer, config.train, device) if lecturer else None
+        self.lecturer = accelerated(self.teacher, config.train, device) if self.teacher else None
         self.judge = self.joined_discriminator = None
         self.segmentor_optimizer = _adam(self.segmentor, config.optim.lr)
         self.discriminator_optimizer = None

@@ -1,14 +1,13 @@
-"""The teacher: a running average of the segmentor, steadier than the segmentor at any one step, or finished models."""
+"""The teacher: a running average of the segmentor, steadier than the segmentor at any one step."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from maag.models.segmentor import Segmentor, SegmentorOutput
+from maag.models.segmentor import Segmentor
 
 _WARM_UP_STEPS = 10
 
@@ -35,20 +34,6 @@ def follow(teacher: Segmentor, segmentor: Segmentor, decay: float) -> None:
     torch._foreach_lerp_([own[place] for place in averaged], [others[place] for place in averaged], 1 - decay)
     counted = [place for place in range(len(own)) if place not in set(averaged)]
     torch._foreach_copy_([own[place] for place in counted], [others[place] for place in counted])
-
-
-class MeanOfSegmentors(nn.Module):
-    """Finished segmentors as one, in evaluation mode, whose weights no gradient reaches."""
-
-    def __init__(self, segmentors: Sequence[Segmentor]) -> None:
-        super().__init__()
-        self.segmentors = nn.ModuleList(copy.deepcopy(segmentor) for segmentor in segmentors)
-        self.eval().requires_grad_(False)
-
-    def forward(self, images: Tensor) -> SegmentorOutput:
-        """(N, C, H, W) to logits whose softmax is the mean of the segmentors' probabilities; no gates' maps."""
-        likely = [segmentor(images).logits.float().log_softmax(dim=1) for segmentor in self.segmentors]
-        return SegmentorOutput(torch.stack(likely).logsumexp(dim=0), {})
 
 
 def _tensors(segmentor: Segmentor) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """What pixels without any label teach the segmentor, beside the discriminator's verdict.
 
-An average of the segmentor's weights, the teacher, says softly what it is sure of, to the prediction and to the gates,
-and unpaired masks say how large each class may be in a batch.
+An average of the segmentor's weights, the teacher, or what finished models said before the first step, says softly what
+it is sure of, to the prediction and to the gates, and unpaired masks say how large each class may be in a batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d
 
 from maag.config.schema import Config
 from maag.data.augment import warp_probabilities
-from maag.data.batches import Batch
+from maag.data.batches import Batch, TeacherView
 from maag.labels import IGNORE
 from maag.losses import class_overlaps, overlap_loss, soft_cross_entropy
 from maag.models.segmentor import SegmentorOutput
@@ -30,7 +30,7 @@ def unlabelled_terms(state: TrainState, output: SegmentorOutput, batch: Batch, c
     """The weighted terms of this worker, by name; none where they have no weight.
 
     Args:
-        state: whose teacher is used, and `trust`, which all terms gain weight with.
+        state: whose teacher is used where the batch brings no lesson, and `trust`, which all terms gain weight with.
         output: of the batch's supervised slices, then of its unlabelled ones; M in all.
         batch: what they are of.
         config: weights.
@@ -39,8 +39,8 @@ def unlabelled_terms(state: TrainState, output: SegmentorOutput, batch: Batch, c
         Scalars, each the whole batch's value; the mean of their gradients over the workers is the whole batch's.
     """
     terms = {}
-    if state.lecturer is not None and batch.teacher_view is not None:
-        lesson = teach(state.lecturer, batch, config.teacher.confidence)
+    lesson = _lesson(state, batch, config.teacher.confidence)
+    if lesson is not None:
         weight = config.loss.teacher * state.trust
         terms["teacher"] = weight * lesson_loss(output.logits, beside_labels(lesson, batch.labels), state.team)
         if config.teacher.gates and output.gate_maps:
@@ -52,6 +52,14 @@ def unlabelled_terms(state: TrainState, output: SegmentorOutput, batch: Batch, c
     return terms
 
 
+def _lesson(state: TrainState, batch: Batch, confidence: float) -> Lesson | None:
+    if batch.lesson is not None:
+        return sure_part(batch.lesson, confidence)
+    if state.lecturer is not None and batch.teacher_view is not None:
+        return teach(state.lecturer, batch.teacher_view, confidence)
+    return None
+
+
 class Lesson(NamedTuple):
     """What a teacher says of M slices."""
 
@@ -61,14 +69,16 @@ class Lesson(NamedTuple):
     """(M, H, W) bool: where it counts, or float in [0, 1]: how much."""
 
 
-def teach(teacher: nn.Module, batch: Batch, confidence: float) -> Lesson:
+def teach(teacher: nn.Module, view: TeacherView, confidence: float) -> Lesson:
     """Let the teacher look at its view of the slices, and bring what it is sure of to the batch's geometry."""
-    assert batch.teacher_view is not None
     with torch.no_grad():
-        images = batch.teacher_view.images.contiguous(memory_format=torch.channels_last)
-        probabilities = warp_probabilities(teacher(images).logits.softmax(dim=1), batch.teacher_view.grids)
-        sure = probabilities.amax(dim=1) >= max(confidence, torch.finfo(probabilities.dtype).tiny)
-    return Lesson(probabilities, sure)
+        images = view.images.contiguous(memory_format=torch.channels_last)
+        return sure_part(warp_probabilities(teacher(images).logits.softmax(dim=1), view.grids), confidence)
+
+
+def sure_part(probabilities: Tensor, confidence: float) -> Lesson:
+    """What (M, num_classes, H, W) `probabilities` teach: pixels whose likeliest class has `confidence` or more."""
+    return Lesson(probabilities, probabilities.amax(dim=1) >= max(confidence, torch.finfo(probabilities.dtype).tiny))
 
 
 def beside_labels(lesson: Lesson, labels: Tensor) -> Lesson:

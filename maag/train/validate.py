@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from maag.config.schema import DataConfig
-from maag.data.batches import SliceStore, fits
 from maag.data.prepared import PreparedData
+from maag.data.slice_store import SliceStore, fits
 from maag.errors import SplitError
 from maag.inference import evaluation_mode
 from maag.models.segmentor import Segmentor

@@ -23,6 +23,7 @@ from maag.errors import MaagError
 from maag.train.fit import fit
 from maag.train.folder import create_run
 from maag.train.reports import Listeners
+from maag.train.second_stage.lessons import lessons_of
 from maag.train.state import TrainState
 from maag.train.step import update
 from maag.train.stopping import StopRequest
@@ -76,6 +77,13 @@ def validate(config: Config, prepared: PreparedData, team: Team) -> dict[str, An
     return {"all": everyone.per_class, "one": one.per_class, "offsets": fitted.offsets, "fitted": fitted.per_class}
 
 
+def ask_teachers(config: Config, prepared: PreparedData, split: Split, team: Team, folder: Path) -> dict[str, Any]:
+    """What two segmentors say of the training images."""
+    models = [TrainState(codec.override(config, {"train.seed": seed}), CPU).segmentor for seed in (1, 2)]
+    said = lessons_of(models, prepared, supervise(prepared, split, config), config, CPU, team, folder)
+    return {"said": torch.from_numpy(said.copy())}
+
+
 def prepare_apart(
     what: str, config: Config, split: Split, directory: Path, folder: Path, team: Team, rank: int
 ) -> dict[str, Any]:
@@ -123,6 +131,8 @@ def main() -> None:
         result = prepare_apart(task["do"], config, split, Path(task["elsewhere"]), folder, team, rank)
     elif task["do"] == "validate":
         result = validate(config, prepared, team)
+    elif task["do"] == "ask teachers":
+        result = ask_teachers(config, prepared, split, team, folder)
     else:
         stop = StopRequest()
         run = create_run(folder / f"run-{rank}", config, split)

@@ -119,6 +119,15 @@ def test_validation_is_the_same_however_it_is_shared(teams: Teams, tiny_config: 
         assert all(part == whole for part in teams.do("validate", tiny_config, split, size))
 
 
+def test_finished_models_say_the_same_however_they_are_shared(teams: Teams, tiny_config: Config, split: Split) -> None:
+    config = codec.override(tiny_config, {**LESSON, "teacher.rotation_deg": 30.0})
+    (whole,) = teams.do("ask teachers", config, split, 1)
+    assert whole["said"].any()
+    for size in (2, 3):
+        for part in teams.do("ask teachers", config, split, size):
+            assert torch.equal(part["said"], whole["said"])
+
+
 def test_uneven_parts_come_to_the_end_together(teams: Teams, tiny_config: Config, split: Split) -> None:
     config = codec.override(tiny_config, {"optim.batch_size": 5})
     outcomes = teams.do("fit", config, split, 2)

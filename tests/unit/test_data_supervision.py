@@ -15,11 +15,12 @@ import torch
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.acdc import SPLIT0
-from maag.data.batches import SliceStore, TrainingBatches
+from maag.data.batches import TrainingBatches
 from maag.data.cache import prepare
 from maag.data.catalog import write_phantom
 from maag.data.prepared import PreparedData
 from maag.data.shapes import prepare_shapes
+from maag.data.slice_store import SliceStore
 from maag.data.splits import PARTS, Patient, Split, make_split
 from maag.data.supervision import Supervision, supervise, without_effect
 from maag.errors import ConfigError, DataError, SplitError

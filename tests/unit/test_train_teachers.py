@@ -12,19 +12,15 @@ from maag.checkpoint import FINAL, load_segmentor, save_segmentor
 from maag.config import codec
 from maag.config.presets import TAUGHT
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
-from maag.data.supervision import supervise
 from maag.errors import CheckpointError, ConfigError, DataError, SplitError
 from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
 from maag.train.reports import Listeners
 from maag.train.second_stage.teachers import open_teachers, read_teachers, write_teachers
 from maag.train.state import TrainState
-from maag.train.step import update
 from maag.train.stopping import StopRequest
-from maag.train.teacher import MeanOfSegmentors
 
 CPU = torch.device("cpu")
 
@@ -42,37 +38,6 @@ def finished(folder: Path, config: Config, split: Split, *seeds: int) -> list[Pa
         files.append(folder / f"{seed}-{FINAL}")
         save_segmentor(files[-1], config, segmentor.state_dict(), {"kind": "final", "split_digest": split.digest})
     return files
-
-
-def test_several_teachers_say_the_mean_of_what_each_says(config: Config, split: Split, tmp_path: Path) -> None:
-    segmentors = [load_segmentor(path).segmentor for path in finished(tmp_path, config, split, 1, 2, 3)]
-    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    together = MeanOfSegmentors(segmentors)
-    assert not any(module.training for module in together.modules())
-    assert not any(parameter.requires_grad for parameter in together.parameters())
-    expected = torch.stack([segmentor(images).logits.softmax(dim=1) for segmentor in segmentors]).mean(dim=0)
-    torch.testing.assert_close(together(images).logits.softmax(dim=1), expected)
-
-
-def test_lessons_are_the_finished_models_and_what_is_exported_is_the_own_average(
-    config: Config, split: Split, prepared: PreparedData, tmp_path: Path
-) -> None:
-    batch = TrainingBatches(supervise(prepared, split, config), config, CPU).at(0)
-    teachers = [load_segmentor(path).segmentor for path in finished(tmp_path, config, split, 1, 2)]
-    plain, taught = TrainState(config, CPU), TrainState(config, CPU, teachers=teachers)
-    others = TrainState(config, CPU, teachers=teachers[:1])
-    lessons = {}
-    for name, state in (("own", plain), ("both", taught), ("one", others)):
-        state.set_rates(1e-3, 1e-3)
-        losses = update(state, batch, config)
-        lessons[name] = float(losses["teacher"])
-        assert state.product is state.teacher
-    assert len(set(lessons.values())) == 3
-    assert taught.lecturer is not None
-    untouched = MeanOfSegmentors(teachers).state_dict()
-    for name, tensor in taught.lecturer.state_dict().items():
-        assert torch.equal(tensor, untouched[name]), name
-    assert taught.state_dict()["parts"].keys() == plain.state_dict()["parts"].keys()
 
 
 @pytest.mark.parametrize(

@@ -90,20 +90,20 @@ def test_the_teacher_teaches_what_it_is_sure_of_where_no_label_is_and_it_could_s
     config: Config, batch: Batch
 ) -> None:
     teacher = teacher_of(TrainState(config, CPU).segmentor)
-    everything = teach(teacher, batch, confidence=0.0)
+    assert batch.teacher_view is not None
+    everything = teach(teacher, batch.teacher_view, confidence=0.0)
     assert everything.taught[:, :4, :16].all()
     beside = beside_labels(everything, batch.labels).taught
     assert not beside[:, :4].any()
     assert torch.equal(beside[:, 4:], everything.taught[:, 4:])
     assert everything.taught[:, 4:, :16].all()
     assert not everything.taught[:, :, 17:].any()  # from outside
-    assert batch.teacher_view is not None
     seen = teacher(batch.teacher_view.images).logits.softmax(dim=1)
     torch.testing.assert_close(everything.probabilities[..., :15], seen[..., 16:31], atol=1e-5, rtol=0)
-    some = teach(teacher, batch, confidence=0.4)
+    some = teach(teacher, batch.teacher_view, confidence=0.4)
     assert torch.equal(some.taught, everything.taught & (some.probabilities.amax(dim=1) >= 0.4))
     assert 0 < int(some.taught.sum()) < int(everything.taught.sum())
-    assert not teach(teacher, batch, confidence=0.999).taught.any()
+    assert not teach(teacher, batch.teacher_view, confidence=0.999).taught.any()
 
 
 def lesson_and_logits(count: int) -> tuple[Lesson, Tensor]:

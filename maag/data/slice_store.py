@@ -1,0 +1,39 @@
+"""Slices where training and validation find them: on the device, or in a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_RESIDENT_PART = 0.5  # of the device's free memory that slices may take
+
+
+class SliceStore:
+    """Slices by index: on the device where they fit, else read from their file as they are asked for."""
+
+    def __init__(self, array: NDArray[Any], device: torch.device, *, resident: bool) -> None:
+        self._device = device
+        # Not beside the array that it was made of, which may be gigabytes of memory. Torch warns of what is read-only.
+        self._slices = torch.from_numpy(np.require(array, requirements="W")).to(device) if resident else array
+
+    def gather(self, indices: NDArray[np.int64]) -> Tensor:
+        """Slices `indices` (n,) as (n, ...) on the device."""
+        if isinstance(self._slices, Tensor):
+            return self._slices[torch.from_numpy(indices).to(self._device, non_blocking=True)]
+        # Reading in the file's order is what disks and page caches like best.
+        order = np.argsort(indices)
+        found = np.empty((len(indices), *self._slices.shape[1:]), dtype=self._slices.dtype)
+        found[order] = self._slices[indices[order]]
+        return torch.from_numpy(found).to(self._device, non_blocking=True)
+
+
+def fits(num_bytes: int, device: torch.device) -> bool:
+    """Whether `num_bytes` of slices leave most of the device to training; a CPU reads them from the page cache."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return num_bytes < free * _RESIDENT_PART

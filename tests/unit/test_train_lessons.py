@@ -1,0 +1,197 @@
+"""What finished models say before the first step: of which slices, from which views, and how batches bring it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from maag.config import codec
+from maag.config.presets import TAUGHT
+from maag.config.schema import Config
+from maag.data.augment import warp_probabilities
+from maag.data.batches import TrainingBatches
+from maag.data.prepared import PreparedData
+from maag.data.shard import Shard
+from maag.data.splits import Split
+from maag.data.supervision import FULLY_SAID, Supervision, supervise
+from maag.errors import StorageError
+from maag.inference import ROTATIONS_DEG, Refinement, TorchRunner, mean_probabilities
+from maag.labels import IGNORE
+from maag.models.segmentor import Segmentor
+from maag.train.second_stage.lessons import MeanOfSegmentors, lessons_of
+from maag.train.state import TrainState
+from maag.train.step import update
+from maag.train.team import ALONE, Team
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config(tiny_config: Config) -> Config:
+    changes = {"teacher.decay": 0.9, "loss.teacher": 1.0, "train.precision": "fp32", **TAUGHT}
+    return codec.override(tiny_config, changes)
+
+
+@pytest.fixture
+def teachers(config: Config) -> list[Segmentor]:
+    return [TrainState(codec.override(config, {"train.seed": seed}), CPU).segmentor for seed in (1, 2, 3)]
+
+
+@pytest.fixture
+def supervision(prepared: PreparedData, split: Split, config: Config) -> Supervision:
+    return supervise(prepared, split, config)
+
+
+class Asked(NamedTuple):
+    """What there is to ask of."""
+
+    prepared: PreparedData
+    supervision: Supervision
+    folder: Path
+
+    def say(self, teachers: list[Segmentor], config: Config, team: Team = ALONE) -> NDArray[np.uint8]:
+        return lessons_of(teachers, self.prepared, self.supervision, config, CPU, team, self.folder)
+
+
+@pytest.fixture
+def asked(prepared: PreparedData, supervision: Supervision, tmp_path: Path) -> Asked:
+    return Asked(prepared, supervision, tmp_path)
+
+
+def test_several_teachers_say_the_mean_of_what_each_says(teachers: list[Segmentor]) -> None:
+    images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    for teacher in teachers:
+        teacher.eval()
+    expected = torch.stack([teacher(images).logits.softmax(dim=1) for teacher in teachers]).mean(dim=0)
+    torch.testing.assert_close(MeanOfSegmentors(teachers)(images).logits.softmax(dim=1), expected)
+
+
+@pytest.mark.parametrize("largest_deg", [0.0, 30.0, 20.0])
+def test_they_are_asked_of_turned_slices_too_and_of_those_that_train_alone(
+    config: Config, teachers: list[Segmentor], asked: Asked, split: Split, largest_deg: float
+) -> None:
+    turning = codec.override(config, {"teacher.rotation_deg": largest_deg})
+    said = asked.say(teachers, turning)
+    views = Refinement(rotations=largest_deg > 0).views
+    scale = largest_deg / max(ROTATIONS_DEG)
+    views = tuple(view._replace(degrees=view.degrees * scale) for view in views)
+    runner = TorchRunner(MeanOfSegmentors(teachers))
+    seen = set()
+    for case in asked.prepared.cases:
+        slices = slice(case.start, case.stop)
+        if case.patient_id not in split.scribbled:
+            assert not said[slices].any()
+            continue
+        seen.add(case.patient_id)
+        expected = mean_probabilities(np.array(asked.prepared.images[slices]), runner, views)
+        np.testing.assert_allclose(said[slices] / FULLY_SAID, expected, atol=0.51 / FULLY_SAID)
+    assert seen == set(split.scribbled)
+    assert not list(asked.folder.iterdir())  # nothing that a killed run would leave
+
+
+def test_workers_share_the_cases_out_and_know_all_answers(
+    config: Config, teachers: list[Segmentor], asked: Asked
+) -> None:
+    class Half(Team):
+        """One of two, whose sums are of what it has itself."""
+
+        def __init__(self, rank: int) -> None:
+            self.shard = Shard(rank, 2)
+            self.sums = 0
+
+        def sum(self, values: torch.Tensor) -> torch.Tensor:
+            self.sums += 1
+            return values
+
+    halves = [Half(0), Half(1)]
+    first, second = (asked.say(teachers, config, half) for half in halves)
+    whole = asked.say(teachers, config)
+    assert not (first.astype(bool) & second.astype(bool)).any()
+    assert first.any()
+    assert second.any()
+    assert np.array_equal(first + second, whole)
+    taught = sum(whole[case.start].any() for case in asked.prepared.cases)
+    assert halves[0].sums == halves[1].sums == taught
+
+
+def test_it_is_told_how_far_it_is(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
+    told: list[tuple[int, int]] = []
+    lessons_of(
+        teachers, asked.prepared, asked.supervision, config, CPU, ALONE, asked.folder, lambda *at: told.append(at)
+    )
+    assert told == [(done, len(told)) for done in range(1, len(told) + 1)]
+    assert len(told) > 1
+
+
+def test_a_folder_without_room_is_named(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
+    nowhere = asked._replace(folder=asked.folder / "gone")
+    with pytest.raises(StorageError, match="gone"):
+        nowhere.say(teachers, config)
+
+
+def test_batches_bring_what_was_said_to_their_geometry(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
+    twice = codec.override(config, {"loss.adversarial_unlabelled": 0.1, "augment.rotation_deg": 30.0})
+    said = asked.say(teachers, twice)
+    with_lessons = dataclasses.replace(asked.supervision, lessons=said)
+    batch = TrainingBatches(with_lessons, twice, CPU).at(1)
+    viewed = TrainingBatches(asked.supervision, twice, CPU).at(1)
+    assert batch.teacher_view is None
+    assert viewed.lesson is None
+    assert batch.lesson is not None
+    assert viewed.teacher_view is not None
+    # The same slices, found by their pixels.
+    by_pixels = {image.tobytes(): number for number, image in enumerate(asked.prepared.images)}
+    numbers = [by_pixels[image.numpy().tobytes()] for image in viewed.teacher_view.images]
+    kept = torch.from_numpy(said[numbers].astype(np.float32))
+    expected = warp_probabilities(kept / kept.sum(dim=1, keepdim=True), viewed.teacher_view.grids)
+    assert len(batch.lesson) == len(batch.images) + len(batch.unlabelled if batch.unlabelled is not None else ())
+    torch.testing.assert_close(batch.lesson, expected)
+    total = batch.lesson.sum(dim=1)
+    inside = viewed.teacher_view.grids.abs().amax(dim=3) < 0.9
+    torch.testing.assert_close(total[inside], torch.ones_like(total[inside]))
+
+    parts = [TrainingBatches(with_lessons, twice, CPU, Shard(rank, 2)).at(1).lesson for rank in range(2)]
+    for rank, part in enumerate(parts):
+        halves = (slice(config.optim.batch_size), slice(config.optim.batch_size, None))
+        torch.testing.assert_close(part, torch.cat([Shard(rank, 2).of(batch.lesson[half]) for half in halves]))
+
+
+def test_who_was_asked_teaches_and_what_is_exported_is_the_own_average(
+    config: Config, teachers: list[Segmentor], asked: Asked
+) -> None:
+    losses = {}
+    for name, lessons in (
+        ("own", None),
+        ("all", asked.say(teachers, config)),
+        ("one", asked.say(teachers[:1], config)),
+    ):
+        batch = TrainingBatches(dataclasses.replace(asked.supervision, lessons=lessons), config, CPU).at(0)
+        state = TrainState(config, CPU)
+        state.set_rates(1e-3, 1e-3)
+        losses[name] = float(update(state, batch, config)["teacher"])
+        assert state.product is state.teacher
+    assert len(set(losses.values())) == 3
+
+
+def test_what_they_are_less_sure_of_is_left_out_on_request(
+    config: Config, teachers: list[Segmentor], asked: Asked
+) -> None:
+    strict = codec.override(config, {"teacher.confidence": 0.999})
+    batch = TrainingBatches(
+        dataclasses.replace(asked.supervision, lessons=asked.say(teachers, strict)), strict, CPU
+    ).at(0)
+    assert batch.lesson is not None
+    assert (batch.labels == IGNORE).any()
+    assert float(batch.lesson.amax()) < 0.999
+    state = TrainState(strict, CPU)
+    state.set_rates(1e-3, 1e-3)
+    kept = update(state, batch, strict)["teacher"]
+    loose = TrainState(config, CPU)
+    loose.set_rates(1e-3, 1e-3)
+    assert float(kept) < float(update(loose, batch, config)["teacher"])
