@@ -247,7 +247,11 @@ class TeacherConfig:
         default=0.8, ge=0, lt=1, description="Pixels whose likeliest class has less than this teach nothing."
     )
     rotation_deg: float = Field(
-        default=0.0, ge=0, le=180, description="Largest turn of the slices that it looks at, in degrees."
+        default=0.0,
+        ge=0,
+        le=180,
+        description="Largest turn of the slices that it looks at, in degrees; models of --teacher look at this, half of "
+        "it, and none, either way.",
     )
     gates: NotNegative = Field(
         default=0.0, description="Weight of its lesson for the gates' maps, times loss.teacher; 0: none."

@@ -136,6 +136,11 @@ class TrainingBatches:
             self._areas = Areas(*(part.to(device) for part in found))
 
     @property
+    def bring_lessons(self) -> bool:
+        """Whether finished models have said beforehand what a teacher would be asked of."""
+        return self._lessons is not None
+
+    @property
     def steps_per_epoch(self) -> int:
         """Steps in which each kind of supervised slices is seen about once, or more often."""
         count = self._config.optim.batch_size

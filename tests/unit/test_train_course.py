@@ -44,6 +44,7 @@ class WatchingBatches:
     labelled_up_to: float = math.inf
     """In later steps nothing is known."""
     steps_per_epoch: int = STEPS_PER_EPOCH
+    bring_lessons: bool = False
     courses: list[Course] = field(default_factory=list)
 
     def at(self, step: int) -> Batch:
@@ -105,6 +106,7 @@ def run_it(
     stop_at: float = math.inf,
     max_minutes: float | None = None,
     steps_per_epoch: int = STEPS_PER_EPOCH,
+    bring_lessons: bool = False,
 ) -> Run:
     small = {"data.size_px": [16, 16], "segmentor.width": 2, "discriminator.width": 2, "optim.batch_size": 2}
     config = codec.override(tiny_config, {**small, **changes})
