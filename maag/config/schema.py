@@ -250,8 +250,8 @@ class TeacherConfig:
         default=0.0,
         ge=0,
         le=180,
-        description="Largest turn of the slices that it looks at, in degrees; models of --teacher look at this, half of "
-        "it, and none, either way.",
+        description="Largest turn of the slices that it looks at, in degrees; models of --teacher look at this and at "
+        "half of it, either way, and at none.",
     )
     gates: NotNegative = Field(
         default=0.0, description="Weight of its lesson for the gates' maps, times loss.teacher; 0: none."

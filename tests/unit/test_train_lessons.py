@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,10 +130,27 @@ def test_it_is_told_how_far_it_is(config: Config, teachers: list[Segmentor], ask
     assert len(told) > 1
 
 
+def test_how_many_slices_are_asked_at_once_changes_nothing(
+    config: Config, teachers: list[Segmentor], asked: Asked
+) -> None:
+    turning = codec.override(config, {"teacher.rotation_deg": 30.0})
+    few = lessons_of(
+        teachers, asked.prepared, asked.supervision, turning, CPU, ALONE, asked.folder, slices_at_once=2
+    ).astype(int)
+    assert np.abs(few - asked.say(teachers, turning)).max() <= 1  # but for rounding
+
+
 def test_a_folder_without_room_is_named(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
     nowhere = asked._replace(folder=asked.folder / "gone")
     with pytest.raises(StorageError, match="gone"):
         nowhere.say(teachers, config)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(asked.prepared.images) * 4 * 32 * 32 - 1, hard))
+    try:
+        with pytest.raises(StorageError, match=str(asked.folder)):
+            asked.say(teachers, config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_batches_bring_what_was_said_to_their_geometry(config: Config, teachers: list[Segmentor], asked: Asked) -> None:

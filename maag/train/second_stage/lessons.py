@@ -5,6 +5,8 @@ Every model is asked of several views of every slice, which a step could not aff
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -51,6 +53,8 @@ def lessons_of(
     team: Team,
     folder: Path,
     said: Said | None = None,
+    *,
+    slices_at_once: int = 32,
 ) -> NDArray[np.uint8]:
     """Ask the `teachers` of every case of `prepared` that trains; all workers of the team must do so at once.
 
@@ -63,6 +67,7 @@ def lessons_of(
         team: among whom the cases are shared out.
         folder: where the answers are kept while the run lasts, in a file without a name that ends with the process.
         said: is told how far it is.
+        slices_at_once: bounds the memory that answers take before they are kept.
 
     Returns:
         (S, num_classes, H, W) probabilities in parts of FULLY_SAID, mapped into memory; 0 in cases that do not train.
@@ -74,6 +79,9 @@ def lessons_of(
     cases = [case for case in prepared.cases if not trains.isdisjoint(range(case.start, case.stop))]
     shape = (len(prepared.images), config.data.num_classes, *config.data.size_px)
     with storage_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            # Writing to room that is only promised would end the process without a word where there is none.
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         lessons = np.memmap(file, np.uint8, "w+", shape=shape)
     # They are asked once, so compiling them would not pay.
     asked = accelerated(MeanOfSegmentors(teachers), replace(config.train, compile=False), device)
@@ -81,9 +89,10 @@ def lessons_of(
     own = team.shard.of(range(len(cases)))
     for done, number in enumerate(own, start=1):
         case = cases[number]
-        images = np.array(prepared.images[case.start : case.stop])
-        probabilities = mean_probabilities(images, runner, views)
-        lessons[case.start : case.stop] = np.rint(probabilities * FULLY_SAID)
+        for start in range(case.start, case.stop, slices_at_once):
+            some = slice(start, min(start + slices_at_once, case.stop))
+            probabilities = mean_probabilities(np.array(prepared.images[some]), runner, views)
+            lessons[some] = np.rint(probabilities * FULLY_SAID)
         if said:
             said(done, len(own))
     _share(lessons, cases, device, team)
