@@ -128,6 +128,8 @@ class CloudSource:
     dicom_seg: bool = False
     problem: str | None = None
     """Why its channels make no image."""
+    even: bool | None = None
+    """Of slices that are one volume by their names, as in NamedVolume; None where their headers are to tell."""
 
     @property
     def place(self) -> str:
@@ -151,7 +153,7 @@ class CloudSource:
         first = self.objects[0]
         with tempfile.TemporaryDirectory(prefix="maag-bands-") as folder, suppress(MaagError):
             place = Path(folder) / f"picture{_ending(first.key)}"
-            _fetch_current(store_of(self.root), first, place)
+            fetch_current(store_of(self.root), first, place)
             return _bands_of(place)
         return None
 
@@ -174,14 +176,20 @@ class CloudSource:
         store = store_of(self.root)
         # Names of our own, for keys may be longer or odder than file systems allow.
         places = [scratch / f"{number:05}{_ending(listed.key)}" for number, listed in enumerate(self.objects)]
-        found = [_fetch_current(store, listed, place) for listed, place in zip(self.objects, places, strict=True)]
+        found = [fetch_current(store, listed, place) for listed, place in zip(self.objects, places, strict=True)]
         origins = {str(place): store.child(listed.key) for place, listed in zip(places, self.objects, strict=True)}
+        origins[str(scratch)] = self.place  # after the files in it
+        return Fetched(self._image_of(scratch, places), _version_of(found), origins)
+
+    def _image_of(self, scratch: Path, places: Sequence[Path]) -> InputImage:
+        if self.even is not None:
+            return DicomSeries(scratch, Path(self.target), tuple(places), self.dicom_seg, self.even)
         if len(places) > 1 and not is_dicom(places[0].name):
-            return Fetched(ChannelFiles(tuple(places), Path(self.target)), _version_of(found), origins)
+            return ChannelFiles(tuple(places), Path(self.target))
         images = find_images(scratch if is_dicom(places[0].name) else places[0], dicom_seg=self.dicom_seg)
         if len(images) > 1:
             raise DataError(f"{self.place}: {len(images)} DICOM series in one folder; give each a folder of its own")
-        return Fetched(images[0], _version_of(found), origins)
+        return images[0]
 
 
 def _bands_of(picture: Path) -> int | None:
@@ -191,7 +199,8 @@ def _bands_of(picture: Path) -> int | None:
         return None
 
 
-def _fetch_current(store: Store, listed: StoredObject, to: Path) -> StoredObject:
+def fetch_current(store: Store, listed: StoredObject, to: Path) -> StoredObject:
+    """Bring an object here as it is now, should it have been replaced after it was listed. Raises StorageError."""
     try:
         return store.fetch(listed.key, to, listed.version)
     except ObjectChangedError:

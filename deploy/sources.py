@@ -8,6 +8,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
+from deploy.bucket_series import series_among
 from deploy.channel_joining import join_channels
 from deploy.images import find_images
 from deploy.input_lists import together
@@ -109,7 +110,7 @@ def _instore_of(given: str, dicom_seg: bool) -> Iterator[Source]:
     if is_dicom(key) and not has_magic(key):
         raise ConfigError(f"{given}: a DICOM series is given by its folder")
     if key.lower().endswith(SUFFIXES) and (found := store.stat(key)):
-        yield _source(root, (found,), key.rpartition("/")[2], dicom_seg)
+        yield _source(root, found, key.rpartition("/")[2])
         return
     base = key.rstrip("/")
     listed = list(store.list(_as_prefix(base)))
@@ -120,39 +121,25 @@ def _instore_of(given: str, dicom_seg: bool) -> Iterator[Source]:
             for found in store.list(_as_prefix(base))
             if any(map(wanted.fullmatch, (found.key, *parents(found.key))))
         ]
-    images = _images_among(listed)
-    if not images:
-        raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series (.dcm) of this name or below it")
-    whole = (base or root).rpartition("/")[2]
-    for objects in images:
-        inside = objects[0].key.removeprefix(_as_prefix(base))
-        if is_dicom(inside):
-            inside = inside.rpartition("/")[0] or whole
-        yield _source(root, objects, inside, dicom_seg)
-
-
-def _images_among(listed: Sequence[StoredObject]) -> list[tuple[StoredObject, ...]]:
-    """Objects that are images, and DICOM files by folder; as in a folder, no hidden ones."""
+    # As in a folder, no hidden ones.
     shown = [found for found in listed if not re.search(r"(^|/)\.[^./]", found.key)]
-    images: list[tuple[StoredObject, ...]] = []
-    series: dict[str, list[StoredObject]] = {}
-    for found in shown:
-        if is_dicom(found.key):
-            series.setdefault(found.key.rpartition("/")[0], []).append(found)
-        elif found.key.lower().endswith(SUFFIXES):
-            images.append((found,))
-    return [*images, *(tuple(members) for members in series.values())]
+    files = [found for found in shown if found.key.lower().endswith(SUFFIXES)]
+    series = series_among([found for found in shown if is_dicom(found.key)], store)
+    if not files and not series:
+        raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series (.dcm) of this name or below it")
+    for found in files:
+        yield _source(root, found, found.key.removeprefix(_as_prefix(base)))
+    whole, ending = (base or root).rpartition("/")[2], ".dcm" if dicom_seg else ".nii.gz"
+    for one in series:
+        above = _as_prefix(one.folder).removeprefix(_as_prefix(base))
+        target = f"{above}{one.name}" if one.name else above.removesuffix("/") or whole
+        yield CloudSource(root, one.objects, f"{target}{ending}", dicom_seg, even=one.even)
 
 
-def _source(root: str, objects: tuple[StoredObject, ...], inside: str, dicom_seg: bool) -> CloudSource:
-    """With the key of its labels: a picture's are PNG, a series' one file of its folder's name."""
-    if is_dicom(objects[0].key):
-        target = f"{inside}{'.dcm' if dicom_seg else '.nii.gz'}"
-    elif pictures.is_picture(Path(inside)):
-        target = f"{inside.removesuffix(Path(inside).suffix)}.png"
-    else:
-        target = inside
-    return CloudSource(root, objects, target, dicom_seg)
+def _source(root: str, found: StoredObject, inside: str) -> CloudSource:
+    """With the key of its labels: a picture's are PNG."""
+    is_picture = pictures.is_picture(Path(inside))
+    return CloudSource(root, (found,), f"{inside.removesuffix(Path(inside).suffix)}.png" if is_picture else inside)
 
 
 def _as_prefix(folder: str) -> str:

@@ -152,7 +152,7 @@ def require_even(paths: Sequence[Path]) -> None:
     if len(gaps) and _is_uneven(gaps).any():
         place = int(np.abs(gaps - np.median(gaps)).argmax())
         raise DataError(
-            f"{ordered[place]}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1].name}, other slices of the "
+            f"{ordered[place]}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1]}, other slices of the "
             f"series lie {np.median(gaps):.2f} mm apart; restore what is missing, or take out what does not belong"
         )
     if len(gaps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask
-from maag.data.dicom import load_series, order_of_slices, read_geometry
+from maag.data.dicom import SliceGeometry, load_series, order_of_slices, read_geometry
 from maag.data.folder_tree import files_below
 from maag.data.pictures import load_indices
 from maag.data.volume import Volume
@@ -23,6 +23,9 @@ SLICE_NAME = re.compile(r"^(DET\d{7})_SA(\d+)_ph(\d+)$", re.IGNORECASE)
 """Stems of short-axis slices, and of their masks: study, slice, phase."""
 _LONG_AXIS_NAME = re.compile(r"^DET\d{7}_LA\d+_ph\d+$", re.IGNORECASE)
 _DICOM, _PNG = ".dcm", ".png"
+
+_Size = tuple[object, ...]
+"""Shape and spacing of a slice position; empty where no file of it can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,28 +109,41 @@ class NamedVolume(NamedTuple):
     """Whether its slices should lie evenly: no other size of slices explains a gap."""
 
 
-def volumes_among(files: Iterable[Path]) -> dict[str, NamedVolume]:
+def volumes_among(
+    files: Iterable[Path], geometry_of: Callable[[Path], SliceGeometry] = read_geometry
+) -> dict[str, NamedVolume]:
     """The volumes that DICOM files of one folder make by their names, by case as the reader calls them.
 
     A study's phases are one series in DICOM, whose slices lie in the same places. A slice along the long axis, which is
-    no case, is a volume of its own, by its stem. Slices that cannot be read are in every volume of their phase, as
-    nobody knows of which they are: none of them is whole.
+    no case, is a volume of its own, by its stem. Slices at a place of which no phase can be read are in every volume of
+    their phase, as nobody knows of which they are: none of them is whole.
+
+    Args:
+        files: anything else among them is left out.
+        geometry_of: reads a slice's header, of one phase for each place; raises DataError or StorageError where it
+            cannot.
     """
     images = [path for path in files if path.suffix.lower() == _DICOM]
     matches = [(path, match) for path in images if (match := SLICE_NAME.match(path.stem))]
     slices = [_Slice(match[1].upper(), int(match[2]), int(match[3]), path, None) for path, match in matches]
-    sound = {item.image: bool(_size([item])) for item in slices}
-    cases = _cases_among(item for item in slices if sound[item.image])
-    unread = _cases_among(item for item in slices if not sound[item.image])
-    lost = {(case.patient_id, case.frame): case for case in unread}
-    sizes = Counter((case.patient_id, case.frame) for case in cases)
     volumes = {path.stem: NamedVolume((path,), True) for path in images if _LONG_AXIS_NAME.match(path.stem)}
-    # Of a phase without a sound slice there is no other case, and it fails by this name.
-    volumes |= {case.case_id: NamedVolume(case.images, True) for case in lost.values()}
+    for study, members in _by_study(slices).items():
+        volumes |= _volumes_of(study, members, geometry_of)
+    return volumes
+
+
+def _volumes_of(
+    study: str, slices: list[_Slice], geometry_of: Callable[[Path], SliceGeometry]
+) -> dict[str, NamedVolume]:
+    sizes = _sizes_of(slices, geometry_of)
+    cases = _cases_of(study, [item for item in slices if sizes[item.number]], sizes)
+    lost = {case.frame: case for case in _cases_of(study, [item for item in slices if not sizes[item.number]], sizes)}
+    in_phase = Counter(case.frame for case in cases)
+    # Of a phase without a known slice there is no other case, and it fails by this name.
+    volumes = {case.case_id: NamedVolume(case.images, True) for case in lost.values()}
     for case in cases:
-        phase = case.patient_id, case.frame
-        beside = lost[phase].images if phase in lost else ()
-        volumes[case.case_id] = NamedVolume((*case.images, *beside), sizes[phase] == 1)
+        beside = lost[case.frame].images if case.frame in lost else ()
+        volumes[case.case_id] = NamedVolume((*case.images, *beside), in_phase[case.frame] == 1)
     return volumes
 
 
@@ -156,21 +172,26 @@ def _find_slices(directory: Path) -> list[_Slice]:
 
 
 def _cases_among(slices: Iterable[_Slice]) -> list[Case]:
+    return [
+        case
+        for study, members in _by_study(slices).items()
+        for case in _cases_of(study, members, _sizes_of(members, read_geometry))
+    ]
+
+
+def _by_study(slices: Iterable[_Slice]) -> dict[str, list[_Slice]]:
     by_study: dict[str, list[_Slice]] = defaultdict(list)
     for item in slices:
         by_study[item.study].append(item)
-    return [case for study, members in by_study.items() for case in _cases_of(study, members)]
+    return by_study
 
 
-def _cases_of(study: str, slices: list[_Slice]) -> list[Case]:
+def _cases_of(study: str, slices: list[_Slice], sizes: Mapping[int, _Size]) -> list[Case]:
     """The study's volumes, one for each phase and for each size that its slices have."""
-    sizes = {
-        number: _size([item for item in slices if item.number == number]) for number in {item.number for item in slices}
-    }
-    ranked = [size for size, _ in Counter(sizes.values()).most_common()]
+    ranked = Counter(sizes[number] for number in sorted({item.number for item in slices})).most_common()
     cases = []
     for phase in sorted({item.phase for item in slices}):
-        for rank, size in enumerate(ranked):
+        for rank, (size, _) in enumerate(ranked):
             members = sorted(
                 (item for item in slices if item.phase == phase and sizes[item.number] == size),
                 key=lambda item: item.number,
@@ -189,10 +210,19 @@ def _cases_of(study: str, slices: list[_Slice]) -> list[Case]:
     return cases
 
 
-def _size(slices: list[_Slice]) -> tuple[object, ...]:
-    """Shape and spacing of a slice position, which all of its phases share; unreadable ones are named when loaded."""
+def _sizes_of(slices: Iterable[_Slice], geometry_of: Callable[[Path], SliceGeometry]) -> dict[int, _Size]:
+    """By slice position its size, which all of its phases share, so that one that can be read tells it."""
+    sizes: dict[int, _Size] = {}
+    for item in sorted(slices, key=lambda item: item.phase):
+        if not sizes.get(item.number):
+            sizes[item.number] = _size(item.image, geometry_of)
+    return sizes
+
+
+def _size(image: Path, geometry_of: Callable[[Path], SliceGeometry]) -> _Size:
+    """Unreadable files are named when they are loaded."""
     try:
-        geometry = read_geometry(min(slices, key=lambda item: item.phase).image)
+        geometry = geometry_of(image)
     except (DataError, StorageError):
         return ()
     return geometry.shape, tuple(round(value, 3) for value in geometry.spacing_mm)

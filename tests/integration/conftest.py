@@ -28,3 +28,21 @@ def _no_command_left() -> Iterator[None]:
 
     while Command.unended:
         Command.unended[0].abandon()
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of hearts, exported."""
+    import torch
+
+    from deploy.artifact import Source
+    from deploy.onnx_export import export
+    from maag.config.codec import override
+    from maag.data.catalog import preset
+    from maag.models.build import build_segmentor
+
+    config = override(preset("acdc", "fast"), {"data.size_px": [32, 32], "data.spacing_mm": 2.0, "segmentor.width": 4})
+    torch.manual_seed(0)
+    out = tmp_path_factory.mktemp("model") / "artifact"
+    export(build_segmentor(config), config, out, Source(checkpoint="best.safetensors", sha256="00"))
+    return out

@@ -13,35 +13,19 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-import torch
 from journeys import Command
 from PIL import Image
 from s3 import BUCKET, Fault, S3Server, client_of, s3_server
 
-from deploy.artifact import Source
-from deploy.onnx_export import export
 from deploy.runners import open_artifact
-from maag.config.codec import override
-from maag.data.catalog import preset
 from maag.data.phantoms.dicom_files import save_slice
 from maag.data.volume import load_volume
 from maag.inference import segment
-from maag.models.build import build_segmentor
 
 pytestmark = pytest.mark.integration
 
 NUM_VOLUMES = 200
 SHAPE = (18, 17, 3)  # x, y, z
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = override(preset("acdc", "fast"), {"data.size_px": [32, 32], "data.spacing_mm": 2.0, "segmentor.width": 4})
-    torch.manual_seed(0)
-    segmentor = build_segmentor(config)
-    out = tmp_path_factory.mktemp("model") / "artifact"
-    export(segmentor, config, out, Source(checkpoint="best.safetensors", sha256="00"))
-    return out
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""Cine studies of a bucket, whose phases their names tell apart, through the command: done as those of a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pydicom
+import pytest
+from bright_runner import tree
+from journeys import Command
+from s3 import BUCKET, client_of, s3_server
+
+from maag.data.catalog import write_phantom
+
+pytestmark = pytest.mark.integration
+
+NUM_PHASES = 4
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("lvsc")
+    write_phantom("lvsc", out, 4, seed=1)
+    return next(out.rglob("DicomFiles"))
+
+
+def done(place: object, out: object, *words: object, environment: dict[str, str] | None = None) -> tuple[int, int]:
+    """How many volumes were done, and how many skipped."""
+    command = Command("predict", place, "--out", out, *words, "--json", environment=environment)
+    code, printed = command.end()
+    assert code == 0, command.text
+    result = json.loads(printed)
+    return result["done"], result["skipped"]
+
+
+def stored(environment: dict[str, str], prefix: str) -> dict[str, bytes]:
+    client = client_of(environment)
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    keys = [item["Key"] for page in pages for item in page["Contents"]]
+    return {
+        key.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        for key in keys
+        if "ledger" not in key
+    }
+
+
+def test_studies_of_a_bucket_are_done_as_those_of_a_folder(artifact: Path, studies: Path, tmp_path: Path) -> None:
+    model = ("--model", artifact)
+    with s3_server() as (server, environment):
+        for name, content in tree(studies).items():
+            server.store(f"in/{name}", content)
+        files = [name for name in tree(studies) if name.lower().endswith(".dcm")]
+        places = len([name for name in files if "_SA" in name and "_ph0." in name])
+        options = (*model, "--probabilities", "--measures")
+        number = done(studies, tmp_path / "out", *options)[0]
+        bucket, out = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
+        assert done(bucket, out, *options, environment=environment) == (number, 0)
+        expected = {name: content for name, content in tree(tmp_path / "out").items() if name != "ledger.jsonl"}
+        assert stored(environment, "out/") == expected
+        assert {f"DET0000401/DET0000401_ph0{phase}.nii.gz" for phase in range(NUM_PHASES)} <= expected.keys()
+        # Each file once, and of a phase once more beforehand to see what belongs together.
+        assert server.count("GET", "in/*") == len(files) + places
+        assert done(bucket, out, *options, "--resume", environment=environment) == (0, number)
+        assert server.count("GET", "in/*") == len(files) + 2 * places
+
+        one, segmentations = "DET0000301", (*model, "--dicom-seg")
+        done(studies / one, tmp_path / "segmentations", *segmentations)
+        done(f"{bucket}/{one}", f"s3://{BUCKET}/segmentations", *segmentations, environment=environment)
+        for name, content in stored(environment, "segmentations/").items():
+            (tmp_path / "found.dcm").write_bytes(content)
+            found, right = map(pydicom.dcmread, (tmp_path / "found.dcm", tmp_path / "segmentations" / name))
+            assert found.PixelData == right.PixelData
+            assert found.ReferencedSeriesSequence == right.ReferencedSeriesSequence
+            (tmp_path / "segmentations" / name).unlink()
+        assert tree(tmp_path / "segmentations").keys() == {"ledger.jsonl"}
