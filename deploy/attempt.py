@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from deploy.source_kinds import Fetched, Source
 from deploy.standing import Standing, standing_of
 from maag.config.schema import DataConfig
 from maag.data.label_files import stem_of
-from maag.data.nifti_writing import save_probabilities
+from maag.data.nifti_writing import ProbabilityWriter
 from maag.errors import AccessDeniedError, MaagError
 from maag.inference import PLAIN, Refinement, Runner, segment_fully
 from maag.storage.digests import md5_of
@@ -153,19 +154,17 @@ class Worker:
         """Segment all frames of an image, write what was asked for, and tell what each frame holds."""
         data, work = self._job.data, self._job.work
         labels: list[NDArray[np.uint8]] = []
-        probabilities: list[NDArray[np.float32]] = []
         volumes, affine = [], np.eye(4)
-        for volume in (fitting(frame, image, data) for frame in image.frames()):
-            found = segment_fully(volume, self._runner, data, work.refinement, keep_probabilities=work.probabilities)
-            labels.append(found.labels)
-            if found.probabilities is not None:
-                probabilities.append(found.probabilities)
-            affine = volume.affine
-            volumes.append(_volumes_ml(found.labels, volume.spacing_mm, data.classes))
-        if probabilities:
-            # A stack of one would be a copy, of gigabytes.
-            frames = np.stack(probabilities) if len(probabilities) > 1 else probabilities[0][None]
-            save_probabilities(Path(probabilities_of(str(target))), frames, affine)
+        place = Path(probabilities_of(str(target)))
+        with ProbabilityWriter(place, data.num_classes) if work.probabilities else nullcontext() as probabilities:
+            take = probabilities.add if probabilities else None
+            for volume in (fitting(frame, image, data) for frame in image.frames()):
+                found = segment_fully(volume, self._runner, data, work.refinement, take_probabilities=take)
+                labels.append(found.labels)
+                affine = volume.affine
+                volumes.append(_volumes_ml(found.labels, volume.spacing_mm, data.classes))
+            if probabilities:
+                probabilities.finish(len(labels), affine)
         image.save_labels(target, np.stack(labels), data.classes, self._job.model_digest)
         return tuple(volumes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -129,6 +129,7 @@ def segment_fully(
     refinement: Refinement = PLAIN,
     *,
     keep_probabilities: bool = False,
+    take_probabilities: Callable[[NDArray[np.float32]], None] | None = None,
 ) -> Segmentation:
     """Segment a whole volume, in its own geometry; outside of the training grid is background.
 
@@ -138,6 +139,7 @@ def segment_fully(
         data: the grid and classes that the runner's segmentor was trained with.
         refinement: what to do beyond one pass.
         keep_probabilities: return them too; they take 4 * num_classes bytes a voxel.
+        take_probabilities: is given them as they are made, slices (N, num_classes, Y, X) from the first to the last.
 
     Raises:
         DataError: the runner gives another number of classes, or values that are not numbers.
@@ -161,6 +163,8 @@ def segment_fully(
         labels.append(likeliest(in_source))
         if kept is not None:
             kept[start : start + len(in_source)] = in_source
+        if take_probabilities:
+            take_probabilities(in_source)
     whole = np.concatenate(labels)
     if refinement.largest_component:
         whole = largest_components(whole, data.num_classes)

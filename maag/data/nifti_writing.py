@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from maag.data.gzip_parts import GzipPart, write_parts
 from maag.data.nifti import open_nifti, quiet_nibabel, shape_of
 from maag.data.nifti_header import without_trailing_ones
 from maag.errors import DataError
-from maag.storage import replacing
+from maag.storage import replacing, storage_errors
 
 _PLAIN_DIMENSIONS = 3
 _DESCRIPTION_BYTES = 79  # NIfTI's descrip holds 80, the last one 0
@@ -55,16 +58,60 @@ def fit_description(classes: Sequence[str]) -> bool:
     return description_of(classes).decode() == _named(classes)
 
 
-def save_probabilities(path: Path, probabilities: NDArray[np.float32], affine: NDArray[np.float64]) -> None:
-    """Write class probabilities (T, Z, num_classes, Y, X) float32 as 5-D NIfTI (x, y, z, time, class), atomically.
+class ProbabilityWriter:
+    """Class probabilities as 5-D NIfTI (x, y, z, time, class), written as they come: none stay in memory.
 
-    `affine` maps voxels (x, y, z) to the world. Raises StorageError.
+    A context: what was not finished when it ends is gone. In the file one class follows the other, so each is packed
+    into a file of its own, in the folder of `path`, until all are there.
+
+    Args:
+        path: of the file, `.nii.gz`.
+        num_classes: of the probabilities.
+
+    Raises:
+        StorageError: the folder cannot be made or written, or the disk is full.
     """
-    image = nib.Nifti1Image(probabilities.transpose(4, 3, 1, 0, 2), affine)
-    image.header.set_intent("vector")
-    image.header.set_xyzt_units("mm")
-    # Fractions of 32 bits pack little tighter with more patience.
-    _write(path, image, compress_level=1)
+
+    def __init__(self, path: Path, num_classes: int) -> None:
+        self._path = path
+        self._slices: tuple[int, ...] = ()
+        """Of those that have come: number, rows, columns."""
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._classes = [GzipPart(path.parent) for _ in range(num_classes)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for part in self._classes:
+            part.close()
+
+    def add(self, slices: NDArray[np.float32]) -> None:
+        """Write more slices (N, num_classes, Y, X), in the order of frames, then of height. Raises StorageError."""
+        number = self._slices[0] if self._slices else 0
+        self._slices = (number + len(slices), *slices.shape[2:])
+        with storage_errors(self._path):
+            for value, part in enumerate(self._classes):
+                part.add(np.ascontiguousarray(slices[:, value], "<f4").data.cast("B"))
+
+    def finish(self, num_frames: int, affine: NDArray[np.float64]) -> None:
+        """Put the file in its place, atomically, once all slices of `num_frames` volumes have come.
+
+        `affine` maps voxels (x, y, z) to the world. Raises StorageError.
+        """
+        number, rows, columns = self._slices
+        image = nib.Nifti1Image(np.zeros([1] * 5, "<f4"), affine)
+        image.header.set_intent("vector")
+        image.header.set_xyzt_units("mm")
+        image.header.set_slope_inter(1, 0)
+        image.header.set_data_shape((columns, rows, number // num_frames, num_frames, len(self._classes)))
+        header = io.BytesIO()
+        image.header.write_to(header)
+        with replacing(self._path) as temporary, temporary.open("wb") as file:
+            first = GzipPart(self._path.parent)
+            first.add(header.getvalue())
+            write_parts([first, *self._classes], file)
 
 
 def save_volume(
@@ -92,15 +139,14 @@ def save_volume(
     _write(path, image)
 
 
-def _write(path: Path, image: nib.Nifti1Image, compress_level: int = 6) -> None:
+def _write(path: Path, image: nib.Nifti1Image) -> None:
     # Level 9 packs ragged labels a tenth tighter, in sixteen times the time: half of what predicting them takes.
-    # Voxels go to the file part by part: of probabilities there are gigabytes.
     with replacing(path) as temporary, quiet_nibabel(), temporary.open("wb") as file:
         if not path.name.lower().endswith(".gz"):
             image.to_stream(file)
             return
         # Without a name and a time, so that the same content gives the same bytes.
-        with gzip.GzipFile("", "wb", compress_level, file, mtime=0) as packed:
+        with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
             image.to_stream(packed)
 
 

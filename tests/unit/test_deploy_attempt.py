@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, tree, write_volume
+from nothing_runner import Nothing
 
 from deploy.attempt import Job, Task, Work, Worker
+from deploy.batch import predict
+from deploy.crew import Threads
 from deploy.images import NiftiImage
 from deploy.ledger import Entry
 from deploy.source_kinds import Fetched, LocalSource
@@ -51,3 +58,19 @@ def test_a_name_that_would_not_be_safe_is_refused_before_any_work(
     assert f"the key {target!r} is refused" in str(entry.error)
     assert (runner.calls, Counted.fetches) == (0, 0)
     assert set(tree(tmp_path)) == {"scans/a.nii.gz", "out/ledger.jsonl"}
+
+
+def test_probabilities_of_a_volume_are_never_in_memory_together(tmp_path: Path) -> None:
+    shape, classes = (128, 128, 200), 8
+    (tmp_path / "scans").mkdir()
+    nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), tmp_path / "scans" / "a.nii")
+    data = replace(DATA, classes=("background", *map(str, range(1, classes))), unlabelled_value=classes)
+    tracemalloc.start()
+    outcome = predict(
+        [tmp_path / "scans"], Threads(Nothing(classes)), data, tmp_path / "out", "m", work=Work(probabilities=True)
+    )
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert outcome.failed == ()
+    assert nibabel.load(tmp_path / "out" / "a_probabilities.nii.gz").shape == (*shape, 1, classes)
+    assert taken < 4 * classes * np.prod(shape)

@@ -137,7 +137,9 @@ def test_probabilities_are_kept_on_request_alone(data: DataConfig) -> None:
     assert found.probabilities is not None
     assert found.probabilities.shape == (3, 2, 61, 33)
     np.testing.assert_array_equal(found.probabilities.argmax(axis=1), found.labels)
-    assert segment_fully(volume, BrightIsForeground(), data).probabilities is None
+    parts: list[NDArray[np.float32]] = []
+    assert segment_fully(volume, BrightIsForeground(), data, take_probabilities=parts.append).probabilities is None
+    np.testing.assert_array_equal(np.concatenate(parts), found.probabilities)
 
 
 def test_probabilities_of_more_slices_than_go_through_at_once_are_those_of_each_slice(data: DataConfig) -> None:
