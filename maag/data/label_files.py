@@ -53,6 +53,17 @@ def load_label_file(path: Path, allowed: Collection[int]) -> NDArray[np.uint8]:
     return volume.as_labels(pictures.load_label_indices(path), allowed, path)[None]
 
 
+def holds_label(path: Path, value: int) -> bool:
+    """Whether a voxel of a mask or scribble has this value; of a volume no more is unpacked than up to the first.
+
+    Raises as `load_label_file`, but that other values may be any.
+    """
+    if nifti.is_nifti(path):
+        parts = nifti.read_parts(nifti.open_nifti(path), path)
+        return any(bool((volume.near_integers(part) == value).any()) for part in parts)
+    return bool((pictures.load_label_indices(path) == value).any())
+
+
 def geometry_of(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
     """Shape (Z, Y, X) and spacing (z, y, x) in mm. Raises as `load_image`."""
     if nifti.is_nifti(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from maag.data.nifti_header import require_invertible, require_one_spacing, require_possible, without_trailing_ones
@@ -26,6 +28,8 @@ _HEADERS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 """By the size with which each begins."""
 _MM_PER_UNIT = {1: 1e3, 3: 1e-3}
 """By the header's code of a metre and a micrometre."""
+_BYTES_AT_ONCE = 2**18
+"""A multiple of every voxel's size."""
 _UNREADABLE = (
     *(ImageFileError, HeaderDataError, EOFError, ValueError, KeyError, OverflowError, TypeError),
     *(zlib.error, gzip.BadGzipFile),
@@ -100,8 +104,29 @@ def read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> N
     try:
         array = np.asarray(image.dataobj if time is None else image.dataobj[:, :, :, time])
     except (*_UNREADABLE, OSError) as error:
-        raise DataError(f"{path}: truncated or damaged ({_first_line(error)}); copy or export it again") from error
+        raise _damaged(path, error) from error
     return np.ascontiguousarray(array.reshape(shape).T)
+
+
+def read_parts(image: nib.Nifti1Image, path: Path) -> Iterator[NDArray[np.generic]]:
+    """The voxels in the order of the file, some at once and flat: who has seen enough may stop. Raises DataError."""
+    proxy: Any = image.dataobj
+    left = math.prod(image.shape) * proxy.dtype.itemsize
+    try:
+        with nib.openers.ImageOpener(str(path)) as stream:
+            stream.seek(proxy.offset)
+            while left:
+                part = stream.read(min(left, _BYTES_AT_ONCE))
+                if len(part) < min(left, _BYTES_AT_ONCE):
+                    raise EOFError(f"{left - len(part)} bytes of voxels are missing")
+                left -= len(part)
+                yield apply_read_scaling(np.frombuffer(part, proxy.dtype), proxy.slope, proxy.inter)
+    except (*_UNREADABLE, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    return DataError(f"{path}: truncated or damaged ({_first_line(error)}); copy or export it again")
 
 
 def shape_of(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:

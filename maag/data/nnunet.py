@@ -11,7 +11,7 @@ from typing import Any
 from maag.config.schema import DataConfig
 from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
 from maag.data.grid_choice import choose_grid, count_channels
-from maag.data.label_files import load_image, load_label_file, stem_of, suffix_of
+from maag.data.label_files import holds_label, load_image, load_label_file, stem_of, suffix_of
 from maag.data.nifti import is_nifti
 from maag.data.volume import Volume
 from maag.errors import DataError, StorageError
@@ -196,7 +196,6 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, undrawn: int | N
 def _is_drawn(path: Path, undrawn: int) -> bool:
     """Whether something in it is ignored. What cannot be read is named when the case is."""
     try:
-        labels = load_label_file(path, range(256))
+        return holds_label(path, undrawn)
     except (DataError, StorageError):
         return False
-    return bool((labels == undrawn).any())
