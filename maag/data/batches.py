@@ -77,6 +77,7 @@ class SliceSource:
         self._indices = indices
         self._seed = seed
         self._name = name
+        self._orders: dict[int, NDArray[np.int64]] = {}  # of the turns drawn from last
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -84,8 +85,10 @@ class SliceSource:
     def draw(self, start: int, count: int) -> NDArray[np.int64]:
         """Slices number `start` to `start + count` of the stream: (count,) int64 indices of the prepared set."""
         places = np.arange(start, start + count)
-        orders = {int(turn): self._order(int(turn)) for turn in np.unique(places // len(self))}
-        return np.array([orders[int(place // len(self))][place % len(self)] for place in places], dtype=np.int64)
+        turns = np.unique(places // len(self)).tolist()
+        # Kept, as a permutation of all slices for each of as many steps would grow with their square.
+        self._orders = {turn: self._orders[turn] if turn in self._orders else self._order(turn) for turn in turns}
+        return np.array([self._orders[int(place // len(self))][place % len(self)] for place in places], dtype=np.int64)
 
     def _order(self, turn: int) -> NDArray[np.int64]:
         return np.random.default_rng(seed_of(self._seed, self._name, turn)).permutation(self._indices)

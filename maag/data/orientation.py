@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.nifti import affine_of, is_nifti, open_nifti
+from maag.data.nifti import affine_of, is_nifti, open_nifti, orientation_of, spacing_of
 from maag.data.volume import load_orientation
 
 _SPACING_TOLERANCE = 0.01
@@ -27,7 +27,8 @@ def differences(labels: Path, image: Path, *, origins: bool = False) -> tuple[st
     """
     if not (is_nifti(labels) and is_nifti(image)):
         return ()
-    (axes, spacing), (image_axes, image_spacing) = load_orientation(labels), load_orientation(image)
+    own, other = open_nifti(labels), open_nifti(image)
+    (axes, spacing), (image_axes, image_spacing) = ((orientation_of(each), spacing_of(each)) for each in (own, other))
     found = []
     if axes and image_axes and axes != image_axes:
         found.append(
@@ -40,7 +41,7 @@ def differences(labels: Path, image: Path, *, origins: bool = False) -> tuple[st
             "image's count: save it on the image's grid"
         )
     if origins and axes and axes == image_axes:
-        here, there = affine_of(open_nifti(labels)), affine_of(open_nifti(image))
+        here, there = affine_of(own), affine_of(other)
         beside = np.linalg.solve(there, here[:, 3])[:3]  # its first voxel's place, in voxels of the image
         if np.abs(beside).max() > _ORIGIN_TOLERANCE:
             found.append(

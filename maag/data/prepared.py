@@ -94,10 +94,11 @@ class PreparedData:
         self, patients: Collection[str], *, scribbled: bool = False, masked: bool = False
     ) -> NDArray[np.int64]:
         """Indices of the slices of `patients`, on request only of cases with a scribble, or with a mask."""
+        members = set(patients)
         wanted = [
             np.arange(case.start, case.stop)
             for case in self.cases
-            if case.patient_id in set(patients) and (case.raters or not scribbled) and (case.has_mask or not masked)
+            if case.patient_id in members and (case.raters or not scribbled) and (case.has_mask or not masked)
         ]
         return np.concatenate(wanted) if wanted else np.empty(0, dtype=np.int64)
 

@@ -85,6 +85,8 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
                 f"{path}: a channel of {volume.shape[::-1]} voxels of {volume.spacing_mm[::-1]} mm beside {paths[0]} "
                 f"of {first.shape[::-1]} of {first.spacing_mm[::-1]} mm (x, y, z); bring them to one grid"
             )
+    if len(volumes) == 1:
+        return first
     axes: dict[str, Path] = {}
     for path in paths:
         if told := load_orientation(path)[0]:
@@ -95,9 +97,7 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
             f"{path}: a channel with axes {other} in its header beside {beside} with {told}, so that they lie mirrored "
             "or turned; bring them to one grid"
         )
-    # Of one channel this would be a copy, of hundreds of megabytes.
-    voxels = np.concatenate([volume.voxels for volume in volumes]) if len(volumes) > 1 else first.voxels
-    return Volume(voxels, first.spacing_mm, first.affine)
+    return Volume(np.concatenate([volume.voxels for volume in volumes]), first.spacing_mm, first.affine)
 
 
 def num_volumes(path: Path) -> int:

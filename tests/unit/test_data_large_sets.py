@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -12,9 +16,13 @@ import pytest
 from native_phantoms import config_of
 from numpy.typing import DTypeLike, NDArray
 
+from maag.data.batches import SliceSource
+from maag.data.cache import prepare
+from maag.data.case_arrays import read_case
 from maag.data.cases import Case
-from maag.data.catalog import find_cases
+from maag.data.catalog import find_cases, reader_of
 from maag.data.label_files import holds_label
+from maag.data.nifti import open_nifti
 from maag.errors import DataError
 
 _IGNORED = 2
@@ -78,3 +86,56 @@ def test_a_label_file_that_ends_early_is_named_where_its_end_is_needed(tmp_path:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"a\.nii\.gz: truncated or damaged"):
         holds_label(path, 1)
+
+
+def test_reading_a_case_opens_each_file_for_its_header_twice_and_once_for_its_voxels(tmp_path: Path) -> None:
+    label_file = _nnunet_case(tmp_path, np.zeros((8, 8, 2), np.uint8))
+    data, case = config_of("nnunet", tmp_path).data, _found(tmp_path)
+    with _opened() as header:
+        open_nifti(label_file)
+    with _opened() as opened:
+        read_case(case, reader_of("nnunet"), data)
+    for path in (label_file, *case.images):
+        assert opened[str(path)] <= 2 * header[str(label_file)] + 1
+
+
+@contextmanager
+def _opened() -> Iterator[Counter[str]]:
+    """How often each file is opened meanwhile."""
+    counts: Counter[str] = Counter()
+    watching = True
+
+    def count(event: str, facts: tuple[object, ...]) -> None:
+        if watching and event == "open":
+            counts[str(facts[0])] += 1
+
+    sys.addaudithook(count)  # for good, but counting only here
+    try:
+        yield counts
+    finally:
+        watching = False
+
+
+def test_a_stream_of_slices_is_shuffled_once_a_pass() -> None:
+    slices = SliceSource(np.arange(200_000), seed=1, name="scribbled")
+    slices.draw(0, 4)
+    tracemalloc.start()
+    slices.draw(4, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200_000
+
+
+def test_slices_are_found_in_one_look_at_who_is_wanted(tmp_path: Path) -> None:
+    class Wanted(tuple[str, ...]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Wanted.looks += 1
+            return super().__iter__()
+
+    for name in "abc":
+        _write(tmp_path / "images" / f"{name}.nii.gz", np.zeros((16, 16, 2), np.int16))
+    prepared = prepare(tmp_path, config_of("folders", tmp_path).data, tmp_path / "cache")
+    assert prepared.slices_of(Wanted("ac")).tolist() == [0, 1, 4, 5]
+    assert Wanted.looks == 1
