@@ -12,20 +12,22 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from maag.config.schema import DataConfig
 from maag.data.cache_root import default_cache_root as default_cache_root
 from maag.data.case_arrays import CaseArrays, read_case
-from maag.data.cases import Case, ScribbleFile, SimulatedScribble, raters_of
+from maag.data.cases import Case, Reader, ScribbleFile, SimulatedScribble, raters_of
 from maag.data.catalog import find_cases, reader_of
 from maag.data.geometry import labels_to_grid, prepare_image, scribbles_to_grid
-from maag.data.prepared import DIGEST_KIND, FORMAT_VERSION, INDEX, PreparedCase, PreparedData, open_prepared
+from maag.data.kept_cases import KeptCases, keep_part
+from maag.data.prepared import DIGEST_KIND, FORMAT_VERSION, PreparedCase, PreparedData, open_prepared
+from maag.data.set_writer import CaseSlices, SetWriter
 from maag.errors import DataError, StorageError
 from maag.labels import BACKGROUND, IGNORE
-from maag.storage import building_directory, require_writable_directory, storage_errors, write_json
+from maag.storage import building_directory, require_writable_directory, storage_errors
 
 _PROBLEMS_SHOWN = 10
+_BYTES_AT_ONCE = 2**20
 # Settings that change the arrays; the others, of the split say, leave a prepared set valid.
 _SETTINGS = (
     "dataset",
@@ -86,19 +88,24 @@ def prepare_cases(
         require_writable_directory(cache_root)
         with FileLock(cache_root / f".{path.name}.lock"):
             if not path.is_dir():
-                _build(path, cases, data, numbers, progress)
+                _build(path, cases, directory, data, numbers, progress)
     return open_prepared(path)
 
 
 def _key(cases: Collection[Case], directory: Path, data: DataConfig, numbers: Sequence[int] | None) -> str:
     """Changes with settings and with sizes and times of files, which need no reading."""
+    return _digest_of(data, cases, numbers, [FORMAT_VERSION, *_sources(cases, directory)])
+
+
+def _sources(cases: Collection[Case], directory: Path) -> list[object]:
+    """What is known of the cases' files without reading them."""
     sources: list[object] = []
     for case in cases:
         for role, file in _files(case):
             with storage_errors(file, "read"):
                 facts = file.stat()
             sources.append((role, os.path.relpath(file, directory), facts.st_size, facts.st_mtime_ns))
-    return _digest_of(data, cases, numbers, [FORMAT_VERSION, *sources])
+    return sources
 
 
 def _digest_of(
@@ -132,53 +139,51 @@ def _files(case: Case) -> list[tuple[str, Path]]:
 def _build(
     path: Path,
     cases: Collection[Case],
+    directory: Path,
     data: DataConfig,
     numbers: Sequence[int] | None,
     progress: Progress | None,
 ) -> None:
-    """Write one slice file per array as cases come in, so that memory holds one case at a time."""
+    """Write what is kept of some cases, and the others as they are read; on Ctrl-C and bad cases keep what is done."""
     problems: list[str] = []
-    prepared: list[PreparedCase] = []
     reader = reader_of(data.dataset)
     raters = raters_of(cases) or ("",)
-    with building_directory(path) as folder:
-        with (
-            (folder / "images.raw").open("wb") as images,
-            (folder / "scribbles.raw").open("wb") as scribbles,
-            (folder / "masks.raw").open("wb") as masks,
-        ):
-            start = 0
-            for done, case in enumerate(cases, start=1):
+    keys = [
+        _digest_of(data, [case], numbers, [FORMAT_VERSION, *raters, *_sources([case], directory)]) for case in cases
+    ]
+    kept = KeptCases(path.parent, data.dataset, keys)
+    with building_directory(path) as folder, SetWriter(folder, data, raters) as writer:
+        try:
+            for done, (key, case) in enumerate(zip(keys, cases, strict=True), start=1):
                 try:
-                    arrays = read_case(case, reader, data)
-                    on_grid = _on_grid(arrays, raters, data, numbers)
-                except (DataError, StorageError) as error:
+                    writer.add(*(kept.of(key) or _read(case, key, reader, raters, data, numbers)))
+                except DataError as error:
                     problems.append(str(error))
-                    continue
-                images.write(np.ascontiguousarray(on_grid[0]).data)
-                scribbles.write(np.ascontiguousarray(on_grid[1]).data)
-                masks.write(np.ascontiguousarray(on_grid[2]).data)
-                prepared.append(_index_entry(case, arrays, start))
-                start = prepared[-1].stop
                 if progress:
                     progress(done, len(cases))
-        if problems:
-            raise DataError(_all_problems(problems, len(cases)))
-        index = {
-            "format_version": FORMAT_VERSION,
-            "digest": DIGEST_KIND + _digest_of(data, cases, numbers, [case.sha256 for case in prepared]),
-            "num_slices": start,
-            "size_px": data.size_px,
-            "channels": data.channels,
-            "raters": raters,
-            "cases": [asdict(case) for case in prepared],
-        }
-        write_json(folder / INDEX, index)
+            if problems:
+                raise DataError(_all_problems(problems, len(cases)))
+        except (DataError, KeyboardInterrupt):
+            keep_part(writer, folder, path)
+            raise
+        contents = [case.sha256 for case in writer.cases]
+        writer.write_index(DIGEST_KIND + _digest_of(data, cases, numbers, contents))
+    kept.remove_parts()
 
 
-def _on_grid(
-    arrays: CaseArrays, raters: Sequence[str], data: DataConfig, numbers: Sequence[int] | None
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8]]:
+def _read(
+    case: Case, key: str, reader: Reader, raters: Sequence[str], data: DataConfig, numbers: Sequence[int] | None
+) -> tuple[PreparedCase, CaseSlices]:
+    """A case from its files. Raises DataError."""
+    try:
+        arrays = read_case(case, reader, data)
+        entry = _index_entry(case, key, arrays)
+    except StorageError as error:
+        raise DataError(str(error)) from error
+    return entry, _on_grid(arrays, raters, data, numbers)
+
+
+def _on_grid(arrays: CaseArrays, raters: Sequence[str], data: DataConfig, numbers: Sequence[int] | None) -> CaseSlices:
     images, grid = prepare_image(arrays.volume, data)
     padding = BACKGROUND if data.padding_label == "background" else IGNORE
     unknown = np.full((len(images), *data.size_px), IGNORE, dtype=np.uint8)
@@ -190,20 +195,25 @@ def _on_grid(
         scribbles_to_grid(arrays.scribbles[rater], grid, padding) if rater in arrays.scribbles else unknown
         for rater in raters
     ]
-    return images, np.stack(scribbles, axis=1), mask
+    return CaseSlices(images, np.stack(scribbles, axis=1), mask)
 
 
-def _index_entry(case: Case, arrays: CaseArrays, start: int) -> PreparedCase:
+def _index_entry(case: Case, key: str, arrays: CaseArrays) -> PreparedCase:
+    """As if the set held this case alone."""
     classes = {int(value) for scribble in arrays.scribbles.values() for value in np.unique(scribble)} - {IGNORE}
     digests: dict[str, Any] = {}
     for role, file in _files(case):
-        digests.setdefault(role, hashlib.sha256()).update(file.read_bytes())
+        digest = digests.setdefault(role, hashlib.sha256())
+        with storage_errors(file, "read"), file.open("rb") as stream:
+            while part := stream.read(_BYTES_AT_ONCE):
+                digest.update(part)
     return PreparedCase(
+        key=key,
         case_id=case.case_id,
         patient_id=case.patient_id,
         frame=case.frame,
-        start=start,
-        stop=start + arrays.volume.shape[0],
+        start=0,
+        stop=arrays.volume.shape[0],
         source_shape=arrays.volume.shape,
         spacing_mm=arrays.volume.spacing_mm,
         affine=tuple(tuple(row) for row in arrays.volume.affine.tolist()),
@@ -220,4 +230,7 @@ def _all_problems(problems: list[str], total: int) -> str:
     shown = problems[:_PROBLEMS_SHOWN]
     more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
     lines = "".join(f"\n  {problem}" for problem in shown)
-    return f"{len(problems)} of {total} cases cannot be used; correct them or take them out of the folder:{lines}{more}"
+    return (
+        f"{len(problems)} of {total} cases cannot be used; correct them or take them out of the folder, and only "
+        f"what changed is read again:{lines}{more}"
+    )

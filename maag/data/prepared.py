@@ -16,7 +16,7 @@ from maag.data.splits import Patient
 from maag.errors import DataError, StorageError
 from maag.storage import read_json, storage_errors
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 INDEX = "index.json"
 DIGEST_KIND = "sha256-"
 """How digests of data begin; earlier versions had others, of file times and of the format, without it."""
@@ -29,6 +29,8 @@ _TUPLES = ("source_shape", "spacing_mm", "raters", "scribbled_classes", "notes")
 class PreparedCase:
     """Where a case's slices lie, and where they came from."""
 
+    key: str
+    """Changes with the settings that shape its arrays, and with sizes and times of its files."""
     case_id: str
     patient_id: str
     frame: str

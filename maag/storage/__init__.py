@@ -85,7 +85,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            _flush_to_disk(temporary)
+            flush_to_disk(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def building_directory(path: Path) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             for file in temporary.iterdir():
-                _flush_to_disk(file)
+                flush_to_disk(file)
             try:
                 os.rename(temporary, path)
             except OSError as error:
@@ -181,7 +181,8 @@ def _temporary_beside(path: Path) -> Path:
     return path.with_name(f".{start}.{uuid.uuid4().hex[:8]}.tmp")
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file is on the disk: what is renamed before is empty after a power cut. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

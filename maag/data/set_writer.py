@@ -1,0 +1,71 @@
+"""A prepared set as it is written: one file per array, case after case, so that memory holds one case at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maag.config.schema import DataConfig
+from maag.data.prepared import FORMAT_VERSION, INDEX, PreparedCase
+from maag.storage import write_json
+
+
+class CaseSlices(NamedTuple):
+    """A case's slices on the training grid."""
+
+    images: NDArray[np.float32]
+    """(Z, C, H, W)."""
+    scribbles: NDArray[np.uint8]
+    """(Z, R, H, W)."""
+    masks: NDArray[np.uint8]
+    """(Z, H, W)."""
+
+
+class SetWriter:
+    """Writes to a folder; leaving the context closes its files. `write_index` makes it one that can be opened."""
+
+    def __init__(self, folder: Path, data: DataConfig, raters: Sequence[str]) -> None:
+        self.cases: list[PreparedCase] = []
+        """Written so far."""
+        self._folder = folder
+        self._data = data
+        self._raters = raters
+        self._open = ExitStack()
+        self._files = [self._open.enter_context((folder / f"{name}.raw").open("wb")) for name in CaseSlices._fields]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def add(self, case: PreparedCase, slices: CaseSlices) -> None:
+        """Write a case's slices behind those of the others, which is where the index will say that they are."""
+        for file, array in zip(self._files, slices, strict=True):
+            file.write(np.ascontiguousarray(array).data)
+        start = self._num_slices
+        self.cases.append(replace(case, start=start, stop=start + len(slices.masks)))
+
+    def write_index(self, digest: str) -> None:
+        """Close the files, and say what is in them. Raises StorageError."""
+        self._open.close()
+        index = {
+            "format_version": FORMAT_VERSION,
+            "digest": digest,
+            "num_slices": self._num_slices,
+            "size_px": self._data.size_px,
+            "channels": self._data.channels,
+            "raters": self._raters,
+            "cases": [asdict(case) for case in self.cases],
+        }
+        write_json(self._folder / INDEX, index)
+
+    @property
+    def _num_slices(self) -> int:
+        return self.cases[-1].stop if self.cases else 0

@@ -1,0 +1,120 @@
+"""What was prepared once is not read again: after a bad case, Ctrl-C, and when a set grows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maag.config.schema import Config
+from maag.data.cache import prepare
+from maag.data.prepared import PreparedData
+from maag.errors import DataError
+
+Prepare = Callable[..., PreparedData]
+
+
+@pytest.fixture
+def data_dir(phantom_dir: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
+
+
+@pytest.fixture
+def again(data_dir: Path, tiny_config: Config, tmp_path: Path) -> Prepare:
+    return lambda progress=None: prepare(data_dir, tiny_config.data, tmp_path / "cache", progress=progress)
+
+
+@pytest.fixture
+def undisturbed(phantom_dir: Path, tiny_config: Config, tmp_path: Path) -> PreparedData:
+    return prepare(phantom_dir, tiny_config.data, tmp_path / "undisturbed")
+
+
+def _images(data_dir: Path) -> list[Path]:
+    return sorted(data_dir.rglob("*_frame??.nii.gz"))
+
+
+def _make_unreadable(path: Path) -> None:
+    """Whoever reads it fails; its size and time, by which files are known, stay as they are."""
+    found = path.stat()
+    path.write_bytes(bytes(found.st_size))
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _stop_after(cases: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done == cases:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def _require_same(one: PreparedData, other: PreparedData) -> None:
+    assert one.digest == other.digest
+    assert [(case.case_id, case.start, case.stop, case.sha256) for case in one.cases] == [
+        (case.case_id, case.start, case.stop, case.sha256) for case in other.cases
+    ]
+    for name in ("images", "scribbles", "masks"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_when_a_bad_case_is_mended_the_others_are_not_read_again(
+    data_dir: Path, again: Prepare, undisturbed: PreparedData
+) -> None:
+    bad, *good = _images(data_dir)
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:60])
+    with pytest.raises(DataError, match="1 of 12 cases cannot be used; correct them .* only what changed is read"):
+        again()
+    bad.write_bytes(whole)
+    for path in good:
+        _make_unreadable(path)
+    mended = again()
+    _require_same(mended, undisturbed)
+    assert [path for path in mended.directory.parent.iterdir() if path.is_dir()] == [mended.directory]
+
+
+def test_ctrl_c_keeps_the_cases_that_are_done(data_dir: Path, again: Prepare, undisturbed: PreparedData) -> None:
+    for cases in (5, 2, 9):  # the second time while those of the first are taken over
+        with pytest.raises(KeyboardInterrupt):
+            again(_stop_after(cases))
+    for path in _images(data_dir)[:9]:
+        _make_unreadable(path)
+    done = again()
+    _require_same(done, undisturbed)
+    assert [path for path in done.directory.parent.iterdir() if path.is_dir()] == [done.directory]
+
+
+def test_of_a_set_that_grew_only_the_new_cases_are_read(
+    data_dir: Path, again: Prepare, undisturbed: PreparedData, tmp_path: Path
+) -> None:
+    new = _images(data_dir)[0].parent
+    shutil.move(new, tmp_path / "aside")
+    again()
+    for path in _images(data_dir):
+        _make_unreadable(path)
+    shutil.move(tmp_path / "aside", new)
+    _require_same(again(), undisturbed)
+
+
+def test_what_changed_is_read_again(data_dir: Path, again: Prepare, undisturbed: PreparedData) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        again(_stop_after(6))
+    first, second = _images(data_dir)[:2]
+    shutil.copy(second, first)
+    other = again()
+    assert other.digest != undisturbed.digest
+    own, copied = other.cases[:2]
+    np.testing.assert_array_equal(other.images[own.start : own.stop], other.images[copied.start : copied.stop])
+
+
+@pytest.mark.parametrize("name", ["images.raw", "index.json"])
+def test_a_damaged_part_is_as_none(again: Prepare, undisturbed: PreparedData, tmp_path: Path, name: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        again(_stop_after(6))
+    (damaged,) = (tmp_path / "cache").glob(f".acdc-*.part/{name}")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    _require_same(again(), undisturbed)
