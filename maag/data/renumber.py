@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +110,15 @@ def renumber(
 def _renumber_one(source: Path, target: Path, numbers: Mapping[int, int]) -> dict[int, int]:
     """Voxels by old number. Raises DataError and StorageError."""
     values = near_integers(_read(source))
-    found, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    for value in found.tolist():
+    planes = values.reshape(-1, *values.shape[-2:])
+    counts: Counter[float] = Counter()
+    for plane in planes:  # of a whole volume NumPy would make a dozen times its size of places
+        found, times = np.unique(plane, return_counts=True)
+        counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+    for value in counts:
         if not np.isfinite(value) or value != int(value):
             raise DataError(f"{source}: has the value {value:g}; numbers of labels are whole: export it as labels")
-    old = [int(value) for value in found]
+    old = sorted(map(int, counts))
     for value in old:
         if value not in numbers and not 0 <= value <= LARGEST:
             raise DataError(
@@ -126,12 +131,13 @@ def _renumber_one(source: Path, target: Path, numbers: Mapping[int, int]) -> dic
                 f"{source}: has the number {value} already, which {joined} would become; say what {value} becomes, "
                 f"with --number {value}=N, or that both are one, with --number {value}={value}"
             )
-    new = np.array([numbers.get(value, value) for value in old], dtype=np.uint8)[places].reshape(values.shape)
+    becomes = np.array([numbers.get(value, value) for value in old], dtype=np.uint8)
+    new = np.stack([becomes[np.searchsorted(old, plane)] for plane in planes]).reshape(values.shape)
     if is_nifti(source):
         save_labels(target, new, source, ())
     else:
         save_indices(target, new)
-    return dict(zip(old, counts.tolist(), strict=True))
+    return {value: counts[value] for value in old}
 
 
 def _read(path: Path) -> NDArray[np.generic]:

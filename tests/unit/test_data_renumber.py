@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -164,3 +165,16 @@ def test_the_command_says_what_became_of_what(drawn: Path, tmp_path: Path) -> No
         refused = CliRunner().invoke(commands, [*words, *numbers])
         assert isinstance(refused.exception, ConfigError)
         assert sentence in str(refused.exception)
+
+
+def test_a_volume_is_renumbered_in_little_more_memory_than_it_has(tmp_path: Path) -> None:
+    labels = np.zeros((128, 128, 64), np.uint8)
+    labels[:, 5] = 5
+    files = [draw(tmp_path / "drawn" / "a.nii.gz", labels)]
+    renumber(files, tmp_path / "before", {})  # what is loaded once is no part of it
+    tracemalloc.start()
+    report = renumber(files, tmp_path / "out", {0: 4, 5: 0})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert report.voxels == {0: int((labels == 0).sum()), 5: int((labels == 5).sum())}
+    assert peak < 8 * labels.nbytes
