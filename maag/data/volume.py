@@ -156,7 +156,8 @@ def as_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path)
     labels = near_integers(values)
     with np.errstate(invalid="ignore"):  # NaN, which is named below
         small = labels.astype(np.uint8)
-    for value, count in (_counts(small) if np.array_equal(small, labels) else _sorted_counts(labels)).items():
+    same = labels.dtype == small.dtype or np.array_equal(small, labels)
+    for value, count in (_counts(small) if same else _sorted_counts(labels)).items():
         if value not in allowed:
             way_out = (
                 f"save a black and white mask with 1 where it has {_WHITE}"

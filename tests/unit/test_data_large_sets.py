@@ -23,6 +23,7 @@ from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
 from maag.data.label_files import holds_label
 from maag.data.nifti import open_nifti
+from maag.data.volume import as_labels
 from maag.errors import DataError
 
 _IGNORED = 2
@@ -139,3 +140,12 @@ def test_slices_are_found_in_one_look_at_who_is_wanted(tmp_path: Path) -> None:
     prepared = prepare(tmp_path, config_of("folders", tmp_path).data, tmp_path / "cache")
     assert prepared.slices_of(Wanted("ac")).tolist() == [0, 1, 4, 5]
     assert Wanted.looks == 1
+
+
+def test_labels_of_eight_bits_are_not_compared_with_themselves() -> None:
+    labels = np.zeros((64, 256, 256), np.uint8)
+    tracemalloc.start()
+    as_labels(labels, {0}, Path("a.nii.gz"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * labels.nbytes  # of the copy that it returns, and of a slice's counts
