@@ -8,7 +8,7 @@ are taken only as far as patients agree that they gain, for what suits a few bes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -138,10 +138,20 @@ def verdicts(logits: Tensor, masks: Tensor, cases: Tensor, num_cases: int, limit
     return Verdicts(settled, logits.movedim(1, -1)[is_open], cells[is_open], stride)
 
 
-def together(parts: Sequence[Verdicts]) -> Verdicts:
-    """Verdicts on slices of the same cases as one."""
-    settled, logits, cells, strides = zip(*parts, strict=True)
-    return Verdicts(torch.stack(settled).sum(dim=0), torch.cat(logits), torch.cat(cells), max(strides))
+def together(parts: Iterable[Verdicts]) -> Verdicts:
+    """Verdicts on slices of the same cases as one; of at least one part.
+
+    They are taken as they come: each has counts of all cases, so that all at once would grow with the square of a set.
+    """
+    settled: Tensor | None = None
+    logits, cells, stride = [], [], 1
+    for part in parts:
+        settled = part.settled if settled is None else settled + part.settled
+        logits.append(part.logits)
+        cells.append(part.cells)
+        stride = max(stride, part.stride)
+    assert settled is not None
+    return Verdicts(settled, torch.cat(logits), torch.cat(cells), stride)
 
 
 def dice_of_cases(confusion: Tensor) -> Tensor:

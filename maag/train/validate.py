@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,15 +111,18 @@ class Validator:
         )
 
     def _segment(self, segmentor: Segmentor) -> Verdicts:
-        limit = LIMIT if self._search else 0.0
-        parts = [no_verdicts(self._num_cases, len(self._classes), self._cases.device)]
         with evaluation_mode(segmentor), torch.inference_mode():
-            for start in range(0, len(self._slices), _SLICES_AT_ONCE):
-                some = slice(start, start + _SLICES_AT_ONCE)
-                images, masks = (store.gather(self._slices[some]) for store in (self._images, self._masks))
-                logits = segmentor(images.contiguous(memory_format=torch.channels_last)).logits
-                parts.append(verdicts(logits, masks, self._cases[some], self._num_cases, limit, self._stride))
-        return together(parts)
+            return together(self._verdicts(segmentor))
+
+    def _verdicts(self, segmentor: Segmentor) -> Iterator[Verdicts]:
+        """Those on the own slices, some at a time; at first none, as a worker may have no slice."""
+        limit = LIMIT if self._search else 0.0
+        yield no_verdicts(self._num_cases, len(self._classes), self._cases.device)
+        for start in range(0, len(self._slices), _SLICES_AT_ONCE):
+            some = slice(start, start + _SLICES_AT_ONCE)
+            images, masks = (store.gather(self._slices[some]) for store in (self._images, self._masks))
+            logits = segmentor(images.contiguous(memory_format=torch.channels_last)).logits
+            yield verdicts(logits, masks, self._cases[some], self._num_cases, limit, self._stride)
 
     def _dice_of_cases(self, own: Verdicts, candidates: Tensor) -> Tensor:
         """(M, num_cases, num_classes - 1): the Dice of all workers' cases with each of (M, num_classes) offsets."""

@@ -1,3 +1,6 @@
+import weakref
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +11,7 @@ from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
 from maag.train.offsets import (
     LIMIT,
+    Verdicts,
     best_offsets,
     dice_of_cases,
     no_verdicts,
@@ -155,3 +159,18 @@ def test_weights_with_offsets_add_them_to_the_logits() -> None:
     assert with_offsets(weights, ()) == weights
     segmentor.load_state_dict(with_offsets(weights, (0.0, -0.4, 0.2)))
     torch.testing.assert_close(segmentor(images).logits, before + torch.tensor([0.0, -0.4, 0.2])[:, None, None])
+
+
+def test_counts_of_all_cases_are_summed_as_they_come() -> None:
+    counts: list[weakref.ref[torch.Tensor]] = []
+
+    def parts() -> Iterator[Verdicts]:
+        for _ in range(4):
+            part = no_verdicts(num_cases=3, num_classes=2, device=torch.device("cpu"))
+            part = part._replace(settled=part.settled + 1)
+            assert all(count() is None for count in counts[:-1])  # the last one is in the caller's hands
+            counts.append(weakref.ref(part.settled))
+            yield part
+            del part
+
+    assert (together(parts()).settled == 4).all()
