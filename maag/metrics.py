@@ -30,7 +30,6 @@ Presence = Literal["both", "missed", "invented", "absent_in_both"]
 PRESENCES: tuple[Presence, ...] = get_args(Presence)
 
 _PERCENTILE = 95.0
-_CROP_MARGIN = 1  # One voxel of outside on every side keeps the surface of the crop that of the whole.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,5 +143,5 @@ def _crop_to_both(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[
     for axis in range(either.ndim):
         others = tuple(other for other in range(either.ndim) if other != axis)
         inside = np.flatnonzero(either.any(axis=others))
-        box.append(slice(max(int(inside[0]) - _CROP_MARGIN, 0), int(inside[-1]) + _CROP_MARGIN + 1))
+        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
     return first[tuple(box)], second[tuple(box)]
