@@ -29,7 +29,8 @@ _HEADER_TAGS = [
 ]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _SAME_MM = 1e-3
-_PARALLEL = 1e-3
+_ROUNDED = 0.03
+"""By so much products of direction cosines may differ from 1 and 0, for some write two decimals."""
 _UNEVEN = 0.25
 _MAX_PIXELS = 2**26
 _MAX_VOXELS = 2**31
@@ -217,8 +218,12 @@ def _geometry_of(header: pydicom.Dataset) -> SliceGeometry:
     thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0
     (thickness_mm,) = _numbers([thickness], 1)
     orientation = _numbers(header.ImageOrientationPatient, 6)
-    if not np.linalg.norm(np.cross(orientation[:3], orientation[3:])) > _PARALLEL:
-        raise ValueError(f"ImageOrientationPatient {list(orientation)}, which spans no plane")
+    directions = np.reshape(orientation, (2, 3))
+    # Else the normal has another length than 1, and distances and volumes are silently others.
+    if not np.allclose(directions @ directions.T, np.eye(2), atol=_ROUNDED):
+        raise ValueError(
+            f"ImageOrientationPatient {list(orientation)}, which are no two perpendicular directions of length 1"
+        )
     return SliceGeometry(
         shape=shape,
         spacing_mm=(rows_mm, columns_mm),

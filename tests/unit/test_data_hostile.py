@@ -319,7 +319,7 @@ def dicom(path: Path, **tags: Any) -> Path:
         ({"NumberOfFrames": 2, "Rows": 3}, "one grey slice a file"),
         ({"SamplesPerPixel": 3}, "cannot be decoded"),
         ({"PixelSpacing": [0, 1]}, "PixelSpacing 0 x 1 mm"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "spans no plane"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "no two perpendicular directions"),
         ({"ImagePositionPatient": None}, "DICOM without ImagePositionPatient"),
         ({"RescaleSlope": "1e308", "RescaleIntercept": "1e308"}, "NaN or infinite"),
     ],

@@ -1,0 +1,143 @@
+"""Every pixel of a series lies in the volume where its own header puts it, whatever way slices are cut and named."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from maag.data.dicom import load_series, order_of_slices, require_even
+from maag.data.phantoms.dicom_files import save_slice
+from maag.errors import DataError
+
+SHAPE = (5, 4)
+AXIAL = np.eye(3)
+ROWS_MM, COLUMNS_MM = 2.5, 0.75
+"""Between rows and between columns, as DICOM orders them."""
+
+
+def write_slice(
+    path: Path, position: NDArray[np.float64], axes: NDArray[np.float64] = AXIAL, **tags: Any
+) -> NDArray[np.uint16]:
+    """A slice whose first pixel lies at `position`; `axes` are unit vectors along a row and along a column."""
+    pixels = np.random.default_rng(crc32(path.name.encode())).integers(0, 900, SHAPE).astype(np.uint16)
+    tags = {
+        "PixelSpacing": [ROWS_MM, COLUMNS_MM],
+        "ImagePositionPatient": [float(value) for value in position.round(6)],
+        "ImageOrientationPatient": [float(value) for value in axes[:2].ravel().round(9)],
+        **tags,
+    }
+    place = (0.0, 0.0, 0.0)
+    save_slice(path, pixels, spacing_mm=1, thickness_mm=3, position=place, series="s", number=1, tags=tags)
+    return pixels
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.floats(1.5, 9.0), st.integers(1, 5), st.permutations(range(5)), st.floats(-0.4, 0.4)
+)
+def test_every_pixel_lies_where_its_header_says(
+    seed: int, between_mm: float, count: int, names: list[int], tilt: float
+) -> None:
+    axes = Rotation.random(random_state=seed).as_matrix()  # along a row, along a column, across
+    begin = np.array([-30.0, 12.0, 70.0])
+    way = axes[2] + tilt * axes[1]  # a tilted gantry shifts the slices against each other
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{names[place]}.dcm" for place in range(count)]
+        positions = [begin + place * between_mm * way for place in range(count)]
+        stored = [
+            write_slice(path, position, axes, RescaleSlope=2, RescaleIntercept=-7, SpacingBetweenSlices=between_mm)
+            for path, position in zip(paths, positions, strict=True)
+        ]
+        volume = load_series(sorted(paths))
+    np.testing.assert_array_equal(volume.voxels[0], 2.0 * np.stack(stored) - 7)
+    assert volume.spacing_mm == pytest.approx((between_mm, ROWS_MM, COLUMNS_MM), rel=1e-4)
+    for place, position in enumerate(positions):
+        for row, column in np.ndindex(SHAPE):
+            patient = position + column * COLUMNS_MM * axes[0] + row * ROWS_MM * axes[1]
+            expected = patient * [-1, -1, 1]  # DICOM's x and y run to the left and to the back, NIfTI's against them
+            np.testing.assert_allclose((volume.affine @ [column, row, place, 1])[:3], expected, atol=1e-3)
+
+
+def stack(folder: Path, heights_mm: list[float]) -> list[Path]:
+    paths = [folder / f"{number}.dcm" for number in range(len(heights_mm))]
+    for path, height in zip(paths, heights_mm, strict=True):
+        write_slice(path, np.array([0.0, 0.0, height]))
+    return paths
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PixelSpacing": [ROWS_MM, 0.8]},
+        {"PixelSpacing": [COLUMNS_MM, ROWS_MM]},
+        {"ImageOrientationPatient": [0.0, 1.0, 0.0, 1.0, 0.0, 0.0]},
+        {"ImageOrientationPatient": [1.0, 0.0, 0.0, 0.0, 0.995, 0.0998]},
+    ],
+)
+def test_slices_of_another_grid_are_no_volume(tmp_path: Path, tags: dict[str, Any]) -> None:
+    (first,) = stack(tmp_path, [0.0])
+    write_slice(tmp_path / "other.dcm", np.array([0.0, 0.0, 3.0]), **tags)
+    with pytest.raises(DataError, match=r"other\.dcm: a slice of .* or another direction; take it out"):
+        order_of_slices([first, tmp_path / "other.dcm"])
+
+
+def test_two_slices_at_one_place_are_no_volume(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"1\.dcm: lies at the place of \S+0\.dcm; keep one of them"):
+        load_series(stack(tmp_path, [3.0, 3.0005, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("heights_mm", "named"),
+    [([0, 3, 6, 12, 15], r"2\.dcm: 6\.00 mm from its neighbour 3\.dcm, .* lie 3\.00 mm apart"),
+     ([0, 3, 6, 7, 10, 13], r"2\.dcm: 1\.00 mm from its neighbour 3\.dcm"),
+     ([0, 3, 6, 9.7, 12.7], None)],
+)  # fmt: skip
+def test_a_gap_or_a_slice_too_many_is_named(tmp_path: Path, heights_mm: list[float], named: str | None) -> None:
+    paths = stack(tmp_path, heights_mm)
+    if named is None:
+        require_even(paths)
+    else:
+        with pytest.raises(DataError, match=named):
+            require_even(paths)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"SliceThickness": 5.0, "SpacingBetweenSlices": 8.0}, 8.0),
+        ({"SliceThickness": 5.0}, 5.0),
+        ({"SliceThickness": 5.0, "SpacingBetweenSlices": -8.0}, 8.0),
+        ({"SliceThickness": None}, 1.0),
+    ],
+)
+def test_a_slice_alone_is_as_thick_as_its_distance_to_the_next(
+    tmp_path: Path, tags: dict[str, Any], expected: float
+) -> None:
+    write_slice(tmp_path / "a.dcm", np.zeros(3), **tags)
+    volume = load_series([tmp_path / "a.dcm"])
+    assert volume.spacing_mm[0] == expected
+    assert volume.affine[2, 2] == expected
+
+
+def test_directions_may_be_rounded_to_two_decimals(tmp_path: Path) -> None:
+    for seed in range(20):
+        axes = Rotation.random(random_state=seed).as_matrix().round(2)
+        write_slice(tmp_path / "a.dcm", np.zeros(3), axes)
+        assert load_series([tmp_path / "a.dcm"]).voxels.shape == (1, 1, *SHAPE)
+
+
+@pytest.mark.parametrize("second", [[0.0, 0.5, 0.0], [0.6, 0.8, 0.0]])
+def test_directions_that_are_not_perpendicular_or_of_length_1_are_refused(tmp_path: Path, second: list[float]) -> None:
+    """By them the distance of slices would be another, and voxels and volumes smaller than they are."""
+    write_slice(tmp_path / "a.dcm", np.zeros(3), ImageOrientationPatient=[1.0, 0.0, 0.0, *second])
+    with pytest.raises(DataError, match=r"a\.dcm: a damaged header \(ImageOrientationPatient .* perpendicular"):
+        load_series([tmp_path / "a.dcm"])
