@@ -42,7 +42,6 @@ def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequ
     with quiet_nibabel():
         image = type(source)(voxels, None, source.header.copy())
     image.header.set_data_dtype(np.uint8)
-    image.header.set_slope_inter(1, 0)
     image.header["cal_max"] = image.header["cal_min"] = 0
     image.header["descrip"] = description_of(classes)
     _write(path, image)

@@ -6,16 +6,17 @@ import gzip
 import struct
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from maag.data.nifti_writing import ProbabilityWriter, save_labels, save_volume
-from maag.data.orientation import odd_axes, odd_slices
-from maag.data.volume import load_channels, load_geometry, load_labels, load_volume
+from maag.data.nifti_writing import ProbabilityWriter, description_of, fit_description, save_labels, save_volume
+from maag.data.orientation import differences, odd_axes, odd_slices
+from maag.data.volume import load_channels, load_geometry, load_labels, load_orientation, load_volume
 from maag.errors import DataError, StorageError
 
 OBLIQUE = np.array([[1.2, 0.3, 0.1, -20.0], [-0.25, 1.3, 0.2, 33.0], [0.05, -0.1, 8.0, 7.0], [0, 0, 0, 1.0]])
@@ -64,6 +65,34 @@ def test_labels_keep_the_grid_of_their_image(tmp_path: Path, forms: tuple[int, i
     assert after.get_data_dtype() == np.uint8
     assert b"2 MYO" in bytes(after["descrip"])
     assert np.array_equal(load_labels(out, range(4))[0], labels)
+
+
+def test_labels_of_a_rescaled_image_are_whole_numbers_and_shown_in_their_own_range(tmp_path: Path) -> None:
+    source = nib.Nifti1Image(np.arange(189, dtype=np.int16).reshape(SHAPE), OBLIQUE)
+    source.header.set_slope_inter(0.25, -1000)
+    source.header["cal_min"], source.header["cal_max"] = -1000, 3000
+    nib.save(source, tmp_path / "like.nii.gz")
+    save_labels(tmp_path / "labels.nii.gz", np.full(SHAPE[::-1], 3, np.uint8), tmp_path / "like.nii.gz", ("a", "b"))
+    content = gzip.decompress((tmp_path / "labels.nii.gz").read_bytes())
+    assert struct.unpack("<2f", content[112:120]) == (1, 0)  # slope and intercept
+    assert struct.unpack("<2f", content[124:132]) == (0, 0)  # the range of what is shown
+    assert set(content[352:]) == {3}
+
+
+def test_a_file_with_a_qform_alone_tells_where_it_lies(tmp_path: Path) -> None:
+    affine = np.diag([-1.5, -2.0, 8.0, 1.0]) + np.eye(4, k=3) * 5
+    save_volume(tmp_path / "a.nii.gz", np.zeros((2, 3, 4), np.uint8), affine, sform=False)
+    assert int(nib.load(tmp_path / "a.nii.gz").header["sform_code"]) == 0
+    assert load_orientation(tmp_path / "a.nii.gz") == ("LPS", (8.0, 2.0, 1.5))
+    np.testing.assert_allclose(load_volume(tmp_path / "a.nii.gz").affine, affine)
+
+
+def test_a_slice_that_lies_aslant_is_as_thick_as_its_affine_says(tmp_path: Path) -> None:
+    turned = Rotation.from_euler("xyz", [0.5, 0.3, 0.2]).as_matrix() @ np.diag([1.2, 1.3, 8.0])
+    affine = np.eye(4)
+    affine[:3, :3] = turned
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE[:2], np.int16), affine), tmp_path / "slice.nii.gz")
+    assert load_volume(tmp_path / "slice.nii.gz").spacing_mm == pytest.approx((8.0, 1.3, 1.2))
 
 
 def test_one_frame_of_a_cine_is_a_volume(tmp_path: Path) -> None:
@@ -281,6 +310,21 @@ def test_channels_that_lie_mirrored_are_refused(image: Path, tmp_path: Path) -> 
         load_channels([image, silent, mirrored])
 
 
+@pytest.mark.parametrize(("shape", "sides"), [((7, 8, 3), (1, 1, 8)), (SHAPE, (1, 1.01, 8)), (SHAPE, (1, 1, 4))])
+def test_channels_of_another_grid_are_refused(tmp_path: Path, shape: tuple[int, ...], sides: Sequence[float]) -> None:
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1, 1, 8, 1])), tmp_path / "a.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.diag([*sides, 1])), tmp_path / "b.nii.gz")
+    with pytest.raises(DataError, match=r"b\.nii\.gz: a channel of \(7, \d, 3\) voxels of .* bring them to one grid"):
+        load_channels([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"])
+
+
+def test_a_description_holds_79_bytes() -> None:
+    for length, fits in ((79, True), (80, False)):
+        name = "x" * (length - len("0 "))
+        assert fit_description([name]) == fits
+        assert description_of([name]) == f"0 {name}"[:79].encode()
+
+
 def test_images_that_lie_otherwise_than_most_are_told() -> None:
     assert odd_axes({}) == odd_axes({"a": None, "b": "LPS"}) == []
     (note,) = odd_axes({"a": "LPS", "b": "RAS", "c": "LPS", "d": None})
@@ -291,3 +335,17 @@ def test_images_that_lie_otherwise_than_most_are_told() -> None:
     )
     (note,) = odd_slices({"a": thick, "b": across, "c": thick})
     assert note.startswith("1 image has the thickest voxels along x, 2 along z; the first is b: slices are taken")
+    (note,) = odd_slices({"a": thick, "b": (1.0, 8.0, 1.0), "c": thick})
+    assert note.startswith("1 image has the thickest voxels along y, 2 along z; the first is b: slices are taken")
+    assert odd_slices({"a": thick, "b": thick, "c": (1.0, 1.0, 1.05)}) == []  # as good as even
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize(("voxels", "told"), [(0.6, True), (-0.6, True), (0.4, False), (-0.4, False)])
+def test_an_origin_more_than_half_a_voxel_aside_is_told(
+    image: Path, tmp_path: Path, axis: int, voxels: float, told: bool
+) -> None:
+    moved = OBLIQUE.copy()
+    moved[:3, 3] += voxels * OBLIQUE[:3, axis]
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), moved), tmp_path / "labels.nii.gz")
+    assert bool(differences(tmp_path / "labels.nii.gz", image, origins=True)) == told
