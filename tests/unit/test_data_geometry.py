@@ -16,10 +16,12 @@ from maag.data.geometry import (
     labels_to_source,
     normalize,
     plan_grid,
+    prepare_image,
     scores_to_source,
     scribbles_to_grid,
 )
 from maag.data.volume import Volume
+from maag.errors import DataError
 from maag.labels import IGNORE
 
 SIDES = st.integers(3, 60)
@@ -260,3 +262,25 @@ def test_strokes_of_many_slices_are_those_of_each() -> None:
     )
     each = [scribbles_to_grid(plane[None], grid, IGNORE) for plane in scribbles]
     np.testing.assert_array_equal(scribbles_to_grid(scribbles, grid, IGNORE), np.concatenate(each))
+
+
+def test_what_lies_beside_the_grid_has_no_say_in_the_normalisation() -> None:
+    data = DataConfig(size_px=(16, 16), spacing_mm=1.0)
+    voxels = np.random.default_rng(0).normal(100, 9, (1, 3, 40, 40)).astype(np.float32)
+    bright = voxels.copy()
+    bright[..., :12, :] = 4000
+    images = [prepare_image(Volume(each, (8.0, 1.0, 1.0), np.eye(4)), data)[0] for each in (voxels, bright)]
+    np.testing.assert_array_equal(*images)
+
+
+def test_values_of_bytes_lie_between_0_and_1_whatever_else_is_in_the_image() -> None:
+    data = DataConfig(size_px=(16, 16), spacing_mm=1.0, normalization="unit")
+    voxels = np.arange(256, dtype=np.float32).reshape(1, 1, 16, 16)
+    images, _ = prepare_image(Volume(voxels, (1.0, 1.0, 1.0), np.eye(4)), data)
+    np.testing.assert_allclose(images, np.linspace(0, 1, 256).reshape(1, 1, 16, 16), atol=1e-6)
+
+
+def test_an_image_of_other_channels_than_the_settings_is_refused() -> None:
+    volume = Volume(np.zeros((3, 1, 8, 8), np.float32), (1.0, 1.0, 1.0), np.eye(4))
+    with pytest.raises(DataError, match=r"the image has 3 channels, data\.channels says 1; correct one of them"):
+        plan_grid(volume, DataConfig(size_px=(16, 16), spacing_mm=1.0))

@@ -19,7 +19,7 @@ from maag.data.orientation import differences
 from maag.data.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError, StorageError
 from maag.evaluate.measure import evaluate, file_predictor, prediction_files, runner_predictor
-from maag.evaluate.report import Report, Subject, table
+from maag.evaluate.report import Report, Spread, Subject, table
 from maag.inference import Refinement
 
 Labels = NDArray[np.uint8]
@@ -88,6 +88,13 @@ def test_means_leave_out_what_is_undefined_and_say_how_many(report: Report) -> N
     }
     assert report.mean("dice") == pytest.approx(0.25)
     assert report.mean("hd_mm") == pytest.approx(2.0)
+
+
+def test_a_spread_is_of_the_defined_values() -> None:
+    assert Spread.of([0.9, None, 0.0, 0.3]) == Spread(
+        mean=pytest.approx(0.4), std=pytest.approx(math.sqrt(0.14)), median=0.3, n=3
+    )
+    assert Spread.of([None]) == Spread(mean=None, std=None, median=None, n=0)
 
 
 def test_a_patient_is_the_mean_of_its_cases(report: Report) -> None:
@@ -304,6 +311,12 @@ def test_headers_that_say_otherwise_are_told(make_case: MakeCase, tmp_path: Path
 def test_no_folder_of_predictions(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no such folder"):
         prediction_files(tmp_path / "nowhere", [])
+
+
+def test_a_mask_of_another_shape_is_refused(make_case: MakeCase) -> None:
+    case = make_case(1, 1, np.zeros((2, 12, 11), np.uint8))
+    with pytest.raises(DataError, match=r"case patient001_frame01: the mask \S+ has shape \(2, 12, 11\) and the image"):
+        evaluate([case], predict_square, DATA, SUBJECT)
 
 
 @pytest.mark.parametrize("prediction", [square(1)[:, :8], square(1).transpose(1, 0, 2)])  # smaller, or of turned axes

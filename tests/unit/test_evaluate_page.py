@@ -21,7 +21,7 @@ from maag.labels import IGNORE
 from maag.metrics import ClassScores
 
 Labels = NDArray[np.uint8]
-VOLUME = Volume(np.random.default_rng(0).random((1, 3, 80, 60), np.float32), (8.0, 1.5, 1.5), np.eye(4))
+VOLUME = Volume(np.random.default_rng(0).random((1, 3, 80, 60), np.float32), (8.0, 1.5, 1.25), np.eye(4))
 
 
 def case(name: str, dice: float | None, patient: str | None = None) -> CaseScores:
@@ -118,6 +118,16 @@ def test_the_slice_with_the_most_wrong_pixels_is_shown_around_its_structures() -
     assert np.array_equal(shown.image, VOLUME.voxels[0, 1, 4:46, 4:46])
     assert (shown.reference == 1).sum() == 100
     assert shown.image.base is None
+    assert shown.pixel_mm == (1.5, 1.25)
+
+
+def test_a_wide_structure_is_shown_whole() -> None:
+    prediction = labels()
+    prediction[1, 30:35, 5:55] = 1
+    worst = WorstCases(1)
+    worst(case("a", 0.5), VOLUME, prediction, labels())
+    (shown,) = worst.slices
+    assert np.array_equal(shown.image, VOLUME.voxels[0, 1, 14:51])  # 16 pixels around it, and no column left out
 
 
 def test_outlines_are_drawn_in_the_colours_of_the_classes() -> None:

@@ -203,9 +203,10 @@ def test_of_each_class_the_largest_part_stays() -> None:
     labels[1, 4, 4] = 1  # touches it by a corner in the next slice
     labels[2, 8:, 8:] = 1
     labels[2, 0, 0:2] = 2
+    labels[0, 0, 0] = 2  # found before the larger one
     kept = largest_components(labels, 4)
     expected = labels.copy()
-    expected[2, 8:, 8:] = 0
+    expected[2, 8:, 8:] = expected[0, 0, 0] = 0
     np.testing.assert_array_equal(kept, expected)
     assert not largest_components(np.zeros_like(labels), 4).any()
     assert Refinement().name == ""
