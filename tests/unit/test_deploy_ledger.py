@@ -109,27 +109,29 @@ def test_a_long_ledger_is_in_parts_of_which_none_is_lost() -> None:
 
 
 class SlowShelf(Shelf):
-    """Takes the first object only when another line was added meanwhile."""
+    """Ends the write of so many lines only when another line was added meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: int) -> None:
         super().__init__()
         self.ledger = StoreLedger(self)  # type: ignore[arg-type]
-        self.second = threading.Thread(target=lambda: self.ledger.append(entry(1)))
+        self.second = threading.Thread(target=lambda: self.ledger.append(entry(lines)))
+        self._lines = lines
 
     def write_bytes(self, key: str, content: bytes) -> None:
-        if not self.objects:
-            self.objects[key] = b""
+        if content.count(b"\n") == self._lines and not self.second.ident:
             self.second.start()
             self.second.join(timeout=0.1)  # it waits for this write to end
             assert self.second.is_alive()
         super().write_bytes(key, content)
 
 
-def test_a_line_that_is_added_during_a_write_has_a_write_of_its_own() -> None:
-    shelf = SlowShelf()
-    shelf.ledger.append(entry(0))
+@pytest.mark.parametrize("lines", [1, 256])  # the last of which fills a part
+def test_a_line_that_is_added_during_a_write_has_a_write_of_its_own(lines: int) -> None:
+    shelf = SlowShelf(lines)
+    for place in range(lines):
+        shelf.ledger.append(entry(place))
     shelf.second.join()
-    assert set(read_finished(shelf)) == {"0.nii.gz", "1.nii.gz"}  # type: ignore[arg-type]
+    assert set(read_finished(shelf)) == {f"{place}.nii.gz" for place in range(lines + 1)}  # type: ignore[arg-type]
 
 
 def test_what_jobs_did_is_read_in_the_order_of_time(tmp_path: Path) -> None:
@@ -172,3 +174,17 @@ def test_a_line_is_on_the_disk_before_labels_get_into_their_place(
     FileLedger(tmp_path / LEDGER).append(entry(0))
     status = (tmp_path / LEDGER).stat()
     assert synchronised == [(status.st_ino, status.st_size)]
+
+
+def test_what_failed_last_is_not_finished_though_it_once_was(tmp_path: Path) -> None:
+    ledger, out = FileLedger(tmp_path / LEDGER), open_store(str(tmp_path))
+    for place in (0, 1):
+        ledger.append(entry(place))
+    ledger.append(replace(entry(0), error="0.nii.gz: truncated", target_md5=None))
+    assert set(read_finished(out)) == {"1.nii.gz"}
+
+
+def test_bytes_that_are_no_text_are_a_line_cut_off(tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_bytes(b'{"source": "caf\xc3\n')
+    FileLedger(tmp_path / LEDGER).append(entry(0))
+    assert set(read_finished(open_store(str(tmp_path)))) == {"0.nii.gz"}

@@ -216,3 +216,65 @@ def test_labels_and_gates_are_compared_where_the_graph_gives_them(candidate: Wit
     compare(Logistic("one"), WithOutputs("two"), inputs)
     with pytest.raises(ExportError, match=rf"two against one on noise-1 \(1 slices\): {sentence}"):
         compare(WithOutputs("one"), candidate, inputs)
+
+
+class Given:
+    """Three classes with the probabilities of 1 and 2 that are given for each pixel, whatever the images."""
+
+    def __init__(self, name: str, one: NDArray[np.float64], two: NDArray[np.float64]) -> None:
+        self.name = name
+        self._probabilities = np.stack([1 - one - two, one, two])[None].astype(np.float32)
+
+    def __call__(self, images: Images) -> Images:
+        return self._probabilities
+
+
+SIDE = 200
+FLAT = {"validation": np.zeros((1, 1, SIDE, SIDE), np.float32)}
+
+
+def first(count: int, value: float, elsewhere: float = 0.01) -> NDArray[np.float64]:
+    """A probability that the first `count` of all pixels have."""
+    plane = np.full((SIDE, SIDE), elsewhere)
+    plane.ravel()[:count] = value
+    return plane
+
+
+def test_numbers_are_those_counted_by_hand() -> None:
+    reference = Given("one", first(8000, 0.6), first(0, 0))
+    candidate = Given("two", first(7960, 0.6), first(8000, 0.05))  # the last 40 pixels become background
+    (row,) = compare(reference, candidate, FLAT, "int8")
+    assert row.max_difference == pytest.approx(0.59)
+    assert row.label_agreement == pytest.approx(1 - 40 / SIDE**2)
+    assert row.dice == pytest.approx(2 * 7960 / (8000 + 7960))
+    assert row.foreground_pixels == 8000
+
+
+def test_the_largest_difference_is_one_either_way() -> None:
+    sure = Given("one", first(0, 0), first(0, 0))
+    (row,) = compare(sure, Given("two", first(0, 0, 0.04), first(0, 0, 0.03)), FLAT, "fp16")
+    assert row.max_difference == pytest.approx(0.05)  # of background; the others gain less
+    (row,) = compare(Given("two", first(0, 0, 0.04), first(0, 0, 0.03)), sure, FLAT, "fp16")
+    assert row.max_difference == pytest.approx(0.05)
+
+
+def test_a_small_structure_that_is_lost_is_refused_though_nearly_all_labels_agree() -> None:
+    with pytest.raises(ExportError, match=r"99\.92\d\d% of the labels agree .* their Dice is 0\.0000"):
+        compare(Given("one", first(30, 0.51), first(0, 0)), Given("two", first(30, 0.45), first(0, 0)), FLAT, "fp16")
+
+
+def test_a_class_that_spreads_over_others_is_named() -> None:
+    reference, candidate = Given("one", first(60, 0.95), first(0, 0)), Given("two", first(120, 0.95), first(0, 0))
+    with pytest.raises(ExportError, match=r"where 60 pixels are surely of class 1, 60 of them .* a Dice of 0\.6667"):
+        compare(reference, candidate, {"blobs": FLAT["validation"]}, "int8")
+
+
+@pytest.mark.parametrize(("precision", "refused"), [("fp32", True), ("fp16", False), ("int8", False)])
+def test_labels_of_noise_count_where_no_bit_is_lost(precision: Precision, refused: bool) -> None:
+    reference, candidate = (Given(name, first(0, 0, p), first(0, 0)) for name, p in (("one", 0.4953), ("two", 0.4947)))
+    noise = {"noise-1": FLAT["validation"]}
+    if refused:
+        with pytest.raises(ExportError, match=r"two against one on noise-1 .* 0\.0000% of the labels agree"):
+            compare(reference, candidate, noise, precision)
+    else:
+        compare(reference, candidate, noise, precision)
