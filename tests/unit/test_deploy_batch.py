@@ -30,6 +30,14 @@ def test_output_mirrors_input_and_input_stays(scans: Path, out: Path, runner: Br
     assert tree(scans) == before
 
 
+def test_the_ledger_tells_what_each_class_but_background_fills(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
+    run(scans, out, runner)
+    for line in ledger(out):
+        assert line["volumes_ml"] == [{"bright": pytest.approx(2 * 4 * 5 * np.hypot(7, 0.1) / 1000)}]
+
+
 def test_labels_have_the_geometry_of_their_source(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     labels, _ = load_labels(out / "a.nii.gz", range(2))

@@ -165,10 +165,11 @@ def test_measures_replace_no_other_table(scans: Path, out: Path, runner: BrightI
 
 def test_measures_replace_no_file_where_no_ledger_is(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     out.mkdir()
-    (out / "measures.csv").write_text("mine")
     work = Work(measures=True)
-    with pytest.raises(ConfigError, match=r"measures\.csv is there already, and no ledger"):
-        predict([scans], Threads(runner), HEART, out, "m1", work=work)
+    for content in ("mine", "patient,ed_frame,es_frame,LV_edv_ml\na,1,2,140\n"):
+        (out / "measures.csv").write_text(content)
+        with pytest.raises(ConfigError, match=r"measures\.csv is there already, and no ledger"):
+            predict([scans], Threads(runner), HEART, out, "m1", work=work)
     assert [path.name for path in out.iterdir()] == ["measures.csv"]
     (out / "measures.csv").unlink()
     for _ in range(2):

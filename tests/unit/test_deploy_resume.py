@@ -116,6 +116,15 @@ def test_resume_makes_again_the_probabilities_that_are_gone(
     assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).kept == 1
 
 
+def test_resume_makes_again_the_names_that_are_gone(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    liver = replace(DATA, classes=("background", "fígado"))  # which the labels' header cannot hold
+    predict([scans], Threads(runner), liver, out, "m1")
+    assert predict([scans], Threads(runner), liver, out, "m1", True).skipped == 2
+    (out / "a.json").unlink()
+    assert predict([scans], Threads(runner), liver, out, "m1", True).done == 1
+    assert (out / "a.json").exists()
+
+
 class Forgetful(LocalStore):
     """A store that knows no MD5s, as buckets do of some objects that others put there."""
 

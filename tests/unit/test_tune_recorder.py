@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from maag.config import codec
 from maag.config.schema import Config
 from tune.recorder import Recorder, SearchPlan
 from tune.results import TrialResult
+from tune.schedule import SCHEDULE
 from tune.space import SPACE, within
 from tune.trial import TrialPlan
 
@@ -72,10 +74,12 @@ def test_the_best_of_a_search_is_one_that_came_to_its_end(tmp_path: Path) -> Non
         each.last_result = {"epoch": epoch, "objective": dice, "best_dice": dice, "mean_dice": dice, "seconds": 1.0}
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         (tmp_path / name / "checkpoints" / BEST).write_text(name)
+        (tmp_path / name / SCHEDULE).write_text(f"settings of {name}")
         trials.append(each)
     recorder.on_experiment_end(trials)
     recorder.finish()
     assert (tmp_path / "checkpoints" / BEST).read_text() == "old"
+    assert (tmp_path / SCHEDULE).read_text() == "settings of old"
 
 
 def test_the_clock_interrupts_once(tmp_path: Path) -> None:
@@ -88,6 +92,18 @@ def test_the_clock_interrupts_once(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert received == [signal.SIGUSR1]
+
+
+def test_the_time_limit_is_in_minutes(tmp_path: Path) -> None:
+    received: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
+    try:
+        recorder = Recorder(*plan_of(tmp_path, max_minutes=0.05), lambda now: None)
+        time.sleep(0.06)
+        recorder.on_step_end(0, [trial_of("a", Trial.RUNNING)])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert received == []
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0.27, 0.2), (-0.1, 0.0), (0.1, 0.1)])

@@ -46,10 +46,11 @@ def test_the_setting_that_matters_is_found_and_drawn(tmp_path: Path) -> None:
 
 
 def test_trials_are_written_with_what_failed(tmp_path: Path) -> None:
-    failed = TrialResult(trial="x", sample={"optim.lr": 1.0}, status="failed", error="the loss became nan")
+    failed = TrialResult(trial="x", sample={"optim.lr": 1.0}, status="failed", error="the loss became nan", seconds=90)
     write_trials(tmp_path / "trials.csv", [*trials(2), failed])
     with (tmp_path / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == ["0", "1", "x"]
     assert rows[2]["error"] == "the loss became nan"
     assert rows[2]["gates.levels"] == ""
+    assert rows[2]["minutes"] == "1.5"
