@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 from tiny_artifact import write_tiny_artifact
 
-from deploy.artifact import load_manifest
+from deploy.artifact import is_artifact, load_manifest, sha256_of
 from deploy.artifact_folder import building_artifact
 from deploy.companions import write_companions
 from deploy.triton import write_repository
@@ -70,7 +72,12 @@ def test_a_file_that_came_during_the_export_stays(artifact: Path) -> None:
     assert names(artifact) == {*before, "notes.txt"}
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"manifest_version": 3, "name": "an extension of a browser"}'])
+OF_ANOTHER_PROGRAM = '{"format_version": 1, "files": {"thesis.txt": "00"}, "source": {"url": "https://example.org"}}'
+
+
+@pytest.mark.parametrize(
+    "content", [None, "{", "[]", '{"manifest_version": 3, "name": "an extension of a browser"}', OF_ANOTHER_PROGRAM]
+)
 def test_a_folder_that_no_export_wrote_is_not_replaced(tmp_path: Path, content: str | None) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     if content:
@@ -100,6 +107,35 @@ def test_a_failed_build_leaves_the_older_export(artifact: Path) -> None:
     load_manifest(artifact)
     assert names(artifact) == before
     assert list(artifact.parent.iterdir()) == [artifact]
+
+
+@pytest.mark.parametrize("renames", range(12))
+def test_what_looks_like_a_model_is_whole_wherever_an_exchange_is_cut_off(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    left = renames
+    rename = os.rename
+
+    def cut_off(source: Path, target: Path) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    def export_another() -> None:
+        with building_artifact(artifact) as folder:
+            write_tiny_artifact(folder)
+            (folder / "model.onnx").write_bytes(b"another")
+            plain = json.loads((folder / "manifest.json").read_text())
+            plain["files"]["model.onnx"] = sha256_of(folder / "model.onnx")
+            (folder / "manifest.json").write_text(json.dumps(plain))
+
+    monkeypatch.setattr(os, "rename", cut_off)
+    with contextlib.suppress(KeyboardInterrupt):
+        export_another()
+    if is_artifact(artifact):
+        load_manifest(artifact)
 
 
 def test_the_working_directory_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
