@@ -122,6 +122,34 @@ def test_who_what_and_by_whom(tmp_path: Path, labels: NDArray[np.uint8]) -> None
     assert len({tuple(segment.RecommendedDisplayCIELabValue) for segment in (first, second, third)}) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("LV", {"left", "ventricle"}),
+        ("left ventricle", {"left", "ventricle"}),
+        ("rv", {"right", "ventricle"}),
+        ("Right Ventricle", {"right", "ventricle"}),
+        ("MYO", {"left", "ventricle", "myocardium"}),
+        ("liver", {"liver"}),
+        ("spleen", {"spleen"}),
+        ("right kidney", {"right", "kidney"}),
+        ("left kidney", {"left", "kidney"}),
+        ("kidney", {"kidney"}),
+        ("prostate", {"prostate"}),
+        ("pancreas", {"pancreas"}),
+    ],
+)
+def test_codes_mean_what_classes_are_called(tmp_path: Path, name: str, words: set[str]) -> None:
+    files = write_series(tmp_path / "in", tags={"SeriesNumber": -1500})
+    save_segmentation(tmp_path / "out.dcm", np.ones(SHAPE, np.uint8), files, ("background", name), "")
+    written = pydicom.dcmread(tmp_path / "out.dcm")
+    (kind,) = written.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
+    sides = kind.get("SegmentedPropertyTypeModifierCodeSequence", [])
+    meant = " ".join(code.CodeMeaning for code in (kind, *sides)).lower()
+    assert {word for word in ("left", "right", "ventricle", "myocardium", *words) if word in meant} == words
+    assert written.SeriesNumber == 1000
+
+
 def test_labels_without_a_voxel_are_written_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = write_series(tmp_path / "in")
     save_segmentation(tmp_path / "out.dcm", np.zeros(SHAPE, np.uint8), files, CLASSES, "")
