@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from maag.config.schema import DataConfig
 from maag.data.acdc import SPLIT0
+from maag.data.cases import Part
 from maag.data.splits import PARTS, Patient, Split, make_split
 from maag.errors import DataError, SplitError
 
@@ -103,6 +105,35 @@ def test_both_fractions_are_of_all_patients() -> None:
     assert (len(split.val), len(split.test)) == (15, 15)
     declared = [replace(patient, part="val") for patient in people(["a", "b"])]
     assert len(make_split([*people(ALL), *declared], DataConfig(split="random")).test) == 15
+
+
+def test_who_was_said_to_train_never_tests_and_validates_only_where_nobody_else_can() -> None:
+    free, train = people(ALL[:30]), [replace(patient, part="train") for patient in people(ALL[30:60])]
+    split = make_split([*free, *train], DataConfig(split="random", val_fraction=0.2, test_fraction=0.2))
+    assert (len(split.val), len(split.test)) == (12, 12)
+    assert {*split.val, *split.test} <= set(ALL[:30])
+    split = make_split([*free[:4], *train], DataConfig(split="random", val_fraction=0.2, test_fraction=0.2))
+    assert set(ALL[:4]) <= set(split.val)
+    assert split.test == ()
+
+
+def test_who_has_no_mask_neither_validates_nor_tests() -> None:
+    parts: dict[str, Part] = {"a": "val", "b": "val", "c": "test", "d": "test"}
+    said = [replace(patient, part=parts[patient.patient_id]) for patient in people(parts)]
+    patients = [replace(patient, masked=patient.patient_id in "bd") for patient in said]
+    split = make_split([*people(ALL[:10]), *patients], DataConfig(split="random"))
+    assert (split.val, split.test) == (("b",), ("d",))
+
+
+def test_the_digest_knows_of_every_part() -> None:
+    digests = {Split(scheme="x", **{part: ("a",)}).digest for part in PARTS}
+    assert len(digests) == len(PARTS)
+
+
+def test_one_patient_in_any_two_parts_is_refused() -> None:
+    for one, other in combinations(PARTS, 2):
+        with pytest.raises(SplitError, match=rf"a is in {one} and in {other}"):
+            Split(scheme="x", **{one: ("a",), other: ("a", "b")})
 
 
 def test_too_few_patients_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,8 +18,10 @@ from deploy.attempt import Job, Task, Work, decoded_at_once
 from deploy.batch import plan, predict
 from deploy.crew import Threads
 from deploy.fleet import done_at_once
+from deploy.ledger import FileLedger, read_finished
 from maag.data.volume import load_labels
 from maag.errors import ConfigError, MissingDataError
+from maag.storage.local import LocalStore
 from maag.train.launch.room import Room
 
 
@@ -36,6 +39,27 @@ def test_the_ledger_tells_what_each_class_but_background_fills(
     run(scans, out, runner)
     for line in ledger(out):
         assert line["volumes_ml"] == [{"bright": pytest.approx(2 * 4 * 5 * np.hypot(7, 0.1) / 1000)}]
+
+
+def test_measures_take_the_newest_of_what_was_done_earlier_for_the_same_classes(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
+    heart = replace(DATA, classes=("background", "LV"))
+    predict([scans], Threads(runner), heart, out, "m1")
+    earlier = FileLedger(out / "ledger.jsonl")
+    (line, *_) = read_finished(LocalStore(out)).values()
+    for target, second, volumes in (
+        ("p.nii.gz", 1, ({"LV": 100.0}, {"LV": 50.0})),
+        ("p.nii", 2, ({"LV": 90.0}, {"LV": 40.0})),
+        ("q.nii.gz", 3, ({"liver": 1500.0},)),
+    ):
+        (out / target).touch()
+        finished_at = f"2026-11-01T00:00:0{second}.000000+00:00"
+        earlier.append(replace(line, target=target, finished_at=finished_at, volumes_ml=volumes))
+    predict([scans], Threads(runner), heart, out, "m1", work=Work(measures=True))
+    rows = {row["patient"]: row for row in csv.DictReader((out / "measures.csv").read_text().splitlines())}
+    assert set(rows) == {"a", "deep/er/b", "p"}
+    assert (rows["p"]["LV_edv_ml"], rows["p"]["LV_esv_ml"]) == ("90.0", "40.0")
 
 
 def test_labels_have_the_geometry_of_their_source(scans: Path, out: Path, runner: BrightIsForeground) -> None:

@@ -35,6 +35,11 @@ def test_mass_is_at_end_diastole_and_both_ventricles_share_the_frames(tmp_path: 
     assert row["myo_mass_g"] == "126.0"
 
 
+def test_a_cine_that_is_called_a_frame_keeps_all_of_its_frames(tmp_path: Path) -> None:
+    (row,) = measure(tmp_path, {"p_frame07.nii.gz": [heart(80), heart(150), heart(60)]})
+    assert (row["patient"], row["ed_frame"], row["es_frame"]) == ("p_frame07", "2", "3")
+
+
 def test_frames_are_chosen_by_volume_and_not_by_number(tmp_path: Path) -> None:
     volumes = {"s/one/patient001_frame01.nii.gz": [heart(50)], "s/one/patient001_frame12.nii.gz": [heart(120)]}
     (row,) = measure(tmp_path, volumes)
