@@ -118,3 +118,11 @@ def test_who_was_never_compared_is_not_remembered() -> None:
     controller, good, _ = begun(fresh)
     report(fresh, controller, good, 2, 0.9)
     assert list(fresh.members()) == ["good"]
+
+
+def test_what_was_known_of_a_member_is_known_again() -> None:
+    known = {"good": {"score": 0.9, "trained": 4, "compared": 3}, "poor": {"score": 0.5, "trained": 2, "compared": 1}}
+    resumed = population()
+    Rungs(resumed).set_state({"members": known})
+    begun(resumed)
+    assert resumed.members() == known
