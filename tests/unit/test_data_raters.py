@@ -80,6 +80,12 @@ def test_of_two_raters_each_is_compared_with_the_other_alone() -> None:
     assert other.agreement == other.with_rater["one"]
 
 
+def test_agreement_is_a_mean_over_classes_so_that_much_background_hides_nothing() -> None:
+    one, other = [0] * 90 + [1] * 5 + [0] * 5, [0] * 90 + [1] * 10
+    found, _ = measure_agreement([votes(one, other)], ("one", "other"), 2)
+    assert found.with_rater["other"] == pytest.approx((1 + 0.5) / 2)
+
+
 def test_weighting_is_nearer_to_the_truth_than_a_majority_of_bad_raters() -> None:
     truth, raters = noisy_raters((0.05, 0.6, 0.6), drawn=1.0)
     weights = rater_weights(measure_agreement([raters], ("a", "b", "c"), 4), ())

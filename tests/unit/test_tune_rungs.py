@@ -3,9 +3,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from tune.rungs import Rungs
+from tune.stops import GentleASHA
 
 
 def report(scheduler: ASHAScheduler, name: str, objective: float) -> str:
@@ -34,3 +36,18 @@ def test_a_poor_trial_is_stopped_by_those_before_a_kill() -> None:
 
 def test_other_schedulers_have_no_rungs() -> None:
     assert Rungs(FIFOScheduler()).get_state() is None
+
+
+def test_who_was_told_to_stop_is_told_again_after_each_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr("tune.rungs.tell_to_stop", heard.append)  # an actor of a cluster
+    state = {**(Rungs(gentle()).get_state() or {}), "told": ["poor"]}
+    for _ in range(2):
+        resumed = gentle()
+        Rungs(resumed).set_state(state)
+        state = Rungs(resumed).get_state() or {}
+    assert heard == ["poor", "poor"]
+
+
+def gentle() -> GentleASHA:
+    return GentleASHA(time_attr="epoch", metric="objective", mode="max", max_t=9, grace_period=3, reduction_factor=3)

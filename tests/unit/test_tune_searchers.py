@@ -48,11 +48,11 @@ def finish(trial: Trial, searcher: SearchAlgorithm | None, objective: float) -> 
         searcher.on_trial_complete(trial.trial_id, result)
 
 
-def write_trials(folder: Path, trials: list[Trial]) -> None:
+def write_trials(folder: Path, trials: list[Trial], moment: str = "2026") -> None:
     for trial in trials:
         trial.create_placement_group_factory()
     states = [trial.get_json_state() for trial in trials]
-    (folder / "experiment_state-2026.json").write_text(json.dumps({"trial_data": states}, cls=TuneFunctionEncoder))
+    (folder / f"experiment_state-{moment}.json").write_text(json.dumps({"trial_data": states}, cls=TuneFunctionEncoder))
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
@@ -83,6 +83,27 @@ def test_a_searcher_that_lags_behind_the_trials_catches_up(algorithm: str, tmp_p
         assert {each.params["optim.lr"] for each in known} == {
             trial.config["optim.lr"] for trial in (first, second, third, last)
         }
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_what_is_finished_by_the_newest_state_leaves_room_and_is_learnt_from_once(
+    algorithm: str, tmp_path: Path
+) -> None:
+    killed = searcher_of(algorithm, tmp_path)
+    first, second = killed.next_trial(), killed.next_trial()
+    write_trials(tmp_path, [first], moment="2025")
+    finish(first, killed, 0.5)
+    killed.save_to_dir(str(tmp_path), "2026")
+    write_trials(tmp_path, [first, second])
+
+    resumed = searcher_of(algorithm, tmp_path)
+    resumed.restore_from_dir(str(tmp_path))
+    third = resumed.next_trial()
+    assert third.trial_id not in {first.trial_id, second.trial_id}
+    assert resumed.next_trial() is None, "two are running"
+    if isinstance(resumed, ResumableOptuna):
+        known: list[Any] = resumed._optuna._ot_study.trials
+        assert [each.value for each in known] == [0.5, None, None]
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])

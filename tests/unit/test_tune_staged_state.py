@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,24 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session: str, trial: 
 def test_what_was_staged_is_what_counts(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
 ) -> None:
+    (experiment / "experiment_state-2025-12-31_23-59-59.json").write_text('{"trial_data": []}')
     (experiment / STATE).write_text(there)
     (experiment / SEARCHER).write_text("cut o")
     stage(tmp_path, monkeypatch, "20260102", "9fcc343f", '{"trial_data": [1, 2]}')
     make_whole(experiment)
     assert (experiment / STATE).read_text() == '{"trial_data": [1, 2]}'
     assert (experiment / SEARCHER).read_text() == "searcher of 20260102"
+
+
+def test_of_several_sessions_the_last_one_counts(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (experiment / STATE).write_text("")
+    for place, session in enumerate(("20260103", "20260101", "20260102")):
+        folder = stage(tmp_path, monkeypatch, session, "9fcc343f", f'{{"trial_data": [{place}]}}')
+        os.utime(folder / STATE, (1000 + place % 2, 1000 + place % 2))  # the clock was wrong when one was named
+    make_whole(experiment)
+    assert (experiment / STATE).read_text() == '{"trial_data": [1]}'
 
 
 def test_of_a_kill_while_staging_nothing_is_taken(
