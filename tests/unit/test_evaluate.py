@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maag.config.schema import DataConfig
-from maag.data.cases import Case
+from maag.data.cases import Case, Mask, NiftiReader
 from maag.data.orientation import differences
 from maag.data.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError, StorageError
 from maag.evaluate.measure import evaluate, file_predictor, prediction_files, runner_predictor
 from maag.evaluate.report import Report, Spread, Subject, table
 from maag.inference import Refinement
+from maag.labels import IGNORE
 
 Labels = NDArray[np.uint8]
 DATA = DataConfig(classes=("background", "a", "b"), size_px=(16, 16), spacing_mm=1.0)
@@ -133,6 +134,23 @@ def test_files(report: Report, tmp_path: Path) -> None:
         "predicted_ml": "0.0",
     }
     assert not (tmp_path / "out" / "heart.csv").exists()
+
+
+class PartlyLabelled(NiftiReader):
+    """A further data set, whose masks leave the lower half of each slice open."""
+
+    def load_mask(self, case: Case, data: DataConfig) -> Mask:
+        labels = super().load_mask(case, data).labels
+        labels[:, 6:] = IGNORE
+        return Mask(labels)
+
+
+def test_what_nobody_labelled_belongs_to_no_volume(make_case: MakeCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maag.evaluate.measure.reader_of", lambda name: PartlyLabelled())
+    report = evaluate([make_case(1, 1, square(1, start=4))], lambda *_: square(1, start=3), DATA, SUBJECT)
+    voxel_ml = 5 * 2 * 1 / 1000
+    pair = report.volume_pairs()["patient001_frame01"]["a"]
+    assert (pair.reference, pair.predicted) == pytest.approx((2 * 2 * 4 * voxel_ml, 2 * 3 * 4 * voxel_ml))
 
 
 def test_table(report: Report) -> None:
