@@ -169,6 +169,14 @@ def test_a_header_with_two_spacings_is_refused(tmp_path: Path) -> None:
     assert load_volume(path).spacing_mm == (1, 1, 1)
 
 
+def test_axes_that_are_all_but_parallel_tell_no_places_apart(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.ones(SHAPE, np.int16), None)
+    image.header.set_sform([[1, 1, 0, 0], [0, 1e-7, 0, 0], [0, 0, 8, 0], [0, 0, 0, 1]], 1)
+    nib.save(image, tmp_path / "flat.nii.gz")
+    with pytest.raises(DataError, match=r"flat\.nii\.gz: the header's affine .* is singular"):
+        load_volume(tmp_path / "flat.nii.gz")
+
+
 def bad_header(fields: bytes, offset: int) -> Callable[[bytes], bytes]:
     return lambda content: content[:offset] + fields + content[offset + len(fields) :]
 
