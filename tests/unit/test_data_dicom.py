@@ -110,6 +110,10 @@ def test_a_gap_or_a_slice_too_many_is_named(tmp_path: Path, heights_mm: list[flo
             require_even(paths)
 
 
+def test_a_gap_changes_no_distance_of_the_others(tmp_path: Path) -> None:
+    assert load_series(stack(tmp_path, [0, 3, 6, 12, 15])).spacing_mm[0] == pytest.approx(3)
+
+
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
