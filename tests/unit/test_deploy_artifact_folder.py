@@ -152,3 +152,11 @@ def test_a_link_stays_one_and_what_it_leads_to_is_filled(artifact: Path, tmp_pat
         assert (tmp_path / name).is_symlink()
         load_manifest(target)
     assert {item.name for item in tmp_path.iterdir()} == {"models", "link", "new", "to-a-new-one"}
+
+
+def test_a_link_of_the_users_to_a_folder_is_no_part_of_an_export(artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (artifact / "data").symlink_to(tmp_path / "data")
+    with pytest.raises(StorageError, match=r"cannot replace the exported model in .*data is no part of it"):
+        export_to(artifact)
+    assert (artifact / "data").is_symlink()
