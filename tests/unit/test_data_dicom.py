@@ -97,8 +97,8 @@ def test_two_slices_at_one_place_are_no_volume(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("heights_mm", "named"),
-    [([0, 3, 6, 12, 15], r"2\.dcm: 6\.00 mm from its neighbour 3\.dcm, .* lie 3\.00 mm apart"),
-     ([0, 3, 6, 7, 10, 13], r"2\.dcm: 1\.00 mm from its neighbour 3\.dcm"),
+    [([0, 3, 6, 12, 15], r"2\.dcm: 6\.00 mm from its neighbour .*3\.dcm, .* lie 3\.00 mm apart"),
+     ([0, 3, 6, 7, 10, 13], r"2\.dcm: 1\.00 mm from its neighbour .*3\.dcm"),
      ([0, 3, 6, 9.7, 12.7], None)],
 )  # fmt: skip
 def test_a_gap_or_a_slice_too_many_is_named(tmp_path: Path, heights_mm: list[float], named: str | None) -> None:
