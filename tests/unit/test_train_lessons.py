@@ -21,7 +21,7 @@ from maag.data.prepared import PreparedData
 from maag.data.shard import Shard
 from maag.data.splits import Split
 from maag.data.supervision import FULLY_SAID, Supervision, supervise
-from maag.errors import StorageError
+from maag.errors import StorageError, TrainingError
 from maag.inference import ROTATIONS_DEG, Refinement, TorchRunner, mean_probabilities
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
@@ -128,6 +128,15 @@ def test_it_is_told_how_far_it_is(config: Config, teachers: list[Segmentor], ask
     )
     assert told == [(done, len(told)) for done in range(1, len(told) + 1)]
     assert len(told) > 1
+
+
+def test_an_answer_that_is_not_a_number_is_no_lesson(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
+    with torch.no_grad():
+        next(teachers[1].parameters()).fill_(torch.nan)
+    with pytest.raises(
+        TrainingError, match=r"case \S+: what the finished models of --teacher say of it is not a number"
+    ):
+        asked.say(teachers, config)
 
 
 def test_how_many_slices_are_asked_at_once_changes_nothing(

@@ -21,6 +21,7 @@ from maag.config.schema import Config
 from maag.data.prepared import PreparedCase, PreparedData
 from maag.data.supervision import FULLY_SAID, Supervision
 from maag.data.views import View
+from maag.errors import TrainingError
 from maag.inference import TorchRunner, mean_probabilities
 from maag.models.segmentor import Segmentor, SegmentorOutput
 from maag.storage import storage_errors
@@ -73,6 +74,7 @@ def lessons_of(
         (S, num_classes, H, W) probabilities in parts of FULLY_SAID, mapped into memory; 0 in cases that do not train.
 
     Raises:
+        TrainingError: a teacher's answer is not a number.
         StorageError: `folder` has no room for it.
     """
     trains = set(np.concatenate([supervision.scribbled, supervision.dense, supervision.unlabelled]).tolist())
@@ -92,6 +94,12 @@ def lessons_of(
         for start in range(case.start, case.stop, slices_at_once):
             some = slice(start, min(start + slices_at_once, case.stop))
             probabilities = mean_probabilities(np.array(prepared.images[some]), runner, views)
+            if not np.isfinite(probabilities).all():
+                # As a byte it would be nought, and quietly teach nothing.
+                raise TrainingError(
+                    f"case {case.case_id}: what the finished models of --teacher say of it is not a number; one of "
+                    "them is damaged, or the image's intensities are extreme: look at both"
+                )
             lessons[some] = np.rint(probabilities * FULLY_SAID)
         if said:
             said(done, len(own))
