@@ -102,7 +102,7 @@ def fit(
         SplitError: the split leaves nothing to train or validate on.
         DataError: raters who contradict each other, or whose weights cannot be estimated.
         CheckpointError: the checkpoint is damaged or of other data, patients, settings or teachers.
-        TrainingError: a loss or a weight became NaN, or the device's memory is too small.
+        TrainingError: a loss, a weight or what teachers say became NaN, or the device's memory is too small.
         StorageError: the run folder cannot be written.
     """
     if device.type == "cuda":
@@ -124,7 +124,7 @@ def fit(
     with _memory_told(config, device):
         if teachers:
             models = [teacher.segmentor for teacher in teachers]
-            lessons = lessons_of(models, prepared, supervision, config, device, team, run.path, said)
+            lessons = lessons_of(models, prepared, supervision, config, device, team, run.path, said, stop=stop)
             supervision = replace(supervision, lessons=lessons)
         batches = TrainingBatches(supervision, config, device, team.shard)
         validator = Validator(prepared, split.val, config.data, device, team, fit_offsets=config.train.class_offsets)

@@ -94,6 +94,9 @@ class Loop:
         total = per_epoch * self._config.optim.epochs
         if progress.step < total and self._patience_is_over():  # of a run that is resumed
             return self._save_and_return("early")
+        if progress.step < total and self._asked(at_reading=True)[0]:
+            # Before the first step finished models are asked, and of what is interrupted not all was asked.
+            return self._save_and_return("interrupted")
         while progress.step < total:
             self._step()
             at_end = progress.step % per_epoch == 0

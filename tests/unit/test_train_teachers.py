@@ -15,9 +15,9 @@ from maag.config.schema import Config
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
 from maag.errors import CheckpointError, ConfigError, DataError, SplitError
-from maag.train.fit import fit
+from maag.train.fit import Outcome, fit
 from maag.train.folder import RunFolder, create_run
-from maag.train.reports import Listeners
+from maag.train.reports import EpochReport, Listeners
 from maag.train.second_stage.teachers import open_teachers, read_teachers, write_teachers
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
@@ -99,22 +99,56 @@ def test_a_run_goes_on_with_the_same_teachers_only(
     run = create_run(tmp_path / "run", config, split, teachers)
     assert [str(teacher.path) for teacher in teachers] == [str(path) for path in read_teachers(run.teachers)]
 
-    def go(folder: RunFolder, stop: StopRequest, given: object = teachers) -> str:
+    class AskingInTheFirstEpoch(Listeners):
+        def on_epoch(self, report: EpochReport) -> None:
+            stop.ask("enough")
+
+    def go(folder: RunFolder, given: object = teachers, listener: Listeners | None = None) -> str:
         outcome = fit(
-            config, prepared, split, folder, device=CPU, listener=Listeners(), stop=stop, resume=True, teachers=given,
+            twice, prepared, split, folder, device=CPU, listener=listener or Listeners(), stop=stop, resume=True,
+            teachers=given,
         )  # type: ignore[arg-type] # fmt: skip
         return outcome.ending
 
-    stopped = StopRequest()
-    stopped.ask("enough")
-    assert go(run, stopped) == "interrupted"
+    twice, stop = codec.override(config, {"optim.epochs": 2}), StopRequest()
+    assert go(run, listener=AskingInTheFirstEpoch()) == "interrupted"
+    stop = StopRequest()
     for wrong in ((), teachers[:1], teachers[::-1]):
         with pytest.raises(CheckpointError, match="name the same with --teacher, in the same order"):
-            go(run, StopRequest(), wrong)
-    assert go(run, StopRequest()) == "done"
+            go(run, wrong)
+    assert go(run) == "done"
     straight = create_run(tmp_path / "straight", config, split, teachers)
-    assert go(straight, StopRequest()) == "done"
+    assert go(straight) == "done"
     resumed, whole = (load_segmentor(folder.final) for folder in (run, straight))
     assert resumed.info["teachers"] == whole.info["teachers"] == [teacher.digest for teacher in teachers]
     for name, tensor in whole.segmentor.state_dict().items():
         torch.testing.assert_close(resumed.segmentor.state_dict()[name], tensor)
+
+
+def test_ctrl_c_while_teachers_are_asked_ends_before_the_first_step_and_the_run_can_be_gone_on_with(
+    config: Config, split: Split, prepared: PreparedData, tmp_path: Path
+) -> None:
+    teachers = open_teachers(finished(tmp_path, config, split, 1), config, split)
+    told: list[int] = []
+
+    def go(name: str, stop: StopRequest, *, asks: bool = False) -> Outcome:
+        def said(done: int, total: int) -> None:
+            told.append(done)
+            assert total > 1
+            if asks:
+                stop.ask("enough")
+
+        run = RunFolder(tmp_path / name)
+        if not run.path.exists():
+            create_run(run.path, config, split, teachers)
+        return fit(
+            config, prepared, split, run, device=CPU, listener=Listeners(), stop=stop, resume=True, teachers=teachers,
+            said=said,
+        )  # fmt: skip
+
+    stopped = go("run", StopRequest(), asks=True)
+    assert (stopped.ending, stopped.steps, told) == ("interrupted", 0, [1])
+    assert go("run", StopRequest()).ending == go("straight", StopRequest()).ending == "done"
+    resumed, whole = (load_segmentor(tmp_path / name).segmentor.state_dict() for name in ("run", "straight"))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor)

@@ -26,6 +26,7 @@ from maag.inference import TorchRunner, mean_probabilities
 from maag.models.segmentor import Segmentor, SegmentorOutput
 from maag.storage import storage_errors
 from maag.train.acceleration import accelerated
+from maag.train.stopping import StopRequest
 from maag.train.team import Team
 
 Said = Callable[[int, int], None]
@@ -55,6 +56,7 @@ def lessons_of(
     folder: Path,
     said: Said | None = None,
     *,
+    stop: StopRequest | None = None,
     slices_at_once: int = 32,
 ) -> NDArray[np.uint8]:
     """Ask the `teachers` of every case of `prepared` that trains; all workers of the team must do so at once.
@@ -68,6 +70,7 @@ def lessons_of(
         team: among whom the cases are shared out.
         folder: where the answers are kept while the run lasts, in a file without a name that ends with the process.
         said: is told how far it is.
+        stop: may ask for an end, after which no further case is asked of, and no step must follow.
         slices_at_once: bounds the memory that answers take before they are kept.
 
     Returns:
@@ -90,6 +93,8 @@ def lessons_of(
     runner, views = TorchRunner(asked, device), _views(config.teacher.rotation_deg)
     own = team.shard.of(range(len(cases)))
     for done, number in enumerate(own, start=1):
+        if stop and stop.interrupted is not None:
+            break
         case = cases[number]
         for start in range(case.start, case.stop, slices_at_once):
             some = slice(start, min(start + slices_at_once, case.stop))
