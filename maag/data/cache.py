@@ -164,11 +164,11 @@ def _build(
             if problems:
                 raise DataError(_all_problems(problems, len(cases)))
         except (DataError, KeyboardInterrupt):
-            keep_part(writer, folder, path)
+            keep_part(writer, folder, path, kept)
             raise
         contents = [case.sha256 for case in writer.cases]
         writer.write_index(DIGEST_KIND + _digest_of(data, cases, numbers, contents))
-    kept.remove_parts()
+    kept.remove_parts(path, keys)
 
 
 def _read(

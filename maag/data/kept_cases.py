@@ -22,7 +22,7 @@ class KeptCases:
 
     def __init__(self, cache_root: Path, dataset: str, keys: Collection[str]) -> None:
         self._found: dict[str, tuple[PreparedData, PreparedCase]] = {}
-        self._parts: list[Path] = []
+        self._parts: dict[Path, set[str]] = {}
         wanted = set(keys)
         for path in sorted([*cache_root.glob(f"{dataset}-*/"), *cache_root.glob(f".{dataset}-*{_PART}/")]):
             try:
@@ -32,7 +32,7 @@ class KeptCases:
             here = {case.key: (prepared, case) for case in prepared.cases if case.key in wanted}
             self._found |= here
             if here and path.name.endswith(_PART):
-                self._parts.append(path)
+                self._parts[path] = set(here)
 
     def of(self, key: str) -> tuple[PreparedCase, CaseSlices] | None:
         """What is kept of a case, its slices in the file; None where nothing is."""
@@ -42,16 +42,18 @@ class KeptCases:
         own = slice(case.start, case.stop)
         return case, CaseSlices(prepared.images[own], prepared.scribbles[own], prepared.masks[own])
 
-    def remove_parts(self) -> None:
-        """Remove the unfinished sets that had such cases, as a whole one has them now."""
-        for path in self._parts:
-            shutil.rmtree(path, ignore_errors=True)
+    def remove_parts(self, place: Path, keys: Collection[str]) -> None:
+        """Remove unfinished sets, but not `place`, where all of `keys` are now: those that have no other cases."""
+        for path, here in self._parts.items():
+            if path != place and here <= set(keys):
+                shutil.rmtree(path, ignore_errors=True)
 
 
-def keep_part(writer: SetWriter, folder: Path, path: Path) -> None:
+def keep_part(writer: SetWriter, folder: Path, path: Path, kept: KeptCases) -> None:
     """Put the `folder` of an unfinished set `path` where `KeptCases` finds it, unless as much of it is there already.
 
-    What cannot be kept is left where it is.
+    Others of which it has all are removed: else each attempt at a set whose bad cases are mended one by one would leave
+    a copy of it. What cannot be kept is left where it is.
     """
     place = path.with_name(f".{path.name}{_PART}")
     if not writer.cases or _num_cases(place) >= len(writer.cases):
@@ -62,6 +64,7 @@ def keep_part(writer: SetWriter, folder: Path, path: Path) -> None:
             flush_to_disk(file)
         shutil.rmtree(place, ignore_errors=True)
         os.rename(folder, place)
+        kept.remove_parts(place, [case.key for case in writer.cases])
 
 
 def _num_cases(part: Path) -> int:

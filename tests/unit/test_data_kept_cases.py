@@ -77,6 +77,37 @@ def test_when_a_bad_case_is_mended_the_others_are_not_read_again(
     assert [path for path in mended.directory.parent.iterdir() if path.is_dir()] == [mended.directory]
 
 
+def test_bad_cases_that_are_mended_one_by_one_leave_one_copy_of_the_others(
+    data_dir: Path, again: Prepare, undisturbed: PreparedData, tmp_path: Path
+) -> None:
+    first, second, *good = _images(data_dir)
+    whole = {path: path.read_bytes() for path in (first, second)}
+    for path in whole:
+        path.write_bytes(whole[path][:60])
+    with pytest.raises(DataError, match="2 of 12 cases"):
+        again()
+    for path in good:
+        _make_unreadable(path)
+    first.write_bytes(whole[first])
+    with pytest.raises(DataError, match="1 of 12 cases"):
+        again()
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
+    second.write_bytes(whole[second])
+    _require_same(again(), undisturbed)
+
+
+def test_what_was_begun_is_kept_while_what_is_begun_anew_has_less_of_it(data_dir: Path, again: Prepare) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        again(_stop_after(8))
+    changed, *kept = _images(data_dir)[:8]
+    changed.write_bytes(changed.read_bytes() + bytes(1))
+    with pytest.raises(KeyboardInterrupt):
+        again(_stop_after(3))
+    for path in kept:
+        _make_unreadable(path)
+    assert len(again().cases) == 12
+
+
 def test_ctrl_c_keeps_the_cases_that_are_done(data_dir: Path, again: Prepare, undisturbed: PreparedData) -> None:
     for cases in (5, 2, 9):  # the second time while those of the first are taken over
         with pytest.raises(KeyboardInterrupt):
