@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, distributed
@@ -94,11 +96,23 @@ def weights_of(state: TrainState) -> list[Tensor]:
     return [weight for network in networks if network for weight in network.parameters()]
 
 
-def run(config: Config, prepared: PreparedData, split: Split, update_of: Callable[[TrainState], Update]) -> Any:
+def run(
+    config: Config,
+    prepared: PreparedData,
+    split: Split,
+    update_of: Callable[[TrainState], Update],
+    *,
+    with_lessons: bool = False,
+) -> Any:
     """Losses of some steps whose rates, trust and noise all differ, and the state after them."""
+    supervision = supervise(prepared, split, config)
+    if with_lessons:
+        shape = (len(prepared.images), config.data.num_classes, *config.data.size_px)
+        said = np.random.default_rng(0).integers(0, 64, shape, dtype=np.uint8)
+        supervision = replace(supervision, lessons=said)
     state = TrainState(config, CPU)
     once = update_of(state)
-    batches = TrainingBatches(supervise(prepared, split, config), config, CPU)
+    batches = TrainingBatches(supervision, config, CPU)
     losses = []
     for step in range(STEPS):
         state.set_rates(1e-3 / (1 + step), 1e-4 * (1 + step))
@@ -109,9 +123,18 @@ def run(config: Config, prepared: PreparedData, split: Split, update_of: Callabl
     return losses, state
 
 
-@pytest.mark.parametrize("changes", [{}, EVERYTHING, {"loss.adversarial": 0.0}], ids=["MAAG", "everything", "alone"])
+@pytest.mark.parametrize(
+    ("changes", "with_lessons"),
+    [
+        ({}, False),
+        (EVERYTHING, False),
+        ({**EVERYTHING, "teacher.confidence": 0.0}, True),
+        ({"loss.adversarial": 0.0}, False),
+    ],
+    ids=["MAAG", "everything", "taught by finished models", "alone"],
+)
 def test_it_does_what_the_plain_update_does(
-    tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
+    tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any], with_lessons: bool
 ) -> None:
     config = codec.override(tiny_config, changes)
     recorders: list[Again] = []
@@ -120,8 +143,11 @@ def test_it_does_what_the_plain_update_does(
         recorders.append(Again(state))
         return RecordedUpdate(state, config, recorders[0])
 
-    expected, plain = run(config, prepared, split, lambda state: lambda batch: update(state, batch, config))
-    found, state = run(config, prepared, split, recorded)
+    def plain_of(state: TrainState) -> Update:
+        return lambda batch: update(state, batch, config)
+
+    expected, plain = run(config, prepared, split, plain_of, with_lessons=with_lessons)
+    found, state = run(config, prepared, split, recorded, with_lessons=with_lessons)
     assert recorders[0].replays == STEPS - PLAIN_STEPS
     for one, other in zip(found, expected, strict=True):
         assert list(one) == list(other)
