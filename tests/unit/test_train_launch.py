@@ -19,7 +19,7 @@ from maag.errors import ConfigError
 from maag.storage import write_json
 from maag.train.folder import RunFolder
 from maag.train.launch import launch
-from maag.train.launch.board import Board, Leaving, Lost, Saved, Started, Waiting
+from maag.train.launch.board import Asked, Board, Leaving, Lost, Saved, Started, Waiting
 from maag.train.launch.connection import connected
 from maag.train.launch.launch import ClusterPlan, Follower
 from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
@@ -142,6 +142,8 @@ def test_the_user_is_told_of_every_turn_and_the_folder_follows(tmp_path: Path) -
         Waiting(),
         Started(12, 1, 1),
         Leaving(20),
+        Asked(1, 2),
+        Asked(2, 2),
         Saved(Checkpoint.from_directory(str(stored)), 12),
     ):
         follower.take(note)
@@ -151,6 +153,7 @@ def test_the_user_is_told_of_every_turn_and_the_folder_follows(tmp_path: Path) -
         "The cluster has no room for the workers now: waiting for it",
         "Going on with 1 worker on 1 node, from step 12",
         "A node is about to be taken away: the state is being saved at step 20",
+        "Teachers were asked of the first worker's part of the cases, 2",
     ]
     assert heard.saved == [12]
     assert "true" in run.config.read_text()

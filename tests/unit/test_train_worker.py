@@ -8,7 +8,7 @@ import pytest
 
 from maag.data.shard import Shard
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Leaving, Note
+from maag.train.launch.board import Asked, Leaving, Note
 from maag.train.launch.worker import Reporter
 from maag.train.reports import Live
 from maag.train.stopping import StopRequest
@@ -57,3 +57,17 @@ def test_the_state_is_saved_once_when_a_node_is_about_to_leave(
     assert not stop.save_is_asked
     # Its leader speaks for the team.
     assert board.notes == ([live(1), live(2), Leaving(2), live(3)] if rank == 0 else [])
+
+
+def test_a_stop_is_heard_while_teachers_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([None, "Ctrl-C"])
+    monkeypatch.setattr("ray.get", lambda answer: next(answers))
+    board, stop = FakeBoard(), StopRequest()
+    reporter = Reporter(RunFolder(tmp_path), board, stop, Member(0))
+    heard = []
+    for done in (1, 2, 3):
+        reporter.on_lessons(done, 3)
+        heard.append(stop.interrupted)
+    # Each answer is read with the next note, so that asking does not wait for it.
+    assert heard == [None, None, "Ctrl-C"]
+    assert board.notes == [Asked(1, 3), Asked(2, 3), Asked(3, 3)]

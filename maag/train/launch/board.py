@@ -49,7 +49,15 @@ class Leaving:
     step: int
 
 
-Note: TypeAlias = Live | EpochReport | Started | Lost | Waiting | Saved | Leaving
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Finished models were asked of some of the leader's part of the cases."""
+
+    done: int
+    total: int
+
+
+Note: TypeAlias = Live | EpochReport | Started | Lost | Waiting | Saved | Leaving | Asked
 
 
 class Board:

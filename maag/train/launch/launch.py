@@ -18,7 +18,7 @@ from maag.errors import MaagError, TrainingError
 from maag.storage import replacing, storage_errors
 from maag.train.fit import Outcome, write_outcome
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Leaving, Lost, Note, Saved, Started, Waiting, start_board
+from maag.train.launch.board import Asked, Leaving, Lost, Note, Saved, Started, Waiting, start_board
 from maag.train.launch.connection import LOGS, connected
 from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, cause_of
 from maag.train.launch.remote import absolute_storage, newest_checkpoint, upload
@@ -178,6 +178,9 @@ class Follower:
             self._listener.on_checkpoint(note.step)
         elif isinstance(note, Leaving):
             self._tell(f"A node is about to be taken away: the state is being saved at step {note.step}")
+        elif isinstance(note, Asked):
+            if note.done == note.total:
+                self._tell(f"Teachers were asked of the first worker's part of the cases, {note.total}")
         elif isinstance(note, Lost):
             self._tell(f"Lost at work: {note.reason}; going on from the last checkpoint as soon as there is room")
         elif isinstance(note, Waiting):

@@ -27,7 +27,7 @@ from maag.errors import CheckpointError, DataError, MaagError
 from maag.storage import write_json
 from maag.train.fit import fit
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Leaving, Note, Saved, Started
+from maag.train.launch.board import Asked, Leaving, Note, Saved, Started
 from maag.train.reports import EpochReport, Live
 from maag.train.second_stage.teachers import open_teachers, write_teachers
 from maag.train.stopping import StopRequest
@@ -117,6 +117,7 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
             teachers=material.teachers,
             other_settings=recipe.other_settings,
             team=team,
+            said=reporter.on_lessons,
         )
         # Once more, now with the final weights and the result.
         reporter.on_checkpoint(outcome.steps)
@@ -145,6 +146,10 @@ class Reporter:
             self._stop.ask(reason)
         # Its answer is read next time, so that training does not wait for it.
         self._answer = self._board.put.remote(note)
+
+    def on_lessons(self, done: int, total: int) -> None:
+        """Pass it on, and hear whether to stop meanwhile."""
+        self.tell(Asked(done, total))
 
     def on_live(self, live: Live) -> None:
         """Pass it on, and have the state saved when a node of the team is about to leave."""
