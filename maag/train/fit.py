@@ -17,6 +17,7 @@ from maag.checkpoint import TrainedSegmentor
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
+from maag.data.cache import Progress
 from maag.data.prepared import PreparedData, joined_digest, tells_of_others
 from maag.data.splits import Split
 from maag.data.supervision import supervise
@@ -28,7 +29,7 @@ from maag.train.journal import Journal
 from maag.train.loop import NOT_KEPT, Ending, Keeper, Loop
 from maag.train.offsets import with_offsets
 from maag.train.reports import Listener, Listeners
-from maag.train.second_stage.lessons import Said, lessons_of
+from maag.train.second_stage.lessons import lessons_of
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 from maag.train.team import ALONE, Team
@@ -73,7 +74,7 @@ def fit(
     teachers: Sequence[TrainedSegmentor] = (),
     other_settings: bool = False,
     team: Team = ALONE,
-    said: Said | None = None,
+    said: Progress | None = None,
 ) -> Outcome:
     """Train, keeping best and last.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maag.config.schema import Config
+from maag.data.cache import Progress
 from maag.data.prepared import PreparedCase, PreparedData
 from maag.data.supervision import FULLY_SAID, Supervision
 from maag.data.views import View
@@ -28,9 +29,6 @@ from maag.storage import storage_errors
 from maag.train.acceleration import accelerated
 from maag.train.stopping import StopRequest
 from maag.train.team import Team
-
-Said = Callable[[int, int], None]
-"""Called with (cases done, cases in all)."""
 
 
 class MeanOfSegmentors(nn.Module):
@@ -54,7 +52,7 @@ def lessons_of(
     device: torch.device,
     team: Team,
     folder: Path,
-    said: Said | None = None,
+    said: Progress | None = None,
     *,
     stop: StopRequest | None = None,
     slices_at_once: int = 32,
