@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from maag.config.schema import AugmentConfig, Config
+from maag.config.data import AugmentConfig
+from maag.config.schema import Config
 from maag.data.augment import (
     change_intensities,
     random_affines,

@@ -22,7 +22,7 @@ from deploy.ledger import Entry, History, Ledger, now, open_ledger
 from deploy.replacing import Replacing
 from deploy.source_kinds import Fetched, Source
 from deploy.standing import Standing, standing_of
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.label_files import stem_of
 from maag.data.nifti_writing import ProbabilityWriter
 from maag.errors import AccessDeniedError, MaagError

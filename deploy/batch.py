@@ -19,7 +19,7 @@ from deploy.replacing import require_replaceable
 from deploy.source_kinds import Source
 from deploy.sources import find_sources
 from deploy.standing import Standing
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.errors import ConfigError
 from maag.storage import require_writable_directory
 from maag.storage.keys import is_uri

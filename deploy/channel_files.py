@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deploy.artifact import sha256_of
 from deploy.images import InputImage, NiftiImage, Picture
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data import nifti, pictures, volume
 from maag.data.label_files import load_image
 from maag.data.ppss import of_masks_extent

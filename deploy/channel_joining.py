@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from deploy.channel_files import CHANNELS_APART
 from deploy.source_kinds import Source
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data import nifti, pictures
 from maag.data.label_files import stem_of
 from maag.data.nnunet import CHANNEL_NAME

@@ -6,7 +6,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from deploy.tensors import SIZE_MULTIPLE
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.labels import BACKGROUND
 
 _STRICT = ConfigDict(extra="forbid")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.tensors import SIZE_MULTIPLE
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.geometry import prepare_image
 from maag.data.phantoms.volumes import Draw, draw_blobs, draw_volume
 

@@ -15,7 +15,7 @@ from deploy.input_lists import together
 from deploy.passed_over import labels_among
 from deploy.patterns import literal_folder, parents, pattern_of
 from deploy.source_kinds import CloudSource, LocalSource, Source, is_dicom, store_of
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data import pictures
 from maag.data.label_files import SUFFIXES
 from maag.errors import ConfigError, MissingDataError

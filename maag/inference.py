@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.geometry import prepare_image, scores_to_source
 from maag.data.views import View
 from maag.data.volume import Volume

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deploy.batch import Outcome, predict
 from deploy.crew import Threads
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 
 DATA = DataConfig(classes=("background", "bright"), size_px=(16, 16), spacing_mm=1.0)
 

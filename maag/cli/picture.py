@@ -13,7 +13,7 @@ import numpy as np
 from maag.labels import BACKGROUND, IGNORE, colour_of
 
 if TYPE_CHECKING:
-    from maag.config.schema import DataConfig
+    from maag.config.data import DataConfig
     from maag.data.cases import Case
 
 Labels = np.ndarray[Any, np.dtype[np.uint8]]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from maag.config.schema import DataConfig
+    from maag.config.data import DataConfig
     from maag.data.prepared import PreparedData
 
 _NOTES_SHOWN = 3

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from maag.config.codec import override
-from maag.config.schema import Config, DataConfig
+from maag.config.data import DataConfig
+from maag.config.schema import Config
 from maag.errors import ConfigError
 
 RECIPE: Mapping[str, Any] = {

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cases import Case, NiftiReader, ScribbleFile
 from maag.data.folder_tree import files_below
 from maag.data.volume import num_volumes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from maag.config.schema import AugmentConfig
+from maag.config.data import AugmentConfig
 
 _ELASTIC_POINTS = 5
 """Points a side that are moved at random, with smooth paths between them."""

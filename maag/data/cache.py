@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cache_root import default_cache_root as default_cache_root
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case, Reader, ScribbleFile, SimulatedScribble, raters_of

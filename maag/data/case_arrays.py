@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cases import Case, Reader, ScribbleFile, SimulatedScribble
 from maag.data.catalog import OWN_LAYOUTS
 from maag.data.geometry import plan_grid

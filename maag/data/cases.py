@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.volume import Volume, load_channels, load_labels
 
 Part = Literal["train", "val", "test"]

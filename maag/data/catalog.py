@@ -14,7 +14,8 @@ from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.storage import is_free, require_empty_directory
 
 if TYPE_CHECKING:
-    from maag.config.schema import Config, DataConfig
+    from maag.config.data import DataConfig
+    from maag.config.schema import Config
     from maag.data.cases import Case, Reader
 
 READERS: Final[Mapping[str, str]] = {

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask
 from maag.data.dicom import load_series, order_of_slices, read_geometry, require_even
 from maag.data.folder_tree import files_below

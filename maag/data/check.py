@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.volume import Volume
 from maag.errors import DataError
 from maag.labels import BACKGROUND, IGNORE

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask
 from maag.data.dicom import SliceGeometry, load_series, order_of_slices, read_geometry
 from maag.data.folder_tree import files_below

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cases import Case, Reader
 from maag.data.catalog import find_cases, reader_of
 from maag.data.folder_tree import files_below

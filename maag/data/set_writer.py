@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.prepared import FORMAT_VERSION, INDEX, PreparedCase
 from maag.storage import write_json
 

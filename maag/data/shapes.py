@@ -12,7 +12,8 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from maag.config.codec import override
-from maag.config.schema import Config, DataConfig
+from maag.config.data import DataConfig
+from maag.config.schema import Config
 from maag.data.cache import Progress, prepare_cases
 from maag.data.catalog import find_cases, reader_of
 from maag.data.prepared import SHAPES_KIND, PreparedCase, PreparedData

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cases import Part
 from maag.errors import DataError, SplitError
 

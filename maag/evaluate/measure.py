@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cases import Case
 from maag.data.catalog import reader_of
 from maag.data.folder_tree import files_below

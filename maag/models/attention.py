@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from maag.config.schema import GateConfig
+from maag.config.networks import GateConfig
 from maag.models.layers import pointwise
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from maag.config.schema import DiscriminatorConfig
+from maag.config.networks import DiscriminatorConfig
 from maag.models.layers import halving_conv, pointwise, spectral_conv
 from maag.models.segmentor import NUM_LEVELS, SegmentorOutput
 

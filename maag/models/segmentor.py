@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from maag.config.schema import GateConfig, SegmentorConfig
+from maag.config.networks import GateConfig, SegmentorConfig
 from maag.models.attention import AdversarialAttentionGate
 from maag.models.layers import DenseGradient, conv_block, double_conv, pointwise, residual_conv, upsample
 

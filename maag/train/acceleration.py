@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from maag.config.schema import TrainConfig
+from maag.config.training import TrainConfig
 from maag.errors import ConfigError
 from maag.models.segmentor import SegmentorOutput
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from maag.config.schema import OptimConfig
+from maag.config.training import OptimConfig
 
 _POLY_POWER = 0.9
 _RAMP_STEEPNESS = 5.0

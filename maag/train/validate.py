@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.prepared import PreparedData
 from maag.data.slice_store import SliceStore, fits
 from maag.errors import SplitError

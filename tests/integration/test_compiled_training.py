@@ -12,7 +12,8 @@ from torch import Tensor
 
 from maag import checkpoint
 from maag.config import codec
-from maag.config.schema import Config, TrainConfig
+from maag.config.schema import Config
+from maag.config.training import TrainConfig
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
 from maag.losses import discriminator_loss

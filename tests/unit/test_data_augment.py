@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maag.config.schema import AugmentConfig
+from maag.config.data import AugmentConfig
 from maag.data.augment import (
     change_intensities,
     random_affines,

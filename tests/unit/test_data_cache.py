@@ -15,7 +15,8 @@ import pytest
 
 from maag.cli.preparing import prepare_told
 from maag.config import codec
-from maag.config.schema import Config, DataConfig
+from maag.config.data import DataConfig
+from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.catalog import find_cases, preset, write_phantom
 from maag.data.check import check

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.geometry import (
     Grid,
     image_to_grid,

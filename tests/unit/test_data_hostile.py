@@ -25,7 +25,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from deploy.images import find_images
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.dicom import load_series, series_uid
 from maag.data.geometry import prepare_image
 from maag.data.label_files import geometry_of

@@ -228,7 +228,7 @@ def test_two_masks_of_one_name_are_refused(phantom_dir: Path, tmp_path: Path) ->
 
 
 def test_simulated_sources_are_named_when_wrong(phantom_dir: Path, tmp_path: Path) -> None:
-    from maag.config.schema import DataConfig
+    from maag.config.data import DataConfig
     from maag.data.catalog import find_cases
     from maag.errors import ConfigError, MissingDataError
 

@@ -14,7 +14,8 @@ import pytest
 from torch import distributed
 
 from maag.config import codec
-from maag.config.schema import Config, DataConfig
+from maag.config.data import DataConfig
+from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.catalog import preset, write_phantom
 from maag.data.prepared import PreparedData, joined_digest, tells_of_others

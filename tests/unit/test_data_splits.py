@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.acdc import SPLIT0
 from maag.data.cases import Part
 from maag.data.splits import PARTS, Patient, Split, make_split

@@ -19,7 +19,7 @@ from deploy.batch import Outcome, predict
 from deploy.bucket_series import series_among
 from deploy.crew import Threads
 from deploy.sources import find_sources
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import AccessDeniedError
 from maag.storage.store import StoredObject

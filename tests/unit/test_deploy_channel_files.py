@@ -18,7 +18,7 @@ from deploy.batch import Outcome, plan, predict
 from deploy.channel_files import ChannelFiles
 from deploy.crew import Threads
 from deploy.sources import find_sources
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cases import Case
 from maag.data.catalog import reader_of
 from maag.data.volume import load_labels

@@ -12,7 +12,7 @@ from bright_runner import DATA, BrightIsForeground
 from deploy.attempt import Work
 from deploy.batch import predict
 from deploy.crew import Threads
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.errors import ConfigError
 
 HEART = DataConfig(classes=("background", "LV"), size_px=(16, 16), spacing_mm=1.0)

@@ -8,7 +8,7 @@ import pytest
 from folder_bucket import serve
 
 from deploy.batch import plan
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.errors import ConfigError
 
 TWO = DataConfig(dataset="nnunet", classes=("background", "bright"), channels=2)

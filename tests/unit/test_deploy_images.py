@@ -16,7 +16,7 @@ from deploy.batch import predict
 from deploy.channel_files import fitting
 from deploy.crew import Threads
 from deploy.images import DicomSeries, NiftiImage, Picture, find_images
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.catalog import reader_of
 from maag.data.dicom import load_series
 from maag.data.geometry import prepare_image

@@ -13,7 +13,7 @@ from PIL import Image
 from deploy.batch import plan
 from deploy.passed_over import sentence
 from deploy.sources import find_sources
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 
 TWO = DataConfig(dataset="nnunet", classes=("background", "bright"), channels=2)
 THREE = replace(TWO, channels=3)

@@ -12,7 +12,8 @@ from deploy.engine import Precision
 from deploy.parity import FEWEST_PIXELS, compare, weakness
 from deploy.seeded_inputs import seeded_inputs
 from maag.config.codec import override
-from maag.config.schema import Config, DataConfig
+from maag.config.data import DataConfig
+from maag.config.schema import Config
 from maag.data.catalog import READERS, preset
 from maag.errors import ExportError
 

@@ -13,7 +13,7 @@ from nothing_runner import Nothing
 from numpy.typing import NDArray
 from PIL import Image
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask, NiftiReader
 from maag.data.orientation import differences
 from maag.data.volume import Volume, load_labels

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.views import View
 from maag.data.volume import Volume
 from maag.errors import DataError

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maag.config import codec
-from maag.config.schema import Config, DiscriminatorConfig, GateConfig
+from maag.config.networks import DiscriminatorConfig, GateConfig
+from maag.config.schema import Config
 from maag.data.catalog import preset
 from maag.models.attention import AdversarialAttentionGate
 from maag.models.build import build_segmentor

@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maag.config import codec
-from maag.config.schema import Config, TrainConfig
+from maag.config.schema import Config
+from maag.config.training import TrainConfig
 from maag.data.batches import TrainingBatches
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split

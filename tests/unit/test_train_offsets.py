@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maag.config.schema import GateConfig, SegmentorConfig
+from maag.config.networks import GateConfig, SegmentorConfig
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
 from maag.train.offsets import (

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from maag.config import codec
-from maag.config.schema import Config, DataConfig
+from maag.config.data import DataConfig
+from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.case_arrays import read_case
 from maag.data.cases import Case

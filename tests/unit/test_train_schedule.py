@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maag.config.schema import OptimConfig
+from maag.config.training import OptimConfig
 from maag.train.schedule import ramp_factor, rate_factor
 
 TRIANGLE = OptimConfig(lr=1e-3, lr_min=1e-4, schedule="triangular", half_cycle_epochs=20, epochs=100)

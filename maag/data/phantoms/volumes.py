@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.phantoms.chaos import CT_SPACING_MM, MR_SPACING_MM, draw_ct, draw_mr
 from maag.data.phantoms.heart import draw_heart, draw_image, draw_mask, draw_tissue
 from maag.data.phantoms.ppss import draw_picture

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case, raters_of
 from maag.data.catalog import reader_of

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.geometry import Grid, inside_in_source
 from maag.data.volume import Volume
 from maag.inference import Runner, Segmentation, largest_components, segment_fully

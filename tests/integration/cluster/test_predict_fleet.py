@@ -24,7 +24,7 @@ from deploy.batch import predict
 from deploy.fleet import Fleet, FleetPlan
 from maag.checkpoint import save_segmentor
 from maag.config.codec import override
-from maag.config.schema import DataConfig
+from maag.config.data import DataConfig
 from maag.data.catalog import preset
 from maag.errors import CheckpointError
 from maag.models.build import build_segmentor

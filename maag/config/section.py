@@ -1,0 +1,32 @@
+"""What a section of the settings is, and the limits that several of them share."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar, cast, dataclass_transform
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+Section = TypeVar("Section")
+
+COARSEST = 16
+"""By how much the segmentor's lowest level is smaller than a slice, in each direction."""
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+# What PyTorch and NumPy take, with room to multiply; more would end in an overflow of theirs.
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
+Seed = Annotated[int, Field(ge=0, le=10**15)]
+Level = Annotated[int, Field(ge=0, le=3)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
+def section(settings: type[Section]) -> type[Section]:
+    """Make a class of settings immutable and checked: a name that is none of its own, or no finite number, is refused.
+
+    Each setting is a `Field` with a default and a description, which `maag config show` prints.
+    """
+    strict = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return cast(type[Section], dataclass(frozen=True, kw_only=True, slots=True, config=strict)(settings))
