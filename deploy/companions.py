@@ -9,8 +9,9 @@ from deploy.activations import LARGEST_HALF
 from deploy.artifact import Manifest
 from deploy.channel_files import CHANNELS_APART, has_own_extent, takes_colours
 from deploy.parity import weakness
-from deploy.tensors import IMAGES, LABELS, PROBABILITIES, SIZE_MULTIPLE, TensorSpec, has_dynamic_size
+from deploy.tensors import IMAGES, LABELS, PROBABILITIES, TensorSpec, has_dynamic_size
 from maag.config.data import DataConfig
+from maag.config.networks import SIZE_MULTIPLE
 from maag.data.pictures import COLOURS
 from maag.storage import write_text
 

@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from deploy.tensors import SIZE_MULTIPLE, TensorSpec, has_dynamic_size
+from deploy.tensors import TensorSpec, has_dynamic_size
+from maag.config.networks import SIZE_MULTIPLE
 
 Precision = Literal["fp32", "fp16", "int8"]
 Shape = tuple[int, int, int, int]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from deploy.tensors import SIZE_MULTIPLE
 from maag.config.data import DataConfig
+from maag.config.networks import SIZE_MULTIPLE
 from maag.labels import BACKGROUND
 
 _STRICT = ConfigDict(extra="forbid")

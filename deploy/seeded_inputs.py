@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.tensors import SIZE_MULTIPLE
 from maag.config.data import DataConfig
+from maag.config.networks import SIZE_MULTIPLE
 from maag.data.geometry import prepare_image
 from maag.data.phantoms.volumes import Draw, draw_blobs, draw_volume
 

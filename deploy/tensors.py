@@ -7,14 +7,13 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from maag.config.networks import SIZE_MULTIPLE
 from maag.config.schema import Config
 from maag.errors import DataError
 
 IMAGES = "images"
 PROBABILITIES = "probabilities"
 LABELS = "labels"
-SIZE_MULTIPLE = 16
-"""Height and width are multiples of it: the segmentor halves them four times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=ConfigDict(extra="forbid"))

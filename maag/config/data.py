@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from maag.config.section import COARSEST, Count, NotNegative, Positive, Probability, Seed, section
+from maag.config.networks import SIZE_MULTIPLE
+from maag.config.section import Count, NotNegative, Positive, Probability, Seed, section
 
 
 @section
@@ -84,8 +85,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes: each name may stand once, got {list(self.classes)}")
-        if any(size % COARSEST for size in self.size_px):
-            raise ValueError(f"size_px: height and width must be multiples of {COARSEST}, got {list(self.size_px)}")
+        if any(size % SIZE_MULTIPLE for size in self.size_px):
+            raise ValueError(
+                f"size_px: height and width must be multiples of {SIZE_MULTIPLE}, got {list(self.size_px)}"
+            )
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"val_fraction={self.val_fraction:g} and data.test_fraction={self.test_fraction:g} leave no patients "

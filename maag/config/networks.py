@@ -8,6 +8,9 @@ from pydantic import Field
 
 from maag.config.section import Count, CountOrZero, Level, NotNegative, Positive, Probability, section
 
+SIZE_MULTIPLE = 16
+"""Height and width of a slice are multiples of it: the segmentor halves them four times."""
+
 
 @section
 class SegmentorConfig:

@@ -8,6 +8,7 @@ from typing import Any
 
 from maag.config.codec import override
 from maag.config.data import DataConfig
+from maag.config.networks import SIZE_MULTIPLE
 from maag.config.schema import Config
 from maag.errors import ConfigError
 
@@ -103,5 +104,5 @@ def _coarser(data: DataConfig) -> dict[str, Any]:
     factor = max(1.0, max(data.size_px) / _FAST_SIDE_PX)
     return {
         "data.spacing_mm": data.spacing_mm * factor,
-        "data.size_px": [16 * math.ceil(side / factor / 16) for side in data.size_px],
+        "data.size_px": [SIZE_MULTIPLE * math.ceil(side / factor / SIZE_MULTIPLE) for side in data.size_px],
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from maag.config.data import AugmentConfig, DataConfig
-from maag.config.networks import DiscriminatorConfig, GateConfig, SegmentorConfig
-from maag.config.section import COARSEST, section
+from maag.config.networks import SIZE_MULTIPLE, DiscriminatorConfig, GateConfig, SegmentorConfig
+from maag.config.section import section
 from maag.config.training import LossConfig, OptimConfig, TeacherConfig, TrainConfig
 
 
@@ -55,11 +55,11 @@ class Config:
                 "loss.dynamic_balance=false, or set the adversarial weights to 0 as well"
             )
         height, width = self.data.size_px
-        if self.optim.batch_size * height * width <= COARSEST**2:
+        if self.optim.batch_size * height * width <= SIZE_MULTIPLE**2:
             raise ValueError(
                 f"optim.batch_size=1 with data.size_px={list(self.data.size_px)} leaves one value for each channel at "
-                f"1/{COARSEST} of the size, which batch normalisation cannot use; take 2 or more slices, or a larger "
-                "size"
+                f"1/{SIZE_MULTIPLE} of the size, which batch normalisation cannot use; take 2 or more slices, or a "
+                "larger size"
             )
         if self.data.supervision == "mixed" and self.optim.batch_size < 2:
             raise ValueError(

@@ -9,9 +9,6 @@ from pydantic.dataclasses import dataclass
 
 Section = TypeVar("Section")
 
-COARSEST = 16
-"""By how much the segmentor's lowest level is smaller than a slice, in each direction."""
-
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]

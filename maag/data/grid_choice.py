@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from maag.config.networks import SIZE_MULTIPLE
 from maag.data.label_files import geometry_of, load_image
 from maag.errors import DataError, StorageError
 
@@ -34,7 +35,8 @@ def choose_grid(images: Sequence[Path]) -> dict[str, Any]:
     sides_mm = np.array([shape[1:] for shape, _ in facts]) * spacings
     room_mm = np.percentile(sides_mm, _ROOM_PERCENTILE, axis=0)
     spacing_mm = max(float(np.median(spacings)), float(room_mm.max()) / _LARGEST_SIDE_PX)
-    size = [min(_LARGEST_SIDE_PX, 16 * math.ceil(side / spacing_mm / 16 - 1e-6)) for side in room_mm]
+    multiples = [math.ceil(side / spacing_mm / SIZE_MULTIPLE - 1e-6) for side in room_mm]
+    size = [min(_LARGEST_SIDE_PX, SIZE_MULTIPLE * multiple) for multiple in multiples]
     return {"data.spacing_mm": round(spacing_mm, 6), "data.size_px": size}
 
 
