@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deploy.source_kinds import fetch_current
-from maag.data.dicom import SliceGeometry, read_geometry
+from maag.data.dicom_file import SliceGeometry, read_geometry
 from maag.data.lvsc import volumes_among
 from maag.storage.store import Store, StoredObject
 

@@ -18,7 +18,8 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from maag import __version__
-from maag.data.dicom import order_of_slices, read_header
+from maag.data.dicom_file import read_header
+from maag.data.dicom_series import order_of_slices
 from maag.errors import DataError
 from maag.storage import replacing
 
@@ -68,7 +69,7 @@ def save_segmentation(
 
     Args:
         path: where to.
-        labels: (Z, Y, X), slices from the lowest to the highest, as `maag.data.dicom.load_series` gives them.
+        labels: (Z, Y, X), slices from the lowest to the highest, as `maag.data.dicom_series.load_series` gives them.
         series_files: the files of the series, in any order.
         classes: names, background first; those without a code of their own are "anatomical structure".
         model_digest: names the model, and may name options; empty where it is not known.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifact import sha256_of
-from maag.data import dicom, nifti, nifti_writing, pictures, volume
+from maag.data import dicom_file, dicom_series, nifti, nifti_writing, pictures, volume
 from maag.data.folder_tree import files_below
 from maag.data.label_files import SUFFIXES, stem_of
 from maag.data.lvsc import volumes_among
@@ -115,8 +115,8 @@ class DicomSeries:
     def frames(self) -> Iterator[Volume]:
         """See InputImage."""
         if self.even:
-            dicom.require_even(self.files)
-        yield dicom.load_series(self.files)
+            dicom_series.require_even(self.files)
+        yield dicom_series.load_series(self.files)
 
     def save_labels(
         self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
@@ -128,7 +128,7 @@ class DicomSeries:
             save_segmentation(path, labels[0], self.files, classes, model_digest)
         else:
             _save_names(path, classes)
-            affine = dicom.load_series(self.files).affine
+            affine = dicom_series.load_series(self.files).affine
             nifti_writing.save_volume(path, labels[0], affine, description=nifti_writing.description_of(classes))
 
 
@@ -175,7 +175,7 @@ def _is_file(path: Path) -> bool:
 
     DataLad leaves such links for files that it has not fetched.
     """
-    known = (*SUFFIXES, *dicom.SUFFIXES)
+    known = (*SUFFIXES, *dicom_file.SUFFIXES)
     return path.is_file() or (path.is_symlink() and not path.exists() and path.name.lower().endswith(known))
 
 
@@ -207,7 +207,7 @@ def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[Input
         if file not in told_apart and (uid := _series_of(file)) is not None:
             by_series.setdefault((file.parent, uid), []).append(file)
     # Nobody knows of which series an unreadable file is a slice: none of its folder's is whole.
-    for folder, uid in [key for key in by_series if key[1] == dicom.UNREADABLE]:
+    for folder, uid in [key for key in by_series if key[1] == dicom_file.UNREADABLE]:
         others = [members for (place, other), members in by_series.items() if place == folder and other != uid]
         for members in others:
             members += by_series[folder, uid]
@@ -226,6 +226,6 @@ def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[Input
 def _series_of(file: Path) -> str | None:
     """Of a file that may not be read nobody knows whether it is a slice, which its series tells; the rest goes on."""
     try:
-        return dicom.series_uid(file) if file.exists() else dicom.UNREADABLE
+        return dicom_file.series_uid(file) if file.exists() else dicom_file.UNREADABLE
     except StorageError:
-        return dicom.UNREADABLE
+        return dicom_file.UNREADABLE

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, Protocol
 
 from deploy.channel_files import ChannelFiles
 from deploy.images import DicomSeries, InputImage, find_images
-from maag.data import dicom, pictures
+from maag.data import dicom_file, pictures
 from maag.data.label_files import SUFFIXES
 from maag.errors import DataError, MaagError, MissingObjectError, ObjectChangedError
 from maag.storage.opening import open_store
 from maag.storage.store import Store, StoredObject
 
-DICOM_SUFFIXES = dicom.SUFFIXES
+DICOM_SUFFIXES = dicom_file.SUFFIXES
 """By which DICOM files in a bucket are known, where opening each to look would cost too much."""
 
 

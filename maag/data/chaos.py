@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask
-from maag.data.dicom import load_series, order_of_slices, read_geometry, require_even
+from maag.data.dicom_file import read_geometry
+from maag.data.dicom_series import load_series, order_of_slices, require_even
 from maag.data.folder_tree import files_below
 from maag.data.natural_order import natural_key
 from maag.data.pictures import load_indices

@@ -13,7 +13,8 @@ import numpy as np
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask
-from maag.data.dicom import SliceGeometry, load_series, order_of_slices, read_geometry
+from maag.data.dicom_file import SliceGeometry, read_geometry
+from maag.data.dicom_series import load_series, order_of_slices
 from maag.data.folder_tree import files_below
 from maag.data.pictures import load_indices
 from maag.data.volume import Volume

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from maag.data.dicom import load_series, order_of_slices, require_even
+from maag.data.dicom_series import load_series, order_of_slices, require_even
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import DataError
 

@@ -26,7 +26,8 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from deploy.images import find_images
 from maag.config.data import DataConfig
-from maag.data.dicom import load_series, series_uid
+from maag.data.dicom_file import series_uid
+from maag.data.dicom_series import load_series
 from maag.data.geometry import prepare_image
 from maag.data.label_files import geometry_of
 from maag.data.nifti_writing import save_labels
@@ -367,7 +368,7 @@ def test_what_is_called_a_slice_and_is_none_spoils_its_series(tmp_path: Path, co
 READ_WITH_LITTLE = """
 import resource, sys
 from pathlib import Path
-from maag.data.dicom import load_series
+from maag.data.dicom_series import load_series
 from maag.data.pictures import load_picture
 from maag.data.volume import load_volume
 from maag.errors import DataError

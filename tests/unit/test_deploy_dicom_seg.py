@@ -18,7 +18,7 @@ from deploy.crew import Threads
 from deploy.dicom_seg import save_segmentation
 from deploy.images import DicomSeries, find_images
 from maag.config.data import DataConfig
-from maag.data.dicom import load_series, order_of_slices
+from maag.data.dicom_series import load_series, order_of_slices
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import DataError
 

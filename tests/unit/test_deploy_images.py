@@ -18,7 +18,7 @@ from deploy.crew import Threads
 from deploy.images import DicomSeries, NiftiImage, Picture, find_images
 from maag.config.data import DataConfig
 from maag.data.catalog import reader_of
-from maag.data.dicom import load_series
+from maag.data.dicom_series import load_series
 from maag.data.geometry import prepare_image
 from maag.data.orientation import differences
 from maag.data.phantoms.dicom_files import save_slice

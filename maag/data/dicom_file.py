@@ -1,4 +1,4 @@
-"""DICOM slices as a volume, in the order in which they lie in the patient."""
+"""One DICOM file: where its slice lies, which series it belongs to, its header and its pixels."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import logging
 import math
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,14 @@ from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
 
-from maag.data.volume import Volume
 from maag.errors import DataError, StorageError
 from maag.storage import require_regular_file, storage_errors
 
-_HEADER_TAGS = [
-    *("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"),
-    *("SliceThickness", "SpacingBetweenSlices"),
-]
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-_SAME_MM = 1e-3
+_REQUIRED_TAGS = ["Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"]
+_GEOMETRY_TAGS = [*_REQUIRED_TAGS, "SliceThickness", "SpacingBetweenSlices"]
 _ROUNDED = 0.03
 """By so much products of direction cosines may differ from 1 and 0, for some write two decimals."""
-_UNEVEN = 0.25
 _MAX_PIXELS = 2**26
-_MAX_VOXELS = 2**31
 # What pydicom and its decoders raise of damaged files.
 _MALFORMED = (
     *(ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError, RuntimeError),
@@ -42,6 +34,7 @@ _MALFORMED = (
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 SUFFIXES = (".dcm", ".dicom", ".ima")
 UNREADABLE = "unreadable"
+"""In place of a series, for a file that should have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +65,11 @@ class SliceGeometry:
 
 def read_geometry(path: Path) -> SliceGeometry:
     """From the header alone. Raises DataError for a file that is no DICOM image or says too little of where it is."""
-    header = _read(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+    header = _read(path, stop_before_pixels=True, specific_tags=_GEOMETRY_TAGS)
     try:
         # Elements are parsed when they are asked for.
         with _quiet_pydicom():
-            missing = [tag for tag in _HEADER_TAGS[:5] if getattr(header, tag, None) is None]
+            missing = [tag for tag in _REQUIRED_TAGS if getattr(header, tag, None) is None]
             geometry = None if missing else _geometry_of(header)
     except (OSError, *_MALFORMED) as error:
         raise DataError(f"{path}: a damaged header ({_first_line(error)}); export the series again") from error
@@ -115,97 +108,28 @@ def series_uid(path: Path) -> str | None:
         return UNREADABLE
 
 
-def order_of_slices(paths: Sequence[Path]) -> list[int]:
-    """Places in `paths` from the lowest slice to the highest along their normal.
+def read_pixels(path: Path) -> NDArray[np.float32]:
+    """(rows, columns) float32, rescaled as the header says.
 
     Raises:
-        DataError: slices of different shape, spacing or orientation, or two at one place.
+        DataError: a file without readable grey pixels.
+        StorageError: it cannot be opened.
     """
-    slices = [read_geometry(path) for path in paths]
-    first = slices[0]
-    for path, other in zip(paths, slices, strict=True):
-        if (
-            other.shape != first.shape
-            or not np.allclose(other.spacing_mm, first.spacing_mm, atol=_SAME_MM)
-            or not np.allclose(other.orientation, first.orientation, atol=_SAME_MM)
-        ):
-            raise DataError(
-                f"{path}: a slice of {other.shape[0]} x {other.shape[1]} pixels of {other.spacing_mm} mm, {paths[0]} "
-                f"of the same volume has {first.shape[0]} x {first.shape[1]} of {first.spacing_mm} mm or another "
-                "direction; take it out of the folder, or move it to one of its own"
-            )
-    order = sorted(range(len(paths)), key=lambda place: slices[place].height_mm)
-    for lower, higher in pairwise(order):
-        if slices[higher].height_mm - slices[lower].height_mm < _SAME_MM:
-            raise DataError(f"{paths[higher]}: lies at the place of {paths[lower]}; keep one of them in the volume")
-    return order
-
-
-def require_even(paths: Sequence[Path]) -> None:
-    """Raise DataError where a slice is missing or lies aside, so that no grid can hold the series.
-
-    Else as `order_of_slices`.
-    """
-    ordered = [paths[place] for place in order_of_slices(paths)]
-    slices = [read_geometry(path) for path in ordered]
-    heights, positions = np.array([each.height_mm for each in slices]), np.array([each.position for each in slices])
-    gaps = np.diff(heights)
-    if len(gaps) and _is_uneven(gaps).any():
-        place = int(np.abs(gaps - np.median(gaps)).argmax())
+    dataset = _read(path)
+    if "PixelData" not in dataset:
+        raise DataError(f"{path}: DICOM without pixel data; export the series again, with its images")
+    try:
+        with _quiet_pydicom():
+            plane = np.asarray(apply_rescale(dataset.pixel_array, dataset), dtype=np.float32)
+    except (OSError, *_MALFORMED) as error:
         raise DataError(
-            f"{ordered[place]}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1]}, other slices of the "
-            f"series lie {np.median(gaps):.2f} mm apart; restore what is missing, or take out what does not belong"
-        )
-    if len(gaps):
-        along = (heights - heights[0])[:, None] / (heights[-1] - heights[0])
-        aside = np.linalg.norm(positions - positions[0] - along * (positions[-1] - positions[0]), axis=1)
-        if aside.max() > _UNEVEN * np.median(gaps):
-            raise DataError(
-                f"{ordered[int(aside.argmax())]}: lies {aside.max():.2f} mm beside the line through its series' first "
-                "and last slice; export the series without what does not belong"
-            )
-
-
-def load_series(paths: Sequence[Path]) -> Volume:
-    """Read slices as a volume, lowest first; intensities rescaled as the headers say.
-
-    Where a slice is missing, as those of another size are from volumes of LVSC, the others keep their usual distance:
-    what lies beyond the gap is nearer in the volume than in the patient. `require_even` refuses that.
-
-    Raises:
-        DataError: as `order_of_slices`, or a file without readable grey pixels.
-        StorageError: a file cannot be opened.
-    """
-    ordered = [paths[place] for place in order_of_slices(paths)]
-    first, last = read_geometry(ordered[0]), read_geometry(ordered[-1])
-    if len(ordered) * math.prod(first.shape) > _MAX_VOXELS:
-        raise DataError(f"{ordered[0].parent}: {len(ordered)} slices of {first.shape} pixels; nobody can use so many")
-    planes = [_pixels(path) for path in ordered]
-    rows_mm, columns_mm = first.spacing_mm
-    between_mm = _usual_gap_mm(ordered) if len(ordered) > 1 else first.thickness_mm
-    affine = np.eye(4)
-    affine[:3, 0] = np.array(first.orientation[:3]) * columns_mm
-    affine[:3, 1] = np.array(first.orientation[3:]) * rows_mm
-    affine[:3, 2] = first.normal * between_mm
-    if len(ordered) > 1:
-        # Not along the normal: slices of a tilted gantry are shifted against each other.
-        way = np.array(last.position) - np.array(first.position)
-        affine[:3, 2] = way * between_mm / (last.height_mm - first.height_mm)
-    affine[:3, 3] = first.position
-    affine[:3] = _LPS_TO_RAS @ affine[:3]
-    return Volume(np.stack(planes)[None], (between_mm, rows_mm, columns_mm), affine)
-
-
-def _usual_gap_mm(ordered: Sequence[Path]) -> float:
-    """The mean distance of neighbours, gaps where a slice is missing left out."""
-    gaps = np.diff([read_geometry(path).height_mm for path in ordered])
-    usual = gaps[~_is_uneven(gaps)]
-    return float(usual.mean() if len(usual) else gaps.min())
-
-
-def _is_uneven(gaps: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which distances differ from most others."""
-    return np.asarray(np.abs(gaps - np.median(gaps)) > _UNEVEN * np.median(gaps))
+            f"{path}: its pixels cannot be decoded ({_first_line(error)}); export the series uncompressed"
+        ) from error
+    if plane.ndim != 2:
+        raise DataError(f"{path}: pixels of shape {plane.shape}; one grey slice a file is needed: export it so")
+    if not np.isfinite(plane).all():
+        raise DataError(f"{path}: some pixels are NaN or infinite after rescaling; export the series again")
+    return plane
 
 
 def _geometry_of(header: pydicom.Dataset) -> SliceGeometry:
@@ -238,24 +162,6 @@ def _numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise ValueError(f"{list(numbers)} where {count} numbers are needed")
     return numbers
-
-
-def _pixels(path: Path) -> NDArray[np.float32]:
-    dataset = _read(path)
-    if "PixelData" not in dataset:
-        raise DataError(f"{path}: DICOM without pixel data; export the series again, with its images")
-    try:
-        with _quiet_pydicom():
-            plane = np.asarray(apply_rescale(dataset.pixel_array, dataset), dtype=np.float32)
-    except (OSError, *_MALFORMED) as error:
-        raise DataError(
-            f"{path}: its pixels cannot be decoded ({_first_line(error)}); export the series uncompressed"
-        ) from error
-    if plane.ndim != 2:
-        raise DataError(f"{path}: pixels of shape {plane.shape}; one grey slice a file is needed: export it so")
-    if not np.isfinite(plane).all():
-        raise DataError(f"{path}: some pixels are NaN or infinite after rescaling; export the series again")
-    return plane
 
 
 def _read(path: Path, *, stop_before_pixels: bool = False, specific_tags: list[str] | None = None) -> pydicom.Dataset:
