@@ -30,7 +30,7 @@ from maag.data.cache import default_cache_root, prepare
 from maag.data.catalog import find_cases, preset
 from maag.data.nifti_writing import save_labels
 from maag.data.scribble_styles import simulate
-from maag.data.splits import make_split
+from maag.data.split_making import make_split
 from maag.data.supervision import supervise
 from maag.data.volume import load_labels
 from maag.labels import IGNORE

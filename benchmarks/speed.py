@@ -36,7 +36,8 @@ from maag.data.batches import Batch, TrainingBatches
 from maag.data.cache import prepare
 from maag.data.catalog import preset, reader_of
 from maag.data.prepared import PreparedData
-from maag.data.splits import Split, make_split
+from maag.data.split_making import make_split
+from maag.data.splits import Split
 from maag.data.supervision import Supervision, supervise
 from maag.train.acceleration import runs_in_bf16
 from maag.train.fit import fit

@@ -26,7 +26,7 @@ from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
 from maag.data.cache import prepare
 from maag.data.catalog import preset, reader_of
-from maag.data.splits import make_split
+from maag.data.split_making import make_split
 from maag.data.supervision import Supervision, supervise
 from maag.train.recorded import PLAIN_STEPS, updates_of
 from maag.train.state import TrainState

@@ -11,7 +11,8 @@ from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.catalog import preset, reader_of, write_phantom
 from maag.data.prepared import PreparedData
-from maag.data.splits import Split, make_split
+from maag.data.split_making import make_split
+from maag.data.splits import Split
 
 # The storage servers lie beside this file.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -197,7 +197,7 @@ def _slices(
     from deploy.precision import calibration_slices
     from maag.cli.preparing import prepare_told
     from maag.data.catalog import reader_of
-    from maag.data.splits import make_split
+    from maag.data.split_making import make_split
     from maag.train.folder import read_split
 
     prepared = prepare_told(directory, config.data)

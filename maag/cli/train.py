@@ -188,7 +188,7 @@ def train(
     from maag.config import codec
     from maag.data.catalog import reader_of
     from maag.data.shapes import require_others
-    from maag.data.splits import make_split
+    from maag.data.split_making import make_split
     from maag.data.supervision import supervise, without_effect
     from maag.storage import require_writable_place, write_json
     from maag.train.acceleration import require_fast

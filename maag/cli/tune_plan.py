@@ -88,7 +88,7 @@ def make_plans(
     from maag.data.cache import default_cache_root
     from maag.data.catalog import reader_of
     from maag.data.prepared import tells_of_others
-    from maag.data.splits import make_split
+    from maag.data.split_making import make_split
     from maag.data.supervision import supervise
     from maag.storage import write_json
     from maag.train.folder import read_split, require_no_other_split

@@ -1,17 +1,14 @@
-"""Which patient does what. By patient, without overlap, the same for the same data and settings."""
+"""Which patient does what: by patient, without overlap, known by a digest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
-from maag.config.data import DataConfig
 from maag.data.cases import Part
 from maag.errors import DataError, SplitError
 
@@ -102,154 +99,3 @@ class Split:
                 "edited: restore it, or take the digest out to accept it as it is"
             )
         return split
-
-
-def make_split(
-    patients: Collection[Patient],
-    data: DataConfig,
-    split0: Mapping[str, Collection[str]] | None = None,
-    foreign_shapes: Collection[str] = (),
-) -> Split:
-    """Split the `patients` that are there, as `data.split` and `data.supervision` say.
-
-    Args:
-        patients: those of the data set.
-        data: the settings of the split and of what supervises.
-        split0: the data set's published split by part, if it has one; patients that are not there are left out.
-        foreign_shapes: patients of another data set who give shapes; then all patients here may be scribbled.
-
-    Raises:
-        SplitError: a needed part would be empty.
-    """
-    ids = {patient.patient_id for patient in patients}
-    published = None
-    if split0 is not None:
-        named = {part: sorted(ids & set(split0[part])) for part in ("scribbled", "shapes", "val", "test")}
-        published = named if named["scribbled"] and named["shapes"] and named["val"] else None
-    if data.split == "split0" and published is None:
-        raise SplitError(
-            f"data.split=split0: the {len(ids)} patients that are there do not fill its training and "
-            "validation parts; use data.split=random"
-        )
-    if published is not None and data.split != "random":
-        parts, scheme = published, "split0"
-    else:
-        ordered = sorted(patients, key=lambda patient: patient.patient_id)
-        parts = _random_parts(ordered, data, halve=not foreign_shapes)
-        scheme = f"random-{data.split_seed}"
-    if foreign_shapes:
-        parts = {**parts, "shapes": sorted(foreign_shapes)}
-    roles = _supervised(parts, patients, data)
-    return Split(scheme=scheme, **{part: tuple(sorted(members)) for part, members in roles.items()})
-
-
-def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool) -> dict[str, list[str]]:
-    """Validation and test from patients with masks; of the others half supervises, and half gives shapes.
-
-    Without `halve` all who can supervise do.
-    """
-    shuffled = [patients[place] for place in np.random.default_rng(data.split_seed).permutation(len(patients))]
-    chosen: dict[str, list[Patient]] = {
-        part: [patient for patient in shuffled if patient.part == part and patient.masked] for part in ("val", "test")
-    }
-    free = [patient for patient in shuffled if patient.part not in ("val", "test")]
-    whole = len(free)
-    # Who was said to train may validate if nobody was said to, but never tests.
-    for part, fraction, at_least, willing in (
-        ("val", data.val_fraction, 1, (None, "train")),
-        ("test", data.test_fraction, 0, (None,)),
-    ):
-        if not chosen[part]:
-            count = max(at_least, round(fraction * whole))
-            candidates = [patient for patient in free if patient.masked and patient.part in willing]
-            chosen[part] = sorted(candidates, key=lambda patient: patient.part is not None)[:count]
-            free = [patient for patient in free if patient not in chosen[part]]
-    train, shapes = _taught_and_shapes(free, data, halve=halve)
-    if not chosen["val"] or not (train or shapes):
-        needed = "and training one with a scribble" if data.supervision != "dense" else "and training another"
-        raise SplitError(
-            f"{len(patients)} patients, {sum(patient.masked for patient in patients)} with masks: after "
-            f"{len(chosen['val'])} for validation and {len(chosen['test'])} for the test, {len(train)} are left "
-            f"to train on; validation needs a patient with a mask {needed}: add patients, or "
-            "lower data.val_fraction and data.test_fraction"
-        )
-    known = {patient.patient_id for patient in (*train, *shapes)}
-    parts = {"scribbled": train, "shapes": shapes, **chosen}
-    named = {part: [patient.patient_id for patient in members] for part, members in parts.items()}
-    return {**named, "unlabelled": [patient.patient_id for patient in free if patient.patient_id not in known]}
-
-
-def _taught_and_shapes(
-    patients: Sequence[Patient], data: DataConfig, *, halve: bool
-) -> tuple[list[Patient], list[Patient]]:
-    """Who supervises, and who gives shapes, as many of each as their labels allow."""
-    masks_alone = [patient for patient in patients if patient.masked and not patient.scribbled]
-    scribbles_alone = [patient for patient in patients if patient.scribbled and not patient.masked]
-    train = [] if data.supervision == "dense" else scribbles_alone
-    shapes = list(masks_alone)
-    for patient in (patient for patient in patients if patient.scribbled and patient.masked):
-        (shapes if halve and len(train) > len(shapes) else train).append(patient)
-    if data.supervision in ("dense", "mixed"):
-        # Masks supervise as well, as far as they are asked for and as many are left for shapes.
-        movable = [*masks_alone, *(patient for patient in shapes if patient.scribbled)]
-        for patient in movable:
-            with_masks = sum(member.masked for member in train)
-            enough = data.supervision == "mixed" and with_masks >= round(data.dense_fraction * len(train))
-            if halve and (enough or with_masks >= len(shapes)):
-                break
-            shapes.remove(patient)
-            train.append(patient)
-    return train, shapes
-
-
-def _supervised(
-    parts: Mapping[str, list[str]], patients: Collection[Patient], data: DataConfig
-) -> dict[str, list[str]]:
-    """Give the training patients their roles under `data.supervision`."""
-    train, rest = _portion(parts["scribbled"], data.scribbled_fraction, "data.scribbled_fraction", data)
-    shapes, _ = _portion(parts["shapes"], data.shapes_fraction, "data.shapes_fraction", data)
-    roles = {"shapes": shapes, "val": parts["val"], "test": parts["test"], "unlabelled": parts.get("unlabelled", [])}
-    if data.supervision == "dense":
-        return {**roles, "dense": train}
-    if data.supervision == "semi":
-        return {**roles, "scribbled": train, "unlabelled": roles["unlabelled"] + rest}
-    if data.supervision == "mixed":
-        return {**roles, **_mixed(train, patients, data)}
-    return {**roles, "scribbled": train}
-
-
-def _mixed(train: Sequence[str], patients: Collection[Patient], data: DataConfig) -> dict[str, list[str]]:
-    """Masks of a part of those who have them, of all who have nothing else; scribbles of the others."""
-    masked = {patient.patient_id for patient in patients if patient.masked}
-    drawn = {patient.patient_id for patient in patients if patient.scribbled}
-    for those, what, instead in ((drawn, "scribbles", "dense"), (masked, "a mask", "weak")):
-        if those.isdisjoint(train):
-            raise SplitError(
-                f"data.supervision=mixed: none of the {len(train)} patients who are left to train has {what}; add "
-                f"some, or use data.supervision={instead}"
-            )
-    wanted, others = _portion(train, data.dense_fraction, "data.dense_fraction", data)
-    ordered = [*wanted, *others]
-    dense = [patient for patient in ordered if patient not in drawn]
-    both = [patient for patient in ordered if patient in masked & drawn]
-    dense += both[: max(0, len(wanted) - len(dense))]
-    scribbled = [patient for patient in ordered if patient not in dense]
-    if not scribbled:
-        raise SplitError(
-            f"data.dense_fraction={data.dense_fraction:g} of {len(train)} patients leaves none with scribbles; "
-            "lower it, or use data.supervision=dense"
-        )
-    return {"dense": dense, "scribbled": scribbled}
-
-
-def _portion(ids: Sequence[str], fraction: float, setting: str, data: DataConfig) -> tuple[list[str], list[str]]:
-    """A random part of `ids` and the others; a greater fraction holds all of a smaller one."""
-    ordered = sorted(ids)
-    shuffled = [ordered[place] for place in np.random.default_rng([data.split_seed, 1]).permutation(len(ordered))]
-    count = round(fraction * len(shuffled))
-    if shuffled and count == 0:
-        raise SplitError(
-            f"{setting}={fraction:g} of {len(shuffled)} patients leaves none; it must be at least "
-            f"{1 / len(shuffled):.3f}"
-        )
-    return shuffled[:count], shuffled[count:]

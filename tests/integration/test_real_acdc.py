@@ -11,7 +11,7 @@ import pytest
 from maag.data.cache import prepare
 from maag.data.catalog import preset, reader_of
 from maag.data.check import check
-from maag.data.splits import make_split
+from maag.data.split_making import make_split
 from maag.data.supervision import supervise
 from maag.labels import IGNORE
 

@@ -16,7 +16,8 @@ from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.catalog import reader_of
 from maag.data.prepared import PreparedData
-from maag.data.splits import Split, make_split
+from maag.data.split_making import make_split
+from maag.data.splits import Split
 
 pytestmark = pytest.mark.integration
 SYNCHRONISED = {

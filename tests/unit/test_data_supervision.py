@@ -21,7 +21,8 @@ from maag.data.catalog import write_phantom
 from maag.data.prepared import PreparedData
 from maag.data.shapes import prepare_shapes
 from maag.data.slice_store import SliceStore
-from maag.data.splits import PARTS, Patient, Split, make_split
+from maag.data.split_making import make_split
+from maag.data.splits import PARTS, Patient, Split
 from maag.data.supervision import Supervision, supervise, without_effect
 from maag.errors import ConfigError, DataError, SplitError
 from maag.labels import IGNORE

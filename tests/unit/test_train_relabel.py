@@ -21,7 +21,8 @@ from maag.data.case_arrays import read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, preset, reader_of, write_phantom
 from maag.data.label_files import load_label_file
-from maag.data.splits import Split, make_split
+from maag.data.split_making import make_split
+from maag.data.splits import Split
 from maag.data.supervision import supervise
 from maag.data.volume import Volume
 from maag.errors import DataError, SplitError, StorageError

@@ -18,7 +18,7 @@ from maag.data.augment import warp_probabilities
 from maag.data.batches import Batch, TeacherView, TrainingBatches
 from maag.data.prepared import PreparedData
 from maag.data.shard import Shard
-from maag.data.splits import make_split
+from maag.data.split_making import make_split
 from maag.data.supervision import supervise
 from maag.errors import ConfigError
 from maag.labels import IGNORE
