@@ -25,7 +25,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from maag.config.schema import Config
     from maag.data.splits import Split
-    from maag.train.fit import Outcome
+    from maag.train.outcome import Outcome
     from maag.train.reports import EpochReport, Live
 
 _PLAIN_WIDTH = 120  # where there is no terminal to ask

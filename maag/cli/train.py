@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from maag.config.schema import Config
     from maag.data.prepared import PreparedData
-    from maag.train.fit import Outcome
     from maag.train.launch.launch import ClusterPlan
+    from maag.train.outcome import Outcome
 
 RUNS = Path("runs")
 

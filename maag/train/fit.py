@@ -2,62 +2,32 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import torch
 
-from maag import checkpoint
 from maag.checkpoint import TrainedSegmentor
-from maag.config import codec
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches
 from maag.data.cache import Progress
-from maag.data.prepared import PreparedData, joined_digest, tells_of_others
+from maag.data.prepared import PreparedData
 from maag.data.splits import Split
 from maag.data.supervision import supervise
-from maag.errors import CheckpointError, DeviceMemoryError, StorageError
-from maag.storage import read_json, write_json
+from maag.errors import DeviceMemoryError
 from maag.train.acceleration import require_fast
 from maag.train.folder import RunFolder
 from maag.train.journal import Journal
-from maag.train.loop import NOT_KEPT, Ending, Keeper, Loop
-from maag.train.offsets import with_offsets
+from maag.train.loop import NOT_KEPT, Keeper, Loop
+from maag.train.outcome import Outcome, begin_peak_memory, peak_memory_mib, with_earlier_steps, write_outcome
 from maag.train.reports import Listener, Listeners
+from maag.train.saving import Checkpoints, origin_of
 from maag.train.second_stage.lessons import lessons_of
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 from maag.train.team import ALONE, Team
-from maag.train.validate import ValidationDice, Validator
-
-RESULT_FORMAT_VERSION = 1
-_OF_STEPS = ("steps_per_second", "peak_memory_mib")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How a run ended; written to `result.json`."""
-
-    ending: Ending
-    run: str
-    epochs_done: float
-    steps: int
-    seconds: float
-    best_dice: float | None
-    """Mean validation Dice on the training grid, of the best validation; None before the first."""
-    best_epoch: int | None
-    final_dice: float | None
-    """The same of the last weights; None when the run was interrupted."""
-    steps_per_second: float
-    peak_memory_mib: float
-    config_digest: str
-    split_digest: str
-    data_digest: str
+from maag.train.validate import Validator
 
 
 def fit(
@@ -106,22 +76,12 @@ def fit(
         TrainingError: a loss, a weight or what teachers say became NaN, or the device's memory is too small.
         StorageError: the run folder cannot be written.
     """
-    if device.type == "cuda":
-        # A process may have trained before, as one that makes a table's runs in turn has. Where CUDA has not begun,
-        # there are no peaks, and torch refuses.
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-        torch.cuda.reset_peak_memory_stats(device)
+    begin_peak_memory(device)
     require_fast(config.train, device)
     supervision = supervise(prepared, split, config, shapes)
     if supervision.agreement and team.leads:
         run.write_agreement(supervision.agreement)
-    run_info: dict[str, Any] = {
-        "config_digest": codec.digest(config),
-        "split_digest": split.digest,
-        "data_digest": joined_digest(prepared, shapes),
-        "split_scheme": split.scheme,
-        "teachers": [teacher.digest for teacher in teachers],
-    }
+    origin = origin_of(config, prepared, split, shapes, teachers)
     with _memory_told(config, device):
         if teachers:
             models = [teacher.segmentor for teacher in teachers]
@@ -130,34 +90,18 @@ def fit(
         batches = TrainingBatches(supervision, config, device, team.shard)
         validator = Validator(prepared, split.val, config.data, device, team, fit_offsets=config.train.class_offsets)
         state = TrainState(config, device, team)
+        checkpoints = Checkpoints(run, config, state, origin)
         if resume and run.last.exists():
-            _restore(state, run, None if other_settings else config, run_info, device)
+            checkpoints.restore(device, other_settings=other_settings)
         began_at = state.progress.step
-
-        def save_segmentor(path: Path, kind: str, dice: ValidationDice) -> None:
-            facts = {
-                "kind": kind,
-                "step": state.progress.step,
-                "dice": dice.mean,
-                "dice_per_class": dice.per_class,
-                **({"class_offsets": dice.offsets} if dice.offsets else {}),
-            }
-            weights = with_offsets(state.product.state_dict(), dice.offsets)
-            checkpoint.save_segmentor(path, config, weights, {**run_info, **facts})
-
-        keeper = Keeper(
-            save_last=lambda: checkpoint.save_state(run.last, config, {**state.state_dict(), "run": run_info}),
-            save_best=lambda dice: save_segmentor(run.best, "best", dice),
-        )
-        with Journal(run, state.progress.step) if team.leads else nullcontext() as journal:
+        keeper = Keeper(save_last=checkpoints.save_last, save_best=checkpoints.save_best) if team.leads else NOT_KEPT
+        with Journal(run, began_at) if team.leads else nullcontext() as journal:
             listeners = Listeners(journal, listener) if journal else listener
-            loop = Loop(state, batches, validator, config, keeper if team.leads else NOT_KEPT, listeners, stop)
+            loop = Loop(state, batches, validator, config, keeper, listeners, stop)
             ending = loop.run()
-        final_dice = None
-        if ending != "interrupted":
-            final_dice = loop.validate()
-            if team.leads:
-                save_segmentor(run.final, "final", final_dice)
+        final = loop.validate() if ending != "interrupted" else None
+        if final and team.leads:
+            checkpoints.save_final(final)
     validated = state.progress.best_epoch > 0
     outcome = Outcome(
         ending=ending,
@@ -167,42 +111,18 @@ def fit(
         seconds=state.progress.seconds,
         best_dice=state.progress.best_dice if validated else None,
         best_epoch=state.progress.best_epoch if validated else None,
-        final_dice=final_dice.mean if final_dice else None,
+        final_dice=final.mean if final else None,
         steps_per_second=loop.steps_per_second,
         peak_memory_mib=peak_memory_mib(device),
-        config_digest=run_info["config_digest"],
-        split_digest=split.digest,
-        data_digest=run_info["data_digest"],
+        config_digest=origin.config_digest,
+        split_digest=origin.split_digest,
+        data_digest=origin.data_digest,
     )
-    if state.progress.step == began_at and run.result.exists():
-        # It had ended, and no step was taken that could be timed.
-        outcome = replace(outcome, **_of_steps(run.result))
+    if state.progress.step == began_at:
+        outcome = with_earlier_steps(outcome, run)
     if team.leads:
         write_outcome(run, outcome)
     return outcome
-
-
-def _of_steps(result: Path) -> dict[str, Any]:
-    """What an earlier `result.json` says of steps; nothing where it is damaged, for it is about to be written anew."""
-    try:
-        earlier = read_json(result)
-    except StorageError:
-        return {}
-    return {name: earlier[name] for name in _OF_STEPS if name in earlier} if isinstance(earlier, dict) else {}
-
-
-def write_outcome(run: RunFolder, outcome: Outcome) -> None:
-    """Write `result.json`. Raises StorageError."""
-    write_json(run.result, {"format_version": RESULT_FORMAT_VERSION, **asdict(outcome)})
-
-
-def peak_memory_mib(device: torch.device) -> float:
-    """Highest memory of this run in MiB: the device's allocations on CUDA, the process's resident set on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts in bytes.
-    return kilobytes / 2**20 if sys.platform == "darwin" else kilobytes / 2**10
 
 
 @contextmanager
@@ -218,36 +138,3 @@ def _memory_told(config: Config, device: torch.device) -> Iterator[None]:
             f"{device}: its memory does not hold training with optim.batch_size={config.optim.batch_size} and "
             f"data.size_px=[{height},{width}] ({said}); take less of either, or free it of other work"
         ) from problem
-
-
-def _restore(
-    state: TrainState, run: RunFolder, config: Config | None, run_info: dict[str, Any], device: torch.device
-) -> None:
-    saved_config, saved = checkpoint.load_state(run.last, device)
-    if tells_of_others(saved["run"]["data_digest"], run_info["data_digest"]):
-        raise CheckpointError(
-            f"{run.last}: the run was trained on other data ({saved['run']['data_digest']}) than are here now "
-            f"({run_info['data_digest']}); restore the data set as it was, or start a new run"
-        )
-    if saved["run"]["split_digest"] != run_info["split_digest"]:
-        raise CheckpointError(
-            f"{run.last}: the run was trained on split {saved['run']['split_digest']}, and here it is "
-            f"{run_info['split_digest']}, whose patients to validate and test on it may have learnt from; restore its "
-            f"{run.split.name}, or start a new run"
-        )
-    teachers = saved["run"].get("teachers", [])
-    if teachers != run_info["teachers"]:
-        raise CheckpointError(
-            f"{run.last}: the run was taught by finished models {teachers}, and those of --teacher here are "
-            f"{run_info['teachers']}; name the same with --teacher, in the same order"
-        )
-    if config is not None and _without_length(saved_config) != _without_length(config):
-        raise CheckpointError(f"{run.last}: the settings changed since; only optim.epochs and train.* may, on a resume")
-    state.load_state_dict(saved)
-
-
-def _without_length(config: Config) -> dict[str, Any]:
-    plain = codec.to_dict(config)
-    seed = plain.pop("train")["seed"]
-    del plain["optim"]["epochs"]
-    return {**plain, "seed": seed}

@@ -20,8 +20,9 @@ from maag.losses import discriminator_loss
 from maag.models.build import build_discriminator
 from maag.models.discriminator import draw_noise, pyramid_of_masks
 from maag.train.acceleration import accelerated
-from maag.train.fit import Outcome, fit
+from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
+from maag.train.outcome import Outcome
 from maag.train.reports import EpochReport, Live
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest

@@ -17,8 +17,9 @@ from maag.config.schema import Config
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
 from maag.errors import CheckpointError, DeviceMemoryError, TrainingError
-from maag.train.fit import Outcome, fit
+from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
+from maag.train.outcome import Outcome
 from maag.train.reports import EpochReport, Listeners, Live
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest

@@ -15,8 +15,9 @@ from maag.config.schema import Config
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
 from maag.errors import CheckpointError, ConfigError, DataError, SplitError
-from maag.train.fit import Outcome, fit
+from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
+from maag.train.outcome import Outcome
 from maag.train.reports import EpochReport, Listeners
 from maag.train.second_stage.teachers import open_teachers, read_teachers, write_teachers
 from maag.train.state import TrainState

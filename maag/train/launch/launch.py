@@ -16,7 +16,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from maag.errors import MaagError, TrainingError
 from maag.storage import replacing, storage_errors
-from maag.train.fit import Outcome, write_outcome
 from maag.train.folder import RunFolder
 from maag.train.launch.board import Asked, Leaving, Lost, Note, Saved, Started, Waiting, start_board
 from maag.train.launch.connection import LOGS, connected
@@ -24,6 +23,7 @@ from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, cause_of
 from maag.train.launch.remote import absolute_storage, newest_checkpoint, upload
 from maag.train.launch.room import Room, require_room, takes_gpu, threads_of
 from maag.train.launch.worker import FolderFiles, Recipe, saved_step, step_of, train_on_worker
+from maag.train.outcome import Outcome, write_outcome
 from maag.train.reports import EpochReport, Listener, Live
 from maag.train.stopping import StopRequest
 

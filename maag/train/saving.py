@@ -1,0 +1,128 @@
+"""A run's checkpoints: what they say of where their weights come from, and what must agree before a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maag import checkpoint
+from maag.checkpoint import TrainedSegmentor
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.prepared import PreparedData, joined_digest, tells_of_others
+from maag.data.splits import Split
+from maag.errors import CheckpointError
+from maag.train.folder import RunFolder
+from maag.train.offsets import with_offsets
+from maag.train.state import TrainState
+from maag.train.validate import ValidationDice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What a run's weights come from; each of its checkpoints says so."""
+
+    config_digest: str
+    split_digest: str
+    data_digest: str
+    split_scheme: str
+    teachers: list[str]
+    """Digests of the finished models that teach, in their order."""
+
+
+def origin_of(
+    config: Config,
+    prepared: PreparedData,
+    split: Split,
+    shapes: PreparedData | None,
+    teachers: Sequence[TrainedSegmentor],
+) -> Origin:
+    """What weights come from that these teach; `shapes` is another prepared set, whose masks are seen."""
+    return Origin(
+        config_digest=codec.digest(config),
+        split_digest=split.digest,
+        data_digest=joined_digest(prepared, shapes),
+        split_scheme=split.scheme,
+        teachers=[teacher.digest for teacher in teachers],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Writes `state` into the checkpoints of `run`, and reads it back."""
+
+    run: RunFolder
+    config: Config
+    state: TrainState
+    origin: Origin
+
+    def save_last(self) -> None:
+        """The whole state. Raises StorageError."""
+        run = asdict(self.origin)
+        checkpoint.save_state(self.run.last, self.config, {**self.state.state_dict(), "run": run})
+
+    def save_best(self, dice: ValidationDice) -> None:
+        """The weights for use, which had this Dice. Raises StorageError."""
+        self._save_segmentor(self.run.best, "best", dice)
+
+    def save_final(self, dice: ValidationDice) -> None:
+        """The same, of the end. Raises StorageError."""
+        self._save_segmentor(self.run.final, "final", dice)
+
+    def _save_segmentor(self, path: Path, kind: str, dice: ValidationDice) -> None:
+        info = {
+            **asdict(self.origin),
+            "kind": kind,
+            "step": self.state.progress.step,
+            "dice": dice.mean,
+            "dice_per_class": dice.per_class,
+            **({"class_offsets": dice.offsets} if dice.offsets else {}),
+        }
+        weights = with_offsets(self.state.product.state_dict(), dice.offsets)
+        checkpoint.save_segmentor(path, self.config, weights, info)
+
+    def restore(self, device: torch.device, *, other_settings: bool) -> None:
+        """Bring the state to where `save_last` left it.
+
+        Raises:
+            CheckpointError: it is damaged, of other data, patients or teachers, or of settings that may not be others.
+            StorageError: it cannot be read.
+        """
+        saved_config, saved = checkpoint.load_state(self.run.last, device)
+        self._require_same_origin(saved["run"])
+        if not other_settings and _without_length(saved_config) != _without_length(self.config):
+            raise CheckpointError(
+                f"{self.run.last}: the settings changed since; only optim.epochs and train.* may, on a resume"
+            )
+        self.state.load_state_dict(saved)
+
+    def _require_same_origin(self, saved: dict[str, Any]) -> None:
+        last, here = self.run.last, self.origin
+        if tells_of_others(saved["data_digest"], here.data_digest):
+            raise CheckpointError(
+                f"{last}: the run was trained on other data ({saved['data_digest']}) than are here now "
+                f"({here.data_digest}); restore the data set as it was, or start a new run"
+            )
+        if saved["split_digest"] != here.split_digest:
+            raise CheckpointError(
+                f"{last}: the run was trained on split {saved['split_digest']}, and here it is {here.split_digest}, "
+                "whose patients to validate and test on it may have learnt from; restore its "
+                f"{self.run.split.name}, or start a new run"
+            )
+        teachers = saved.get("teachers", [])
+        if teachers != here.teachers:
+            raise CheckpointError(
+                f"{last}: the run was taught by finished models {teachers}, and those of --teacher here are "
+                f"{here.teachers}; name the same with --teacher, in the same order"
+            )
+
+
+def _without_length(config: Config) -> dict[str, Any]:
+    plain = codec.to_dict(config)
+    seed = plain.pop("train")["seed"]
+    del plain["optim"]["epochs"]
+    return {**plain, "seed": seed}
