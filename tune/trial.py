@@ -123,8 +123,8 @@ def _train_on_workers(
     config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, stop: StopRequest
 ) -> None:
     from maag.train.launch.launch import ClusterPlan, train_on_cluster
+    from maag.train.launch.recipe import Recipe
     from maag.train.launch.room import Room
-    from maag.train.launch.worker import Recipe
 
     gpu = plan.device == "cuda"
     recipe = Recipe(

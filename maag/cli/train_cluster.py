@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from maag.config.schema import Config
     from maag.data.splits import Split
     from maag.train.launch.launch import ClusterPlan
-    from maag.train.launch.worker import Recipe
+    from maag.train.launch.recipe import Recipe
 
 
 def plan_cluster(
@@ -71,7 +71,7 @@ def recipe_of(
     """
     from maag.config import codec
     from maag.data.cache import default_cache_root
-    from maag.train.launch.worker import Recipe
+    from maag.train.launch.recipe import Recipe
 
     return Recipe(
         config=codec.to_dict(config),

@@ -88,7 +88,7 @@ def prepare_apart(
     what: str, config: Config, split: Split, directory: Path, folder: Path, team: Team, rank: int
 ) -> dict[str, Any]:
     """What each worker is told when only the first one has the data, or a teacher, or all have different teachers."""
-    from maag.train.launch.worker import Recipe, prepare_together
+    from maag.train.launch.recipe import Recipe, prepare_together
 
     model = folder / f"teacher-{rank}.safetensors"
     if what == "prepare other teachers" or (what == "prepare a teacher" and team.leads):

@@ -23,7 +23,7 @@ from maag.data.shapes import prepare_shapes, require_others
 from maag.data.splits import Split
 from maag.data.supervision import supervise
 from maag.errors import ConfigError, MissingDataError, SplitError
-from maag.train.launch.worker import Recipe, prepare_together
+from maag.train.launch.recipe import Recipe, prepare_together
 
 MYO_OF_ACDC = 2
 

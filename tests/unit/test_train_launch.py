@@ -21,9 +21,10 @@ from maag.train.folder import RunFolder
 from maag.train.launch import launch
 from maag.train.launch.board import Asked, Board, Leaving, Lost, Saved, Started, Waiting
 from maag.train.launch.connection import connected
-from maag.train.launch.launch import ClusterPlan, Follower
+from maag.train.launch.follower import Follower
+from maag.train.launch.launch import ClusterPlan
+from maag.train.launch.recipe import Recipe
 from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
-from maag.train.launch.worker import Recipe
 from maag.train.reports import EpochReport, Live
 from maag.train.stopping import StopRequest
 

@@ -9,7 +9,7 @@ import pytest
 from maag.data.shard import Shard
 from maag.train.folder import RunFolder
 from maag.train.launch.board import Asked, Leaving, Note
-from maag.train.launch.worker import Reporter
+from maag.train.launch.reporter import Reporter
 from maag.train.reports import Live
 from maag.train.stopping import StopRequest
 from maag.train.team import Team

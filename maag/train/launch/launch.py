@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,20 +13,20 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from maag.errors import MaagError, TrainingError
-from maag.storage import replacing, storage_errors
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Asked, Leaving, Lost, Note, Saved, Started, Waiting, start_board
+from maag.train.launch.board import start_board
 from maag.train.launch.connection import LOGS, connected
+from maag.train.launch.follower import Follower
+from maag.train.launch.recipe import Recipe
 from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, cause_of
 from maag.train.launch.remote import absolute_storage, newest_checkpoint, upload
 from maag.train.launch.room import Room, require_room, takes_gpu, threads_of
-from maag.train.launch.worker import FolderFiles, Recipe, saved_step, step_of, train_on_worker
+from maag.train.launch.run_files import OWN_STORAGE, files_of, follow, saved_step, step_of
+from maag.train.launch.worker import train_on_worker
 from maag.train.outcome import Outcome, write_outcome
-from maag.train.reports import EpochReport, Listener, Live
+from maag.train.reports import Listener
 from maag.train.stopping import StopRequest
 
-OWN_STORAGE = "cluster"
-"""Where in the run folder checkpoints go while no other storage is named."""
 _LONGEST_WAIT_S = 2 * 60 * 60
 """Of workers for one of them. All wait until the slowest node has prepared its data, which may take it much longer than
 one that has them in its cache; after Ray's own half an hour it would be taken for lost, and begin anew in vain. Ray
@@ -107,7 +105,7 @@ def train_on_cluster(
     state, state_step = None, -1
     if resume:
         state_step = saved_step(run)
-        state = ray.put(_files(run)) if state_step >= 0 else None
+        state = ray.put(files_of(run)) if state_step >= 0 else None
     storage, name = _place(plan, run)
     trainer = TorchTrainer(
         train_on_worker,
@@ -131,7 +129,7 @@ def train_on_cluster(
     if plan.storage is None:
         shutil.rmtree(run.path / OWN_STORAGE)  # all of it is in the run folder now
     else:
-        upload(run.path, _files(run), f"{storage}/{name}/run")
+        upload(run.path, files_of(run), f"{storage}/{name}/run")
     return outcome
 
 
@@ -145,56 +143,6 @@ def fetch_run(run: RunFolder, plan: ClusterPlan) -> None:
 def stored_checkpoint(run: RunFolder, plan: ClusterPlan) -> Checkpoint | None:
     """The newest checkpoint that the storage has of a run of this name; see `newest_checkpoint`."""
     return newest_checkpoint("/".join(_place(plan, run)))
-
-
-def follow(run: RunFolder, stored: Checkpoint) -> None:
-    """Make the run folder what the checkpoint holds, file by file, each whole. Raises StorageError."""
-    with tempfile.TemporaryDirectory(prefix="maag-run-") as folder:
-        with storage_errors(Path(stored.path), "read"):
-            stored.to_directory(folder)
-        for file in sorted(Path(folder).rglob("*")):
-            if file.is_file() and not file.name.startswith("."):
-                with replacing(run.path / file.relative_to(folder)) as temporary:
-                    temporary.write_bytes(file.read_bytes())
-
-
-class Follower:
-    """Takes the workers' notes: the run folder and the listener follow."""
-
-    def __init__(self, run: RunFolder, listener: Listener, tell: Callable[[str], None]) -> None:
-        self._run = run
-        self._listener = listener
-        self._tell = tell
-        self._group: Started | None = None
-
-    def take(self, note: Note) -> None:
-        """One of them."""
-        if isinstance(note, Live):
-            self._listener.on_live(note)
-        elif isinstance(note, EpochReport):
-            self._listener.on_epoch(note)
-        elif isinstance(note, Saved):
-            follow(self._run, note.checkpoint)
-            self._listener.on_checkpoint(note.step)
-        elif isinstance(note, Leaving):
-            self._tell(f"A node is about to be taken away: the state is being saved at step {note.step}")
-        elif isinstance(note, Asked):
-            if note.done == note.total:
-                self._tell(f"Teachers were asked of the first worker's part of the cases, {note.total}")
-        elif isinstance(note, Lost):
-            self._tell(f"Lost at work: {note.reason}; going on from the last checkpoint as soon as there is room")
-        elif isinstance(note, Waiting):
-            self._tell("The cluster has no room for the workers now: waiting for it")
-        else:
-            self._tell(_sentence(note, again=self._group is not None))
-            self._group = note
-
-
-def _sentence(group: Started, *, again: bool) -> str:
-    workers = f"{group.workers} worker{'s' if group.workers > 1 else ''}"
-    nodes = f"{group.nodes} node{'s' if group.nodes > 1 else ''}"
-    begin = "Going on" if again else "Training"
-    return f"{begin} with {workers} on {nodes}, from step {group.step}"
 
 
 def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopRequest) -> Result:
@@ -255,12 +203,3 @@ def _place(plan: ClusterPlan, run: RunFolder) -> tuple[str, str]:
     if plan.storage is None:
         return absolute_storage(str(run.path)), OWN_STORAGE
     return absolute_storage(plan.storage), run.path.name
-
-
-def _files(run: RunFolder) -> FolderFiles:
-    own = run.path / OWN_STORAGE
-    return {
-        str(file.relative_to(run.path)): file.read_bytes()
-        for file in sorted(run.path.rglob("*"))
-        if file.is_file() and own not in file.parents and not file.name.startswith(".")
-    }

@@ -1,0 +1,72 @@
+"""What a worker hears while it trains, passed on: checkpoints to Ray Train, the rest to the board."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import ray
+import ray.train
+
+from maag.train.folder import RunFolder
+from maag.train.launch.board import Asked, Leaving, Note, Saved
+from maag.train.launch.run_files import step_of
+from maag.train.reports import EpochReport, Live
+from maag.train.stopping import StopRequest
+from maag.train.team import Team
+
+
+class Reporter:
+    """A listener that passes on what a worker hears: checkpoints to Ray Train, the rest to the board."""
+
+    def __init__(
+        self, run: RunFolder, board: Any, stop: StopRequest, team: Team, *, saves_validations: bool = False
+    ) -> None:
+        self._run = run
+        self._board = board
+        self._stop = stop
+        self._team = team
+        self._saves_validations = saves_validations
+        self._answer: Any = None
+        self._leaving = False
+
+    def tell(self, note: Note) -> None:
+        """Leave a note, if this worker leads, and hear whether to stop."""
+        if not self._team.leads:
+            return
+        if self._answer is not None and (reason := ray.get(self._answer)) is not None:
+            self._stop.ask(reason)
+        # Its answer is read next time, so that training does not wait for it.
+        self._answer = self._board.put.remote(note)
+
+    def on_lessons(self, done: int, total: int) -> None:
+        """Pass it on, and hear whether to stop meanwhile."""
+        self.tell(Asked(done, total))
+
+    def on_live(self, live: Live) -> None:
+        """Pass it on, and have the state saved when a node of the team is about to leave."""
+        self.tell(live)
+        if not self._leaving and ray.train.get_preemption_info() is not None:
+            self._leaving = self._stop.save_is_asked = True
+            self.tell(Leaving(live.step))
+
+    def on_epoch(self, report: EpochReport) -> None:
+        """Pass it on."""
+        self.tell(report)
+        if self._saves_validations and report.validation is not None:
+            self._stop.save_is_asked = True
+
+    def on_checkpoint(self, step: int) -> None:
+        """Put the run folder as it stands into the storage, as a checkpoint of Ray Train: whole or not at all."""
+        if not self._team.leads:
+            ray.train.report({"step": step})
+            return
+        ray.train.report(
+            {"step": step},
+            checkpoint=ray.train.Checkpoint.from_directory(str(self._run.path)),
+            checkpoint_dir_name=f"step-{step:08d}-{uuid.uuid4().hex[:6]}",
+        )
+        stored = ray.train.get_checkpoint()
+        if stored is not None:
+            # Not `step`: Ray Train skips a report while a group falls apart.
+            self.tell(Saved(stored, step_of(stored)))
