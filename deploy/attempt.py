@@ -9,85 +9,29 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
-from typing import NamedTuple
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.channel_files import fitting, has_own_extent
+from deploy.channel_files import fitting
 from deploy.images import InputImage
-from deploy.ledger import Entry, History, Ledger, now, open_ledger
+from deploy.job import Job, Task, probabilities_of
+from deploy.ledger import Entry, Ledger, now, open_ledger
 from deploy.replacing import Replacing
 from deploy.source_kinds import Fetched, Source
 from deploy.standing import Standing, standing_of
-from maag.config.data import DataConfig
-from maag.data.label_files import stem_of
 from maag.data.nifti_writing import ProbabilityWriter
 from maag.errors import AccessDeniedError, MaagError
-from maag.inference import PLAIN, Refinement, Runner, segment_fully
+from maag.inference import Runner, segment_fully
 from maag.storage.digests import md5_of
-from maag.storage.keys import is_uri, safe_key
+from maag.storage.keys import safe_key
 from maag.storage.opening import open_store
 
 _DECODED_AT_ONCE = 3
 """Volumes, each with what is made of it, that keep a runner on a CPU busy."""
 _MOST_DECODED_AT_ONCE = 8  # for memory's sake
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """What to do with each volume."""
-
-    refinement: Refinement = PLAIN
-    probabilities: bool = False
-    """Write them too, as `NAME_probabilities.nii.gz`."""
-    measures: bool = False
-    """Write `measures.csv` in the end."""
-    dicom_seg: bool = False
-    """Labels of a DICOM series are DICOM-SEG."""
-
-    def identity(self, model_digest: str, data: DataConfig) -> str:
-        """What decides the labels and their company: model and options, and rules that earlier versions had not."""
-        options = (
-            self.refinement.name,
-            "probabilities" if self.probabilities else "",
-            "dicom-seg" if self.dicom_seg else "",
-            # Labels of before that rule are those of another scale: --resume must not keep them.
-            "own-extent" if has_own_extent(data) else "",
-        )
-        return "+".join([model_digest, *(option for option in options if option)])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """What is the same for all volumes."""
-
-    data: DataConfig
-    """With which the model was trained."""
-    work: Work
-    model_digest: str
-    out: str
-    """The output: a folder or a URI."""
-
-    @property
-    def folder(self) -> Path | None:
-        """The output where it is a folder here."""
-        return None if is_uri(self.out) else Path(self.out)
-
-    @property
-    def identity(self) -> str:
-        """Of model and options, for the ledger."""
-        return self.work.identity(self.model_digest, self.data)
-
-
-class Task(NamedTuple):
-    """One volume to do."""
-
-    source: Source
-    history: History = History()
-    """What was done before, by the ledger."""
 
 
 class Worker:
@@ -229,12 +173,6 @@ class _OneAtATime:
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._turn:
             return self._runner(images)
-
-
-def probabilities_of(target: str) -> str:
-    """Where the probabilities go of a volume whose labels go to `target`."""
-    place = PurePath(target)
-    return str(place.with_name(f"{stem_of(Path(place))}_probabilities.nii.gz"))
 
 
 def decoded_at_once(runner: Runner) -> int:

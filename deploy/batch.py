@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.attempt import Job, Task, Work, probabilities_of
 from deploy.crew import Crew
 from deploy.disjoint import require_disjoint
 from deploy.input_lists import local_place
+from deploy.job import Job, Task, Work, probabilities_of
 from deploy.ledger import Entry, History, gather, read_finished, read_histories
 from deploy.measures import KEYS, MEASURES, require_heart, require_told_apart, with_earlier, write_measures
 from deploy.passed_over import sentence

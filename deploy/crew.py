@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from deploy.attempt import Job, Task, Worker, decoded_at_once
+from deploy.attempt import Worker, decoded_at_once
+from deploy.job import Job, Task
 from deploy.ledger import Entry
 from deploy.standing import Standing
 from maag.inference import Runner

@@ -11,8 +11,9 @@ import ray
 import torch
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
-from deploy.attempt import Job, Task, Worker, decoded_with
+from deploy.attempt import Worker, decoded_with
 from deploy.crew import threads_for
+from deploy.job import Job, Task
 from deploy.ledger import Entry, History, now, open_ledger, read_histories
 from deploy.standing import Standing
 from deploy.temporary import keep_temporary_files_together

@@ -87,8 +87,8 @@ def predict_command(
     Labels have exactly the grid of their image. One bad volume never stops the rest: it is written down in
     ledger.jsonl with the reason, and the command ends with 3.
     """
-    from deploy.attempt import Work
     from deploy.batch import predict
+    from deploy.job import Work
     from maag.cli.terminal import counted, counting, print_json, say
     from maag.inference import Refinement
 

@@ -12,10 +12,11 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, tree, write_volume
 from nothing_runner import Nothing
 
-from deploy.attempt import Job, Task, Work, Worker
+from deploy.attempt import Worker
 from deploy.batch import predict
 from deploy.crew import Threads
 from deploy.images import NiftiImage
+from deploy.job import Job, Task, Work
 from deploy.ledger import Entry
 from deploy.source_kinds import Fetched, LocalSource
 

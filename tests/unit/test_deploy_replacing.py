@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, run, write_volume
 
-from deploy.attempt import Job, Task, Work
 from deploy.batch import Outcome, predict
 from deploy.crew import Threads
+from deploy.job import Job, Task, Work
 from deploy.ledger import Entry
 from deploy.replacing import Replacing
 from deploy.standing import Standing

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, run, write_volume
 
-from deploy.attempt import Work
 from deploy.batch import Outcome, predict
 from deploy.crew import Threads
+from deploy.job import Work
 from maag.errors import ConfigError
 from maag.inference import Refinement
 from maag.storage.local import LocalStore
