@@ -31,7 +31,7 @@ from acdc_jobs import ARMS, KINDS, PARTS, REFINEMENTS, TRACKS, Job, plan
 from acdc_table import draw, table
 from compare import measure
 
-from maag.cli.options import pick_device
+from maag.cli.resolving import pick_device
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.acdc import SPLIT0

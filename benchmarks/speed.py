@@ -29,7 +29,7 @@ from naive_loop import NaiveLoop
 from roofline import roofline, wait
 
 from maag import checkpoint
-from maag.cli.options import pick_device
+from maag.cli.resolving import pick_device
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.batches import Batch, TrainingBatches

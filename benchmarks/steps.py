@@ -20,7 +20,7 @@ import torch
 from acdc_best import markdown
 from roofline import wait
 
-from maag.cli.options import pick_device
+from maag.cli.resolving import pick_device
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from maag.cli.options import DATASETS, config_options, json_option, resolve_config
+from maag.cli.options import DATASETS, config_options, json_option
+from maag.cli.resolving import resolve_config
 
 
 @click.group("config")

@@ -14,13 +14,12 @@ from maag.cli.options import (
     config_options,
     data_option,
     dataset_option,
-    find_data,
     json_option,
-    resolve_config,
     scribbles_option,
 )
 from maag.cli.relabel import relabel_command
 from maag.cli.renumber import renumber_command
+from maag.cli.resolving import find_data, resolve_config
 from maag.errors import ConfigError, DataError, SomeCasesFailed
 
 if TYPE_CHECKING:

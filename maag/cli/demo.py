@@ -27,8 +27,8 @@ def demo_command(out: Path | None, epochs: int) -> None:
     from deploy.crew import Threads
     from maag.cli.export import export
     from maag.cli.models import open_model
-    from maag.cli.options import pick_device, resolve_config
     from maag.cli.picture import draw_result
+    from maag.cli.resolving import pick_device, resolve_config
     from maag.cli.terminal import counting, print_table, say
     from maag.cli.train import RUNS, train
     from maag.data.catalog import find_cases, write_phantom

@@ -10,18 +10,9 @@ import click
 
 from maag.cli.json_file import SPLIT_FILE
 from maag.cli.models import OpenModel, open_model, read_own_split, warn_of_views
-from maag.cli.options import (
-    ANY_PATH,
-    FOLDER,
-    backend_option,
-    data_option,
-    dataset_option,
-    device_option,
-    find_data,
-    json_option,
-    resolve_config,
-)
+from maag.cli.options import ANY_PATH, FOLDER, backend_option, data_option, dataset_option, device_option, json_option
 from maag.cli.out_place import require_outside
+from maag.cli.resolving import find_data, resolve_config
 from maag.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

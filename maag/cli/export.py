@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.options import ANY_PATH, FOLDER, find_data, json_option
+from maag.cli.options import ANY_PATH, FOLDER, json_option
 from maag.cli.out_place import require_outside
+from maag.cli.resolving import find_data
 from maag.cli.train import RUNS
 from maag.errors import ConfigError, ExportError, MissingDataError
 

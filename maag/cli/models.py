@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maag.cli.options import pick_device
+from maag.cli.resolving import pick_device
 from maag.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from maag.cli.models import open_model, warn_of_views
-from maag.cli.options import (
-    ANY_PATH,
-    PLACE,
-    backend_option,
-    device_option,
-    json_option,
-    refuse_idle_wait,
-    wait_option,
-)
+from maag.cli.options import ANY_PATH, PLACE, backend_option, device_option, json_option, wait_option
+from maag.cli.resolving import refuse_idle_wait
 from maag.errors import SomeCasesFailed
 
 if TYPE_CHECKING:

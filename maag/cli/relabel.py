@@ -9,17 +9,9 @@ import click
 
 from maag.cli.json_file import SPLIT_FILE
 from maag.cli.models import OpenModel, open_model, read_own_split
-from maag.cli.options import (
-    ANY_PATH,
-    FOLDER,
-    data_option,
-    dataset_option,
-    device_option,
-    find_data,
-    json_option,
-    scribbles_option,
-)
+from maag.cli.options import ANY_PATH, FOLDER, data_option, dataset_option, device_option, json_option, scribbles_option
 from maag.cli.out_place import require_outside
+from maag.cli.resolving import find_data
 from maag.errors import ConfigError
 
 if TYPE_CHECKING:

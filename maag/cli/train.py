@@ -19,15 +19,12 @@ from maag.cli.options import (
     data_option,
     dataset_option,
     device_option,
-    find_data,
     json_option,
-    pick_device,
-    refuse_idle_wait,
-    resolve_config,
     resume_options,
     scribbles_option,
 )
 from maag.cli.out_place import require_outside
+from maag.cli.resolving import find_data, pick_device, refuse_idle_wait, resolve_config
 from maag.cli.train_cluster import is_there, plan_cluster, recipe_of, require_new
 from maag.errors import ConfigError, MissingDataError
 

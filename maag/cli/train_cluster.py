@@ -8,7 +8,7 @@ from os.path import abspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maag.cli.options import absolute_source
+from maag.cli.resolving import absolute_source
 from maag.errors import ConfigError
 
 if TYPE_CHECKING:

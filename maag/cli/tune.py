@@ -17,14 +17,13 @@ from maag.cli.options import (
     data_option,
     dataset_option,
     device_option,
-    find_data,
     json_option,
-    resolve_config,
     resume_options,
     scribbles_option,
     wait_option,
 )
 from maag.cli.out_place import require_outside
+from maag.cli.resolving import find_data, resolve_config
 from maag.cli.train import RUNS
 from maag.cli.tune_plan import look_at, make_plans
 from maag.cli.tune_resumed import refuse_what_is_fixed, without_effect

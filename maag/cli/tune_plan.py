@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maag.cli.options import absolute_source, pick_device
+from maag.cli.resolving import absolute_source, pick_device
 from maag.cli.tune_stored import FORMAT_VERSION, STORED_PLAN, read_stored, require_new, require_same_storage
 from maag.errors import ConfigError
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from maag.cli.main import commands
-from maag.cli.options import absolute_source, resolve_config
+from maag.cli.resolving import absolute_source, resolve_config
 from maag.cli.tune import tune_command, winner
 from maag.cli.tune_plan import Machine, machine_of, make_plans
 from maag.cli.tune_resumed import without_effect

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maag.cli.options import parse_changes
+from maag.cli.resolving import parse_changes
 from maag.cli.train import train_command
 from maag.config import codec
 from maag.config.presets import PRESETS

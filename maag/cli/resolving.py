@@ -1,0 +1,93 @@
+"""What options mean here: a folder, a whole configuration, a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maag.errors import ConfigError, MissingDataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from maag.config.schema import Config
+
+
+def find_data(dataset: str, given: Path | None) -> Path:
+    """The data set's folder: as given, else $MAAG_DATA/NAME, else data/NAME. Raises MissingDataError."""
+    root = os.environ.get("MAAG_DATA")
+    directory = given or (Path(root) / dataset if root else Path("data") / dataset)
+    if not directory.is_dir():
+        from maag.data.catalog import way_out
+
+        raise MissingDataError(f"{directory}: no such folder; {way_out(dataset, directory)}")
+    return directory
+
+
+def absolute_source(source: str) -> str:
+    """A word of `--scribbles` that means the same from another working directory, and on another node.
+
+    Links are not followed: each node has its own behind the same path.
+    """
+    return os.path.abspath(source) if Path(source).is_dir() else source
+
+
+def resolve_config(
+    dataset: str, preset: str | None, config_file: Path | None, changes: Sequence[str], directory: Path | None = None
+) -> Config:
+    """The preset or the file, with the changes of `--set` applied.
+
+    Where the data set's `directory` is known, settings that the data tell, such as classes, are taken from there.
+
+    Raises:
+        ConfigError: a value or name that is none.
+        DataError: a description in the data that cannot be used.
+    """
+    from maag.config import codec
+    from maag.data.catalog import preset as preset_of
+    from maag.storage import read_json
+
+    if config_file and preset:
+        raise ConfigError("--preset and --config exclude each other: a file holds every setting; give one of them")
+    if config_file:
+        config = codec.from_document(read_json(config_file), str(config_file))
+        if config.data.dataset != dataset:
+            raise ConfigError(f"{config_file} is for data set {config.data.dataset!r}, --dataset says {dataset!r}")
+    else:
+        config = preset_of(dataset, preset or "paper", directory)
+    return codec.override(config, parse_changes(changes))
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, str]:
+    """`section.key=value` words as a mapping. Raises ConfigError when there is no `=`, or nothing before it."""
+    parsed = {}
+    for change in changes:
+        path, equals, value = change.partition("=")
+        if not equals or not path.strip():
+            raise ConfigError(f"--set {change}: expected section.key=value, as in --set optim.lr=3e-4")
+        parsed[path.strip()] = value.strip()
+    return parsed
+
+
+def refuse_idle_wait(wait_minutes: float, *, over_ray: bool) -> None:
+    """Raise ConfigError when --wait is given where there are no workers to wait for."""
+    if wait_minutes and not over_ray:
+        raise ConfigError(
+            f"--wait {wait_minutes:g}: only workers of a cluster are waited for; add --workers or --address, or leave "
+            "it out"
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for `--device`. Raises ConfigError when CUDA is asked for and not there."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "--device cuda: PyTorch sees no CUDA device here; `maag doctor` says more, or use --device cpu"
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
