@@ -29,8 +29,9 @@ def demo_command(out: Path | None, epochs: int) -> None:
     from maag.cli.models import open_model
     from maag.cli.picture import draw_result
     from maag.cli.resolving import pick_device, resolve_config
+    from maag.cli.runs import RUNS
     from maag.cli.terminal import counting, print_table, say
-    from maag.cli.train import RUNS, train
+    from maag.cli.training import train
     from maag.data.catalog import find_cases, write_phantom
     from maag.data.splits import Split
     from maag.evaluate.measure import evaluate, file_predictor, prediction_files

@@ -11,7 +11,7 @@ import click
 from maag.cli.options import ANY_PATH, FOLDER, json_option
 from maag.cli.out_place import require_outside
 from maag.cli.resolving import find_data
-from maag.cli.train import RUNS
+from maag.cli.runs import RUNS
 from maag.errors import ConfigError, ExportError, MissingDataError
 
 if TYPE_CHECKING:

@@ -25,20 +25,14 @@ from maag.cli.options import (
 )
 from maag.cli.out_place import require_outside
 from maag.cli.resolving import find_data, pick_device, refuse_idle_wait, resolve_config
-from maag.cli.train_cluster import is_there, plan_cluster, recipe_of, require_new
-from maag.errors import ConfigError, MissingDataError
+from maag.cli.runs import RUNS, newest_run
+from maag.cli.train_cluster import is_there, plan_cluster, require_new
+from maag.cli.training import train
+from maag.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import torch
-
     from maag.config.schema import Config
-    from maag.data.prepared import PreparedData
     from maag.train.launch.launch import ClusterPlan
-    from maag.train.outcome import Outcome
-
-RUNS = Path("runs")
 
 
 @click.command("train")
@@ -126,9 +120,7 @@ def train_command(
                 "and --split-file"
             )
         run_path = out or newest_run(dataset)
-        config = resumed_config(run_path, epochs, cluster)
-        if config.data.dataset != dataset:
-            raise ConfigError(f"{run_path} trains on data set {config.data.dataset!r}, --dataset says {dataset!r}")
+        config = resumed_config(run_path, dataset, epochs, cluster)
     else:
         implied = [f"{name}={value}" for name, value in TAUGHT.items()] if teachers and not config_file else []
         words = [*implied, *changes, *([f"optim.epochs={epochs}"] if epochs else [])]
@@ -161,96 +153,11 @@ def train_command(
     return 1 if outcome.ending == "interrupted" else 0
 
 
-def train(
-    config: Config,
-    directory: Path,
-    run_path: Path,
-    device: torch.device,
-    *,
-    scribbles: Sequence[str] = (),
-    shapes: tuple[str, Path] | None = None,
-    teachers: Sequence[Path] = (),
-    split_file: Path | None = None,
-    max_time: float | None = None,
-    resume: bool = False,
-    cluster: ClusterPlan | None = None,
-) -> Outcome:
-    """Prepare, split, and train, in this process or on a cluster, told on the terminal.
-
-    `shapes` is the layout and the folder of other patients whose masks the discriminator sees; `teachers` are finished
-    models, see `open_teachers`.
-    """
-    from maag.cli.preparing import prepare_told, shapes_told
-    from maag.cli.terminal import TrainingDisplay, say
-    from maag.config import codec
-    from maag.data.catalog import reader_of
-    from maag.data.shapes import require_others
-    from maag.data.split_making import make_split
-    from maag.data.supervision import supervise, without_effect
-    from maag.storage import require_writable_place, write_json
-    from maag.train.acceleration import require_fast
-    from maag.train.fit import fit
-    from maag.train.folder import create_run, open_run, read_split, require_no_run
-    from maag.train.second_stage.teachers import open_teachers, read_teachers
-    from maag.train.stopping import StopRequest, stopping_on_signals
-
-    if not cluster:
-        require_fast(config.train, device)
-    if not resume:
-        require_no_run(run_path)
-    require_writable_place(run_path)
-    prepared = prepare_told(directory, config.data, scribbles)
-    other: PreparedData | None = None
-    foreign: tuple[str, ...] = ()
-    if shapes:
-        name, folder = shapes
-        other = shapes_told(name, folder, config.data)
-        foreign = tuple(f"{folder.resolve().name}/{patient}" for patient in other.patient_ids)
-    if resume:
-        run, before = open_run(run_path)
-        if config != before:
-            # More epochs are this run's from now on, also for whoever resumes it next.
-            write_json(run.config, codec.document(config))
-        split = read_split(run.split, [*prepared.patient_ids, *foreign])
-        opened = open_teachers(teachers or read_teachers(run.teachers), config, split)
-        if other:
-            require_others(prepared, split, other)
-    else:
-        published = reader_of(config.data.dataset).split0
-        split = (
-            read_split(split_file, [*prepared.patient_ids, *foreign])
-            if split_file
-            else make_split(prepared.patients, config.data, published, foreign)
-        )
-        if other:
-            require_others(prepared, split, other)
-        supervise(prepared, split, config, other)
-        opened = open_teachers(teachers, config, split)
-        for note in without_effect(config, split, prepared.raters):
-            say(f"Note: {note}")
-        run = create_run(run_path, config, split, opened)
-    stop = StopRequest(max_time)
-    place = "Ray" if cluster else str(device)
-    with TrainingDisplay(run.path, config, split, codec.digest(config), place) as display, stopping_on_signals(stop):
-        if cluster:
-            from maag.train.launch.launch import launch
-
-            models = [teacher.path for teacher in opened]
-            recipe = recipe_of(config, split, directory, scribbles, shapes, max_time, models)
-            outcome = launch(recipe, cluster, run, listener=display, tell=say, stop=stop, resume=resume)
-        else:
-            outcome = fit(
-                config, prepared, split, run, device=device, listener=display, stop=stop, resume=resume, shapes=other,
-                teachers=opened, said=display.on_lessons,
-            )  # fmt: skip
-    display.tell_outcome(outcome)
-    return outcome
-
-
-def resumed_config(run_path: Path, epochs: int | None, cluster: ClusterPlan | None = None) -> Config:
+def resumed_config(run_path: Path, dataset: str, epochs: int | None, cluster: ClusterPlan | None = None) -> Config:
     """The configuration of the run at `run_path`, with another number of epochs if one is given.
 
-    What the storage of a cluster has beyond the run folder is fetched first.
+    What the storage of a cluster has beyond the run folder is fetched first. Raises ConfigError for a run of another
+    data set than `dataset`.
     """
     from maag.config.codec import override
     from maag.train.folder import RunFolder, open_run
@@ -260,18 +167,6 @@ def resumed_config(run_path: Path, epochs: int | None, cluster: ClusterPlan | No
 
         fetch_run(RunFolder(run_path), cluster)
     _, config = open_run(run_path)
+    if config.data.dataset != dataset:
+        raise ConfigError(f"{run_path} trains on data set {config.data.dataset!r}, --dataset says {dataset!r}")
     return override(config, {"optim.epochs": epochs}) if epochs else config
-
-
-def newest_run(dataset: str) -> Path:
-    """The run of `dataset` under runs/ that was begun last. Raises MissingDataError."""
-    from maag.storage import read_json
-
-    # By what stands in them: the names of runs of `chaos-ct` begin like those of `chaos`.
-    found = RUNS.glob(f"{dataset}-*/config.json")
-    runs = [path.parent for path in found if read_json(path).get("data", {}).get("dataset") == dataset]
-    if not runs:
-        raise MissingDataError(
-            f"{RUNS}: no run of {dataset} here to resume; name one with --out, or leave out --resume"
-        )
-    return max(runs, key=lambda path: (path / "config.json").stat().st_mtime)

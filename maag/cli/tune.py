@@ -24,7 +24,7 @@ from maag.cli.options import (
 )
 from maag.cli.out_place import require_outside
 from maag.cli.resolving import find_data, resolve_config
-from maag.cli.train import RUNS
+from maag.cli.runs import RUNS
 from maag.cli.tune_plan import look_at, make_plans
 from maag.cli.tune_resumed import refuse_what_is_fixed, without_effect
 from maag.cli.tune_stored import fetch_search, is_there, newest_search

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from maag.cli.train import RUNS
+from maag.cli.runs import RUNS
 from maag.errors import ConfigError, MissingDataError
 
 STORED_PLAN = "search.json"
