@@ -86,24 +86,17 @@ def evaluate_command(
     With --flips, --rotations or --largest-component the model is measured without them and with them; the second report
     goes into a folder of that name below the first.
     """
-    from maag.cli.terminal import counting, print_json, print_table, say
+    from maag.cli.terminal import counting, print_json, say
     from maag.data.catalog import find_cases
     from maag.data.orientation import differences
     from maag.evaluate.measure import by_mask, evaluate, file_predictor, prediction_files, runner_predictor
     from maag.evaluate.page import write_page
-    from maag.evaluate.report import Subject, agreement_table, table
+    from maag.evaluate.report import Subject
     from maag.evaluate.worst import WorstCases
     from maag.inference import PLAIN, Refinement
 
-    if (model is None) == (predictions is None):
-        raise ConfigError("give either MODEL or --predictions DIR: what is to be measured")
     refinement = Refinement(flips=flips, rotations=rotations, largest_component=largest_component)
-    if model is None and refinement != PLAIN:
-        raise ConfigError(
-            "--flips, --rotations and --largest-component are what a MODEL does; leave them out with --predictions"
-        )
-    if model is not None and changes:
-        raise ConfigError(f"--set: {model} keeps the settings that it was trained with; leave --set out")
+    _require_one(model, predictions, refined=refinement != PLAIN, changed=bool(changes))
     opened = None if model is None else open_model(model, device_name, backend)
     if opened:
         say(f"Running {model} with {opened.reason}")
@@ -153,17 +146,36 @@ def evaluate_command(
         target = folder / asked.name
         report.write(target)
         write_page(target, report, worst.slices if worst else ())
-        rows = table(report)
-        print_table(
-            f"{subject.model}{_with(asked.name)}, {part} ({len(cases)} cases); written to {target}", rows[0], rows[1:]
-        )
-        agreement = agreement_table(report)
-        if agreement[1:]:
-            print_table("Volumes and what follows from them: predicted - mask", agreement[0], agreement[1:])
+        _tell(report, target, len(cases))
         summaries.append(_summary(report, target))
     if as_json:
         plain, *refined = summaries
         print_json({**plain, "refined": refined[0]} if refined else plain)
+
+
+def _require_one(model: Path | None, predictions: Path | None, *, refined: bool, changed: bool) -> None:
+    """Raises ConfigError where it is not said which of the two is to be measured, or more than one of them can."""
+    if (model is None) == (predictions is None):
+        raise ConfigError("give either MODEL or --predictions DIR: what is to be measured")
+    if model is None and refined:
+        raise ConfigError(
+            "--flips, --rotations and --largest-component are what a MODEL does; leave them out with --predictions"
+        )
+    if model is not None and changed:
+        raise ConfigError(f"--set: {model} keeps the settings that it was trained with; leave --set out")
+
+
+def _tell(report: Report, folder: Path, num_cases: int) -> None:
+    from maag.cli.terminal import print_table
+    from maag.evaluate.report import agreement_table, table
+
+    subject = report.subject
+    what = f"{subject.model}{_with(subject.refinement)}, {subject.split} ({num_cases} cases)"
+    rows = table(report)
+    print_table(f"{what}; written to {folder}", rows[0], rows[1:])
+    agreement = agreement_table(report)
+    if agreement[1:]:
+        print_table("Volumes and what follows from them: predicted - mask", agreement[0], agreement[1:])
 
 
 def _with(refinement: str) -> str:

@@ -32,6 +32,7 @@ from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from maag.config.schema import Config
+    from tune.results import TrialResult
 
 _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
 
@@ -105,11 +106,10 @@ def tune_command(
     trials.csv, best.json (maag train --config takes it), the best model (maag export OUT takes it), and search.png.
     Killed in the middle, --resume goes on.
     """
-    from maag.cli.terminal import counted, print_json, print_table, say, to_type
+    from maag.cli.terminal import print_json, say
     from maag.cli.tune_display import SearchDisplay
     from maag.config import codec
-    from tune.results import best_of, importance
-    from tune.schedule import SCHEDULE, read_schedule
+    from tune.results import best_of
     from tune.search import search
     from tune.space import explain
 
@@ -168,24 +168,9 @@ def tune_command(
     if best is None:
         say(f"No trial was measured yet; go on with --resume{', and more --time' if out_of_time else ''}.")
         return 1
-    if shares := importance(results):
-        rows = [(name, f"{share:.2f}") for name, share in shares.items()]
-        print_table("Importance of settings", ("setting", "share"), rows)
-    failed = sum(result.status == "failed" for result in results)
-    say(
-        f"Best is trial {best.trial}: objective {best.objective:.4f}, "
-        + ", ".join(f"{name}={value}" for name, value in best.sample.items())
-    )
-    again = f", or {to_type('train', *winner(path, dataset, directory, trial.scribbles))}"
-    if (changes_of_best := len(read_schedule(path / SCHEDULE)) - 1) > 0:
-        again = ""  # it would not be trained again by the settings that it ended with
-        say(
-            f"Its settings changed {counted(changes_of_best, 'time')} on the way, as {path / SCHEDULE} says; best.json "
-            "has the last ones, with which alone a training is another."
-        )
-    say(f"{len(results)} trials, {failed} failed: {path / 'trials.csv'}. Next: {to_type('export', path)}{again}")
+    _tell_found(path, results, best, winner(path, dataset, directory, trial.scribbles))
     if as_json:
-        summary = {"out": str(path), "trials": len(results), "failed": failed, "objective": best.objective}
+        summary = {"out": str(path), "trials": len(results), "failed": _failed(results), "objective": best.objective}
         whole = {"ended": ended, "best": best.sample, "config_digest": codec.digest(_best(path))}
         print_json({**summary, **whole})
     if ended == plan.trials:
@@ -193,6 +178,34 @@ def tune_command(
     why = "Out of time" if out_of_time else "Stopped"
     say(f"{why}: {ended} of {plan.trials} trials came to their end; go on with --resume.")
     return 0 if out_of_time else 1
+
+
+def _tell_found(path: Path, results: Sequence[TrialResult], best: TrialResult, again: Sequence[object]) -> None:
+    """Say what a search found, and what can be done with it; `again` are options that train the best trial anew."""
+    from maag.cli.terminal import counted, print_table, say, to_type
+    from tune.results import importance
+    from tune.schedule import SCHEDULE, read_schedule
+
+    if shares := importance(results):
+        rows = [(name, f"{share:.2f}") for name, share in shares.items()]
+        print_table("Importance of settings", ("setting", "share"), rows)
+    say(
+        f"Best is trial {best.trial}: objective {best.objective:.4f}, "
+        + ", ".join(f"{name}={value}" for name, value in best.sample.items())
+    )
+    or_again = f", or {to_type('train', *again)}"
+    if (changes_of_best := len(read_schedule(path / SCHEDULE)) - 1) > 0:
+        or_again = ""  # it would not be trained again by the settings that it ended with
+        say(
+            f"Its settings changed {counted(changes_of_best, 'time')} on the way, as {path / SCHEDULE} says; best.json "
+            "has the last ones, with which alone a training is another."
+        )
+    trials = f"{len(results)} trials, {_failed(results)} failed: {path / 'trials.csv'}"
+    say(f"{trials}. Next: {to_type('export', path)}{or_again}")
+
+
+def _failed(results: Sequence[TrialResult]) -> int:
+    return sum(result.status == "failed" for result in results)
 
 
 def winner(path: Path, dataset: str, directory: Path, scribbles: Sequence[str]) -> list[object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maag.cli.resolving import absolute_source, pick_device
-from maag.cli.tune_stored import FORMAT_VERSION, STORED_PLAN, read_stored, require_new, require_same_storage
+from maag.cli.tune_stored import read_stored, require_new, require_same_storage, write_stored
 from maag.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,11 +90,8 @@ def make_plans(
     from maag.data.prepared import tells_of_others
     from maag.data.split_making import make_split
     from maag.data.supervision import supervise
-    from maag.storage import write_json
-    from maag.train.folder import read_split, require_no_other_split
-    from maag.train.launch.remote import absolute_storage, upload
+    from maag.train.folder import read_split
     from maag.train.launch.room import threads_of
-    from tune.place import BEGUN_WITH, beside
     from tune.recorder import SearchPlan
     from tune.space import SPACE, searched
     from tune.trial import TrialPlan
@@ -104,10 +101,7 @@ def make_plans(
         require_same_storage(before, path, said["storage"])
     else:
         require_new(path, said["storage"])
-    if said["algorithm"] == "pbt" and (said["workers"] or 1) > 1:
-        raise ConfigError("--search pbt: its trials train on one worker each; leave out --workers, or use --search tpe")
-    if said["algorithm"] == "pbt" and said["trials"] == 1:
-        raise ConfigError("--search pbt: one trial has no other to learn from; ask for more --trials")
+    _require_apt_for_pbt(said)
     base = codec.from_dict(before["base"]) if config is None else config
     scribbles = tuple(before.get("scribbles", ())) if resume and not scribbles else scribbles
     prepared = prepare_told(directory, base.data, scribbles)
@@ -124,26 +118,12 @@ def make_plans(
         split = make_split(prepared.patients, base.data, reader_of(base.data.dataset).split0)
     supervise(prepared, split, base)
     space = before.get("space", list(SPACE)) if resume else searched(base, held, on_the_way=said["algorithm"] == "pbt")
-
-    defaults = {"trials": _GPU_TRIALS if machine.gpus else _CPU_TRIALS, "workers": 1}
-    settings = {name: before.get(name, value) if value is None or resume else value for name, value in said.items()}
-    settings |= {name: settings[name] or value for name, value in defaults.items()}
-    settings |= {name: said[name] for name in ("max_minutes", "address", "wait_minutes")}
-    if settings["storage"]:
-        settings["storage"] = absolute_storage(settings["storage"])
-    settings["at_once"] = settings["at_once"] or max(1, (machine.gpus or machine.cores) // settings["workers"])
-    settings["at_once"] = min(settings["at_once"], settings["trials"])
+    settings = _settings(said, before, machine)
     if not resume:
         every = max(1, base.optim.epochs // VALIDATIONS)
         base = codec.override(base, dict(zip(OWN, (every, every, 0), strict=True)))
-        require_no_other_split(path, split)
-        write_json(path / "split.json", split.to_dict())
         facts = {"scribbles": list(map(absolute_source, scribbles)), "data_digest": prepared.digest, "space": space}
-        write_json(
-            path / STORED_PLAN, {"format_version": FORMAT_VERSION, **settings, **facts, "base": codec.to_dict(base)}
-        )
-        if settings["storage"]:
-            upload(path, BEGUN_WITH, beside(settings["storage"], path))
+        write_stored(path, {**settings, **facts, "base": codec.to_dict(base)}, split)
     workers = settings.pop("workers")
     plan = SearchPlan(
         out=path,
@@ -170,3 +150,26 @@ def make_plans(
         storage=None if plan.storage is None else f"{plan.storage}/{path.name}/workers",
     )
     return plan, trial
+
+
+def _require_apt_for_pbt(said: dict[str, Any]) -> None:
+    if said["algorithm"] == "pbt" and (said["workers"] or 1) > 1:
+        raise ConfigError("--search pbt: its trials train on one worker each; leave out --workers, or use --search tpe")
+    if said["algorithm"] == "pbt" and said["trials"] == 1:
+        raise ConfigError("--search pbt: one trial has no other to learn from; ask for more --trials")
+
+
+def _settings(said: dict[str, Any], before: dict[str, Any], machine: Machine) -> dict[str, Any]:
+    """What options say, or `before`, the search that is resumed; the rest as it suits the machine."""
+    from maag.train.launch.remote import absolute_storage
+
+    settings = {name: before.get(name, value) for name, value in said.items()}
+    defaults = {"trials": _GPU_TRIALS if machine.gpus else _CPU_TRIALS, "workers": 1}
+    settings |= {name: settings[name] or value for name, value in defaults.items()}
+    # For this time alone: the next may have less of it, and another cluster.
+    settings |= {name: said[name] for name in ("max_minutes", "address", "wait_minutes")}
+    if settings["storage"]:
+        settings["storage"] = absolute_storage(settings["storage"])
+    settings["at_once"] = settings["at_once"] or max(1, (machine.gpus or machine.cores) // settings["workers"])
+    settings["at_once"] = min(settings["at_once"], settings["trials"])
+    return settings

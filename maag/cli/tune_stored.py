@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maag.cli.runs import RUNS
 from maag.errors import ConfigError, MissingDataError
+
+if TYPE_CHECKING:
+    from maag.data.splits import Split
 
 STORED_PLAN = "search.json"
 """The file in a search's folder that says what was asked for."""
@@ -53,6 +56,25 @@ def require_new(path: Path, storage: str | None) -> None:
         raise ConfigError(
             f"{storage} already holds a search named {path.name}; add --resume to continue it, or choose another --out"
         )
+
+
+def write_stored(path: Path, asked: dict[str, Any], split: Split) -> None:
+    """Begin a search in `path`, and in its storage: with its split, and what was `asked` for.
+
+    Raises:
+        ConfigError: another split lies there.
+        StorageError: the folder or the storage cannot be written.
+    """
+    from maag.storage import write_json
+    from maag.train.folder import require_no_other_split
+    from maag.train.launch.remote import upload
+    from tune.place import BEGUN_WITH, beside
+
+    require_no_other_split(path, split)
+    write_json(path / "split.json", split.to_dict())
+    write_json(path / STORED_PLAN, {"format_version": FORMAT_VERSION, **asked})
+    if asked["storage"]:
+        upload(path, BEGUN_WITH, beside(asked["storage"], path))
 
 
 def read_stored(path: Path) -> dict[str, Any]:
