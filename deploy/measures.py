@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from maag.data.cases import patient_and_frame
+from maag.data.lvsc import phase_part
 from maag.errors import ConfigError
 from maag.evaluate.heart import VENTRICLES, Volumes, end_frames, measure_heart, measure_names
 from maag.storage.store import Store
@@ -40,7 +43,7 @@ def require_told_apart(targets: Iterable[str]) -> None:
     for target in targets:
         if other := places.taken_by(target):
             raise ConfigError(
-                f"{other} and {target} would share the patient {patient_and_frame(_stem(target))[0]} in {MEASURES}; "
+                f"{other} and {target} would share the patient {_place_of(target).patient} in {MEASURES}; "
                 "predict them in two calls with different output folders, or leave --measures out"
             )
         places.take(target)
@@ -60,33 +63,45 @@ def with_earlier(wanted: Sequence[str], earlier: Iterable[str]) -> list[str]:
     return found
 
 
+class _Place(NamedTuple):
+    """Where a volume belongs, by its name."""
+
+    patient: str
+    """The path without frame and ending."""
+    frame: int | None
+    """As its name has it; None where the volume is by its name all that there is of the patient."""
+    part: int = 1
+    """Which of the volumes that make the frame: slices of another size are one of their own."""
+
+
 class _Places:
     """Rows of patients, and the places of frames in them."""
 
     def __init__(self) -> None:
         self._whole: dict[str, str] = {}
         self._single: dict[str, str] = {}
-        self._frames: dict[tuple[str, int], str] = {}
+        self._frames: dict[_Place, str] = {}
 
     def taken_by(self, target: str) -> str | None:
         """The target that is where this one belongs."""
-        patient, frame = patient_and_frame(_stem(target))
-        if frame is None:
-            return self._whole.get(patient) or self._single.get(patient)
-        return self._whole.get(patient) or self._frames.get((patient, frame))
+        place = _place_of(target)
+        if place.frame is None:
+            return self._whole.get(place.patient) or self._single.get(place.patient)
+        return self._whole.get(place.patient) or self._frames.get(place)
 
     def take(self, target: str) -> None:
-        patient, frame = patient_and_frame(_stem(target))
-        if frame is None:
-            self._whole[patient] = target
+        place = _place_of(target)
+        if place.frame is None:
+            self._whole[place.patient] = target
         else:
-            self._frames[patient, frame] = self._single[patient] = target
+            self._frames[place] = self._single[place.patient] = target
 
 
 def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:
     """Write `measures.csv`: a row a patient, empty but for its name where `end_frames` tells none.
 
-    Frames are those of a 4-D image, or files of the names `PATIENT_frame01`, `PATIENT_frame12`.
+    Frames are those of a 4-D image, counted from 1, or files of the names `PATIENT_frame01`, `PATIENT_frame12`, or
+    phases of LVSC's studies, `DET0000101_ph00`, by the numbers in their names.
 
     Args:
         out: the output.
@@ -115,15 +130,29 @@ def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes
 
 
 def _by_patient(volumes: Mapping[str, Sequence[Volumes]]) -> dict[str, dict[int, Volumes]]:
-    """By patient, named by the path without frame and ending: volumes by frame, counted from 1."""
-    patients: dict[str, dict[int, Volumes]] = {}
+    """By patient and frame what it holds, in all of its parts; a frame that lacks one that others have is left out."""
+    parts: dict[str, dict[int, list[Volumes]]] = defaultdict(lambda: defaultdict(list))
     for target, frames in volumes.items():
-        patient, frame = patient_and_frame(_stem(target))
-        if frame is not None and len(frames) == 1:
-            patients.setdefault(patient, {})[frame] = frames[0]
+        place = _place_of(target)
+        if place.frame is not None and len(frames) == 1:
+            parts[place.patient][place.frame].append(frames[0])
         else:
-            patients.setdefault(_stem(target), {}).update(enumerate(frames, start=1))
+            parts[_stem(target)] |= {number: [frame] for number, frame in enumerate(frames, start=1)}
+    patients = {}
+    for patient, by_frame in parts.items():
+        whole = max(map(len, by_frame.values()), default=0)
+        patients[patient] = {frame: _sum(found) for frame, found in by_frame.items() if len(found) == whole}
     return patients
+
+
+def _sum(parts: Sequence[Volumes]) -> Volumes:
+    return {name: sum(part[name] for part in parts) for name in parts[0]}
+
+
+def _place_of(target: str) -> _Place:
+    stem = _stem(target)
+    part = phase_part(stem)
+    return _Place(part.study, part.phase, part.size) if part else _Place(*patient_and_frame(stem))
 
 
 def _stem(target: str) -> str:

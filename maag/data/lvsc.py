@@ -22,6 +22,7 @@ from maag.errors import DataError, StorageError
 
 SLICE_NAME = re.compile(r"^(DET\d{7})_SA(\d+)_ph(\d+)$", re.IGNORECASE)
 """Stems of short-axis slices, and of their masks: study, slice, phase."""
+_CASE_NAME = re.compile(r"^(.*DET\d{7})_ph(\d+)(?:_size(\d+))?$", re.DOTALL)
 _LONG_AXIS_NAME = re.compile(r"^DET\d{7}_LA\d+_ph\d+$", re.IGNORECASE)
 _DICOM, _PNG = ".dcm", ".png"
 
@@ -100,6 +101,21 @@ class LvscReader:
         from maag.data.phantoms.lvsc import write_studies
 
         write_studies(out / "CAP_challenge" / "CAP_challenge_training_set" / "DicomFiles", num_cases, seed)
+
+
+class PhasePart(NamedTuple):
+    """What a case is of its study, by its name."""
+
+    study: str
+    phase: int
+    size: int
+    """Which of the sizes that the study's slices have, from 1, the most common one."""
+
+
+def phase_part(case: str) -> PhasePart | None:
+    """Of `DET0000101_ph00` and `DET0000101_ph00_size2`, of folders before it too; None for any other name."""
+    match = _CASE_NAME.match(case)
+    return PhasePart(match[1], int(match[2]), int(match[3] or 1)) if match else None
 
 
 class NamedVolume(NamedTuple):

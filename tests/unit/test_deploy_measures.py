@@ -46,6 +46,28 @@ def test_frames_are_chosen_by_volume_and_not_by_number(tmp_path: Path) -> None:
     assert (row["patient"], row["ed_frame"], row["es_frame"]) == ("s/one/patient001", "12", "1")
 
 
+@pytest.mark.parametrize("ending", ["nii.gz", "dcm"])
+def test_phases_of_a_study_of_lvsc_are_its_frames_by_their_own_numbers(tmp_path: Path, ending: str) -> None:
+    phases = {0: 140, 1: 150, 2: 60}
+    volumes = {f"s/DET0000101_ph{phase:02}.{ending}": [heart(lv)] for phase, lv in phases.items()}
+    (row,) = measure(tmp_path, volumes)
+    assert (row["patient"], row["ed_frame"], row["es_frame"], row["LV_ef_percent"]) == (
+        "s/DET0000101",
+        "1",
+        "2",
+        "60.0",
+    )
+
+
+def test_slices_of_another_size_count_to_their_phase_and_a_phase_without_them_does_not_count(tmp_path: Path) -> None:
+    name = "DET0000101_ph{:02}{}.nii.gz"
+    volumes = {name.format(phase, ""): [heart(lv)] for phase, lv in ((0, 100), (1, 60), (2, 10))}
+    volumes |= {name.format(phase, "_size2"): [heart(lv)] for phase, lv in ((0, 20), (1, 12))}
+    require_told_apart(volumes)
+    (row,) = measure(tmp_path, volumes)
+    assert (row["ed_frame"], row["es_frame"], row["LV_edv_ml"], row["LV_esv_ml"]) == ("0", "1", "120", "72")
+
+
 @pytest.mark.parametrize("target", ["a/p.nii", "a/p.NII.GZ", "a/p.dcm", "a/p.png"])
 def test_a_frame_alone_may_be_either_and_has_no_measures(tmp_path: Path, target: str) -> None:
     (row,) = measure(tmp_path, {target: [heart(140)]})
@@ -78,6 +100,7 @@ def test_patients_of_one_name_in_two_folders_stay_two(tmp_path: Path) -> None:
         ("a_frame01.nii", "a_frame01.nii.gz"),
         ("a_frame1.nii", "a_frame01.nii"),
         ("a.nii", "a_frame12.nii"),
+        ("DET0000101_ph00.nii", "DET0000101_ph0.nii"),
         ("a_frame12.nii", "a.nii"),
     ],
 )
