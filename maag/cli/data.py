@@ -17,10 +17,11 @@ from maag.cli.options import (
     json_option,
     scribbles_option,
 )
+from maag.cli.problems import end_with
 from maag.cli.relabel import relabel_command
 from maag.cli.renumber import renumber_command
 from maag.cli.resolving import find_data, resolve_config
-from maag.errors import ConfigError, DataError, SomeCasesFailed
+from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,14 +175,12 @@ def data_scribble_command(
         sheet = out.resolve().with_name(f"{out.resolve().name}-sheet.png")
         draw_contact_sheet(sheet, samples(report, options), num_classes)
         say(f"Look at {sheet}. Undrawn pixels are {options.unlabelled_value}.")
-    for problem in report.problems:
-        say(f"Problem: {problem}")
-    if report.problems:
-        failed = SomeCasesFailed if report.done else DataError
-        raise failed(
-            f"{len(report.problems)} of {len(sources)} masks could not be scribbled; correct them, and run again with "
-            "--overwrite, as the others are there now"
-        )
+    end_with(
+        report.problems,
+        f"{len(report.problems)} of {len(sources)} masks could not be scribbled; correct them, and run again with "
+        "--overwrite, as the others are there now",
+        some_done=bool(report.done),
+    )
 
 
 def coverage_rows(report: ScribblingReport, names: Sequence[str]) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ from maag.cli.json_file import SPLIT_FILE
 from maag.cli.models import OpenModel, open_model, read_own_split, warn_of_views
 from maag.cli.options import ANY_PATH, FOLDER, backend_option, data_option, dataset_option, device_option, json_option
 from maag.cli.out_place import require_outside
+from maag.cli.problems import end_with, names_of
 from maag.cli.resolving import find_data, resolve_config
-from maag.errors import ConfigError, DataError
+from maag.errors import ConfigError, DataError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -79,7 +81,8 @@ def evaluate_command(
 
     MODEL is a run's folder, a weights file of one, or an exported model. A class that stands in neither mask nor
     prediction is left out of the means and counted; one that stands in only one of them has Dice and IoU 0 and no
-    distance, and is counted as missed or invented. Cases without a mask are left out and named in report.json.
+    distance, and is counted as missed or invented. Cases without a mask are left out and named in report.json, as are
+    those that cannot be read, with which the command ends with 3.
     Volumes, and measures of hearts of which two frames have masks, are compared with the masks'. report.html shows it
     all on one page.
 
@@ -131,10 +134,13 @@ def evaluate_command(
     )
     files = None if predictions is None else prediction_files(predictions, cases, found)
     if files is not None:
-        for note in (note for case in cases for note in differences(files[case.case_id], case.images[0])):
-            say(f"Note: {note}")
+        for case in cases:
+            with suppress(DataError, StorageError):  # it will be told of when it is measured
+                for note in differences(files[case.case_id], case.images[0]):
+                    say(f"Note: {note}")
     folder = out or _default_out(model, predictions, part)
     summaries = []
+    failed: dict[str, str] = {}
     for asked in (PLAIN, refinement) if refinement != PLAIN else (PLAIN,):
         predictor = runner_predictor(opened.runner, data, asked) if opened else None
         if predictor is None and files is not None:
@@ -142,15 +148,23 @@ def evaluate_command(
         assert predictor is not None
         worst = WorstCases(_PICTURED) if pictures else None
         with counting(f"Measuring cases{_with(asked.name)}") as progress:
-            report = evaluate(wanted, predictor, data, replace(subject, refinement=asked.name), progress, worst)
+            told = replace(subject, refinement=asked.name)
+            report = evaluate(wanted, predictor, data, told, progress, worst, go_on=True)
+        failed |= report.failed
         target = folder / asked.name
         report.write(target)
         write_page(target, report, worst.slices if worst else ())
-        _tell(report, target, len(cases))
+        _tell(report, target)
         summaries.append(_summary(report, target))
     if as_json:
         plain, *refined = summaries
         print_json({**plain, "refined": refined[0]} if refined else plain)
+    end_with(
+        failed.values(),
+        f"{len(failed)} of {len(cases)} cases could not be measured and are in no mean: {names_of(failed)}; correct "
+        "them, and measure again",
+        some_done=True,
+    )
 
 
 def _require_one(model: Path | None, predictions: Path | None, *, refined: bool, changed: bool) -> None:
@@ -165,12 +179,12 @@ def _require_one(model: Path | None, predictions: Path | None, *, refined: bool,
         raise ConfigError(f"--set: {model} keeps the settings that it was trained with; leave --set out")
 
 
-def _tell(report: Report, folder: Path, num_cases: int) -> None:
+def _tell(report: Report, folder: Path) -> None:
     from maag.cli.terminal import print_table
     from maag.evaluate.report import agreement_table, table
 
     subject = report.subject
-    what = f"{subject.model}{_with(subject.refinement)}, {subject.split} ({num_cases} cases)"
+    what = f"{subject.model}{_with(subject.refinement)}, {subject.split} ({len(report.cases)} cases)"
     rows = table(report)
     print_table(f"{what}; written to {folder}", rows[0], rows[1:])
     agreement = agreement_table(report)

@@ -11,6 +11,7 @@ from maag.cli.json_file import SPLIT_FILE
 from maag.cli.models import OpenModel, open_model, read_own_split
 from maag.cli.options import ANY_PATH, FOLDER, data_option, dataset_option, device_option, json_option, scribbles_option
 from maag.cli.out_place import require_outside
+from maag.cli.problems import end_with, names_of
 from maag.cli.resolving import find_data
 from maag.errors import ConfigError
 
@@ -58,6 +59,8 @@ def relabel_command(
     and stay as they are. A structure is labelled in its largest connected part alone; everything else that nobody drew
     and the model is not sure of stays unlabelled. Patients who validate or test are never labelled.
 
+    Cases that cannot be read get no labels, and the command ends with 3.
+
     The folder of --out serves `maag train --scribbles`; split.json in it keeps patients in their parts.
     """
     from maag.cli.terminal import counting, print_json, print_table, say, to_type
@@ -89,6 +92,12 @@ def relabel_command(
     say(f"Next: {to_type('train', *words)}, and the settings of your choice")
     if as_json:
         print_json({"out": str(out), **report.to_dict()})
+    end_with(
+        report.failed.values(),
+        f"{len(report.failed)} of {len(training.cases)} cases got no labels: {names_of(report.failed)}; correct them "
+        "and label anew into another folder, or take them out of the data before you train",
+        some_done=True,
+    )
 
 
 def coverage_rows(report: RelabelReport) -> list[list[str]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from maag.cli.options import ANY_PATH, FOLDER
-from maag.errors import ConfigError, DataError, SomeCasesFailed
+from maag.cli.problems import end_with
+from maag.errors import ConfigError
 
 
 @click.command("renumber")
@@ -49,14 +50,12 @@ def renumber_command(labels: tuple[Path, ...], out: Path, changes: tuple[str, ..
     for absent in sorted(numbers.keys() - report.voxels.keys()):
         if numbers[absent] != absent:
             say(f"Note: no voxel has the number {absent}.")
-    for problem in report.problems:
-        say(f"Problem: {problem}")
-    if report.problems:
-        failed = SomeCasesFailed if report.files else DataError
-        raise failed(
-            f"{len(report.problems)} of {len(sources)} files got no new numbers; correct them, and run again with "
-            "--overwrite"
-        )
+    end_with(
+        report.problems,
+        f"{len(report.problems)} of {len(sources)} files got no new numbers; correct them, and run again with "
+        "--overwrite",
+        some_done=report.files > 0,
+    )
 
 
 def _numbers(changes: tuple[str, ...]) -> dict[int, int]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from maag.evaluate.heart import VENTRICLES, end_frames, measure_heart, measure_names
+import numpy as np
+from numpy.typing import NDArray
 
+from maag.evaluate.heart import VENTRICLES, end_frames, measure_heart, measure_names
+from maag.labels import BACKGROUND, IGNORE
+
+_MM3_PER_ML = 1000
 _LIMITS = 1.96
 """Standard deviations to either side that hold 95 % of normal differences."""
 _FEWEST = 3
@@ -57,6 +63,29 @@ class Agreement:
             mae=statistics.fmean(map(abs, differences)),
             correlation=_correlation(pairs),
         )
+
+
+def volume_pairs(
+    prediction: NDArray[np.uint8], reference: NDArray[np.uint8], spacing_mm: Sequence[float], classes: Sequence[str]
+) -> dict[str, Pair]:
+    """By foreground class the volumes in ml; what nobody labelled belongs to neither, as in the scores.
+
+    Args:
+        prediction: (Z, Y, X) labels.
+        reference: likewise, IGNORE where nobody labelled.
+        spacing_mm: (z, y, x).
+        classes: background first.
+    """
+    voxel_ml = math.prod(spacing_mm) / _MM3_PER_ML
+    known = reference != IGNORE
+    return {
+        name: Pair(
+            reference=voxel_ml * int((reference == value).sum()),
+            predicted=voxel_ml * int(((prediction == value) & known).sum()),
+        )
+        for value, name in enumerate(classes)
+        if value != BACKGROUND
+    }
 
 
 def heart_pairs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,15 +17,14 @@ from maag.data.geometry import Grid, labels_to_grid
 from maag.data.label_files import geometry_of, load_label_file, stem_of, suffix_of
 from maag.data.pictures import is_picture
 from maag.data.volume import Volume
-from maag.errors import DataError, MissingDataError
-from maag.evaluate.agreement import Pair
+from maag.errors import DataError, MissingDataError, StorageError
+from maag.evaluate.agreement import volume_pairs
 from maag.evaluate.report import CaseScores, Report, Subject
 from maag.inference import PLAIN, Refinement, Runner, segment
-from maag.labels import BACKGROUND, IGNORE
+from maag.labels import BACKGROUND
 from maag.metrics import score_case
 
 _NAMED_AT_MOST = 10
-_MM3_PER_ML = 1000
 
 Labels = NDArray[np.uint8]
 """(Z, Y, X)."""
@@ -44,6 +42,8 @@ def evaluate(
     subject: Subject,
     progress: Callable[[int, int], None] | None = None,
     watch: Watcher | None = None,
+    *,
+    go_on: bool = False,
 ) -> Report:
     """Score every case that has a mask against it, at source resolution.
 
@@ -54,17 +54,35 @@ def evaluate(
         subject: what is measured; goes into the report as it is.
         progress: called with (cases done, cases with a mask) after each.
         watch: sees each case as it is measured.
+        go_on: leave out cases that cannot be read, and name them in the report, as long as there are others.
 
     Raises:
-        DataError: no case, none with a mask, or an unreadable file.
+        DataError: no case, none with a mask, or one that cannot be read.
+        StorageError: a file cannot be opened.
     """
     masked, without = by_mask(cases, subject.split)
     scored = []
-    for case in masked:
-        scored.append(_score(case, predictor, data, watch))
+    failed: dict[str, str] = {}
+    for done, case in enumerate(masked, start=1):
+        try:
+            scored.append(_score(case, predictor, data, watch))
+        except (DataError, StorageError) as error:
+            if not go_on or len(masked) == 1:
+                raise
+            failed[case.case_id] = str(error)
         if progress:
-            progress(len(scored), len(masked))
-    return Report(subject=subject, cases=tuple(scored), without_mask=tuple(case.case_id for case in without))
+            progress(done, len(masked))
+    if not scored:
+        raise DataError(
+            f"none of the {len(masked)} cases of split {subject.split!r} could be measured; the first: "
+            f"{next(iter(failed.values()))}"
+        )
+    return Report(
+        subject=subject,
+        cases=tuple(scored),
+        without_mask=tuple(case.case_id for case in without),
+        failed=failed,
+    )
 
 
 def by_mask(cases: Sequence[Case], split: str) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
@@ -210,29 +228,13 @@ def _score(case: Case, predictor: Predictor, data: DataConfig, watch: Watcher | 
                 "they must be equal, so bring it to the grid of the image"
             )
     scores = score_case(prediction, reference, volume.spacing_mm, data.classes)
-    volumes = {} if is_picture(case.images[0]) else _volumes_ml(prediction, reference, volume.spacing_mm, data.classes)
+    volumes = {} if is_picture(case.images[0]) else volume_pairs(prediction, reference, volume.spacing_mm, data.classes)
     scored = CaseScores(
         case_id=case.case_id, patient_id=case.patient_id, frame=case.frame, scores=scores, volumes_ml=volumes
     )
     if watch:
         watch(scored, volume, prediction, reference)
     return scored
-
-
-def _volumes_ml(
-    prediction: Labels, reference: Labels, spacing_mm: Sequence[float], classes: Sequence[str]
-) -> dict[str, Pair]:
-    """By foreground class; what nobody labelled belongs to neither, as in the scores."""
-    voxel_ml = math.prod(spacing_mm) / _MM3_PER_ML
-    known = reference != IGNORE
-    return {
-        name: Pair(
-            reference=voxel_ml * int((reference == value).sum()),
-            predicted=voxel_ml * int(((prediction == value) & known).sum()),
-        )
-        for value, name in enumerate(classes)
-        if value != BACKGROUND
-    }
 
 
 def _pixels(shape: Sequence[int]) -> str:

@@ -47,6 +47,7 @@ def page(report: Report, shown: Sequence[ShownSlice] = ()) -> str:
         "patients": str(len({case.patient_id for case in report.cases})),
         "cases": str(len(report.cases)),
         "without a mask, left out": str(len(report.without_mask) or ""),
+        "could not be measured, left out": ", ".join(report.failed),
         "checkpoint": subject.checkpoint_kind,
         "run by": subject.runner,
         "digest of the model": subject.model_digest,

@@ -87,7 +87,9 @@ class Report:
     subject: Subject
     cases: tuple[CaseScores, ...]
     without_mask: tuple[str, ...] = ()
-    """Names of the split's other cases, which could not be measured."""
+    """Names of cases of the split that have none, and could not be measured."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By name of each other case that could not be measured the sentence that says why; they are in no mean."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -154,6 +156,7 @@ class Report:
                 "num_cases": len(self.cases),
                 "num_patients": len({case.patient_id for case in self.cases}),
                 "num_without_mask": len(self.without_mask),
+                "num_failed": len(self.failed),
                 "mean": {score: self.mean(score) for score in SCORES},
                 "per_class": {
                     name: {**{score: dataclasses.asdict(spread) for score, spread in spreads.items()}, **counts[name]}
@@ -167,6 +170,7 @@ class Report:
             "patients": self.per_patient(),
             "cases": [dataclasses.asdict(case) for case in self.cases],
             "without_mask": list(self.without_mask),
+            "failed": self.failed,
         }
 
     def write(self, out: Path) -> None:

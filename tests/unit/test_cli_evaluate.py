@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -106,6 +107,36 @@ def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: p
         mask.unlink()
     assert run(*words) == 1
     assert "none of the 4 cases of split 'all' has a mask" in capsys.readouterr().err
+
+
+def test_cases_that_cannot_be_read_are_named_and_the_others_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, labels = tmp_path / "acdc", tmp_path / "labels"
+    write_phantom("acdc", data, 2, seed=0)
+    labels.mkdir()
+    for mask in data.rglob("*_gt.nii.gz"):
+        shutil.copy(mask, labels / mask.name.replace("_gt", ""))
+    first, second, *others = sorted(labels.iterdir())
+    image = next(data.rglob(second.name))
+    for path in (first, image):
+        path.write_bytes(path.read_bytes()[:60])
+    words = ("--dataset", "acdc", "--data", data, "--predictions", labels, "--out", tmp_path / "out", "--json")
+    assert run(*words) == 3
+    told = " ".join((said := capsys.readouterr()).err.split())
+    names = [path.name.removesuffix(".nii.gz") for path in (first, second)]
+    assert f"2 of 4 cases could not be measured and are in no mean: {', '.join(names)}; correct them" in told
+    assert f"Problem: {first}: not a readable NIfTI file" in told
+    assert f"Problem: {image}: not a readable NIfTI file" in told
+    assert json.loads(said.out)["summary"]["num_failed"] == 2
+    report = read_json(tmp_path / "out" / "report.json")
+    assert [*report["failed"]] == names
+    assert [case["case_id"] for case in report["cases"]] == [path.name.removesuffix(".nii.gz") for path in others]
+    assert f"could not be measured, left out: {', '.join(names)}" in (tmp_path / "out" / "report.html").read_text()
+    for path in others:
+        path.write_bytes(b"")
+    assert run(*words) == 1
+    assert f"none of the 4 cases of split 'all' could be measured; the first: {first}" in capsys.readouterr().err
 
 
 def test_images_of_patients_are_in_the_page_where_they_are_asked_for_alone(

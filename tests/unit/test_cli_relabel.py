@@ -81,3 +81,32 @@ def test_labels_of_a_cine_are_read_by_what_it_says_to_type_next(
     assert bool(without_effect(config, again, ["labels"])) != cine
     found = find_cases(config.data, root, [str(labels)])
     assert sum(case.time is not None and bool(case.scribbles) for case in found) == (2 if cine else 0)
+
+
+def test_cases_that_cannot_be_read_are_named_and_the_others_labelled(
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
+    first, second, third, fourth, *_ = patients_of(root)
+    half_lost, _ = sorted(root.rglob(f"{first}_frame??.nii.gz"))
+    wholly_lost = sorted(root.rglob(f"{second}_frame??.nii.gz"))
+    for path in (half_lost, *wholly_lost):
+        path.write_bytes(path.read_bytes()[:60])
+    split = Split(scheme="own", scribbled=(first, second, third), val=(fourth,))
+    model, labels = write_run(tmp_path / "run", split, {"data.raters": "weighted"}), tmp_path / "labels"
+    words = (model, "--dataset", "acdc", "--data", root, "--scribbles", "own", "--scribbles", "simulated:curve")
+    assert run(*words, "--out", labels) == 3
+    told = " ".join(capsys.readouterr().err.split())
+    names = [path.name.removesuffix(".nii.gz") for path in (half_lost, *wholly_lost)]
+    assert f"3 of 6 cases got no labels: {', '.join(names)}; correct them" in told
+    assert f"Problem: {half_lost}: not a readable NIfTI file" in told
+    assert Split.from_dict(read_json(labels / "split.json")).scribbled == (first, third)
+    assert len(list(labels.glob("*_scribble.nii.gz"))) == 3
+    report = read_json(labels / "relabelling.json")
+    assert [*report["failed"]] == names
+    assert (report["num_cases"], report["num_patients"]) == (3, 2)
+    for path in root.rglob("*_frame??.nii.gz"):
+        path.write_bytes(b"")
+    assert run(*words, "--out", tmp_path / "none") == 1
+    assert "none of the 6 cases can be read; the first: " in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

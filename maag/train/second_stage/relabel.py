@@ -6,7 +6,7 @@ one's labels of low uncertainty is that of DMSPS (Han et al., Medical Image Anal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
+from maag.data.cache import Progress
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case, raters_of
 from maag.data.catalog import reader_of
 from maag.data.nifti_writing import save_volume
 from maag.data.raters import combine, measure_agreement, rater_weights
 from maag.data.splits import RELABELLED, Split
-from maag.errors import DataError, SplitError
+from maag.errors import DataError, SplitError, StorageError
 from maag.inference import Runner
 from maag.labels import BACKGROUND, IGNORE
 from maag.storage import building_directory, require_empty_directory, write_json
@@ -67,6 +68,9 @@ class RelabelReport:
     num_cases: int
     num_cases_with_mask: int
     classes: tuple[ClassCoverage, ...]
+    failed: dict[str, str]
+    """By name of each case that could not be read the sentence that says why; patients without another are not in the
+    split."""
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `relabelling.json`."""
@@ -130,9 +134,9 @@ def relabel(
     data: DataConfig,
     labeller: Labeller,
     out: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> RelabelReport:
-    """Write labels of the training cases to the new folder `out`, whole or not at all.
+    """Write labels of the training cases that can be read to the new folder `out`, whole or not at all.
 
     The folder is one for `--scribbles`: CASE_scribble.nii.gz on each image's own grid, `data.unlabelled_value` (where
     that is not said the value after the classes) where nothing is known. Beside them lie split.json of the second
@@ -147,17 +151,17 @@ def relabel(
         progress: called with (cases done, cases in all) after each.
 
     Raises:
-        DataError: an unreadable case, or one without a pixel that is known to be background.
+        DataError: no case can be read, or one is without a pixel that is known to be background.
         StorageError: `out` is not empty, or cannot be written.
     """
     require_empty_directory(out)
     unlabelled_value = data.num_classes if data.unlabelled_value is None else data.unlabelled_value
     weights = _weights_of_raters(training, data)
     drawn_tally, labelled_tally = CoverageTally(data.num_classes), CoverageTally(data.num_classes)
-    with_mask = 0
+    labelled: list[Case] = []
+    failed: dict[str, str] = {}
     with building_directory(out) as folder:
-        for done, case in enumerate(training.cases, start=1):
-            arrays = read_case(case, reader_of(data.dataset), data)
+        for case, arrays in _readable(training.cases, data, failed, progress):
             drawn = drawn_by_hand(arrays, training.raters, data, weights)
             labels = label_volume(arrays.volume, drawn, runner, data, labeller.entropy)
             _require_background(labels, case, labeller.entropy)
@@ -165,24 +169,52 @@ def relabel(
             save_volume(folder / f"{case.case_id}_scribble.nii.gz", written, arrays.volume.affine)
             drawn_tally.add(drawn, arrays.mask)
             labelled_tally.add(labels, arrays.mask)
-            with_mask += arrays.mask is not None
-            if progress:
-                progress(done, len(training.cases))
+            labelled.append(case)
+        split = _without_lost(training, labelled)
         report = RelabelReport(
             labeller=labeller,
-            split_digest=training.split.digest,
+            split_digest=split.digest,
             unlabelled_value=unlabelled_value,
-            num_patients=len({case.patient_id for case in training.cases}),
-            num_cases=len(training.cases),
-            num_cases_with_mask=with_mask,
+            num_patients=len({case.patient_id for case in labelled}),
+            num_cases=len(labelled),
+            num_cases_with_mask=sum(bool(case.masks) for case in labelled),
             classes=tuple(
                 ClassCoverage(name=name, drawn=drawn_tally.of(value), labelled=labelled_tally.of(value))
                 for value, name in enumerate(data.classes)
             ),
+            failed=failed,
         )
-        write_json(folder / SPLIT, training.split.to_dict())
+        write_json(folder / SPLIT, split.to_dict())
         write_json(folder / REPORT, report.to_dict())
     return report
+
+
+def _readable(
+    cases: Sequence[Case], data: DataConfig, failed: dict[str, str], progress: Progress | None = None
+) -> Iterator[tuple[Case, CaseArrays]]:
+    """Those of the `cases` that can be read, with what is in them; into `failed` goes why others cannot.
+
+    Raises DataError where none can.
+    """
+    reader = reader_of(data.dataset)
+    for done, case in enumerate(cases, start=1):
+        try:
+            arrays = read_case(case, reader, data)
+        except (DataError, StorageError) as error:
+            failed[case.case_id] = str(error)
+        else:
+            yield case, arrays
+        if progress:
+            progress(done, len(cases))
+    if len(failed) == len(cases):
+        raise DataError(f"none of the {len(failed)} cases can be read; the first: {next(iter(failed.values()))}")
+
+
+def _without_lost(training: TrainingCases, labelled: Sequence[Case]) -> Split:
+    """The split without patients none of whose cases could be read: they are to be mended, or taken out of the data."""
+    split, kept = training.split, {case.patient_id for case in labelled}
+    lost = {case.patient_id for case in training.cases} - kept
+    return replace(split, scribbled=tuple(patient for patient in split.scribbled if patient not in lost))
 
 
 def drawn_by_hand(
@@ -207,9 +239,8 @@ def _weights_of_raters(training: TrainingCases, data: DataConfig) -> tuple[float
     """As in training, but for the grid on which agreement is measured: here the images' own."""
     if data.raters != "weighted" or len(training.raters) == 1:
         return ()
-    reader = reader_of(data.dataset)
-    scribbled = (case for case in training.cases if case.scribbles)
-    parts = (_votes(read_case(case, reader, data), training.raters) for case in scribbled)
+    scribbled = [case for case in training.cases if case.scribbles]
+    parts = (_votes(arrays, training.raters) for _, arrays in _readable(scribbled, data, {}))
     return rater_weights(measure_agreement(parts, training.raters, data.num_classes), data.rater_weights)
 
 
