@@ -10,7 +10,8 @@ folder; prepared data are kept in DIR/cache, and with `--cache DIR` from elsewhe
 P35: the paper's fold, 35 patients with scribbles, 35 others whose masks the discriminator sees. P70: scribbles of all
 70; the same 35 give masks, but never paired with their images. Both validate on the paper's 15 patients and, where its
 15 test patients are there, are measured on them; else on the validation fold, and the table says so. With
-`--parts val shapes` the runs of P35 are also measured on the 35 patients whose images they did not see.
+`--parts val shapes` the runs of P35 are also measured on the 35 patients whose images they did not see. P70-2 and P70-3
+validate on 15 of these 35 instead, and train on the paper's validation fold.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import torch
 from acdc_best import ANOTHER_SEED
-from acdc_jobs import ARMS, KINDS, PARTS, REFINEMENTS, TRACKS, Job, plan
+from acdc_jobs import ARMS, FOLDS, KINDS, PARTS, REFINEMENTS, TRACKS, Job, patients_of, plan
 from acdc_table import draw, table
 from compare import measure
 
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="prepared data  [default: OUT/cache]")
     parser.add_argument("--minutes", type=float, default=9.0, help="that this call may take")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--tracks", nargs="+", choices=TRACKS, default=list(TRACKS))
+    parser.add_argument("--tracks", nargs="+", choices=TRACKS, default=["P35", "P70"])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--except", dest="left_out", nargs="+", choices=ARMS, default=[], help="of the arms")
     parser.add_argument(
@@ -152,8 +153,8 @@ def train(job: Job, options: argparse.Namespace, device: torch.device, deadline:
     cache = options.cache or options.out / "cache"
     prepared = prepare(options.data, config.data, cache)
     shapes = None
-    if job.track == "P70":
-        shapes = prepare(shapes_alone(options.data, options.out), config.data, cache)
+    if job.track in FOLDS:
+        shapes = prepare(shapes_alone(job.track, options.data, options.out), config.data, cache)
     split = split_of(job.track, config, prepared)
     teachers = open_teachers(models, config, split)
     run = RunFolder(job.folder(options.out))
@@ -167,23 +168,23 @@ def train(job: Job, options: argparse.Namespace, device: torch.device, deadline:
 
 
 def split_of(track: str, config: Config, prepared: PreparedData) -> Split:
-    """The paper's split of the patients that are there, in P70 with all training patients supervised."""
+    """The track's split of the patients that are there."""
     there = set(prepared.patient_ids)
-    parts = {part: sorted(there & set(SPLIT0[part])) for part in ("scribbled", "shapes", "val", "test")}
+    parts = {part: tuple(sorted(there & set(named))) for part, named in patients_of(track).items()}
     supervised, shapes = parts["scribbled"], parts["shapes"]
-    if track == "P70":
-        supervised, shapes = sorted(supervised + shapes), [f"shapes/{patient}" for patient in shapes]
+    if track in FOLDS:
+        shapes = tuple(f"shapes/{patient}" for patient in shapes)
     role = "dense" if config.data.supervision == "dense" else "scribbled"
-    roles = {role: supervised, "shapes": shapes, "val": parts["val"], "test": parts["test"]}
-    return Split(scheme=track, **{name: tuple(patients) for name, patients in roles.items()})
+    return Split(scheme=track, **{role: supervised, "shapes": shapes, "val": parts["val"], "test": parts["test"]})
 
 
-def shapes_alone(data: Path, out: Path) -> Path:
-    """A folder with the 35 patients whose masks the discriminator sees in either track."""
-    folder = out / "shapes"
+def shapes_alone(track: str, data: Path, out: Path) -> Path:
+    """A folder with the patients whose masks the discriminator sees."""
+    folder = out / track / "shapes"
+    named = patients_of(track)["shapes"]
     for found in data.rglob("patient*/*"):
         copy = folder / found.parent.name / found.name
-        if found.parent.name in SPLIT0["shapes"] and not copy.exists():
+        if found.parent.name in named and not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.symlink_to(found.resolve())
     return folder

@@ -12,10 +12,21 @@ from acdc_best import WITHOUT_SHAPES, WITHOUT_TEACHER
 from compare import COMPONENT, ROTATIONS, ROTATIONS_COMPONENT, read_report
 
 from maag.config.presets import TAUGHT
+from maag.data.acdc import SPLIT0
 from maag.inference import PLAIN
 from maag.train.folder import RunFolder
 
-TRACKS = ("P35", "P70")
+_MASKED = sorted(SPLIT0["shapes"])
+_HELD_OUT: Mapping[str, Sequence[str]] = {
+    "P35": sorted(SPLIT0["val"]),
+    "P70": sorted(SPLIT0["val"]),
+    "P70-2": _MASKED[:15],
+    "P70-3": _MASKED[15:30],
+}
+"""By track the patients who validate: the paper's, or as many of the 35, in the order of their numbers."""
+TRACKS = tuple(_HELD_OUT)
+FOLDS = ("P70", "P70-2", "P70-3")
+"""Tracks that differ in the patients held out alone."""
 DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
 PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
 _ONE, _THREE = "best, taught by a first run", "best, taught by three first runs"
@@ -39,6 +50,20 @@ PARTS: Mapping[str, str] = {
 }
 KINDS = ("final", "best")
 REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
+
+
+def patients_of(track: str) -> dict[str, list[str]]:
+    """Who is scribbled, gives masks and validates. In P70 those who give masks are scribbled as well."""
+    others = [patient for patient in (*_MASKED, *sorted(SPLIT0["val"])) if patient not in _HELD_OUT[track]]
+    scribbled = sorted(SPLIT0["scribbled"])
+    if track in FOLDS:
+        scribbled = sorted([*scribbled, *others])
+    return {
+        "scribbled": scribbled,
+        "shapes": sorted(others),
+        "val": list(_HELD_OUT[track]),
+        "test": sorted(SPLIT0["test"]),
+    }
 
 
 @dataclass(frozen=True, slots=True)

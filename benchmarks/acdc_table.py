@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from acdc_best import markdown
-from acdc_jobs import ARMS, KINDS, PARTS, REFINEMENTS, TRACKS, Job
+from acdc_jobs import ARMS, FOLDS, KINDS, PARTS, REFINEMENTS, TRACKS, Job
 from compare import by_patient, compare, read_report
 from matplotlib.figure import Figure
 from runs import spread
@@ -19,17 +19,22 @@ from maag.train.folder import RunFolder
 
 
 def table(jobs: Sequence[Job], out: Path, part: str) -> str:
-    """All arms of each track over the seeds that are done, each compared with the first arm there is."""
+    """All arms of each track over the seeds that are done, each compared with the first arm there is.
+
+    The folds of P70 have rows together as well, of arms that are done on each.
+    """
     rows = [["track", "settings", "seeds", *(f"{title} ({kind})" for kind in KINDS for title in ("Dice", "HD95 mm")),
              "gain over the first, 95 % interval (final)", "better", "p",
              *(f"{each.name}: Dice / HD95 mm" for each in REFINEMENTS[1:]), "min/run"]]  # fmt: skip
-    for track in TRACKS:
-        here = [job for job in jobs if job.track == track and job.unseen([part]) and job.is_done(out, [part])]
-        done = {arm: [job for job in here if job.arm == arm] for arm in ARMS}
-        arms = [arm for arm in ARMS if done[arm]]
+    ready = [job for job in jobs if job.unseen([part]) and job.is_done(out, [part])]
+    folds = FOLDS if part == "val" else ()
+    groups = [*((track, [track]) for track in TRACKS), (f"{len(FOLDS)} folds of P70", folds)]
+    for title, tracks in groups:
+        done = {arm: [job for job in ready if job.track in tracks and job.arm == arm] for arm in ARMS}
+        arms = [arm for arm in ARMS if tracks and {job.track for job in done[arm]} == set(tracks)]
         for arm in arms:
-            seeds = ", ".join(str(job.seed) for job in done[arm])
-            rows.append([track, arm, seeds, *_cells(done[arm], done[arms[0]], out, part)])
+            seeds = ", ".join(map(str, sorted({job.seed for job in done[arm]})))
+            rows.append([title, arm, seeds, *_cells(done[arm], done[arms[0]], out, part)])
     return f"Measured on {PARTS[part]}.\n\n{markdown(rows)}"
 
 
@@ -42,9 +47,9 @@ def _cells(done: Sequence[Job], baseline: Sequence[Job], out: Path, part: str) -
         return [report["summary"]["mean"][score] for report in reports(done, kind, refinement)]
 
     cells = [spread(means(score, kind), digits) for kind in KINDS for score, digits in (("dice", 3), ("hd95_mm", 1))]
-    seeds = {job.seed for job in done} & {job.seed for job in baseline}
-    if done[0].arm != baseline[0].arm and seeds:
-        pair = [[job for job in some if job.seed in seeds] for some in (done, baseline)]
+    both = {(job.track, job.seed) for job in done} & {(job.track, job.seed) for job in baseline}
+    if done[0].arm != baseline[0].arm and both:
+        pair = [[job for job in some if (job.track, job.seed) in both] for some in (done, baseline)]
         found = compare(*(by_patient(reports(some, "final"), "dice") for some in pair))
         cells += [f"{found.gain:+.3f} ({found.low:+.3f} to {found.high:+.3f})"]
         cells += [f"{found.better} of {found.patients}", f"{found.p:.2g}"]

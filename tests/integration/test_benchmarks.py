@@ -90,6 +90,19 @@ def test_the_full_size_table_goes_on_where_it_was_stopped(phantom_dir: Path, tmp
         assert torch.allclose(halved[name], weights, rtol=1e-3, atol=1e-6), name
 
 
+def test_who_is_held_out_in_a_fold_gives_neither_scribbles_nor_masks() -> None:
+    from acdc_jobs import FOLDS, patients_of
+
+    held_out = [set(patients_of(fold)["val"]) for fold in FOLDS]
+    assert len(set.union(*held_out)) == 45
+    for fold, val in zip(FOLDS, held_out, strict=True):
+        split = patients_of(fold)
+        assert len(split["scribbled"]) == 70
+        assert len(split["shapes"]) == 35
+        assert not val & {*split["scribbled"], *split["shapes"], *split["test"]}
+        assert not set(split["test"]) & {*split["scribbled"], *split["shapes"]}
+
+
 def test_the_table_of_settings_has_a_row_for_each(phantom_dir: Path, tmp_path: Path) -> None:
     arms = ["best settings", "best settings, taught by a first run"]
     words = ("--data", phantom_dir, "--out", tmp_path / "out", "--seeds", 1, "--epochs", 1)
