@@ -18,9 +18,9 @@ from maag.data.cases import Case
 from maag.data.catalog import find_cases
 from maag.data.splits import Split
 from maag.data.volume import Volume
-from maag.evaluate.measure import Predictor, evaluate
+from maag.evaluate.measure import Predicted, Predictor, evaluate, runner_predictor
 from maag.evaluate.report import Subject
-from maag.inference import PLAIN, Refinement, Runner, TorchRunner, largest_components, segment
+from maag.inference import PLAIN, Refinement, Runner, TorchRunner, largest_components
 from maag.storage import read_json
 
 COMPONENT = Refinement(largest_component=True)
@@ -69,25 +69,32 @@ def measure(
                 model=name, checkpoint_kind=kind, dataset=trained.config.data.dataset, split=part,
                 split_digest=split.digest,
             )  # fmt: skip
-            predictor = _predictor(runner, trained.config.data, refinement, once)
+            told = trained.info.get("shortfalls", {})
+            predictor = _predictor(runner, trained.config.data, refinement, told, once)
             evaluate(cases, predictor, trained.config.data, subject).write(
                 report_of(folder, kind, part, refinement).parent
             )
 
 
-_Once = dict[tuple[str, Refinement], NDArray[np.uint8]]
-"""Labels by case and views."""
+_Once = dict[tuple[str, Refinement], Predicted]
+"""By case and views."""
 
 
-def _predictor(runner: Runner, data: Any, refinement: Refinement, once: _Once) -> Predictor:
+def _predictor(
+    runner: Runner, data: Any, refinement: Refinement, shortfalls: Mapping[str, float], once: _Once
+) -> Predictor:
     """Looks at each volume once from the same views, for all refinements."""
+    views = replace(refinement, largest_component=False)
+    look = runner_predictor(runner, data, views, shortfalls)
 
-    def predict(case: Case, volume: Volume) -> NDArray[np.uint8]:
-        views = replace(refinement, largest_component=False)
+    def predict(case: Case, volume: Volume) -> Predicted:
         key = (case.case_id, views)
         if key not in once:
-            once[key] = segment(volume, runner, data, views)
-        return largest_components(once[key], data.num_classes) if refinement.largest_component else once[key]
+            once[key] = look(case, volume)
+        seen = once[key]
+        if not refinement.largest_component:
+            return seen
+        return seen._replace(labels=largest_components(seen.labels, data.num_classes))
 
     return predict
 

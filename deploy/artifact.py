@@ -46,6 +46,8 @@ class Source:
     kind: str | None = None
     """best or final."""
     split_digest: str | None = None
+    shortfalls: dict[str, float] | None = None
+    """How far the model overrates itself, by class, see `maag.expected_dice`; None where its training did not say."""
 
     @classmethod
     def of(cls, path: Path, sha256: str, info: dict[str, Any]) -> Source:
@@ -55,6 +57,7 @@ class Source:
             sha256=sha256,
             kind=info.get("kind"),
             split_digest=info.get("split_digest"),
+            shortfalls=info.get("shortfalls"),
         )
 
 

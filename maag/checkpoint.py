@@ -40,7 +40,7 @@ class TrainedSegmentor(NamedTuple):
     config: Config
     info: dict[str, Any]
     """What training knew of it: `kind` (best or final), `step`, `dice`, `split_digest`, `data_digest` and, if any were
-    fitted, the `class_offsets` in its last bias."""
+    fitted, the `class_offsets` in its last bias; of a run that ended, the `shortfalls` of `maag.expected_dice`."""
     path: Path
     digest: str
     """SHA-256 of the file, hexadecimal."""

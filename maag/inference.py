@@ -18,6 +18,7 @@ from maag.data.geometry import prepare_image, scores_to_source
 from maag.data.views import View
 from maag.data.volume import Volume
 from maag.errors import DataError
+from maag.expected_dice import ExpectedDice
 
 _MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (N, C, H, W)
 ROTATIONS_DEG = (0.0, 15.0, -15.0, 30.0, -30.0)
@@ -115,6 +116,8 @@ class Segmentation(NamedTuple):
     """(Z, Y, X)."""
     probabilities: NDArray[np.float32] | None
     """(Z, num_classes, Y, X) before any component was removed; None where they were not asked for."""
+    expected_dice: dict[str, float]
+    """In [0, 1], by foreground class that one pass of the network labelled on the training grid, by its own word."""
 
 
 def segment(volume: Volume, runner: Runner, data: DataConfig, refinement: Refinement = PLAIN) -> NDArray[np.uint8]:
@@ -145,10 +148,12 @@ def segment_fully(
         DataError: the runner gives another number of classes, or values that are not numbers.
     """
     images, grid = prepare_image(volume, data)
-    labels = []
+    labels, expected = [], ExpectedDice(data.num_classes)
     kept = np.empty((len(images), data.num_classes, *volume.shape[1:]), np.float32) if keep_probabilities else None
     for start in range(0, len(images), _SLICES_AT_ONCE):
-        probabilities = mean_probabilities(images[start : start + _SLICES_AT_ONCE], runner, refinement.views)
+        some = images[start : start + _SLICES_AT_ONCE]
+        plain = runner(some)
+        probabilities = _with_other_views(plain, some, runner, refinement.views)
         if probabilities.shape[1] != data.num_classes:
             raise DataError(
                 f"{runner.name} gives {probabilities.shape[1]} classes, the configuration names {data.num_classes}: "
@@ -159,6 +164,7 @@ def segment_fully(
                 f"{runner.name} gives probabilities that are not numbers, from slice {start} on; "
                 "the model is damaged, or the image's intensities are extreme: look at both"
             )
+        expected.add(plain, likeliest(plain))
         in_source = np.asarray(scores_to_source(probabilities, grid))
         labels.append(likeliest(in_source))
         if kept is not None:
@@ -168,7 +174,7 @@ def segment_fully(
     whole = np.concatenate(labels)
     if refinement.largest_component:
         whole = largest_components(whole, data.num_classes)
-    return Segmentation(whole, kept)
+    return Segmentation(whole, kept, expected.by_class(data.classes))
 
 
 def likeliest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -198,9 +204,15 @@ def largest_components(labels: NDArray[np.uint8], num_classes: int) -> NDArray[n
 
 def mean_probabilities(images: NDArray[np.float32], runner: Runner, views: Sequence[View]) -> NDArray[np.float32]:
     """Class probabilities (N, num_classes, H, W) of (N, C, H, W) images: the mean over `views`, the plain one first."""
-    total = runner(images)
+    return _with_other_views(runner(images), images, runner, views)
+
+
+def _with_other_views(
+    plain: NDArray[np.float32], images: NDArray[np.float32], runner: Runner, views: Sequence[View]
+) -> NDArray[np.float32]:
     if len(views) == 1:
-        return total
+        return plain
+    total = plain
     for view in views[1:]:
         total = total + view.back(runner(view.of(images)))
     # A turned view does not show the corners.

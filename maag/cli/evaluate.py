@@ -142,7 +142,7 @@ def evaluate_command(
     summaries = []
     failed: dict[str, str] = {}
     for asked in (PLAIN, refinement) if refinement != PLAIN else (PLAIN,):
-        predictor = runner_predictor(opened.runner, data, asked) if opened else None
+        predictor = runner_predictor(opened.runner, data, asked, opened.shortfalls or {}) if opened else None
         if predictor is None and files is not None:
             predictor = file_predictor(files, data)
         assert predictor is not None
@@ -189,7 +189,7 @@ def _tell(report: Report, folder: Path) -> None:
     print_table(f"{what}; written to {folder}", rows[0], rows[1:])
     agreement = agreement_table(report)
     if agreement[1:]:
-        print_table("Volumes and what follows from them: predicted - mask", agreement[0], agreement[1:])
+        print_table("Volumes, and Dice that was expected: predicted - mask", agreement[0], agreement[1:])
 
 
 def _with(refinement: str) -> str:

@@ -30,6 +30,8 @@ class OpenModel:
     """The split.json of the run it came from, where that is at hand."""
     split_digest: str | None
     """Of the split it was trained on, where that is known."""
+    shortfalls: dict[str, float] | None
+    """How far it overrates itself, by class, see `maag.expected_dice`; None where its training did not say."""
     reason: str
     """What runs it and why, in a line for people."""
 
@@ -100,6 +102,7 @@ def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
         kind=artifact.manifest.source.kind,
         split_file=_existing(model.parent / "split.json"),
         split_digest=artifact.manifest.source.split_digest,
+        shortfalls=artifact.manifest.source.shortfalls,
         reason=artifact.reason,
     )
 
@@ -118,6 +121,7 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
         kind=trained.info.get("kind"),
         split_file=_existing(trained.path.parent.parent / "split.json"),
         split_digest=trained.info.get("split_digest"),
+        shortfalls=trained.info.get("shortfalls"),
         reason=f"PyTorch on {place}: it is no exported model, which `maag export` makes",
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,8 @@ from maag.data.volume import Volume
 from maag.errors import DataError, MissingDataError, StorageError
 from maag.evaluate.agreement import volume_pairs
 from maag.evaluate.report import CaseScores, Report, Subject
-from maag.inference import PLAIN, Refinement, Runner, segment
+from maag.expected_dice import corrected
+from maag.inference import PLAIN, Refinement, Runner, segment_fully
 from maag.labels import BACKGROUND
 from maag.metrics import score_case
 
@@ -29,8 +32,17 @@ _NAMED_AT_MOST = 10
 Labels = NDArray[np.uint8]
 """(Z, Y, X)."""
 
-Predictor = Callable[[Case, Volume], Labels]
-"""The labels (Z, Y, X) uint8 of a case, given its volume."""
+
+class Predicted(NamedTuple):
+    """What is measured of a case."""
+
+    labels: Labels
+    expected_dice: Mapping[str, float] = MappingProxyType({})
+    """What the model expects, by foreground class; empty of labels made elsewhere."""
+
+
+Predictor = Callable[[Case, Volume], Predicted]
+"""The prediction of a case, given its volume."""
 Watcher = Callable[[CaseScores, Volume, Labels, Labels], None]
 """Is shown a case's scores, volume, prediction and reference."""
 
@@ -103,9 +115,19 @@ def by_mask(cases: Sequence[Case], split: str) -> tuple[tuple[Case, ...], tuple[
     return masked, without
 
 
-def runner_predictor(runner: Runner, data: DataConfig, refinement: Refinement = PLAIN) -> Predictor:
-    """Predict with a model, and refine as said."""
-    return lambda case, volume: segment(volume, runner, data, refinement)
+def runner_predictor(
+    runner: Runner,
+    data: DataConfig,
+    refinement: Refinement = PLAIN,
+    shortfalls: Mapping[str, float] = MappingProxyType({}),
+) -> Predictor:
+    """Predict with a model, and refine as said; `shortfalls` correct what it expects, see `maag.expected_dice`."""
+
+    def predict(case: Case, volume: Volume) -> Predicted:
+        found = segment_fully(volume, runner, data, refinement)
+        return Predicted(found.labels, corrected(found.expected_dice, shortfalls))
+
+    return predict
 
 
 def file_predictor(files: Mapping[str, Path], data: DataConfig) -> Predictor:
@@ -115,12 +137,15 @@ def file_predictor(files: Mapping[str, Path], data: DataConfig) -> Predictor:
     """
     values = range(data.num_classes)
 
-    def predict(case: Case, volume: Volume) -> Labels:
+    def predict(case: Case, volume: Volume) -> Predicted:
+        return Predicted(of_volume(case, volume.shape))
+
+    def of_volume(case: Case, shape: tuple[int, int, int]) -> Labels:
         path = files[case.case_id]
         labels = load_label_file(path, values)
-        if len(case.images) != 1 or not is_picture(case.images[0]) or labels.shape == volume.shape:
+        if len(case.images) != 1 or not is_picture(case.images[0]) or labels.shape == shape:
             return labels
-        own, grid = geometry_of(case.images[0])[0][1:], volume.shape[1:]
+        own, grid = geometry_of(case.images[0])[0][1:], shape[1:]
         if own == grid:
             return labels
         if labels.shape[1:] != own:
@@ -219,7 +244,8 @@ def _score(case: Case, predictor: Predictor, data: DataConfig, watch: Watcher | 
     reader = reader_of(data.dataset)
     volume = reader.load_volume(case)
     reference = reader.load_mask(case, data).labels
-    prediction = predictor(case, volume)
+    predicted = predictor(case, volume)
+    prediction = predicted.labels
     shape = volume.shape
     for what, labels in ((f"the mask {case.masks[0]}", reference), ("its prediction", prediction)):
         if labels.shape != shape:
@@ -230,7 +256,12 @@ def _score(case: Case, predictor: Predictor, data: DataConfig, watch: Watcher | 
     scores = score_case(prediction, reference, volume.spacing_mm, data.classes)
     volumes = {} if is_picture(case.images[0]) else volume_pairs(prediction, reference, volume.spacing_mm, data.classes)
     scored = CaseScores(
-        case_id=case.case_id, patient_id=case.patient_id, frame=case.frame, scores=scores, volumes_ml=volumes
+        case_id=case.case_id,
+        patient_id=case.patient_id,
+        frame=case.frame,
+        scores=scores,
+        volumes_ml=volumes,
+        expected_dice=dict(predicted.expected_dice),
     )
     if watch:
         watch(scored, volume, prediction, reference)

@@ -81,16 +81,18 @@ def _agreement(report: Report) -> Iterable[str]:
     header, *rows = agreement_table(report)
     if not rows:
         return
-    yield _heading(2, "Agreement of volumes")
+    yield _heading(2, "Agreement with the masks")
     yield _table(header, rows)
     yield _note(
         "Bias is the mean of predicted - mask, limits of agreement are 1.96 standard deviations to either side of it "
         "(Bland and Altman), r is Pearson's. Volumes are over cases, measures of the heart over those of which two "
-        "frames, X_frame01 and X_frame12, have masks; the masks say which of these is end-diastole."
+        "frames, X_frame01 and X_frame12, have masks; the masks say which of these is end-diastole. Expected Dice is "
+        "what the model says of a case without its mask, of classes that it labelled."
     )
     pairs = {
         **_by_quantity(report.volume_pairs(), " volume ml"),
         **_by_quantity(report.heart_pairs(), ""),
+        **_by_quantity(report.expected_pairs(), " expected dice"),
     }
     if drawn := agreement_svg(pairs):
         yield drawn

@@ -73,6 +73,8 @@ class CaseScores:
     scores: dict[str, ClassScores]
     volumes_ml: dict[str, Pair] = field(default_factory=dict)
     """Of the mask and of the prediction, by foreground class; empty where pixels have no size in space."""
+    expected_dice: dict[str, float] = field(default_factory=dict)
+    """What the model expects without a mask, by foreground class that it labelled; empty of labels made elsewhere."""
 
     @property
     def mean_dice(self) -> float | None:
@@ -142,9 +144,28 @@ class Report:
                 frames[heart][frame] = case.volumes_ml
         return heart_pairs(frames, self.classes)
 
+    def expected_pairs(self) -> dict[str, dict[str, Pair]]:
+        """By case and class, and over its classes as `mean`, the Dice that masks give and the one that was expected."""
+        found = {}
+        for case in self.cases:
+            pairs = {
+                name: Pair(reference=dice, predicted=expected)
+                for name, expected in case.expected_dice.items()
+                if (dice := case.scores[name].dice) is not None
+            }
+            if pairs:
+                sides = ([pair.reference for pair in pairs.values()], [pair.predicted for pair in pairs.values()])
+                mean = Pair(reference=statistics.fmean(sides[0]), predicted=statistics.fmean(sides[1]))
+                found[case.case_id] = {**pairs, "mean": mean}
+        return found
+
     def agreement(self) -> dict[str, dict[str, Agreement]]:
-        """How far the classes' volumes, over cases, and measures of hearts agree with the masks'."""
-        return {"volume_ml": agreements(self.volume_pairs()), "heart": agreements(self.heart_pairs())}
+        """How far classes' volumes over cases, measures of hearts, and the expected Dice agree with the masks'."""
+        return {
+            "volume_ml": agreements(self.volume_pairs()),
+            "heart": agreements(self.heart_pairs()),
+            "expected_dice": agreements(self.expected_pairs()),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `report.json`: plain types, null where a score is undefined."""
@@ -180,13 +201,15 @@ class Report:
         """
         write_json(out / "report.json", self.to_dict())
         header = ["case_id", "patient_id", "frame", "class", "presence", *SCORES, "reference_ml", "predicted_ml"]
+        header.append("expected_dice")
         rows: list[list[object]] = []
         for case in self.cases:
             for name, scores in case.scores.items():
                 values = [getattr(scores, score) for score in SCORES]
                 pair = case.volumes_ml.get(name)
                 volumes = [pair.reference, pair.predicted] if pair else [None, None]
-                rows.append([case.case_id, case.patient_id, case.frame, name, scores.presence, *values, *volumes])
+                values += [*volumes, case.expected_dice.get(name)]
+                rows.append([case.case_id, case.patient_id, case.frame, name, scores.presence, *values])
         _write_csv(out / "cases.csv", header, rows)
         if hearts := self.heart_pairs():
             rows = [
@@ -222,13 +245,15 @@ def table(report: Report) -> list[list[str]]:
 
 
 def agreement_table(report: Report) -> list[list[str]]:
-    """How far volumes and measures of hearts agree, as rows of text: a header, and a row for each; alone if none do."""
+    """How far volumes, measures of hearts and the expected Dice agree: a header, and a row for each, if any."""
     rows = [["", "n", "mask", "bias", "limits of agreement", "MAE", "r"]]
     for kind, found in report.agreement().items():
         for name, each in found.items():
-            limits = "-" if each.lower is None or each.upper is None else f"{each.lower:+.1f} to {each.upper:+.1f}"
-            label = f"{name} {kind}" if kind == "volume_ml" else name
-            cells = [f"{each.reference_mean:.1f}", f"{each.bias:+.1f}", limits, f"{each.mae:.1f}"]
+            digits = 3 if kind == "expected_dice" else 1
+            low, high = (None if limit is None else f"{limit:+.{digits}f}" for limit in (each.lower, each.upper))
+            limits = f"{low} to {high}" if low and high else "-"
+            label = name if kind == "heart" else f"{name} {kind}"
+            cells = [f"{each.reference_mean:.{digits}f}", f"{each.bias:+.{digits}f}", limits, f"{each.mae:.{digits}f}"]
             rows.append([label.replace("_", " "), str(each.n), *cells, _cell(each.correlation)])
     return rows
 

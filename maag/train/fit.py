@@ -24,6 +24,7 @@ from maag.train.outcome import Outcome, begin_peak_memory, peak_memory_mib, with
 from maag.train.reports import Listener, Listeners
 from maag.train.saving import Checkpoints, origin_of
 from maag.train.second_stage.lessons import lessons_of
+from maag.train.shortfalls import note_shortfalls
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 from maag.train.team import ALONE, Team
@@ -102,6 +103,9 @@ def fit(
         final = loop.validate() if ending != "interrupted" else None
         if final and team.leads:
             checkpoints.save_final(final)
+            for path in (run.best, run.final):
+                if path.exists():
+                    note_shortfalls(path, prepared, split.val, device)
     validated = state.progress.best_epoch > 0
     outcome = Outcome(
         ending=ending,

@@ -18,7 +18,7 @@ from maag.data.cases import Case, Mask, NiftiReader
 from maag.data.orientation import differences
 from maag.data.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError, StorageError
-from maag.evaluate.measure import evaluate, file_predictor, prediction_files, runner_predictor
+from maag.evaluate.measure import Predicted, evaluate, file_predictor, prediction_files, runner_predictor
 from maag.evaluate.report import Report, Spread, Subject, table
 from maag.inference import Refinement
 from maag.labels import IGNORE
@@ -53,8 +53,8 @@ def make_case(tmp_path: Path) -> MakeCase:
     return make
 
 
-def predict_square(case: Case, volume: Volume) -> Labels:
-    return square(1)
+def predict_square(case: Case, volume: Volume) -> Predicted:
+    return Predicted(square(1))
 
 
 @pytest.fixture
@@ -132,6 +132,7 @@ def test_files(report: Report, tmp_path: Path) -> None:
         "assd_mm": "",
         "reference_ml": "0.32",
         "predicted_ml": "0.0",
+        "expected_dice": "",
     }
     assert not (tmp_path / "out" / "heart.csv").exists()
 
@@ -147,7 +148,7 @@ class PartlyLabelled(NiftiReader):
 
 def test_what_nobody_labelled_belongs_to_no_volume(make_case: MakeCase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maag.evaluate.measure.reader_of", lambda name: PartlyLabelled())
-    report = evaluate([make_case(1, 1, square(1, start=4))], lambda *_: square(1, start=3), DATA, SUBJECT)
+    report = evaluate([make_case(1, 1, square(1, start=4))], lambda *_: Predicted(square(1, start=3)), DATA, SUBJECT)
     voxel_ml = 5 * 2 * 1 / 1000
     pair = report.volume_pairs()["patient001_frame01"]["a"]
     assert (pair.reference, pair.predicted) == pytest.approx((2 * 2 * 4 * voxel_ml, 2 * 3 * 4 * voxel_ml))
@@ -295,9 +296,10 @@ def test_predictions_may_be_pictures(make_case: MakeCase, tmp_path: Path) -> Non
     picture = tmp_path / "labels" / "patient001_frame01.png"
     Image.fromarray(square(1)[0]).save(picture)
     assert prediction_files(picture.parent, [case]) == {case.case_id: picture}
-    labels = file_predictor({case.case_id: picture}, DATA)(
+    labels, expected = file_predictor({case.case_id: picture}, DATA)(
         case, Volume(np.ones((1, 1, 12, 12), np.float32), (1, 1, 1), np.eye(4))
     )
+    assert expected == {}
     np.testing.assert_array_equal(labels, square(1)[:1])
 
 

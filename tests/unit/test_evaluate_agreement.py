@@ -119,7 +119,8 @@ def test_pixels_without_a_size_agree_on_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "heart.csv").exists()
     report = report_of({"p1": [{}, {}]})
     report.write(tmp_path)
-    assert json.loads((tmp_path / "report.json").read_text())["summary"]["agreement"] == {"volume_ml": {}, "heart": {}}
+    agreement = json.loads((tmp_path / "report.json").read_text())["summary"]["agreement"]
+    assert agreement == {"volume_ml": {}, "heart": {}, "expected_dice": {}}
     assert not (tmp_path / "heart.csv").exists()
     assert len(agreement_table(report)) == 1
 
@@ -130,3 +131,33 @@ def test_visits_of_a_patient_are_no_frames_of_a_heart() -> None:
     assert list(visits.heart_pairs()) == ["p1"]
     assert apart.heart_pairs() == {}
     assert list(apart.volume_pairs()) == ["p1_01", "p1_02"]
+
+
+def test_what_was_expected_is_compared_with_the_real_dice(tmp_path: Path) -> None:
+    report = report_of({"a": [heart((1, 1))], "b": [heart((1, 1))], "c": [heart((1, 1))]})
+    dice = ((0.9, 0.8, None), (0.7, 0.8, 0.6), (0.5, 0.9, 0.7))
+    expected: tuple[dict[str, float], ...] = (
+        {"RV": 0.8, "MYO": 0.9, "LV": 0.4},  # whose real one nobody knows
+        {"RV": 0.7, "MYO": 0.7},
+        {"RV": 0.6, "MYO": 0.8, "LV": 0.7},
+    )
+    scores = [
+        {
+            name: ClassScores(presence="absent_in_both" if each is None else "both", dice=each)
+            for name, each in zip(CLASSES, row, strict=True)
+        }
+        for row in dice
+    ]
+    cases = zip(report.cases, scores, expected, strict=True)
+    report = replace(report, cases=tuple(replace(case, scores=row, expected_dice=told) for case, row, told in cases))
+    found = report.agreement()["expected_dice"]
+    assert {name: each.n for name, each in found.items()} == {"RV": 3, "MYO": 3, "LV": 1, "mean": 3}
+    assert found["RV"].correlation == pytest.approx(1)
+    assert (found["RV"].bias, found["RV"].mae) == (pytest.approx(0), pytest.approx(0.2 / 3))
+    assert found["mean"].reference_mean == pytest.approx((0.85 + 0.75 + 0.7) / 3)
+    rows = {row[0]: row for row in agreement_table(report)}
+    assert rows["RV expected dice"][2:4] == ["0.700", "+0.000"]
+    report.write(tmp_path)
+    with (tmp_path / "cases.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["expected_dice"] for line in lines if line["case_id"] == "b_frame01"] == ["0.7", "0.7", ""]

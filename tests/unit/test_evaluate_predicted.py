@@ -121,7 +121,7 @@ def test_labels_of_a_pictures_own_size_are_measured_at_its_masks(phantoms: Path,
     numbers = np.arange(240 * 120).reshape(240, 120) % data.num_classes
     path = tmp_path / "labels.png"
     Image.fromarray(numbers.astype(np.uint8)).save(path)
-    found = file_predictor({case.case_id: path}, data)(case, volume)
+    found = file_predictor({case.case_id: path}, data)(case, volume).labels
     # The pixel of the picture that each centre of the mask's pixels lies in.
     rows, columns = ((np.arange(160) + 0.5) * 1.5).astype(int), ((np.arange(80) + 0.5) * 1.5).astype(int)
     np.testing.assert_array_equal(found[0], numbers[np.ix_(rows, columns)])

@@ -217,3 +217,26 @@ def test_of_each_class_the_largest_part_stays() -> None:
 def test_the_likeliest_class_is_the_first_of_the_largest() -> None:
     scores = np.random.default_rng(0).integers(0, 3, (2, 4, 5, 6)).astype(np.float32)  # with many ties
     np.testing.assert_array_equal(likeliest(scores), scores.argmax(axis=1))
+
+
+class Unsure:
+    """Class 1 with .7 on the left half; with .9 of turned images, which `expected_dice` is not of."""
+
+    name = "unsure"
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def __call__(self, images: Images) -> Images:
+        self._asked += 1
+        blob = np.full_like(images[:, 0], 0.1)
+        blob[..., : images.shape[3] // 2] = 0.7 if self._asked == 1 else 0.9
+        return np.stack([1 - blob, blob], axis=1)
+
+
+@pytest.mark.parametrize("refinement", [Refinement(), Refinement(rotations=True), Refinement(largest_component=True)])
+def test_what_is_expected_is_what_one_pass_says(data: DataConfig, refinement: Refinement) -> None:
+    volume, _ = ellipse_volume((3, 48, 32), (8.0, 1.5, 1.5))
+    found = segment_fully(volume, Unsure(), data, refinement)
+    # Half of the pixels with .7 are labelled, the others have .1: 2 * .7 / (.7 + .1 + 1).
+    assert found.expected_dice == {"blob": pytest.approx(1.4 / 1.8)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from maag.config.schema import Config
 from maag.data.prepared import PreparedData
 from maag.data.splits import Split
 from maag.errors import CheckpointError, DeviceMemoryError, TrainingError
+from maag.expected_dice import ExpectedDice, shortfall
+from maag.inference import TorchRunner, likeliest
+from maag.metrics import score_case
 from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
 from maag.train.outcome import Outcome
@@ -129,6 +133,34 @@ def test_offsets_that_gain_are_in_the_weights(
     with torch.no_grad():
         final.segmentor.classify.bias -= offsets
     assert Validator(prepared, split.val, config.data, CPU).dice(final.segmentor).mean < as_saved
+
+
+def test_best_and_final_tell_how_far_they_overrate_themselves(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    split = replace(split, val=(*split.val, *split.test, split.shapes[0]), shapes=split.shapes[1:], test=())
+    run_it(tiny_config, prepared, split, tmp_path / "run")
+    for name in ("best", "final"):
+        found = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / f"{name}.safetensors")
+        runner, classes = TorchRunner(found.segmentor), tiny_config.data.classes
+        real, expected = defaultdict(list), defaultdict(list)
+        for case in prepared.cases:
+            if case.patient_id in split.val:
+                probabilities = runner(np.array(prepared.images[case.start : case.stop]))
+                labels = likeliest(probabilities)
+                asked = ExpectedDice(len(classes))
+                asked.add(probabilities, labels)
+                mask = prepared.masks[case.start : case.stop]
+                scores = score_case(labels, np.array(mask), (1.0, 1.0, 1.0), classes)
+                for each, dice in asked.by_class(classes).items():
+                    real[each].append(scores[each].dice)
+                    expected[each].append(dice)
+        assert len(prepared.slices_of(split.val)) > 0
+        wanted = {each: shortfall(real[each], expected[each]) for each in expected}
+        assert found.info["shortfalls"] == pytest.approx(
+            {each: value for each, value in wanted.items() if value is not None}, abs=1e-3
+        )
+        assert found.info["shortfalls"]
 
 
 def assert_same(one: Any, other: Any) -> None:

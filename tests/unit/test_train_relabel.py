@@ -59,7 +59,7 @@ def certain(labels: NDArray[np.uint8], num_classes: int, probability: float = 0.
     """A segmentation that gives `labels` (Z, Y, X) that probability."""
     probabilities = np.full((len(labels), num_classes, *labels.shape[1:]), (1 - probability) / (num_classes - 1))
     np.put_along_axis(probabilities, labels[:, None].astype(int), probability, axis=1)
-    return Segmentation(labels, probabilities.astype(np.float32))
+    return Segmentation(labels, probabilities.astype(np.float32), {})
 
 
 def test_entropy_is_a_part_of_the_largest_possible_one() -> None:
@@ -72,7 +72,7 @@ def test_entropy_is_a_part_of_the_largest_possible_one() -> None:
 def test_a_higher_limit_only_adds_labels_and_all_are_the_likeliest(seed: int, low: float, high: float) -> None:
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet([0.3] * 3, size=(2, 6, 5)).transpose(0, 3, 1, 2).astype(np.float32)
-    found = Segmentation(likeliest(probabilities), probabilities)
+    found = Segmentation(likeliest(probabilities), probabilities, {})
     fewer, more = (sure_labels(found, 3, limit) for limit in sorted((low, high)))
     for labels in (fewer, more):
         assert (labels == found.labels)[labels != IGNORE].all()
