@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from deploy.source_kinds import Fetched, Source
 from deploy.standing import Standing, standing_of
 from maag.data.nifti_writing import ProbabilityWriter
 from maag.errors import AccessDeniedError, MaagError
+from maag.expected_dice import corrected
 from maag.inference import Runner, segment_fully
 from maag.storage.digests import md5_of
 from maag.storage.keys import safe_key
@@ -32,6 +34,19 @@ from maag.storage.opening import open_store
 _DECODED_AT_ONCE = 3
 """Volumes, each with what is made of it, that keep a runner on a CPU busy."""
 _MOST_DECODED_AT_ONCE = 8  # for memory's sake
+_DIGITS = 4
+"""Of an expected Dice."""
+
+
+class Found(NamedTuple):
+    """What the frames of an image hold, each by foreground class."""
+
+    volumes_ml: tuple[dict[str, float], ...] = ()
+    expected_dice: tuple[dict[str, float], ...] = ()
+    """Corrected by the model's shortfalls; of classes that were labelled."""
+
+
+_NOTHING = Found()
 
 
 class Worker:
@@ -68,25 +83,25 @@ class Worker:
             fetched_to.mkdir()
             fetched: Fetched | None = None
             try:
-                found = source.version()
-                standing = self._standing(task, found)
+                there = source.version()
+                standing = self._standing(task, there)
                 if standing is not Standing.TO_DO:
                     return standing
                 safe_key(source.target)
                 self._replacing.require_ours_or_none(source.target)
                 # Not before: with a version --resume takes what lies in the labels' place for a correction of them.
-                version = found
+                version = there
                 fetched = source.fetch(fetched_to, version)
                 version = fetched.version
                 with self._room:
-                    volumes = self._segment(fetched.image, made_in / source.target)
+                    found = self._segment(fetched.image, made_in / source.target)
             except Exception as problem:  # A volume may exhaust the memory, and the next one not.
                 entry = self._entry(source, version, started, error=_sentence(problem, source, fetched))
                 self._ledger.append(entry)
                 return entry
             md5s = {place.relative_to(made_in).as_posix(): _md5_of(place) for place in _files_below(made_in)}
             target_md5 = md5s.pop(source.target)
-            entry = self._entry(source, version, started, target_md5=target_md5, volumes_ml=volumes, side_files=md5s)
+            entry = self._entry(source, version, started, target_md5=target_md5, found=found, side_files=md5s)
             return self._store(made_in, source.target, entry)
 
     def _standing(self, task: Task, version: str) -> Standing:
@@ -94,11 +109,11 @@ class Worker:
         asked_for = (probabilities_of(target),) if self._job.work.probabilities else ()
         return standing_of(self._out, target, task.history, version, self._job.identity, asked_for)
 
-    def _segment(self, image: InputImage, target: Path) -> tuple[dict[str, float], ...]:
+    def _segment(self, image: InputImage, target: Path) -> Found:
         """Segment all frames of an image, write what was asked for, and tell what each frame holds."""
         data, work = self._job.data, self._job.work
         labels: list[NDArray[np.uint8]] = []
-        volumes, affine = [], np.eye(4)
+        volumes, expected, affine = [], [], np.eye(4)
         place = Path(probabilities_of(str(target)))
         with ProbabilityWriter(place, data.num_classes) if work.probabilities else nullcontext() as probabilities:
             take = probabilities.add if probabilities else None
@@ -107,10 +122,12 @@ class Worker:
                 labels.append(found.labels)
                 affine = volume.affine
                 volumes.append(_volumes_ml(found.labels, volume.spacing_mm, data.classes))
+                dice = corrected(found.expected_dice, self._job.shortfalls)
+                expected.append({name: round(value, _DIGITS) for name, value in dice.items()})
             if probabilities:
                 probabilities.finish(len(labels), affine)
         image.save_labels(target, np.stack(labels), data.classes, self._job.model_digest)
-        return tuple(volumes)
+        return Found(tuple(volumes), tuple(expected))
 
     def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:
         """Put what was made in its place: the labels last, for they say that a volume is done, and after their line."""
@@ -118,7 +135,7 @@ class Worker:
             if self._replacing.absent_beside(target, entry.side_files or {}):
                 # Should they come and their labels not, the next attempt knows that they are no files of the user's.
                 broken_off = f"{entry.source}: ended before its labels were stored; go on with --resume"
-                self._ledger.append(replace(entry, error=broken_off, target_md5=None, volumes_ml=()))
+                self._ledger.append(replace(entry, error=broken_off, target_md5=None, **_NOTHING._asdict()))
             for path in _files_below(made_in):
                 if path != made_in / target:
                     self._out.put(path, path.relative_to(made_in).as_posix())
@@ -128,7 +145,7 @@ class Worker:
             raise
         except MaagError as problem:
             failed = replace(
-                entry, error=str(problem), target_md5=None, finished_at=now(), volumes_ml=(), side_files=None
+                entry, error=str(problem), target_md5=None, finished_at=now(), side_files=None, **_NOTHING._asdict()
             )
             self._ledger.append(failed)
             return failed
@@ -142,7 +159,7 @@ class Worker:
         *,
         error: str | None = None,
         target_md5: str | None = None,
-        volumes_ml: tuple[dict[str, float], ...] = (),
+        found: Found = _NOTHING,
         side_files: dict[str, str] | None = None,
     ) -> Entry:
         return Entry(
@@ -154,8 +171,8 @@ class Worker:
             finished_at=now(),
             seconds=round(time.perf_counter() - started, 3),
             error=error,
-            volumes_ml=volumes_ml,
             side_files=side_files,
+            **found._asdict(),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from deploy.disjoint import require_disjoint
 from deploy.input_lists import local_place
 from deploy.job import Job, Task, Work, probabilities_of
 from deploy.ledger import Entry, History, gather, read_finished, read_histories
-from deploy.measures import KEYS, MEASURES, require_heart, require_told_apart, with_earlier, write_measures
+from deploy.measures import KEYS as MEASURES_KEYS
+from deploy.measures import MEASURES, require_heart, require_told_apart, with_earlier, write_measures
 from deploy.passed_over import sentence
 from deploy.replacing import require_replaceable
+from deploy.review import KEYS as REVIEW_KEYS
+from deploy.review import REVIEW, write_review
 from deploy.source_kinds import Source
 from deploy.sources import find_sources
 from deploy.standing import Standing
@@ -43,6 +46,8 @@ class Outcome:
     """Whose labels somebody has changed since; they stay as they are."""
     patients_measured: int = 0
     """Rows of `measures.csv`, if it was asked for."""
+    frames_reviewed: int = 0
+    """Rows of `review.csv`, if it was asked for."""
     passed_over: int = 0
     """Files of the inputs that are labels, no images."""
 
@@ -64,6 +69,7 @@ def predict(
     progress: Callable[[int, int], None] | None = None,
     work: Work = _PLAIN_WORK,
     tell: Callable[[str], None] = lambda line: None,
+    shortfalls: Mapping[str, float] | None = None,
 ) -> Outcome:
     """Segment every volume in `inputs` and write its labels under `out`.
 
@@ -78,6 +84,7 @@ def predict(
         progress: called with (volumes done, volumes in all) after each.
         work: what to do with each volume.
         tell: is given a sentence about files that are passed over.
+        shortfalls: how far the model overrates itself, by class, see `maag.expected_dice`.
 
     Raises:
         MissingDataError: there is nothing to do.
@@ -87,7 +94,7 @@ def predict(
     """
     if work.measures:
         require_heart(data.classes)
-    job = Job(data=data, work=work, model_digest=model_digest, out=_plain(out))
+    job = Job(data=data, work=work, model_digest=model_digest, out=_plain(out), shortfalls=shortfalls or {})
     passed_over: dict[str, str] = {}
     asked = {"dicom_seg": work.dicom_seg, "probabilities": work.probabilities}
     sources = plan(inputs, job.out, data=data, passed_over=passed_over, **asked)
@@ -98,8 +105,9 @@ def predict(
     if job.folder:
         require_writable_directory(job.folder)
     store = open_store(job.out)
-    if work.measures:
-        require_replaceable(store, MEASURES, ",".join(KEYS).encode())
+    for wanted, name, keys in ((work.measures, MEASURES, MEASURES_KEYS), (work.review, REVIEW, REVIEW_KEYS)):
+        if wanted:
+            require_replaceable(store, name, ",".join(keys).encode())
     histories = read_histories(store) if resume else {}
     tasks = (Task(source, histories.get(source.target, History())) for source in sources)
     count = done = kept = 0
@@ -116,9 +124,15 @@ def predict(
             progress(count, len(sources))
     if not job.folder:
         gather(store)
-    measured = 0
-    if work.measures:
-        measured = write_measures(store, _volumes(store, [source.target for source in sources], data), data.classes)
+    targets, classes = [source.target for source in sources], data.classes
+    measured = reviewed = 0
+    if work.measures or work.review:
+        entries = _entries(store, targets, classes)
+        if work.measures:
+            rows = {target: entries[target] for target in with_earlier(targets, entries) if target in entries}
+            measured = write_measures(store, {target: entry.volumes_ml for target, entry in rows.items()}, classes)
+        if work.review:
+            reviewed = write_review(store, entries.values(), classes)
     skipped = count - done - len(failed)
     return Outcome(
         done=done,
@@ -126,23 +140,24 @@ def predict(
         failed=tuple(failed),
         kept=kept,
         patients_measured=measured,
+        frames_reviewed=reviewed,
         passed_over=len(passed_over),
     )
 
 
-def _volumes(store: Store, wanted: Sequence[str], data: DataConfig) -> dict[str, tuple[dict[str, float], ...]]:
-    """By target what each frame holds, by the ledger: of those `wanted`, and of earlier ones that are still there."""
-    finished = read_finished(store)
-    asked, classes = set(wanted), set(data.classes[1:])
-    earlier = [
-        target
+def _entries(store: Store, wanted: Sequence[str], classes: Sequence[str]) -> dict[str, Entry]:
+    """By target what is done, by the ledger: of those `wanted`, and then of earlier ones of the same classes that are
+    still there, the last first.
+    """
+    finished, labelled = read_finished(store), set(classes[1:])
+    asked = {target: finished[target] for target in wanted if target in finished}
+    earlier = {
+        target: entry
         for target, entry in sorted(finished.items(), key=lambda item: item[1].finished_at, reverse=True)
-        if target not in asked and all(set(frame) == classes for frame in entry.volumes_ml)
-    ]
-    if earlier:
-        there = {found.key for found in store.list()}
-        earlier = [target for target in earlier if target in there]
-    return {target: finished[target].volumes_ml for target in with_earlier(wanted, earlier) if target in finished}
+        if target not in asked and all(set(frame) == labelled for frame in entry.volumes_ml)
+    }
+    there = {found.key for found in store.list()} if earlier else set()
+    return asked | {target: entry for target, entry in earlier.items() if target in there}
 
 
 def plan(

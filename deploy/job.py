@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ class Work:
     """Write them too, as `NAME_probabilities.nii.gz`."""
     measures: bool = False
     """Write `measures.csv` in the end."""
+    review: bool = False
+    """Write `review.csv` in the end."""
     dicom_seg: bool = False
     """Labels of a DICOM series are DICOM-SEG."""
 
@@ -49,6 +52,8 @@ class Job:
     model_digest: str
     out: str
     """The output: a folder or a URI."""
+    shortfalls: Mapping[str, float] = field(default_factory=dict)
+    """How far the model overrates itself, by class, see `maag.expected_dice`."""
 
     @property
     def folder(self) -> Path | None:

@@ -54,6 +54,9 @@ class Entry:
     """One sentence; None where the labels were written."""
     volumes_ml: tuple[dict[str, float], ...] = ()
     """For each frame: millilitres by foreground class."""
+    expected_dice: tuple[dict[str, float], ...] = ()
+    """For each frame: in [0, 1] by foreground class that was labelled, see `maag.expected_dice`; () in lines of before
+    it was written down, and of failures."""
     side_files: dict[str, str] | None = None
     """What was written beside the labels, such as probabilities, or was about to be: MD5 by name relative to the
     output; None in lines of before this was written down, and of failures."""

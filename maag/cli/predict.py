@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 @click.option("--largest-component", is_flag=True, help="Keep the largest connected part of each structure.")
 @click.option("--probabilities", is_flag=True, help="Write NAME_probabilities.nii.gz too: x, y, z, time, class.")
 @click.option("--measures", is_flag=True, help="Write measures.csv: EDV, ESV, SV, EF of the ventricles, wall mass.")
+@click.option(
+    "--review",
+    is_flag=True,
+    help="Write review.csv: the Dice to expect of each volume's labels, without a mask, the least first.",
+)
 @click.option("--dicom-seg", is_flag=True, help="Write the labels of a DICOM series as a DICOM Segmentation.")
 @click.option(
     "--workers",
@@ -66,6 +71,7 @@ def predict_command(
     largest_component: bool,
     probabilities: bool,
     measures: bool,
+    review: bool,
     dicom_seg: bool,
     workers: int | None,
     address: str | None,
@@ -89,6 +95,7 @@ def predict_command(
         refinement=Refinement(flips=flips, rotations=rotations, largest_component=largest_component),
         probabilities=probabilities,
         measures=measures,
+        review=review,
         dicom_seg=dicom_seg,
     )
     over_ray = bool(workers or address)
@@ -96,6 +103,11 @@ def predict_command(
     # Of a model that others run this process wants settings and digest alone, and it may well have no GPU.
     opened = open_model(model, *(("cpu", "auto") if over_ray else (device_name, backend)))
     warn_of_views(model, opened.config, work.refinement)
+    if review and opened.shortfalls is None:
+        say(
+            f"Note: {model} does not say how far it overrates itself, as its training did not end, or an earlier maag "
+            "trained it: review.csv has its own word, of which only the order is of use"
+        )
     crew: Crew
     if over_ray:
         inputs = tuple(map(_from_anywhere, inputs))
@@ -108,7 +120,9 @@ def predict_command(
         crew = Threads(opened.runner)
         say(f"Running {model} with {opened.reason}")
     with counting("Segmenting volumes") as progress:
-        outcome = predict(inputs, crew, opened.config.data, out, opened.digest, resume, progress, work, say)
+        outcome = predict(
+            inputs, crew, opened.config.data, out, opened.digest, resume, progress, work, say, opened.shortfalls
+        )
     say(
         f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed; "
         f"the ledger is {out.rstrip('/')}/ledger.jsonl"
@@ -120,6 +134,8 @@ def predict_command(
         )
     if measures:
         say(f"{counted(outcome.patients_measured, 'patient')} measured: {out.rstrip('/')}/measures.csv")
+    if review:
+        say(f"{counted(outcome.frames_reviewed, 'frame')} by the Dice to expect: {out.rstrip('/')}/review.csv")
     if as_json:
         print_json(outcome.to_dict())
     if outcome.failed:
