@@ -31,9 +31,9 @@ class ExpectedDice:
             labels: (N, H, W) uint8, the likeliest classes.
         """
         num_classes = len(self._labelled)
-        own = np.take_along_axis(probabilities, labels[:, None].astype(np.intp), axis=1)
+        own = probabilities.max(axis=1)  # as the labels are the likeliest
         self._shared += np.bincount(labels.ravel(), own.ravel(), num_classes)
-        self._real += probabilities.sum(axis=(0, 2, 3), dtype=np.float64)
+        self._real += probabilities.sum(axis=(2, 3)).sum(axis=0, dtype=np.float64)
         self._labelled += np.bincount(labels.ravel(), minlength=num_classes)
 
     def by_class(self, classes: Sequence[str]) -> dict[str, float]:

@@ -179,12 +179,13 @@ def segment_fully(
 
 def likeliest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(N, Y, X) uint8: the class of the largest of (N, num_classes, Y, X) scores, the first of equal ones."""
-    # Plane by plane, which is faster than NumPy's argmax over an axis that is not the last.
-    best = scores[:, 0]
-    labels = np.zeros(best.shape, np.uint8)
-    for value in range(1, scores.shape[1]):
-        labels = np.where(scores[:, value] > best, np.uint8(value), labels)
-        best = np.maximum(best, scores[:, value])
+    labels = np.zeros((len(scores), *scores.shape[2:]), np.uint8)
+    # Slice by slice, in the processor's cache, and plane by plane: faster than argmax over an axis that is not the last.
+    for of_slice, planes in zip(labels, scores, strict=True):
+        best = planes[0].copy()
+        for value, plane in enumerate(planes[1:], start=1):
+            np.copyto(of_slice, np.uint8(value), where=plane > best)
+            np.maximum(best, plane, out=best)
     return labels
 
 
