@@ -144,7 +144,7 @@ def _build(
     numbers: Sequence[int] | None,
     progress: Progress | None,
 ) -> None:
-    """Write what is kept of some cases, and the others as they are read; on Ctrl-C and bad cases keep what is done."""
+    """Write what is kept of some cases, and the others as they are read; whatever ends it early, keep what is done."""
     problems: list[str] = []
     reader = reader_of(data.dataset)
     raters = raters_of(cases) or ("",)
@@ -163,7 +163,7 @@ def _build(
                     progress(done, len(cases))
             if problems:
                 raise DataError(_all_problems(problems, len(cases)))
-        except (DataError, KeyboardInterrupt):
+        except BaseException:  # Ctrl-C and SIGTERM, bad cases, a full disk
             keep_part(writer, folder, path, kept)
             raise
         contents = [case.sha256 for case in writer.cases]

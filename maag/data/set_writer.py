@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -37,7 +38,9 @@ class SetWriter:
         self._data = data
         self._raters = raters
         self._open = ExitStack()
-        self._files = [self._open.enter_context((folder / f"{name}.raw").open("wb")) for name in CaseSlices._fields]
+        # Without a buffer, for what is left in one of a full disk would be written again on closing, and fail again.
+        self._files = [self._open.enter_context(FileIO(folder / f"{name}.raw", "w")) for name in CaseSlices._fields]
+        self._sizes = [0] * len(self._files)
 
     def __enter__(self) -> Self:
         return self
@@ -46,14 +49,23 @@ class SetWriter:
         self._open.close()
 
     def add(self, case: PreparedCase, slices: CaseSlices) -> None:
-        """Write a case's slices behind those of the others, which is where the index will say that they are."""
+        """Write a case's slices behind those of the others, which is where the index will say that they are.
+
+        Raises OSError.
+        """
         for file, array in zip(self._files, slices, strict=True):
-            file.write(np.ascontiguousarray(array).data)
+            _write_all(file, np.ascontiguousarray(array).data.cast("B"))
+        self._sizes = [file.tell() for file in self._files]
         start = self._num_slices
         self.cases.append(replace(case, start=start, stop=start + len(slices.masks)))
 
     def write_index(self, digest: str) -> None:
-        """Close the files, and say what is in them. Raises StorageError."""
+        """Close the files, and say what is in them: of a case that was not written whole nothing.
+
+        Raises OSError, StorageError.
+        """
+        for file, size in zip(self._files, self._sizes, strict=True):
+            file.truncate(size)  # on a full disk it makes room for the index
         self._open.close()
         index = {
             "format_version": FORMAT_VERSION,
@@ -69,3 +81,8 @@ class SetWriter:
     @property
     def _num_slices(self) -> int:
         return self.cases[-1].stop if self.cases else 0
+
+
+def _write_all(file: FileIO, content: memoryview) -> None:
+    while content:
+        content = content[file.write(content) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from maag.config.schema import Config
 from maag.data.cache import prepare
 from maag.data.prepared import PreparedData
-from maag.errors import DataError
+from maag.errors import DataError, StorageError
 
 Prepare = Callable[..., PreparedData]
 
@@ -117,6 +118,25 @@ def test_ctrl_c_keeps_the_cases_that_are_done(data_dir: Path, again: Prepare, un
     done = again()
     _require_same(done, undisturbed)
     assert [path for path in done.directory.parent.iterdir() if path.is_dir()] == [done.directory]
+
+
+def test_a_full_disk_keeps_the_cases_that_are_done(
+    data_dir: Path, again: Prepare, undisturbed: PreparedData, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # In the midst of the fifth case.
+    room = undisturbed.images[0].nbytes * undisturbed.cases[4].start + 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(StorageError, match=r"cannot write .*the file would be larger than is allowed"):
+            again()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (part,) = (tmp_path / "cache").glob(".acdc-*.part/images.raw")
+    assert part.stat().st_size == room - 1
+    for path in _images(data_dir)[:4]:
+        _make_unreadable(path)
+    _require_same(again(), undisturbed)
 
 
 def test_of_a_set_that_grew_only_the_new_cases_are_read(
