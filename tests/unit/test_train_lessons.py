@@ -28,6 +28,7 @@ from maag.models.segmentor import Segmentor
 from maag.train.second_stage.lessons import MeanOfSegmentors, lessons_of
 from maag.train.state import TrainState
 from maag.train.step import update
+from maag.train.stopping import StopRequest
 from maag.train.team import ALONE, Team
 
 CPU = torch.device("cpu")
@@ -128,6 +129,31 @@ def test_it_is_told_how_far_it_is(config: Config, teachers: list[Segmentor], ask
     )
     assert told == [(done, len(told)) for done in range(1, len(told) + 1)]
     assert len(told) > 1
+
+
+def test_a_time_limit_ends_the_asking_and_says_that_no_step_was_taken(
+    config: Config, teachers: list[Segmentor], asked: Asked
+) -> None:
+    told: list[int] = []
+
+    class AfterOne(StopRequest):
+        @property
+        def out_of_time(self) -> bool:
+            return bool(told)
+
+    with pytest.raises(TrainingError, match=r"--max-time: .* so no step was taken; give more time, .* --resume"):
+        lessons_of(
+            teachers,
+            asked.prepared,
+            asked.supervision,
+            config,
+            CPU,
+            ALONE,
+            asked.folder,
+            lambda done, total: told.append(done),
+            stop=AfterOne(),
+        )
+    assert told == [1]
 
 
 def test_an_answer_that_is_not_a_number_is_no_lesson(config: Config, teachers: list[Segmentor], asked: Asked) -> None:

@@ -68,14 +68,14 @@ def lessons_of(
         team: among whom the cases are shared out.
         folder: where the answers are kept while the run lasts, in a file without a name that ends with the process.
         said: is told how far it is.
-        stop: may ask for an end, after which no further case is asked of, and no step must follow.
+        stop: may ask for an end, after which no further case is asked of, and no step must follow; has a time limit.
         slices_at_once: bounds the memory that answers take before they are kept.
 
     Returns:
         (S, num_classes, H, W) probabilities in parts of FULLY_SAID, mapped into memory; 0 in cases that do not train.
 
     Raises:
-        TrainingError: a teacher's answer is not a number.
+        TrainingError: a teacher's answer is not a number, or the time was up before all were heard.
         StorageError: `folder` has no room for it.
     """
     trains = set(np.concatenate([supervision.scribbled, supervision.dense, supervision.unlabelled]).tolist())
@@ -90,8 +90,10 @@ def lessons_of(
     asked = accelerated(MeanOfSegmentors(teachers), replace(config.train, compile=False), device)
     runner, views = TorchRunner(asked, device), _views(config.teacher.rotation_deg)
     own = team.shard.of(range(len(cases)))
+    too_late = False
     for done, number in enumerate(own, start=1):
-        if stop and stop.interrupted is not None:
+        too_late = stop is not None and stop.out_of_time
+        if too_late or (stop and stop.interrupted is not None):
             break
         case = cases[number]
         for start in range(case.start, case.stop, slices_at_once):
@@ -107,6 +109,11 @@ def lessons_of(
         if said:
             said(done, len(own))
     _share(lessons, cases, device, team)
+    if team.any(too_late)[0]:  # of the others too, who would wait for this one at the first step
+        raise TrainingError(
+            "--max-time: it was over before the finished models of --teacher had been asked of all cases that train, "
+            "so no step was taken; give more time, and go on with --resume"
+        )
     return lessons
 
 
