@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -49,13 +50,30 @@ def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> No
     exported = run(cache, "evaluate", tmp_path / "model", *named, "--split-file", model / "split.json", "--json")
     assert exported["summary"]["mean"]["dice"] == pytest.approx(measured["summary"]["mean"]["dice"], abs=1e-3)
     images = sorted(data.rglob("*_frame??.nii.gz"))
-    done = run(cache, "predict", *images, "--model", tmp_path / "model", "--out", tmp_path / "labels", "--json")
+    done = run(
+        cache, "predict", *images, "--model", tmp_path / "model", "--out", tmp_path / "labels", "--review", "--json"
+    )  # fmt: skip
     assert done == {"done": 12, "skipped": 0, "kept": 0, "failed": 0, "failures": [], "passed_over": 0}
+    assert_expected_of_both(tmp_path / "labels" / "review.csv", model / "evaluation-val" / "cases.csv")
     again = run(
         cache, "evaluate", *named, "--predictions", tmp_path / "labels", "--split", "val",
         "--split-file", model / "split.json", "--json",
     )  # fmt: skip
     assert again["summary"]["mean"]["dice"] == pytest.approx(measured["summary"]["mean"]["dice"], abs=1e-3)
+
+
+def assert_expected_of_both(review: Path, cases: Path) -> None:
+    """What predict expects of a case without its mask is what evaluate says that the run expected."""
+    reviewed = {Path(row["labels"]).name: row for row in csv.DictReader(review.read_text().splitlines())}
+    assert len(reviewed) == 12
+    measured = list(csv.DictReader(cases.read_text().splitlines()))
+    told = [row for row in measured if row["expected_dice"]]
+    assert told
+    for row in measured:
+        expected = reviewed[f"{row['case_id']}.nii.gz"][row["class"]]
+        assert bool(expected) == bool(row["expected_dice"])
+        if expected:
+            assert float(expected) == pytest.approx(float(row["expected_dice"]), abs=2e-3)
 
 
 @pytest.mark.parametrize(
