@@ -6,6 +6,7 @@ import logging
 import math
 import struct
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ _MAX_PIXELS = 2**26
 # What pydicom and its decoders raise of damaged files.
 _MALFORMED = (
     *(ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError, RuntimeError),
-    *(EOFError, BytesLengthException, struct.error),
+    *(EOFError, BytesLengthException, struct.error, zlib.error),
 )
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 SUFFIXES = (".dcm", ".dicom", ".ima")

@@ -8,12 +8,15 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scipy.spatial.transform import Rotation
 
+from maag.data.dicom_file import UNREADABLE, series_uid
 from maag.data.dicom_series import load_series, order_of_slices, require_even
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import DataError
@@ -145,3 +148,15 @@ def test_directions_that_are_not_perpendicular_or_of_length_1_are_refused(tmp_pa
     write_slice(tmp_path / "a.dcm", np.zeros(3), ImageOrientationPatient=[1.0, 0.0, 0.0, *second])
     with pytest.raises(DataError, match=r"a\.dcm: a damaged header \(ImageOrientationPatient .* perpendicular"):
         load_series([tmp_path / "a.dcm"])
+
+
+def test_a_file_that_is_cut_where_it_is_deflated_is_unreadable(tmp_path: Path) -> None:
+    path = stack(tmp_path, [0.0])[0]
+    whole = pydicom.dcmread(path)
+    whole.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    whole.save_as(path, enforce_file_format=True)
+    assert series_uid(path) == whole.SeriesInstanceUID
+    path.write_bytes(path.read_bytes()[:-100])
+    assert series_uid(path) == UNREADABLE
+    with pytest.raises(DataError, match="not a readable DICOM file"):
+        order_of_slices([path])
