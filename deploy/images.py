@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.artifact import sha256_of
+from deploy.dicom_folders import series_of_folder
 from maag.data import dicom_file, dicom_series, nifti, nifti_writing, pictures, volume
 from maag.data.folder_tree import files_below
 from maag.data.label_files import SUFFIXES, stem_of
-from maag.data.lvsc import volumes_among
 from maag.data.volume import Volume
 from maag.errors import ConfigError, MissingDataError, StorageError
 from maag.storage import write_json
@@ -187,39 +187,18 @@ def _image_at(path: Path, relative: Path) -> InputImage | None:
 
 
 def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[InputImage]:
-    """DICOM files by folder and series: a folder of one series becomes one file of its name.
-
-    Those that LVSC's names tell apart, of which a series holds many, become files of its cases' names.
-    """
+    """DICOM files by folder and series: a folder of one series becomes one file of its name."""
     ending = ".dcm" if dicom_seg else ".nii.gz"
     by_folder: dict[Path, list[Path]] = {}
     for file in files:
         by_folder.setdefault(file.parent, []).append(file)
     series: list[InputImage] = []
-    told_apart: set[Path] = set()
     for folder, there in by_folder.items():
-        for name, (slices, even) in volumes_among(there).items():
-            target = folder.relative_to(root) / f"{name}{ending}"
-            series.append(DicomSeries(folder, target, slices, dicom_seg, even))
-            told_apart.update(slices)
-    by_series: dict[tuple[Path, str], list[Path]] = {}
-    for file in files:
-        if file not in told_apart and (uid := _series_of(file)) is not None:
-            by_series.setdefault((file.parent, uid), []).append(file)
-    # Nobody knows of which series an unreadable file is a slice: none of its folder's is whole.
-    for folder, uid in [key for key in by_series if key[1] == dicom_file.UNREADABLE]:
-        others = [members for (place, other), members in by_series.items() if place == folder and other != uid]
-        for members in others:
-            members += by_series[folder, uid]
-        if others:
-            del by_series[folder, uid]
-    folders = [folder for folder, _ in by_series]
-    for (folder, uid), members in by_series.items():
         relative = folder.relative_to(root)
-        alone = folders.count(folder) == 1
         whole = relative if relative.name else Path(root.resolve().name)
-        target = whole.with_name(f"{whole.name}{ending}") if alone else relative / f"{uid}{ending}"
-        series.append(DicomSeries(folder, target, tuple(members), dicom_seg))
+        for one in series_of_folder(there, lambda some: map(_series_of, some)):
+            target = relative / f"{one.name}{ending}" if one.name else whole.with_name(f"{whole.name}{ending}")
+            series.append(DicomSeries(folder, target, one.files, dicom_seg, one.even))
     return series
 
 

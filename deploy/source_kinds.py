@@ -129,7 +129,7 @@ class CloudSource:
     problem: str | None = None
     """Why its channels make no image."""
     even: bool | None = None
-    """Of slices that are one volume by their names, as in NamedVolume; None where their headers are to tell."""
+    """Of slices that are known to be one volume, as in BucketSeries; None where their headers are to tell."""
 
     @property
     def place(self) -> str:

@@ -180,7 +180,7 @@ def segment_fully(
 def likeliest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(N, Y, X) uint8: the class of the largest of (N, num_classes, Y, X) scores, the first of equal ones."""
     labels = np.zeros((len(scores), *scores.shape[2:]), np.uint8)
-    # Slice by slice, in the processor's cache, and plane by plane: faster than argmax over an axis that is not the last.
+    # Slice by slice, in the processor's cache, and plane by plane: faster than argmax over an axis that is not last.
     for of_slice, planes in zip(labels, scores, strict=True):
         best = planes[0].copy()
         for value, plane in enumerate(planes[1:], start=1):

@@ -79,6 +79,9 @@ class AzStore(BucketStore):
         details = _read(stream.properties)
         return replace(details, size=start + details.size), stream.chunks()
 
+    def _get_start(self, key: str, count: int) -> bytes:
+        return bytes(self._blob(key).download_blob(offset=0, length=count).readall())
+
     def _send(self, key: str, content: BinaryIO, md5: bytes) -> None:
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(md5))
         self._blob(key).upload_blob(content, overwrite=True, content_settings=settings)

@@ -87,6 +87,10 @@ class BucketStore(ABC):
         self._download(key, target, None)
         return target.getvalue()
 
+    def read_start(self, key: str, count: int) -> bytes:
+        """See Store."""
+        return self._ask("read", self.child(key), self._get_start, self._full(key), count)
+
     def write_bytes(self, key: str, content: bytes) -> None:
         """See Store."""
         self._upload(key, io.BytesIO(content))
@@ -200,6 +204,10 @@ class BucketStore(ABC):
     @abstractmethod
     def _get(self, key: str, version: str | None, start: int) -> tuple[Details, Iterator[bytes]]:
         """The bytes from `start` on, of that version only."""
+
+    @abstractmethod
+    def _get_start(self, key: str, count: int) -> bytes:
+        """The first bytes."""
 
     @abstractmethod
     def _send(self, key: str, content: BinaryIO, md5: bytes) -> None:

@@ -80,6 +80,10 @@ class GsStore(BucketStore):
             if len(content) != last + 1 - first:
                 raise Refused(Failure(Kind.PASSING, f"{len(content)} bytes came of {last + 1 - first}"))
 
+    def _get_start(self, key: str, count: int) -> bytes:
+        blob = self._client.bucket(self._bucket).blob(key)
+        return bytes(blob.download_as_bytes(start=0, end=count - 1, raw_download=True, checksum=None, **self._patience))
+
     def _send(self, key: str, content: BinaryIO, md5: bytes) -> None:
         blob = self._client.bucket(self._bucket).blob(key)
         blob.md5_hash = base64.b64encode(md5).decode()  # Google refuses what does not agree with it

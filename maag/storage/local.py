@@ -74,6 +74,11 @@ class LocalStore:
             _require_same(self._path(key), key, stored, os.fstat(source.fileno()), len(content))
         return content
 
+    def read_start(self, key: str, count: int) -> bytes:
+        """See Store."""
+        with self._reading(key, None) as (source, _):
+            return source.read(count)
+
     def write_bytes(self, key: str, content: bytes) -> None:
         """See Store."""
         path = self._path(safe_key(key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, BinaryIO, ClassVar
 
 from boto3.s3.transfer import TransferConfig
@@ -58,6 +59,11 @@ class S3Store(BucketStore):
         part = {"Range": f"bytes={start}-"} if start else {}
         answer = self._client.get_object(Bucket=self._bucket, Key=key, **only, **part)
         return self._read(answer, answer["ContentLength"] + start), _chunks(answer["Body"])
+
+    def _get_start(self, key: str, count: int) -> bytes:
+        answer = self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{count - 1}")
+        with closing(answer["Body"]) as body:
+            return bytes(body.read())
 
     def _send(self, key: str, content: BinaryIO, md5: bytes) -> None:
         self._client.upload_fileobj(

@@ -54,6 +54,9 @@ class Store(Protocol):
     def read_bytes(self, key: str) -> bytes:
         """The whole content of a small object."""
 
+    def read_start(self, key: str, count: int) -> bytes:
+        """The first `count` bytes of an object that has more."""
+
     def write_bytes(self, key: str, content: bytes) -> None:
         """Write a small object, whole or not at all."""
 

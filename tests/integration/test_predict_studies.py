@@ -1,10 +1,11 @@
-"""Cine studies of a bucket, whose phases their names tell apart, through the command: done as those of a folder."""
+"""DICOM studies of a bucket, folders of which hold several volumes, through the command: done as in folders here."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from bright_runner import tree
@@ -12,6 +13,7 @@ from journeys import Command
 from s3 import BUCKET, client_of, s3_server
 
 from maag.data.catalog import write_phantom
+from maag.data.phantoms.dicom_files import save_slice
 
 pytestmark = pytest.mark.integration
 
@@ -74,3 +76,26 @@ def test_studies_of_a_bucket_are_done_as_those_of_a_folder(artifact: Path, studi
             assert found.ReferencedSeriesSequence == right.ReferencedSeriesSequence
             (tmp_path / "segmentations" / name).unlink()
         assert tree(tmp_path / "segmentations").keys() == {"ledger.jsonl"}
+
+
+def test_series_that_share_a_folder_of_a_bucket_are_done_as_those_of_a_folder(artifact: Path, tmp_path: Path) -> None:
+    for series in ("t1", "t2"):
+        for number in range(6):
+            save_slice(
+                tmp_path / "in" / "study" / f"{series}_{number}.dcm",
+                np.full((96, 96), number, np.uint16),
+                spacing_mm=1.5,
+                thickness_mm=5,
+                position=(0, 0, 5.0 * number),
+                series=series,
+                number=number,
+            )
+    with s3_server() as (server, environment):
+        for name, content in tree(tmp_path / "in").items():
+            server.store(f"in/{name}", content)
+        assert done(tmp_path / "in", tmp_path / "out", "--model", artifact) == (2, 0)
+        bucket, out = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
+        assert done(bucket, out, "--model", artifact, environment=environment) == (2, 0)
+        expected = {name: content for name, content in tree(tmp_path / "out").items() if name != "ledger.jsonl"}
+        assert stored(environment, "out/") == expected
+        assert done(bucket, out, "--model", artifact, "--resume", environment=environment) == (0, 2)

@@ -118,6 +118,7 @@ def test_what_is_put_comes_back(store: Store, out: Path) -> None:
     assert list(store.list()) == [stored]
     assert store.md5_of("a/b.bin") == hashlib.md5(content).hexdigest()
     assert store.read_bytes("a/b.bin") == content
+    assert store.read_start("a/b.bin", 1000) == content[:1000]
     assert store.fetch("a/b.bin", out / "new" / "copy", stored.version) == stored
     assert (out / "new" / "copy").read_bytes() == content
     assert names(out / "new") == ["copy"]
@@ -155,6 +156,8 @@ def test_what_is_not_there(store: Store, out: Path) -> None:
         store.fetch("b", out / "b")
     with pytest.raises(MissingObjectError):
         store.read_bytes("b")
+    with pytest.raises(MissingObjectError):
+        store.read_start("b", 1)
     store.delete("a")
     assert store.stat("a") is None
     assert names(out) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +106,7 @@ class Watched(Bucket):
     def __init__(self, root: Path, denied: str = "nothing") -> None:
         super().__init__(root)
         self.fetched: list[str] = []
+        self.begun: list[str] = []
         self._denied = denied
 
     def fetch(self, key: str, to: Path, version: str | None = None) -> StoredObject:
@@ -113,6 +114,10 @@ class Watched(Bucket):
         if self._denied in key:
             raise AccessDeniedError(f"cannot read {key}: denied")
         return super().fetch(key, to, version)
+
+    def read_start(self, key: str, count: int) -> bytes:
+        self.begun.append(key.rpartition("/")[2])
+        return super().read_start(key, count)
 
 
 def listed(bucket: Bucket) -> Iterator[StoredObject]:
@@ -146,6 +151,73 @@ def test_files_beside_a_study_are_a_series_of_their_folder(
     assert found == expected == {"DET0000201_LA1_ph0.nii.gz", "DET0000201_ph00.nii.gz", "DET0000201.nii.gz"}
     as_segmentations = find_sources([f"s3://bkt/{study.relative_to(tmp_path)}"], dicom_seg=True)
     assert {source.target for source in as_segmentations} == {target.replace(".nii.gz", ".dcm") for target in expected}
+
+
+def save_series(folder: Path, name: str, heights: Iterable[int], **tags: object) -> None:
+    """Slices of a series, too large to be read whole for their headers."""
+    for height in heights:
+        save_slice(
+            folder / f"{name}{height:02}.dcm",
+            np.random.default_rng(height).integers(0, 999, (96, 96)).astype(np.uint16),
+            spacing_mm=1,
+            thickness_mm=5,
+            position=(0, 0, 5.0 * height),
+            series=name,
+            number=height,
+            tags=tags,
+        )
+
+
+def test_series_of_one_folder_of_a_bucket_are_told_apart_as_those_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, tmp_path)
+    given = tmp_path / "given"
+    save_series(given / "mixed", "a", range(12))
+    save_series(given / "mixed", "b", range(3))
+    save_series(given / "mixed", "report", [0], Rows=None)
+    save_series(given / "reports", "report", [0], Rows=None)
+    save_series(given / "damaged", "a", range(2))
+    save_series(given / "damaged", "b", range(2))
+    save_series(given / "alone", "a", range(12))
+    (given / "damaged" / "b01.dcm").write_bytes(bytes(20_000))
+    here = outcome(given, DataConfig(), tmp_path / "here")
+    there = outcome("s3://bkt/given", DataConfig(), tmp_path / "there")
+    found, expected = tree(tmp_path / "there"), tree(tmp_path / "here")
+    del found["ledger.jsonl"], expected["ledger.jsonl"]
+    assert found == expected
+    assert len({name for name in found if name.startswith("mixed/")}) == 2
+    assert {entry.target for entry in there.failed} == {entry.target for entry in here.failed}
+    assert {entry.target.partition("/")[0] for entry in there.failed} == {"damaged"}
+    assert (there.done, len(there.failed)) == (here.done, len(here.failed)) == (3, 2)
+
+
+def test_of_a_folder_with_one_series_a_few_starts_are_read_alone(tmp_path: Path) -> None:
+    save_series(tmp_path / "one", "a", range(30))
+    bucket = Watched(tmp_path)
+    (series,) = series_among(list(listed(bucket)), bucket)
+    assert len(series.objects) == 30
+    assert len(bucket.begun) == 8
+    assert {"a00.dcm", "a29.dcm"} <= set(bucket.begun)
+    assert not bucket.fetched
+
+
+def test_a_header_that_is_longer_than_the_start_is_read_whole(tmp_path: Path) -> None:
+    save_series(tmp_path / "two", "a", range(2))
+    save_series(tmp_path / "two", "b", range(2), LongCodeValue="x" * 20_000)
+    bucket = Watched(tmp_path)
+    assert len(series_among(list(listed(bucket)), bucket)) == 2
+    assert sorted(bucket.fetched) == ["b00.dcm", "b01.dcm"]
+
+
+def test_a_series_that_hides_among_many_slices_of_another_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, tmp_path)
+    save_series(tmp_path / "most", "a", range(30))
+    save_series(tmp_path / "most", "a01b", [0])
+    (entry,) = outcome("s3://bkt/most", DataConfig(), tmp_path / "out").failed
+    assert entry.error == "s3://bkt/most: 2 DICOM series in one folder; give each a folder of its own"
 
 
 def test_a_series_too_large_is_told_of_by_its_place_in_the_bucket(
