@@ -20,7 +20,7 @@ from pydicom.uid import generate_uid
 from maag import __version__
 from maag.data.dicom_file import read_header
 from maag.data.dicom_series import order_of_slices
-from maag.errors import DataError
+from maag.errors import DataError, first_line
 from maag.storage import replacing
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
@@ -119,7 +119,7 @@ def _build(
                 series_description="Segmentation by maag",
             )
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # What highdicom says of odd headers.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DataError(
             f"{files[0].parent}: no DICOM segmentation can refer to this series ({reason}); take NIfTI labels instead"
         ) from error

@@ -17,7 +17,7 @@ from deploy.job import Job, Task
 from deploy.ledger import Entry, History, now, open_ledger, read_histories
 from deploy.standing import Standing
 from deploy.temporary import keep_temporary_files_together
-from maag.errors import MaagError, PredictionError
+from maag.errors import MaagError, PredictionError, first_line
 from maag.inference import Runner
 from maag.storage.opening import open_store
 from maag.train.launch.connection import LOGS, connected
@@ -209,7 +209,7 @@ class _Dispatch:
             self._failed_starts += 1
             if self._failed_starts >= _TRIES_TO_START:
                 raise PredictionError(
-                    f"workers end as soon as they start ({_first_line(error)}); see Ray's logs in {LOGS}"
+                    f"workers end as soon as they start ({first_line(error)}); see Ray's logs in {LOGS}"
                 ) from error
             self._hiring.append(self._hire(self._each))
         else:
@@ -255,7 +255,3 @@ def _value(ref: Any) -> Any:
         if isinstance(cause, MaagError):
             raise cause from None
         raise
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -15,7 +15,7 @@ from deploy.tensors import IMAGES, TensorSpec, gate_levels, input_spec, output_s
 from maag import __version__
 from maag.config import codec
 from maag.config.schema import Config
-from maag.errors import ExportError
+from maag.errors import ExportError, first_line
 from maag.inference import evaluation_mode
 
 OPSET = 20
@@ -73,7 +73,7 @@ def onnx_from_segmentor(
                 verbose=False,
             )
         except Exception as error:  # Whatever an exporter of tens of passes may raise.
-            raise ExportError(f"PyTorch cannot export the segmentor: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"PyTorch cannot export the segmentor: {first_line(error)}") from error
     if program is None:
         raise ExportError("PyTorch gave no graph for the segmentor; is its version the one in constraints.txt?")
     model: onnx.ModelProto = program.model_proto
@@ -83,7 +83,7 @@ def onnx_from_segmentor(
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
-        raise ExportError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"the exported graph is not valid ONNX: {first_line(error)}") from error
     return model
 
 

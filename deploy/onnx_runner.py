@@ -16,7 +16,7 @@ from deploy.artifact import sha256_of
 from deploy.engine import Precision
 from deploy.tensors import PROBABILITIES, TensorSpec, has_dynamic_size, require_fitting
 from maag.data.cache_root import default_cache_root
-from maag.errors import CheckpointError, ConfigError
+from maag.errors import CheckpointError, ConfigError, first_line
 from maag.storage import require_writable_directory
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -111,7 +111,7 @@ def _open_session(
     try:
         session = onnxruntime.InferenceSession(model, options, providers=[*providers, _CPU])
     except Exception as error:  # Its exception classes are not public.
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{model}: ONNX Runtime cannot open it ({reason}); export the model again") from error
     if device == "cuda" and session.get_providers()[0] == _CPU:
         raise ConfigError(

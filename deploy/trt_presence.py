@@ -14,7 +14,7 @@ import torch
 
 from deploy.cuda import Cuda, TorchCuda
 from deploy.engine import Environment
-from maag.errors import ExportError
+from maag.errors import ExportError, first_line
 
 OLDEST = (10, 12)
 """The first version that takes every type from the graph, as all do from 11 on."""
@@ -74,7 +74,7 @@ def look_for_tensorrt(
         else:
             missing.append(f"TensorRT's package is damaged, {error} ({_INSTALL})")
     except (ImportError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         missing.append(f"TensorRT's package is there without its libraries, {reason} ({_INSTALL})")
     if trt is not None and (found := _version(trt)) < OLDEST:
         wanted = ".".join(map(str, OLDEST))

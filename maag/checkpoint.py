@@ -20,7 +20,7 @@ from torch import Tensor
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.errors import CheckpointError, MissingDataError
+from maag.errors import CheckpointError, MissingDataError, first_line
 from maag.models.build import build_segmentor
 from maag.models.segmentor import Segmentor
 from maag.storage import replacing, require_regular_file, storage_errors
@@ -74,7 +74,7 @@ def load_state(path: Path, device: torch.device) -> tuple[Config, dict[str, Any]
         version, plain, state = content["format_version"], content["config"], content["state"]
     except _UNREADABLE as error:
         raise CheckpointError(
-            f"{path}: the checkpoint is damaged ({_first_line(error)}); restore it from a copy"
+            f"{path}: the checkpoint is damaged ({first_line(error)}); restore it from a copy"
         ) from error
     _require_version(path, version)
     return codec.from_dict(plain), state
@@ -109,7 +109,7 @@ def load_segmentor(model: Path) -> TrainedSegmentor:
         version, plain, info = int(header["format_version"]), json.loads(header["config"]), json.loads(header["info"])
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: not a segmentor of maag, or damaged ({_first_line(error)}); give a run's folder or its "
+            f"{path}: not a segmentor of maag, or damaged ({first_line(error)}); give a run's folder or its "
             f"checkpoints/{BEST}"
         ) from error
     _require_version(path, version)
@@ -143,7 +143,3 @@ def find_weights(model: Path) -> Path:
 def _require_version(path: Path, version: object) -> None:
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path}: format_version {version} is unknown; this maag reads {FORMAT_VERSION}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -79,3 +79,8 @@ class SomeCasesFailed(MaagError):
     """Some cases failed, the rest are done."""
 
     exit_code = 3
+
+
+def first_line(error: BaseException) -> str:
+    """What an error that is not ours says, without the lines that its own programmers need; its kind if it is mute."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

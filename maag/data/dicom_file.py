@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
 
-from maag.errors import DataError, StorageError
+from maag.errors import DataError, StorageError, first_line
 from maag.storage import require_regular_file, storage_errors
 
 _REQUIRED_TAGS = ["Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"]
@@ -73,7 +73,7 @@ def read_geometry(path: Path) -> SliceGeometry:
             missing = [tag for tag in _REQUIRED_TAGS if getattr(header, tag, None) is None]
             geometry = None if missing else _geometry_of(header)
     except (OSError, *_MALFORMED) as error:
-        raise DataError(f"{path}: a damaged header ({_first_line(error)}); export the series again") from error
+        raise DataError(f"{path}: a damaged header ({first_line(error)}); export the series again") from error
     if geometry is None:
         raise DataError(f"{path}: DICOM without {', '.join(missing)}; export the series again with its geometry")
     return geometry
@@ -86,7 +86,7 @@ def read_header(path: Path) -> pydicom.Dataset:
         with _quiet_pydicom():
             header.walk(lambda dataset, element: None)
     except (OSError, *_MALFORMED) as error:
-        raise DataError(f"{path}: a damaged header ({_first_line(error)}); export the series again") from error
+        raise DataError(f"{path}: a damaged header ({first_line(error)}); export the series again") from error
     return header
 
 
@@ -124,7 +124,7 @@ def read_pixels(path: Path) -> NDArray[np.float32]:
             plane = np.asarray(apply_rescale(dataset.pixel_array, dataset), dtype=np.float32)
     except (OSError, *_MALFORMED) as error:
         raise DataError(
-            f"{path}: its pixels cannot be decoded ({_first_line(error)}); export the series uncompressed"
+            f"{path}: its pixels cannot be decoded ({first_line(error)}); export the series uncompressed"
         ) from error
     if plane.ndim != 2:
         raise DataError(f"{path}: pixels of shape {plane.shape}; one grey slice a file is needed: export it so")
@@ -190,7 +190,3 @@ def _quiet_pydicom() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

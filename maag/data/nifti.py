@@ -19,7 +19,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from maag.data.nifti_header import require_invertible, require_one_spacing, require_possible, without_trailing_ones
-from maag.errors import DataError
+from maag.errors import DataError, first_line
 from maag.storage import require_regular_file, storage_errors
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -61,7 +61,7 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
         with quiet_nibabel():
             image = nib.load(path)
     except (*_UNREADABLE, OSError) as error:
-        raise DataError(f"{path}: not a readable NIfTI file ({_first_line(error)}); export it again") from error
+        raise DataError(f"{path}: not a readable NIfTI file ({first_line(error)}); export it again") from error
     if not isinstance(image, nib.Nifti1Image):
         raise DataError(f"{path}: a {type(image).__name__}, not NIfTI; convert it to .nii.gz")
     if image.affine is not None:
@@ -81,7 +81,7 @@ def _raw_header(path: Path) -> nib.Nifti1Header:
                     header: nib.Nifti1Header = kind(start[: kind.template_dtype.itemsize], check=False)
                     return header
         except _UNREADABLE as error:
-            raise DataError(f"{path}: not a readable NIfTI file ({_first_line(error)}); export it again") from error
+            raise DataError(f"{path}: not a readable NIfTI file ({first_line(error)}); export it again") from error
     raise DataError(f"{path}: not a readable NIfTI file (it does not begin with a header); export it again")
 
 
@@ -126,7 +126,7 @@ def read_parts(image: nib.Nifti1Image, path: Path) -> Iterator[NDArray[np.generi
 
 
 def _damaged(path: Path, error: BaseException) -> DataError:
-    return DataError(f"{path}: truncated or damaged ({_first_line(error)}); copy or export it again")
+    return DataError(f"{path}: truncated or damaged ({first_line(error)}); copy or export it again")
 
 
 def shape_of(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
@@ -172,7 +172,3 @@ def affine_of(image: nib.Nifti1Image) -> NDArray[np.float64]:
 def _mm_per_unit(image: nib.Nifti1Image) -> float:
     """Of the header's unit of length, as ITK reads it; one that is not told is mm."""
     return _MM_PER_UNIT.get(int(image.header["xyzt_units"]) % 8, 1.0)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maag.data.volume import Volume
-from maag.errors import DataError
+from maag.errors import DataError, first_line
 from maag.storage import replacing, require_regular_file
 
 COLOURS = 3
@@ -117,7 +117,7 @@ def open_picture(path: Path, *, of_labels: bool = False) -> Image.Image:
     except DataError:
         raise
     except _UNREADABLE as error:
-        raise DataError(f"{path}: not a readable image ({_first_line(error)}); copy or save it again") from error
+        raise DataError(f"{path}: not a readable image ({first_line(error)}); copy or save it again") from error
 
 
 @contextmanager
@@ -127,10 +127,6 @@ def _strict_pillow() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def is_picture(path: Path) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maag.config.schema import Config
 from maag.data.batches import Batch
-from maag.errors import TrainingError
+from maag.errors import TrainingError, first_line
 from maag.train.state import TrainState
 from maag.train.step import StepLosses, follow_up, play, update
 from maag.train.team import ALONE
@@ -138,7 +138,7 @@ class RecordedUpdate:
                 raise
             except RuntimeError as problem:
                 raise TrainingError(
-                    f"a training step could not be recorded ({str(problem).splitlines()[0]}); go on with "
+                    f"a training step could not be recorded ({first_line(problem)}); go on with "
                     "--set train.cuda_graph=false"
                 ) from problem
         return Recording(replay, static, rates, trust, names, losses["all"])

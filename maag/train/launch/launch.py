@@ -12,7 +12,7 @@ import ray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from maag.errors import MaagError, TrainingError
+from maag.errors import MaagError, TrainingError, first_line
 from maag.train.folder import RunFolder
 from maag.train.launch.board import start_board
 from maag.train.launch.connection import LOGS, connected
@@ -175,9 +175,9 @@ def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopReques
         raise TrainingError(f"{cause}; Ray's logs are in {LOGS}, and --resume goes on from the last checkpoint")
     if isinstance(cause, MaagError):
         raise cause
-    first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     raise TrainingError(
-        f"the cluster failed ({first}); Ray's logs are in {LOGS}, and --resume goes on from the last checkpoint"
+        f"the cluster failed ({first_line(cause)}); Ray's logs are in {LOGS}, and --resume goes on from the last "
+        "checkpoint"
     ) from end
 
 
