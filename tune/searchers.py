@@ -15,7 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.search_generator import SearchGenerator
 from ray.tune.utils import flatten_dict
 
-_STATES = "experiment_state-*.json"
+from tune.staged_state import newest_state
 
 
 class ResumableOptuna(SearchGenerator):
@@ -73,7 +73,7 @@ def _goes_on(trial: Trial) -> bool:
 
 def _trials_in(folder: Path) -> list[Trial]:
     """The trials that Ray wrote down last, as it reads them itself; their metadata with them."""
-    newest = max(folder.glob(_STATES), default=None, key=lambda path: path.name)
+    newest = newest_state(folder)
     if newest is None:
         return []
     trials = []

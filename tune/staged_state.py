@@ -15,7 +15,10 @@ from pathlib import Path
 from maag.errors import StorageError
 from maag.storage import replacing, storage_errors
 
-_STATES = "experiment_state-*.json"
+
+def newest_state(experiment: Path) -> Path | None:
+    """The file of what Ray knew last of the search in the folder `experiment`; None before the first."""
+    return max(experiment.glob("experiment_state-*.json"), default=None, key=lambda path: path.name)
 
 
 def make_whole(experiment: Path) -> None:
@@ -23,7 +26,7 @@ def make_whole(experiment: Path) -> None:
 
     Raises StorageError where neither is whole, or a file cannot be written.
     """
-    newest = max(experiment.glob(_STATES), default=None, key=lambda path: path.name)
+    newest = newest_state(experiment)
     if newest is None:
         return
     staged = _staged(experiment, newest.name)
