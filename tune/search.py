@@ -95,19 +95,6 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
     storage, name = ray_place(plan.storage, plan.out)
     space = {path: plan.space[path] for path in plan.space if plan.algorithm != "pbt" or path in CHANGEABLE}
     start = starting_point(codec.from_dict(trial.base), space)
-    points = [start] if start else None
-    searcher: SearchAlgorithm
-    if plan.algorithm != "tpe":
-        # All of a population live at once, and take turns; of other trials one begins where another ended.
-        at_once = 0 if plan.algorithm == "pbt" else plan.at_once
-        searcher = ResumableVariants(points_to_evaluate=points, max_concurrent=at_once, random_state=plan.seed)
-    else:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        # More at once than a few and the sampler would learn nothing from one trial for the next.
-        searcher = ResumableOptuna(
-            OptunaSearch(metric=OBJECTIVE, mode="max", seed=plan.seed, points_to_evaluate=points),
-            max_concurrent=plan.at_once,
-        )
     scheduler = _scheduler(plan, gentle=trial.workers > 1)
     return ray_tune.Tuner(
         _trainable(plan, trial),
@@ -116,7 +103,7 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             metric=None if plan.algorithm == "tpe" else OBJECTIVE,
             mode=None if plan.algorithm == "tpe" else "max",
             num_samples=plan.trials,
-            search_alg=searcher,
+            search_alg=_searcher(plan, [start] if start else None),
             scheduler=scheduler,
             # A fresh process would load everything again for each trial; but workers end with the process that began
             # them, and a state is handed over only when nobody writes to the folder any more.
@@ -132,6 +119,20 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             # A state that another trial is to go on from must still be there when that one has started.
             checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=None if trial.exchange else 2),
         ),
+    )
+
+
+def _searcher(plan: SearchPlan, points: list[dict[str, Any]] | None) -> SearchAlgorithm:
+    """Who draws the samples, after those of `points`."""
+    if plan.algorithm != "tpe":
+        # All of a population live at once, and take turns; of other trials one begins where another ended.
+        at_once = 0 if plan.algorithm == "pbt" else plan.at_once
+        return ResumableVariants(points_to_evaluate=points, max_concurrent=at_once, random_state=plan.seed)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # More at once than a few and the sampler would learn nothing from one trial for the next.
+    return ResumableOptuna(
+        OptunaSearch(metric=OBJECTIVE, mode="max", seed=plan.seed, points_to_evaluate=points),
+        max_concurrent=plan.at_once,
     )
 
 
