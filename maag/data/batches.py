@@ -155,23 +155,14 @@ class TrainingBatches:
         count, shard = self._config.optim.batch_size, self._shard
         generator = self._generator.manual_seed(seed_of(self._config.train.seed, "augment", step))
 
-        num_scribbled = count - self._num_dense
-        places = shard.of(np.arange(count))
-        scribbled = self._scribbled.draw(step * num_scribbled, num_scribbled)[places[places < num_scribbled]]
-        dense = self._dense.draw(step * self._num_dense, self._num_dense)
-        dense = dense[places[places >= num_scribbled] - num_scribbled]
+        scribbled, dense = self._supervised_at(step)
         grids = self._random_grids(generator)
         supervised = np.concatenate([scribbled, dense])
         originals = self._images.gather(supervised)
         images = self._changed(originals, grids, generator)
         labels = torch.cat([self._scribbles.gather(scribbled), self._masks.gather(dense)])
         labels = warp_labels(labels, grids, fill=self._fill)
-        weights = None
-        if self._weights:
-            stored = torch.cat(
-                [self._weights.gather(scribbled), torch.full_like(labels[len(scribbled) :], FULL_WEIGHT)]
-            )
-            weights = warp_labels(stored, grids, fill=FULL_WEIGHT).float() / FULL_WEIGHT
+        weights = self._weights_of(scribbled, labels, grids)
 
         lessons = self._said_of(supervised, grids)
         asks = self._config.loss.teacher > 0 and not lessons
@@ -191,6 +182,22 @@ class TrainingBatches:
             masks = warp_labels(real, self._random_grids(generator), fill=BACKGROUND)
         lesson = torch.cat(lessons) if lessons else None
         return Batch(images, labels, unlabelled, masks, len(dense), weights, view, lesson, self._areas)
+
+    def _supervised_at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Indices of this worker's slices with scribbles, and of those with masks, which come after them in a batch."""
+        count = self._config.optim.batch_size
+        num_scribbled = count - self._num_dense
+        places = self._shard.of(np.arange(count))
+        scribbled = self._scribbled.draw(step * num_scribbled, num_scribbled)[places[places < num_scribbled]]
+        dense = self._dense.draw(step * self._num_dense, self._num_dense)
+        return scribbled, dense[places[places >= num_scribbled] - num_scribbled]
+
+    def _weights_of(self, scribbled: NDArray[np.int64], labels: Tensor, grids: Tensor) -> Tensor | None:
+        """(N, H, W) float, how much each pixel of `labels` counts, of slices with scribbles and then others."""
+        if not self._weights:
+            return None
+        stored = torch.cat([self._weights.gather(scribbled), torch.full_like(labels[len(scribbled) :], FULL_WEIGHT)])
+        return warp_labels(stored, grids, fill=FULL_WEIGHT).float() / FULL_WEIGHT
 
     def _random_grids(self, generator: torch.Generator) -> Tensor:
         count, size_px, augment = self._config.optim.batch_size, self._config.data.size_px, self._config.augment
