@@ -79,7 +79,7 @@ def adversarial_loss(on_fake: Tensor) -> Tensor:
 
 
 def balance(supervised: Tensor, adversarial: Tensor) -> Tensor:
-    """Factor that brings the adversarial loss to the supervised loss's size; no gradient flows through it."""
+    """Scalar that brings the adversarial loss to the supervised loss's size; no gradient flows through it."""
     return (supervised / adversarial.clamp(min=torch.finfo(adversarial.dtype).eps)).abs().detach()
 
 
@@ -110,7 +110,7 @@ def class_overlaps(logits: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
 
 
 def overlap_loss(overlaps: Tensor) -> Tensor:
-    """One minus the mean soft Dice of the classes, from the `class_overlaps` of a whole batch."""
+    """One minus the mean soft Dice of the classes, from the (2, num_classes) `class_overlaps` of a whole batch."""
     common, sizes = overlaps
     dice: Tensor = (2 * common + _SMOOTH_PX) / (sizes + _SMOOTH_PX)
     return 1 - dice.mean()

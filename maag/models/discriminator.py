@@ -97,6 +97,9 @@ def pyramid_of_predictions(output: SegmentorOutput, scales: tuple[int, ...], *, 
 
     At full resolution the foreground of the softmax prediction; at each lower scale the foreground of that level's
     gate map if gates are conditioned and the level has one, else the prediction, resized.
+
+    Returns:
+        (N, num_classes - 1, H / 2**scale, W / 2**scale) float in [0, 1], by scale.
     """
     foreground = output.logits.softmax(dim=1)[:, 1:]
     return {
