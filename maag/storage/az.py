@@ -86,13 +86,6 @@ class AzStore(BucketStore):
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(md5))
         self._blob(key).upload_blob(content, overwrite=True, content_settings=settings)
 
-    def _remove(self, key: str) -> None:
-        try:
-            self._blob(key).delete_blob()
-        except ResourceNotFoundError as error:
-            if _code(error) == "ContainerNotFound":
-                raise
-
     def _blob(self, key: str) -> Any:
         return self._client.get_blob_client(self._bucket, key)
 

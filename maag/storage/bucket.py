@@ -100,10 +100,6 @@ class BucketStore(ABC):
         details = self._details(key)
         return None if details is None else details.md5
 
-    def delete(self, key: str) -> None:
-        """See Store."""
-        self._ask("delete", self.child(key), self._remove, self._full(key))
-
     def child(self, key: str) -> str:
         """See Store."""
         return f"{self.uri}/{key}"
@@ -212,10 +208,6 @@ class BucketStore(ABC):
     @abstractmethod
     def _send(self, key: str, content: BinaryIO, md5: bytes) -> None:
         """Store what can be read from the stream, whole or not at all."""
-
-    @abstractmethod
-    def _remove(self, key: str) -> None:
-        """Delete an object, if it is there."""
 
     @abstractmethod
     def _failure(self, error: Exception) -> Failure | None:

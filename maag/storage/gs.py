@@ -91,12 +91,6 @@ class GsStore(BucketStore):
         content.seek(0)
         blob.upload_from_file(content, size=size, content_type="application/octet-stream", **self._patience)
 
-    def _remove(self, key: str) -> None:
-        try:
-            self._client.bucket(self._bucket).delete_blob(key, **self._patience)
-        except NotFound:
-            self._require_bucket(key)
-
     def _require_bucket(self, key: str) -> None:
         if self._bucket_is_there:
             return

@@ -93,12 +93,6 @@ class LocalStore:
         except MissingObjectError:
             return None
 
-    def delete(self, key: str) -> None:
-        """See Store."""
-        path = self._path(key)
-        with _errors(path, "remove"):
-            path.unlink(missing_ok=True)
-
     def child(self, key: str) -> str:
         """See Store."""
         return str(self._root / key)

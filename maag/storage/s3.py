@@ -76,9 +76,6 @@ class S3Store(BucketStore):
             ),
         )
 
-    def _remove(self, key: str) -> None:
-        self._client.delete_object(Bucket=self._bucket, Key=key)
-
     def _require_bucket(self, key: str) -> None:
         if not self._bucket_is_there:
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)

@@ -63,8 +63,5 @@ class Store(Protocol):
     def md5_of(self, key: str) -> str | None:
         """Hexadecimal MD5 of the object's content, None where the object or its MD5 is not known."""
 
-    def delete(self, key: str) -> None:
-        """Remove the object, if it is there."""
-
     def child(self, key: str) -> str:
         """The URI or path of one object, for messages: `s3://bucket/prefix/key`."""
