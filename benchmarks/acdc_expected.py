@@ -113,10 +113,12 @@ def harmed_row(name: str, run: RunFolder, options: argparse.Namespace) -> str:
         if found.expected_dice:
             real = [dice_of(found.labels, mask, data.classes.index(each)) for each in found.expected_dice]
             pairs.append(Pair(reference=fmean(real), predicted=fmean(found.expected_dice.values())))
+    if not pairs:
+        return f"| {name} | 0 of {len(cases)} | | | |"
     found = Agreement.of(pairs)
     expected = found.reference_mean + found.bias
     cells = (name, f"{len(pairs)} of {len(cases)}", f"{found.reference_mean:.3f}", f"{expected:.3f}")
-    return f"| {' | '.join(cells)} | {found.correlation:.2f} |"
+    return f"| {' | '.join(cells)} | {of_correlation(found.correlation)} |"
 
 
 def dice_of(labels: Labels, mask: Labels, value: int) -> float:
@@ -141,9 +143,14 @@ def told(run: Path, data: Path, out: Path) -> RunFolder:
     return copy
 
 
-def cell(agreement: dict[str, float]) -> str:
+def cell(agreement: dict[str, Any]) -> str:
     """Correlation, bias and mean absolute error."""
-    return f"r {agreement['correlation']:.2f}, {agreement['bias']:+.3f}, {agreement['mae']:.3f}"
+    return f"r {of_correlation(agreement['correlation'])}, {agreement['bias']:+.3f}, {agreement['mae']:.3f}"
+
+
+def of_correlation(value: float | None) -> str:
+    """Two digits; none where values do not vary, or there are too few."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def ranked(cases: list[dict[str, Any]]) -> str:

@@ -80,6 +80,18 @@ def test_the_full_size_table_goes_on_where_it_was_stopped(phantom_dir: Path, tmp
     assert {f"shapes/{patient}" for patient in split["scribbled"]} > set(split["shapes"])
     assert (table / "curves.png").exists()
 
+    words_of_expected = ("--data", phantom_dir, "--out", tmp_path / "expected", "--part", "shapes")
+    expected = rows_of(run("acdc_expected.py", run_folder, *words_of_expected))
+    harms = ["as they are", "turned by 90°", "mirrored", "noise", "blurred"]
+    assert [row[0] for row in expected] == [
+        "run, shapes",
+        "best-1",
+        "best-1 rotations+largest-component",
+        "volumes",
+        *harms,
+    ]
+    assert expected[4][1].split(" of ")[1] == expected[8][1].split(" of ")[1] != "0"
+
     again = run("on_gpu.py", *words)
     assert "1-table: done before" in again
     with tarfile.open(tmp_path / "pack" / "results.tar.gz") as archive:
