@@ -49,15 +49,17 @@ class FoldersReader:
     usual_scribbles = "own"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
-        """Channels and a grid from the images, classes from `classes.txt`, a name a line."""
+        """Channels and a grid from the images, classes from `classes.txt`, a name a line.
+
+        Raises DataError where background is not the first of them.
+        """
         images = list(_files(directory / "images").values())
         if not images:
             return {}
         found: dict[str, Any] = {"data.channels": count_channels(images)}
         names = directory / "classes.txt"
         if names.is_file():
-            lines = [line.strip() for line in read_lines(names)]
-            found |= {"data.classes": [line for line in lines if line]}
+            found["data.classes"] = _class_names(names)
         return {**found, **choose_grid(images)}
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
@@ -91,6 +93,17 @@ class FoldersReader:
         from maag.data.phantoms.plain import write_folders
 
         write_folders(out, num_cases, seed)
+
+
+def _class_names(path: Path) -> list[str]:
+    names = [line.strip() for line in read_lines(path) if line.strip()]
+    if not names or names[0].lower() != "background":
+        # A list of structures alone would give each the number before its own, and the first to the background.
+        raise DataError(
+            f"{path}: the first class is {names[0] if names else 'nowhere'}; the first line must be background, whose "
+            "number is 0, then a name a line"
+        )
+    return names
 
 
 def _case(name: str, image: Path, mask: Path | None, scribbles: tuple[ScribbleFile, ...], row: _Row) -> Case:

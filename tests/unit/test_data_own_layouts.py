@@ -241,6 +241,16 @@ def test_a_byte_order_mark_is_no_part_of_a_class(copy_of: Callable[[str], Path])
     assert reader_of("folders").settings(root)["data.classes"] == ["background", "leaf"]
 
 
+@pytest.mark.parametrize(("text", "found"), [("wall\npool\n", "wall"), ("\n", "nowhere")])
+def test_classes_begin_with_the_background(copy_of: Callable[[str], Path], text: str, found: str) -> None:
+    root = copy_of("folders")
+    (root / "classes.txt").write_text(text)
+    with pytest.raises(
+        DataError, match=rf"classes\.txt: the first class is {found}; the first line must be background"
+    ):
+        reader_of("folders").settings(root)
+
+
 def test_a_label_without_an_image_is_named(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("folders")
     shutil.copy(first(root, "masks/*"), root / "masks" / "stranger.nii.gz")
