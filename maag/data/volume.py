@@ -162,8 +162,8 @@ def as_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path)
             way_out = (
                 f"save a black and white mask with 1 where it has {_WHITE}"
                 if {*np.unique(labels).tolist()} == {0, _WHITE} and 1 in allowed
-                else "correct the labels, or data.classes and data.unlabelled_value, which nnU-Net's dataset.json "
-                'calls "labels" and "ignore"'
+                else "correct the labels (`maag data renumber` exchanges numbers), or data.classes and "
+                'data.unlabelled_value, which nnU-Net\'s dataset.json calls "labels" and "ignore"'
             )
             raise DataError(f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; {way_out}")
     return small
