@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,8 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
             )
         scribbles[source.rater] = scribble
         if isinstance(source, ScribbleFile):
+            if not (scribble == IGNORE).any():
+                notes += (_all_drawn(source.path, data),)
             notes += differences(source.path, case.images[0], origins=own)
     return CaseArrays(volume, scribbles, mask, notes)
 
@@ -93,6 +96,14 @@ def _read_scribble(
         )
     labels = load_label_file(source.path, {*range(data.num_classes), data.unlabelled_value})
     return np.where(labels == data.unlabelled_value, np.uint8(IGNORE), labels)
+
+
+def _all_drawn(path: Path, data: DataConfig) -> str:
+    """What is odd in a file without an undrawn voxel: most often a drawing program's, which calls those 0."""
+    return (
+        f"{path}: no voxel is undrawn ({data.unlabelled_value}), so all of them teach; if {BACKGROUND} is what nobody "
+        "drew on, give it another number with `maag data renumber`"
+    )
 
 
 def _name(source: ScribbleFile | SimulatedScribble, case: Case) -> str:

@@ -157,7 +157,8 @@ class _Tally:
         for role in ("scribble", "mask"):
             without = [case.case_id for case in cases if not getattr(case, f"{role}s")]
             if without:
-                notes.append(f"{len(without)} cases have no {role}; the first is {without[0]}")
+                have = "1 case has" if len(without) == 1 else f"{len(without)} cases have"
+                notes.append(f"{have} no {role}; the first is {without[0]}")
         notes += odd_axes(self._axes) + odd_slices(self._spacings)
         return notes + self._odd[:_NOTES_SHOWN] + _rest(self._odd)
 

@@ -131,6 +131,27 @@ def test_a_check_tells_of_images_that_lie_otherwise(data_dir: Path, tiny_config:
     assert "1 image has the thickest voxels along x, 11 along z; the first is patient" in notes
 
 
+def test_a_scribble_in_which_nothing_is_undrawn_is_noted(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    path = any_file(data_dir, "_scribble.nii.gz")
+    spoil(path, lambda array: np.where(array == 4, 0, array))  # as ITK-SNAP saves it
+    assert [note for note in check(data_dir, tiny_config.data).notes if "undrawn" in note] == [
+        f"patient001_frame01: {path}: no voxel is undrawn (4), so all of them teach; if 0 is what nobody drew on, give "
+        "it another number with `maag data renumber`"
+    ]
+    [note] = [note for case in prepare(data_dir, tiny_config.data, tmp_path / "cache").cases for note in case.notes]
+    assert "no voxel is undrawn" in note
+
+
+def test_a_check_counts_cases_without_labels(data_dir: Path, tiny_config: Config) -> None:
+    any_file(data_dir, "_scribble.nii.gz").unlink()
+    for mask in sorted(data_dir.rglob("*_gt.nii.gz"))[:2]:
+        mask.unlink()
+    assert check(data_dir, tiny_config.data).notes == (
+        "1 case has no scribble; the first is patient001_frame01",
+        "2 cases have no mask; the first is patient001_frame01",
+    )
+
+
 def test_every_bad_case_is_named_and_no_set_is_left(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     images = [path for path in sorted(data_dir.rglob("*_frame??.nii.gz"))]
     images[0].write_bytes(images[0].read_bytes()[:60])
