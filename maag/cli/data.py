@@ -66,7 +66,7 @@ def data_check_command(
     with counting("Checking cases") as progress:
         report = check(directory, config.data, scribbles, progress)
     print_table(f"{report.directory}", ("", "count"), [(name, str(count)) for name, count in report.counts.items()])
-    header = ("class", "cases with it", "slices scribbled", "coverage %", "std %")
+    header = ("class", "masks with it", "slices scribbled", "coverage %", "std %")
     rows = [
         (
             item.name,

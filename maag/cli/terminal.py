@@ -95,19 +95,19 @@ class TrainingDisplay:
 
     def __init__(self, run: Path, config: Config, split: Split, config_digest: str, place: str) -> None:
         say(f"Run {run} (config {config_digest}, split {split.scheme} {split.digest}, {place})")
-        judged = f", {len(split.shapes)} give masks to the discriminator" if config.adversarial else ""
+        judged = f", {len(split.shapes)} for the discriminator's masks" if config.adversarial else ""
         taught = [
             f"{len(members)} {role}"
             for members, role in (
-                (split.scribbled, "train with scribbles"),
-                (split.dense, "train with masks"),
-                (split.unlabelled, "are unlabelled"),
+                (split.scribbled, "to train with scribbles"),
+                (split.dense, "to train with masks"),
+                (split.unlabelled, "unlabelled"),
             )
             if members
         ]
         say(
             f"Patients: {', '.join(taught)}{judged}, "
-            f"{len(split.val)} validate, {len(split.test)} are held out for the test"
+            f"{len(split.val)} to validate, {len(split.test)} held out for the test"
         )
         self._live = LiveDisplay(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
         self._dice = ""

@@ -308,3 +308,22 @@ def test_a_stand_in_that_is_proposed_can_be_made(capsys: pytest.CaptureFixture[s
         assert words[-1] == str(expected)
         assert run(*words, "--cases", 4) == 0
         capsys.readouterr()
+
+
+def test_the_parts_of_a_split_are_told_of_one_patient_and_of_many(capsys: pytest.CaptureFixture[str]) -> None:
+    from maag.cli.terminal import TrainingDisplay
+    from maag.data.splits import Split
+
+    split = Split(scheme="own", scribbled=("a", "b"), unlabelled=("c",), shapes=("d",), val=("e",))
+    TrainingDisplay(Path("run"), Config(), split, "digest", "cpu")
+    assert (
+        "Patients: 2 to train with scribbles, 1 unlabelled, 1 for the discriminator's masks, 1 to validate, 0 held out "
+        "for the test"
+    ) in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_check_says_what_its_counts_are_of(phantom_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("data", "check", "--dataset", "acdc", "--data", phantom_dir) == 0
+    said = capsys.readouterr().err
+    assert "masks with it" in said  # a set of scribbles alone has none, and yet strokes of each class
+    assert "slices scribbled" in said
