@@ -50,9 +50,10 @@ def shortfall(real: Sequence[float], expected: Sequence[float]) -> float | None:
 
     None of fewer than three cases, or where nothing was expected to be wrong.
     """
-    if len(real) < _FEWEST_CASES or min(expected) >= 1.0:
+    if len(real) < _FEWEST_CASES:
         return None
-    return (1 - statistics.fmean(real)) / (1 - statistics.fmean(expected))
+    doubt = 1 - statistics.fmean(expected)
+    return (1 - statistics.fmean(real)) / doubt if doubt > 0 else None
 
 
 def corrected(expected: Mapping[str, float], shortfalls: Mapping[str, float]) -> dict[str, float]:

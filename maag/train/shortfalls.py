@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
@@ -41,8 +42,9 @@ def note_shortfalls(path: Path, prepared: PreparedData, patients: Collection[str
         if case.patient_id in patients and case.has_mask:
             dice, by_class = _ask(runner, prepared, case, classes)
             for name, value in by_class.items():
-                real[name].append(dice[name])
-                expected[name].append(value)
+                if not math.isnan(dice[name]):  # as it is where all labels lie where the mask says nothing
+                    real[name].append(dice[name])
+                    expected[name].append(value)
     found = {name: shortfall(real[name], expected[name]) for name in classes if name in expected}
     told = {name: round(value, _DIGITS) for name, value in found.items() if value is not None}
     weights = trained.segmentor.state_dict()
@@ -52,7 +54,9 @@ def note_shortfalls(path: Path, prepared: PreparedData, patients: Collection[str
 def _ask(
     runner: Runner, prepared: PreparedData, case: PreparedCase, classes: tuple[str, ...]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Real and expected Dice of a case on the training grid, the latter of classes that got labels."""
+    """Real and expected Dice of a case on the training grid, the former NaN where the mask does not tell, the latter of
+    classes that got labels.
+    """
     expected, confusion = ExpectedDice(len(classes)), np.zeros(len(classes) ** 2, np.int64)
     for start in range(case.start, case.stop, _SLICES_AT_ONCE):
         some = slice(start, min(start + _SLICES_AT_ONCE, case.stop))

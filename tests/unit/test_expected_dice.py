@@ -60,6 +60,7 @@ def test_a_shortfall_is_how_much_further_from_one_the_real_dice_is() -> None:
     assert shortfall([0.9, 0.8, 0.7], [0.95, 0.9, 0.85]) == pytest.approx(2)
     assert shortfall([0.9, 0.8], [0.95, 0.9]) is None
     assert shortfall([0.9, 0.8, 0.7], [1.0, 1.0, 1.0]) is None
+    assert shortfall([0.9, 0.8, 0.7], [1.0, 1.0, float(np.nextafter(1.0, 0.0))]) is None
     # One of them doubts nothing, the others do.
     assert shortfall([0.9, 0.8, 0.7], [1.0, 0.9, 0.8]) == pytest.approx(2)
 
