@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from compare import PLAIN, ROTATIONS_COMPONENT, measure, report_of
+from compare import PLAIN, ROTATIONS_COMPONENT, measure, report_of, runs_to_measure
 from scipy.ndimage import gaussian_filter
 
 from maag.checkpoint import load_segmentor
@@ -41,12 +41,7 @@ _WORST, _LOOKED_AT = 0.1, 0.2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--part", choices=("val", "shapes"), default="val")
-    options = parser.parse_args()
+    options = runs_to_measure(__doc__)
     rows = []
     for run in options.runs:
         copy = told(run, options.data, options.out)

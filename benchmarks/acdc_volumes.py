@@ -9,11 +9,10 @@ already stays as it is.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
-from compare import PLAIN, ROTATIONS_COMPONENT, measure, report_of
+from compare import PLAIN, ROTATIONS_COMPONENT, measure, report_of, runs_to_measure
 
 _MEASURES = {
     "LV_edv_ml": "LV EDV ml",
@@ -27,12 +26,7 @@ _MEASURES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--part", choices=("val", "shapes"), default="val")
-    options = parser.parse_args()
+    options = runs_to_measure(__doc__)
     rows = [f"| run, {options.part} | " + " | ".join(_MEASURES.values()) + " |", "| --- " * (1 + len(_MEASURES)) + "|"]
     for run in options.runs:
         for refinement in (PLAIN, ROTATIONS_COMPONENT):

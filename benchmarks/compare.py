@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,16 @@ class Comparison(NamedTuple):
     patients: int
     p: float
     """Of Wilcoxon's signed-rank test."""
+
+
+def runs_to_measure(doc: str | None) -> argparse.Namespace:
+    """The command line of scripts that measure finished `runs` on a `part` of the `data` into the folder `out`."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", choices=("val", "shapes"), default="val")
+    return parser.parse_args()
 
 
 def measure(
