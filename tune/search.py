@@ -12,6 +12,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import SearchAlgorithm
 from ray.tune.search.optuna import OptunaSearch
 
+from maag import checkpoint
 from maag.config import codec
 from maag.errors import TrainingError
 from maag.train.launch.connection import connected
@@ -27,7 +28,7 @@ from tune.rungs import Rungs
 from tune.searchers import ResumableOptuna, ResumableVariants
 from tune.space import CHANGEABLE, starting_point, within
 from tune.stops import GentleASHA, start_stops
-from tune.trial import TrialPlan, run_trial
+from tune.trial import TrialPlan, note_shortfalls_of, run_trial
 
 _KEEP_ONE_IN = 3  # of the trials at each rung of successive halving
 
@@ -48,6 +49,7 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
     Raises:
         TrainingError: every trial failed; the first one's error is told.
         StorageError: Ray's state of the search is not there any more, or a kill cut it off.
+        DataError: the data changed while it ran.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     # Progress is told by the watcher; Ray's own tables would be printed over it.
@@ -69,6 +71,8 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
             tuner.fit()
         del stops
         recorder.finish()
+        if (best := plan.out / "checkpoints" / checkpoint.BEST).exists():
+            note_shortfalls_of(best, trial)
     if plan.storage:
         upload(plan.out, (*LEFT_BEHIND, *BEGUN_WITH), beside(plan.storage, plan.out))
     results = recorder.results

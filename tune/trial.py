@@ -119,6 +119,30 @@ def prepare_the_same(config: Config, plan: TrialPlan) -> PreparedData:
     return prepared
 
 
+def note_shortfalls_of(weights: Path, plan: TrialPlan) -> None:
+    """Note in the best trial's `weights` how far its model overrates itself, where that is not noted yet.
+
+    A run does it at its end, to which a trial does not come that was stopped early or is followed by the states that it
+    hands over.
+
+    Raises:
+        DataError: the data are not those that the trials trained on.
+        StorageError: the file cannot be written.
+    """
+    import torch
+
+    from maag import checkpoint
+    from maag.data.splits import Split
+    from maag.train.shortfalls import note_shortfalls
+
+    trained = checkpoint.load_segmentor(weights)
+    if "shortfalls" in trained.info:
+        return
+    device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
+    prepared = prepare_the_same(trained.config, plan)
+    note_shortfalls(weights, prepared, Split.from_dict(plan.split).val, device)
+
+
 def _train_on_workers(
     config: Config, plan: TrialPlan, run: RunFolder, reporter: TrialReporter, stop: StopRequest
 ) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
+from maag.data.cache import prepare
 from maag.data.splits import Split
 from maag.errors import DataError, MissingDataError
+from maag.models.build import build_segmentor
 from maag.storage import read_json
 from maag.train.folder import RunFolder
 from tune.schedule import SCHEDULE, read_schedule
-from tune.trial import TrialPlan, prepare_the_same, run_trial
+from tune.trial import TrialPlan, note_shortfalls_of, prepare_the_same, run_trial
 
 Begin = Callable[..., RunFolder]
 
@@ -31,6 +35,27 @@ def test_a_node_with_other_data_trains_no_trial(
     )  # fmt: skip
     with pytest.raises(DataError, match=r"node .*: has other data \(digest .*\) than training was begun on \(other\)"):
         prepare_the_same(tiny_config, plan)
+
+
+def test_a_trial_that_was_stopped_early_tells_how_far_its_model_overrates_itself(
+    phantom_dir: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "best.safetensors"
+    checkpoint.save_segmentor(weights, tiny_config, build_segmentor(tiny_config).state_dict(), {"epoch": 3})
+    prepared = prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
+    plan = TrialPlan(
+        base=codec.to_dict(tiny_config), data_dir=str(phantom_dir), scribbles=(), data_digest=prepared.digest,
+        cache_root=str(tmp_path / "cache"), split=Split(scheme="all", val=prepared.patient_ids).to_dict(),
+        trials_dir=str(tmp_path / "trials"), device="cpu", threads=1, exchange=False,
+    )  # fmt: skip
+    note_shortfalls_of(weights, plan)
+    noted = checkpoint.load_segmentor(weights).info
+    assert noted["epoch"] == 3
+    assert noted["shortfalls"]
+
+    note_shortfalls_of(weights, replace(plan, data_dir=str(tmp_path / "nowhere")))
+    assert checkpoint.load_segmentor(weights).info == noted
 
 
 @pytest.fixture

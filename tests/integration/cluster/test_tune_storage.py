@@ -53,6 +53,7 @@ def test_a_search_on_workers_goes_on_from_the_bucket(
 
         best = checkpoint.load_segmentor(again)
         assert best.config.optim.epochs == EPOCHS
+        assert "shortfalls" in best.info
         client = client_of(environment)
         keys = {
             item["Key"] for item in client.list_objects_v2(Bucket=BUCKET, Prefix="searches/search/search/")["Contents"]
