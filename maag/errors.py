@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+_NAMED_AT_MOST = 10
+
 
 class MaagError(Exception):
     """Base of all errors shown to users without a traceback; `exit_code` is the process's."""
@@ -84,3 +88,9 @@ class SomeCasesFailed(MaagError):
 def first_line(error: BaseException) -> str:
     """What an error that is not ours says, without the lines that its own programmers need; its kind if it is mute."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def names_of(cases: Collection[str]) -> str:
+    """The names of `cases`, for a sentence: not more than ten, and how many there are else."""
+    more = f" and {len(cases) - _NAMED_AT_MOST} more" if len(cases) > _NAMED_AT_MOST else ""
+    return ", ".join([*cases][:_NAMED_AT_MOST]) + more

@@ -34,9 +34,11 @@ def demo_command(out: Path | None, epochs: int) -> None:
     from maag.cli.training import train
     from maag.data.catalog import find_cases, write_phantom
     from maag.data.splits import Split
-    from maag.evaluate.measure import evaluate, file_predictor, prediction_files
+    from maag.evaluate.measure import evaluate
     from maag.evaluate.page import write_page
-    from maag.evaluate.report import Subject, table
+    from maag.evaluate.prediction_files import file_predictor, prediction_files
+    from maag.evaluate.report import Subject
+    from maag.evaluate.tables import table
     from maag.evaluate.worst import WorstCases
     from maag.storage import read_json
 

@@ -13,9 +13,9 @@ from maag.cli.json_file import SPLIT_FILE
 from maag.cli.models import OpenModel, open_model, read_own_split, warn_of_views
 from maag.cli.options import ANY_PATH, FOLDER, backend_option, data_option, dataset_option, device_option, json_option
 from maag.cli.out_place import require_outside
-from maag.cli.problems import end_with, names_of
+from maag.cli.problems import end_with
 from maag.cli.resolving import find_data, resolve_config
-from maag.errors import ConfigError, DataError, StorageError
+from maag.errors import ConfigError, DataError, StorageError, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -92,8 +92,9 @@ def evaluate_command(
     from maag.cli.terminal import counting, print_json, say
     from maag.data.catalog import find_cases
     from maag.data.orientation import differences
-    from maag.evaluate.measure import by_mask, evaluate, file_predictor, prediction_files, runner_predictor
+    from maag.evaluate.measure import by_mask, evaluate, runner_predictor
     from maag.evaluate.page import write_page
+    from maag.evaluate.prediction_files import file_predictor, prediction_files
     from maag.evaluate.report import Subject
     from maag.evaluate.worst import WorstCases
     from maag.inference import PLAIN, Refinement
@@ -181,7 +182,7 @@ def _require_one(model: Path | None, predictions: Path | None, *, refined: bool,
 
 def _tell(report: Report, folder: Path) -> None:
     from maag.cli.terminal import print_table
-    from maag.evaluate.report import agreement_table, table
+    from maag.evaluate.tables import agreement_table, table
 
     subject = report.subject
     what = f"{subject.model}{_with(subject.refinement)}, {subject.split} ({len(report.cases)} cases)"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from maag.errors import DataError, SomeCasesFailed
-
-_NAMED_AT_MOST = 10
 
 
 def end_with(problems: Collection[str], sentence: str, *, some_done: bool) -> None:
@@ -22,9 +20,3 @@ def end_with(problems: Collection[str], sentence: str, *, some_done: bool) -> No
         say(f"Problem: {problem}")
     if problems:
         raise (SomeCasesFailed if some_done else DataError)(sentence)
-
-
-def names_of(failed: Mapping[str, str]) -> str:
-    """The names of cases, by which their problems are found: not more than ten, and how many there are else."""
-    more = f" and {len(failed) - _NAMED_AT_MOST} more" if len(failed) > _NAMED_AT_MOST else ""
-    return ", ".join([*failed][:_NAMED_AT_MOST]) + more

@@ -11,9 +11,9 @@ from maag.cli.json_file import SPLIT_FILE
 from maag.cli.models import OpenModel, open_model, read_own_split
 from maag.cli.options import ANY_PATH, FOLDER, data_option, dataset_option, device_option, json_option, scribbles_option
 from maag.cli.out_place import require_outside
-from maag.cli.problems import end_with, names_of
+from maag.cli.problems import end_with
 from maag.cli.resolving import find_data
-from maag.errors import ConfigError
+from maag.errors import ConfigError, names_of
 
 if TYPE_CHECKING:
     from maag.data.splits import Split

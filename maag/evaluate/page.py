@@ -9,7 +9,8 @@ from pathlib import Path
 
 from maag.evaluate.agreement import Pair
 from maag.evaluate.plots import agreement_svg, scores_svg, slice_png
-from maag.evaluate.report import Report, agreement_table, table
+from maag.evaluate.report import Report
+from maag.evaluate.tables import agreement_table, table
 from maag.evaluate.worst import ShownSlice
 from maag.labels import colour_of
 from maag.storage import write_text

@@ -29,7 +29,8 @@ from maag.config.schema import Config
 from maag.data.cases import Case
 from maag.data.catalog import preset
 from maag.errors import DataError, ExportError
-from maag.evaluate.measure import evaluate, file_predictor, prediction_files, runner_predictor
+from maag.evaluate.measure import evaluate, runner_predictor
+from maag.evaluate.prediction_files import file_predictor, prediction_files
 from maag.evaluate.report import Subject
 from maag.inference import TorchRunner
 from maag.models.build import build_segmentor

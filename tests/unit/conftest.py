@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from bright_runner import BrightIsForeground, write_volume
 from native_phantoms import NATIVE
+from squares import MakeCase, write_case
 
 from maag.data.catalog import write_phantom
 
@@ -46,3 +48,8 @@ def scans(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
+
+
+@pytest.fixture
+def make_case(tmp_path: Path) -> MakeCase:
+    return partial(write_case, tmp_path / "data")

@@ -22,7 +22,7 @@ from maag.config.data import DataConfig
 from maag.data.cases import Case
 from maag.data.catalog import reader_of
 from maag.data.volume import load_labels
-from maag.evaluate.measure import prediction_files
+from maag.evaluate.prediction_files import prediction_files
 
 TWO = DataConfig(
     dataset="nnunet", classes=("background", "bright"), channels=2, size_px=(16, 16), spacing_mm=1.0,

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maag.evaluate.agreement import Agreement, Pair, agreements, heart_pairs
-from maag.evaluate.report import CaseScores, Report, Subject, agreement_table
+from maag.evaluate.report import CaseScores, Report, Subject
+from maag.evaluate.tables import agreement_table
 from maag.metrics import ClassScores
 
 CLASSES = ("RV", "MYO", "LV")

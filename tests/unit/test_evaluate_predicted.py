@@ -21,7 +21,8 @@ from maag.data.nifti_writing import save_volume
 from maag.data.pictures import load_picture
 from maag.data.volume import load_labels
 from maag.errors import DataError
-from maag.evaluate.measure import evaluate, file_predictor, prediction_files
+from maag.evaluate.measure import evaluate
+from maag.evaluate.prediction_files import file_predictor, prediction_files
 from maag.evaluate.report import Subject
 
 SUBJECT = Subject(model="runs/one", dataset="acdc", split="val", split_digest="0123", checkpoint_kind="best")
