@@ -42,7 +42,7 @@ from maag.data.supervision import Supervision, supervise
 from maag.train.acceleration import runs_in_bf16
 from maag.train.fit import fit
 from maag.train.folder import create_run
-from maag.train.loop import steps_between_readings
+from maag.train.loss_sums import steps_between_readings
 from maag.train.recorded import updates_of
 from maag.train.reports import EpochReport, Live
 from maag.train.state import TrainState

@@ -19,7 +19,8 @@ from maag.errors import DeviceMemoryError
 from maag.train.acceleration import require_fast
 from maag.train.folder import RunFolder
 from maag.train.journal import Journal
-from maag.train.loop import NOT_KEPT, Keeper, Loop
+from maag.train.keeping import NOT_KEPT, Keeper
+from maag.train.loop import Loop
 from maag.train.outcome import Outcome, begin_peak_memory, peak_memory_mib, with_earlier_steps, write_outcome
 from maag.train.reports import Listener, Listeners
 from maag.train.saving import Checkpoints, origin_of

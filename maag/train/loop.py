@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
-
-import torch
 
 from maag.config.schema import Config
 from maag.data.batches import TrainingBatches, seed_of
-from maag.train.loss_sums import LossSums, not_finite
+from maag.train.early_stopping import note_validation, patience_is_over
+from maag.train.keeping import Keeper, SaveTimes
+from maag.train.loss_sums import LossSums, not_finite, steps_between_readings
 from maag.train.recorded import updates_of
 from maag.train.reports import EpochReport, Listener, Live
-from maag.train.schedule import ramp_factor, rate_factor
+from maag.train.schedule import ramp_factor, rate_factor, validates_after
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 from maag.train.validate import ValidationDice, Validator
 
-_LARGEST_PART_FOR_SAVING = 0.1
-"""Of the time, where validations are so frequent that a checkpoint after each would cost more."""
-
 Ending = Literal["done", "early", "time", "interrupted"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Keeper:
-    """How the loop saves; the caller knows where."""
-
-    save_last: Callable[[], None]
-    save_best: Callable[[ValidationDice], None]
-
-
-NOT_KEPT = Keeper(save_last=lambda: None, save_best=lambda dice: None)
-"""For workers who leave saving to their leader."""
-
-
-def steps_between_readings(device: torch.device) -> int:
-    """Reading a loss waits for the device, and a GPU then stands idle until it is given the next step."""
-    return 25 if device.type == "cuda" else 10
 
 
 class Loop:
@@ -70,9 +48,7 @@ class Loop:
         self._steps_here = 0
         self._seconds_in_steps = 0.0
         self._clock = time.monotonic()
-        self._saved_at = self._clock
-        self._saved_step: int | None = None
-        self._seconds_to_save = 0.0
+        self._saves = SaveTimes()
         self._validated: tuple[int, ValidationDice] | None = None
         # Workers whose teachers had statistics of their own would be taught otherwise after each save, which makes
         # them the same, and a resumed run would not repeat an undisturbed one.
@@ -92,7 +68,7 @@ class Loop:
         """
         progress, per_epoch = self._state.progress, self._batches.steps_per_epoch
         total = per_epoch * self._config.optim.epochs
-        if progress.step < total and self._patience_is_over():  # of a run that is resumed
+        if progress.step < total and patience_is_over(progress, self._config.train):  # of a run that is resumed
             return self._save_and_return("early")
         if progress.step < total and self._asked(at_reading=True)[0]:
             # Before the first step finished models are asked, and of what is interrupted not all was asked.
@@ -114,7 +90,7 @@ class Loop:
                 return self._save_and_return("interrupted")
             if out_of_time:
                 return self._save_and_return("time")
-            if self._patience_is_over():
+            if patience_is_over(progress, self._config.train):
                 return self._save_and_return("early")
             if save_is_due:
                 self._save()
@@ -138,11 +114,10 @@ class Loop:
         """Whether to end for an interruption, to end for the time limit, and to save: agreed by all workers."""
         if not at_reading and self._team.size > 1:
             return False, False, False  # agreeing waits for the slowest worker, so it is not done at every step
-        minutes = (time.monotonic() - self._saved_at) / 60
         return self._team.any(
             self._stop.interrupted is not None,
             self._stop.out_of_time,
-            minutes > self._config.train.checkpoint_minutes or self._stop.save_is_asked,
+            self._saves.is_due(self._config.train.checkpoint_minutes) or self._stop.save_is_asked,
         )
 
     def _step(self) -> None:
@@ -173,10 +148,13 @@ class Loop:
         epoch = math.ceil(progress.step / self._batches.steps_per_epoch)
         validation = None
         is_best = False
-        is_due = progress.step % self._batches.steps_per_epoch == 0 and self._validates_after(epoch)
+        at_end = progress.step % self._batches.steps_per_epoch == 0
+        is_due = at_end and validates_after(config.train, epoch, config.optim.epochs)
         if validate or is_due:
             validation = self.validate()
-            is_best = self._remember(validation, epoch, is_due=is_due)
+            is_best = note_validation(progress, validation.mean, epoch, config.train, is_due=is_due)
+            if is_best:
+                self._keeper.save_best(validation)
         self._listener.on_epoch(
             EpochReport(
                 epoch=epoch,
@@ -192,57 +170,29 @@ class Loop:
         )
         self._losses.begin_epoch()
         # The leader's alone is written, so it alone knows what that takes.
-        cheap = self._team.leads and self._saving_is_cheap()
+        cheap = self._team.leads and self._saves.are_cheap
         if validation is not None and self._team.any(cheap or self._stop.save_is_asked)[0]:
             self._save()
-
-    def _remember(self, validation: ValidationDice, epoch: int, *, is_due: bool) -> bool:
-        progress = self._state.progress
-        least = progress.best_dice + self._config.train.min_delta
-        # An equal Dice is no gain, though min_delta may be 0: a dead run has the same again and again.
-        if validation.mean <= progress.best_dice or validation.mean < least:
-            # One that a time limit asked for is no use of the run's patience: undisturbed it would not have been.
-            progress.without_gain += is_due
-            return False
-        progress.best_dice, progress.best_epoch, progress.without_gain = validation.mean, epoch, 0
-        self._keeper.save_best(validation)
-        return True
-
-    def _validates_after(self, epoch: int) -> bool:
-        epochs, train = self._config.optim.epochs, self._config.train
-        every = train.validate_every if epoch <= epochs // 2 else train.validate_every_late
-        return epoch % every == 0 or epoch == epochs
-
-    def _patience_is_over(self) -> bool:
-        patience = self._config.train.patience
-        return 0 < patience <= self._state.progress.without_gain
 
     def _save_and_return(self, ending: Ending) -> Ending:
         self._read_losses()
         self._save()
         return ending
 
-    def _saving_is_cheap(self) -> bool:
-        """Whether saving now leaves most of the time to training: on a GPU an epoch may take less than a checkpoint."""
-        return time.monotonic() - self._saved_at > self._seconds_to_save / _LARGEST_PART_FOR_SAVING
-
     def _save(self) -> None:
         """Once a step: what ends training right after a validation finds its state saved."""
         step = self._state.progress.step
         self._stop.save_is_asked = False
-        if self._saved_step == step:
+        if self._saves.last_step == step:
             return
-        started = time.monotonic()
-        self._read_losses()
-        self._state.progress.seconds = self._seconds()
-        self._clock = time.monotonic()
-        self._average_statistics()
-        self._require_finite_weights()
-        self._keeper.save_last()
-        self._saved_step = step
-        self._listener.on_checkpoint(step)
-        self._saved_at = time.monotonic()
-        self._seconds_to_save = self._saved_at - started
+        with self._saves.timed(step):
+            self._read_losses()
+            self._state.progress.seconds = self._seconds()
+            self._clock = time.monotonic()
+            self._average_statistics()
+            self._require_finite_weights()
+            self._keeper.save_last()
+            self._listener.on_checkpoint(step)
 
     def _average_statistics(self) -> None:
         for network in (self._state.segmentor, self._state.teacher):

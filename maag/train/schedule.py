@@ -1,10 +1,10 @@
-"""The course of learning rates and weights, pure functions of how far training has come."""
+"""The course of learning rates, weights and validations, pure functions of how far training has come."""
 
 from __future__ import annotations
 
 import math
 
-from maag.config.training import OptimConfig
+from maag.config.training import OptimConfig, TrainConfig
 
 _POLY_POWER = 0.9
 _RAMP_STEEPNESS = 5.0
@@ -29,3 +29,9 @@ def ramp_factor(length: float, progress: float) -> float:
     """Part in (0, 1] of its full weight that a term has at `progress` in [0, 1]: exp(-5 (1 - t)²) up to `length`."""
     remaining = 0.0 if length == 0 else max(0.0, 1 - progress / length)
     return math.exp(-_RAMP_STEEPNESS * remaining**2)
+
+
+def validates_after(config: TrainConfig, epoch: int, epochs: int) -> bool:
+    """Whether a validation follows `epoch`, from 1, of `epochs`."""
+    every = config.validate_every if epoch <= epochs // 2 else config.validate_every_late
+    return epoch % every == 0 or epoch == epochs

@@ -27,7 +27,8 @@ from maag.errors import ConfigError
 from maag.models.build import build_discriminator
 from maag.models.discriminator import pyramid_of_masks
 from maag.train.acceleration import InBfloat16, accelerated, require_fast, runs_in_bf16
-from maag.train.loop import NOT_KEPT, Loop
+from maag.train.keeping import NOT_KEPT
+from maag.train.loop import Loop
 from maag.train.reports import Listeners
 from maag.train.state import TrainState
 from maag.train.step import update

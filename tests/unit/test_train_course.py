@@ -17,7 +17,8 @@ from maag.data.batches import Batch
 from maag.errors import NotFiniteError
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
-from maag.train.loop import NOT_KEPT, Ending, Keeper, Loop
+from maag.train.keeping import NOT_KEPT, Keeper
+from maag.train.loop import Ending, Loop
 from maag.train.reports import EpochReport, Live
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
