@@ -7,14 +7,16 @@ from numpy.typing import NDArray
 
 
 class Nothing:
-    """Background everywhere."""
+    """Background everywhere, with one probability."""
 
     name = "nothing"
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, probability: float = 1.0) -> None:
         self._num_classes = num_classes
+        self._probability = probability
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        probabilities = np.zeros((len(images), self._num_classes, *images.shape[2:]), np.float32)
-        probabilities[:, 0] = 1
+        rest = (1 - self._probability) / max(1, self._num_classes - 1)
+        probabilities = np.full((len(images), self._num_classes, *images.shape[2:]), rest, np.float32)
+        probabilities[:, 0] = self._probability
         return probabilities

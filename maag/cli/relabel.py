@@ -66,7 +66,8 @@ def relabel_command(
     from maag.cli.terminal import counting, print_json, print_table, say, to_type
     from maag.data.catalog import find_cases, preset
     from maag.storage import require_empty_directory
-    from maag.train.second_stage.relabel import Labeller, choose_cases, relabel
+    from maag.train.second_stage.relabel import Labeller, relabel
+    from maag.train.second_stage.training_cases import choose_cases
 
     require_empty_directory(out)
     opened = open_model(model, device_name)

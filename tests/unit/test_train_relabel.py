@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from nothing_runner import Nothing
 from numpy.typing import NDArray
 
 from maag.config import codec
@@ -24,104 +23,24 @@ from maag.data.label_files import load_label_file
 from maag.data.split_making import make_split
 from maag.data.splits import Split
 from maag.data.supervision import supervise
-from maag.data.volume import Volume
 from maag.errors import DataError, SplitError, StorageError
-from maag.inference import Segmentation, likeliest
 from maag.labels import IGNORE
-from maag.train.second_stage.coverage import CoverageTally
-from maag.train.second_stage.relabel import Labeller, RelabelReport, choose_cases, drawn_by_hand, relabel
-from maag.train.second_stage.sure_labels import label_volume, normalised_entropy, sure_labels
+from maag.train.second_stage.relabel import Labeller, RelabelReport, drawn_by_hand, relabel
+from maag.train.second_stage.training_cases import choose_cases
 
-Images = NDArray[np.float32]
 LABELLER = Labeller(model="runs/one", model_digest="0123", entropy=0.1)
 
 
-class Runner:
-    """Says background everywhere, with one probability."""
+class FailsAtTheSecond(Nothing):
+    """Finds nothing in the first volume, and cannot do the second."""
 
-    name = "all background"
+    calls = 0
 
-    def __init__(self, num_classes: int, probability: float = 0.999, fails_at: int | None = None) -> None:
-        self.num_classes, self.probability, self.fails_at = num_classes, probability, fails_at
-        self.calls = 0
-
-    def __call__(self, images: Images) -> Images:
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         self.calls += 1
-        if self.calls == self.fails_at:
+        if self.calls == 2:
             raise DataError("this case cannot be segmented")
-        rest = (1 - self.probability) / (self.num_classes - 1)
-        found = np.full((len(images), self.num_classes, *images.shape[2:]), rest, np.float32)
-        found[:, 0] = self.probability
-        return found
-
-
-def certain(labels: NDArray[np.uint8], num_classes: int, probability: float = 0.999) -> Segmentation:
-    """A segmentation that gives `labels` (Z, Y, X) that probability."""
-    probabilities = np.full((len(labels), num_classes, *labels.shape[1:]), (1 - probability) / (num_classes - 1))
-    np.put_along_axis(probabilities, labels[:, None].astype(int), probability, axis=1)
-    return Segmentation(labels, probabilities.astype(np.float32), {})
-
-
-def test_entropy_is_a_part_of_the_largest_possible_one() -> None:
-    probabilities = np.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]], np.float32)[:, :, None, None]
-    np.testing.assert_allclose(normalised_entropy(probabilities).ravel(), [0, 1, 0.5], atol=1e-6)
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 99), low=st.floats(0.01, 1), high=st.floats(0.01, 1))
-def test_a_higher_limit_only_adds_labels_and_all_are_the_likeliest(seed: int, low: float, high: float) -> None:
-    random = np.random.default_rng(seed)
-    probabilities = random.dirichlet([0.3] * 3, size=(2, 6, 5)).transpose(0, 3, 1, 2).astype(np.float32)
-    found = Segmentation(likeliest(probabilities), probabilities, {})
-    fewer, more = (sure_labels(found, 3, limit) for limit in sorted((low, high)))
-    for labels in (fewer, more):
-        assert (labels == found.labels)[labels != IGNORE].all()
-    assert (more == fewer)[fewer != IGNORE].all()
-    unsure = normalised_entropy(probabilities) >= max(low, high)
-    assert (more[unsure] == IGNORE).all()
-
-
-def test_what_is_beside_a_structures_largest_part_is_unknown_and_not_background() -> None:
-    labels = np.zeros((2, 8, 8), np.uint8)
-    labels[:, 1:4, 1:4] = 1
-    labels[1, 6, 6:8] = 1
-    labels[0, 6, 0] = 2
-    expected = labels.copy()
-    expected[1, 6, 6:8] = IGNORE
-    np.testing.assert_array_equal(sure_labels(certain(labels, 3), 3, 0.1), expected)
-
-
-def test_sure_parts_hang_together_by_unsure_voxels() -> None:
-    labels = np.zeros((1, 3, 9), np.uint8)
-    labels[0, 1, 1:8] = 1
-    found = certain(labels, 2)
-    assert found.probabilities is not None
-    found.probabilities[0, :, 1, 4] = (0.4, 0.6)
-    expected = labels.copy()
-    expected[0, 1, 4] = IGNORE
-    np.testing.assert_array_equal(sure_labels(found, 2, 0.1), expected)
-
-
-def test_what_is_drawn_stays_and_where_the_model_was_not_asked_nothing_is_known() -> None:
-    data = DataConfig(classes=("background", "blob"), unlabelled_value=2, size_px=(16, 16), spacing_mm=1.0)
-    volume = Volume(np.random.default_rng(0).normal(size=(1, 2, 20, 24)).astype(np.float32), (5, 1, 1), np.eye(4))
-    drawn = np.full(volume.shape, IGNORE, np.uint8)
-    drawn[0, 10, 10:14] = 1  # against the model
-    drawn[1, 0, 0] = 1  # out of its sight
-    expected = np.full(volume.shape, IGNORE, np.uint8)
-    expected[:, 2:18, 4:20] = 0
-    expected[drawn == 1] = 1
-    np.testing.assert_array_equal(label_volume(volume, drawn, Runner(2), data, 0.1), expected)
-    np.testing.assert_array_equal(label_volume(volume, drawn, Runner(2, probability=0.7), data, 0.1), drawn)
-
-
-def test_coverage_counts_pixels_and_compares_where_there_is_a_mask() -> None:
-    tally = CoverageTally(3)
-    tally.add(np.array([[[1, 1, 1, IGNORE]]], np.uint8), np.array([[[0, 1, 0, 1]]], np.uint8))
-    tally.add(np.array([[[1, IGNORE, IGNORE, IGNORE]]], np.uint8), None)
-    one, nowhere = tally.of(1), tally.of(2)
-    assert (one.percent, one.correct_percent, one.reached_percent) == (50.0, pytest.approx(100 / 3), 50.0)
-    assert (nowhere.percent, nowhere.correct_percent, nowhere.reached_percent) == (0.0, None, None)
+        return super().__call__(images)
 
 
 @pytest.fixture
@@ -134,7 +53,7 @@ def write(
     cases: tuple[Case, ...], split: Split, tiny_config: Config, tmp_path: Path
 ) -> Callable[..., tuple[Path, RelabelReport]]:
     def label(data: DataConfig = tiny_config.data, cases: Sequence[Case] = cases) -> tuple[Path, RelabelReport]:
-        report = relabel(choose_cases(cases, split), Runner(data.num_classes), data, LABELLER, tmp_path / "out")
+        report = relabel(choose_cases(cases, split), Nothing(data.num_classes), data, LABELLER, tmp_path / "out")
         return tmp_path / "out", report
 
     return label
@@ -191,7 +110,7 @@ def test_a_folder_with_something_in_it_is_refused(
 def test_nothing_is_left_of_half_the_work(
     cases: tuple[Case, ...], split: Split, tiny_config: Config, tmp_path: Path
 ) -> None:
-    failing = Runner(4, fails_at=2)
+    failing = FailsAtTheSecond(4)
     with pytest.raises(DataError, match="cannot be segmented"):
         relabel(choose_cases(cases, split), failing, tiny_config.data, LABELLER, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -203,7 +122,7 @@ def test_a_case_that_could_not_train_is_named(
     semi = replace(split, scribbled=split.scribbled[:1], unlabelled=split.scribbled[1:])
     training = choose_cases(cases, semi, with_unlabelled=True)
     with pytest.raises(DataError, match=rf"case {semi.unlabelled[0]}_frame01: .* nowhere sure of background"):
-        relabel(training, Runner(4, probability=0.5), tiny_config.data, LABELLER, tmp_path / "out")
+        relabel(training, Nothing(4, probability=0.5), tiny_config.data, LABELLER, tmp_path / "out")
 
 
 def test_unlabelled_patients_are_labelled_on_request_without_their_scribbles(
@@ -249,7 +168,7 @@ def test_raters_who_vote_are_written_as_well(
 ) -> None:
     config = codec.override(tiny_config, {"data.raters": method})
     cases = find_cases(config.data, phantom_dir, ["own", "simulated:skeleton-dilated"])
-    report = relabel(choose_cases(cases, split), Runner(4), config.data, LABELLER, tmp_path / "out")
+    report = relabel(choose_cases(cases, split), Nothing(4), config.data, LABELLER, tmp_path / "out")
     assert all(item.drawn.percent > 0 for item in report.classes)
 
 
@@ -261,7 +180,7 @@ def test_the_folder_supervises_the_same_patients_whatever_the_layout(name: str, 
     first = prepare(tmp_path / "data", config.data, tmp_path / "cache")
     split = make_split(first.patients, config.data)
     training = choose_cases(find_cases(config.data, tmp_path / "data"), split)
-    relabel(training, Runner(config.data.num_classes), config.data, LABELLER, tmp_path / "out")
+    relabel(training, Nothing(config.data.num_classes), config.data, LABELLER, tmp_path / "out")
     second = prepare(tmp_path / "data", config.data, tmp_path / "cache", [str(tmp_path / "out")])
     assert make_split(second.patients, config.data) == split
     supervision = supervise(second, split, config)

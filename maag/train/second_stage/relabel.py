@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 from maag.config.data import DataConfig
 from maag.data.cache import Progress
 from maag.data.case_arrays import CaseArrays, read_case
-from maag.data.cases import Case, raters_of
+from maag.data.cases import Case
 from maag.data.catalog import reader_of
 from maag.data.nifti_writing import save_volume
 from maag.data.raters import combine, measure_agreement, rater_weights
-from maag.data.splits import RELABELLED, Split
-from maag.errors import DataError, SplitError, StorageError
+from maag.data.splits import Split
+from maag.errors import DataError, StorageError
 from maag.inference import Runner
 from maag.labels import BACKGROUND, IGNORE
 from maag.storage import building_directory, require_empty_directory, write_json
 from maag.train.second_stage.coverage import Coverage, CoverageTally
 from maag.train.second_stage.sure_labels import label_volume
+from maag.train.second_stage.training_cases import TrainingCases
 
 FORMAT_VERSION = 1
 REPORT = "relabelling.json"
@@ -77,57 +78,6 @@ class RelabelReport:
         return {"format_version": FORMAT_VERSION, **asdict(self)}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingCases:
-    """What is to be labelled, and who does what in the second stage."""
-
-    cases: tuple[Case, ...]
-    raters: tuple[str, ...]
-    """All of the data set's, sorted."""
-    split: Split
-
-    @property
-    def of_cine(self) -> bool:
-        """Whether frames of 4-D images are among them, which only data.supervision=semi reads."""
-        return any(case.time is not None for case in self.cases)
-
-
-def choose_cases(cases: Sequence[Case], split: Split, *, with_unlabelled: bool = False) -> TrainingCases:
-    """Of all `cases` those that trained with scribbles; on request also those that trained without any label.
-
-    Patients who validate, test, give shapes, or train with masks are never among them. Unlabelled patients who get
-    labels are among the scribbled ones of the second stage's split.
-
-    Raises:
-        SplitError: nobody trained with scribbles, or a patient or all scribbles of training are not there.
-    """
-    if not split.scribbled:
-        raise SplitError(
-            f"split {split.scheme}: no patient trains with scribbles, so there is nothing to make denser; give a run "
-            "that was trained on scribbles"
-        )
-    wanted = {*split.scribbled, *(split.unlabelled if with_unlabelled else ())}
-    absent = sorted(wanted - {case.patient_id for case in cases})
-    if absent:
-        raise SplitError(
-            f"split {split.scheme}: {len(absent)} of its training patients are not in the data, the first is "
-            f"{absent[0]}; give the data that the model was trained on"
-        )
-    scribbled = {case.case_id for case in cases if case.patient_id in split.scribbled and case.scribbles}
-    if not scribbled:
-        raise SplitError(
-            f"split {split.scheme}: none of its {len(split.scribbled)} training patients has scribbles here; say with "
-            "--scribbles where they come from, as in training"
-        )
-    chosen = [case for case in cases if case.patient_id in wanted and (with_unlabelled or case.case_id in scribbled)]
-    if any(case.case_id not in scribbled for case in chosen):
-        scheme = split.scheme if split.relabelled else f"{split.scheme}{RELABELLED}"
-        split = replace(split, scheme=scheme, scribbled=tuple(sorted(wanted)), unlabelled=())
-    # What an unlabelled patient may have of scribbles was hidden from training, and stays so.
-    hidden = [case if case.case_id in scribbled else replace(case, scribbles=()) for case in chosen]
-    return TrainingCases(cases=tuple(hidden), raters=raters_of(cases), split=split)
-
-
 def relabel(
     training: TrainingCases,
     runner: Runner,
@@ -143,7 +93,7 @@ def relabel(
     stage, and the report as relabelling.json.
 
     Args:
-        training: see `choose_cases`.
+        training: see `maag.train.second_stage.training_cases`.
         runner: the trained model.
         data: as in training.
         labeller: names the model, and says when it is sure.
