@@ -200,7 +200,6 @@ def _on_grid(arrays: CaseArrays, raters: Sequence[str], data: DataConfig, number
 
 def _index_entry(case: Case, key: str, arrays: CaseArrays) -> PreparedCase:
     """As if the set held this case alone."""
-    classes = {int(value) for scribble in arrays.scribbles.values() for value in np.unique(scribble)} - {IGNORE}
     digests: dict[str, Any] = {}
     for role, file in _files(case):
         digest = digests.setdefault(role, hashlib.sha256())
@@ -220,7 +219,6 @@ def _index_entry(case: Case, key: str, arrays: CaseArrays) -> PreparedCase:
         part=case.part,
         raters=tuple(arrays.scribbles),
         has_mask=arrays.mask is not None,
-        scribbled_classes=tuple(sorted(classes)),
         sha256={role: digest.hexdigest() for role, digest in digests.items()},
         notes=arrays.notes,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ DIGEST_KIND = "sha256-"
 """How digests of data begin; earlier versions had others, of file times and of the format, without it."""
 SHAPES_KIND = "shapes-"
 """The same of masks from another folder, which earlier versions digested with the scribbles beside them, without it."""
-_TUPLES = ("source_shape", "spacing_mm", "raters", "scribbled_classes", "notes")
+_TUPLES = ("source_shape", "spacing_mm", "raters", "notes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +47,13 @@ class PreparedCase:
     raters: tuple[str, ...]
     """Whose scribbles there are."""
     has_mask: bool
-    scribbled_classes: tuple[int, ...]
     sha256: dict[str, str]
     """Of the source files, by role: image, mask, and each rater's scribble."""
     notes: tuple[str, ...]
     """What was odd in the files, though usable."""
+
+
+_FIELDS = tuple(each.name for each in fields(PreparedCase))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -114,8 +116,10 @@ def open_prepared(path: Path) -> PreparedData:
     slices = index["num_slices"]
     cases = []
     for entry in index["cases"]:
+        # Not all that is there, for sets of this format that are older tell more.
+        values = {name: entry[name] for name in _FIELDS}
         tuples = {name: tuple(entry[name]) for name in _TUPLES}
-        cases.append(PreparedCase(**{**entry, **tuples, "affine": tuple(map(tuple, entry["affine"]))}))
+        cases.append(PreparedCase(**{**values, **tuples, "affine": tuple(map(tuple, entry["affine"]))}))
     with storage_errors(path, "read"):
         return PreparedData(
             directory=path,

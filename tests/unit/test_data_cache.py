@@ -22,6 +22,7 @@ from maag.data.catalog import find_cases, preset, write_phantom
 from maag.data.check import check
 from maag.data.prepared import PreparedData
 from maag.errors import DataError, MissingDataError, StorageError
+from maag.storage import read_json, write_json
 
 ACDC = DataConfig()
 
@@ -71,6 +72,20 @@ def test_it_is_built_once_until_something_changes(data_dir: Path, tiny_config: C
     spoil(mask, lambda array: np.zeros_like(array))
     assert again().digest != first.digest
     assert len(built) == 36
+
+
+def test_a_set_whose_cases_tell_more_is_not_prepared_anew(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    first = prepare(data_dir, tiny_config.data, tmp_path / "cache")
+    index = read_json(first.directory / "index.json")
+    for case in index["cases"]:
+        case["scribbled_classes"] = [0, 1, 2, 3]  # as earlier versions did
+    write_json(first.directory / "index.json", index)
+
+    def read(done: int, total: int) -> None:
+        raise AssertionError("a case was read")
+
+    again = prepare(data_dir, tiny_config.data, tmp_path / "cache", progress=read)
+    assert (again.directory, again.cases) == (first.directory, first.cases)
 
 
 def test_copies_are_the_same_data_whatever_their_times(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
