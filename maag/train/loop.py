@@ -212,7 +212,6 @@ class Loop:
         per_step = self._seconds() / progress.step
         return Live(
             step=progress.step,
-            total_steps=total,
             epoch=math.ceil(progress.step / self._batches.steps_per_epoch),
             epochs=epochs,
             lr=self._rate(),

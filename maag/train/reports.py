@@ -13,7 +13,6 @@ class Live:
     """A glance in the middle of an epoch."""
 
     step: int
-    total_steps: int
     epoch: int
     epochs: int
     lr: float

@@ -179,7 +179,6 @@ def test_what_ends_at_a_validation_is_not_saved_a_second_time(tiny_config: Confi
 def test_a_glance_tells_the_epoch_it_falls_into(tiny_config: Config) -> None:
     glances = run_it(tiny_config, {}, steps_per_epoch=11).glances
     assert [(live.step, live.epoch) for live in glances] == [(10, 1), (11, 1), (20, 2), (22, 2)]
-    assert {live.total_steps for live in glances} == {22}
 
 
 def test_a_request_to_stop_at_the_last_step_finds_a_run_that_is_done(tiny_config: Config) -> None:

@@ -35,7 +35,7 @@ class FakeBoard:
 
 
 def live(step: int) -> Live:
-    return Live(step=step, total_steps=9, epoch=1, epochs=1, lr=1e-3, losses={}, steps_per_second=1.0, seconds_left=1.0)
+    return Live(step=step, epoch=1, epochs=1, lr=1e-3, losses={}, steps_per_second=1.0, seconds_left=1.0)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -35,7 +35,7 @@ def write_short_axis_patients(out: Path, patients: Sequence[str], seed: int) -> 
         origin = random.uniform(-100, 100, size=3)
         for frame, contraction in ((diastole, 0.0), (systole, float(random.uniform(0.25, 0.4)))):
             mask = draw_mask(heart, contraction)
-            image = draw_image(mask, texture, heart, random)
+            image = draw_image(mask, texture, random)
             strokes = simulate(mask, _NUM_CLASSES, "expert", seed=seed, case_id=f"{patient}_frame{frame:02}")
             scribble = np.where(strokes == IGNORE, _UNLABELLED, strokes)
             stem = folder / f"{patient}_frame{frame:02}"

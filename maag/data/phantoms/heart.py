@@ -98,9 +98,7 @@ def draw_tissue(heart: Heart, random: np.random.Generator) -> NDArray[np.float64
     return np.repeat(texture[None], heart.shape[0], axis=0)
 
 
-def draw_image(
-    mask: NDArray[np.uint8], texture: NDArray[np.float64], heart: Heart, random: np.random.Generator
-) -> NDArray[np.int16]:
+def draw_image(mask: NDArray[np.uint8], texture: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.int16]:
     """(Z, Y, X) intensities: blood bright, muscle dark, both within the range of what is around them."""
     blood = random.uniform(150, 200)
     levels = {RV: 0.92 * blood, MYO: random.uniform(78, 96), LV: blood}

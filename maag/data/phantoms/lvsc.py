@@ -32,7 +32,7 @@ def write_studies(out: Path, num_cases: int, seed: int) -> None:
         deepest = float(random.uniform(0.25, 0.4))
         for phase in range(_NUM_PHASES):
             mask = draw_mask(heart, deepest * np.sin(np.pi * phase / _NUM_PHASES))
-            image = draw_image(mask, tissue, heart, random).astype(np.uint16)
+            image = draw_image(mask, tissue, random).astype(np.uint16)
             for place in range(depth):
                 odd = number % 3 == 0 and place == depth - 1
                 rows = slice(8, -8) if odd else slice(None)

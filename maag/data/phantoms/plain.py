@@ -58,7 +58,7 @@ def _patient(
     random = np.random.default_rng([seed, number, 2])
     heart = draw_heart(random)
     mask = draw_mask(heart, float(random.uniform(0, 0.3)))
-    image = draw_image(mask, draw_tissue(heart, random), heart, random)
+    image = draw_image(mask, draw_tissue(heart, random), random)
     strokes = simulate(mask, len(_CLASSES), "expert", seed=seed, case_id=str(number))
     scribble = np.where(strokes == IGNORE, np.uint8(_UNLABELLED), strokes)
     return image, mask, scribble, np.diag([heart.spacing_mm, heart.spacing_mm, heart.slice_mm, 1.0])

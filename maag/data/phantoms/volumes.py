@@ -47,7 +47,7 @@ def _draw_heart(data: DataConfig, random: np.random.Generator, side_mm: float | 
     heart = draw_heart(random)
     mask, tissue = draw_mask(heart, float(random.uniform(0, 0.3))), draw_tissue(heart, random)
     spacing = heart.spacing_mm if side_mm is None else side_mm / max(heart.shape[1:])
-    return _volume([draw_image(mask, tissue, heart, random) for _ in range(data.channels)], spacing)
+    return _volume([draw_image(mask, tissue, random) for _ in range(data.channels)], spacing)
 
 
 def _draw_any(data: DataConfig, random: np.random.Generator) -> Volume:
