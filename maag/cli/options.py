@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from maag.cli.json_file import CONFIG_FILE
+from maag.cli.json_file import CONFIG_FILE, SPLIT_FILE
 from maag.data.catalog import READERS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -125,6 +125,13 @@ def wait_option(command: Command) -> Command:
     )(command)
 
 
+def address_option(command: Command) -> Command:
+    """`--address`."""
+    return click.option(
+        "--address", help="Of a running Ray cluster whose nodes see the data at the same path; auto: the one here."
+    )(command)
+
+
 def cluster_options(command: Command) -> Command:
     """`--workers`, `--address`, `--storage` and `--wait`."""
     command = wait_option(command)
@@ -133,14 +140,19 @@ def cluster_options(command: Command) -> Command:
         metavar="DIR|URI",
         help="Where checkpoints go that all nodes can reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
     )(command)
-    command = click.option(
-        "--address", help="Of a running Ray cluster whose nodes see the data at the same path; auto: the one here."
-    )(command)
+    command = address_option(command)
     return click.option(
         "--workers",
         type=WorkerCount(),
         help="Processes that train together, over Ray Train, with a GPU each where there are any; MIN:MAX: as many as "
         "there is room for.  [default: without Ray]",
+    )(command)
+
+
+def split_file_option(command: Command) -> Command:
+    """`--split-file` of what trains."""
+    return click.option(
+        "--split-file", type=SPLIT_FILE, help="Which patients do what: a split.json.  [default: data.split]"
     )(command)
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.json_file import SPLIT_FILE
 from maag.cli.options import (
     ANY_PATH,
     DATASETS,
@@ -22,6 +21,7 @@ from maag.cli.options import (
     json_option,
     resume_options,
     scribbles_option,
+    split_file_option,
 )
 from maag.cli.out_place import require_outside
 from maag.cli.resolving import find_data, pick_device, refuse_idle_wait, resolve_config
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 )
 @cluster_options
 @device_option
-@click.option("--split-file", type=SPLIT_FILE, help="Which patients do what: a split.json.  [default: data.split]")
+@split_file_option
 @resume_options("run")
 @json_option
 def train_command(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.json_file import SPLIT_FILE
 from maag.cli.options import (
     FOLDER,
+    address_option,
     config_options,
     data_option,
     dataset_option,
@@ -20,6 +20,7 @@ from maag.cli.options import (
     json_option,
     resume_options,
     scribbles_option,
+    split_file_option,
     wait_option,
 )
 from maag.cli.out_place import require_outside
@@ -61,9 +62,7 @@ _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
     help="tpe and random stop poor trials early (ASHA); pbt changes settings on the way.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that train each trial together.  [default: 1]")
-@click.option(
-    "--address", help="Of a running Ray cluster whose nodes see the data at the same path; auto: the one here."
-)
+@address_option
 @click.option(
     "--storage",
     metavar="DIR|URI",
@@ -72,7 +71,7 @@ _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
 @wait_option
 @config_options
 @device_option
-@click.option("--split-file", type=SPLIT_FILE, help="Which patients do what: a split.json.  [default: data.split]")
+@split_file_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sampler.")
 @resume_options("search")
 @json_option

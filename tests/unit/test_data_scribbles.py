@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import label
 
+from maag.cli import data as cli_data
 from maag.cli.main import commands
 from maag.data.phantoms.heart import draw_heart, draw_mask
 from maag.data.pictures import load_indices, open_picture
@@ -219,6 +220,10 @@ def test_a_class_as_unlabelled_value_is_refused(phantom_dir: Path, tmp_path: Pat
     code, text = run(phantom_dir, "--out", tmp_path / "out", "--style", "curve", "--unlabelled", 3)
     assert code != 0
     assert "--unlabelled 3 is a label of the masks; it must be at least 4" in text
+
+
+def test_the_command_offers_every_style() -> None:
+    assert tuple(STYLES) == cli_data.STYLES  # which is written out there, for the styles themselves take long to import
 
 
 def test_two_masks_of_one_name_are_refused(phantom_dir: Path, tmp_path: Path) -> None:
