@@ -7,7 +7,6 @@ each worker does its shard of it.
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +29,7 @@ from maag.data.augment import (
     warp_labels,
     warp_probabilities,
 )
+from maag.data.draws import SliceSource, seed_of
 from maag.data.raters import FULL_WEIGHT
 from maag.data.shard import WHOLE, Shard
 from maag.data.slice_store import SliceStore, fits
@@ -68,30 +68,6 @@ class Batch(NamedTuple):
     """(M, num_classes, H, W) float32: what finished models say of all images, if such teach; 0 beyond their edges."""
     areas: Areas | None = None
     """How large each class is in real masks, if predictions are held to it."""
-
-
-class SliceSource:
-    """An endless shuffled stream of some slices: each pass over them is a new permutation."""
-
-    def __init__(self, indices: NDArray[np.int64], seed: int, name: str) -> None:
-        self._indices = indices
-        self._seed = seed
-        self._name = name
-        self._orders: dict[int, NDArray[np.int64]] = {}  # of the turns drawn from last
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def draw(self, start: int, count: int) -> NDArray[np.int64]:
-        """Slices number `start` to `start + count` of the stream: (count,) int64 indices of the prepared set."""
-        places = np.arange(start, start + count)
-        turns = np.unique(places // len(self)).tolist()
-        # Kept, as a permutation of all slices for each of as many steps would grow with their square.
-        self._orders = {turn: self._orders[turn] if turn in self._orders else self._order(turn) for turn in turns}
-        return np.array([self._orders[int(place // len(self))][place % len(self)] for place in places], dtype=np.int64)
-
-    def _order(self, turn: int) -> NDArray[np.int64]:
-        return np.random.default_rng(seed_of(self._seed, self._name, turn)).permutation(self._indices)
 
 
 class TrainingBatches:
@@ -243,9 +219,3 @@ def _second_batch(supervision: Supervision, config: Config) -> NDArray[np.int64]
         return np.concatenate([supervision.scribbled, supervision.dense, supervision.unlabelled])
     # What a teacher has to say of the other slices' pixels, it says in the first batch.
     return supervision.unlabelled if config.loss.teacher else supervision.unlabelled[:0]
-
-
-def seed_of(seed: int, *name: object) -> int:
-    """A 63-bit seed for one named draw, independent of every other name's."""
-    text = "/".join(str(part) for part in (seed, *name))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1

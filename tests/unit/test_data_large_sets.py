@@ -16,11 +16,11 @@ import pytest
 from native_phantoms import config_of
 from numpy.typing import DTypeLike, NDArray
 
-from maag.data.batches import SliceSource
 from maag.data.cache import prepare
 from maag.data.case_arrays import read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
+from maag.data.draws import SliceSource
 from maag.data.label_files import holds_label
 from maag.data.nifti import open_nifti
 from maag.data.volume import as_labels

@@ -1,0 +1,38 @@
+"""What is drawn for each training step: seeds and slices, functions of a run's seed and the step alone."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def seed_of(seed: int, *name: object) -> int:
+    """A 63-bit seed for one named draw, independent of every other name's."""
+    text = "/".join(str(part) for part in (seed, *name))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+class SliceSource:
+    """An endless shuffled stream of some slices: each pass over them is a new permutation."""
+
+    def __init__(self, indices: NDArray[np.int64], seed: int, name: str) -> None:
+        self._indices = indices
+        self._seed = seed
+        self._name = name
+        self._orders: dict[int, NDArray[np.int64]] = {}  # of the turns drawn from last
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def draw(self, start: int, count: int) -> NDArray[np.int64]:
+        """Slices number `start` to `start + count` of the stream: (count,) int64 indices of the prepared set."""
+        places = np.arange(start, start + count)
+        turns = np.unique(places // len(self)).tolist()
+        # Kept, as a permutation of all slices for each of as many steps would grow with their square.
+        self._orders = {turn: self._orders[turn] if turn in self._orders else self._order(turn) for turn in turns}
+        return np.array([self._orders[int(place // len(self))][place % len(self)] for place in places], dtype=np.int64)
+
+    def _order(self, turn: int) -> NDArray[np.int64]:
+        return np.random.default_rng(seed_of(self._seed, self._name, turn)).permutation(self._indices)
