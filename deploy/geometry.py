@@ -53,9 +53,9 @@ def describe_geometry(data: DataConfig) -> Geometry:
         to_grid=(
             Step(
                 name="resize",
-                rule="each slice to max(1, floor(n * spacing / spacing_mm)) rows and columns, unless it has them; "
-                "cubic convolution with a, sampled at (i + 0.5) * n_in / n_out - 0.5, without anti-aliasing; outside "
-                "of the slice its edge is repeated",
+                rule="each slice to max(1, floor(n * spacing / spacing_mm + 0.0001)) rows and columns, unless it has "
+                "them; cubic convolution with a, sampled at (i + 0.5) * n_in / n_out - 0.5, without anti-aliasing; "
+                "outside of the slice its edge is repeated",
                 values={"spacing_mm": data.spacing_mm, "kernel": "cubic", "a": -0.75},
             ),
             Step(

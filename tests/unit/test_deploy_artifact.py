@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import runpy
 from collections.abc import Callable
 from importlib.resources import files
@@ -24,7 +26,7 @@ from deploy.geometry import describe_geometry
 from deploy.tensors import input_spec, output_specs
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.geometry import normalize
+from maag.data.geometry import Grid, normalize
 from maag.errors import CheckpointError, MissingDataError
 
 Edit = Callable[[dict[str, object]], object]
@@ -166,6 +168,16 @@ def test_each_normalisation_is_described_in_its_own_words() -> None:
     }
     assert rules["unit"] == "x / 255"
     assert "(min(max(x, p5), p95) - p50) / width, where width is p75 - p25" in rules["robust"]
+
+
+def test_the_described_size_forgives_spacings_of_32_bits() -> None:
+    data = codec.override(Config(), {"data.spacing_mm": 0.7}).data
+    said = re.match(r"each slice to (.+) rows and columns", describe_geometry(data).to_grid[0].rule)
+    assert said
+    spacing = float(np.float32(0.7))
+    names = {"n": 512, "spacing": spacing, "spacing_mm": 0.7, "floor": math.floor, "max": max}
+    rows, _ = Grid.plan((512, 512), (spacing, spacing), 0.7, (512, 512)).resized_shape
+    assert eval(said[1], {"__builtins__": {}}, names) == rows == 512
 
 
 @pytest.mark.parametrize("ground", [None, 0.0, 1000.3])
