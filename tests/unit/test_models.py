@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import conv2d, leaky_relu, pad
 
 from maag.config import codec
 from maag.config.networks import DiscriminatorConfig, GateConfig
@@ -21,7 +22,7 @@ from maag.models.discriminator import (
     pyramid_of_masks,
     pyramid_of_predictions,
 )
-from maag.models.segmentor import SegmentorOutput
+from maag.models.segmentor import DecoderBlock, SegmentorOutput
 
 SCALES = (0, 1, 2, 3)
 QUIET = {"instance_noise": 0.0, "label_noise": 0.0}
@@ -67,6 +68,35 @@ def test_the_gate_is_its_formula(residual: bool, temperature: float) -> None:
     np.testing.assert_allclose(plain(gated), plain(features) * (attention + residual), atol=1e-5)
 
 
+def test_a_gate_looks_at_the_first_convolution_and_holds_back_the_second() -> None:
+    block = DecoderBlock(6, 4, 3, GateConfig(), norm_momentum=0.1).eval()
+    assert block.gate is not None
+    below, skip = torch.randn(2, 6, 4, 4, generator=seeded(0)), torch.randn(2, 4, 8, 8, generator=seeded(1))
+    evidence = block.first(torch.cat([block.upsample(below), skip], dim=1))
+    likely = (block.gate.classify(evidence)).softmax(dim=1)
+    gated, gate_map = block(below, skip)
+    torch.testing.assert_close(gate_map, likely)
+    torch.testing.assert_close(gated, block.second(evidence) * likely[:, 1:].sum(dim=1, keepdim=True))
+
+
+def test_what_is_said_of_a_gates_map_reaches_all_that_the_map_was_made_of(tiny_config: Config) -> None:
+    segmentor = build_segmentor(codec.override(tiny_config, {"gates.levels": (3,)}))
+    segmentor(torch.randn(2, 1, 32, 32, generator=seeded(0))).gate_maps[3].square().sum().backward()
+    lowest = segmentor.decoder[3]
+    for part in (*segmentor.encoder, segmentor.bottleneck, lowest.upsample, lowest.first, lowest.gate.classify):  # type: ignore[union-attr]
+        assert any(weight.grad is not None and weight.grad.any() for weight in part.parameters())  # type: ignore[union-attr]
+
+
+def test_skips_are_ways_for_gradients_too() -> None:
+    block = DecoderBlock(6, 4, 3, None, norm_momentum=0.1)
+    below, skip = torch.randn(2, 6, 4, 4, requires_grad=True), torch.randn(2, 4, 8, 8, requires_grad=True)
+    block(below, skip)[0].square().sum().backward()
+    assert below.grad is not None
+    assert below.grad.any()
+    assert skip.grad is not None
+    assert skip.grad.any()
+
+
 @pytest.mark.parametrize("size", [(32, 32), (96, 96), (224, 224), (32, 48)])
 @pytest.mark.parametrize("levels", [(0, 1, 2, 3), (3, 1), ()])
 def test_gate_maps_lie_at_their_levels(tiny_config: Config, size: tuple[int, int], levels: tuple[int, ...]) -> None:
@@ -92,6 +122,15 @@ def test_lower_scales_show_the_gates_if_conditioned(conditioned: bool) -> None:
     assert pyramid.keys() == expected.keys()
     for scale in SCALES:
         torch.testing.assert_close(pyramid[scale], expected[scale])
+
+
+def test_a_verdict_on_each_scale_reaches_what_was_predicted_there() -> None:
+    logits = torch.randn(2, 4, 32, 32, generator=seeded(0)).requires_grad_()
+    gate_map = torch.rand(2, 4, 16, 16, generator=seeded(1)).requires_grad_()
+    pyramid = pyramid_of_predictions(SegmentorOutput(logits, {1: gate_map}), SCALES, conditioned=True)
+    for scale, source in ((0, logits), (1, gate_map), (2, logits), (3, logits)):
+        (gradient,) = torch.autograd.grad(pyramid[scale].square().sum(), source, retain_graph=True)
+        assert gradient.any()
 
 
 def test_real_masks_become_channels_of_each_class_but_the_background() -> None:
@@ -125,6 +164,29 @@ def test_each_convolution_on_the_way_down_has_spectral_norm_one(pyramid: dict[in
     assert len(matrices) == 3
     for matrix in matrices:
         assert float(torch.linalg.matrix_norm(matrix, ord=2)) == pytest.approx(1, abs=0.02)
+
+
+def test_the_discriminator_is_its_formula(pyramid: dict[int, Tensor]) -> None:
+    discriminator = judge().eval()
+    weights = {name: tensor.detach() for name, tensor in discriminator.named_parameters()}
+    features = leaky_relu(conv2d(pyramid[0], weights["first.0.weight"], stride=2, padding=1), 0.2)
+    for scale in (1, 2, 3):
+        block = discriminator.descend[scale - 1][1]  # type: ignore[index]
+        squeezed = conv2d(features, weights[f"squeeze.{scale - 1}.0.weight"]).sigmoid()
+        joined = torch.cat([squeezed, pyramid[scale]], dim=1)
+        # A kernel of 4 at stride 1 keeps the size by one pixel before and two after.
+        padded = pad(joined, (1, 2, 1, 2) if scale == 3 else (1, 1, 1, 1))
+        features = conv2d(padded, block.weight, block.bias, stride=1 if scale == 3 else 2).tanh()  # type: ignore[union-attr]
+    expected = (features.flatten(start_dim=1) @ weights["verdict.weight"].T)[:, 0]
+    torch.testing.assert_close(discriminator(pyramid).detach(), expected.detach())
+
+
+def test_noise_is_standard_normal_and_chance_uniform() -> None:
+    noise = draw_noise(torch.Size((4000, 3, 4, 4)), seeded(0))
+    assert float(noise.instance.mean()) == pytest.approx(0, abs=0.01)
+    assert float(noise.instance.std()) == pytest.approx(1, abs=0.01)
+    for part in (0.1, 0.5, 0.9):
+        assert float((noise.flip < part).float().mean()) == pytest.approx(part, abs=0.03)
 
 
 def noise_of(seed: int) -> DiscriminatorNoise:

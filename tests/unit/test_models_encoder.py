@@ -119,6 +119,7 @@ def test_its_norms_are_as_in_the_rest_of_the_network(tiny_config: Config) -> Non
     segmentor = with_synchronized_norms(build_segmentor(codec.override(tiny_config, changes)))
     norms = [module for module in segmentor.encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 2 * (1 + 2 + 2 + 2) + 4
+    norms += [module for module in segmentor.decoder.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {(type(norm), norm.momentum) for norm in norms} == {(SynchronizedBatchNorm2d, 0.3)}
 
 

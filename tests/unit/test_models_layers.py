@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
-from maag.models.layers import ConvNorm, DenseGradient, conv_block, upsample
+from maag.models.layers import ConvNorm, DenseGradient, conv_block, halving_conv, upsample
 from maag.models.sync_norm import with_synchronized_norms
 
 
@@ -109,3 +109,10 @@ def test_a_synchronised_normalisation_counts_in_full_precision_whatever_it_is_gi
         found = synchronised(images)
     torch.testing.assert_close(found, plain(images.float()), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(synchronised.running_var, plain.running_var, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [conv_block(64, 32, kernel=3, norm_momentum=0.1)[0], halving_conv(64, 32)[0]])
+def test_initial_weights_keep_the_size_of_what_goes_through_a_relu(layer: nn.Conv2d) -> None:
+    """He et al. 2015: a variance of 2 over the number of inputs."""
+    fan_in = layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
+    assert float(layer.weight.detach().std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
