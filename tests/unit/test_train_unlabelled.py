@@ -264,6 +264,16 @@ def test_areas_cost_only_outside_of_what_is_plausible() -> None:
         assert torch.sign(areas.grad).tolist() == [0.0, sign, 0.0]
 
 
+def test_a_class_that_no_mask_has_costs_nothing() -> None:
+    mean, tolerance = torch.tensor([0.9, 0.1, 0.0]), torch.zeros(3)
+    areas = torch.tensor([0.7, 0.2, 0.1], requires_grad=True)
+    loss = area_loss(areas, mean, tolerance)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(1 / 2)
+    assert areas.grad is not None
+    assert areas.grad.tolist() == pytest.approx([0.0, 10.0, 0.0])
+
+
 def test_many_batches_say_more_than_one() -> None:
     running = RunningAreas(2)
     values, weights = [torch.tensor([0.9 - 0.01 * number, 0.1 + 0.01 * number]) for number in range(30)], []
