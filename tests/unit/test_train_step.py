@@ -108,48 +108,6 @@ def test_how_much_the_segmentor_heeds_a_verdict_leaves_no_trace_in_the_judge(tin
     assert same(*gradients)
 
 
-def as_logits(images: Tensor) -> SegmentorOutput:
-    """A segmentor whose gradients are easily asked for."""
-    return SegmentorOutput(torch.cat([images, images.sin(), images.square(), -images], dim=1), {})
-
-
-@pytest.mark.parametrize("balanced", [True, False])
-def test_verdicts_weigh_by_the_kind_of_slice_and_are_brought_to_the_size_of_the_supervision(
-    tiny_config: Config, batch: Batch, balanced: bool
-) -> None:
-    weights = {"loss.adversarial": 0.3, "loss.adversarial_unlabelled": 0.7, "loss.dynamic_balance": balanced}
-    config = codec.override(tiny_config, {**QUIET, **weights, "loss.supervised": 2.0})
-    state = TrainState(config, CPU)
-    state.set_rates(0.0, 0.0)
-    state.joined_segmentor = as_logits  # type: ignore[assignment]
-    assert batch.masks is not None
-    assert state.discriminator is not None
-    judge = copy.deepcopy(state.discriminator)
-    given = [batch.images.clone().requires_grad_(), 2 * batch.images.flip(0)]
-    given[1].requires_grad_()
-    found = play(state, batch._replace(labels=batch.masks, images=given[0], unlabelled=given[1]), config)
-
-    same = [images.detach().clone().requires_grad_() for images in given]
-    output = as_logits(torch.cat(same))
-    fakes, reals = (
-        pyramid_of_predictions(output, config.discriminator.scales, conditioned=True),
-        pyramid_of_masks(batch.masks, 4, config.discriminator.scales),
-    )
-    with torch.no_grad():  # Each look brings the spectral norms forward.
-        on_all = judge({scale: torch.cat([reals[scale], fakes[scale]]) for scale in reals})
-    on_fakes = judge(fakes)
-    supervised = 2 * partial_cross_entropy(output.logits[:4], batch.masks, class_weights=config.loss.class_weights)
-    adversarial = adversarial_loss(on_fakes)
-    factor = (supervised / adversarial).detach() if balanced else 1.0
-    weighted = 0.3 * adversarial_loss(on_fakes[:4]) + 0.7 * adversarial_loss(on_fakes[4:])
-    expected = torch.autograd.grad(supervised + factor * weighted, same)
-    for images, gradient in zip(given, expected, strict=True):
-        torch.testing.assert_close(images.grad, gradient)
-    torch.testing.assert_close(found["supervised"], supervised.detach())
-    torch.testing.assert_close(found["adversarial"], adversarial.detach())
-    torch.testing.assert_close(found["discriminator"], discriminator_loss(on_all[:4], on_all[4:]))
-
-
 def test_states_of_earlier_versions_whose_convolutions_had_biases_go_on_with_the_same_outputs(
     tiny_config: Config, batch: Batch
 ) -> None:

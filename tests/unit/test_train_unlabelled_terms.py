@@ -17,7 +17,7 @@ from maag.models.segmentor import SegmentorOutput
 from maag.train.areas import RunningAreas, areas_loss
 from maag.train.state import TrainState
 from maag.train.team import ALONE
-from maag.train.unlabelled import unlabelled_terms
+from maag.train.unlabelled import Lesson, lesson_loss, unlabelled_terms
 
 CPU = torch.device("cpu")
 TAUGHT = {
@@ -74,13 +74,29 @@ def test_labels_take_from_the_lesson_of_the_prediction_and_none_from_that_of_the
     assert known["gates"] == unknown["gates"] > 0
 
 
-def test_the_weight_of_the_gates_lesson_is_its_own_times_the_teachers(tiny_config: Config, batch: Batch) -> None:
+def test_each_term_has_its_weight_and_the_gates_lesson_the_teachers_too(tiny_config: Config, batch: Batch) -> None:
     once = terms(tiny_config, batch)
     twice = terms(tiny_config, batch, {"teacher.gates": 1.0})
     torch.testing.assert_close(twice, {**once, "gates": 2 * once["gates"]})
     thrice = terms(tiny_config, batch, {"loss.teacher": 3.0})
     torch.testing.assert_close(thrice, {**once, "gates": 3 * once["gates"], "teacher": 3 * once["teacher"]})
+    larger = terms(tiny_config, batch, {"loss.areas": 4.0})
+    torch.testing.assert_close(larger, {**once, "areas": 4 * once["areas"]})
     assert set(terms(tiny_config, batch, {"teacher.gates": 0.0})) == {"teacher", "areas"}
+
+
+def test_the_average_teaches_and_not_the_segmentor_of_the_moment(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, TAUGHT)
+    state = state_of(config)
+    assert state.teacher is not None
+    assert batch.unlabelled is not None
+    torch.nn.init.zeros_(state.teacher.classify.weight)
+    with torch.no_grad():
+        state.teacher.classify.bias.copy_(torch.tensor([2.0, 0.0, 1.0, 0.0]))
+    said = torch.tensor([2.0, 0.0, 1.0, 0.0]).softmax(dim=0)[None, :, None, None].expand(8, 4, 32, 32)
+    logits = state.segmentor.train()(torch.cat([batch.images, batch.unlabelled])).logits.detach()
+    expected = lesson_loss(logits, Lesson(said, torch.ones(8, 32, 32, dtype=torch.bool)), ALONE)
+    torch.testing.assert_close(terms_of(state, batch, config)["teacher"], expected)
 
 
 def test_all_terms_weigh_as_much_as_the_trust_of_the_step(tiny_config: Config, batch: Batch) -> None:
