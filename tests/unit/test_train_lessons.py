@@ -97,6 +97,17 @@ def test_they_are_asked_of_turned_slices_too_and_of_those_that_train_alone(
     assert not list(asked.folder.iterdir())  # nothing that a killed run would leave
 
 
+@pytest.mark.parametrize("part", ["dense", "unlabelled"])
+def test_they_are_asked_of_slices_with_masks_and_without_any_label_too(
+    config: Config, teachers: list[Segmentor], asked: Asked, split: Split, part: str
+) -> None:
+    more = asked.prepared.slices_of(split.test)
+    assert set(more).isdisjoint(asked.supervision.scribbled)
+    said = asked._replace(supervision=dataclasses.replace(asked.supervision, **{part: more})).say(teachers, config)
+    assert said[more].any(axis=(1, 2, 3)).all()
+    assert said[asked.supervision.scribbled].any(axis=(1, 2, 3)).all()
+
+
 def test_workers_share_the_cases_out_and_know_all_answers(
     config: Config, teachers: list[Segmentor], asked: Asked
 ) -> None:

@@ -139,6 +139,18 @@ def test_unlabelled_patients_are_labelled_on_request_without_their_scribbles(
     assert (more.split.val, more.split.test, more.split.shapes) == (split.val, split.test, split.shapes)
 
 
+def test_a_frame_that_nobody_drew_on_is_labelled_on_request_alone(cases: tuple[Case, ...], split: Split) -> None:
+    bare = next(case for case in cases if case.patient_id == split.scribbled[0])
+    drawn_on_one = [replace(case, scribbles=()) if case == bare else case for case in cases]
+    plain = choose_cases(drawn_on_one, split)
+    assert {case.patient_id for case in plain.cases} == set(split.scribbled)
+    assert bare.case_id not in {case.case_id for case in plain.cases}
+    assert plain.split == split
+    more = choose_cases(drawn_on_one, split, with_unlabelled=True)
+    assert {case.case_id for case in more.cases} == {bare.case_id, *(case.case_id for case in plain.cases)}
+    assert (more.split.scribbled, more.split.relabelled) == (split.scribbled, True)
+
+
 def test_what_cannot_be_labelled_is_said(cases: tuple[Case, ...], split: Split, phantom_dir: Path) -> None:
     with pytest.raises(SplitError, match="no patient trains with scribbles"):
         choose_cases(cases, replace(split, scribbled=(), dense=split.scribbled))

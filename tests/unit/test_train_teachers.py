@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,16 @@ def test_a_teacher_that_may_have_seen_who_validates_here_is_refused(
     )
     with pytest.raises(SplitError, match=f"trained on split {split.digest}, and this run has {other.digest}"):
         open_teachers([model], config, other)
+
+
+def test_each_of_several_teachers_must_fit(config: Config, split: Split, tmp_path: Path) -> None:
+    (fits,) = finished(tmp_path, config, split, 1)
+    (finer,) = finished(tmp_path, codec.override(config, {"data.spacing_mm": 3.0}), split, 2)
+    (elsewhere,) = finished(tmp_path, config, replace(split, val=split.test, test=split.val), 3)
+    with pytest.raises(ConfigError, match=f"--teacher {finer}: .* data.spacing_mm=3.0, and this run has 4.0"):
+        open_teachers([fits, finer], config, split)
+    with pytest.raises(SplitError, match=f"--teacher {elsewhere}: it was trained on split"):
+        open_teachers([fits, elsewhere], config, split)
 
 
 def test_where_the_teachers_are_is_written_and_read(config: Config, split: Split, tmp_path: Path) -> None:
