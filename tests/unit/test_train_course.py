@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from maag.train.validate import ValidationDice
 
 CPU = torch.device("cpu")
 STEPS_PER_EPOCH = 3
+SMALL = {"data.size_px": [16, 16], "segmentor.width": 2, "discriminator.width": 2, "optim.batch_size": 2}
 
 
 class Course(NamedTuple):
@@ -109,8 +111,7 @@ def run_it(
     steps_per_epoch: int = STEPS_PER_EPOCH,
     bring_lessons: bool = False,
 ) -> Run:
-    small = {"data.size_px": [16, 16], "segmentor.width": 2, "discriminator.width": 2, "optim.batch_size": 2}
-    config = codec.override(tiny_config, {**small, **changes})
+    config = codec.override(tiny_config, {**SMALL, **changes})
     state, stop = TrainState(config, CPU), StopRequest(max_minutes)
     batches, listener = WatchingBatches(state, labelled_up_to, steps_per_epoch), Listening(stop, stop_at)
     loop = Loop(state, batches, ScriptedValidator(*dices), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
@@ -211,6 +212,54 @@ def test_a_gain_counts_from_the_least_one_asked_for(tiny_config: Config) -> None
     assert [report.is_best for report in found] == [True, True, False, True]
 
 
+def test_every_validation_is_saved_when_saving_is_cheap(tiny_config: Config) -> None:
+    found = run_it(tiny_config, {"optim.epochs": 3})
+    assert found.saved == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH]
+
+
+def test_a_validation_is_not_saved_where_that_takes_far_longer_than_the_epoch(tiny_config: Config) -> None:
+    config = codec.override(tiny_config, {**SMALL, "optim.epochs": 3})
+    state, stop = TrainState(config, CPU), StopRequest()
+    listener = Listening(stop, math.inf)
+    slow = Keeper(save_last=lambda: time.sleep(0.15), save_best=lambda dice: None)
+    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, slow, listener, stop)  # type: ignore[arg-type]
+    loop.run()
+    assert listener.saved == [STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH]
+
+
+def test_a_request_to_save_is_met_once(tiny_config: Config) -> None:
+    class Asking(Listening):
+        def on_live(self, live: Live) -> None:
+            self._stop.save_is_asked = live.step == STEPS_PER_EPOCH
+
+    config = codec.override(tiny_config, {**SMALL, "train.validate_every": 2})
+    state, stop = TrainState(config, CPU), StopRequest()
+    listener = Asking(stop, math.inf)
+    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
+    loop.run()
+    assert listener.saved == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
+
+
+def test_the_seconds_are_those_of_the_run_however_often_it_is_saved_and_resumed(tiny_config: Config) -> None:
+    config = codec.override(tiny_config, {**SMALL, "train.checkpoint_minutes": 1e-9})
+    state, stop = TrainState(config, CPU), StopRequest()
+    state.progress.seconds = 1000.0  # of the parts before
+    listener = Listening(stop, math.inf)
+    began = time.monotonic()
+    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
+    loop.run()
+    here = time.monotonic() - began
+    assert len(listener.saved) == 2 * STEPS_PER_EPOCH
+    for seconds in (listener.epochs[-1].seconds, state.progress.seconds):
+        assert 1000 + here / 2 < seconds <= 1000 + here
+
+
+def test_the_time_left_goes_down_to_nothing(tiny_config: Config) -> None:
+    first, last = run_it(tiny_config, {}).glances
+    assert first.seconds_left > 0
+    assert last.seconds_left == 0
+
+
 class Spoiling(Listening):
     """Does to a weight what a gradient that is no number does, after the losses of step `at` were read."""
 
@@ -229,8 +278,7 @@ class Spoiling(Listening):
 def test_weights_that_are_no_numbers_after_the_last_losses_are_neither_validated_nor_saved(
     tiny_config: Config, network: str
 ) -> None:
-    small = {"data.size_px": [16, 16], "segmentor.width": 2, "discriminator.width": 2, "optim.batch_size": 2}
-    config = codec.override(tiny_config, {**small, "optim.epochs": 1, "loss.teacher": 1.0, "teacher.decay": 0.9})
+    config = codec.override(tiny_config, {**SMALL, "optim.epochs": 1, "loss.teacher": 1.0, "teacher.decay": 0.9})
     state = TrainState(config, CPU)
     listener, saved = Spoiling(state, network, STEPS_PER_EPOCH), list[str]()
     keeper = Keeper(save_last=lambda: saved.append("last"), save_best=lambda dice: saved.append("best"))
