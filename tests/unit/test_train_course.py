@@ -164,6 +164,19 @@ def test_the_state_is_saved_within_epochs_when_the_last_time_is_long_ago(tiny_co
     assert seldom.saved == [2 * STEPS_PER_EPOCH]
 
 
+def test_checkpoint_minutes_are_minutes(tiny_config: Config) -> None:
+    class Slow(Listening):
+        def on_live(self, live: Live) -> None:
+            time.sleep(0.1)
+
+    config = codec.override(tiny_config, {**SMALL, "train.validate_every": 2, "train.checkpoint_minutes": 0.05})
+    state, stop = TrainState(config, CPU), StopRequest()
+    listener = Slow(stop, math.inf)
+    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
+    loop.run()
+    assert listener.saved == [2 * STEPS_PER_EPOCH]
+
+
 def test_what_ends_at_a_validation_is_not_saved_a_second_time(tiny_config: Config) -> None:
     """A second time would be a second upload on a cluster."""
     changes = {"optim.epochs": 9, "train.patience": 2}
