@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from maag.config import codec
 from maag.config.schema import Config
+from maag.data.areas import Areas
 from maag.data.batches import Batch
 from maag.labels import IGNORE
 from maag.losses import adversarial_loss, balance, discriminator_loss, partial_cross_entropy
@@ -123,6 +124,30 @@ def test_states_of_earlier_versions_whose_convolutions_had_biases_go_on_with_the
         assert network is not None
         torch.testing.assert_close(network.eval()(batch.images).logits, logits, rtol=1e-4, atol=1e-4)
         assert not any(layer[0].bias.any() for layer in network.modules() if isinstance(layer, ConvNorm))  # type: ignore[operator]
+
+
+def test_a_state_that_was_kept_goes_on_as_the_one_that_was_not_put_away(tiny_config: Config, batch: Batch) -> None:
+    changes = {"teacher.decay": 0.9, "loss.areas": 1.0}
+    config = codec.override(tiny_config, changes)
+    areas = Areas(torch.tensor([0.97, 0.01, 0.01, 0.01]), torch.zeros(4), torch.tensor(9.0))
+    batch = batch._replace(areas=areas)
+
+    def steps(state: TrainState, count: int) -> dict[str, float]:
+        losses: dict[str, Tensor] = {}
+        for _ in range(count):
+            state.set_rates(1e-3, 1e-3)
+            state.noise.manual_seed(state.progress.step)
+            losses = update(state, batch, config)
+            state.progress.step += 1
+        return {name: float(loss) for name, loss in losses.items()}
+
+    straight, resumed = TrainState(config, CPU), TrainState(codec.override(config, {"train.seed": 5}), CPU)
+    steps(straight, 2)
+    resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
+    assert steps(resumed, 2) == pytest.approx(steps(straight, 2), rel=1e-4)
+    assert resumed.progress == straight.progress
+    for mine, theirs in zip(resumed.product.parameters(), straight.product.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_without_adversarial_weights_there_is_no_discriminator(tiny_config: Config, batch: Batch) -> None:
