@@ -43,7 +43,7 @@ def load_picture(path: Path, shape: tuple[int, int] | None = None) -> Volume:
     """
     image = open_picture(path)
     if image.mode in ("P", "RGBA", "CMYK", "YCbCr", "LA"):
-        image = image.convert("RGB")
+        image = image.convert("L" if image.mode == "LA" else "RGB")
     channels = [band.convert("F") for band in image.split()]
     if shape is not None:
         channels = [band.resize((shape[1], shape[0]), Image.Resampling.BICUBIC) for band in channels]

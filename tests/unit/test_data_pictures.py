@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from maag.data.label_files import load_image, load_label_file
-from maag.data.pictures import save_indices
+from maag.data.pictures import load_picture, save_indices
 from maag.errors import DataError
 
 
@@ -20,3 +21,9 @@ def test_labels_of_a_large_picture_may_be_nearly_all_background(tmp_path: Path) 
     np.testing.assert_array_equal(load_label_file(path, (0, 1))[0], labels)
     with pytest.raises(DataError, match="claim 6000 x 4000 pixels"):
         load_image([path])
+
+
+def test_a_grey_picture_with_alpha_is_grey(tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(np.stack([grey, np.full_like(grey, 128)], -1), "LA").save(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_picture(tmp_path / "a.png").voxels, grey[None, None])
