@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from compare import PLAIN, ROTATIONS_COMPONENT, measure, report_of, runs_to_measure
+from compare import PLAIN, ROTATIONS_COMPONENT, measure, or_dash, report_of, runs_to_measure
 from scipy.ndimage import gaussian_filter
 
 from maag.checkpoint import load_segmentor
@@ -113,7 +113,7 @@ def harmed_row(name: str, run: RunFolder, options: argparse.Namespace) -> str:
     found = Agreement.of(pairs)
     expected = found.reference_mean + found.bias
     cells = (name, f"{len(pairs)} of {len(cases)}", f"{found.reference_mean:.3f}", f"{expected:.3f}")
-    return f"| {' | '.join(cells)} | {of_correlation(found.correlation)} |"
+    return f"| {' | '.join(cells)} | {or_dash(found.correlation, '.2f')} |"
 
 
 def dice_of(labels: Labels, mask: Labels, value: int) -> float:
@@ -140,12 +140,7 @@ def told(run: Path, data: Path, out: Path) -> RunFolder:
 
 def cell(agreement: dict[str, Any]) -> str:
     """Correlation, bias and mean absolute error."""
-    return f"r {of_correlation(agreement['correlation'])}, {agreement['bias']:+.3f}, {agreement['mae']:.3f}"
-
-
-def of_correlation(value: float | None) -> str:
-    """Two digits; none where values do not vary, or there are too few."""
-    return "-" if value is None else f"{value:.2f}"
+    return f"r {or_dash(agreement['correlation'], '.2f')}, {agreement['bias']:+.3f}, {agreement['mae']:.3f}"
 
 
 def ranked(cases: list[dict[str, Any]]) -> str:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from compare import PLAIN, ROTATIONS_COMPONENT, measure, report_of, runs_to_measure
+from compare import PLAIN, ROTATIONS_COMPONENT, measure, or_dash, report_of, runs_to_measure
 
 _MEASURES = {
     "LV_edv_ml": "LV EDV ml",
@@ -52,10 +53,11 @@ def mirrored(run: Path, out: Path) -> Path:
     return folder
 
 
-def cell(agreement: dict[str, float]) -> str:
+def cell(agreement: dict[str, Any]) -> str:
     """Bias, limits of agreement, mean absolute error and correlation."""
-    limits = f"{agreement['lower']:+.0f} to {agreement['upper']:+.0f}"
-    return f"{agreement['bias']:+.1f} ({limits}), {agreement['mae']:.1f}, r {agreement['correlation']:.3f}"
+    limits = f"{or_dash(agreement['lower'], '+.0f')} to {or_dash(agreement['upper'], '+.0f')}"
+    r = or_dash(agreement["correlation"], ".3f")
+    return f"{agreement['bias']:+.1f} ({limits}), {agreement['mae']:.1f}, r {r}"
 
 
 if __name__ == "__main__":

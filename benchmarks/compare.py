@@ -119,6 +119,11 @@ def read_report(folder: Path, kind: str, part: str, refinement: Refinement = PLA
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def or_dash(value: float | None, form: str) -> str:
+    """A number of a report in the format `form`; a dash where it is undefined, such as the correlation of few pairs."""
+    return "-" if value is None else format(value, form)
+
+
 def by_patient(reports: Sequence[Mapping[str, Any]], score: str) -> dict[str, float]:
     """Each patient's score: the mean over classes, and then over the runs."""
     runs: dict[str, list[float]] = {}

@@ -19,6 +19,8 @@ _LIMITS = 1.96
 """Standard deviations to either side that hold 95 % of normal differences."""
 _FEWEST = 3
 """Pairs that a correlation needs: two points lie on a line always."""
+_NO_SPREAD = 1e-9
+"""Of the largest value: what equal values differ by is their rounding, of which a correlation would be made up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,9 +135,11 @@ def agreements(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, Agreement]:
 
 
 def _correlation(pairs: Sequence[Pair]) -> float | None:
-    if len(pairs) < _FEWEST:
+    sides = [pair.reference for pair in pairs], [pair.predicted for pair in pairs]
+    if len(pairs) < _FEWEST or not all(map(_varies, sides)):
         return None
-    try:
-        return statistics.correlation([pair.reference for pair in pairs], [pair.predicted for pair in pairs])
-    except statistics.StatisticsError:  # one of the two does not vary
-        return None
+    return statistics.correlation(*sides)
+
+
+def _varies(values: Sequence[float]) -> bool:
+    return max(values) - min(values) > _NO_SPREAD * max(map(abs, values))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maag.evaluate.agreement import Agreement, Pair, agreements, heart_pairs
+from maag.evaluate.page import write_page
 from maag.evaluate.report import CaseScores, Report, Subject
 from maag.evaluate.tables import agreement_table
 from maag.metrics import ClassScores
 
 CLASSES = ("RV", "MYO", "LV")
+SAME = 12.438491136740915
+"""The mean of 28 such is another number."""
 
 
 def pairs(*values: tuple[float, float]) -> list[Pair]:
@@ -56,6 +60,29 @@ def test_what_few_or_equal_pairs_cannot_say_is_none() -> None:
     assert (alone.bias, alone.sd, alone.lower, alone.upper, alone.correlation) == (2, None, None, None, None)
     assert Agreement.of(pairs((10, 12), (20, 21))).correlation is None
     assert Agreement.of(pairs((10, 12), (10, 13), (10, 14))).correlation is None
+
+
+@pytest.mark.parametrize("shift", [0, 1e-15], ids=["the same", "the same but for rounding"])
+@pytest.mark.filterwarnings("error")
+def test_what_does_not_vary_correlates_with_nothing(shift: float) -> None:
+    found = pairs(*((SAME + shift * (place % 2), place) for place in range(28)))
+    assert Agreement.of(found).correlation is None
+    turned = [Pair(reference=pair.predicted, predicted=pair.reference) for pair in found]
+    assert Agreement.of(turned).correlation is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_undefined_correlation_is_null_in_the_report_and_a_dash_for_people(tmp_path: Path) -> None:
+    report = report_of({f"p{place}": [heart((SAME, place))] for place in range(28)})
+    report.write(tmp_path)
+    text = (tmp_path / "report.json").read_text()
+    assert "NaN" not in text
+    volumes = json.loads(text)["summary"]["agreement"]["volume_ml"]
+    assert [volumes[name]["correlation"] for name in CLASSES] == [None, None, None]
+    assert [row[-1] for row in agreement_table(report)[1:]] == ["-", "-", "-"]
+    write_page(tmp_path, report)
+    page = (tmp_path / "report.html").read_text()
+    assert "nan" not in re.findall(r"<td[^>]*>([^<]*)</td>", page)
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e4), st.floats(1, 1e4)), min_size=1, max_size=20))
