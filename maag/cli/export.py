@@ -11,8 +11,8 @@ import click
 from maag.cli.options import ANY_PATH, FOLDER, json_option
 from maag.cli.out_place import require_outside
 from maag.cli.resolving import find_data
-from maag.cli.runs import RUNS
-from maag.errors import ConfigError, ExportError, MissingDataError
+from maag.cli.runs import RUNS, newest_trained
+from maag.errors import ConfigError, ExportError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,15 +59,19 @@ def export_command(
 ) -> None:
     """Export a run's best segmentor to ONNX, and prove that it agrees with PyTorch.
 
-    RUN is a run's folder or a weights file; without it, the newest run under runs/ that has a best model. The folder
-    also holds a model card, and a program that segments with NumPy and ONNX Runtime alone.
+    RUN is a run's folder or a weights file; without it, the run or search anywhere below runs/ with the newest best
+    model. The folder also holds a model card, and a program that segments with NumPy and ONNX Runtime alone.
 
     With --trt, where there is no TensorRT or no GPU, the ONNX model is written all the same, and the command ends with
     1 and what is missing.
     """
     from maag.cli.terminal import print_json, say
 
-    model = run or newest_trained()
+    if run is None:
+        model, kind = newest_trained()
+        say(f"Exporting {model}, the {kind} below {RUNS} with the newest best model")
+    else:
+        model = run
     folder = out or (model / "export" if model.is_dir() else model.with_name(f"{model.stem}-export"))
     engine, missing = _engine_order() if trt else (None, None)
     if engine:
@@ -140,14 +144,6 @@ def _show(model: Path, folder: Path, manifest: Manifest) -> None:
         say(f"Warning: {weak}")
     if manifest.engine:
         say(f"The TensorRT engine is {folder / manifest.engine.file}")
-
-
-def newest_trained() -> Path:
-    """The run under runs/ whose best model is the newest. Raises MissingDataError."""
-    weights = list(RUNS.glob("*/checkpoints/best.safetensors"))
-    if not weights:
-        raise MissingDataError(f"{RUNS}: no trained run here to export; name one, or train one with `maag train`")
-    return max(weights, key=lambda path: path.stat().st_mtime).parent.parent
 
 
 def export(

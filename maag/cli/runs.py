@@ -7,6 +7,10 @@ from pathlib import Path
 from maag.errors import MissingDataError
 
 RUNS = Path("runs")
+STORED_PLAN = "search.json"
+"""The file in a search's folder that says what was asked for."""
+_BEST = ("checkpoints", "best.safetensors")
+"""Where a run and a search have their best model."""
 
 
 def newest_run(dataset: str) -> Path:
@@ -21,3 +25,30 @@ def newest_run(dataset: str) -> Path:
             f"{RUNS}: no run of {dataset} here to resume; name one with --out, or leave out --resume"
         )
     return max(runs, key=lambda path: (path / "config.json").stat().st_mtime)
+
+
+def newest_trained() -> tuple[Path, str]:
+    """The run or the search anywhere below runs/ whose best model is the newest, and which of the two it is.
+
+    A search's trials are no runs of their own: the best of them is the search's model, once it has ended.
+
+    Raises MissingDataError.
+    """
+    from maag.data.folder_tree import files_below
+
+    weights = [path for path in files_below(RUNS) if path.parts[-2:] == _BEST]
+    trained = {path.parent.parent: path for path in weights}
+    searches = {model: search for model in trained if (search := _search_around(model))}
+    found = [model for model in trained if model not in searches]
+    if not found:
+        sentence = f"{RUNS}: no trained run here to export; name one, or train one with `maag train`"
+        for search in sorted(set(searches.values()))[:1]:
+            sentence += f"; {search} is a search without a best model yet, which `maag tune --resume` goes on with"
+        raise MissingDataError(sentence)
+    newest = max(found, key=lambda model: trained[model].stat().st_mtime)
+    return newest, "search" if (newest / STORED_PLAN).is_file() else "run"
+
+
+def _search_around(model: Path) -> Path | None:
+    """The search of which the run is a trial."""
+    return next((folder for folder in model.parents if (folder / STORED_PLAN).is_file()), None)

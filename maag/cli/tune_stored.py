@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maag.cli.runs import RUNS
+from maag.cli.runs import RUNS, STORED_PLAN
 from maag.errors import ConfigError, MissingDataError
 
 if TYPE_CHECKING:
     from maag.data.splits import Split
 
-STORED_PLAN = "search.json"
-"""The file in a search's folder that says what was asked for."""
 FORMAT_VERSION = 1
 
 
