@@ -91,6 +91,7 @@ def evaluate_command(
     """
     from maag.cli.terminal import counting, print_json, say
     from maag.data.catalog import find_cases
+    from maag.data.notes import gathered
     from maag.data.orientation import differences
     from maag.evaluate.measure import by_mask, evaluate, runner_predictor
     from maag.evaluate.page import write_page
@@ -135,10 +136,12 @@ def evaluate_command(
     )
     files = None if predictions is None else prediction_files(predictions, cases, found)
     if files is not None:
+        notes: list[tuple[str, str]] = []
         for case in cases:
             with suppress(DataError, StorageError):  # it will be told of when it is measured
-                for note in differences(files[case.case_id], case.images[0]):
-                    say(f"Note: {note}")
+                notes += [(case.case_id, note) for note in differences(files[case.case_id], case.images[0])]
+        for sentence in gathered(notes):
+            say(f"Note: {sentence}")
     folder = out or _default_out(model, predictions, part)
     summaries = []
     failed: dict[str, str] = {}

@@ -38,8 +38,9 @@ def shapes_told(dataset: str, folder: Path, data: DataConfig) -> PreparedData:
 
 def _tell_notes(prepared: PreparedData) -> None:
     from maag.cli.terminal import say
+    from maag.data.notes import gathered
 
-    notes = [f"{case.case_id}: {note}" for case in prepared.cases for note in case.notes]
+    notes = gathered((case.case_id, note) for case in prepared.cases for note in case.notes)
     for note in notes[:_NOTES_SHOWN]:
         say(f"Note: {note}")
     if len(notes) > _NOTES_SHOWN:

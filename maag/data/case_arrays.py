@@ -31,7 +31,7 @@ class CaseArrays:
     mask: NDArray[np.uint8] | None
     """(Z, Y, X)."""
     notes: tuple[str, ...] = ()
-    """What was odd, though usable."""
+    """What was odd, though usable: `FILE: SENTENCE`, or a sentence about the case."""
 
 
 def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:

@@ -13,6 +13,7 @@ from maag.config.data import DataConfig
 from maag.data.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
+from maag.data.notes import gathered
 from maag.data.orientation import axes_of, odd_axes, odd_slices
 from maag.errors import DataError, StorageError
 from maag.labels import IGNORE
@@ -92,12 +93,12 @@ class _Tally:
         self._axes: dict[str, str | None] = {}  # by case
         self._with_mask = 0
         self._with_scribble = 0
-        self._odd: list[str] = []
+        self._odd: list[tuple[str, str]] = []  # case and note
         self.problems: list[str] = []
 
     def add(self, case: Case, arrays: CaseArrays) -> None:
         """Count one readable case."""
-        self._odd += [f"{case.case_id}: {note}" for note in arrays.notes]
+        self._odd += [(case.case_id, note) for note in arrays.notes]
         self._shapes.append(arrays.volume.shape)
         self._spacings[case.case_id] = arrays.volume.spacing_mm
         self._axes[case.case_id] = axes_of(case.images[0])
@@ -160,7 +161,8 @@ class _Tally:
                 have = "1 case has" if len(without) == 1 else f"{len(without)} cases have"
                 notes.append(f"{have} no {role}; the first is {without[0]}")
         notes += odd_axes(self._axes) + odd_slices(self._spacings)
-        return notes + self._odd[:_NOTES_SHOWN] + _rest(self._odd)
+        odd = gathered(self._odd)
+        return notes + odd[:_NOTES_SHOWN] + _rest(odd)
 
 
 def _rest(notes: list[str]) -> list[str]:

@@ -50,7 +50,7 @@ class PreparedCase:
     sha256: dict[str, str]
     """Of the source files, by role: image, mask, and each rater's scribble."""
     notes: tuple[str, ...]
-    """What was odd in the files, though usable."""
+    """What was odd in the files, though usable: `FILE: SENTENCE`, or a sentence about the case."""
 
 
 _FIELDS = tuple(each.name for each in fields(PreparedCase))

@@ -84,7 +84,7 @@ def test_predictions_are_measured_with_the_classes_of_the_data_wherever_they_lie
     assert run(*words) == 0
     told = capsys.readouterr().err
     assert "wall" in told
-    assert f"Note: {turned}: its header has axes" in told.replace("\n", " ")
+    assert f": {turned}: its header has axes" in told.replace("\n", " ")
 
 
 def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

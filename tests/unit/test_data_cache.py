@@ -132,9 +132,23 @@ def test_what_is_odd_is_said_whenever_it_is_trained_on(
     for _ in ("read", "taken from the cache"):
         prepare_told(data_dir, tiny_config.data, ["own"])
         said = capsys.readouterr().err
-        assert said.count("its header has axes") == 3
-        assert f"Note: patient001_frame01: {turned[0]}: its header has axes" in said
-        assert "Note: … and 2 more; `maag data check` with the same data and --set has them" in said
+        assert said.count("its header has axes") == 1
+        assert f"Note: 5 cases, {turned[0]} and {turned[1]} among them: its header has axes" in said
+
+
+def test_of_different_oddities_the_first_are_said_and_all_are_checked(
+    data_dir: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    for place, path in enumerate(sorted(data_dir.rglob("*_scribble.nii.gz"))[:5], start=2):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([place, place, 1, 1])), path)
+    prepare_told(data_dir, tiny_config.data, ["own"])
+    said = capsys.readouterr().err
+    assert said.count("its header has voxels") == 3
+    assert "Note: … and 2 more; `maag data check` with the same data and --set has them" in said
+    notes = check(data_dir, tiny_config.data, ["own"]).notes
+    assert sum("its header has voxels" in note for note in notes) == 5
 
 
 def test_a_check_tells_of_images_that_lie_otherwise(data_dir: Path, tiny_config: Config) -> None:
