@@ -12,22 +12,18 @@ from deploy.crew import Crew
 from deploy.disjoint import require_disjoint
 from deploy.input_lists import local_place
 from deploy.job import Job, Task, Work, probabilities_of
-from deploy.ledger import Entry, History, gather, read_finished, read_histories
-from deploy.measures import KEYS as MEASURES_KEYS
-from deploy.measures import MEASURES, require_heart, require_told_apart, with_earlier, write_measures
+from deploy.ledger import Entry, History, gather, read_histories
+from deploy.measures import require_heart, require_told_apart
 from deploy.passed_over import sentence
-from deploy.replacing import require_replaceable
-from deploy.review import KEYS as REVIEW_KEYS
-from deploy.review import REVIEW, write_review
 from deploy.source_kinds import Source
 from deploy.sources import find_sources
 from deploy.standing import Standing
+from deploy.tables import NO_TABLES, Tables, require_tables_replaceable, write_tables
 from maag.config.data import DataConfig
 from maag.errors import ConfigError
 from maag.storage import require_writable_directory
 from maag.storage.keys import is_uri
 from maag.storage.opening import open_store
-from maag.storage.store import Store
 
 _PLAIN_WORK = Work()
 _SEGMENTATION = ".dcm"
@@ -44,10 +40,7 @@ class Outcome:
     failed: tuple[Entry, ...]
     kept: int = 0
     """Whose labels somebody has changed since; they stay as they are."""
-    patients_measured: int = 0
-    """Rows of `measures.csv`, if it was asked for."""
-    frames_reviewed: int = 0
-    """Rows of `review.csv`, if it was asked for."""
+    tables: Tables = NO_TABLES
     passed_over: int = 0
     """Files of the inputs that are labels, no images."""
 
@@ -105,59 +98,34 @@ def predict(
     if job.folder:
         require_writable_directory(job.folder)
     store = open_store(job.out)
-    for wanted, name, keys in ((work.measures, MEASURES, MEASURES_KEYS), (work.review, REVIEW, REVIEW_KEYS)):
-        if wanted:
-            require_replaceable(store, name, ",".join(keys).encode())
+    require_tables_replaceable(store, work)
     histories = read_histories(store) if resume else {}
     tasks = (Task(source, histories.get(source.target, History())) for source in sources)
-    count = done = kept = 0
+    count = kept = 0
+    done: set[str] = set()
     failed = []
     for entry in crew(job, tasks):
         count += 1
         if isinstance(entry, Standing):
             kept += entry is Standing.CHANGED
         elif entry.error is None:
-            done += 1
+            done.add(entry.target)
         else:
             failed.append(entry)
         if progress:
             progress(count, len(sources))
     if not job.folder:
         gather(store)
-    targets, classes = [source.target for source in sources], data.classes
-    measured = reviewed = 0
-    if work.measures or work.review:
-        entries = _entries(store, targets, classes)
-        if work.measures:
-            rows = {target: entries[target] for target in with_earlier(targets, entries) if target in entries}
-            measured = write_measures(store, {target: entry.volumes_ml for target, entry in rows.items()}, classes)
-        if work.review:
-            reviewed = write_review(store, entries.values(), classes)
-    skipped = count - done - len(failed)
+    targets = [source.target for source in sources]
+    tables = write_tables(store, work, targets, data.classes, done=done)
     return Outcome(
-        done=done,
-        skipped=skipped,
+        done=len(done),
+        skipped=count - len(done) - len(failed),
         failed=tuple(failed),
         kept=kept,
-        patients_measured=measured,
-        frames_reviewed=reviewed,
+        tables=tables,
         passed_over=len(passed_over),
     )
-
-
-def _entries(store: Store, wanted: Sequence[str], classes: Sequence[str]) -> dict[str, Entry]:
-    """By target what is done, by the ledger: of those `wanted`, and then of earlier ones of the same classes that are
-    still there, the last first.
-    """
-    finished, labelled = read_finished(store), set(classes[1:])
-    asked = {target: finished[target] for target in wanted if target in finished}
-    earlier = {
-        target: entry
-        for target, entry in sorted(finished.items(), key=lambda item: item[1].finished_at, reverse=True)
-        if target not in asked and all(set(frame) == labelled for frame in entry.volumes_ml)
-    }
-    there = {found.key for found in store.list()} if earlier else set()
-    return asked | {target: entry for target, entry in earlier.items() if target in there}
 
 
 def plan(

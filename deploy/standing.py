@@ -38,7 +38,7 @@ def standing_of(
     last = history.last
     if last is None or (last.source_version, last.model) != (version, identity):
         return Standing.TO_DO
-    there = _md5_there(out, target)
+    there = md5_there(out, target)
     if there is None:
         return Standing.TO_DO
     if there not in history.target_md5s:
@@ -48,11 +48,12 @@ def standing_of(
     return Standing.DONE if done else Standing.TO_DO
 
 
-def _md5_there(out: Store, target: str) -> str | None:
-    """None only where there is nothing; what other programs put into a bucket may have no MD5 there."""
+def md5_there(out: Store, target: str) -> str | None:
+    """Of the file at `target`; None only where there is none. Raises StorageError."""
     known = out.md5_of(target)
     if known is not None or out.stat(target) is None:
         return known
+    # What other programs put into a bucket may have no MD5 there.
     with tempfile.TemporaryDirectory(prefix="maag-predict-") as folder:
         path = Path(folder) / "labels"
         out.fetch(target, path)

@@ -16,6 +16,7 @@ from maag.errors import SomeCasesFailed
 if TYPE_CHECKING:
     from deploy.batch import Outcome
     from deploy.crew import Crew
+    from deploy.tables import Tables
 
 
 @click.command("predict")
@@ -132,10 +133,13 @@ def predict_command(
             f"{outcome.kept} of those skipped were changed by somebody since and stay as they are"
             f"{', measures.csv has none of the changes' if measures else ''}; remove one to have it made again"
         )
+    tables = outcome.tables
     if measures:
-        say(f"{counted(outcome.patients_measured, 'patient')} measured: {out.rstrip('/')}/measures.csv")
+        say(f"{counted(tables.patients_measured, 'patient')} measured: {out.rstrip('/')}/measures.csv")
     if review:
-        say(f"{counted(outcome.frames_reviewed, 'frame')} by the Dice to expect: {out.rstrip('/')}/review.csv")
+        say(f"{counted(tables.frames_reviewed, 'frame')} by the Dice to expect: {out.rstrip('/')}/review.csv")
+    for sentence in tell_left_out(tables):
+        say(f"Note: {sentence}")
     if as_json:
         print_json(outcome.to_dict())
     if outcome.failed:
@@ -162,6 +166,19 @@ def _fleet(model: Path, device_name: str, backend: str, workers: int, address: s
     gpu = {"auto": None, "cpu": False, "cuda": True}[device_name]
     plan = FleetPlan(workers=workers, address=address, gpu=gpu, wait_minutes=wait_minutes)
     return Fleet(pack(model, device_name, backend), plan, say)
+
+
+def tell_left_out(tables: Tables) -> list[str]:
+    """What is not in the tables that one may look for there, a sentence each."""
+    from maag.cli.terminal import counted
+
+    told = []
+    if tables.changed:
+        told.append(
+            f"review.csv leaves out {counted(tables.changed, 'volume')} whose labels were changed by somebody since, "
+            "as nothing is known of them"
+        )
+    return told
 
 
 def _from_anywhere(place: str) -> str:

@@ -32,7 +32,7 @@ def test_all_frames_of_a_cine_are_segmented_and_measured(tmp_path: Path, runner:
     source = write_cine(tmp_path / "in" / "patient007.nii.gz", [3, 5, 2])
     work = Work(measures=True, probabilities=True)
     outcome = predict([source], Threads(runner), HEART, tmp_path / "out", "m1", work=work)
-    assert (outcome.done, outcome.patients_measured) == (1, 1)
+    assert (outcome.done, outcome.tables.patients_measured) == (1, 1)
     image = nibabel.load(tmp_path / "out" / "patient007.nii.gz")
     assert image.shape == (16, 16, 2, 3)
     assert image.header.get_data_dtype() == np.uint8
@@ -76,7 +76,7 @@ def test_measures_of_earlier_calls_stay_while_their_labels_do(tmp_path: Path, ru
     def rows(*sources: Path) -> list[str]:
         outcome = predict(sources, Threads(runner), HEART, out, "m1", work=work)
         found = (out / "measures.csv").read_text().splitlines()[1:]
-        assert outcome.patients_measured == len(found)
+        assert outcome.tables.patients_measured == len(found)
         return found
 
     # Volumes of other classes have no place in the table.

@@ -173,4 +173,4 @@ def test_measures_replace_no_file_where_no_ledger_is(scans: Path, out: Path, run
     assert [path.name for path in out.iterdir()] == ["measures.csv"]
     (out / "measures.csv").unlink()
     for _ in range(2):
-        assert predict([scans], Threads(runner), HEART, out, "m1", work=work).patients_measured == 2
+        assert predict([scans], Threads(runner), HEART, out, "m1", work=work).tables.patients_measured == 2

@@ -77,12 +77,12 @@ def test_the_ledger_tells_what_is_to_be_expected_of_each_volume(scans: Path, out
 def test_a_later_call_reviews_what_was_done_before_as_well(scans: Path, out: Path) -> None:
     predict([scans / "deep"], Threads(HalfSure()), DATA, out, "m1")
     outcome = predict([scans], Threads(BrightIsForeground()), DATA, out, "m2", work=REVIEWED)
-    assert outcome.frames_reviewed == 3
+    assert outcome.tables.frames_reviewed == 3
     assert {row["labels"] for row in rows_in(out)} == {"a.nii.gz", "deep/er/b.nii", "er/b.nii"}
     assert [row["expected_dice"] for row in rows_in(out)][1:] == ["1.000", "1.000"]
     (out / "er" / "b.nii").unlink()
     again = predict([scans], Threads(BrightIsForeground()), DATA, out, "m2", True, work=REVIEWED)
-    assert (again.skipped, again.frames_reviewed) == (2, 2)
+    assert (again.skipped, again.tables.frames_reviewed) == (2, 2)
 
 
 def test_a_review_that_somebody_else_wrote_stays(scans: Path, out: Path) -> None:

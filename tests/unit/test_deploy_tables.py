@@ -1,0 +1,52 @@
+"""What is left out of the tables of an output."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+from bright_runner import DATA, BrightIsForeground
+
+from deploy.batch import Outcome, predict
+from deploy.crew import Threads
+from deploy.job import Work
+from deploy.tables import Tables
+from maag.cli.predict import tell_left_out
+
+HEART = replace(DATA, classes=("background", "LV"))
+REVIEWED = Work(review=True)
+
+
+def run(scans: Path, out: Path, work: Work, *, resume: bool = False) -> Outcome:
+    return predict([scans], Threads(BrightIsForeground()), HEART, out, "m1", resume, work=work)
+
+
+def reviewed(out: Path) -> list[str]:
+    with (out / "review.csv").open() as stream:
+        return [row["labels"] for row in csv.DictReader(stream)]
+
+
+def test_labels_that_somebody_corrected_are_not_reviewed(scans: Path, out: Path) -> None:
+    assert run(scans, out, REVIEWED).tables.changed == 0
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    again = run(scans, out, REVIEWED, resume=True)
+    assert (again.kept, again.tables.changed, again.tables.frames_reviewed) == (1, 1, 1)
+    assert reviewed(out) == ["deep/er/b.nii"]
+    anew = run(scans, out, REVIEWED)
+    assert (anew.tables.changed, anew.tables.frames_reviewed) == (0, 2)
+
+
+def test_corrected_labels_of_an_earlier_call_are_not_reviewed_either(scans: Path, out: Path) -> None:
+    run(scans, out, Work())
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    other = run(scans / "deep" / "er", out, REVIEWED)
+    assert (other.kept, other.tables.changed) == (0, 1)
+    assert sorted(reviewed(out)) == ["b.nii", "deep/er/b.nii"]
+
+
+def test_a_sentence_for_each() -> None:
+    assert tell_left_out(Tables(patients_measured=3, frames_reviewed=4)) == []
+    assert tell_left_out(Tables(changed=1)) == [
+        "review.csv leaves out 1 volume whose labels were changed by somebody since, as nothing is known of them",
+    ]
