@@ -28,6 +28,8 @@ class Tables:
     """Rows of `review.csv`, if it was asked for."""
     changed: int = 0
     """Volumes left out of it, whose labels somebody has changed since."""
+    untold: int = 0
+    """Volumes left out of it, of which the ledger has no expected Dice."""
 
 
 NO_TABLES = Tables()
@@ -58,15 +60,16 @@ def write_tables(
     if not asked_for:
         return NO_TABLES
     entries = _entries(out, wanted, classes)
-    measured = reviewed = changed = 0
+    measured = reviewed = changed = untold = 0
     if work.measures:
         rows = {target: entries[target] for target in with_earlier(wanted, entries) if target in entries}
         measured = write_measures(out, {target: entry.volumes_ml for target, entry in rows.items()}, classes)
     if work.review:
         unchanged = [entry for entry in entries.values() if entry.target in done or _is_unchanged(out, entry)]
         changed = len(entries) - len(unchanged)
+        untold = sum(not entry.expected_dice for entry in unchanged)
         reviewed = write_review(out, unchanged, classes)
-    return Tables(patients_measured=measured, frames_reviewed=reviewed, changed=changed)
+    return Tables(patients_measured=measured, frames_reviewed=reviewed, changed=changed, untold=untold)
 
 
 def _asked_for(work: Work) -> list[str]:

@@ -178,6 +178,11 @@ def tell_left_out(tables: Tables) -> list[str]:
             f"review.csv leaves out {counted(tables.changed, 'volume')} whose labels were changed by somebody since, "
             "as nothing is known of them"
         )
+    if tables.untold:
+        told.append(
+            f"review.csv has no row of {counted(tables.untold, 'volume')} that an earlier maag segmented, which wrote "
+            "down no expected Dice; segment them again, without --resume, to have it"
+        )
     return told
 
 

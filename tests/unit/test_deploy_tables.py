@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
-from bright_runner import DATA, BrightIsForeground
+from bright_runner import DATA, BrightIsForeground, ledger, write_volume
 
 from deploy.batch import Outcome, predict
 from deploy.crew import Threads
@@ -45,8 +46,20 @@ def test_corrected_labels_of_an_earlier_call_are_not_reviewed_either(scans: Path
     assert sorted(reviewed(out)) == ["b.nii", "deep/er/b.nii"]
 
 
+def test_what_an_earlier_maag_segmented_has_no_row_and_is_counted(scans: Path, out: Path) -> None:
+    run(scans, out, Work())
+    lines = [{key: value for key, value in line.items() if key != "expected_dice"} for line in ledger(out)]
+    (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    write_volume(scans / "new.nii.gz", 5)
+    tables = run(scans, out, REVIEWED, resume=True).tables
+    assert (tables.untold, tables.changed, tables.frames_reviewed) == (2, 0, 1)
+    assert run(scans, out, REVIEWED).tables.untold == 0
+
+
 def test_a_sentence_for_each() -> None:
     assert tell_left_out(Tables(patients_measured=3, frames_reviewed=4)) == []
-    assert tell_left_out(Tables(changed=1)) == [
+    assert tell_left_out(Tables(changed=1, untold=2)) == [
         "review.csv leaves out 1 volume whose labels were changed by somebody since, as nothing is known of them",
+        "review.csv has no row of 2 volumes that an earlier maag segmented, which wrote down no expected Dice; segment "
+        "them again, without --resume, to have it",
     ]
