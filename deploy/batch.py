@@ -117,7 +117,7 @@ def predict(
     if not job.folder:
         gather(store)
     targets = [source.target for source in sources]
-    tables = write_tables(store, work, targets, data.classes, done=done)
+    tables = write_tables(store, work, targets, data.classes, done=done, kept=kept)
     return Outcome(
         done=len(done),
         skipped=count - len(done) - len(failed),

@@ -1,4 +1,4 @@
-"""The tables of a whole output: what goes into them, and what is left out of them."""
+"""The tables of a whole output: what goes into them, what is left out of them, and which are of an earlier call."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class Tables:
     """Volumes left out of it, whose labels somebody has changed since."""
     untold: int = 0
     """Volumes left out of it, of which the ledger has no expected Dice."""
+    stale: tuple[str, ...] = ()
+    """Names of those that an earlier call wrote, and this one not, though labels are others now."""
 
 
 NO_TABLES = Tables()
@@ -42,7 +44,7 @@ def require_tables_replaceable(out: Store, work: Work) -> None:
 
 
 def write_tables(
-    out: Store, work: Work, wanted: Sequence[str], classes: Sequence[str], *, done: Collection[str]
+    out: Store, work: Work, wanted: Sequence[str], classes: Sequence[str], *, done: Collection[str], kept: int
 ) -> Tables:
     """Write those tables that were asked for.
 
@@ -52,13 +54,16 @@ def write_tables(
         wanted: the targets of this call.
         classes: of the model, background first.
         done: those of `wanted` that were labelled in this call.
+        kept: how many of `wanted` somebody has changed since.
 
     Raises:
         StorageError: the output cannot be read or written.
     """
     asked_for = _asked_for(work)
+    others = (name for name in _BEGINNINGS if name not in asked_for) if done or kept else ()
+    stale = tuple(name for name in others if _is_ours(out, name))
     if not asked_for:
-        return NO_TABLES
+        return Tables(stale=stale)
     entries = _entries(out, wanted, classes)
     measured = reviewed = changed = untold = 0
     if work.measures:
@@ -69,11 +74,15 @@ def write_tables(
         changed = len(entries) - len(unchanged)
         untold = sum(not entry.expected_dice for entry in unchanged)
         reviewed = write_review(out, unchanged, classes)
-    return Tables(patients_measured=measured, frames_reviewed=reviewed, changed=changed, untold=untold)
+    return Tables(patients_measured=measured, frames_reviewed=reviewed, changed=changed, untold=untold, stale=stale)
 
 
 def _asked_for(work: Work) -> list[str]:
     return [name for name, asked in ((MEASURES, work.measures), (REVIEW, work.review)) if asked]
+
+
+def _is_ours(out: Store, name: str) -> bool:
+    return out.stat(name) is not None and out.read_bytes(name).startswith(_BEGINNINGS[name])
 
 
 def _is_unchanged(out: Store, entry: Entry) -> bool:

@@ -183,6 +183,14 @@ def tell_left_out(tables: Tables) -> list[str]:
             f"review.csv has no row of {counted(tables.untold, 'volume')} that an earlier maag segmented, which wrote "
             "down no expected Dice; segment them again, without --resume, to have it"
         )
+    if tables.stale:
+        names = " and ".join(tables.stale)
+        verb = "are" if len(tables.stale) > 1 else "is"
+        options = " ".join(f"--{Path(name).stem}" for name in tables.stale)
+        told.append(
+            f"{names} {verb} of an earlier call and may not fit the labels any more; the same call with --resume "
+            f"{options} writes {'them' if len(tables.stale) > 1 else 'it'} anew"
+        )
     return told
 
 

@@ -1,4 +1,4 @@
-"""What is left out of the tables of an output."""
+"""What is left out of the tables of an output, and which of them are of an earlier call."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, write_volume
 
 from deploy.batch import Outcome, predict
@@ -16,6 +17,7 @@ from deploy.tables import Tables
 from maag.cli.predict import tell_left_out
 
 HEART = replace(DATA, classes=("background", "LV"))
+BOTH = Work(review=True, measures=True)
 REVIEWED = Work(review=True)
 
 
@@ -56,10 +58,36 @@ def test_what_an_earlier_maag_segmented_has_no_row_and_is_counted(scans: Path, o
     assert run(scans, out, REVIEWED).tables.untold == 0
 
 
+@pytest.mark.parametrize(
+    ("work", "stale"), [(Work(), ("measures.csv", "review.csv")), (REVIEWED, ("measures.csv",)), (BOTH, ())]
+)
+def test_tables_of_an_earlier_call_are_told_of_where_labels_are_others_now(
+    scans: Path, out: Path, work: Work, stale: tuple[str, ...]
+) -> None:
+    assert run(scans, out, BOTH).tables.stale == ()
+    before = (out / "measures.csv").read_bytes()
+    assert run(scans, out, work, resume=True).tables.stale == ()  # for nothing was done
+    assert run(scans, out, work).tables.stale == stale
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    assert run(scans, out, work, resume=True).tables.stale == stale
+    assert (out / "measures.csv").read_bytes() == before
+
+
+def test_a_table_of_the_user_s_own_is_not_told_of(scans: Path, out: Path) -> None:
+    run(scans, out, Work())
+    (out / "review.csv").write_text("reader,opinion\n")
+    assert run(scans, out, Work()).tables.stale == ()
+
+
 def test_a_sentence_for_each() -> None:
     assert tell_left_out(Tables(patients_measured=3, frames_reviewed=4)) == []
-    assert tell_left_out(Tables(changed=1, untold=2)) == [
+    assert tell_left_out(Tables(changed=1, untold=2, stale=("review.csv",))) == [
         "review.csv leaves out 1 volume whose labels were changed by somebody since, as nothing is known of them",
         "review.csv has no row of 2 volumes that an earlier maag segmented, which wrote down no expected Dice; segment "
         "them again, without --resume, to have it",
+        "review.csv is of an earlier call and may not fit the labels any more; the same call with --resume --review "
+        "writes it anew",
     ]
+    (both,) = tell_left_out(Tables(stale=("measures.csv", "review.csv")))
+    assert both.startswith("measures.csv and review.csv are of an earlier call")
+    assert "--resume --measures --review writes them anew" in both
