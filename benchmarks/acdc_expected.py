@@ -25,10 +25,10 @@ from compare import PLAIN, ROTATIONS_COMPONENT, measure, or_dash, report_of, run
 from scipy.ndimage import gaussian_filter
 
 from maag.checkpoint import load_segmentor
-from maag.data.cache import prepare
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import find_cases, reader_of
+from maag.data.files.volume import Volume
 from maag.data.splits import Split
-from maag.data.volume import Volume
 from maag.evaluate.agreement import Agreement, Pair
 from maag.evaluate.measure import Labels, runner_predictor
 from maag.inference import TorchRunner

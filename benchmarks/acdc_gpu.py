@@ -35,10 +35,10 @@ from compare import measure
 from maag.cli.resolving import pick_device
 from maag.config.codec import override
 from maag.config.schema import Config
-from maag.data.acdc import SPLIT0
-from maag.data.cache import prepare
+from maag.data.cache.prepared import PreparedData
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset
-from maag.data.prepared import PreparedData
+from maag.data.datasets.acdc import SPLIT0
 from maag.data.splits import Split
 from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run

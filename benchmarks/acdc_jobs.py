@@ -12,7 +12,7 @@ from acdc_best import WITHOUT_SHAPES, WITHOUT_TEACHER
 from compare import COMPONENT, ROTATIONS, ROTATIONS_COMPONENT, read_report
 
 from maag.config.presets import TAUGHT
-from maag.data.acdc import SPLIT0
+from maag.data.datasets.acdc import SPLIT0
 from maag.inference import PLAIN
 from maag.train.folder import RunFolder
 

@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from runs import collect, spread, train_and_evaluate
 
 from maag.config.codec import override
-from maag.data.acdc import SPLIT0
-from maag.data.batches import TrainingBatches
-from maag.data.cache import default_cache_root, prepare
+from maag.data.cache.preparing import default_cache_root, prepare
 from maag.data.catalog import find_cases, preset
-from maag.data.nifti_writing import save_labels
-from maag.data.scribble_styles import simulate
+from maag.data.datasets.acdc import SPLIT0
+from maag.data.files.nifti_writing import save_labels
+from maag.data.files.volume import load_labels
+from maag.data.scribbles.styles import simulate
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.supervision import supervise
 from maag.data.split_making import make_split
-from maag.data.supervision import supervise
-from maag.data.volume import load_labels
 from maag.labels import IGNORE
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.5, 1.0)

@@ -27,8 +27,8 @@ from torch import distributed, multiprocessing
 
 from maag.config.codec import override
 from maag.config.schema import Config
-from maag.data.batches import Batch
 from maag.data.catalog import preset
+from maag.data.slices.batches import Batch
 from maag.train.state import TrainState
 from maag.train.step import update
 from maag.train.team import TorchTeam

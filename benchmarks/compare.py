@@ -17,8 +17,8 @@ from scipy.stats import wilcoxon
 from maag.checkpoint import load_segmentor
 from maag.data.cases import Case
 from maag.data.catalog import find_cases
+from maag.data.files.volume import Volume
 from maag.data.splits import Split
-from maag.data.volume import Volume
 from maag.evaluate.measure import Predicted, Predictor, evaluate, runner_predictor
 from maag.evaluate.report import Subject
 from maag.inference import PLAIN, Refinement, Runner, TorchRunner, largest_components

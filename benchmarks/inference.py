@@ -30,11 +30,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deploy.artifact import MODEL, Source
-from deploy.batch import predict
-from deploy.crew import Threads
-from deploy.onnx_export import export as export_segmentor
-from deploy.runners import open_artifact
+from deploy.artifact.manifest import MODEL, Source
+from deploy.exporting.onnx_export import export as export_segmentor
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
+from deploy.runners.opening import open_artifact
 from maag.checkpoint import load_segmentor
 from maag.cli.export import export
 from maag.config.schema import Config

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from maag.config.data import AugmentConfig
 from maag.config.schema import Config
-from maag.data.augment import (
+from maag.data.slices.augment import (
     change_intensities,
     random_affines,
     random_displacements,
@@ -27,7 +27,7 @@ from maag.data.augment import (
     warp_images,
     warp_labels,
 )
-from maag.data.supervision import Supervision
+from maag.data.slices.supervision import Supervision
 from maag.labels import BACKGROUND, IGNORE
 from maag.losses import adversarial_loss, balance, discriminator_loss, partial_cross_entropy
 from maag.models.build import build_discriminator, build_segmentor

@@ -33,8 +33,8 @@ from torch import Tensor
 
 from maag import checkpoint
 from maag.checkpoint import TrainedSegmentor
-from maag.data.cache import default_cache_root, prepare
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
+from maag.data.cache.preparing import default_cache_root, prepare
 from maag.data.splits import Split
 from maag.models.segmentor import Segmentor
 from maag.storage import read_json

@@ -32,13 +32,13 @@ from maag import checkpoint
 from maag.cli.resolving import pick_device
 from maag.config.codec import override
 from maag.config.schema import Config
-from maag.data.batches import Batch, TrainingBatches
-from maag.data.cache import prepare
+from maag.data.cache.prepared import PreparedData
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset, reader_of
-from maag.data.prepared import PreparedData
+from maag.data.slices.batches import Batch, TrainingBatches
+from maag.data.slices.supervision import Supervision, supervise
 from maag.data.split_making import make_split
 from maag.data.splits import Split
-from maag.data.supervision import Supervision, supervise
 from maag.train.acceleration import runs_in_bf16
 from maag.train.fit import fit
 from maag.train.folder import create_run

@@ -23,11 +23,11 @@ from roofline import wait
 from maag.cli.resolving import pick_device
 from maag.config.codec import override
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches
-from maag.data.cache import prepare
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset, reader_of
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.supervision import Supervision, supervise
 from maag.data.split_making import make_split
-from maag.data.supervision import Supervision, supervise
 from maag.train.recorded import PLAIN_STEPS, updates_of
 from maag.train.state import TrainState
 

@@ -14,9 +14,9 @@ from scipy import ndimage
 from torch import nn
 
 from maag.config.data import DataConfig
+from maag.data.files.volume import Volume
 from maag.data.geometry import prepare_image, scores_to_source
-from maag.data.views import View
-from maag.data.volume import Volume
+from maag.data.slices.views import View
 from maag.errors import DataError
 from maag.expected_dice import ExpectedDice
 

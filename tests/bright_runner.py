@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.batch import Outcome, predict
-from deploy.crew import Threads
+from deploy.predicting.batch import Outcome, predict
+from deploy.predicting.crew import Threads
 from maag.config.data import DataConfig
 
 DATA = DataConfig(classes=("background", "bright"), size_px=(16, 16), spacing_mm=1.0)

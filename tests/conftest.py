@@ -8,9 +8,9 @@ import pytest
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.cache import prepare
+from maag.data.cache.prepared import PreparedData
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset, reader_of, write_phantom
-from maag.data.prepared import PreparedData
 from maag.data.split_making import make_split
 from maag.data.splits import Split
 

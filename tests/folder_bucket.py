@@ -16,5 +16,5 @@ class Bucket(LocalStore):
 
 def serve(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let inputs `s3://bkt/KEY` be the files of `folder`."""
-    for module in ("deploy.sources", "deploy.source_kinds"):
+    for module in ("deploy.inputs.sources", "deploy.inputs.source_kinds"):
         monkeypatch.setattr(f"{module}.store_of", {"s3://bkt": Bucket(folder)}.__getitem__)

@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from deploy.artifact import MODEL, Manifest, Source, labelled_classes, sha256_of, write_manifest
-from deploy.engine import Engine
-from deploy.geometry import describe_geometry
-from deploy.tensors import input_spec, output_specs
+from deploy.artifact.engine import Engine
+from deploy.artifact.geometry import describe_geometry
+from deploy.artifact.manifest import MODEL, Manifest, Source, labelled_classes, sha256_of, write_manifest
+from deploy.artifact.tensors import input_spec, output_specs
 from maag.config import codec
 from maag.config.schema import Config
 

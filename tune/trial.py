@@ -20,7 +20,7 @@ from tune.schedule import SCHEDULE, note_settings
 from tune.trial_reports import TrialReporter, epochs_done, inherit_state
 
 if TYPE_CHECKING:
-    from maag.data.prepared import PreparedData
+    from maag.data.cache.prepared import PreparedData
     from maag.train.folder import RunFolder
 
 
@@ -111,8 +111,8 @@ def prepare_the_same(config: Config, plan: TrialPlan) -> PreparedData:
     Raises:
         DataError: they are not those that the other trials train on.
     """
-    from maag.data.cache import prepare
-    from maag.data.prepared import require_same
+    from maag.data.cache.prepared import require_same
+    from maag.data.cache.preparing import prepare
 
     prepared = prepare(Path(plan.data_dir), config.data, Path(plan.cache_root), plan.scribbles)
     require_same(prepared, plan.data_digest, f"{plan.data_dir} on node {ray.util.get_node_ip_address()}")

@@ -23,8 +23,8 @@ def demo_command(out: Path | None, epochs: int) -> None:
 
     A few minutes on two CPU cores. Nothing of it is real data, so its scores say that everything works, and no more.
     """
-    from deploy.batch import predict
-    from deploy.crew import Threads
+    from deploy.predicting.batch import predict
+    from deploy.predicting.crew import Threads
     from maag.cli.export import export
     from maag.cli.models import open_model
     from maag.cli.picture import draw_result

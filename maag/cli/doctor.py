@@ -53,7 +53,7 @@ def doctor_command(as_json: bool) -> None:
 def examine() -> tuple[dict[str, str], list[str]]:
     """Facts by name, and one sentence for each thing that is missing."""
     from maag import __version__
-    from maag.data.cache_root import default_cache_root
+    from maag.data.cache.root import default_cache_root
 
     cache = default_cache_root()
     facts = {
@@ -107,7 +107,7 @@ def _nvidia_driver() -> str | None:
 def _onnxruntime(facts: dict[str, str]) -> list[str]:
     if importlib.util.find_spec("onnxruntime") is None:
         return ["ONNX Runtime, for running exported models: pip install onnxruntime-gpu (or onnxruntime)"]
-    from deploy.onnx_runner import available_providers
+    from deploy.runners.onnx_runner import available_providers
 
     facts["ONNX Runtime providers"] = ", ".join(available_providers())
     return []
@@ -115,7 +115,7 @@ def _onnxruntime(facts: dict[str, str]) -> list[str]:
 
 def _tensorrt(facts: dict[str, str]) -> list[str]:
     """Of TensorRT, without a word to its builder or runtime, which end the process where there is no GPU."""
-    from deploy.trt_presence import look_for_tensorrt
+    from deploy.runners.trt_presence import look_for_tensorrt
 
     presence = look_for_tensorrt(has_gpu=lambda: True)  # Of the GPU there is a line already.
     if presence.trt is not None:

@@ -91,8 +91,8 @@ def evaluate_command(
     """
     from maag.cli.terminal import counting, print_json, say
     from maag.data.catalog import find_cases
+    from maag.data.files.orientation import differences
     from maag.data.notes import gathered
-    from maag.data.orientation import differences
     from maag.evaluate.measure import by_mask, evaluate, runner_predictor
     from maag.evaluate.page import write_page
     from maag.evaluate.prediction_files import file_predictor, prediction_files

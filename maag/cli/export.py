@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from deploy.artifact import Manifest
-    from deploy.engine import Precision
-    from deploy.onnx_export import EngineOrder
+    from deploy.artifact.engine import Precision
+    from deploy.artifact.manifest import Manifest
+    from deploy.exporting.onnx_export import EngineOrder
     from maag.config.schema import Config
 
 _SLICES_MEASURED = 32
@@ -87,7 +87,7 @@ def export_command(
         engine=engine,
     )
     if triton:
-        from deploy.triton import write_repository
+        from deploy.exporting.triton import write_repository
 
         say(f"Triton's model repository is {write_repository(folder, manifest)}")
     _show(model, folder, manifest)
@@ -104,9 +104,9 @@ def export_command(
 
 def _engine_order() -> tuple[EngineOrder | None, str | None]:
     """An engine for the GPU that is here, or what is missing for one."""
-    from deploy.engine_cache import engines_directory
-    from deploy.onnx_export import EngineOrder
-    from deploy.trt_presence import look_for_tensorrt, open_tensorrt
+    from deploy.exporting.onnx_export import EngineOrder
+    from deploy.runners.engine_cache import engines_directory
+    from deploy.runners.trt_presence import look_for_tensorrt, open_tensorrt
 
     presence = look_for_tensorrt()
     if presence.missing:
@@ -115,8 +115,8 @@ def _engine_order() -> tuple[EngineOrder | None, str | None]:
 
 
 def _show(model: Path, folder: Path, manifest: Manifest) -> None:
-    from deploy.activations import LARGEST_HALF, NEAR_LARGEST_HALF
-    from deploy.parity import weakness
+    from deploy.exporting.activations import LARGEST_HALF, NEAR_LARGEST_HALF
+    from deploy.runners.parity import weakness
     from maag.cli.terminal import print_table, say
 
     rows = [
@@ -157,9 +157,9 @@ def export(
     dynamic_size: bool = False,
     engine: EngineOrder | None = None,
 ) -> Manifest:
-    """Export the segmentor at `model` to `folder`; see `deploy.onnx_export.export`."""
-    from deploy.artifact import Source
-    from deploy.onnx_export import export as export_segmentor
+    """Export the segmentor at `model` to `folder`; see `deploy.exporting.onnx_export.export`."""
+    from deploy.artifact.manifest import Source
+    from deploy.exporting.onnx_export import export as export_segmentor
     from maag.checkpoint import load_segmentor
 
     trained = load_segmentor(model)
@@ -191,7 +191,7 @@ def _slices(
     split_file: Path, config: Config, directory: Path
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
     """Slices to measure parity on, of validation patients, and slices to calibrate with, of training patients."""
-    from deploy.precision import calibration_slices
+    from deploy.exporting.precision import calibration_slices
     from maag.cli.preparing import prepare_told
     from maag.data.catalog import reader_of
     from maag.data.split_making import make_split

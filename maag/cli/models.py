@@ -44,7 +44,7 @@ def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenMode
         ConfigError: `backend` (auto, tensorrt, onnx, torch) cannot run what is there.
         CheckpointError: it is damaged.
     """
-    from deploy.artifact import is_artifact
+    from deploy.artifact.manifest import is_artifact
 
     if is_artifact(model):
         if backend == "torch":
@@ -91,7 +91,7 @@ def warn_of_views(model: Path, config: Config, refinement: Refinement) -> None:
 
 
 def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
-    from deploy.runners import open_artifact
+    from deploy.runners.opening import open_artifact
 
     pick_device(device_name)  # refuses one that is not there
     artifact = open_artifact(model, device_name, backend=backend)  # type: ignore[arg-type] # The words are click's.

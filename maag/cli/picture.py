@@ -33,9 +33,9 @@ def draw_result(out: Path, case: Case, predictions: Path, data: DataConfig) -> N
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from maag.data.case_arrays import read_case
+    from maag.data.cache.case_arrays import read_case
     from maag.data.catalog import reader_of
-    from maag.data.volume import load_labels
+    from maag.data.files.volume import load_labels
     from maag.storage import replacing
 
     arrays = read_case(case, reader_of(data.dataset), data)

@@ -14,9 +14,9 @@ from maag.cli.resolving import refuse_idle_wait
 from maag.errors import SomeCasesFailed
 
 if TYPE_CHECKING:
-    from deploy.batch import Outcome
-    from deploy.crew import Crew
-    from deploy.tables import Tables
+    from deploy.predicting.batch import Outcome
+    from deploy.predicting.crew import Crew
+    from deploy.predicting.tables import Tables
 
 
 @click.command("predict")
@@ -87,8 +87,8 @@ def predict_command(
     Labels have exactly the grid of their image. One bad volume never stops the rest: it is written down in
     ledger.jsonl with the reason, and the command ends with 3.
     """
-    from deploy.batch import predict
-    from deploy.job import Work
+    from deploy.predicting.batch import predict
+    from deploy.predicting.job import Work
     from maag.cli.terminal import counted, counting, print_json, say
     from maag.inference import Refinement
 
@@ -116,7 +116,7 @@ def predict_command(
         crew = _fleet(model, device_name, backend, workers or 1, address, wait_minutes)
         say(f"Running {model} on {workers or 1} workers over Ray")
     else:
-        from deploy.crew import Threads
+        from deploy.predicting.crew import Threads
 
         crew = Threads(opened.runner)
         say(f"Running {model} with {opened.reason}")
@@ -159,7 +159,7 @@ def tell_failures(outcome: Outcome) -> str:
 
 
 def _fleet(model: Path, device_name: str, backend: str, workers: int, address: str | None, wait_minutes: float) -> Crew:
-    from deploy.fleet import Fleet, FleetPlan
+    from deploy.predicting.fleet import Fleet, FleetPlan
     from maag.cli.shipped_model import pack
     from maag.cli.terminal import say
 

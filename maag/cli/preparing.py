@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maag.config.data import DataConfig
-    from maag.data.prepared import PreparedData
+    from maag.data.cache.prepared import PreparedData
 
 _NOTES_SHOWN = 3
 
@@ -16,7 +16,7 @@ _NOTES_SHOWN = 3
 def prepare_told(directory: Path, data: DataConfig, scribbles: Sequence[str] = ()) -> PreparedData:
     """As `prepare`, in the cache of this machine; what was noted of the cases is said each time, not only when read."""
     from maag.cli.terminal import preparing
-    from maag.data.cache import default_cache_root, prepare
+    from maag.data.cache.preparing import default_cache_root, prepare
 
     with preparing() as progress:
         prepared = prepare(directory, data, default_cache_root(), scribbles, progress)
@@ -27,8 +27,8 @@ def prepare_told(directory: Path, data: DataConfig, scribbles: Sequence[str] = (
 def shapes_told(dataset: str, folder: Path, data: DataConfig) -> PreparedData:
     """As `prepare_shapes`, in the cache of this machine; what was noted of the cases is said as by `prepare_told`."""
     from maag.cli.terminal import preparing
-    from maag.data.cache import default_cache_root
-    from maag.data.shapes import prepare_shapes
+    from maag.data.cache.preparing import default_cache_root
+    from maag.data.slices.shapes import prepare_shapes
 
     with preparing() as progress:
         prepared = prepare_shapes(dataset, folder, data, default_cache_root(), progress)

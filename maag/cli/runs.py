@@ -34,7 +34,7 @@ def newest_trained() -> tuple[Path, str]:
 
     Raises MissingDataError.
     """
-    from maag.data.folder_tree import files_below
+    from maag.data.files.folder_tree import files_below
 
     weights = [path for path in files_below(RUNS) if path.parts[-2:] == _BEST]
     trained = {path.parent.parent: path for path in weights}

@@ -36,7 +36,7 @@ class ShippedModel:
 
 def pack(model: Path, device_name: str, backend: str) -> ShippedModel:
     """All files that opening `model` needs: of an exported model those in its folder, of a run its best weights."""
-    from deploy.artifact import is_artifact
+    from deploy.artifact.manifest import is_artifact
     from maag.checkpoint import find_weights
 
     if is_artifact(model):

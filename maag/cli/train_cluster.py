@@ -70,7 +70,7 @@ def recipe_of(
     Links in them are left for each node to follow, for they may lead to a disk of its own.
     """
     from maag.config import codec
-    from maag.data.cache import default_cache_root
+    from maag.data.cache.preparing import default_cache_root
     from maag.train.launch.recipe import Recipe
 
     return Recipe(

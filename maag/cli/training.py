@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from maag.checkpoint import TrainedSegmentor
     from maag.config.schema import Config
-    from maag.data.prepared import PreparedData
+    from maag.data.cache.prepared import PreparedData
     from maag.data.splits import Split
     from maag.train.folder import RunFolder
     from maag.train.launch.launch import ClusterPlan
@@ -115,7 +115,7 @@ def _open(
 ) -> _Begun:
     """The run to go on with; its own teachers, unless `teachers` names others."""
     from maag.config import codec
-    from maag.data.shapes import require_others
+    from maag.data.slices.shapes import require_others
     from maag.storage import write_json
     from maag.train.folder import open_run, read_split
     from maag.train.second_stage.teachers import open_teachers, read_teachers
@@ -142,9 +142,9 @@ def _create(
     """A new run, after all that could refuse it has been asked."""
     from maag.cli.terminal import say
     from maag.data.catalog import reader_of
-    from maag.data.shapes import require_others
+    from maag.data.slices.shapes import require_others
+    from maag.data.slices.supervision import supervise, without_effect
     from maag.data.split_making import make_split
-    from maag.data.supervision import supervise, without_effect
     from maag.train.folder import create_run, read_split
     from maag.train.second_stage.teachers import open_teachers
 

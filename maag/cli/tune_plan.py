@@ -85,11 +85,11 @@ def make_plans(
     """
     from maag.cli.preparing import prepare_told
     from maag.config import codec
-    from maag.data.cache import default_cache_root
+    from maag.data.cache.prepared import tells_of_others
+    from maag.data.cache.preparing import default_cache_root
     from maag.data.catalog import reader_of
-    from maag.data.prepared import tells_of_others
+    from maag.data.slices.supervision import supervise
     from maag.data.split_making import make_split
-    from maag.data.supervision import supervise
     from maag.train.folder import read_split
     from maag.train.launch.room import threads_of
     from tune.recorder import SearchPlan

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
-from maag.data.volume import Volume, load_channels, load_labels
+from maag.data.files.volume import Volume, load_channels, load_labels
 
 Part = Literal["train", "val", "test"]
 _FRAME = re.compile(r"^(.+)_frame(\d+)$")

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from maag.data.cases import Case, Reader
 
 READERS: Final[Mapping[str, str]] = {
-    "acdc": "maag.data.acdc:AcdcReader",
-    "lvsc": "maag.data.lvsc:LvscReader",
-    "chaos": "maag.data.chaos:ChaosReader",
-    "chaos-ct": "maag.data.chaos:ChaosCtReader",
-    "ppss": "maag.data.ppss:PpssReader",
-    "nnunet": "maag.data.nnunet:NnunetReader",
-    "folders": "maag.data.folders:FoldersReader",
+    "acdc": "maag.data.datasets.acdc:AcdcReader",
+    "lvsc": "maag.data.datasets.lvsc:LvscReader",
+    "chaos": "maag.data.datasets.chaos:ChaosReader",
+    "chaos-ct": "maag.data.datasets.chaos:ChaosCtReader",
+    "ppss": "maag.data.datasets.ppss:PpssReader",
+    "nnunet": "maag.data.datasets.nnunet:NnunetReader",
+    "folders": "maag.data.datasets.folders:FoldersReader",
 }
 """By name of the data set, where its Reader is; loaded when asked for, so that the names cost nothing."""
 
@@ -75,7 +75,7 @@ def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ())
         MissingDataError: no such folder, or nothing of the layout in it.
         DataError: two files claim to be the same case, or the data set puts a patient into two parts.
     """
-    from maag.data.scribble_sources import attach_scribbles
+    from maag.data.scribbles.sources import attach_scribbles
 
     reader = reader_of(data.dataset)
     if not directory.is_dir():

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from maag.config.data import DataConfig
-from maag.data.case_arrays import CaseArrays, read_case
+from maag.data.cache.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
+from maag.data.files.orientation import axes_of, odd_axes, odd_slices
 from maag.data.notes import gathered
-from maag.data.orientation import axes_of, odd_axes, odd_slices
 from maag.errors import DataError, StorageError
 from maag.labels import IGNORE
 

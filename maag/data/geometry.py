@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from maag.config.data import DataConfig
-from maag.data.volume import Volume
+from maag.data.files.volume import Volume
 from maag.errors import DataError
 from maag.labels import BACKGROUND, IGNORE
 

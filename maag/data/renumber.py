@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.folder_tree import files_below
-from maag.data.label_files import stem_of, suffix_of
-from maag.data.nifti import is_nifti, open_nifti, read_array
-from maag.data.nifti_writing import save_labels
-from maag.data.pictures import load_label_indices, save_indices
-from maag.data.volume import near_integers
+from maag.data.files.folder_tree import files_below
+from maag.data.files.label_files import stem_of, suffix_of
+from maag.data.files.nifti import is_nifti, open_nifti, read_array
+from maag.data.files.nifti_writing import save_labels
+from maag.data.files.pictures import load_label_indices, save_indices
+from maag.data.files.volume import near_integers
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.storage import require_writable_directory
 

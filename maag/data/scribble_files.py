@@ -13,11 +13,11 @@ from PIL import Image
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Reader
 from maag.data.catalog import find_cases, reader_of
-from maag.data.folder_tree import files_below
-from maag.data.label_files import LABEL_ENDINGS, SUFFIXES, load_label_file, stem_of, suffix_of
-from maag.data.nifti import is_nifti
-from maag.data.nifti_writing import save_labels, save_volume
-from maag.data.scribble_styles import coverage, simulate
+from maag.data.files.folder_tree import files_below
+from maag.data.files.label_files import LABEL_ENDINGS, SUFFIXES, load_label_file, stem_of, suffix_of
+from maag.data.files.nifti import is_nifti
+from maag.data.files.nifti_writing import save_labels, save_volume
+from maag.data.scribbles.styles import coverage, simulate
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.labels import IGNORE
 from maag.storage import replacing, require_writable_directory

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from maag.config.data import DataConfig
 from maag.data.cases import Case
 from maag.data.catalog import reader_of
-from maag.data.pictures import is_picture
-from maag.data.volume import Volume
+from maag.data.files.pictures import is_picture
+from maag.data.files.volume import Volume
 from maag.errors import DataError, StorageError, names_of
 from maag.evaluate.agreement import volume_pairs
 from maag.evaluate.report import CaseScores, Report, Subject

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case
-from maag.data.folder_tree import files_below
+from maag.data.files.folder_tree import files_below
+from maag.data.files.label_files import geometry_of, load_label_file, stem_of, suffix_of
+from maag.data.files.pictures import is_picture
+from maag.data.files.volume import Volume
 from maag.data.geometry import Grid, labels_to_grid
-from maag.data.label_files import geometry_of, load_label_file, stem_of, suffix_of
-from maag.data.pictures import is_picture
-from maag.data.volume import Volume
 from maag.errors import DataError, MissingDataError, names_of
 from maag.evaluate.measure import Labels, Predicted, Predictor
 from maag.labels import BACKGROUND

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.volume import Volume
+from maag.data.files.volume import Volume
 from maag.evaluate.report import CaseScores
 from maag.labels import BACKGROUND, IGNORE
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from maag.data.areas import Areas
+from maag.data.slices.areas import Areas
 from maag.losses import area_loss
 from maag.train.team import Team
 

@@ -10,11 +10,11 @@ import torch
 
 from maag.checkpoint import TrainedSegmentor
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches
-from maag.data.cache import Progress
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
+from maag.data.cache.preparing import Progress
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.supervision import supervise
 from maag.data.splits import Split
-from maag.data.supervision import supervise
 from maag.errors import DeviceMemoryError
 from maag.train.acceleration import require_fast
 from maag.train.folder import RunFolder

@@ -12,7 +12,7 @@ from pathlib import Path
 from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.raters import RaterAgreement, agreement_rows
+from maag.data.scribbles.raters import RaterAgreement, agreement_rows
 from maag.data.splits import PARTS, Split
 from maag.errors import ConfigError, MaagError, MissingDataError, SplitError
 from maag.storage import read_json, require_writable_directory, write_json, write_text

@@ -7,8 +7,8 @@ import time
 from typing import Literal
 
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches
-from maag.data.draws import seed_of
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.draws import seed_of
 from maag.train.early_stopping import note_validation, patience_is_over
 from maag.train.keeping import Keeper, SaveTimes
 from maag.train.loss_sums import LossSums, not_finite, steps_between_readings

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from maag.config.schema import Config
-from maag.data.batches import Batch
+from maag.data.slices.batches import Batch
 from maag.errors import TrainingError, first_line
 from maag.train.state import TrainState
 from maag.train.step import StepLosses, follow_up, play, update

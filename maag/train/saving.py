@@ -13,7 +13,7 @@ from maag import checkpoint
 from maag.checkpoint import TrainedSegmentor
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.prepared import PreparedData, joined_digest, tells_of_others
+from maag.data.cache.prepared import PreparedData, joined_digest, tells_of_others
 from maag.data.splits import Split
 from maag.errors import CheckpointError
 from maag.train.folder import RunFolder

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from maag import checkpoint
-from maag.data.prepared import PreparedCase, PreparedData
+from maag.data.cache.prepared import PreparedCase, PreparedData
 from maag.expected_dice import ExpectedDice, shortfall
 from maag.inference import Runner, TorchRunner, likeliest
 from maag.labels import IGNORE

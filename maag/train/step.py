@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from maag.config.schema import Config
-from maag.data.batches import Batch
+from maag.data.slices.batches import Batch
 from maag.labels import IGNORE
 from maag.losses import (
     adversarial_loss,

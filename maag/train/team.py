@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maag.data.shard import WHOLE, Shard
+from maag.data.slices.shard import WHOLE, Shard
 from maag.models.sync_norm import with_synchronized_norms
 
 Network = TypeVar("Network", bound=nn.Module)

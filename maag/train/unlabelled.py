@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from maag.config.schema import Config
-from maag.data.augment import warp_probabilities
-from maag.data.batches import Batch, TeacherView
+from maag.data.slices.augment import warp_probabilities
+from maag.data.slices.batches import Batch, TeacherView
 from maag.labels import IGNORE
 from maag.losses import class_overlaps, overlap_loss, soft_cross_entropy
 from maag.models.segmentor import SegmentorOutput

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from maag.config.data import DataConfig
-from maag.data.prepared import PreparedData
-from maag.data.slice_store import SliceStore, fits
+from maag.data.cache.prepared import PreparedData
+from maag.data.slices.store import SliceStore, fits
 from maag.errors import SplitError
 from maag.inference import evaluation_mode
 from maag.models.segmentor import Segmentor

@@ -11,16 +11,16 @@ import pytest
 import torch
 from tiny_artifact import write_tiny_graph
 
-from deploy.artifact import MODEL, Manifest, Source, load_manifest, write_manifest
-from deploy.engine import Precision
-from deploy.engine_cache import find_engine
-from deploy.onnx_export import EngineOrder, export
-from deploy.onnx_runner import OnnxRunner, available_providers
-from deploy.parity import LIMITS
-from deploy.runners import open_artifact
-from deploy.trt_build import build_engine, messages
-from deploy.trt_presence import TensorRT, look_for_tensorrt, open_tensorrt
-from deploy.trt_runner import TrtRunner
+from deploy.artifact.engine import Precision
+from deploy.artifact.manifest import MODEL, Manifest, Source, load_manifest, write_manifest
+from deploy.exporting.onnx_export import EngineOrder, export
+from deploy.runners.engine_cache import find_engine
+from deploy.runners.onnx_runner import OnnxRunner, available_providers
+from deploy.runners.opening import open_artifact
+from deploy.runners.parity import LIMITS
+from deploy.runners.trt_build import build_engine, messages
+from deploy.runners.trt_presence import TensorRT, look_for_tensorrt, open_tensorrt
+from deploy.runners.trt_runner import TrtRunner
 from maag.config.codec import override
 from maag.data.catalog import preset
 from maag.errors import ExportError
@@ -166,7 +166,7 @@ def test_any_size_within_the_profile(segmentor: Segmentor, tensorrt: TensorRT, t
 
 @needs_tensorrt
 def test_what_tensorrt_cannot_read_is_told_in_its_own_words(tensorrt: TensorRT, tmp_path: Path) -> None:
-    from deploy.engine import Profile
+    from deploy.artifact.engine import Profile
 
     write_tiny_graph(tmp_path / MODEL)
     (tmp_path / MODEL).write_bytes((tmp_path / MODEL).read_bytes()[:-40])

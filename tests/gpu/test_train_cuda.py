@@ -11,10 +11,10 @@ import torch
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.supervision import supervise
 from maag.data.splits import Split
-from maag.data.supervision import supervise
 from maag.models.discriminator import pyramid_of_masks
 from maag.train.acceleration import require_fast, runs_in_bf16
 from maag.train.recorded import PLAIN_STEPS, CudaRecorder, RecordedUpdate, Update

@@ -35,8 +35,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model of hearts, exported."""
     import torch
 
-    from deploy.artifact import Source
-    from deploy.onnx_export import export
+    from deploy.artifact.manifest import Source
+    from deploy.exporting.onnx_export import export
     from maag.config.codec import override
     from maag.data.catalog import preset
     from maag.models.build import build_segmentor

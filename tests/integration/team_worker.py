@@ -15,10 +15,10 @@ from torch import distributed
 from maag.checkpoint import load_segmentor, save_segmentor
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.batches import TeacherView, TrainingBatches
-from maag.data.prepared import PreparedData, open_prepared
+from maag.data.cache.prepared import PreparedData, open_prepared
+from maag.data.slices.batches import TeacherView, TrainingBatches
+from maag.data.slices.supervision import supervise
 from maag.data.splits import Split
-from maag.data.supervision import supervise
 from maag.errors import MaagError
 from maag.train.fit import fit
 from maag.train.folder import create_run

@@ -14,7 +14,7 @@ from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
 from maag.config.training import TrainConfig
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
 from maag.data.splits import Split
 from maag.losses import discriminator_loss
 from maag.models.build import build_discriminator

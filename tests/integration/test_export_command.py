@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_artifact import CONFIG
 
-from deploy.artifact import load_manifest
-from deploy.trt_presence import look_for_tensorrt
+from deploy.artifact.manifest import load_manifest
+from deploy.runners.trt_presence import look_for_tensorrt
 from maag.checkpoint import save_segmentor
 from maag.cli.main import main
 from maag.config.codec import override

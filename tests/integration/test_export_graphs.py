@@ -18,13 +18,13 @@ from onnx import TensorProto
 from pbtxt import parsed_pbtxt, triton_tensor
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 
-from deploy.artifact import MODEL, Source, load_manifest
-from deploy.graph import onnx_from_segmentor
-from deploy.onnx_export import EngineOrder, export
-from deploy.precision import to_fp16, to_int8
-from deploy.runners import open_artifact
-from deploy.triton import write_repository
-from deploy.trt_presence import TensorRT
+from deploy.artifact.manifest import MODEL, Source, load_manifest
+from deploy.exporting.graph import onnx_from_segmentor
+from deploy.exporting.onnx_export import EngineOrder, export
+from deploy.exporting.precision import to_fp16, to_int8
+from deploy.exporting.triton import write_repository
+from deploy.runners.opening import open_artifact
+from deploy.runners.trt_presence import TensorRT
 from maag.config.codec import override
 from maag.data.catalog import preset
 from maag.errors import DataError, ExportError

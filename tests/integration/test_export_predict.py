@@ -18,11 +18,11 @@ import onnx
 import pytest
 import torch
 
-from deploy.artifact import Source, load_manifest
-from deploy.batch import predict
-from deploy.crew import Threads
-from deploy.onnx_export import export
-from deploy.runners import open_artifact
+from deploy.artifact.manifest import Source, load_manifest
+from deploy.exporting.onnx_export import export
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
+from deploy.runners.opening import open_artifact
 from maag.cli import main
 from maag.config.codec import override
 from maag.config.schema import Config

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from deploy.graph import onnx_from_segmentor
+from deploy.exporting.graph import onnx_from_segmentor
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.catalog import preset

@@ -17,9 +17,9 @@ from journeys import Command
 from PIL import Image
 from s3 import BUCKET, Fault, S3Server, client_of, s3_server
 
-from deploy.runners import open_artifact
+from deploy.runners.opening import open_artifact
+from maag.data.files.volume import load_volume
 from maag.data.phantoms.dicom_files import save_slice
-from maag.data.volume import load_volume
 from maag.inference import segment
 
 pytestmark = pytest.mark.integration

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maag.data.cache import prepare
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset, reader_of
 from maag.data.check import check
+from maag.data.slices.supervision import supervise
 from maag.data.split_making import make_split
-from maag.data.supervision import supervise
 from maag.labels import IGNORE
 
 pytestmark = [

@@ -13,9 +13,9 @@ import torch
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.cache import prepare
+from maag.data.cache.prepared import PreparedData
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import reader_of
-from maag.data.prepared import PreparedData
 from maag.data.split_making import make_split
 from maag.data.splits import Split
 

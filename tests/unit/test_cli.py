@@ -248,8 +248,8 @@ def test_a_file_that_is_none_of_its_kind_is_wrong_usage(
     ],
 )
 def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, sentence: str) -> None:
-    from deploy.batch import Outcome
-    from deploy.ledger import Entry
+    from deploy.predicting.batch import Outcome
+    from deploy.predicting.ledger import Entry
     from maag.cli.predict import tell_failures
 
     entry = Entry(

@@ -15,8 +15,8 @@ from maag.cli import main
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.catalog import find_cases
+from maag.data.slices.supervision import without_effect
 from maag.data.splits import Split
-from maag.data.supervision import without_effect
 from maag.models.build import build_segmentor
 from maag.storage import read_json, write_json
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maag.config.data import AugmentConfig
-from maag.data.augment import (
+from maag.data.slices.augment import (
     change_intensities,
     random_affines,
     random_displacements,

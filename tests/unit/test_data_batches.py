@@ -12,11 +12,11 @@ import torch
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches
-from maag.data.prepared import PreparedData
-from maag.data.raters import FULL_WEIGHT
+from maag.data.cache.prepared import PreparedData
+from maag.data.scribbles.raters import FULL_WEIGHT
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.supervision import Supervision, supervise
 from maag.data.splits import Split
-from maag.data.supervision import Supervision, supervise
 from maag.labels import IGNORE
 
 CPU = torch.device("cpu")

@@ -17,10 +17,10 @@ from maag.cli.preparing import prepare_told
 from maag.config import codec
 from maag.config.data import DataConfig
 from maag.config.schema import Config
-from maag.data.cache import prepare
+from maag.data.cache.prepared import PreparedData
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import find_cases, preset, write_phantom
 from maag.data.check import check
-from maag.data.prepared import PreparedData
 from maag.errors import DataError, MissingDataError, StorageError
 from maag.storage import read_json, write_json
 
@@ -236,7 +236,8 @@ def test_a_full_disk_leaves_no_set_half_made(data_dir: Path, tiny_config: Config
     limit = 20_000
     program = (
         "import resource, signal, sys, json\nfrom pathlib import Path\n"
-        "from maag.config import codec\nfrom maag.data.cache import prepare\nfrom maag.errors import StorageError\n"
+        "from maag.config import codec\nfrom maag.data.cache.preparing import prepare\n"
+        "from maag.errors import StorageError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         "config = codec.from_dict(json.loads(sys.argv[2]))\n"

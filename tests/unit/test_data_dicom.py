@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scipy.spatial.transform import Rotation
 
-from maag.data.dicom_file import UNREADABLE, series_uid
-from maag.data.dicom_series import load_series, order_of_slices, require_even
+from maag.data.files.dicom_file import UNREADABLE, series_uid
+from maag.data.files.dicom_series import load_series, order_of_slices, require_even
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import DataError
 

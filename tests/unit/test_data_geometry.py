@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
+from maag.data.files.volume import Volume
 from maag.data.geometry import (
     Grid,
     image_to_grid,
@@ -20,7 +21,6 @@ from maag.data.geometry import (
     scores_to_source,
     scribbles_to_grid,
 )
-from maag.data.volume import Volume
 from maag.errors import DataError
 from maag.labels import IGNORE
 

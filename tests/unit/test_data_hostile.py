@@ -24,16 +24,16 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from deploy.images import find_images
+from deploy.inputs.images import find_images
 from maag.config.data import DataConfig
-from maag.data.dicom_file import series_uid
-from maag.data.dicom_series import load_series
+from maag.data.files.dicom_file import series_uid
+from maag.data.files.dicom_series import load_series
+from maag.data.files.label_files import geometry_of
+from maag.data.files.nifti_writing import save_labels
+from maag.data.files.pictures import load_picture
+from maag.data.files.volume import Volume, load_volume, num_volumes
 from maag.data.geometry import prepare_image
-from maag.data.label_files import geometry_of
-from maag.data.nifti_writing import save_labels
 from maag.data.phantoms.dicom_files import save_slice
-from maag.data.pictures import load_picture
-from maag.data.volume import Volume, load_volume, num_volumes
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
 SHAPE = (7, 9, 3)
@@ -368,9 +368,9 @@ def test_what_is_called_a_slice_and_is_none_spoils_its_series(tmp_path: Path, co
 READ_WITH_LITTLE = """
 import resource, sys
 from pathlib import Path
-from maag.data.dicom_series import load_series
-from maag.data.pictures import load_picture
-from maag.data.volume import load_volume
+from maag.data.files.dicom_series import load_series
+from maag.data.files.pictures import load_picture
+from maag.data.files.volume import load_volume
 from maag.errors import DataError
 with open("/proc/self/statm") as stream:
     used = int(stream.read().split()[0]) * resource.getpagesize()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from maag.config.schema import Config
-from maag.data.cache import prepare
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
+from maag.data.cache.preparing import prepare
 from maag.errors import DataError, StorageError
 
 Prepare = Callable[..., PreparedData]

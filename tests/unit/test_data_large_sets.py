@@ -16,14 +16,14 @@ import pytest
 from native_phantoms import config_of
 from numpy.typing import DTypeLike, NDArray
 
-from maag.data.cache import prepare
-from maag.data.case_arrays import read_case
+from maag.data.cache.case_arrays import read_case
+from maag.data.cache.preparing import prepare
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
-from maag.data.draws import SliceSource
-from maag.data.label_files import holds_label
-from maag.data.nifti import open_nifti
-from maag.data.volume import as_labels
+from maag.data.files.label_files import holds_label
+from maag.data.files.nifti import open_nifti
+from maag.data.files.volume import as_labels
+from maag.data.slices.draws import SliceSource
 from maag.errors import DataError
 
 _IGNORED = 2

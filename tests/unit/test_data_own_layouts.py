@@ -13,7 +13,7 @@ import pytest
 from native_phantoms import config_of, first, problems
 from PIL import Image
 
-from maag.data.cache import prepare
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import find_cases, preset, reader_of
 from maag.data.check import check
 from maag.errors import ConfigError, DataError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maag.data.label_files import load_image, load_label_file
-from maag.data.pictures import load_picture, save_indices
+from maag.data.files.label_files import load_image, load_label_file
+from maag.data.files.pictures import load_picture, save_indices
 from maag.errors import DataError
 
 

@@ -10,11 +10,11 @@ import pydicom
 import pytest
 from native_phantoms import config_of
 
-from maag.data.case_arrays import read_case
+from maag.data.cache.case_arrays import read_case
 from maag.data.catalog import find_cases, reader_of
 from maag.data.check import check
-from maag.data.dicom_file import read_geometry
-from maag.data.dicom_series import load_series, order_of_slices, require_even
+from maag.data.files.dicom_file import read_geometry
+from maag.data.files.dicom_series import load_series, order_of_slices, require_even
 from maag.errors import DataError
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from maag.data.raters import FULL_WEIGHT, agreement_rows, combine, measure_agreement, rater_weights, require_sense
+from maag.data.scribbles.raters import (
+    FULL_WEIGHT,
+    agreement_rows,
+    combine,
+    measure_agreement,
+    rater_weights,
+    require_sense,
+)
 from maag.errors import ConfigError, DataError
 from maag.labels import IGNORE
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from maag.config.presets import apply_preset
 from maag.data import catalog
-from maag.data.case_arrays import read_case
+from maag.data.cache.case_arrays import read_case
 from maag.data.cases import Reader
 from maag.data.catalog import READERS, find_cases, preset, reader_of, write_phantom
 from maag.data.check import check

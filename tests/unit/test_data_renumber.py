@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maag.cli.main import commands
-from maag.data.label_files import load_label_file
+from maag.data.files.label_files import load_label_file
 from maag.data.renumber import label_files, renumber
 from maag.errors import ConfigError, DataError, MissingDataError, SomeCasesFailed, StorageError
 

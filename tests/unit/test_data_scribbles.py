@@ -16,9 +16,9 @@ from scipy.ndimage import label
 
 from maag.cli import data as cli_data
 from maag.cli.main import commands
+from maag.data.files.pictures import load_indices, open_picture
 from maag.data.phantoms.heart import draw_heart, draw_mask
-from maag.data.pictures import load_indices, open_picture
-from maag.data.scribble_styles import STYLES, coverage, draw_scribble, simulate
+from maag.data.scribbles.styles import STYLES, coverage, draw_scribble, simulate
 from maag.labels import IGNORE
 
 Labels = NDArray[np.uint8]

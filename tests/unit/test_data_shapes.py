@@ -16,12 +16,12 @@ from torch import distributed
 from maag.config import codec
 from maag.config.data import DataConfig
 from maag.config.schema import Config
-from maag.data.cache import prepare
+from maag.data.cache.prepared import PreparedData, joined_digest, tells_of_others
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset, write_phantom
-from maag.data.prepared import PreparedData, joined_digest, tells_of_others
-from maag.data.shapes import prepare_shapes, require_others
+from maag.data.slices.shapes import prepare_shapes, require_others
+from maag.data.slices.supervision import supervise
 from maag.data.splits import Split
-from maag.data.supervision import supervise
 from maag.errors import ConfigError, MissingDataError, SplitError
 from maag.train.launch.recipe import Recipe, prepare_together
 

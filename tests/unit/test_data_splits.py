@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maag.config.data import DataConfig
-from maag.data.acdc import SPLIT0
 from maag.data.cases import Part
+from maag.data.datasets.acdc import SPLIT0
 from maag.data.split_making import make_split
 from maag.data.splits import PARTS, Patient, Split
 from maag.errors import DataError, SplitError

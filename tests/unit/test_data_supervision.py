@@ -14,16 +14,16 @@ import torch
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.acdc import SPLIT0
-from maag.data.batches import TrainingBatches
-from maag.data.cache import prepare
+from maag.data.cache.prepared import PreparedData
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import write_phantom
-from maag.data.prepared import PreparedData
-from maag.data.shapes import prepare_shapes
-from maag.data.slice_store import SliceStore
+from maag.data.datasets.acdc import SPLIT0
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.shapes import prepare_shapes
+from maag.data.slices.store import SliceStore
+from maag.data.slices.supervision import Supervision, supervise, without_effect
 from maag.data.split_making import make_split
 from maag.data.splits import PARTS, Patient, Split
-from maag.data.supervision import Supervision, supervise, without_effect
 from maag.errors import ConfigError, DataError, SplitError
 from maag.labels import IGNORE
 from maag.losses import partial_cross_entropy

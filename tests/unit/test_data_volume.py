@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from maag.data.nifti_writing import ProbabilityWriter, description_of, fit_description, save_labels, save_volume
-from maag.data.orientation import differences, odd_axes, odd_slices
-from maag.data.volume import load_channels, load_geometry, load_labels, load_orientation, load_volume
+from maag.data.files.nifti_writing import ProbabilityWriter, description_of, fit_description, save_labels, save_volume
+from maag.data.files.orientation import differences, odd_axes, odd_slices
+from maag.data.files.volume import load_channels, load_geometry, load_labels, load_orientation, load_volume
 from maag.errors import DataError, StorageError
 
 OBLIQUE = np.array([[1.2, 0.3, 0.1, -20.0], [-0.25, 1.3, 0.2, 33.0], [0.05, -0.1, 8.0, 7.0], [0, 0, 0, 1.0]])

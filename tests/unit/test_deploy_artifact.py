@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.artifact import (
+from deploy.artifact.geometry import describe_geometry
+from deploy.artifact.manifest import (
     Manifest,
     Parity,
     Source,
@@ -21,9 +22,8 @@ from deploy.artifact import (
     sha256_of,
     write_manifest,
 )
-from deploy.companions import PROGRAM
-from deploy.geometry import describe_geometry
-from deploy.tensors import input_spec, output_specs
+from deploy.artifact.tensors import input_spec, output_specs
+from deploy.exporting.companions import PROGRAM
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.geometry import Grid, normalize
@@ -182,7 +182,7 @@ def test_the_described_size_forgives_spacings_of_32_bits() -> None:
 
 @pytest.mark.parametrize("ground", [None, 0.0, 1000.3])
 def test_the_script_beside_a_model_normalises_as_the_package_does(ground: float | None) -> None:
-    alone = runpy.run_path(str(files("deploy") / "standalone" / PROGRAM))["normalise"]
+    alone = runpy.run_path(str(files("deploy.exporting") / "standalone" / PROGRAM))["normalise"]
     voxels = np.random.default_rng(0).normal(700, 90, (2, 40, 40)).astype(np.float32)
     if ground is not None:
         voxels[:, 10:] = ground

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from tiny_artifact import write_tiny_artifact
 
-from deploy.artifact import is_artifact, load_manifest, sha256_of
-from deploy.artifact_folder import building_artifact
-from deploy.companions import write_companions
-from deploy.triton import write_repository
+from deploy.artifact.manifest import is_artifact, load_manifest, sha256_of
+from deploy.exporting.artifact_folder import building_artifact
+from deploy.exporting.companions import write_companions
+from deploy.exporting.triton import write_repository
 from maag.errors import StorageError
 
 

@@ -12,13 +12,13 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, tree, write_volume
 from nothing_runner import Nothing
 
-from deploy.attempt import Worker
-from deploy.batch import predict
-from deploy.crew import Threads
-from deploy.images import NiftiImage
-from deploy.job import Job, Task, Work
-from deploy.ledger import Entry
-from deploy.source_kinds import Fetched, LocalSource
+from deploy.inputs.images import NiftiImage
+from deploy.inputs.source_kinds import Fetched, LocalSource
+from deploy.predicting.attempt import Worker
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
+from deploy.predicting.job import Job, Task, Work
+from deploy.predicting.ledger import Entry
 
 
 class Counted(LocalSource):

@@ -14,13 +14,13 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, run, tree, write_volume
 from numpy.typing import NDArray
 
-from deploy.attempt import decoded_at_once
-from deploy.batch import plan, predict
-from deploy.crew import Threads
-from deploy.fleet import done_at_once
-from deploy.job import Job, Task, Work
-from deploy.ledger import FileLedger, read_finished
-from maag.data.volume import load_labels
+from deploy.predicting.attempt import decoded_at_once
+from deploy.predicting.batch import plan, predict
+from deploy.predicting.crew import Threads
+from deploy.predicting.fleet import done_at_once
+from deploy.predicting.job import Job, Task, Work
+from deploy.predicting.ledger import FileLedger, read_finished
+from maag.data.files.volume import load_labels
 from maag.errors import ConfigError, MissingDataError
 from maag.storage.local import LocalStore
 from maag.train.launch.room import Room

@@ -15,10 +15,10 @@ from folder_bucket import Bucket, serve
 from native_phantoms import config_of
 from nothing_runner import Nothing
 
-from deploy.batch import Outcome, predict
-from deploy.bucket_series import series_among
-from deploy.crew import Threads
-from deploy.sources import find_sources
+from deploy.inputs.bucket_series import series_among
+from deploy.inputs.sources import find_sources
+from deploy.predicting.batch import Outcome, predict
+from deploy.predicting.crew import Threads
 from maag.config.data import DataConfig
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import AccessDeniedError

@@ -14,14 +14,14 @@ from folder_bucket import serve
 from numpy.typing import NDArray
 from PIL import Image
 
-from deploy.batch import Outcome, plan, predict
-from deploy.channel_files import ChannelFiles
-from deploy.crew import Threads
-from deploy.sources import find_sources
+from deploy.inputs.channel_files import ChannelFiles
+from deploy.inputs.sources import find_sources
+from deploy.predicting.batch import Outcome, plan, predict
+from deploy.predicting.crew import Threads
 from maag.config.data import DataConfig
 from maag.data.cases import Case
 from maag.data.catalog import reader_of
-from maag.data.volume import load_labels
+from maag.data.files.volume import load_labels
 from maag.evaluate.prediction_files import prediction_files
 
 TWO = DataConfig(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from bright_runner import DATA, BrightIsForeground
 
-from deploy.batch import predict
-from deploy.crew import Threads
-from deploy.job import Work
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
+from deploy.predicting.job import Work
 from maag.config.data import DataConfig
 from maag.errors import ConfigError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_artifact import write_tiny_artifact
 
-from deploy.companions import README, write_companions
+from deploy.exporting.companions import README, write_companions
 
 
 @pytest.mark.parametrize(

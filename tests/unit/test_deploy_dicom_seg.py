@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from pydicom.pixels import pixel_array
 from pydicom.sr.codedict import codes
 
-from deploy.batch import predict
-from deploy.crew import Threads
-from deploy.dicom_seg import save_segmentation
-from deploy.images import DicomSeries, find_images
+from deploy.inputs.dicom_seg import save_segmentation
+from deploy.inputs.images import DicomSeries, find_images
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
 from maag.config.data import DataConfig
-from maag.data.dicom_series import load_series, order_of_slices
+from maag.data.files.dicom_series import load_series, order_of_slices
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import DataError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from folder_bucket import serve
 
-from deploy.batch import plan
+from deploy.predicting.batch import plan
 from maag.config.data import DataConfig
 from maag.errors import ConfigError
 

@@ -17,13 +17,13 @@ from host_cuda import HostCuda
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 from tiny_artifact import CONFIG, tiny_manifest, write_tiny_artifact
 
-from deploy.artifact import MODEL, Manifest, load_manifest, sha256_of, write_manifest
-from deploy.engine import Engine, Environment, differences, engine_file, profile_of
-from deploy.engine_cache import engines_directory, find_engine
-from deploy.runners import open_artifact
-from deploy.tensors import input_spec
-from deploy.trt_build import build_engine
-from deploy.trt_presence import TensorRT, import_tensorrt, look_for_tensorrt
+from deploy.artifact.engine import Engine, Environment, differences, engine_file, profile_of
+from deploy.artifact.manifest import MODEL, Manifest, load_manifest, sha256_of, write_manifest
+from deploy.artifact.tensors import input_spec
+from deploy.runners.engine_cache import engines_directory, find_engine
+from deploy.runners.opening import open_artifact
+from deploy.runners.trt_build import build_engine
+from deploy.runners.trt_presence import TensorRT, import_tensorrt, look_for_tensorrt
 from maag.errors import ConfigError, ExportError
 
 H100 = Environment(gpu="NVIDIA H100 80GB HBM3", compute_capability="9.0", tensorrt="10.16.1.11", cuda="13.0")

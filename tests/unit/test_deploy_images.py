@@ -12,17 +12,17 @@ from native_phantoms import config_of
 from numpy.typing import NDArray
 from PIL import Image
 
-from deploy.batch import predict
-from deploy.channel_files import fitting
-from deploy.crew import Threads
-from deploy.images import DicomSeries, NiftiImage, Picture, find_images
+from deploy.inputs.channel_files import fitting
+from deploy.inputs.images import DicomSeries, NiftiImage, Picture, find_images
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
 from maag.config.data import DataConfig
 from maag.data.catalog import reader_of
-from maag.data.dicom_series import load_series
+from maag.data.files.dicom_series import load_series
+from maag.data.files.orientation import differences
+from maag.data.files.volume import load_labels, load_orientation
 from maag.data.geometry import prepare_image
-from maag.data.orientation import differences
 from maag.data.phantoms.dicom_files import save_slice
-from maag.data.volume import load_labels, load_orientation
 from maag.errors import ConfigError, DataError, MissingDataError
 
 DATA = DataConfig(classes=("background", "bright"), size_px=(32, 32), spacing_mm=1.0, normalization="unit")

@@ -10,9 +10,9 @@ import pytest
 from folder_bucket import serve
 from PIL import Image
 
-from deploy.batch import plan
-from deploy.passed_over import sentence
-from deploy.sources import find_sources
+from deploy.inputs.passed_over import sentence
+from deploy.inputs.sources import find_sources
+from deploy.predicting.batch import plan
 from maag.config.data import DataConfig
 
 TWO = DataConfig(dataset="nnunet", classes=("background", "bright"), channels=2)

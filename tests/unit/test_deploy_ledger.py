@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.ledger import LEDGER, Entry, FileLedger, StoreLedger, gather, now, read_entries, read_finished
+from deploy.predicting.ledger import LEDGER, Entry, FileLedger, StoreLedger, gather, now, read_entries, read_finished
 from maag.errors import ObjectChangedError
 from maag.storage.opening import open_store
 from maag.storage.store import Store, StoredObject

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.measures import require_told_apart, write_measures
+from deploy.predicting.measures import require_told_apart, write_measures
 from maag.errors import ConfigError
 from maag.storage.local import LocalStore
 

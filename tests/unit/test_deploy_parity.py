@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from deploy.engine import Precision
-from deploy.parity import FEWEST_PIXELS, compare, weakness
-from deploy.seeded_inputs import seeded_inputs
+from deploy.artifact.engine import Precision
+from deploy.runners.parity import FEWEST_PIXELS, compare, weakness
+from deploy.runners.seeded_inputs import seeded_inputs
 from maag.config.codec import override
 from maag.config.data import DataConfig
 from maag.config.schema import Config

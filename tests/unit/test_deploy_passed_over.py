@@ -9,10 +9,10 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, write_volume
 from folder_bucket import serve
 
-from deploy.batch import predict
-from deploy.crew import Threads
-from deploy.passed_over import labels_among, sentence
-from deploy.sources import find_sources
+from deploy.inputs.passed_over import labels_among, sentence
+from deploy.inputs.sources import find_sources
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
 
 
 def found(*inputs: str | Path) -> tuple[list[str], dict[str, str]]:

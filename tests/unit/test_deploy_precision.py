@@ -7,8 +7,8 @@ import onnx
 import pytest
 from tiny_artifact import write_tiny_graph
 
-from deploy.activations import largest_activation, require_room_in_fp16
-from deploy.precision import calibration_slices
+from deploy.exporting.activations import largest_activation, require_room_in_fp16
+from deploy.exporting.precision import calibration_slices
 from maag.errors import ExportError
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, run, write_volume
 
-from deploy.batch import Outcome, predict
-from deploy.crew import Threads
-from deploy.job import Job, Task, Work
-from deploy.ledger import Entry
-from deploy.replacing import Replacing
-from deploy.standing import Standing
+from deploy.predicting.batch import Outcome, predict
+from deploy.predicting.crew import Threads
+from deploy.predicting.job import Job, Task, Work
+from deploy.predicting.ledger import Entry
+from deploy.predicting.replacing import Replacing
+from deploy.predicting.standing import Standing
 from maag.errors import ConfigError
 from maag.storage.local import LocalStore
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, run, write_volume
 
-from deploy.batch import Outcome, predict
-from deploy.crew import Threads
-from deploy.job import Work
+from deploy.predicting.batch import Outcome, predict
+from deploy.predicting.crew import Threads
+from deploy.predicting.job import Work
 from maag.errors import ConfigError
 from maag.inference import Refinement
 from maag.storage.local import LocalStore
@@ -136,7 +136,7 @@ def test_what_a_store_knows_no_md5_of_is_read(
     scans: Path, out: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(scans, out, runner)
-    monkeypatch.setattr("deploy.attempt.open_store", lambda place: Forgetful(Path(place)))
+    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: Forgetful(Path(place)))
     assert run(scans, out, runner, resume=True) == Outcome(done=0, skipped=2, failed=())
     (out / "a.nii.gz").write_bytes(b"years of work")
     assert run(scans, out, runner, resume=True).kept == 1

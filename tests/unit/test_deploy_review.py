@@ -11,11 +11,11 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, tree
 from numpy.typing import NDArray
 
-from deploy.batch import predict
-from deploy.crew import Threads
-from deploy.job import Work
-from deploy.ledger import Entry
-from deploy.review import write_review
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
+from deploy.predicting.job import Work
+from deploy.predicting.ledger import Entry
+from deploy.predicting.review import write_review
 from maag.errors import ConfigError
 from maag.storage.local import LocalStore
 

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from deploy import onnx_runner
-from deploy.onnx_runner import OnnxRunner, available_providers
-from deploy.tensors import TensorSpec
+from deploy.artifact.tensors import TensorSpec
+from deploy.runners import onnx_runner
+from deploy.runners.onnx_runner import OnnxRunner, available_providers
 from maag.errors import CheckpointError, ConfigError, DataError
 
 SPEC = TensorSpec(name="images", dtype="float32", shape=("batch", 1, 4, 6))

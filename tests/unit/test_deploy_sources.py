@@ -11,9 +11,9 @@ from folder_bucket import serve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.batch import plan
-from deploy.patterns import pattern_of
-from deploy.sources import find_sources
+from deploy.inputs.patterns import pattern_of
+from deploy.inputs.sources import find_sources
+from deploy.predicting.batch import plan
 from maag.errors import ConfigError, MissingDataError, MissingObjectError
 
 

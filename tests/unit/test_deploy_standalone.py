@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_artifact import write_tiny_artifact
 
-from deploy.companions import PROGRAM, write_companions
+from deploy.exporting.companions import PROGRAM, write_companions
 
 
 @pytest.fixture(scope="module")

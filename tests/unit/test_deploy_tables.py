@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, write_volume
 
-from deploy.batch import Outcome, predict
-from deploy.crew import Threads
-from deploy.job import Work
-from deploy.tables import Tables
+from deploy.predicting.batch import Outcome, predict
+from deploy.predicting.crew import Threads
+from deploy.predicting.job import Work
+from deploy.predicting.tables import Tables
 from maag.cli.predict import tell_left_out
 
 HEART = replace(DATA, classes=("background", "LV"))

@@ -12,7 +12,7 @@ import pytest
 
 PROCESS = """
 import sys, tempfile
-from deploy.temporary import keep_temporary_files_together
+from deploy.predicting.temporary import keep_temporary_files_together
 keep_temporary_files_together()
 with tempfile.TemporaryDirectory() as folder:
     open(f"{folder}/scan.nii.gz", "w").close()

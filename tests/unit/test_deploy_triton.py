@@ -5,8 +5,8 @@ from pathlib import Path
 from pbtxt import parsed_pbtxt, triton_tensor
 from tiny_artifact import write_tiny_artifact
 
-from deploy.artifact import MODEL, load_manifest
-from deploy.triton import write_repository
+from deploy.artifact.manifest import MODEL, load_manifest
+from deploy.exporting.triton import write_repository
 
 
 def test_the_configuration_is_the_manifests(tmp_path: Path) -> None:

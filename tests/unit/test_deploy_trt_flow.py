@@ -15,12 +15,12 @@ from host_cuda import HostCuda
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 from tiny_artifact import CONFIG, write_tiny_graph
 
-from deploy.cuda import TorchCuda
-from deploy.engine import Profile, profile_of
-from deploy.tensors import input_spec
-from deploy.trt_build import build_engine
-from deploy.trt_presence import TensorRT
-from deploy.trt_runner import TrtRunner
+from deploy.artifact.engine import Profile, profile_of
+from deploy.artifact.tensors import input_spec
+from deploy.runners.cuda import TorchCuda
+from deploy.runners.trt_build import build_engine
+from deploy.runners.trt_presence import TensorRT
+from deploy.runners.trt_runner import TrtRunner
 from maag.errors import CheckpointError, DataError, ExportError
 
 SPEC = input_spec(CONFIG)

@@ -15,7 +15,7 @@ from squares import DATA, SUBJECT, MakeCase, square
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask, NiftiReader
-from maag.data.volume import Volume
+from maag.data.files.volume import Volume
 from maag.errors import DataError
 from maag.evaluate.measure import Predicted, evaluate, runner_predictor
 from maag.evaluate.report import Report, Spread

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from maag.data.volume import Volume
+from maag.data.files.volume import Volume
 from maag.evaluate.agreement import Pair
 from maag.evaluate.page import page
 from maag.evaluate.report import CaseScores, Report, Subject

@@ -14,12 +14,12 @@ from native_phantoms import config_of
 from nothing_runner import Nothing
 from PIL import Image
 
-from deploy.batch import predict
-from deploy.crew import Threads
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
 from maag.data.catalog import reader_of
-from maag.data.nifti_writing import save_volume
-from maag.data.pictures import load_picture
-from maag.data.volume import load_labels
+from maag.data.files.nifti_writing import save_volume
+from maag.data.files.pictures import load_picture
+from maag.data.files.volume import load_labels
 from maag.errors import DataError
 from maag.evaluate.measure import evaluate
 from maag.evaluate.prediction_files import file_predictor, prediction_files

@@ -11,8 +11,8 @@ from PIL import Image
 from squares import DATA, SUBJECT, Labels, MakeCase, square, write_nifti
 
 from maag.data.cases import Case
-from maag.data.orientation import differences
-from maag.data.volume import Volume, load_labels
+from maag.data.files.orientation import differences
+from maag.data.files.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError, StorageError
 from maag.evaluate.measure import evaluate
 from maag.evaluate.prediction_files import file_predictor, prediction_files

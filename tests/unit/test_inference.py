@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maag.config.data import DataConfig
-from maag.data.views import View
-from maag.data.volume import Volume
+from maag.data.files.volume import Volume
+from maag.data.slices.views import View
 from maag.errors import DataError
 from maag.inference import Refinement, TorchRunner, largest_components, likeliest, segment, segment_fully
 

@@ -117,7 +117,8 @@ def test_commands_in_manifests_and_readme_exist_with_their_options(words: list[s
 def test_the_predict_image_has_all_that_predict_imports() -> None:
     program = (
         "import sys, importlib.metadata as m\n"
-        "import maag.cli.main, maag.cli.predict, deploy.batch, deploy.runners, deploy.artifact, deploy.dicom_seg\n"
+        "import maag.cli.main, maag.cli.predict\n"
+        "import deploy.predicting.batch, deploy.runners.opening, deploy.artifact.manifest, deploy.inputs.dicom_seg\n"
         "known = m.packages_distributions()\n"
         "names = {name.split('.')[0] for name in sys.modules}\n"
         "print(*sorted({d.lower() for name in names for d in known.get(name, [])}))\n"

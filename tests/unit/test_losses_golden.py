@@ -11,7 +11,7 @@ import torch
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.batches import Batch
+from maag.data.slices.batches import Batch
 from maag.labels import IGNORE
 from maag.train.state import TrainState
 from maag.train.step import update

@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from maag.config import codec
 from maag.config.schema import Config
 from maag.config.training import TrainConfig
-from maag.data.batches import TrainingBatches
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.supervision import supervise
 from maag.data.splits import Split
-from maag.data.supervision import supervise
 from maag.errors import ConfigError
 from maag.models.build import build_discriminator
 from maag.models.discriminator import pyramid_of_masks

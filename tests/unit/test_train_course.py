@@ -14,7 +14,7 @@ from torch import nn
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.batches import Batch
+from maag.data.slices.batches import Batch
 from maag.errors import NotFiniteError
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from maag.config import codec
 from maag.config.presets import TAUGHT
 from maag.config.schema import Config
-from maag.data.augment import warp_probabilities
-from maag.data.batches import TrainingBatches
-from maag.data.prepared import PreparedData
-from maag.data.shard import Shard
+from maag.data.cache.prepared import PreparedData
+from maag.data.slices.augment import warp_probabilities
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.shard import Shard
+from maag.data.slices.supervision import FULLY_SAID, Supervision, supervise
 from maag.data.splits import Split
-from maag.data.supervision import FULLY_SAID, Supervision, supervise
 from maag.errors import StorageError, TrainingError
 from maag.inference import ROTATIONS_DEG, Refinement, TorchRunner, mean_probabilities
 from maag.labels import IGNORE

@@ -15,7 +15,7 @@ import torch
 from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
 from maag.data.splits import Split
 from maag.errors import CheckpointError, DeviceMemoryError, TrainingError
 from maag.expected_dice import ExpectedDice, shortfall

@@ -12,8 +12,8 @@ from torch.nn.functional import avg_pool2d
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.areas import Areas
-from maag.data.batches import Batch
+from maag.data.slices.areas import Areas
+from maag.data.slices.batches import Batch
 from maag.labels import IGNORE
 from maag.losses import adversarial_loss, class_overlaps, discriminator_loss, overlap_loss, partial_cross_entropy
 from maag.models.discriminator import (

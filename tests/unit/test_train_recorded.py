@@ -15,10 +15,10 @@ from torch import Tensor, distributed
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.batches import TrainingBatches
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
+from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.supervision import supervise
 from maag.data.splits import Split
-from maag.data.supervision import supervise
 from maag.errors import TrainingError
 from maag.train.recorded import PLAIN_STEPS, RecordedUpdate, Update, updates_of
 from maag.train.state import TrainState

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from maag.config import codec
 from maag.config.data import DataConfig
 from maag.config.schema import Config
-from maag.data.cache import prepare
-from maag.data.case_arrays import read_case
+from maag.data.cache.case_arrays import read_case
+from maag.data.cache.preparing import prepare
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, preset, reader_of, write_phantom
-from maag.data.label_files import load_label_file
+from maag.data.files.label_files import load_label_file
+from maag.data.slices.supervision import supervise
 from maag.data.split_making import make_split
 from maag.data.splits import Split
-from maag.data.supervision import supervise
 from maag.errors import DataError, SplitError, StorageError
 from maag.labels import IGNORE
 from maag.train.second_stage.relabel import Labeller, RelabelReport, drawn_by_hand, relabel

@@ -14,9 +14,9 @@ from torch.nn.functional import avg_pool2d
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.areas import Areas
-from maag.data.batches import Batch
-from maag.data.shard import Shard
+from maag.data.slices.areas import Areas
+from maag.data.slices.batches import Batch
+from maag.data.slices.shard import Shard
 from maag.labels import IGNORE
 from maag.models.segmentor import SegmentorOutput
 from maag.train.state import TrainState

@@ -10,7 +10,7 @@ import torch
 
 from maag import checkpoint
 from maag.config.schema import Config
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
 from maag.labels import IGNORE
 from maag.models.build import build_segmentor
 from maag.train.shortfalls import note_shortfalls

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.areas import Areas
-from maag.data.batches import Batch
+from maag.data.slices.areas import Areas
+from maag.data.slices.batches import Batch
 from maag.labels import IGNORE
 from maag.losses import adversarial_loss, balance, discriminator_loss, partial_cross_entropy
 from maag.models.discriminator import pyramid_of_masks, pyramid_of_predictions

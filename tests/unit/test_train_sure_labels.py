@@ -10,7 +10,7 @@ from nothing_runner import Nothing
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
-from maag.data.volume import Volume
+from maag.data.files.volume import Volume
 from maag.inference import Segmentation, likeliest
 from maag.labels import IGNORE
 from maag.train.second_stage.coverage import CoverageTally

@@ -13,7 +13,7 @@ from maag.checkpoint import FINAL, load_segmentor, save_segmentor
 from maag.config import codec
 from maag.config.presets import TAUGHT
 from maag.config.schema import Config
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
 from maag.data.splits import Split
 from maag.errors import CheckpointError, ConfigError, DataError, SplitError
 from maag.train.fit import fit

@@ -13,13 +13,13 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.areas import Areas, measure_areas
-from maag.data.augment import warp_probabilities
-from maag.data.batches import Batch, TeacherView, TrainingBatches
-from maag.data.prepared import PreparedData
-from maag.data.shard import Shard
+from maag.data.cache.prepared import PreparedData
+from maag.data.slices.areas import Areas, measure_areas
+from maag.data.slices.augment import warp_probabilities
+from maag.data.slices.batches import Batch, TeacherView, TrainingBatches
+from maag.data.slices.shard import Shard
+from maag.data.slices.supervision import supervise
 from maag.data.split_making import make_split
-from maag.data.supervision import supervise
 from maag.errors import ConfigError
 from maag.labels import IGNORE
 from maag.losses import area_loss, class_overlaps, overlap_loss, soft_cross_entropy

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.areas import Areas
-from maag.data.batches import Batch, TeacherView
+from maag.data.slices.areas import Areas
+from maag.data.slices.batches import Batch, TeacherView
 from maag.labels import IGNORE
 from maag.models.segmentor import SegmentorOutput
 from maag.train.areas import RunningAreas, areas_loss

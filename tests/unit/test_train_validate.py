@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maag.config.schema import Config
-from maag.data.prepared import PreparedData
+from maag.data.cache.prepared import PreparedData
 from maag.models.segmentor import Segmentor
 from maag.train.state import TrainState
 from maag.train.validate import Validator

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maag.data.shard import Shard
+from maag.data.slices.shard import Shard
 from maag.train.folder import RunFolder
 from maag.train.launch.board import Asked, Leaving, Note
 from maag.train.launch.reporter import Reporter

@@ -13,7 +13,7 @@ import torch
 from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.cache import prepare
+from maag.data.cache.preparing import prepare
 from maag.data.splits import Split
 from maag.errors import DataError, MissingDataError
 from maag.models.build import build_segmentor

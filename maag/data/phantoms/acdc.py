@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maag.data.nifti_writing import save_volume
+from maag.data.files.nifti_writing import save_volume
 from maag.data.phantoms.heart import draw_heart, draw_image, draw_mask, draw_tissue
-from maag.data.scribble_styles import simulate
+from maag.data.scribbles.styles import simulate
 from maag.labels import IGNORE
 from maag.storage import write_text
 

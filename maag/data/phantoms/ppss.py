@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from maag.data.phantoms.dicom_files import save_png
-from maag.data.ppss_palette import COLOURS, INDICES
+from maag.data.phantoms.ppss_palette import COLOURS, INDICES
 from maag.storage import replacing
 
 _HAIR, _FACE, _UPPER, _LOWER, _ARMS, _LEGS, _SHOES = range(1, 8)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from maag.config.data import DataConfig
+from maag.data.files.volume import Volume
 from maag.data.phantoms.chaos import CT_SPACING_MM, MR_SPACING_MM, draw_ct, draw_mr
 from maag.data.phantoms.heart import draw_heart, draw_image, draw_mask, draw_tissue
 from maag.data.phantoms.ppss import draw_picture
-from maag.data.volume import Volume
 
 _DEPTH = 8
 _PHASES = {"t1in": "InPhase", "t1out": "OutPhase", "t2spir": "T2SPIR"}

@@ -10,9 +10,9 @@ import ray
 
 from maag.checkpoint import TrainedSegmentor
 from maag.config.schema import Config
-from maag.data.cache import prepare
-from maag.data.prepared import PreparedData, require_same
-from maag.data.shapes import prepare_shapes, require_others
+from maag.data.cache.prepared import PreparedData, require_same
+from maag.data.cache.preparing import prepare
+from maag.data.slices.shapes import prepare_shapes, require_others
 from maag.data.splits import Split
 from maag.errors import CheckpointError, DataError, MaagError
 from maag.train.launch.gathering import gathered

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maag.config.schema import Config
-from maag.data.cache import Progress
-from maag.data.prepared import PreparedCase, PreparedData
-from maag.data.supervision import FULLY_SAID, Supervision
-from maag.data.views import View
+from maag.data.cache.prepared import PreparedCase, PreparedData
+from maag.data.cache.preparing import Progress
+from maag.data.slices.supervision import FULLY_SAID, Supervision
+from maag.data.slices.views import View
 from maag.errors import TrainingError
 from maag.inference import TorchRunner, mean_probabilities
 from maag.models.segmentor import Segmentor, SegmentorOutput

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
-from maag.data.cache import Progress
-from maag.data.case_arrays import CaseArrays, read_case
+from maag.data.cache.case_arrays import CaseArrays, read_case
+from maag.data.cache.preparing import Progress
 from maag.data.cases import Case
 from maag.data.catalog import reader_of
-from maag.data.nifti_writing import save_volume
-from maag.data.raters import combine, measure_agreement, rater_weights
+from maag.data.files.nifti_writing import save_volume
+from maag.data.scribbles.raters import combine, measure_agreement, rater_weights
 from maag.data.splits import Split
 from maag.errors import DataError, StorageError
 from maag.inference import Runner

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import entr
 
 from maag.config.data import DataConfig
+from maag.data.files.volume import Volume
 from maag.data.geometry import Grid, inside_in_source
-from maag.data.volume import Volume
 from maag.inference import Runner, Segmentation, largest_components, segment_fully
 from maag.labels import IGNORE
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ray import cloudpickle
 from s3 import BUCKET, Fault, client_of, s3_server
 
-from deploy.batch import predict
-from deploy.fleet import Fleet, FleetPlan
+from deploy.predicting.batch import predict
+from deploy.predicting.fleet import Fleet, FleetPlan
 from maag.checkpoint import save_segmentor
 from maag.config.codec import override
 from maag.config.data import DataConfig

@@ -21,7 +21,7 @@ from ray import tune as ray_tune
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.cache import prepare
+from maag.data.cache.preparing import prepare
 from maag.data.catalog import write_phantom
 from maag.data.splits import Split
 from maag.errors import TrainingError

@@ -1,0 +1,212 @@
+"""What lies beside an exported model for people: a README, a model card, and a program that needs nothing of maag."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from deploy.artifact.manifest import Manifest
+from deploy.artifact.tensors import IMAGES, LABELS, PROBABILITIES, TensorSpec, has_dynamic_size
+from deploy.exporting.activations import LARGEST_HALF
+from deploy.inputs.channel_files import CHANNELS_APART, has_own_extent, takes_colours
+from deploy.runners.parity import weakness
+from maag.config.data import DataConfig
+from maag.config.networks import SIZE_MULTIPLE
+from maag.data.files.pictures import COLOURS
+from maag.storage import write_text
+
+PROGRAM = "segment.py"
+README = "README.md"
+CARD = "model_card.md"
+LICENCE = (
+    "TensorRT's licence forbids its use in medical and life critical applications without a further agreement with\n"
+    "NVIDIA; that is about the engine, and `model.onnx` on ONNX Runtime's CUDA and CPU needs no TensorRT."
+)
+
+
+def write_companions(folder: Path, manifest: Manifest) -> None:
+    """Write them in the artefact's folder. Raises StorageError."""
+    write_text(folder / PROGRAM, (files("deploy.exporting") / "standalone" / PROGRAM).read_text(encoding="utf-8"))
+    write_text(folder / README, _readme(manifest))
+    write_text(folder / CARD, _card(manifest))
+
+
+def _readme(manifest: Manifest) -> str:
+    data = manifest.config.data
+    labels = "\n".join(f"| {one.value} | {one.name} | {_hex(one.colour)} |" for one in manifest.classes)
+    return f"""# A segmentor for {data.dataset}, exported by maag
+
+`model.onnx` labels slices; `manifest.json` says everything that is needed to use it; `model_card.md` what it is.
+
+| label | structure | colour |
+| --- | --- | --- |
+{labels}
+
+## Without maag
+
+```sh
+pip install numpy nibabel onnxruntime
+{_segment_command(data.channels)}
+```
+{_of_channels(data.channels)}
+`segment.py` is a short program of NumPy to read and to change: slices are resampled to {data.spacing_mm:g} mm,
+brought to {data.size_px[0]} x {data.size_px[1]} pixels at the centre, normalised ({data.normalization}), segmented, and
+the probabilities brought back to the image's own grid. `geometry` in the manifest says each of these steps, with its
+kernel, rounding and padding, and the way back, so that another program can do the same.{_of_int8(manifest)}
+
+## With maag
+
+```sh
+maag predict IMAGES --model . --out LABELS
+```
+{_of_folders(data)}{_of_extent(data)}
+## The tensors
+
+| tensor | name | type | shape | what it is |
+| --- | --- | --- | --- | --- |
+{_tensor_rows(manifest)}
+
+{_free_sizes(manifest)}
+{_engine(manifest)}"""
+
+
+def _segment_command(channels: int) -> str:
+    if channels == 1:
+        return "python segment.py IMAGE.nii.gz LABELS.nii.gz"
+    images = " ".join(f"IMAGE_{channel:04}.nii.gz" for channel in range(channels))
+    return f"python segment.py {images} LABELS.nii.gz"
+
+
+def _of_channels(channels: int) -> str:
+    return "" if channels == 1 else "\nOf an image there is a file for each channel, in the order of training.\n"
+
+
+def _of_folders(data: DataConfig) -> str:
+    """What files are an image for `maag predict`."""
+    if data.channels == 1:
+        return ""
+    if takes_colours(data):
+        return "\nIMAGES is a folder of pictures in colour, or in grey for all channels.\n"
+    names = ", ".join(f"`X_{channel:04}.nii.gz`" for channel in range(data.channels))
+    joined = f"\nIn the folder IMAGES, {names} are the channels of one image, whose labels are `X.nii.gz`.\n"
+    if data.dataset != CHANNELS_APART:
+        return joined
+    alone = " a picture in colour holds all three, whatever its number, and" if data.channels == COLOURS else ""
+    return f"{joined}Of pictures{alone} grey ones of such names are joined, to `X.png`.\n"
+
+
+def _of_extent(data: DataConfig) -> str:
+    """What `geometry` in the manifest does not say, for it begins with the spacing of the image."""
+    if not has_own_extent(data):
+        return ""
+    return (
+        "\nBefore all that `geometry` says, a picture is taken as 160 x 80 mm in extent (height x width), whatever\n"
+        "its pixels, as in training; `maag predict` does so.\n"
+    )
+
+
+def _tensor_rows(manifest: Manifest) -> str:
+    rows = [("input", spec) for spec in manifest.inputs] + [("output", spec) for spec in manifest.outputs]
+    return "\n".join(
+        f"| {role} | `{spec.name}` | {spec.dtype} | {', '.join(map(str, spec.shape))} | {_meaning(spec, manifest)} |"
+        for role, spec in rows
+    )
+
+
+def _meaning(spec: TensorSpec, manifest: Manifest) -> str:
+    if spec.name == IMAGES:
+        return "normalised slices"
+    if spec.name == PROBABILITIES:
+        return "of each class, in [0, 1]; they sum to 1"
+    if spec.name == LABELS:
+        return "the class of the largest probability, on the model's grid"
+    level = spec.name.rpartition("_")[2]
+    kept = "multiplied by it" if not manifest.config.gates.residual else "multiplied by 1 + it"
+    return f"attention of the gate at level {level}, in [0, 1], at its own resolution: the features there were {kept}"
+
+
+def _free_sizes(manifest: Manifest) -> str:
+    spec = manifest.inputs[0]
+    if not has_dynamic_size(spec):
+        return "Any number of slices at once."
+    height, width = manifest.config.data.size_px
+    return (
+        f"Any number of slices at once, of any height and width that are multiples of {SIZE_MULTIPLE}. The segmentor\n"
+        f"was trained on {height} x {width}, where `segment.py` and `maag predict` run it. That it computes what\n"
+        "PyTorch does was measured on another size too, how good its labels are there was not. Normalise other sizes\n"
+        "with the statistics of the training grid."
+    )
+
+
+def _engine(manifest: Manifest) -> str:
+    engine = manifest.engine
+    if engine is None:
+        return ""
+    made_for = engine.environment
+    return f"""
+## The engine
+
+`{engine.file}` is a TensorRT engine for {made_for.gpu} (compute capability {made_for.compute_capability}) with TensorRT
+{made_for.tensorrt} and CUDA {made_for.cuda}, for inputs of {engine.profile.name} (smallest, tuned for, largest). On
+anything else `maag predict` says what differs and builds one from `model.onnx`.
+
+{LICENCE}
+"""
+
+
+def _of_int8(manifest: Manifest) -> str:
+    if manifest.precision != "int8":
+        return ""
+    return (
+        "\n\nOn the CPU this int8 model is to be run without ONNX Runtime's fusions, as `segment.py` does: fused, its\n"
+        "sums overflow on processors without VNNI. The last bit of an intensity may turn a rounding, so that programs\n"
+        "which resample in another order differ in single voxels along borders."
+    )
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in colour)
+
+
+def _card(manifest: Manifest) -> str:
+    config, data, source = manifest.config, manifest.config.data, manifest.source
+    versions = ", ".join(f"{name} {number}" for name, number in manifest.versions.items())
+    parity = "\n".join(
+        f"| {row.candidate} | {row.inputs} | {row.num_slices} | {row.max_difference:.1e} | {row.label_agreement:.4%} | "
+        f"{'-' if row.dice is None else f'{row.dice:.4f}'} |"
+        for row in manifest.parity
+    )
+    blocks = config.segmentor.residual_blocks
+    encoder = f", residual blocks {list(blocks)} in its encoder" if any(blocks) else ""
+    return f"""# Model card
+
+- **What it does**: labels {", ".join(data.classes[1:])} in two-dimensional slices of {data.dataset} images.
+- **What it is**: a U-Net with adversarial attention gates at levels {list(config.gates.levels)}, width
+  {config.segmentor.width}{encoder}, {manifest.precision}; learned from {data.supervision} supervision.
+- **Where it comes from**: `{source.checkpoint}` ({source.kind or "weights"}), SHA-256 `{source.sha256}`; configuration
+  `{manifest.config_digest}`, split `{source.split_digest}`.
+- **Made with**: {versions}; ONNX opset {manifest.opset}.
+- **How good it is**: as good as `maag evaluate` of this folder says on images that took no part in training. Scanners,
+  protocols and diseases that were not in the training data may be labelled wrongly without any sign of it.
+- **What it is not**: a medical device. Do not decide on patients with it.{_limits(manifest)}
+
+## Agreement with PyTorch
+
+| what runs it | inputs | slices | largest difference of a probability | same labels | Dice of the labels |
+| --- | --- | --- | --- | --- | --- |
+{parity}
+"""
+
+
+def _limits(manifest: Manifest) -> str:
+    lines = []
+    if manifest.largest_activation is not None:
+        lines.append(
+            f"- **How much room fp16 has**: the largest value inside was {manifest.largest_activation:.3g} on the\n"
+            f"  slices below; fp16 ends at {LARGEST_HALF:g}."
+        )
+    if weak := weakness(manifest.parity):
+        lines.append(f"- **What the table below proves**: {weak}.")
+    if manifest.engine is not None:
+        lines.append(f"- **Its TensorRT engine**: for {manifest.engine.environment.gpu}. {LICENCE}")
+    return "".join(f"\n{line}" for line in lines)

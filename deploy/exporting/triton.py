@@ -1,0 +1,65 @@
+"""The exported model as a model repository of NVIDIA's Triton Inference Server."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from deploy.artifact.engine import profile_of
+from deploy.artifact.manifest import MODEL, Manifest
+from deploy.artifact.tensors import TensorSpec
+from maag.storage import replacing, write_text
+
+REPOSITORY = "triton"
+_CONFIG = "config.pbtxt"
+_VERSION = "1"
+_MODELS = {"segmentor": "model.onnx", "segmentor_tensorrt": "model.plan"}
+FILES = tuple(
+    f"{REPOSITORY}/{name}/{file}" for name, model in _MODELS.items() for file in (_CONFIG, f"{_VERSION}/{model}")
+)
+"""All that `write_repository` may write."""
+_TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
+_FREE = -1
+
+
+def write_repository(folder: Path, manifest: Manifest) -> Path:
+    """Write `triton/segmentor/` with `config.pbtxt` and version 1 in the artefact's `folder`, and where there is an
+    engine `triton/segmentor_tensorrt/`; serve them with `tritonserver --model-repository=FOLDER/triton`.
+
+    Triton runs an engine only with the very TensorRT that built it.
+
+    Returns:
+        The repository. Raises StorageError.
+    """
+    _write_model(folder, manifest, "segmentor", "onnxruntime_onnx", MODEL)
+    if manifest.engine is not None:
+        _write_model(folder, manifest, "segmentor_tensorrt", "tensorrt_plan", manifest.engine.file)
+    return folder / REPOSITORY
+
+
+def config_of(manifest: Manifest, name: str, platform: str) -> str:
+    """Triton's `config.pbtxt`; the batch, which Triton counts itself, is left out of the shapes."""
+    inputs = ",\n".join(_tensor(spec) for spec in manifest.inputs)
+    outputs = ",\n".join(_tensor(spec) for spec in manifest.outputs)
+    # The graph takes any number; an engine no more than its profile.
+    max_batch_size = profile_of(manifest.inputs[0], manifest.config.data.size_px).largest[0]
+    return (
+        f'name: "{name}"\n'
+        f'platform: "{platform}"\n'
+        f"max_batch_size: {max_batch_size}\n"
+        f"input [\n{inputs}\n]\n"
+        f"output [\n{outputs}\n]\n"
+        "dynamic_batching { }\n"
+    )
+
+
+def _write_model(folder: Path, manifest: Manifest, name: str, platform: str, source: str) -> None:
+    model = folder / REPOSITORY / name
+    write_text(model / _CONFIG, config_of(manifest, name, platform))
+    with replacing(model / _VERSION / _MODELS[name]) as temporary:
+        shutil.copyfile(folder / source, temporary)
+
+
+def _tensor(spec: TensorSpec) -> str:
+    dims = ", ".join(str(_FREE if isinstance(side, str) else side) for side in spec.shape[1:])
+    return f'  {{ name: "{spec.name}" data_type: {_TYPES[spec.dtype]} dims: [ {dims} ] }}'

@@ -1,0 +1,177 @@
+"""Labels of a DICOM series as a DICOM segmentation object, which viewers and archives lay over its images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import highdicom
+import numpy as np
+from highdicom.color import CIELabColor
+from highdicom.seg import Segmentation, SegmentDescription
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import generate_uid
+
+from maag import __version__
+from maag.data.files.dicom_file import read_header
+from maag.data.files.dicom_series import order_of_slices
+from maag.errors import DataError, first_line
+from maag.storage import replacing
+
+_NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+# The standard wants these elements there, and empty where nobody knows: anonymised series often leave them out.
+_MAY_BE_UNKNOWN = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+)
+_COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#e377c2", "#bcbd22")
+_SERIES_NUMBER_OFFSET = 1000
+_LONGEST_LABEL = _LONGEST_SERIAL = 64  # of the value representation LO
+
+
+class _Structure(NamedTuple):
+    """What a segment shows, in SNOMED CT as pydicom's dictionary has it."""
+
+    type: Code
+    side: Code | None = None
+
+
+_ANATOMY = codes.SCT.AnatomicalStructure
+_STRUCTURES = {
+    "lv": _Structure(codes.SCT.LeftVentricle),
+    "left ventricle": _Structure(codes.SCT.LeftVentricle),
+    "rv": _Structure(codes.SCT.RightVentricle),
+    "right ventricle": _Structure(codes.SCT.RightVentricle),
+    # The data sets that have this class label the wall of the left ventricle alone.
+    "myo": _Structure(codes.SCT.LeftVentricleMyocardium),
+    "liver": _Structure(codes.SCT.Liver),
+    "spleen": _Structure(codes.SCT.Spleen),
+    "kidney": _Structure(codes.SCT.Kidney),
+    "right kidney": _Structure(codes.SCT.Kidney, codes.SCT.Right),
+    "left kidney": _Structure(codes.SCT.Kidney, codes.SCT.Left),
+    "prostate": _Structure(codes.SCT.Prostate),
+    "pancreas": _Structure(codes.SCT.Pancreas),
+}
+
+
+def save_segmentation(
+    path: Path, labels: NDArray[np.uint8], series_files: Sequence[Path], classes: Sequence[str], model_digest: str
+) -> None:
+    """Write labels as a binary DICOM segmentation, a segment for each class but the background, atomically.
+
+    It names the patient, study and frame of reference of the series, and for each of its frames the slice that it
+    lies on. Frames without any label are left out, as is usual, unless all are.
+
+    Args:
+        path: where to.
+        labels: (Z, Y, X), slices from the lowest to the highest, as
+            `maag.data.files.dicom_series.load_series` gives them.
+        series_files: the files of the series, in any order.
+        classes: names, background first; those without a code of their own are "anatomical structure".
+        model_digest: names the model, and may name options; empty where it is not known.
+
+    Raises:
+        DataError: the labels are not of the series' shape, or its headers lack what a segmentation must refer to.
+        StorageError: a file cannot be read, or `path` cannot be written.
+    """
+    files = [series_files[place] for place in order_of_slices(series_files)]
+    sources = [_source(file) for file in files]
+    _require_one_frame(sources, files)
+    shape = (len(sources), int(sources[0].Rows), int(sources[0].Columns))
+    if labels.shape != shape:
+        raise DataError(f"{path}: labels are {labels.shape}, the series {files[0].parent} is {shape}; they must agree")
+    segmentation = _build(labels, sources, files, classes, model_digest)
+    with replacing(path) as temporary:
+        segmentation.save_as(temporary, enforce_file_format=True)
+
+
+def _build(
+    labels: NDArray[np.uint8],
+    sources: Sequence[Dataset],
+    files: Sequence[Path],
+    classes: Sequence[str],
+    model_digest: str,
+) -> Segmentation:
+    try:
+        with warnings.catch_warnings():
+            # Of patients' names, which are the source's own.
+            warnings.simplefilter("ignore")
+            return Segmentation(
+                source_images=sources,
+                pixel_array=labels,
+                segmentation_type="BINARY",
+                omit_empty_frames=bool(labels.any()),
+                segment_descriptions=_descriptions(classes, model_digest),
+                series_instance_uid=generate_uid(),
+                series_number=_SERIES_NUMBER_OFFSET + max(0, int(sources[0].get("SeriesNumber") or 0)),
+                sop_instance_uid=generate_uid(),
+                instance_number=1,
+                manufacturer="maag",
+                manufacturer_model_name="maag",
+                software_versions=__version__,
+                device_serial_number=model_digest[:_LONGEST_SERIAL] or "unknown",
+                content_label="SEGMENTATION",
+                content_description=f"Segmentation by maag {__version__}",
+                series_description="Segmentation by maag",
+            )
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # What highdicom says of odd headers.
+        reason = first_line(error)
+        raise DataError(
+            f"{files[0].parent}: no DICOM segmentation can refer to this series ({reason}); take NIfTI labels instead"
+        ) from error
+
+
+def _source(file: Path) -> Dataset:
+    header = read_header(file)
+    missing = [keyword for keyword in _NEEDED if not header.get(keyword)]
+    if missing:
+        raise DataError(
+            f"{file}: DICOM without {', '.join(missing)}, to which a segmentation must refer; export the series again "
+            "with them, or take NIfTI labels instead"
+        )
+    for keyword in _MAY_BE_UNKNOWN:
+        if keyword not in header:
+            setattr(header, keyword, None)
+    return header
+
+
+def _require_one_frame(sources: Sequence[Dataset], files: Sequence[Path]) -> None:
+    first = sources[0]
+    for file, source in zip(files, sources, strict=True):
+        for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
+            if source[keyword].value != first[keyword].value:
+                raise DataError(
+                    f"{file}: its {keyword} is not that of {files[0]}; no segmentation can lie on both: move it to a "
+                    "folder of its own"
+                )
+
+
+def _descriptions(classes: Sequence[str], model_digest: str) -> list[SegmentDescription]:
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="maag",
+        family=codes.DCM.ArtificialIntelligence,
+        version=__version__,
+        parameters={"model": model_digest} if model_digest else None,
+    )
+    described = []
+    for value, name in enumerate(classes[1:], start=1):
+        structure = _STRUCTURES.get(name.lower(), _Structure(_ANATOMY))
+        segment = SegmentDescription(
+            segment_number=value,
+            segment_label=name[:_LONGEST_LABEL],
+            segmented_property_category=_ANATOMY,
+            segmented_property_type=structure.type,
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=algorithm,
+            display_color=CIELabColor.from_string(_COLOURS[(value - 1) % len(_COLOURS)]),
+        )
+        if structure.side is not None:
+            side = highdicom.sr.CodedConcept.from_code(structure.side)
+            segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+        described.append(segment)
+    return described

@@ -1,0 +1,60 @@
+"""That nothing is written where images are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from glob import has_magic
+from pathlib import Path
+
+from deploy.inputs.input_lists import without_lists
+from deploy.inputs.patterns import parents, pattern_of
+from deploy.inputs.source_kinds import Source
+from maag.errors import ConfigError
+from maag.storage.keys import is_uri, split_uri
+
+
+def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], out: str) -> None:
+    """Refuse to write where we read: sources would be overwritten, or labels taken for images the next time.
+
+    Raises ConfigError.
+    """
+    given = list(without_lists(inputs))
+    read = {_absolute(place) for place in given if is_uri(place) or Path(place).is_dir()}
+    places = {_absolute(source.place) for source in sources}
+    above_places = {folder for place in places for folder in (place, *parents(place))}
+    # By the names that were found and by what links lead to: either folder may hold a mask of the user's own.
+    files = {file for source in sources for file in source.files}
+    beside = {_folder_of(place): file for file in files for place in (_absolute(file), _named(file))}
+    wild = [place for place in given if has_magic(place) and not Path(place).exists()]
+    # In a store too what is really called so was taken by its name.
+    patterns = [pattern_of(place) for place in map(_absolute, wild) if not (is_uri(place) and place in above_places)]
+    for target in (out, *(f"{out}/{source.target}" for source in sources)):
+        resolved = _absolute(target)
+        above = {resolved, *parents(resolved)}
+        matched = any(pattern.fullmatch(place) for pattern in patterns for place in above)
+        if resolved in places or read & above or matched:
+            raise ConfigError(f"{target} lies in the input; choose an output folder outside of it")
+        if target != out and (image := beside.get(_folder_of(resolved)) or beside.get(_folder_of(_named(target)))):
+            raise ConfigError(
+                f"{target} would lie beside {image}, where it may replace a mask of yours; choose an output folder "
+                "that holds no image"
+            )
+
+
+def _named(place: str) -> str:
+    """As `_absolute`, but for a file that is a link: its own place."""
+    if is_uri(place):
+        return _absolute(place)
+    folder, name = os.path.split(place)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _folder_of(place: str) -> str:
+    return next(parents(place), "")
+
+
+def _absolute(place: str) -> str:
+    """In the one way to write it; S3:// is s3://."""
+    # Not Path.resolve, which takes no links that lead in a circle.
+    return "/".join(split_uri(place)).rstrip("/") if is_uri(place) else os.path.realpath(place)

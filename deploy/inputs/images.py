@@ -1,0 +1,210 @@
+"""What can be predicted: NIfTI files of one frame or many, pictures, and series of DICOM files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.artifact.manifest import sha256_of
+from deploy.inputs.dicom_folders import series_of_folder
+from maag.data.files import dicom_file, dicom_series, nifti, nifti_writing, pictures, volume
+from maag.data.files.folder_tree import files_below
+from maag.data.files.label_files import SUFFIXES, stem_of
+from maag.data.files.volume import Volume
+from maag.errors import ConfigError, MissingDataError, StorageError
+from maag.storage import write_json
+
+
+class InputImage(Protocol):
+    """One image to predict, of whatever files."""
+
+    @property
+    def place(self) -> Path:
+        """The file, or the folder of a series."""
+
+    @property
+    def target(self) -> Path:
+        """Where its labels go, relative to the output folder."""
+
+    def digest(self) -> str:
+        """Changes when a byte of it does; hexadecimal. Raises StorageError."""
+
+    def frames(self) -> Iterator[Volume]:
+        """Its volumes in the order of time, one at a time. Raises DataError or StorageError."""
+
+    def save_labels(
+        self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
+    ) -> None:
+        """Write (T, Z, Y, X) labels at `path` on the image's own grid, atomically.
+
+        Where the file type has a place for it, `model_digest` says what made them. Raises DataError or StorageError.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class NiftiImage:
+    """A NIfTI file; labels are NIfTI of the same grid, codes and units, with a JSON file where names do not fit."""
+
+    place: Path
+    target: Path
+
+    def digest(self) -> str:
+        """See InputImage."""
+        return sha256_of(self.place)
+
+    def frames(self) -> Iterator[Volume]:
+        """See InputImage."""
+        count = volume.num_volumes(self.place)
+        for number in range(count):
+            yield volume.load_volume(self.place, number if count > 1 else None)
+
+    def save_labels(
+        self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
+    ) -> None:
+        """See InputImage."""
+        _save_names(path, classes)
+        nifti_writing.save_labels(path, labels[0] if len(labels) == 1 else labels, self.place, classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG, JPEG or TIFF file; labels are a PNG of the same size, their names a JSON file beside it."""
+
+    place: Path
+    target: Path
+
+    def digest(self) -> str:
+        """See InputImage."""
+        return sha256_of(self.place)
+
+    def frames(self) -> Iterator[Volume]:
+        """See InputImage."""
+        yield pictures.load_picture(self.place)
+
+    def save_labels(
+        self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
+    ) -> None:
+        """See InputImage."""
+        write_json(path.with_suffix(".json"), {"labels": dict(enumerate(classes))})
+        pictures.save_indices(path, labels[0, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class DicomSeries:
+    """The files of one series; labels are NIfTI in the patient's coordinates, or a DICOM segmentation."""
+
+    place: Path
+    target: Path
+    files: tuple[Path, ...]
+    as_segmentation: bool = False
+    """Write a DICOM segmentation."""
+    even: bool = True
+    """Refuse it where slices are missing."""
+
+    def digest(self) -> str:
+        """See InputImage."""
+        return hashlib.sha256(json.dumps([sha256_of(file) for file in self.files]).encode()).hexdigest()
+
+    def frames(self) -> Iterator[Volume]:
+        """See InputImage."""
+        if self.even:
+            dicom_series.require_even(self.files)
+        yield dicom_series.load_series(self.files)
+
+    def save_labels(
+        self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
+    ) -> None:
+        """See InputImage."""
+        if self.as_segmentation:
+            from deploy.inputs.dicom_seg import save_segmentation
+
+            save_segmentation(path, labels[0], self.files, classes, model_digest)
+        else:
+            _save_names(path, classes)
+            affine = dicom_series.load_series(self.files).affine
+            nifti_writing.save_volume(path, labels[0], affine, description=nifti_writing.description_of(classes))
+
+
+def _save_names(path: Path, classes: Sequence[str]) -> None:
+    """Write the classes beside labels whose header has no room for them, before the labels, which say it is done."""
+    if not nifti_writing.fit_description(classes):
+        write_json(path.with_name(f"{stem_of(path)}.json"), {"labels": dict(enumerate(classes))})
+
+
+def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
+    """The images that `given` means: one file, or all in a folder and below it, whatever they show.
+
+    With `dicom_seg` the labels of a DICOM series become a DICOM segmentation, `NAME.dcm`; else `NAME.nii.gz`.
+
+    Raises:
+        MissingDataError: there is nothing at `given`, or no image in it.
+        ConfigError: the file is of no type that can be read.
+    """
+    if _is_file(given):
+        if image := _image_at(given, Path(given.name)):
+            return [image]
+        raise ConfigError(
+            f"{given}: neither a NIfTI file nor a picture by its name; a DICOM series is given by its folder"
+        )
+    if given.exists() and not given.is_dir():
+        raise ConfigError(f"{given}: a pipe or a device; give a file or a folder")
+    if not given.is_dir():
+        raise MissingDataError(f"{given}: there is no such file or folder")
+    found: list[InputImage] = []
+    others = []
+    for path in sorted(filter(_is_file, files_below(given))):
+        if image := _image_at(path, path.relative_to(given)):
+            found.append(image)
+        else:
+            others.append(path)
+    found += _series_in(given, others, dicom_seg)
+    if not found:
+        raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it")
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one, or by its name a link to one that is not there, which its reader is to name: no silent loss.
+
+    DataLad leaves such links for files that it has not fetched.
+    """
+    known = (*SUFFIXES, *dicom_file.SUFFIXES)
+    return path.is_file() or (path.is_symlink() and not path.exists() and path.name.lower().endswith(known))
+
+
+def _image_at(path: Path, relative: Path) -> InputImage | None:
+    """The file as an image whose labels go to where it lies in the input; None where it is neither type by its name."""
+    if nifti.is_nifti(path):
+        return NiftiImage(path, relative)
+    return Picture(path, relative.with_suffix(".png")) if pictures.is_picture(path) else None
+
+
+def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[InputImage]:
+    """DICOM files by folder and series: a folder of one series becomes one file of its name."""
+    ending = ".dcm" if dicom_seg else ".nii.gz"
+    by_folder: dict[Path, list[Path]] = {}
+    for file in files:
+        by_folder.setdefault(file.parent, []).append(file)
+    series: list[InputImage] = []
+    for folder, there in by_folder.items():
+        relative = folder.relative_to(root)
+        whole = relative if relative.name else Path(root.resolve().name)
+        for one in series_of_folder(there, lambda some: map(_series_of, some)):
+            target = relative / f"{one.name}{ending}" if one.name else whole.with_name(f"{whole.name}{ending}")
+            series.append(DicomSeries(folder, target, one.files, dicom_seg, one.even))
+    return series
+
+
+def _series_of(file: Path) -> str | None:
+    """Of a file that may not be read nobody knows whether it is a slice, which its series tells; the rest goes on."""
+    try:
+        return dicom_file.series_uid(file) if file.exists() else dicom_file.UNREADABLE
+    except StorageError:
+        return dicom_file.UNREADABLE

@@ -1,0 +1,119 @@
+"""Which of the files that inputs name are labels of the others, by their paths alone: they are no images to segment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+
+from maag.data.datasets.lvsc import SLICE_NAME
+from maag.data.datasets.nnunet import CHANNEL_NAME
+from maag.data.files.label_files import LABEL_ENDINGS, stem_of
+from maag.data.files.pictures import is_picture
+
+_BESIDE = {
+    **dict.fromkeys(("masks", "scribbles"), ("images",)),
+    **dict.fromkeys(("labelsTr", "labelsTs"), ("imagesTr", "imagesTs")),
+}
+"""Folders of labels in layouts that maag reads, and those of their images, of which one must be beside them."""
+_APART = ("masks", "scribbles", "acdc_scribbles")
+"""Folders whose files are labels if an image elsewhere has their name but for the ending."""
+_SCRIBBLES = tuple(ending for ending in LABEL_ENDINGS if ending.startswith("_scribble"))
+"""Endings that only labels have: with them an image of that name may lie in any folder."""
+_SHEET = "-sheet"
+"""What `maag data scribble` adds to a folder's name, for a picture of the scribbles in it."""
+_GROUND = "Ground"
+
+
+def labels_among(
+    files: Sequence[PurePath], dicom_files: Collection[PurePath] = (), root: PurePath | None = None
+) -> dict[PurePath, str]:
+    """Those of `files` that are masks or scribbles of others or of DICOM files, with how they are known.
+
+    Nothing is asked of what is not given: a folder `masks` without the images beside it is one of images.
+
+    Args:
+        files: NIfTI files and pictures.
+        dicom_files: the slices that are there.
+        root: the folder that was given; its own name and those above it say nothing of the files. None for any.
+    """
+    paths = _Paths(files, dicom_files, root)
+    return {file: reason for file in files if (reason := paths.reason_of(file))}
+
+
+def sentence(passed_over: Mapping[str, str]) -> str:
+    """How many were passed over, and why, in a line; by place, how each is known."""
+    total = len(passed_over)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(passed_over.values()).most_common())
+    first = next(iter(passed_over))
+    what, way_out = (
+        ("files that are labels, no images", f"give these files themselves, in a call of their own, first {first}")
+        if total > 1
+        else ("file that is a label, no image", f"give {first} itself, in a call of its own")
+    )
+    return f"Passed over {total} {what}: {reasons}; to have such segmented {way_out}"
+
+
+class _Paths:
+    """What is there, to be asked about each file."""
+
+    def __init__(self, files: Sequence[PurePath], dicom_files: Collection[PurePath], root: PurePath | None) -> None:
+        self._root = root
+        self._stems = {stem for file in files for stem in _stems(file)}
+        self._names = {stem.name for stem in self._stems}
+        self._dicom_folders = {folder for file in dicom_files for folder in file.parents}
+        self._folders = {folder for file in files for folder in file.parents} | self._dicom_folders
+        self._dicom_stems = {file.parent / file.stem.upper() for file in dicom_files}
+        self._lvsc_stems = {stem.name for stem in self._dicom_stems if SLICE_NAME.match(stem.name)}
+
+    def reason_of(self, file: PurePath) -> str | None:
+        """Why the file is a label; None for an image."""
+        stem = _stem(file)
+        owners = {stem.name.removesuffix(ending): ending for ending in LABEL_ENDINGS if stem.name.endswith(ending)}
+        owners = {owner: ending for owner, ending in owners.items() if owner not in _NO_NAMES}
+        if any(stem.with_name(owner) in self._stems for owner in owners):
+            return "named as labels of the image beside them"
+        if any(owner in self._names for owner, ending in owners.items() if ending in _SCRIBBLES):
+            return "named as scribbles of an image"
+        if file.suffix == ".png" and self._is_sheet(stem):
+            return "sheets of the folder beside them"
+        picture, upper = is_picture(Path(file.name)), stem.name.upper()
+        if picture and (stem.with_name(upper) in self._dicom_stems or upper in self._lvsc_stems):
+            return "with the name of a DICOM file"
+        for folder in self._folders_of(file):
+            images = [name for name in _BESIDE.get(folder.name, ()) if folder.with_name(name) in self._folders]
+            if images:
+                return f"in {folder.name}/ beside {images[0]}/"
+            beside_slices = folder.parent in self._dicom_folders and folder not in self._dicom_folders
+            if picture and folder.name == _GROUND and beside_slices:
+                return f"in {_GROUND}/ beside DICOM files"
+            if folder.name in _APART and any(owner in self._names for owner in owners):
+                return f"in {folder.name}/, named as labels of an image"
+        return None
+
+    def _is_sheet(self, stem: PurePath) -> bool:
+        folder = stem.name.removesuffix(_SHEET)
+        return folder not in (*_NO_NAMES, stem.name) and stem.with_name(folder) in self._folders
+
+    def _folders_of(self, file: PurePath) -> Iterator[PurePath]:
+        """The folders that a file is in, below the root if it is there."""
+        for folder in file.parents:
+            if folder == self._root:
+                return
+            yield folder
+
+
+_NO_NAMES = ("", ".", "..")
+
+
+def _stem(file: PurePath) -> PurePath:
+    stem = stem_of(Path(file.name))
+    return file if stem in _NO_NAMES else file.with_name(stem)
+
+
+def _stems(file: PurePath) -> Iterator[PurePath]:
+    """A file's name, and that of its image where it is a channel, `X` of `X_0000`."""
+    stem = _stem(file)
+    yield stem
+    if (match := CHANNEL_NAME.match(stem.name)) and match[1] not in _NO_NAMES:
+        yield stem.with_name(match[1])

@@ -1,0 +1,229 @@
+"""One volume: fetched, segmented, put in its place, and written down. Whatever goes wrong with it stays with it."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.inputs.channel_files import fitting
+from deploy.inputs.images import InputImage
+from deploy.inputs.source_kinds import Fetched, Source
+from deploy.predicting.job import Job, Task, probabilities_of
+from deploy.predicting.ledger import Entry, Ledger, now, open_ledger
+from deploy.predicting.replacing import Replacing
+from deploy.predicting.standing import Standing, standing_of
+from maag.data.files.nifti_writing import ProbabilityWriter
+from maag.errors import AccessDeniedError, MaagError
+from maag.expected_dice import corrected
+from maag.inference import Runner, segment_fully
+from maag.storage.digests import md5_of
+from maag.storage.keys import safe_key
+from maag.storage.opening import open_store
+
+_DECODED_AT_ONCE = 3
+"""Volumes, each with what is made of it, that keep a runner on a CPU busy."""
+_MOST_DECODED_AT_ONCE = 8  # for memory's sake
+_DIGITS = 4
+"""Of an expected Dice."""
+
+
+class Found(NamedTuple):
+    """What the frames of an image hold, each by foreground class."""
+
+    volumes_ml: tuple[dict[str, float], ...] = ()
+    expected_dice: tuple[dict[str, float], ...] = ()
+    """Corrected by the model's shortfalls; of classes that were labelled."""
+
+
+_NOTHING = Found()
+
+
+class Worker:
+    """Does volumes, from any number of threads: while one runs the network, others fetch, decode, encode and store.
+
+    Args:
+        job: what is the same for all.
+        runner: runs the model; is called by one thread at a time.
+
+    Raises:
+        StorageError: the output cannot be opened.
+    """
+
+    def __init__(self, job: Job, runner: Runner) -> None:
+        self._job = job
+        self._runner = _OneAtATime(runner)
+        self._out = open_store(job.out)
+        self._ledger: Ledger = open_ledger(self._out, job.folder)
+        self._replacing = Replacing(self._out)
+        self._room = threading.Semaphore(decoded_at_once(runner))
+
+    def attempt(self, task: Task) -> Entry | Standing:
+        """Do one volume, or say why it is left alone: by ledger and output it is done, or changed since.
+
+        Raises:
+            AccessDeniedError: the output may not be written; the other volumes would fare alike.
+            StorageError: the ledger cannot be written.
+        """
+        source = task.source
+        started = time.perf_counter()
+        version = None
+        with tempfile.TemporaryDirectory(prefix="maag-predict-") as folder:
+            fetched_to, made_in = Path(folder) / "fetched", Path(folder) / "made"
+            fetched_to.mkdir()
+            fetched: Fetched | None = None
+            try:
+                there = source.version()
+                standing = self._standing(task, there)
+                if standing is not Standing.TO_DO:
+                    return standing
+                safe_key(source.target)
+                self._replacing.require_ours_or_none(source.target)
+                # Not before: with a version --resume takes what lies in the labels' place for a correction of them.
+                version = there
+                fetched = source.fetch(fetched_to, version)
+                version = fetched.version
+                with self._room:
+                    found = self._segment(fetched.image, made_in / source.target)
+            except Exception as problem:  # A volume may exhaust the memory, and the next one not.
+                entry = self._entry(source, version, started, error=_sentence(problem, source, fetched))
+                self._ledger.append(entry)
+                return entry
+            md5s = {place.relative_to(made_in).as_posix(): _md5_of(place) for place in _files_below(made_in)}
+            target_md5 = md5s.pop(source.target)
+            entry = self._entry(source, version, started, target_md5=target_md5, found=found, side_files=md5s)
+            return self._store(made_in, source.target, entry)
+
+    def _standing(self, task: Task, version: str) -> Standing:
+        target = task.source.target
+        asked_for = (probabilities_of(target),) if self._job.work.probabilities else ()
+        return standing_of(self._out, target, task.history, version, self._job.identity, asked_for)
+
+    def _segment(self, image: InputImage, target: Path) -> Found:
+        """Segment all frames of an image, write what was asked for, and tell what each frame holds."""
+        data, work = self._job.data, self._job.work
+        labels: list[NDArray[np.uint8]] = []
+        volumes, expected, affine = [], [], np.eye(4)
+        place = Path(probabilities_of(str(target)))
+        with ProbabilityWriter(place, data.num_classes) if work.probabilities else nullcontext() as probabilities:
+            take = probabilities.add if probabilities else None
+            for volume in (fitting(frame, image, data) for frame in image.frames()):
+                found = segment_fully(volume, self._runner, data, work.refinement, take_probabilities=take)
+                labels.append(found.labels)
+                affine = volume.affine
+                volumes.append(_volumes_ml(found.labels, volume.spacing_mm, data.classes))
+                dice = corrected(found.expected_dice, self._job.shortfalls)
+                expected.append({name: round(value, _DIGITS) for name, value in dice.items()})
+            if probabilities:
+                probabilities.finish(len(labels), affine)
+        image.save_labels(target, np.stack(labels), data.classes, self._job.model_digest)
+        return Found(tuple(volumes), tuple(expected))
+
+    def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:
+        """Put what was made in its place: the labels last, for they say that a volume is done, and after their line."""
+        try:
+            if self._replacing.absent_beside(target, entry.side_files or {}):
+                # Should they come and their labels not, the next attempt knows that they are no files of the user's.
+                broken_off = f"{entry.source}: ended before its labels were stored; go on with --resume"
+                self._ledger.append(replace(entry, error=broken_off, target_md5=None, **_NOTHING._asdict()))
+            for path in _files_below(made_in):
+                if path != made_in / target:
+                    self._out.put(path, path.relative_to(made_in).as_posix())
+            self._ledger.append(entry)
+            self._out.put(made_in / target, target)
+        except AccessDeniedError:
+            raise
+        except MaagError as problem:
+            failed = replace(
+                entry, error=str(problem), target_md5=None, finished_at=now(), side_files=None, **_NOTHING._asdict()
+            )
+            self._ledger.append(failed)
+            return failed
+        return entry
+
+    def _entry(
+        self,
+        source: Source,
+        version: str | None,
+        started: float,
+        *,
+        error: str | None = None,
+        target_md5: str | None = None,
+        found: Found = _NOTHING,
+        side_files: dict[str, str] | None = None,
+    ) -> Entry:
+        return Entry(
+            source=source.place,
+            target=source.target,
+            source_version=version,
+            model=self._job.identity,
+            target_md5=target_md5,
+            finished_at=now(),
+            seconds=round(time.perf_counter() - started, 3),
+            error=error,
+            side_files=side_files,
+            **found._asdict(),
+        )
+
+
+class _OneAtATime:
+    """A runner that several threads may call; each waits for its turn."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._turn = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._runner.name
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._turn:
+            return self._runner(images)
+
+
+def decoded_at_once(runner: Runner) -> int:
+    """How many volumes keep a runner busy here."""
+    return decoded_with(os.cpu_count() or 1, gpu=any(word in runner.name for word in ("tensorrt", "cuda")))
+
+
+def decoded_with(cores: int, *, gpu: bool) -> int:
+    """How many volumes keep a runner busy: a GPU is so fast that it waits for files, so there all cores read them."""
+    return min(max(_DECODED_AT_ONCE, cores), _MOST_DECODED_AT_ONCE) if gpu else _DECODED_AT_ONCE
+
+
+def _volumes_ml(
+    labels: NDArray[np.uint8], spacing_mm: tuple[float, float, float], classes: Sequence[str]
+) -> dict[str, float]:
+    voxel_ml = math.prod(spacing_mm) / 1000
+    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    return {name: float(counts[value] * voxel_ml) for value, name in enumerate(classes) if value}
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _md5_of(path: Path) -> str:
+    with path.open("rb") as content:
+        return md5_of(content).hexdigest()
+
+
+def _sentence(problem: Exception, source: Source, fetched: Fetched | None) -> str:
+    """The problem in words, of the places that the user knows."""
+    if not isinstance(problem, MaagError):
+        return f"{source.place}: {type(problem).__name__}: {problem}"
+    sentence = str(problem)
+    for here, origin in (fetched.origins if fetched else {}).items():
+        sentence = sentence.replace(here, origin)
+    return sentence if source.place in sentence else f"{source.place}: {sentence}"

@@ -1,0 +1,178 @@
+"""Many volumes through one model: output mirrors input, a ledger remembers, one bad volume never stops the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.inputs.disjoint import require_disjoint
+from deploy.inputs.input_lists import local_place
+from deploy.inputs.passed_over import sentence
+from deploy.inputs.source_kinds import Source
+from deploy.inputs.sources import find_sources
+from deploy.predicting.crew import Crew
+from deploy.predicting.job import Job, Task, Work, probabilities_of
+from deploy.predicting.ledger import Entry, History, gather, read_histories
+from deploy.predicting.measures import require_heart, require_told_apart
+from deploy.predicting.standing import Standing
+from deploy.predicting.tables import NO_TABLES, Tables, require_tables_replaceable, write_tables
+from maag.config.data import DataConfig
+from maag.errors import ConfigError
+from maag.storage import require_writable_directory
+from maag.storage.keys import is_uri
+from maag.storage.opening import open_store
+
+_PLAIN_WORK = Work()
+_SEGMENTATION = ".dcm"
+"""How the labels of a DICOM series end when they are a DICOM segmentation, and no others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of the volumes."""
+
+    done: int
+    skipped: int
+    """Done earlier, by the ledger; `kept` among them."""
+    failed: tuple[Entry, ...]
+    kept: int = 0
+    """Whose labels somebody has changed since; they stay as they are."""
+    tables: Tables = NO_TABLES
+    passed_over: int = 0
+    """Files of the inputs that are labels, no images."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types: the counts, and source and error of each failure."""
+        failures = [{"source": entry.source, "error": entry.error} for entry in self.failed]
+        counts = {"done": self.done, "skipped": self.skipped, "kept": self.kept, "failed": len(failures)}
+        counts["passed_over"] = self.passed_over
+        return {**counts, "failures": failures}
+
+
+def predict(
+    inputs: Sequence[str | Path],
+    crew: Crew,
+    data: DataConfig,
+    out: str | Path,
+    model_digest: str,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    work: Work = _PLAIN_WORK,
+    tell: Callable[[str], None] = lambda line: None,
+    shortfalls: Mapping[str, float] | None = None,
+) -> Outcome:
+    """Segment every volume in `inputs` and write its labels under `out`.
+
+    Args:
+        inputs: files, folders, patterns, lists and URIs, as `find_sources` takes them.
+        crew: does the volumes.
+        data: the data settings that the model was trained with.
+        out: the output, a folder or a URI; its ledger gets a line for every volume.
+        model_digest: identifies the model in the ledger.
+        resume: skip volumes whose labels this model has written from the very same source, and that are still there,
+            and those whose labels somebody has changed since.
+        progress: called with (volumes done, volumes in all) after each.
+        work: what to do with each volume.
+        tell: is given a sentence about files that are passed over.
+        shortfalls: how far the model overrates itself, by class, see `maag.expected_dice`.
+
+    Raises:
+        MissingDataError: there is nothing to do.
+        ConfigError: labels would be written into the input, or two volumes to one place; or measures are asked for of
+            a model that labels no heart, of volumes that would share a row, or where the user has such a file.
+        StorageError: a store cannot be read, or the output or the ledger cannot be written.
+    """
+    if work.measures:
+        require_heart(data.classes)
+    job = Job(data=data, work=work, model_digest=model_digest, out=_plain(out), shortfalls=shortfalls or {})
+    passed_over: dict[str, str] = {}
+    asked = {"dicom_seg": work.dicom_seg, "probabilities": work.probabilities}
+    sources = plan(inputs, job.out, data=data, passed_over=passed_over, **asked)
+    if passed_over:
+        tell(sentence(passed_over))
+    if work.measures:
+        require_told_apart(source.target for source in sources)
+    if job.folder:
+        require_writable_directory(job.folder)
+    store = open_store(job.out)
+    require_tables_replaceable(store, work)
+    histories = read_histories(store) if resume else {}
+    tasks = (Task(source, histories.get(source.target, History())) for source in sources)
+    count = kept = 0
+    done: set[str] = set()
+    failed = []
+    for entry in crew(job, tasks):
+        count += 1
+        if isinstance(entry, Standing):
+            kept += entry is Standing.CHANGED
+        elif entry.error is None:
+            done.add(entry.target)
+        else:
+            failed.append(entry)
+        if progress:
+            progress(count, len(sources))
+    if not job.folder:
+        gather(store)
+    targets = [source.target for source in sources]
+    tables = write_tables(store, work, targets, data.classes, done=done, kept=kept)
+    return Outcome(
+        done=len(done),
+        skipped=count - len(done) - len(failed),
+        failed=tuple(failed),
+        kept=kept,
+        tables=tables,
+        passed_over=len(passed_over),
+    )
+
+
+def plan(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    dicom_seg: bool = False,
+    probabilities: bool = False,
+    data: DataConfig | None = None,
+    passed_over: MutableMapping[str, str] | None = None,
+) -> tuple[Source, ...]:
+    """Find the images in `inputs` for a model of these `data`, of one channel where they are None; nothing is written.
+
+    Labels among the inputs are written down in `passed_over`, each with how it is known.
+
+    Raises:
+        MissingDataError: an input does not exist, or holds no image.
+        ConfigError: labels would be written into the input, or two images' to one place; or `dicom_seg` is asked for
+            where there is no DICOM series.
+    """
+    by_target: dict[str, Source] = {}
+    by_file: dict[str, Source] = {}
+    for source in find_sources(inputs, dicom_seg=dicom_seg, data=data, passed_over=passed_over):
+        by_target.setdefault(source.target, source)
+        for file in (source.target, *((probabilities_of(source.target),) if probabilities else ())):
+            other = by_file.setdefault(file, source)
+            if _resolved(other.place) != _resolved(source.place):
+                raise ConfigError(
+                    f"{other.place} and {source.place} would both be written to {out}/{file}; "
+                    "predict them in two calls with different output folders"
+                )
+    sources = tuple(by_target.values())
+    if dicom_seg and not any(target.endswith(_SEGMENTATION) for target in by_target):
+        raise ConfigError(
+            f"--dicom-seg: no input is a DICOM series, the first is {sources[0].place}; leave it out, or give the "
+            "folder of a series"
+        )
+    require_disjoint(inputs, sources, _plain(out))
+    return sources
+
+
+def _plain(out: str | Path) -> str:
+    place = local_place(out)
+    if not place:
+        raise ConfigError("the output is empty; give a folder or a URI, '.' for the folder here")
+    return place.rstrip("/") if is_uri(place) else place
+
+
+def _resolved(place: str) -> str:
+    return place if is_uri(place) else os.path.realpath(place)

@@ -1,0 +1,74 @@
+"""Cases that the cache holds already: in other sets of the same settings, and in what was begun and not finished."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from maag.data.cache.prepared import PreparedCase, PreparedData, open_prepared
+from maag.data.cache.set_writer import CaseSlices, SetWriter
+from maag.errors import StorageError
+from maag.storage import flush_to_disk
+
+_PART = ".part"
+"""How folders of unfinished sets end; they begin with a dot, so that no set is called so."""
+
+
+class KeptCases:
+    """Those of some `keys` that are prepared in the folder `cache_root`. A damaged set is as one that is not there."""
+
+    def __init__(self, cache_root: Path, dataset: str, keys: Collection[str]) -> None:
+        self._found: dict[str, tuple[PreparedData, PreparedCase]] = {}
+        self._parts: dict[Path, set[str]] = {}
+        wanted = set(keys)
+        for path in sorted([*cache_root.glob(f"{dataset}-*/"), *cache_root.glob(f".{dataset}-*{_PART}/")]):
+            try:
+                prepared = open_prepared(path)
+            except (StorageError, ValueError, KeyError, TypeError):
+                continue
+            here = {case.key: (prepared, case) for case in prepared.cases if case.key in wanted}
+            self._found |= here
+            if here and path.name.endswith(_PART):
+                self._parts[path] = set(here)
+
+    def of(self, key: str) -> tuple[PreparedCase, CaseSlices] | None:
+        """What is kept of a case, its slices in the file; None where nothing is."""
+        if key not in self._found:
+            return None
+        prepared, case = self._found[key]
+        own = slice(case.start, case.stop)
+        return case, CaseSlices(prepared.images[own], prepared.scribbles[own], prepared.masks[own])
+
+    def remove_parts(self, place: Path, keys: Collection[str]) -> None:
+        """Remove unfinished sets, but not `place`, where all of `keys` are now: those that have no other cases."""
+        for path, here in self._parts.items():
+            if path != place and here <= set(keys):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def keep_part(writer: SetWriter, folder: Path, path: Path, kept: KeptCases) -> None:
+    """Put the `folder` of an unfinished set `path` where `KeptCases` finds it, unless as much of it is there already.
+
+    Others of which it has all are removed: else each attempt at a set whose bad cases are mended one by one would leave
+    a copy of it. What cannot be kept is left where it is.
+    """
+    place = path.with_name(f".{path.name}{_PART}")
+    if not writer.cases or _num_cases(place) >= len(writer.cases):
+        return
+    with suppress(StorageError, OSError):
+        writer.write_index("")
+        for file in folder.iterdir():
+            flush_to_disk(file)
+        shutil.rmtree(place, ignore_errors=True)
+        os.rename(folder, place)
+        kept.remove_parts(place, [case.key for case in writer.cases])
+
+
+def _num_cases(part: Path) -> int:
+    try:
+        return len(open_prepared(part).cases)
+    except (StorageError, ValueError, KeyError, TypeError):
+        return 0

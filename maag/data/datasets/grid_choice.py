@@ -1,0 +1,57 @@
+"""A training grid for data of unknown geometry: their median spacing, and room for almost all of them.
+
+Images that cannot be read are passed over, for whoever reads the cases names every one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from maag.config.networks import SIZE_MULTIPLE
+from maag.data.files.label_files import geometry_of, load_image
+from maag.errors import DataError, StorageError
+
+T = TypeVar("T")
+
+_MOST_IMAGES = 200  # headers looked at; more would not change a median
+_LARGEST_SIDE_PX = 512
+_ROOM_PERCENTILE = 95
+
+
+def choose_grid(images: Sequence[Path]) -> dict[str, Any]:
+    """Dotted settings for `images`: `data.spacing_mm` and `data.size_px`.
+
+    The spacing is the median in-plane one, made coarser where the field of view of the 95th percentile would not fit
+    into 512 pixels; sides are multiples of 16. Raises as `geometry_of` where no image can be read.
+    """
+    step = max(1, len(images) // _MOST_IMAGES)
+    facts = list(_readable(images[::step], geometry_of))
+    spacings = np.array([spacing[1:] for _, spacing in facts])
+    sides_mm = np.array([shape[1:] for shape, _ in facts]) * spacings
+    room_mm = np.percentile(sides_mm, _ROOM_PERCENTILE, axis=0)
+    spacing_mm = max(float(np.median(spacings)), float(room_mm.max()) / _LARGEST_SIDE_PX)
+    multiples = [math.ceil(side / spacing_mm / SIZE_MULTIPLE - 1e-6) for side in room_mm]
+    size = [min(_LARGEST_SIDE_PX, SIZE_MULTIPLE * multiple) for multiple in multiples]
+    return {"data.spacing_mm": round(spacing_mm, 6), "data.size_px": size}
+
+
+def count_channels(images: Sequence[Path]) -> int:
+    """How many channels are in the first of the files that can be read. Raises as `load_image` where none can."""
+    return next(_readable(images, lambda path: len(load_image([path]).voxels)))
+
+
+def _readable(images: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T]:
+    """What `read` gives of the images that it can read. Raises the first one's error where there is none."""
+    errors: list[DataError | StorageError] = []
+    for path in images:
+        try:
+            yield read(path)
+        except (DataError, StorageError) as error:
+            errors.append(error)
+    if errors and len(errors) == len(images):
+        raise errors[0]

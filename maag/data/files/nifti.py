@@ -1,0 +1,179 @@
+"""NIfTI files, opened: what nibabel would mend or pass over in silence is refused in a sentence."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+from numpy.typing import NDArray
+
+from maag.data.files.nifti_header import (
+    require_invertible,
+    require_one_spacing,
+    require_possible,
+    without_trailing_ones,
+)
+from maag.errors import DataError, first_line
+from maag.storage import require_regular_file, storage_errors
+
+SUFFIXES = (".nii.gz", ".nii")
+
+_HEADERS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+"""By the size with which each begins."""
+_MM_PER_UNIT = {1: 1e3, 3: 1e-3}
+"""By the header's code of a metre and a micrometre."""
+_BYTES_AT_ONCE = 2**18
+"""A multiple of every voxel's size."""
+_UNREADABLE = (
+    *(ImageFileError, HeaderDataError, EOFError, ValueError, KeyError, OverflowError, TypeError),
+    *(zlib.error, gzip.BadGzipFile),
+)
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name is that of a NIfTI file; macOS's `._` companions are not."""
+    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith("._")
+
+
+def open_nifti(path: Path) -> nib.Nifti1Image:
+    """Open a file of either version, its voxels left on disk.
+
+    Raises:
+        DataError: not NIfTI, or with a header that cannot be true.
+        StorageError: the file cannot be opened.
+    """
+    size = require_regular_file(path)
+    header = _raw_header(path)
+    try:
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, KeyError) as error:
+        code = int(header["datatype"])
+        raise DataError(f"{path}: voxels of unknown type (datatype {code}); export it again as grey values") from error
+    # nibabel trusts a header, and turns a spacing of 0 into 1, which would resample and measure wrongly.
+    require_possible(header, dtype, path, size)
+    try:
+        with quiet_nibabel():
+            image = nib.load(path)
+    except (*_UNREADABLE, OSError) as error:
+        raise DataError(f"{path}: not a readable NIfTI file ({first_line(error)}); export it again") from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise DataError(f"{path}: a {type(image).__name__}, not NIfTI; convert it to .nii.gz")
+    if image.affine is not None:
+        require_invertible(image.affine, path)
+    return image
+
+
+def _raw_header(path: Path) -> nib.Nifti1Header:
+    """The header as it is in the file, of either version and byte order, nothing mended."""
+    with storage_errors(path, "read"):
+        try:
+            with nib.openers.ImageOpener(str(path)) as stream:
+                start = stream.read(max(_HEADERS))
+            for order in ("little", "big"):
+                kind = _HEADERS.get(int.from_bytes(start[:4], order))
+                if kind is not None:
+                    header: nib.Nifti1Header = kind(start[: kind.template_dtype.itemsize], check=False)
+                    return header
+        except _UNREADABLE as error:
+            raise DataError(f"{path}: not a readable NIfTI file ({first_line(error)}); export it again") from error
+    raise DataError(f"{path}: not a readable NIfTI file (it does not begin with a header); export it again")
+
+
+@contextmanager
+def quiet_nibabel() -> Iterator[None]:
+    """What nibabel and NumPy would log about a header is checked here, and said in a sentence."""
+    logger = nib.imageglobals.logger
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> NDArray[np.generic]:
+    """The voxels as (Z, Y, X), of a 4-D image those of one `time`. Raises DataError."""
+    shape = shape_of(image, path) if time is None else tuple(image.shape[:3])
+    try:
+        array = np.asarray(image.dataobj if time is None else image.dataobj[:, :, :, time])
+    except (*_UNREADABLE, OSError) as error:
+        raise _damaged(path, error) from error
+    return np.ascontiguousarray(array.reshape(shape).T)
+
+
+def read_parts(image: nib.Nifti1Image, path: Path) -> Iterator[NDArray[np.generic]]:
+    """The voxels in the order of the file, some at once and flat: who has seen enough may stop. Raises DataError."""
+    proxy: Any = image.dataobj
+    left = math.prod(image.shape) * proxy.dtype.itemsize
+    try:
+        with nib.openers.ImageOpener(str(path)) as stream:
+            stream.seek(proxy.offset)
+            while left:
+                part = stream.read(min(left, _BYTES_AT_ONCE))
+                if len(part) < min(left, _BYTES_AT_ONCE):
+                    raise EOFError(f"{left - len(part)} bytes of voxels are missing")
+                left -= len(part)
+                yield apply_read_scaling(np.frombuffer(part, proxy.dtype), proxy.slope, proxy.inter)
+    except (*_UNREADABLE, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    return DataError(f"{path}: truncated or damaged ({first_line(error)}); copy or export it again")
+
+
+def shape_of(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
+    """(X, Y, Z), of a 2-D image (X, Y, 1). Raises DataError when it has other dimensions of more than one."""
+    shape = without_trailing_ones(image.shape)
+    if len(shape) not in (2, 3):
+        raise DataError(
+            f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume is needed, or a slice: save one frame as a file"
+        )
+    x, y, z = (*shape, 1)[:3]
+    return x, y, z
+
+
+def image_spacing_of(image: nib.Nifti1Image, path: Path) -> tuple[float, float, float]:
+    """As `spacing_of`; of labels it is not asked, for they go by their image's. Raises DataError when there are two."""
+    spacing = spacing_of(image)
+    if image.affine is not None:
+        require_one_spacing(affine_of(image), spacing, path)
+    return spacing
+
+
+def orientation_of(image: nib.Nifti1Image) -> str | None:
+    """To where x, y and z point, as `LPS`; None when the header does not say."""
+    told = any(int(image.header[code]) for code in ("qform_code", "sform_code"))
+    return "".join(nib.aff2axcodes(image.affine)) if told else None
+
+
+def spacing_of(image: nib.Nifti1Image) -> tuple[float, float, float]:
+    """Voxel size (z, y, x) in mm; that of an axis which the image does not have is the affine's, or 1."""
+    told = [float(zoom) * _mm_per_unit(image) for zoom in image.header.get_zooms()[:3]]
+    by_affine = np.linalg.norm(affine_of(image)[:3, :3], axis=0)
+    x, y, z = told + [float(length) for length in by_affine[len(told) :]]
+    return z, y, x
+
+
+def affine_of(image: nib.Nifti1Image) -> NDArray[np.float64]:
+    """(4, 4) voxel (x, y, z) to world in mm; the identity where the header has none."""
+    if image.affine is None:
+        return np.eye(4)
+    return np.diag([*[_mm_per_unit(image)] * 3, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
+
+
+def _mm_per_unit(image: nib.Nifti1Image) -> float:
+    """Of the header's unit of length, as ITK reads it; one that is not told is mm."""
+    return _MM_PER_UNIT.get(int(image.header["xyzt_units"]) % 8, 1.0)

@@ -1,0 +1,134 @@
+"""PNG, JPEG and TIFF files as arrays."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from maag.data.files.volume import Volume
+from maag.errors import DataError, first_line
+from maag.storage import replacing, require_regular_file
+
+COLOURS = 3
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+# A larger picture of fewer bytes is a claim that would fill gigabytes, or one colour.
+_BOMB_PIXELS, _BOMB_RATIO = 2**22, 500
+# What Pillow's decoders raise of damaged files.
+_UNREADABLE = (
+    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError),
+    *(EOFError, struct.error, zlib.error),
+)
+
+
+def load_picture(path: Path, shape: tuple[int, int] | None = None) -> Volume:
+    """Read a grey or colour image as a volume of one slice, of pixels of 1 mm.
+
+    Args:
+        path: the file.
+        shape: resize to these rows and columns, cubic and anti-aliased.
+
+    Raises:
+        DataError: not a readable image.
+        StorageError: the file cannot be opened.
+    """
+    image = open_picture(path)
+    if image.mode in ("P", "RGBA", "CMYK", "YCbCr", "LA"):
+        image = image.convert("L" if image.mode == "LA" else "RGB")
+    channels = [band.convert("F") for band in image.split()]
+    if shape is not None:
+        channels = [band.resize((shape[1], shape[0]), Image.Resampling.BICUBIC) for band in channels]
+    planes = np.stack([np.asarray(band, dtype=np.float32) for band in channels])
+    if not np.isfinite(planes).all():
+        raise DataError(f"{path}: some pixels are NaN or infinite; replace them, or leave the image out")
+    return Volume(planes[:, None], (1.0, 1.0, 1.0), np.eye(4))
+
+
+def in_colours(grey: Volume) -> Volume:
+    """A grey picture as one of red, green and blue."""
+    return Volume(np.repeat(grey.voxels, COLOURS, axis=0), grey.spacing_mm, grey.affine)
+
+
+def load_indices(path: Path) -> NDArray[Any]:
+    """The stored values of a label image: (Y, X) grey values or palette indices, or (Y, X, 3) colours.
+
+    Raises as `load_picture`.
+    """
+    image = open_picture(path, of_labels=True)
+    if image.mode in ("RGBA", "LA"):
+        image = image.convert("RGB" if image.mode == "RGBA" else "L")
+    return np.asarray(image)
+
+
+def load_label_indices(path: Path) -> NDArray[Any]:
+    """(Y, X) as `load_indices`, of a grey picture that is stored as red, green and blue too.
+
+    Raises as `load_picture`, and DataError for colours.
+    """
+    stored = load_indices(path)
+    if stored.ndim == 3:
+        if (stored != stored[:, :, :1]).any():
+            raise DataError(f"{path}: a colour image; labels must be grey values or palette indices: save it so")
+        stored = stored[:, :, 0]
+    return stored
+
+
+def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:
+    """Write (Y, X) labels as a grey PNG, atomically. Raises StorageError."""
+    with replacing(path) as temporary:
+        Image.fromarray(indices).save(temporary, format="PNG")
+
+
+def open_picture(path: Path, *, of_labels: bool = False) -> Image.Image:
+    """The decoded image, turned as its EXIF orientation says, as every viewer shows it. Raises as `load_picture`.
+
+    Labels `of_labels`, of which large ones are rightly nearly all alike, may pack as tight as they like.
+    """
+    size = require_regular_file(path)
+    try:
+        # By a name Pillow would map an uncompressed TIFF into memory, and take its rows for columns if it lies turned.
+        with _strict_pillow(), path.open("rb") as stream, Image.open(stream) as image:
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1:
+                raise DataError(f"{path}: holds {pages} pictures; save the one that is meant as a file of its own")
+            pixels = image.width * image.height
+            tight = pixels > _BOMB_PIXELS and pixels * len(image.getbands()) > _BOMB_RATIO * size
+            if tight and not of_labels:
+                raise DataError(
+                    f"{path}: {size} bytes that claim {image.width} x {image.height} pixels; it is truncated, or holds "
+                    "nearly nothing: save it again"
+                )
+            upright = ImageOps.exif_transpose(image)
+            upright.load()
+            return upright
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{path}: a picture of more than {Image.MAX_IMAGE_PIXELS} pixels by its header; cut it into parts, if it is"
+        ) from error
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: not a readable image ({first_line(error)}); copy or save it again") from error
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Up to twice its limit Pillow only warns: here a picture is read or refused, and odd tags are nobody's concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is that of an image; macOS's `._` companions are not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._")

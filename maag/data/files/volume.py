@@ -1,0 +1,192 @@
+"""Images as arrays of slices, and labels as they are in the file, both from NIfTI."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maag.data.files.nifti import (
+    affine_of,
+    image_spacing_of,
+    open_nifti,
+    orientation_of,
+    read_array,
+    shape_of,
+    spacing_of,
+)
+from maag.data.files.nifti_header import require_scan, without_trailing_ones
+from maag.errors import DataError
+
+_PLAIN_DIMENSIONS = 3
+_ROUNDING = 1e-3
+_WHITE = 255
+_LISTED = 10
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Volume:
+    """An image as slices."""
+
+    voxels: NDArray[np.float32]
+    """(C, Z, Y, X): channels, slices, rows, columns; a NIfTI's (x, y, z) transposed."""
+    spacing_mm: tuple[float, float, float]
+    """Voxel size (z, y, x)."""
+    affine: NDArray[np.float64]
+    """(4, 4) voxel (x, y, z) to world in mm."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X)."""
+        _, depth, height, width = self.voxels.shape
+        return depth, height, width
+
+
+def load_volume(path: Path, time: int | None = None) -> Volume:
+    """Read an image of one channel.
+
+    Args:
+        path: a NIfTI file; a 2-D image is one slice.
+        time: which volume of a 4-D image; None for others.
+
+    Raises:
+        DataError: not NIfTI, truncated, of absurd dimensions or not of two or three, without a positive spacing or with
+            two different ones, or with voxels that are NaN or infinite.
+        StorageError: the file cannot be opened.
+    """
+    source = open_nifti(path)
+    require_scan(source.shape, source.get_data_dtype(), path, path.stat().st_size)
+    # What overflows is infinite, and said below.
+    with np.errstate(all="ignore"):
+        voxels = read_array(source, path, time).astype(np.float32, copy=False)
+    bad = int(voxels.size - np.isfinite(voxels).sum())
+    if bad:
+        raise DataError(
+            f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out"
+        )
+    return Volume(voxels[None], image_spacing_of(source, path), affine_of(source))
+
+
+def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
+    """Read an image whose channels are files of their own, on one grid.
+
+    Raises:
+        DataError: as `load_volume`, or the files differ in shape, spacing or, as far as headers tell, axes.
+        StorageError: a file cannot be opened.
+    """
+    volumes = [load_volume(path, time) for path in paths]
+    first = volumes[0]
+    for path, volume in zip(paths, volumes, strict=True):
+        if volume.shape != first.shape or not np.allclose(volume.spacing_mm, first.spacing_mm, rtol=1e-3):
+            raise DataError(
+                f"{path}: a channel of {volume.shape[::-1]} voxels of {volume.spacing_mm[::-1]} mm beside {paths[0]} "
+                f"of {first.shape[::-1]} of {first.spacing_mm[::-1]} mm (x, y, z); bring them to one grid"
+            )
+    if len(volumes) == 1:
+        return first
+    axes: dict[str, Path] = {}
+    for path in paths:
+        if told := load_orientation(path)[0]:
+            axes.setdefault(told, path)
+    if len(axes) > 1:
+        (told, beside), (other, path), *_ = axes.items()
+        raise DataError(
+            f"{path}: a channel with axes {other} in its header beside {beside} with {told}, so that they lie mirrored "
+            "or turned; bring them to one grid"
+        )
+    return Volume(np.concatenate([volume.voxels for volume in volumes]), first.spacing_mm, first.affine)
+
+
+def num_volumes(path: Path) -> int:
+    """How many volumes a 4-D image holds; 1 for others. Raises as `load_volume`, and DataError for 5-D."""
+    shape = without_trailing_ones(open_nifti(path).shape)
+    if len(shape) > _PLAIN_DIMENSIONS + 1:
+        raise DataError(
+            f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume or a cine of one is needed: save each channel as "
+            "a file"
+        )
+    return shape[3] if len(shape) > _PLAIN_DIMENSIONS else 1
+
+
+def load_geometry(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
+    """The shape (Z, Y, X) and spacing (z, y, x) in mm from the header alone. Raises as `load_volume`."""
+    source = open_nifti(path)
+    width, height, depth = shape_of(source, path)
+    return (depth, height, width), image_spacing_of(source, path)
+
+
+def load_orientation(path: Path) -> tuple[str | None, tuple[float, float, float]]:
+    """To where x, y and z point, as `LPS`, None when the header does not say; and the spacing (z, y, x) in mm.
+
+    Raises as `load_volume`, but takes any number of dimensions.
+    """
+    source = open_nifti(path)
+    return orientation_of(source), spacing_of(source)
+
+
+def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:
+    """Read a mask or a scribble: (Z, Y, X) uint8 labels as in the file, and its spacing in mm (z, y, x).
+
+    Raises:
+        DataError: as `load_volume`, or a value is not an integer or not among `allowed`.
+        StorageError: the file cannot be opened.
+    """
+    source = open_nifti(path)
+    values = read_array(source, path)
+    return as_labels(values, allowed, path), spacing_of(source)
+
+
+def near_integers(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The values with those that a header's scale left beside an integer on it, others as they are."""
+    if values.dtype.kind != "f":
+        return values
+    nearest = np.rint(values)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        return np.where(np.abs(values - nearest) <= _ROUNDING, nearest, values)
+
+
+def as_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path) -> NDArray[np.uint8]:
+    """The values of the file `path` as labels of the same shape, taking what a header's scale left beside an integer.
+
+    Raises DataError when a value is not among `allowed`.
+    """
+    labels = near_integers(values)
+    with np.errstate(invalid="ignore"):  # NaN, which is named below
+        small = labels.astype(np.uint8)
+    same = labels.dtype == small.dtype or np.array_equal(small, labels)
+    for value, count in (_counts(small) if same else _sorted_counts(labels)).items():
+        if value not in allowed:
+            way_out = (
+                f"save a black and white mask with 1 where it has {_WHITE}"
+                if {*np.unique(labels).tolist()} == {0, _WHITE} and 1 in allowed
+                else "correct the labels (`maag data renumber` exchanges numbers), or data.classes and "
+                'data.unlabelled_value, which nnU-Net\'s dataset.json calls "labels" and "ignore"'
+            )
+            raise DataError(f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; {way_out}")
+    return small
+
+
+def _counts(labels: NDArray[np.uint8]) -> dict[float, int]:
+    """How often each label stands in (Z, Y, X) or (Y, X) labels."""
+    # Counted, as sorting a volume takes several times as long; in parts, as NumPy counts copies of 64 bits.
+    counts = sum((np.bincount(part.ravel(), minlength=256) for part in labels), np.zeros(256, np.int64))
+    return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
+
+
+def _sorted_counts(values: NDArray[np.generic]) -> dict[float, int]:
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+def _listed(values: Collection[int]) -> str:
+    """`0, 1, 2, 5`, with `0 to 254` for a long run."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > _LISTED else ", ".join(map(str, run)) for run in runs)
