@@ -139,7 +139,9 @@ def evaluate_command(
         notes: list[tuple[str, str]] = []
         for case in cases:
             with suppress(DataError, StorageError):  # it will be told of when it is measured
-                notes += [(case.case_id, note) for note in differences(files[case.case_id], case.images[0])]
+                notes += [
+                    (case.case_id, note) for note in differences(files[case.case_id], case.images[0], origins=True)
+                ]
         for sentence in gathered(notes):
             say(f"Note: {sentence}")
     folder = out or _default_out(model, predictions, part)

@@ -77,14 +77,19 @@ def test_predictions_are_measured_with_the_classes_of_the_data_wherever_they_lie
     monkeypatch.setenv("MAAG_DATA", str(tmp_path))
     words = ("--dataset", "folders", "--predictions", tmp_path / "labels", "--out", tmp_path / "out")
     shutil.copytree(tmp_path / "folders" / "masks", tmp_path / "labels")
-    turned = sorted((tmp_path / "labels").iterdir())[0]
+    turned, moved = sorted((tmp_path / "labels").iterdir())[:2]
     image = nib.load(turned)
     axes = nib.as_closest_canonical(image).affine @ np.diag([-1, -1, 1, 1])
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), axes), turned)
+    image = nib.load(moved)
+    elsewhere = image.affine.copy()
+    elsewhere[0, 3] += 50
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), elsewhere), moved)
     assert run(*words) == 0
-    told = capsys.readouterr().err
+    told = capsys.readouterr().err.replace("\n", " ")
     assert "wall" in told
-    assert f": {turned}: its header has axes" in told.replace("\n", " ")
+    assert f": {turned}: its header has axes" in told
+    assert f": {moved}: its header has the origin" in told
 
 
 def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
