@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from maag.config.complaints import UNKNOWN, facts, sentence, switched_numbers
+from maag.config.complaints import facts, no_such, sentence, switched_numbers
 from maag.config.schema import Config
 from maag.errors import ConfigError
 
@@ -75,7 +75,7 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     for path, value in changes.items():
         section, _, name = path.partition(".")
         if name not in plain.get(section, {}):
-            raise ConfigError(f"{path}: {UNKNOWN}")
+            raise ConfigError(no_such(path))
         plain[section][name] = _parsed(value) if isinstance(value, str) else value
     return from_dict(plain)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from maag.config.schema import Config
 
-UNKNOWN = "no such setting; `maag config show` lists them all"
 # What pydantic says of these is said of numbers and limits, not of types.
 _OF_LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 _WORDS: Mapping[str, tuple[str, str]] = {
@@ -36,6 +36,15 @@ def facts() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     return {name: schema["$defs"][kind]["properties"] for name, kind in sections.items()}
 
 
+def no_such(path: str) -> str:
+    """That the setting `path` is not there; one of its name in another section, or of almost its name, may be meant."""
+    known = [f"{section}.{name}" for section, settings in facts().items() for name in settings]
+    namesakes = [other for other in known if other.partition(".")[2] == path.rpartition(".")[2]]
+    meant = [*namesakes, *get_close_matches(path, known, n=1)]
+    question = f"is {meant[0]} meant? " if meant else ""
+    return f"{path}: no such setting; {question}`maag config show` lists them all"
+
+
 def sentence(error: ValidationError) -> str:
     """All that is wrong, of each setting whose type is wrong the first thing."""
     problems = {}
@@ -43,7 +52,7 @@ def sentence(error: ValidationError) -> str:
         path = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "unexpected_keyword_argument":
-            problems[path] = f"{path}: {UNKNOWN}"
+            problems[path] = no_such(path)
         elif problem["type"] == "value_error":
             # A rule across sections names its settings itself.
             problems[path] = f"{path}.{message}" if path else message

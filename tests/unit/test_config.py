@@ -219,7 +219,26 @@ def test_class_weights_are_there_or_not_or_between(said: str, power: float) -> N
 
 @given(st.text("abcdefgh_.", min_size=1))
 def test_an_unknown_setting_is_named(path: str) -> None:
-    assert complaint({path: 1}) == f"{path}: no such setting; `maag config show` lists them all"
+    said = complaint({path: 1})
+    assert said.startswith(f"{path}: no such setting; ")
+    assert said.endswith("`maag config show` lists them all")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("optim.lrr", "optim.lr"),
+        ("train.epochs", "optim.epochs"),
+        ("epochs", "optim.epochs"),
+        ("los.areas", "loss.areas"),
+    ],
+)
+def test_the_setting_that_was_meant_is_asked_for(path: str, meant: str) -> None:
+    assert complaint({path: 1}) == f"{path}: no such setting; is {meant} meant? `maag config show` lists them all"
+
+
+def test_what_is_like_no_setting_is_not_guessed() -> None:
+    assert complaint({"x.zzzz": 1}) == "x.zzzz: no such setting; `maag config show` lists them all"
 
 
 @pytest.mark.parametrize("plain", [{"optim": {"nonsense": 1}}, {"nonsense": {}}])
