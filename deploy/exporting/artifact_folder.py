@@ -27,7 +27,7 @@ def building_artifact(out: Path) -> Iterator[Path]:
     Raises:
         StorageError: `out` holds something that no export wrote, or cannot be written.
     """
-    folder = Path(os.path.realpath(out))
+    folder = Path(os.path.realpath(out)) if out.is_symlink() else out  # which errors name as it was typed
     require_replaceable(folder)
     there = folder.is_dir()
     staging = (folder if there else folder.parent) / _temporary_name()

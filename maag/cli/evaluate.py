@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -231,7 +232,9 @@ def _is_wanted(patient: str, patients: Collection[str] | None) -> bool:
 def _default_out(model: Path | None, predictions: Path | None, part: str) -> Path:
     name = f"evaluation-{part}"
     if predictions is not None:
-        whole = predictions.resolve()
+        # Of "." and ".." it takes the whole path to know the name, and of links.
+        plain = predictions.name not in ("", os.pardir) and not predictions.is_symlink()
+        whole = predictions if plain else predictions.resolve()
         return whole.with_name(f"{whole.name}-{name}")
     assert model is not None
     return model / name if model.is_dir() else model.with_name(f"{model.stem}-{name}")

@@ -22,11 +22,11 @@ class LocalStore:
     """The files below `root`, whose keys are their paths; it need not be there before something is written."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root.absolute()
+        self._root = root
 
     @property
     def uri(self) -> str:
-        """The folder's path."""
+        """The folder's path, as it was given."""
         return str(self._root)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:

@@ -72,7 +72,8 @@ class AcdcReader(NiftiReader):
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader; where unlabelled images are of use, the frames of the 4-D files are cases too."""
-        beside = Path(os.path.abspath(directory)).parent / _PUBLISHED_SCRIBBLES
+        # By the path as it stands: where a link leads to something else may lie beside it. "." has no parent of its own.
+        beside = Path(os.path.normpath(directory / os.pardir)) / _PUBLISHED_SCRIBBLES
         flat = [folder for folder in (*(directory / name for name in _SCRIBBLE_FOLDERS), beside) if folder.is_dir()]
         cases = [
             self._case(path, match, flat)

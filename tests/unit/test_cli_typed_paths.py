@@ -1,0 +1,85 @@
+"""A path that was typed relative is named so where something is wrong with it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from bright_runner import DATA, BrightIsForeground, write_volume
+
+from deploy.artifact_folder import building_artifact
+from deploy.batch import predict
+from deploy.crew import Threads
+from deploy.job import Work
+from maag.cli.evaluate import _default_out
+from maag.cli.main import main
+from maag.errors import ConfigError, StorageError
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*words])
+    assert ended.value.code
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["data", "data/acdc/../acdc", "here"])
+@pytest.mark.parametrize("command", [("data", "check"), ("train", "--preset", "fast")])
+def test_a_bad_scribble_beside_the_data(
+    phantom_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    command: tuple[str, ...],
+) -> None:
+    shutil.copytree(phantom_dir, "data/acdc")
+    Path("data/acdc_scribbles").mkdir()
+    for path in Path("data/acdc").rglob("*_scribble.nii.gz"):
+        path.rename(Path("data/acdc_scribbles", path.name))
+    bad = sorted(Path("data/acdc_scribbles").iterdir())[0]
+    bad.write_text("no image")
+    if place == "here":
+        monkeypatch.chdir("data/acdc")
+    given, shown = {"data": ("data/acdc", bad), "here": (".", Path("..", *bad.parts[1:]))}.get(place, (place, bad))
+    error = said(capsys, *command, "--dataset", "acdc", "--data", given)
+    assert f" {shown}: not a readable NIfTI file" in error
+    assert str(tmp_path) not in error
+
+
+@pytest.mark.parametrize("in_the_way", ["a.nii.gz", "review.csv"])
+def test_what_is_in_the_way_of_labels(tmp_path: Path, in_the_way: str) -> None:
+    write_volume(Path("scans/a.nii.gz"))
+    Path("out").mkdir()
+    Path("out", in_the_way).write_text("of mine")
+    try:
+        outcome = predict(["scans"], Threads(BrightIsForeground()), DATA, "out", "m", work=Work(review=True))
+        error = str(outcome.failed[0].error)
+    except ConfigError as problem:
+        error = str(problem)
+    assert f"out/{in_the_way} is there already" in error
+    assert str(tmp_path) not in error
+
+
+def test_what_is_in_the_way_of_an_export() -> None:
+    Path("taken").mkdir()
+    Path("taken/mine").write_text("of mine")
+    with pytest.raises(StorageError, match=r"^cannot write taken: it holds other files, mine among them"), \
+            building_artifact(Path("taken")):  # fmt: skip
+        pass
+
+
+def test_reports_of_labels_stand_beside_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("labels/deep").mkdir(parents=True)
+    Path("link").symlink_to("labels/deep")
+    assert _default_out(None, Path("labels"), "all") == Path("labels-evaluation-all")
+    assert _default_out(None, Path("link"), "all") == tmp_path / "labels" / "deep-evaluation-all"
+    monkeypatch.chdir("labels")
+    assert _default_out(None, Path("."), "all") == tmp_path / "labels-evaluation-all"
