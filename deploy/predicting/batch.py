@@ -143,13 +143,20 @@ def plan(
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.
-        ConfigError: labels would be written into the input, or two images' to one place; or `dicom_seg` is asked for
-            where there is no DICOM series.
+        ConfigError: labels would be written into the input, or two images' to one place or name; or `dicom_seg` is
+            asked for where there is no DICOM series.
     """
     by_target: dict[str, Source] = {}
+    by_name: dict[str, Source] = {}
     by_file: dict[str, Source] = {}
     for source in find_sources(inputs, dicom_seg=dicom_seg, data=data, passed_over=passed_over):
         by_target.setdefault(source.target, source)
+        twin = by_name.setdefault(_unpacked(source.target), source)
+        if twin.target != source.target:
+            raise ConfigError(
+                f"{twin.place} and {source.place} are of one name, so their labels would pass for one case; take one "
+                "of them out, or rename it"
+            )
         for file in (source.target, *((probabilities_of(source.target),) if probabilities else ())):
             other = by_file.setdefault(file, source)
             if _resolved(other.place) != _resolved(source.place):
@@ -172,6 +179,11 @@ def _plain(out: str | Path) -> str:
     if not place:
         raise ConfigError("the output is empty; give a folder or a URI, '.' for the folder here")
     return place.rstrip("/") if is_uri(place) else place
+
+
+def _unpacked(file: str) -> str:
+    """The same for `a.nii` and `a.nii.gz`."""
+    return file[: -len(".gz")] if file.lower().endswith(".nii.gz") else file
 
 
 def _resolved(place: str) -> str:

@@ -83,11 +83,14 @@ def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ())
     cases = reader.find_cases(directory, data)
     if not cases:
         raise MissingDataError(f"{directory}: no case of {data.dataset} in it; {way_out(data.dataset, directory)}")
-    known: set[str] = set()
+    known: dict[str, Case] = {}
     for case in cases:
-        if case.case_id in known:
-            raise DataError(f"{directory}: case {case.case_id} is there more than once; keep one copy of it")
-        known.add(case.case_id)
+        other = known.setdefault(case.case_id, case)
+        if other is not case:
+            raise DataError(
+                f"{directory}: case {case.case_id} is there more than once, as {other.images[0]} and {case.images[0]}; "
+                "keep one copy of it"
+            )
     _require_one_part(cases, directory)
     return attach_scribbles(cases, scribbles or (reader.usual_scribbles,), seed=data.scribble_seed)
 

@@ -72,7 +72,7 @@ class AcdcReader(NiftiReader):
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader; where unlabelled images are of use, the frames of the 4-D files are cases too."""
-        # By the path as it stands: where a link leads to something else may lie beside it. "." has no parent of its own.
+        # By the path as it stands, for where a link leads to something else may lie beside it; of "." it is "..".
         beside = Path(os.path.normpath(directory / os.pardir)) / _PUBLISHED_SCRIBBLES
         flat = [folder for folder in (*(directory / name for name in _SCRIBBLE_FOLDERS), beside) if folder.is_dir()]
         cases = [

@@ -173,7 +173,14 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, undrawn: int | N
     for name, files in by_case.items():
         channels = [_channel_of(path) for path in files]
         if len(set(channels)) < len(channels):
-            raise DataError(f"{files[0].parent}: case {name} is there in two file types or twice; keep one of them")
+            first, second = next(
+                (files[channels.index(channel)], path)
+                for place, (path, channel) in enumerate(zip(files, channels, strict=True))
+                if channel in channels[:place]
+            )
+            raise DataError(
+                f"case {name} is there in two file types or twice, as {first} and {second}; keep one of them"
+            )
         there = label_files.get(name, [])
         if len(there) > 1:
             raise DataError(f"case {name} has two label files, {there[0]} and {there[1]}; keep one of them")

@@ -1,0 +1,55 @@
+"""A case that is there twice is refused with both of its files."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bright_runner import write_volume
+
+from deploy.batch import plan
+from maag.data.catalog import find_cases, preset
+from maag.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize(("name", "images"), [("folders", "images/*"), ("nnunet", "imagesTr/*")])
+def test_in_a_data_set(copy_of: Callable[[str], Path], name: str, images: str) -> None:
+    root = copy_of(name)
+    packed = sorted(root.rglob(images))[0]
+    plain = packed.with_suffix("")
+    plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    with pytest.raises(DataError) as caught:
+        find_cases(preset(name, "fast", root).data, root)
+    assert {f"{packed}", f"{plain}"} <= set(str(caught.value).replace(":", " ").replace(";", " ").split())
+
+
+def test_in_acdc(phantom_dir: Path, tmp_path: Path) -> None:
+    data_dir = shutil.copytree(phantom_dir, tmp_path / "acdc")
+    packed = sorted(data_dir.rglob("patient*_frame01.nii.gz"))[0]
+    again = data_dir / packed.name
+    shutil.copy(packed, again)
+    with pytest.raises(DataError) as caught:
+        find_cases(preset("acdc", "fast").data, data_dir)
+    assert str(packed) in str(caught.value)
+    assert f"{again} " in str(caught.value)
+
+
+def test_two_series_of_one_patient(copy_of: Callable[[str], Path]) -> None:
+    root = copy_of("chaos-ct")
+    first = sorted(root.rglob("DICOM_anon"))[0]
+    again = root / "again" / first.parent.name
+    shutil.copytree(first.parent, again)
+    with pytest.raises(DataError) as caught:
+        find_cases(preset("chaos-ct", "fast", root).data, root)
+    assert str(first) in str(caught.value)
+    assert str(again / "DICOM_anon") in str(caught.value)
+
+
+def test_among_scans_to_segment(tmp_path: Path) -> None:
+    packed, plain = write_volume(tmp_path / "scans" / "a.nii.gz"), write_volume(tmp_path / "scans" / "a.nii")
+    with pytest.raises(ConfigError) as caught:
+        plan([tmp_path / "scans"], tmp_path / "out")
+    assert str(caught.value).startswith(f"{plain} and {packed} are of one name")
