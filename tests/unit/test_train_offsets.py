@@ -105,6 +105,15 @@ def test_which_pixels_are_asked_about_is_the_same_for_any_share_of_the_slices() 
     assert joined.stride == 3
 
 
+def test_a_pixel_that_stands_for_more_than_there_are_takes_no_more_along() -> None:
+    logits = torch.tensor([[0.1, 0.0]] * 2).T.reshape(1, 2, 1, 2)
+    own = verdicts(logits, torch.ones(1, 1, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), 1, LIMIT, 5)
+    moved = torch.tensor([0.0, 0.6])
+    for counts in (own.confusion(moved), own.confusions(torch.stack([torch.zeros(2), moved]))):
+        assert (counts >= 0).all()
+    assert dice_of_cases(own.confusion(moved)).item() == 1
+
+
 def test_a_set_that_fits_is_asked_about_whole_and_a_large_one_at_an_odd_stride() -> None:
     assert stride_of(300 * 160 * 160) == 1
     assert stride_of(2**25) == 1
@@ -127,6 +136,18 @@ def test_the_search_finds_the_best_of_each_class() -> None:
         return [1 - float((row - best).abs().sum().round(decimals=4)) for row in candidates]
 
     torch.testing.assert_close(best_offsets(4, gain), best)
+
+
+def test_the_search_keeps_to_its_limit_and_leaves_background_alone() -> None:
+    found = best_offsets(3, lambda candidates: candidates.sum(dim=1).tolist())
+    torch.testing.assert_close(found, torch.tensor([0.0, LIMIT, LIMIT]))
+
+
+def test_the_search_comes_back_to_a_class_when_the_next_one_has_moved() -> None:
+    def gain(candidates: torch.Tensor) -> list[float]:
+        return [-float((first - second) ** 2 + (second - 0.6) ** 2) for _, first, second in candidates.double()]
+
+    assert best_offsets(3, gain)[1] > 0
 
 
 def test_offsets_that_gain_nothing_stay_away() -> None:
