@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from bright_runner import DATA, BrightIsForeground, write_volume
 
-from deploy.artifact_folder import building_artifact
-from deploy.batch import predict
-from deploy.crew import Threads
-from deploy.job import Work
+from deploy.exporting.artifact_folder import building_artifact
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
+from deploy.predicting.job import Work
 from maag.cli.evaluate import _default_out
 from maag.cli.main import main
 from maag.errors import ConfigError, StorageError

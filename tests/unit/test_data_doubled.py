@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bright_runner import write_volume
 
-from deploy.batch import plan
+from deploy.predicting.batch import plan
 from maag.data.catalog import find_cases, preset
 from maag.errors import ConfigError, DataError
 
