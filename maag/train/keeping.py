@@ -28,26 +28,27 @@ NOT_KEPT = Keeper(save_last=lambda: None, save_best=lambda dice: None)
 class SaveTimes:
     """When this process saved the state last, and how long that took."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.last_step: int | None = None
         """The step that it was saved at; None before the first time."""
-        self._saved_at = time.monotonic()
+        self._clock = clock
+        self._saved_at = clock()
         self._seconds_to_save = 0.0
 
     def is_due(self, every_minutes: float) -> bool:
         """Whether the last time, or the start, is longer ago."""
-        return (time.monotonic() - self._saved_at) / 60 > every_minutes
+        return (self._clock() - self._saved_at) / 60 > every_minutes
 
     @property
     def are_cheap(self) -> bool:
         """Whether saving now leaves most of the time to training: on a GPU an epoch may take less than a checkpoint."""
-        return time.monotonic() - self._saved_at > self._seconds_to_save / _LARGEST_PART_FOR_SAVING
+        return self._clock() - self._saved_at > self._seconds_to_save / _LARGEST_PART_FOR_SAVING
 
     @contextmanager
     def timed(self, step: int) -> Iterator[None]:
         """Saves the state at `step` in its body; what fails does not count."""
-        started = time.monotonic()
+        started = self._clock()
         yield
         self.last_step = step
-        self._saved_at = time.monotonic()
+        self._saved_at = self._clock()
         self._seconds_to_save = self._saved_at - started

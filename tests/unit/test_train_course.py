@@ -164,19 +164,6 @@ def test_the_state_is_saved_within_epochs_when_the_last_time_is_long_ago(tiny_co
     assert seldom.saved == [2 * STEPS_PER_EPOCH]
 
 
-def test_checkpoint_minutes_are_minutes(tiny_config: Config) -> None:
-    class Slow(Listening):
-        def on_live(self, live: Live) -> None:
-            time.sleep(0.1)
-
-    config = codec.override(tiny_config, {**SMALL, "train.validate_every": 2, "train.checkpoint_minutes": 0.05})
-    state, stop = TrainState(config, CPU), StopRequest()
-    listener = Slow(stop, math.inf)
-    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
-    loop.run()
-    assert listener.saved == [2 * STEPS_PER_EPOCH]
-
-
 def test_what_ends_at_a_validation_is_not_saved_a_second_time(tiny_config: Config) -> None:
     """A second time would be a second upload on a cluster."""
     changes = {"optim.epochs": 9, "train.patience": 2}
@@ -228,16 +215,6 @@ def test_a_gain_counts_from_the_least_one_asked_for(tiny_config: Config) -> None
 def test_every_validation_is_saved_when_saving_is_cheap(tiny_config: Config) -> None:
     found = run_it(tiny_config, {"optim.epochs": 3})
     assert found.saved == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH]
-
-
-def test_a_validation_is_not_saved_where_that_takes_far_longer_than_the_epoch(tiny_config: Config) -> None:
-    config = codec.override(tiny_config, {**SMALL, "optim.epochs": 3})
-    state, stop = TrainState(config, CPU), StopRequest()
-    listener = Listening(stop, math.inf)
-    slow = Keeper(save_last=lambda: time.sleep(0.15), save_best=lambda dice: None)
-    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, slow, listener, stop)  # type: ignore[arg-type]
-    loop.run()
-    assert listener.saved == [STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH]
 
 
 def test_a_request_to_save_is_met_once(tiny_config: Config) -> None:

@@ -1,0 +1,53 @@
+"""When a run's state is saved, by a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from maag.train.keeping import SaveTimes
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_checkpoint_minutes_are_minutes(clock: Clock) -> None:
+    saves = SaveTimes(clock)
+    clock.seconds += 4.9 * 60
+    assert not saves.is_due(5)
+    clock.seconds += 0.2 * 60
+    assert saves.is_due(5)
+    with saves.timed(7):
+        pass
+    assert saves.last_step == 7
+    assert not saves.is_due(5)
+
+
+def test_saving_takes_no_more_than_a_tenth_of_the_time(clock: Clock) -> None:
+    saves = SaveTimes(clock)
+    clock.seconds += 1
+    assert saves.are_cheap
+    with saves.timed(3):
+        clock.seconds += 6
+    clock.seconds += 59
+    assert not saves.are_cheap
+    clock.seconds += 2
+    assert saves.are_cheap
+
+
+def test_what_could_not_be_saved_does_not_count(clock: Clock) -> None:
+    saves = SaveTimes(clock)
+    clock.seconds += 400
+    with pytest.raises(OSError, match="full"), saves.timed(3):
+        raise OSError("full")
+    assert saves.last_step is None
+    assert saves.is_due(5)
