@@ -103,7 +103,7 @@ class LocalStore:
             entries = sorted((f"{start}{item.name}{'/' if item.is_dir() else ''}", item) for item in _entries(folder))
         for key, item in entries:
             if key.endswith("/"):
-                real = Path(item.path).resolve() if item.is_symlink() else Path(item.path)
+                real = Path(item.path).resolve() if item.is_symlink() else ancestors[-1] / item.name
                 if (key.startswith(prefix) or prefix.startswith(key)) and real not in ancestors:
                     yield from self._below(Path(item.path), key, prefix, (*ancestors, real))
             elif key.startswith(prefix) and item.is_file() and not is_temporary(item.name):

@@ -97,6 +97,17 @@ def test_links_within_are_followed_and_end(store: LocalStore, tmp_path: Path) ->
     assert store.read_bytes("b/file") == b"1"
 
 
+def test_a_link_to_a_folder_around_it_ends_however_the_root_is_written(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_bytes("a/file", b"1")
+    (tmp_path / "store" / "a" / "again").symlink_to("../a")
+    (tmp_path / "link").symlink_to("store")
+    monkeypatch.chdir(tmp_path)
+    for root in (tmp_path / "store", Path("store"), Path("link")):
+        assert keys(LocalStore(root)) == ["a/file"]
+
+
 def test_a_root_may_be_a_link(store: LocalStore, tmp_path: Path) -> None:
     store.write_bytes("a", b"1")
     (tmp_path / "link").symlink_to("store")
