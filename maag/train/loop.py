@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Literal
 
 from maag.config.schema import Config
@@ -34,6 +35,7 @@ class Loop:
         keeper: Keeper,
         listener: Listener,
         stop: StopRequest,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state = state
         self._batches = batches
@@ -48,8 +50,9 @@ class Loop:
         self._losses = LossSums(state, config.optim.lr)
         self._steps_here = 0
         self._seconds_in_steps = 0.0
-        self._clock = time.monotonic()
-        self._saves = SaveTimes()
+        self._clock = clock
+        self._counted_at = clock()
+        self._saves = SaveTimes(clock)
         self._validated: tuple[int, ValidationDice] | None = None
         # Workers whose teachers had statistics of their own would be taught otherwise after each save, which makes
         # them the same, and a resumed run would not repeat an undisturbed one.
@@ -122,7 +125,7 @@ class Loop:
         )
 
     def _step(self) -> None:
-        started = time.monotonic()
+        started = self._clock()
         state, optim = self._state, self._config.optim
         step = state.progress.step
         epoch = step / self._batches.steps_per_epoch
@@ -135,13 +138,13 @@ class Loop:
             self._average_statistics()
         state.progress.step += 1
         self._steps_here += 1
-        self._seconds_in_steps += time.monotonic() - started
+        self._seconds_in_steps += self._clock() - started
 
     def _read_losses(self) -> None:
-        started = time.monotonic()
+        started = self._clock()
         if self._losses.read():
             # The device's queue drained here, so this is time of the steps.
-            self._seconds_in_steps += time.monotonic() - started
+            self._seconds_in_steps += self._clock() - started
 
     def _end_epoch(self, *, validate: bool) -> None:
         self._read_losses()
@@ -189,7 +192,7 @@ class Loop:
         with self._saves.timed(step):
             self._read_losses()
             self._state.progress.seconds = self._seconds()
-            self._clock = time.monotonic()
+            self._counted_at = self._clock()
             self._average_statistics()
             self._require_finite_weights()
             self._keeper.save_last()
@@ -225,4 +228,4 @@ class Loop:
         return float(self._state.segmentor_optimizer.param_groups[0]["lr"])
 
     def _seconds(self) -> float:
-        return self._state.progress.seconds + time.monotonic() - self._clock
+        return self._state.progress.seconds + self._clock() - self._counted_at

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -212,9 +211,42 @@ def test_a_gain_counts_from_the_least_one_asked_for(tiny_config: Config) -> None
     assert [report.is_best for report in found] == [True, True, False, True]
 
 
-def test_every_validation_is_saved_when_saving_is_cheap(tiny_config: Config) -> None:
-    found = run_it(tiny_config, {"optim.epochs": 3})
-    assert found.saved == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH]
+class Clock:
+    """Moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 1.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def move(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+def timed(config: Config, seconds_a_save: float, earlier: float = 0.0) -> tuple[list[int], list[EpochReport], float]:
+    """Train by a clock on which a step takes a second: the steps that were saved, the epochs, and the seconds told."""
+    state, stop, clock = TrainState(config, CPU), StopRequest(), Clock()
+    state.progress.seconds = earlier
+
+    class Steady(WatchingBatches):
+        def at(self, step: int) -> Batch:
+            clock.move(1)
+            return super().at(step)
+
+    listener = Listening(stop, math.inf)
+    keeper = Keeper(save_last=lambda: clock.move(seconds_a_save), save_best=lambda dice: None)
+    loop = Loop(state, Steady(state), ScriptedValidator(0.5), config, keeper, listener, stop, clock)  # type: ignore[arg-type]
+    loop.run()
+    return listener.saved, listener.epochs, state.progress.seconds
+
+
+@pytest.mark.parametrize(("seconds_a_save", "epochs"), [(0.2, [1, 2, 3]), (0.4, [1, 3])])
+def test_a_validation_is_saved_unless_that_would_take_a_tenth_of_the_time(
+    tiny_config: Config, seconds_a_save: float, epochs: list[int]
+) -> None:
+    saved, _, _ = timed(codec.override(tiny_config, {**SMALL, "optim.epochs": 3}), seconds_a_save)
+    assert saved == [STEPS_PER_EPOCH * epoch for epoch in epochs]
 
 
 def test_a_request_to_save_is_met_once(tiny_config: Config) -> None:
@@ -232,16 +264,10 @@ def test_a_request_to_save_is_met_once(tiny_config: Config) -> None:
 
 def test_the_seconds_are_those_of_the_run_however_often_it_is_saved_and_resumed(tiny_config: Config) -> None:
     config = codec.override(tiny_config, {**SMALL, "train.checkpoint_minutes": 1e-9})
-    state, stop = TrainState(config, CPU), StopRequest()
-    state.progress.seconds = 1000.0  # of the parts before
-    listener = Listening(stop, math.inf)
-    began = time.monotonic()
-    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
-    loop.run()
-    here = time.monotonic() - began
-    assert len(listener.saved) == 2 * STEPS_PER_EPOCH
-    for seconds in (listener.epochs[-1].seconds, state.progress.seconds):
-        assert 1000 + here / 2 < seconds <= 1000 + here
+    saved, epochs, seconds = timed(config, 2.0, earlier=1000.0)
+    assert len(saved) == 2 * STEPS_PER_EPOCH
+    # All steps, and all times of saving but the last.
+    assert epochs[-1].seconds == seconds == 1000 + 6 * 1 + 5 * 2
 
 
 def test_the_time_left_goes_down_to_nothing(tiny_config: Config) -> None:
