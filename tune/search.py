@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,14 @@ from tune.trial import TrialPlan, note_shortfalls_of, run_trial
 _KEEP_ONE_IN = 3  # of the trials at each rung of successive halving
 
 
-def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool) -> tuple[TrialResult, ...]:
+def search(
+    plan: SearchPlan,
+    trial: TrialPlan,
+    watcher: Watcher,
+    *,
+    resume: bool,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> tuple[TrialResult, ...]:
     """Run the search to its end, and write what it found to `plan.out` as it goes.
 
     Args:
@@ -42,6 +50,7 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
         watcher: told of every change.
         resume: go on with the search in `plan.out`: finished trials stay, others, also those that failed, continue
             from their checkpoints.
+        tell: is given a sentence where the data were gone, or others, when the trials had ended.
 
     Returns:
         All trials.
@@ -49,7 +58,6 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
     Raises:
         TrainingError: every trial failed; the first one's error is told.
         StorageError: Ray's state of the search is not there any more, or a kill cut it off.
-        DataError: the data changed while it ran.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     # Progress is told by the watcher; Ray's own tables would be printed over it.
@@ -72,7 +80,7 @@ def search(plan: SearchPlan, trial: TrialPlan, watcher: Watcher, *, resume: bool
         del stops
         recorder.finish()
         if (best := plan.out / "checkpoints" / checkpoint.BEST).exists():
-            note_shortfalls_of(best, trial)
+            note_shortfalls_of(best, trial, tell)
     if plan.storage:
         upload(plan.out, (*LEFT_BEHIND, *BEGUN_WITH), beside(plan.storage, plan.out))
     results = recorder.results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from ray import tune as ray_tune
 
 from maag.config import codec
 from maag.config.schema import Config
+from maag.errors import DataError, MissingDataError, StorageError
 from maag.storage import read_json, write_json
 from maag.train.stopping import StopRequest
 from tune.failures import remembering_failure
@@ -119,15 +120,12 @@ def prepare_the_same(config: Config, plan: TrialPlan) -> PreparedData:
     return prepared
 
 
-def note_shortfalls_of(weights: Path, plan: TrialPlan) -> None:
+def note_shortfalls_of(weights: Path, plan: TrialPlan, tell: Callable[[str], None]) -> None:
     """Note in the best trial's `weights` how far its model overrates itself, where that is not noted yet.
 
     A run does it at its end, to which a trial does not come that was stopped early or is followed by the states that it
-    hands over.
-
-    Raises:
-        DataError: the data are not those that the trials trained on.
-        StorageError: the file cannot be written.
+    hands over. A search whose data are gone by then, or others now, has found what it has found: `tell` is given a
+    sentence. Raises CheckpointError where the file is damaged.
     """
     import torch
 
@@ -139,8 +137,11 @@ def note_shortfalls_of(weights: Path, plan: TrialPlan) -> None:
     if "shortfalls" in trained.info:
         return
     device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
-    prepared = prepare_the_same(trained.config, plan)
-    note_shortfalls(weights, prepared, Split.from_dict(plan.split).val, device)
+    try:
+        prepared = prepare_the_same(trained.config, plan)
+        note_shortfalls(weights, prepared, Split.from_dict(plan.split).val, device)
+    except (DataError, MissingDataError, StorageError) as error:
+        tell(f"{weights} does not say how far it overrates itself, which its training data would have told: {error}")
 
 
 def _train_on_workers(

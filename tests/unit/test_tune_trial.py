@@ -49,13 +49,23 @@ def test_a_trial_that_was_stopped_early_tells_how_far_its_model_overrates_itself
         cache_root=str(tmp_path / "cache"), split=Split(scheme="all", val=prepared.patient_ids).to_dict(),
         trials_dir=str(tmp_path / "trials"), device="cpu", threads=1, exchange=False,
     )  # fmt: skip
-    note_shortfalls_of(weights, plan)
+    told: list[str] = []
+    gone = replace(plan, data_dir=str(tmp_path / "nowhere"))
+    for changed, why in ((gone, "nowhere"), (replace(plan, data_digest="other"), "has other data")):
+        note_shortfalls_of(weights, changed, told.append)
+        assert checkpoint.load_segmentor(weights).info == {"epoch": 3}
+        assert told[-1].startswith(f"{weights} does not say how far it overrates itself")
+        assert why in told[-1]
+    assert len(told) == 2
+
+    note_shortfalls_of(weights, plan, told.append)
     noted = checkpoint.load_segmentor(weights).info
     assert noted["epoch"] == 3
     assert noted["shortfalls"]
 
-    note_shortfalls_of(weights, replace(plan, data_dir=str(tmp_path / "nowhere")))
+    note_shortfalls_of(weights, gone, told.append)
     assert checkpoint.load_segmentor(weights).info == noted
+    assert len(told) == 2
 
 
 @pytest.fixture
