@@ -36,7 +36,7 @@ def newest_trained() -> tuple[Path, str]:
     """
     from maag.data.files.folder_tree import files_below
 
-    weights = [path for path in files_below(RUNS) if path.parts[-2:] == _BEST]
+    weights = [path for path in files_below(RUNS) if path.parts[-2:] == _BEST and path.is_file()]
     trained = {path.parent.parent: path for path in weights}
     searches = {model: search for model in trained if (search := _search_around(model))}
     found = [model for model in trained if model not in searches]

@@ -48,6 +48,15 @@ def test_a_run_on_another_disk_is_one_too(tmp_path: Path) -> None:
     assert newest_trained() == (Path("runs/far"), "run")
 
 
+def test_a_link_to_a_model_that_is_gone_is_no_run(tmp_path: Path) -> None:
+    write_best("old", 1)
+    write_best("moved", 0)
+    best = Path("runs/moved/checkpoints/best.safetensors")
+    best.unlink()
+    best.symlink_to(tmp_path / "gone")
+    assert newest_trained() == (Path("runs/old"), "run")
+
+
 def test_a_search_is_meant_and_not_its_trials() -> None:
     write_best("old", 3)
     write_plan("acdc/tune")
