@@ -60,8 +60,9 @@ def write_tables(
         StorageError: the output cannot be read or written.
     """
     asked_for = _asked_for(work)
-    others = (name for name in _BEGINNINGS if name not in asked_for) if done or kept else ()
-    stale = tuple(name for name in others if _is_ours(out, name))
+    # Measures are of the labels that maag wrote, so those that somebody has changed make none of them anew.
+    others = {MEASURES: bool(done), REVIEW: bool(done or kept)}
+    stale = tuple(name for name, differs in others.items() if differs and name not in asked_for and _is_ours(out, name))
     if not asked_for:
         return Tables(stale=stale)
     entries = _entries(out, wanted, classes)

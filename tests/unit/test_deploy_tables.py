@@ -69,7 +69,8 @@ def test_tables_of_an_earlier_call_are_told_of_where_labels_are_others_now(
     assert run(scans, out, work, resume=True).tables.stale == ()  # for nothing was done
     assert run(scans, out, work).tables.stale == stale
     (out / "a.nii.gz").write_bytes(b"years of work")
-    assert run(scans, out, work, resume=True).tables.stale == stale
+    # Of changes by hand measures.csv has nothing, however often it is written.
+    assert run(scans, out, work, resume=True).tables.stale == tuple(name for name in stale if name == "review.csv")
     assert (out / "measures.csv").read_bytes() == before
 
 
