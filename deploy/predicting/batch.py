@@ -155,7 +155,7 @@ def plan(
         if twin.target != source.target:
             raise ConfigError(
                 f"{twin.place} and {source.place} are of one name, so their labels would pass for one case; take one "
-                "of them out, or rename it"
+                "of them out, rename it, or predict them in two calls with different output folders"
             )
         for file in (source.target, *((probabilities_of(source.target),) if probabilities else ())):
             other = by_file.setdefault(file, source)

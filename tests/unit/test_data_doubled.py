@@ -48,8 +48,11 @@ def test_two_series_of_one_patient(copy_of: Callable[[str], Path]) -> None:
     assert str(again / "DICOM_anon") in str(caught.value)
 
 
-def test_among_scans_to_segment(tmp_path: Path) -> None:
-    packed, plain = write_volume(tmp_path / "scans" / "a.nii.gz"), write_volume(tmp_path / "scans" / "a.nii")
+@pytest.mark.parametrize("folders", [("scans", "scans"), ("first", "second")])
+def test_among_scans_to_segment(tmp_path: Path, folders: tuple[str, str]) -> None:
+    one, two = (tmp_path / folder for folder in folders)
+    plain, packed = write_volume(one / "a.nii"), write_volume(two / "a.nii.gz")
     with pytest.raises(ConfigError) as caught:
-        plan([tmp_path / "scans"], tmp_path / "out")
+        plan(sorted({one, two}), tmp_path / "out")
     assert str(caught.value).startswith(f"{plain} and {packed} are of one name")
+    assert "predict them in two calls with different output folders" in str(caught.value)
