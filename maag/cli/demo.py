@@ -29,7 +29,7 @@ def demo_command(out: Path | None, epochs: int) -> None:
     from maag.cli.models import open_model
     from maag.cli.picture import draw_result
     from maag.cli.resolving import pick_device, resolve_config
-    from maag.cli.runs import RUNS
+    from maag.cli.runs import DEMO, DEMO_RUN, RUNS
     from maag.cli.terminal import counting, print_table, say
     from maag.cli.training import train
     from maag.data.catalog import find_cases, write_phantom
@@ -42,8 +42,8 @@ def demo_command(out: Path | None, epochs: int) -> None:
     from maag.evaluate.worst import WorstCases
     from maag.storage import read_json
 
-    out = out or RUNS / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
-    data_dir, run_path, exported, predicted = out / "data", out / "run", out / "model", out / "predictions"
+    out = out or RUNS / f"{DEMO}{datetime.now():%Y%m%d-%H%M%S}"
+    data_dir, run_path, exported, predicted = out / "data", out / DEMO_RUN, out / "model", out / "predictions"
     write_phantom("acdc", data_dir, _PATIENTS, seed=0)
     say(f"1. {_PATIENTS} synthetic patients in {data_dir}")
     config = resolve_config("acdc", "fast", None, (f"optim.epochs={epochs}", f"optim.batch_size={_BATCH_SIZE}"))

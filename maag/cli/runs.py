@@ -9,6 +9,10 @@ from maag.errors import MissingDataError
 RUNS = Path("runs")
 STORED_PLAN = "search.json"
 """The file in a search's folder that says what was asked for."""
+DEMO = "demo-"
+"""How the names of demos' folders begin under runs/."""
+DEMO_RUN = "run"
+"""The run in a demo's folder."""
 _BEST = ("checkpoints", "best.safetensors")
 """Where a run and a search have their best model."""
 
@@ -30,14 +34,15 @@ def newest_run(dataset: str) -> Path:
 def newest_trained() -> tuple[Path, str]:
     """The run or the search anywhere below runs/ whose best model is the newest, and which of the two it is.
 
-    A search's trials are no runs of their own: the best of them is the search's model, once it has ended.
+    A search's trials are no runs of their own: the best of them is the search's model, once it has ended. Nor is what
+    a demo trained: nobody means synthetic patients who has a run of real ones.
 
     Raises MissingDataError.
     """
     from maag.data.files.folder_tree import files_below
 
     weights = [path for path in files_below(RUNS) if path.parts[-2:] == _BEST and path.is_file()]
-    trained = {path.parent.parent: path for path in weights}
+    trained = {model: path for path in weights if not _is_of_demo(model := path.parent.parent)}
     searches = {model: search for model in trained if (search := _search_around(model))}
     found = [model for model in trained if model not in searches]
     if not found:
@@ -47,6 +52,10 @@ def newest_trained() -> tuple[Path, str]:
         raise MissingDataError(sentence)
     newest = max(found, key=lambda model: trained[model].stat().st_mtime)
     return newest, "search" if (newest / STORED_PLAN).is_file() else "run"
+
+
+def _is_of_demo(model: Path) -> bool:
+    return model.name == DEMO_RUN and model.parent.parent == RUNS and model.parent.name.startswith(DEMO)
 
 
 def _search_around(model: Path) -> Path | None:

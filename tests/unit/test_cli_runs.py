@@ -57,6 +57,14 @@ def test_a_link_to_a_model_that_is_gone_is_no_run(tmp_path: Path) -> None:
     assert newest_trained() == (Path("runs/old"), "run")
 
 
+def test_what_a_demo_trained_on_synthetic_patients_is_not_meant() -> None:
+    write_best("demo-20300101-120000/run", 0)
+    with pytest.raises(MissingDataError):
+        newest_trained()
+    write_best("acdc", 1)
+    assert newest_trained() == (Path("runs/acdc"), "run")
+
+
 def test_a_search_is_meant_and_not_its_trials() -> None:
     write_best("old", 3)
     write_plan("acdc/tune")
