@@ -26,6 +26,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
 _SWITCHES = ("loss.class_weights",)
 """Numbers that may be said as true and false, which earlier versions wrote."""
 _LONGEST_VALUE = 80
+_ALIKE = 0.75
+"""Of two names, at the least: twice the letters that they share over all their letters."""
 
 
 @cache
@@ -38,10 +40,12 @@ def facts() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
 
 def no_such(path: str) -> str:
     """That the setting `path` is not there; one of its name in another section, or of almost its name, may be meant."""
-    known = [f"{section}.{name}" for section, settings in facts().items() for name in settings]
-    namesakes = [other for other in known if other.partition(".")[2] == path.rpartition(".")[2]]
-    meant = [*namesakes, *get_close_matches(path, known, n=1)]
-    question = f"is {meant[0]} meant? " if meant else ""
+    section, _, name = path.rpartition(".")
+    known = [(other, each) for other, settings in facts().items() for each in settings]
+    near = [name, *get_close_matches(name, [each for _, each in known], cutoff=_ALIKE)]
+    # Of the same section first, then of a nearer name.
+    found = sorted((other != section, near.index(each), f"{other}.{each}") for other, each in known if each in near)
+    question = f"is {found[0][2]} meant? " if found else ""
     return f"{path}: no such setting; {question}`maag config show` lists them all"
 
 

@@ -237,8 +237,9 @@ def test_the_setting_that_was_meant_is_asked_for(path: str, meant: str) -> None:
     assert complaint({path: 1}) == f"{path}: no such setting; is {meant} meant? `maag config show` lists them all"
 
 
-def test_what_is_like_no_setting_is_not_guessed() -> None:
-    assert complaint({"x.zzzz": 1}) == "x.zzzz: no such setting; `maag config show` lists them all"
+@pytest.mark.parametrize("path", ["x.zzzz", "data.x", "nonsense", "optim2"])
+def test_what_is_like_no_setting_is_not_guessed(path: str) -> None:
+    assert complaint({path: 1}) == f"{path}: no such setting; `maag config show` lists them all"
 
 
 @pytest.mark.parametrize("plain", [{"optim": {"nonsense": 1}}, {"nonsense": {}}])
