@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch import nn
 
 from maag.config.data import DataConfig
+from maag.data.files.axes import Reorientation
 from maag.data.files.volume import Volume
 from maag.data.geometry import prepare_image, scores_to_source
 from maag.data.slices.views import View
@@ -175,6 +176,33 @@ def segment_fully(
     if refinement.largest_component:
         whole = largest_components(whole, data.num_classes)
     return Segmentation(whole, kept, expected.by_class(data.classes))
+
+
+def segment_laid(
+    volume: Volume,
+    way: Reorientation,
+    runner: Runner,
+    data: DataConfig,
+    refinement: Refinement = PLAIN,
+    *,
+    take_probabilities: Callable[[NDArray[np.float32]], None] | None = None,
+) -> Segmentation:
+    """As `segment_fully`, but the runner sees the volume as `way` lays it; what is given back lies as the volume does.
+
+    Where `way` cuts other slices, all probabilities that are to be taken are in memory first.
+    """
+    laid, take = volume.laid(way), take_probabilities
+    streamed: Callable[[NDArray[np.float32]], None] | None = None
+    if take and way.keeps_slices:
+
+        def streamed(slices: NDArray[np.float32]) -> None:
+            take(way.back(slices))
+
+    cut = take is not None and not way.keeps_slices
+    found = segment_fully(laid, runner, data, refinement, keep_probabilities=cut, take_probabilities=streamed)
+    if take and found.probabilities is not None:
+        take(way.back(found.probabilities.swapaxes(0, 1)).swapaxes(0, 1))
+    return Segmentation(way.back(found.labels), None, found.expected_dice)
 
 
 def likeliest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -48,6 +48,9 @@ class Source:
     split_digest: str | None = None
     shortfalls: dict[str, float] | None = None
     """How far the model overrates itself, by class, see `maag.expected_dice`; None where its training did not say."""
+    axes: tuple[str, ...] | None = None
+    """To where x, y and z of the images that trained it point, as `LPS`, the most frequent first; empty where their
+    headers did not tell, None where its training did not say."""
 
     @classmethod
     def of(cls, path: Path, sha256: str, info: dict[str, Any]) -> Source:
@@ -58,6 +61,7 @@ class Source:
             kind=info.get("kind"),
             split_digest=info.get("split_digest"),
             shortfalls=info.get("shortfalls"),
+            axes=info.get("axes"),
         )
 
 

@@ -52,7 +52,8 @@ pip install numpy nibabel onnxruntime
 `segment.py` is a short program of NumPy to read and to change: slices are resampled to {data.spacing_mm:g} mm,
 brought to {data.size_px[0]} x {data.size_px[1]} pixels at the centre, normalised ({data.normalization}), segmented, and
 the probabilities brought back to the image's own grid. `geometry` in the manifest says each of these steps, with its
-kernel, rounding and padding, and the way back, so that another program can do the same.{_of_int8(manifest)}
+kernel, rounding and padding, and the way back, so that another program can do
+the same.{_of_int8(manifest)}{_of_axes(manifest)}
 
 ## With maag
 
@@ -161,6 +162,17 @@ def _of_int8(manifest: Manifest) -> str:
         "\n\nOn the CPU this int8 model is to be run without ONNX Runtime's fusions, as `segment.py` does: fused, its\n"
         "sums overflow on processors without VNNI. The last bit of an intensity may turn a rounding, so that programs\n"
         "which resample in another order differ in single voxels along borders."
+    )
+
+
+def _of_axes(manifest: Manifest) -> str:
+    if not manifest.source.axes:
+        return ""
+    axes = " or ".join(manifest.source.axes)
+    return (
+        f"\n\nThe images that trained have axes {axes}: there their x, y and z point. To the model others are\n"
+        "mirrored or turned; `segment.py` and `maag predict` say so, and with `--reorient` lay such an image as those,\n"
+        "by its header, and its labels back."
     )
 
 

@@ -20,6 +20,7 @@ from deploy.predicting.measures import require_heart, require_told_apart
 from deploy.predicting.standing import Standing
 from deploy.predicting.tables import NO_TABLES, Tables, require_tables_replaceable, write_tables
 from maag.config.data import DataConfig
+from maag.data.files.axes import lies_as
 from maag.errors import ConfigError
 from maag.storage import require_writable_directory
 from maag.storage.keys import is_uri
@@ -41,6 +42,8 @@ class Outcome:
     kept: int = 0
     """Whose labels somebody has changed since; they stay as they are."""
     tables: Tables = NO_TABLES
+    lying_otherwise: int = 0
+    """Of those done: by their headers mirrored or turned against the images that trained, and segmented so."""
     passed_over: int = 0
     """Files of the inputs that are labels, no images."""
 
@@ -48,7 +51,7 @@ class Outcome:
         """Plain types: the counts, and source and error of each failure."""
         failures = [{"source": entry.source, "error": entry.error} for entry in self.failed]
         counts = {"done": self.done, "skipped": self.skipped, "kept": self.kept, "failed": len(failures)}
-        counts["passed_over"] = self.passed_over
+        counts["passed_over"], counts["lying_otherwise"] = self.passed_over, self.lying_otherwise
         return {**counts, "failures": failures}
 
 
@@ -63,6 +66,7 @@ def predict(
     work: Work = _PLAIN_WORK,
     tell: Callable[[str], None] = lambda line: None,
     shortfalls: Mapping[str, float] | None = None,
+    axes: Sequence[str] = (),
 ) -> Outcome:
     """Segment every volume in `inputs` and write its labels under `out`.
 
@@ -76,18 +80,33 @@ def predict(
             and those whose labels somebody has changed since.
         progress: called with (volumes done, volumes in all) after each.
         work: what to do with each volume.
-        tell: is given a sentence about files that are passed over.
+        tell: is given a sentence about files that are passed over, and one about the first image that lies otherwise
+            than those that trained.
         shortfalls: how far the model overrates itself, by class, see `maag.expected_dice`.
+        axes: of the images that trained, as `LPS`, the most frequent first; empty where nothing tells.
 
     Raises:
         MissingDataError: there is nothing to do.
         ConfigError: labels would be written into the input, or two volumes to one place; or measures are asked for of
-            a model that labels no heart, of volumes that would share a row, or where the user has such a file.
+            a model that labels no heart, of volumes that would share a row, or where the user has such a file; or
+            images are to be laid as those that trained, of which nothing is known.
         StorageError: a store cannot be read, or the output or the ledger cannot be written.
     """
     if work.measures:
         require_heart(data.classes)
-    job = Job(data=data, work=work, model_digest=model_digest, out=_plain(out), shortfalls=shortfalls or {})
+    if work.reorient and not axes:
+        raise ConfigError(
+            "--reorient: the model does not say to where the axes of its training images point, as their headers did "
+            "not, or an earlier maag trained it; leave it out, and give images that lie as those"
+        )
+    job = Job(
+        data=data,
+        work=work,
+        model_digest=model_digest,
+        out=_plain(out),
+        shortfalls=shortfalls or {},
+        axes=tuple(axes),
+    )
     passed_over: dict[str, str] = {}
     asked = {"dicom_seg": work.dicom_seg, "probabilities": work.probabilities}
     sources = plan(inputs, job.out, data=data, passed_over=passed_over, **asked)
@@ -101,7 +120,7 @@ def predict(
     require_tables_replaceable(store, work)
     histories = read_histories(store) if resume else {}
     tasks = (Task(source, histories.get(source.target, History())) for source in sources)
-    count = kept = 0
+    count = kept = lying_otherwise = 0
     done: set[str] = set()
     failed = []
     for entry in crew(job, tasks):
@@ -110,6 +129,10 @@ def predict(
             kept += entry is Standing.CHANGED
         elif entry.error is None:
             done.add(entry.target)
+            if _lies_otherwise(entry, job):
+                lying_otherwise += 1
+                if lying_otherwise == 1:
+                    tell(_lies_how(entry, job))
         else:
             failed.append(entry)
         if progress:
@@ -124,6 +147,7 @@ def predict(
         failed=tuple(failed),
         kept=kept,
         tables=tables,
+        lying_otherwise=lying_otherwise,
         passed_over=len(passed_over),
     )
 
@@ -172,6 +196,18 @@ def plan(
         )
     require_disjoint(inputs, sources, _plain(out))
     return sources
+
+
+def _lies_otherwise(entry: Entry, job: Job) -> bool:
+    return bool(entry.axes and job.axes) and not job.work.reorient and not lies_as(entry.axes or "", job.axes)
+
+
+def _lies_how(entry: Entry, job: Job) -> str:
+    return (
+        f"Note: {entry.source} has axes {entry.axes} in its header, the images that trained have "
+        f"{' or '.join(job.axes)}: if the headers are right the model saw it mirrored or turned, and --reorient lays "
+        "such images as those that trained, and their labels back"
+    )
 
 
 def _plain(out: str | Path) -> str:

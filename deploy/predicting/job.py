@@ -27,6 +27,8 @@ class Work:
     """Write `measures.csv` in the end."""
     review: bool = False
     """Write `review.csv` in the end."""
+    reorient: bool = False
+    """Lay images as those that trained, and labels back."""
     dicom_seg: bool = False
     """Labels of a DICOM series are DICOM-SEG."""
 
@@ -36,6 +38,7 @@ class Work:
             self.refinement.name,
             "probabilities" if self.probabilities else "",
             "dicom-seg" if self.dicom_seg else "",
+            "reoriented" if self.reorient else "",
             # Labels of before that rule are those of another scale: --resume must not keep them.
             "own-extent" if has_own_extent(data) else "",
         )
@@ -54,6 +57,8 @@ class Job:
     """The output: a folder or a URI."""
     shortfalls: Mapping[str, float] = field(default_factory=dict)
     """How far the model overrates itself, by class, see `maag.expected_dice`."""
+    axes: tuple[str, ...] = ()
+    """Of the images that trained, as `LPS`, the most frequent first; empty where nothing tells."""
 
     @property
     def folder(self) -> Path | None:

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Write review.csv: the Dice to expect of each volume's labels, without a mask, the least first.",
 )
+@click.option(
+    "--reorient",
+    is_flag=True,
+    help="Lay images as those that trained, by the axes in their headers, and their labels back.",
+)
 @click.option("--dicom-seg", is_flag=True, help="Write the labels of a DICOM series as a DICOM Segmentation.")
 @click.option(
     "--workers",
@@ -73,6 +78,7 @@ def predict_command(
     probabilities: bool,
     measures: bool,
     review: bool,
+    reorient: bool,
     dicom_seg: bool,
     workers: int | None,
     address: str | None,
@@ -97,6 +103,7 @@ def predict_command(
         probabilities=probabilities,
         measures=measures,
         review=review,
+        reorient=reorient,
         dicom_seg=dicom_seg,
     )
     over_ray = bool(workers or address)
@@ -122,7 +129,17 @@ def predict_command(
         say(f"Running {model} with {opened.reason}")
     with counting("Segmenting volumes") as progress:
         outcome = predict(
-            inputs, crew, opened.config.data, out, opened.digest, resume, progress, work, say, opened.shortfalls
+            inputs,
+            crew,
+            opened.config.data,
+            out,
+            opened.digest,
+            resume,
+            progress,
+            work,
+            say,
+            opened.shortfalls,
+            opened.axes,
         )
     say(
         f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed; "
@@ -132,6 +149,11 @@ def predict_command(
         say(
             f"{outcome.kept} of those skipped were changed by somebody since and stay as they are"
             f"{', measures.csv has none of the changes' if measures else ''}; remove one to have it made again"
+        )
+    if outcome.lying_otherwise:
+        say(
+            f"{outcome.lying_otherwise} of those done lie otherwise than the images that trained, by the axes in their "
+            "headers, which the ledger has"
         )
     tables = outcome.tables
     if measures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ class Origin:
     split_scheme: str
     teachers: list[str]
     """Digests of the finished models that teach, in their order."""
+    axes: list[str]
+    """To where x, y and z of the images that train point, as `LPS`, the most frequent first; of those that are told."""
 
 
 def origin_of(
@@ -42,12 +45,15 @@ def origin_of(
     teachers: Sequence[TrainedSegmentor],
 ) -> Origin:
     """What weights come from that these teach; `shapes` is another prepared set, whose masks are seen."""
+    training = {*split.scribbled, *split.dense, *split.unlabelled}
+    counted = Counter(case.axes for case in prepared.cases if case.axes and case.patient_id in training)
     return Origin(
         config_digest=codec.digest(config),
         split_digest=split.digest,
         data_digest=joined_digest(prepared, shapes),
         split_scheme=split.scheme,
         teachers=[teacher.digest for teacher in teachers],
+        axes=[axes for axes, _ in counted.most_common()],
     )
 
 

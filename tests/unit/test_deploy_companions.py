@@ -30,3 +30,12 @@ def test_the_readme_says_what_an_image_is(
     readme = (tmp_path / README).read_text()
     assert all(words in readme for words in said)
     assert not any(words in readme for words in unsaid)
+
+
+def test_the_readme_says_how_the_images_that_trained_lie_where_that_is_known(tmp_path: Path) -> None:
+    manifest = write_tiny_artifact(tmp_path)
+    for axes, said in ((("LPS", "LAI"), True), ((), False), (None, False)):
+        write_companions(tmp_path, replace(manifest, source=replace(manifest.source, axes=axes)))
+        readme = (tmp_path / README).read_text()
+        assert ("have axes LPS or LAI" in readme) is said
+        assert ("--reorient" in readme) is said

@@ -7,13 +7,16 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt, ornt_transform
 from tiny_artifact import write_tiny_artifact
 
+from deploy.artifact.manifest import write_manifest
 from deploy.exporting.companions import PROGRAM, write_companions
 
 
@@ -46,6 +49,32 @@ def test_a_whole_scan_is_segmented(model: Path, scan: Path) -> None:
     runpy.run_path(str(model / PROGRAM))["main"](str(scan), str(labels))
     assert nibabel.load(labels).shape == (20, 12, 2)
     assert {path.name for path in scan.parent.iterdir()} == {"scan.nii.gz", "labels.nii.gz"}
+
+
+def test_a_scan_that_lies_otherwise_than_those_that_trained_is_told_of_and_laid_as_those_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_tiny_artifact(tmp_path / "model")
+    write_companions(tmp_path / "model", manifest)
+    write_manifest(tmp_path / "model", replace(manifest, source=replace(manifest.source, axes=("LPS", "LAS"))))
+    main = runpy.run_path(str(tmp_path / "model" / PROGRAM))["main"]
+    # Of an odd number of pixels: fitted to the model's grid, mirror images are not quite each other's.
+    voxels = np.random.default_rng(0).normal(size=(21, 13, 2, 3)).astype(np.float32)
+    scan = nibabel.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    nibabel.save(scan, tmp_path / "lps.nii.gz")
+    way = axcodes2ornt("LPS"), axcodes2ornt("RAS")
+    nibabel.save(scan.as_reoriented(ornt_transform(*way)), tmp_path / "ras.nii.gz")
+    found = {}
+    for name, *options in (("lps",), ("ras",), ("ras", "--reorient")):
+        main(*options, str(tmp_path / f"{name}.nii.gz"), str(tmp_path / "labels.nii.gz"))
+        labels = nibabel.load(tmp_path / "labels.nii.gz")
+        np.testing.assert_array_equal(labels.affine, nibabel.load(tmp_path / f"{name}.nii.gz").affine)
+        back = labels if name == "lps" else labels.as_reoriented(ornt_transform(*reversed(way)))
+        found[name, *options], said = np.asarray(back.dataobj), capsys.readouterr().err
+        told = [f"{tmp_path / 'ras.nii.gz'}: has axes RAS in its header, the images that trained have LPS or LAS"]
+        assert [line.split(";")[0] for line in said.splitlines()] == (told if (name, *options) == ("ras",) else [])
+    np.testing.assert_array_equal(found["ras", "--reorient"], found["lps",])
+    assert (found["ras",] != found["lps",]).any()
 
 
 def damaged(scan: Path, how: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,23 @@ def test_best_and_final_tell_how_far_they_overrate_themselves(
             {each: value for each, value in wanted.items() if value is not None}, abs=1e-3
         )
         assert found.info["shortfalls"]
+
+
+def test_best_and_final_tell_how_the_images_that_train_lie(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    training = {*split.scribbled, *split.dense, *split.unlabelled}
+    lying = {patient: "LAS" for patient in split.scribbled[1:]}
+    cases = tuple(
+        replace(case, axes=lying.get(case.patient_id, "LPS") if case.patient_id in training else "RPS")
+        for case in prepared.cases
+    )
+    run_it(tiny_config, replace(prepared, cases=cases), split, tmp_path / "run")
+    wanted = Counter(case.axes for case in cases if case.patient_id in training)
+    assert len(wanted) == 2
+    for name in ("best", "final"):
+        found = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / f"{name}.safetensors")
+        assert found.info["axes"] == [axes for axes, _ in wanted.most_common()]
 
 
 def assert_same(one: Any, other: Any) -> None:

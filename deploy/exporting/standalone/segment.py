@@ -5,6 +5,9 @@ python segment.py IMAGE.nii.gz LABELS.nii.gz
 
 A model of several channels takes a file for each, in their order, before that of the labels:
 python segment.py IMAGE_0000.nii.gz IMAGE_0001.nii.gz LABELS.nii.gz
+
+With --reorient before them, images that lie otherwise than those that trained, by the axes in their headers, are
+laid as those, and the labels back.
 """
 
 import json
@@ -15,6 +18,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import onnxruntime
+from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 
 HERE = Path(__file__).parent
 SLICES_AT_ONCE = 16
@@ -95,23 +99,46 @@ def fail(what, rule, error):
     sys.exit(f"{what}: {rule} ({' '.join(str(error).split()) or type(error).__name__})")
 
 
-def load(path):
-    """The image, its intensities, and the millimetres of a pixel along Y and X."""
+def axes_of(image):
+    """To where x, y and z point, as LPS; nothing where the header does not tell, or they are oblique."""
+    told = image.ndim > 2 and (image.header["qform_code"] or image.header["sform_code"])
+    lengths = np.linalg.norm(image.affine[:3, :3], axis=0)
+    if not told or not lengths.all() or (np.abs(image.affine[:3, :3] / lengths).max(axis=0) < 0.8).any():
+        return ""
+    return "".join(nib.aff2axcodes(image.affine))
+
+
+def laid(image, path, trained, asked):
+    """The image as those that trained lie, and how labels of it go back; the same image where it is not asked for."""
+    axes = axes_of(image)
+    if not axes or not trained or axes[:2] in {others[:2] for others in trained}:
+        return image, None
+    if not asked:
+        have = f"has axes {axes} in its header, the images that trained have {' or '.join(trained)}"
+        print(f"{path}: {have}; --reorient lays it as those, and its labels back", file=sys.stderr)
+        return image, None
+    ways = axcodes2ornt(axes), axcodes2ornt(trained[0])
+    return image.as_reoriented(ornt_transform(*ways)), ornt_transform(*reversed(ways))
+
+
+def load(path, trained=(), reorient=False):
+    """The image, its intensities, the millimetres of a pixel along Y and X, and how labels are laid as the image."""
     try:
         image = nib.load(path)
+        as_trained, back = laid(image, path, trained, reorient)
         kind, unit = image.get_data_dtype().kind, int(image.header["xyzt_units"]) % 8
         with np.errstate(all="ignore"):  # What overflows is infinite, and refused below.
             # x, y, z in the file, and of a cine t
-            voxels = np.asarray(image.dataobj, dtype=np.float32 if kind in "iuf" else None).T
+            voxels = np.asarray(as_trained.dataobj, dtype=np.float32 if kind in "iuf" else None).T
     except Exception as error:  # Of damaged files nibabel raises whatever it stumbles over.
         fail(path, "not a whole, readable NIfTI file; copy or export it again", error)
     if kind not in "iuf" or voxels.ndim < 2 or not voxels.size or not np.isfinite(voxels).all():
         sys.exit(f"{path}: a slice or volume of finite numbers is needed, or a cine of such; export it again")
     unit_mm = {1: 1e3, 3: 1e-3}.get(unit, 1.0)
-    x_mm, y_mm = (float(zoom) * unit_mm for zoom in image.header.get_zooms()[:2])
+    x_mm, y_mm = (float(zoom) * unit_mm for zoom in as_trained.header.get_zooms()[:2])
     if not (0 < x_mm < 1e3 and 0 < y_mm < 1e3):
         sys.exit(f"{path}: its header says that a pixel is {x_mm:g} x {y_mm:g} mm; correct it")
-    return image, voxels, (y_mm, x_mm)
+    return image, voxels, (y_mm, x_mm), back
 
 
 def open_model():
@@ -124,7 +151,7 @@ def open_model():
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         model = HERE / "model.onnx"
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return manifest["config"]["data"], session
+        return manifest["config"]["data"], manifest["source"].get("axes") or (), session
     except Exception as error:  # ONNX Runtime has types of its own for what is wrong with a model.
         fail(HERE, "manifest.json or model.onnx in it cannot be used; export or copy the model again", error)
 
@@ -143,7 +170,9 @@ def save(image, path):
 
 
 def main(*paths):
-    data, session = open_model()
+    data, trained, session = open_model()
+    reorient = paths[:1] == ("--reorient",)
+    paths = paths[reorient:]
     *image_paths, labels_path = paths or ("",)
     if len(image_paths) != data["channels"]:
         sys.exit(
@@ -154,14 +183,15 @@ def main(*paths):
         sys.exit(f"{labels_path}: the labels would replace the image; give them another name")
     if not labels_path.lower().endswith((".nii", ".nii.gz")) or not Path(labels_path).parent.is_dir():
         sys.exit(f"{labels_path}: the labels need a name that ends in .nii.gz or .nii, in a folder that is there")
-    (image, first, spacing_mm), *others = (load(path) for path in image_paths)
-    for path, (_, voxels, other_mm) in zip(image_paths[1:], others):
+    (image, first, spacing_mm, back), *others = (load(path, trained, reorient) for path in image_paths)
+    for path, (_, voxels, other_mm, _) in zip(image_paths[1:], others):
         if voxels.shape != first.shape or not np.allclose(other_mm, spacing_mm, rtol=1e-3):
             sys.exit(f"{path}: not on the grid of {image_paths[0]}; bring all channels to one")
     parts = [voxels.reshape(-1, *(1, *first.shape)[-3:]) for voxels in (first, *(other[1] for other in others))]
     labels = [segment(np.stack(frame), spacing_mm, session, data) for frame in zip(*parts)]
-    labels = np.stack(labels).reshape(first.shape)
-    result = type(image)(np.ascontiguousarray(labels.T), None, image.header.copy())
+    labels = np.stack(labels).reshape(first.shape).T
+    labels = labels if back is None else apply_orientation(labels, back)
+    result = type(image)(np.ascontiguousarray(labels), None, image.header.copy())
     result.header.set_data_dtype(np.uint8)
     result.header.set_slope_inter(1, 0)
     save(result, labels_path)

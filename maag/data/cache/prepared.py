@@ -16,7 +16,7 @@ from maag.data.splits import Patient
 from maag.errors import DataError, StorageError
 from maag.storage import read_json, storage_errors
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 INDEX = "index.json"
 DIGEST_KIND = "sha256-"
 """How digests of data begin; earlier versions had others, of file times and of the format, without it."""
@@ -42,6 +42,8 @@ class PreparedCase:
     spacing_mm: tuple[float, float, float]
     """(z, y, x)."""
     affine: tuple[tuple[float, ...], ...]
+    axes: str | None
+    """To where x, y and z point, as `LPS`; None where nothing tells, or oblique axes have no letter."""
     part: Part | None
     """Where the data set itself says that the patient belongs."""
     raters: tuple[str, ...]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from maag.data.files.axes import plain_axes
 from maag.data.files.dicom_file import read_geometry, read_pixels
 from maag.data.files.volume import Volume
 from maag.errors import DataError
@@ -99,7 +100,7 @@ def load_series(paths: Sequence[Path]) -> Volume:
         affine[:3, 2] = way * between_mm / (last.height_mm - first.height_mm)
     affine[:3, 3] = first.position
     affine[:3] = _LPS_TO_RAS @ affine[:3]
-    return Volume(np.stack(planes)[None], (between_mm, rows_mm, columns_mm), affine)
+    return Volume(np.stack(planes)[None], (between_mm, rows_mm, columns_mm), affine, plain_axes(affine))
 
 
 def _usual_gap_mm(ordered: Sequence[Path]) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maag.data.files.axes import Reorientation, plain_axes
 from maag.data.files.nifti import (
     affine_of,
     image_spacing_of,
@@ -37,12 +38,19 @@ class Volume:
     """Voxel size (z, y, x)."""
     affine: NDArray[np.float64]
     """(4, 4) voxel (x, y, z) to world in mm."""
+    axes: str | None = None
+    """To where x, y and z point, as `LPS`; None where nothing tells, or oblique axes have no letter."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(Z, Y, X)."""
         _, depth, height, width = self.voxels.shape
         return depth, height, width
+
+    def laid(self, way: Reorientation) -> Volume:
+        """The same image with other axes."""
+        spacing_mm, affine = way.spacing_mm(self.spacing_mm), way.affine(self.affine, self.shape)
+        return Volume(way.there(self.voxels), spacing_mm, affine, way.wanted)
 
 
 def load_volume(path: Path, time: int | None = None) -> Volume:
@@ -67,7 +75,8 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
         raise DataError(
             f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out"
         )
-    return Volume(voxels[None], image_spacing_of(source, path), affine_of(source))
+    axes = plain_axes(affine_of(source)) if orientation_of(source) else None
+    return Volume(voxels[None], image_spacing_of(source, path), affine_of(source), axes)
 
 
 def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
@@ -97,7 +106,7 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
             f"{path}: a channel with axes {other} in its header beside {beside} with {told}, so that they lie mirrored "
             "or turned; bring them to one grid"
         )
-    return Volume(np.concatenate([volume.voxels for volume in volumes]), first.spacing_mm, first.affine)
+    return replace(first, voxels=np.concatenate([volume.voxels for volume in volumes]))
 
 
 def num_volumes(path: Path) -> int:
