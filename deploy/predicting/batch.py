@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,12 @@ class Outcome:
     """Files of the inputs that are labels, no images."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types: the counts, and source and error of each failure."""
+        """Plain types: the counts, source and error of each failure, and under `tables` what `Tables` has."""
         failures = [{"source": entry.source, "error": entry.error} for entry in self.failed]
         counts = {"done": self.done, "skipped": self.skipped, "kept": self.kept, "failed": len(failures)}
         counts["passed_over"], counts["lying_otherwise"] = self.passed_over, self.lying_otherwise
-        return {**counts, "failures": failures}
+        tables = {**asdict(self.tables), "stale": list(self.tables.stale)}
+        return {**counts, "failures": failures, "tables": tables}
 
 
 def predict(

@@ -80,6 +80,31 @@ def test_a_table_of_the_user_s_own_is_not_told_of(scans: Path, out: Path) -> Non
     assert run(scans, out, Work()).tables.stale == ()
 
 
+def test_programs_are_told_of_the_tables_what_people_are(scans: Path, out: Path) -> None:
+    run(scans, out, BOTH)
+    lines = ledger(out)
+    (b_line,) = (line for line in lines if line["target"] == "deep/er/b.nii")
+    del b_line["expected_dice"]  # as an earlier maag wrote it
+    (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    write_volume(scans / "new.nii.gz", 5)
+    assert json.loads(json.dumps(run(scans, out, REVIEWED, resume=True).to_dict())) == {
+        "done": 1,
+        "skipped": 2,
+        "kept": 1,
+        "failed": 0,
+        "passed_over": 0,
+        "failures": [],
+        "tables": {
+            "patients_measured": 0,
+            "frames_reviewed": 1,
+            "changed": 1,
+            "untold": 1,
+            "stale": ["measures.csv"],
+        },
+    }
+
+
 def test_a_sentence_for_each() -> None:
     assert tell_left_out(Tables(patients_measured=3, frames_reviewed=4)) == []
     assert tell_left_out(Tables(changed=1, untold=2, stale=("review.csv",))) == [
