@@ -71,6 +71,10 @@ class DeviceMemoryError(TrainingError):
     """A training step does not fit into the device's memory; it may at another time, or on another node."""
 
 
+class OutOfTimeError(TrainingError):
+    """The time limit passed before the first step: there is nothing yet that one could have."""
+
+
 class ExportError(MaagError):
     """An exported model does not agree with the model it came from."""
 

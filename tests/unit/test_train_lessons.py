@@ -21,7 +21,7 @@ from maag.data.slices.batches import TrainingBatches
 from maag.data.slices.shard import Shard
 from maag.data.slices.supervision import FULLY_SAID, Supervision, supervise
 from maag.data.splits import Split
-from maag.errors import StorageError, TrainingError
+from maag.errors import OutOfTimeError, StorageError, TrainingError
 from maag.inference import ROTATIONS_DEG, Refinement, TorchRunner, mean_probabilities
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
@@ -152,7 +152,7 @@ def test_a_time_limit_ends_the_asking_and_says_that_no_step_was_taken(
         def out_of_time(self) -> bool:
             return bool(told)
 
-    with pytest.raises(TrainingError, match=r"--max-time: .* so no step was taken; give more time, .* --resume"):
+    with pytest.raises(OutOfTimeError, match=r"--max-time: .* so no step was taken; give more time, .* --resume"):
         lessons_of(
             teachers,
             asked.prepared,

@@ -12,9 +12,9 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, Wor
 from ray.train.v2._internal.execution.controller.state import ReschedulingState, RunningState
 from ray.train.v2.api.exceptions import ControllerError
 
-from maag.errors import ConfigError, DataError, DeviceMemoryError, MaagError, TrainingError
+from maag.errors import ConfigError, DataError, DeviceMemoryError, MaagError, OutOfTimeError, TrainingError
 from maag.train.launch.board import Lost, Waiting
-from maag.train.launch.recovery import LOSSES_IN_A_ROW, TRIES_FOR_ROOM, Recovery, cause_of
+from maag.train.launch.recovery import LOSSES_IN_A_ROW, TRIES_FOR_ROOM, Recovery, cause_of, give_up
 from maag.train.launch.starts import Starts
 
 
@@ -109,3 +109,24 @@ def test_what_the_user_has_to_mend_ends_the_run(error: MaagError) -> None:
     assert raised.value is error
     assert not board.notes
     assert cause_of(Wrapped(Wrapped(error))) is error
+
+
+@pytest.mark.parametrize("error", [DataError("bad"), OutOfTimeError("no step was taken; go on with --resume")])
+def test_what_says_how_to_go_on_is_told_as_it_is(error: MaagError) -> None:
+    with pytest.raises(type(error)) as raised:
+        give_up(Wrapped(error))
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (TrainingError("the loss became nan"), "the loss became nan; Ray's logs are in /"),
+        (RuntimeError("no more\nat all"), "the cluster failed (no more); Ray's logs are in /"),
+    ],
+)
+def test_what_ended_a_run_says_where_to_look_and_how_to_go_on(error: Exception, told: str) -> None:
+    with pytest.raises(TrainingError) as raised:
+        give_up(Wrapped(error))
+    assert str(raised.value).startswith(told)
+    assert str(raised.value).endswith(", and --resume goes on from the last checkpoint")

@@ -12,13 +12,12 @@ import ray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from maag.errors import MaagError, TrainingError, first_line
 from maag.train.folder import RunFolder
 from maag.train.launch.board import start_board
-from maag.train.launch.connection import LOGS, connected
+from maag.train.launch.connection import connected
 from maag.train.launch.follower import Follower
 from maag.train.launch.recipe import Recipe
-from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, cause_of
+from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, give_up
 from maag.train.launch.remote import absolute_storage, newest_checkpoint, upload
 from maag.train.launch.room import Room, require_room, takes_gpu, threads_of
 from maag.train.launch.run_files import OWN_STORAGE, files_of, follow, saved_step, step_of
@@ -170,15 +169,7 @@ def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopReques
     (end,) = ended
     if isinstance(end, Result):
         return end
-    cause = cause_of(end)
-    if isinstance(cause, TrainingError):
-        raise TrainingError(f"{cause}; Ray's logs are in {LOGS}, and --resume goes on from the last checkpoint")
-    if isinstance(cause, MaagError):
-        raise cause
-    raise TrainingError(
-        f"the cluster failed ({first_line(cause)}); Ray's logs are in {LOGS}, and --resume goes on from the last "
-        "checkpoint"
-    ) from end
+    give_up(end)
 
 
 def _starts(board: Any, recovery: Recovery) -> list[Any]:

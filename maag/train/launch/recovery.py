@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.train import Checkpoint, UserCallback
 
-from maag.errors import DeviceMemoryError, MaagError, TrainingError
+from maag.errors import DeviceMemoryError, MaagError, OutOfTimeError, TrainingError, first_line
 from maag.train.launch.board import Lost
+from maag.train.launch.connection import LOGS
 
 LOSSES_IN_A_ROW = 3
 """Without a checkpoint in between, after which it is no bad luck."""
@@ -48,6 +49,21 @@ class Recovery(UserCallback):  # type: ignore[misc]
                 f"workers failed {self._losses} times without getting to a checkpoint, at last with: {reason}"
             )
         self._board.put.remote(Lost(reason))
+
+
+def give_up(end: BaseException) -> NoReturn:
+    """End as the user is to read it, for `end`, what Ray Train ended with.
+
+    Raises:
+        MaagError: it is the user's to mend.
+        TrainingError: anything else; where to look, and how to go on.
+    """
+    cause, goes_on = cause_of(end), f"Ray's logs are in {LOGS}, and --resume goes on from the last checkpoint"
+    if isinstance(cause, TrainingError) and not isinstance(cause, OutOfTimeError):
+        raise TrainingError(f"{cause}; {goes_on}")
+    if isinstance(cause, MaagError):
+        raise cause
+    raise TrainingError(f"the cluster failed ({first_line(cause)}); {goes_on}") from end
 
 
 def cause_of(error: BaseException) -> BaseException:

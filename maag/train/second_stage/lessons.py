@@ -22,7 +22,7 @@ from maag.data.cache.prepared import PreparedCase, PreparedData
 from maag.data.cache.preparing import Progress
 from maag.data.slices.supervision import FULLY_SAID, Supervision
 from maag.data.slices.views import View
-from maag.errors import TrainingError
+from maag.errors import OutOfTimeError, TrainingError
 from maag.inference import TorchRunner, mean_probabilities
 from maag.models.segmentor import Segmentor, SegmentorOutput
 from maag.storage import storage_errors
@@ -75,7 +75,8 @@ def lessons_of(
         (S, num_classes, H, W) probabilities in parts of FULLY_SAID, mapped into memory; 0 in cases that do not train.
 
     Raises:
-        TrainingError: a teacher's answer is not a number, or the time was up before all were heard.
+        TrainingError: a teacher's answer is not a number.
+        OutOfTimeError: the time was up before all were heard.
         StorageError: `folder` has no room for it.
     """
     trains = set(np.concatenate([supervision.scribbled, supervision.dense, supervision.unlabelled]).tolist())
@@ -110,7 +111,7 @@ def lessons_of(
             said(done, len(own))
     _share(lessons, cases, device, team)
     if team.any(too_late)[0]:  # of the others too, who would wait for this one at the first step
-        raise TrainingError(
+        raise OutOfTimeError(
             "--max-time: it was over before the finished models of --teacher had been asked of all cases that train, "
             "so no step was taken; give more time, and go on with --resume"
         )
