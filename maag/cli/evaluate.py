@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from maag.cli.evaluate_cases import WHOLE, choose_cases, find_label_files
 from maag.cli.json_file import SPLIT_FILE
-from maag.cli.models import OpenModel, open_model, read_own_split, warn_of_views
+from maag.cli.models import open_model, warn_of_views
 from maag.cli.options import ANY_PATH, FOLDER, backend_option, data_option, dataset_option, device_option, json_option
 from maag.cli.out_place import require_outside
 from maag.cli.problems import end_with
 from maag.cli.resolving import find_data, resolve_config
-from maag.errors import ConfigError, DataError, StorageError, names_of
+from maag.errors import ConfigError, names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping, Sequence
 
+    from maag.config.data import DataConfig
     from maag.data.cases import Case
-    from maag.data.splits import Split
-    from maag.evaluate.report import Report
+    from maag.evaluate.measure import Predictor
+    from maag.evaluate.report import Report, Subject
 
-_WHOLE = "all"
 _PICTURED = 6
 
 
@@ -37,7 +37,7 @@ _PICTURED = 6
 @click.option(
     "--split",
     "part",
-    type=click.Choice(("val", "test", _WHOLE)),
+    type=click.Choice(("val", "test", WHOLE)),
     help="Which patients.  [default: val; with --predictions and no --split-file: all]",
 )
 @click.option("--split-file", type=SPLIT_FILE, help="A split.json.  [default: the run's own]")
@@ -90,42 +90,25 @@ def evaluate_command(
     With --flips, --rotations or --largest-component the model is measured without them and with them; the second report
     goes into a folder of that name below the first.
     """
-    from maag.cli.terminal import counting, print_json, say
-    from maag.data.catalog import find_cases
-    from maag.data.files.orientation import differences
-    from maag.data.notes import gathered
-    from maag.evaluate.measure import by_mask, evaluate, runner_predictor
-    from maag.evaluate.page import write_page
-    from maag.evaluate.prediction_files import file_predictor, prediction_files
+    from maag.cli.terminal import print_json, say
+    from maag.evaluate.measure import runner_predictor
+    from maag.evaluate.prediction_files import file_predictor
     from maag.evaluate.report import Subject
-    from maag.evaluate.worst import WorstCases
     from maag.inference import PLAIN, Refinement
 
     refinement = Refinement(flips=flips, rotations=rotations, largest_component=largest_component)
     _require_one(model, predictions, refined=refinement != PLAIN, changed=bool(changes))
     opened = None if model is None else open_model(model, device_name, backend)
-    if opened:
-        say(f"Running {model} with {opened.reason}")
     if opened and model:
+        say(f"Running {model} with {opened.reason}")
         warn_of_views(model, opened.config, refinement)
     directory = find_data(dataset, data_dir)
     require_outside(out, directory)
     data = opened.config.data if opened else resolve_config(dataset, None, None, changes, directory).data
     if data.dataset != dataset:
         raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")
-    part = part or (_WHOLE if model is None and split_file is None else "val")
-    split = _split(opened, split_file, part)
-    patients = None if part == _WHOLE or split is None else frozenset[str](getattr(split, part))
-    # Frames of a cine have no masks to measure against, whatever they were trained as.
-    found = find_cases(replace(data, cine=False), directory)
-    _require_patients(patients, found, part, directory)
-    wanted = [case for case in found if _is_wanted(case.patient_id, patients)]
-    cases, without = by_mask(wanted, part)
-    if without:
-        say(
-            f"Note: {len(without)} of {len(wanted)} cases of split {part!r} have no mask to measure against and are "
-            f"left out, the first is {without[0].case_id}"
-        )
+    part = part or (WHOLE if model is None and split_file is None else "val")
+    chosen = choose_cases(directory, data, part, opened, split_file)
     subject = Subject(
         model=str(model or predictions),
         model_digest=opened.digest if opened else None,
@@ -133,45 +116,68 @@ def evaluate_command(
         checkpoint_kind=opened.kind if opened else None,
         dataset=dataset,
         split=part,
-        split_digest=split.digest if split else None,
+        split_digest=chosen.split.digest if chosen.split else None,
     )
-    files = None if predictions is None else prediction_files(predictions, cases, found)
-    if files is not None:
-        notes: list[tuple[str, str]] = []
-        for case in cases:
-            with suppress(DataError, StorageError):  # it will be told of when it is measured
-                notes += [
-                    (case.case_id, note) for note in differences(files[case.case_id], case.images[0], origins=True)
-                ]
-        for sentence in gathered(notes):
-            say(f"Note: {sentence}")
+    predictors: dict[str, Predictor] = {}
+    if opened:
+        for asked in (PLAIN, refinement):
+            predictors[asked.name] = runner_predictor(opened.runner, data, asked, opened.shortfalls or {})
+    elif predictions:
+        predictors[PLAIN.name] = file_predictor(find_label_files(predictions, chosen), data)
     folder = out or _default_out(model, predictions, part)
-    summaries = []
-    failed: dict[str, str] = {}
-    for asked in (PLAIN, refinement) if refinement != PLAIN else (PLAIN,):
-        predictor = runner_predictor(opened.runner, data, asked, opened.shortfalls or {}) if opened else None
-        if predictor is None and files is not None:
-            predictor = file_predictor(files, data)
-        assert predictor is not None
-        worst = WorstCases(_PICTURED) if pictures else None
-        with counting(f"Measuring cases{_with(asked.name)}") as progress:
-            told = replace(subject, refinement=asked.name)
-            report = evaluate(wanted, predictor, data, told, progress, worst, go_on=True)
-        failed |= report.failed
-        target = folder / asked.name
-        report.write(target)
-        write_page(target, report, worst.slices if worst else ())
-        _tell(report, target)
-        summaries.append(_summary(report, target))
+    summaries, failed = _measure(predictors, chosen.wanted, data, subject, folder, pictures=pictures)
     if as_json:
         plain, *refined = summaries
         print_json({**plain, "refined": refined[0]} if refined else plain)
     end_with(
         failed.values(),
-        f"{len(failed)} of {len(cases)} cases could not be measured and are in no mean: {names_of(failed)}; correct "
-        "them, and measure again",
+        f"{len(failed)} of {len(chosen.cases)} cases could not be measured and are in no mean: {names_of(failed)}; "
+        "correct them, and measure again",
         some_done=True,
     )
+
+
+def _measure(
+    predictors: Mapping[str, Predictor],
+    cases: Sequence[Case],
+    data: DataConfig,
+    subject: Subject,
+    folder: Path,
+    *,
+    pictures: bool,
+) -> tuple[list[dict[str, object]], dict[str, str]]:
+    """Measure `cases` with each of the `predictors`, and write and tell what comes out.
+
+    Args:
+        predictors: by what they refine, as `Refinement.name` has it; the reports go to `folder` and such a name below.
+        cases: with those that have no mask.
+        data: the data settings.
+        subject: of the reports, without a refinement.
+        folder: where they go.
+        pictures: show the worst cases on their pages.
+
+    Returns:
+        The summary of each report, and the cases that could not be measured, each with why.
+    """
+    from maag.cli.terminal import counting
+    from maag.evaluate.measure import evaluate
+    from maag.evaluate.page import write_page
+    from maag.evaluate.worst import WorstCases
+
+    summaries = []
+    failed: dict[str, str] = {}
+    for refinement, predictor in predictors.items():
+        worst = WorstCases(_PICTURED) if pictures else None
+        with counting(f"Measuring cases{_with(refinement)}") as progress:
+            told = replace(subject, refinement=refinement)
+            report = evaluate(cases, predictor, data, told, progress, worst, go_on=True)
+        failed |= report.failed
+        target = folder / refinement
+        report.write(target)
+        write_page(target, report, worst.slices if worst else ())
+        _tell(report, target)
+        summaries.append(_summary(report, target))
+    return summaries, failed
 
 
 def _require_one(model: Path | None, predictions: Path | None, *, refined: bool, changed: bool) -> None:
@@ -201,32 +207,6 @@ def _tell(report: Report, folder: Path) -> None:
 
 def _with(refinement: str) -> str:
     return f", {refinement}" if refinement else ""
-
-
-def _split(opened: OpenModel | None, split_file: Path | None, part: str) -> Split | None:
-    """The split to choose patients by; None when all are wanted."""
-    if part == _WHOLE:
-        return None
-    path = split_file or (opened.split_file if opened else None)
-    if path is None:
-        raise ConfigError(
-            f"--split {part}: no split.json is beside this model; name its run's with --split-file, or measure all "
-            "patients, trained on or not, with --split all"
-        )
-    return read_own_split(opened, path, ", or use --split all")
-
-
-def _require_patients(patients: frozenset[str] | None, cases: Collection[Case], part: str, directory: Path) -> None:
-    absent = sorted((patients or frozenset()) - {case.patient_id for case in cases})
-    if absent:
-        raise DataError(
-            f"{directory}: {len(absent)} of {len(patients or ())} patients of split {part!r} are not in it: "
-            f"{', '.join(absent[:10])}; give the data that the split was made of, or another --split"
-        )
-
-
-def _is_wanted(patient: str, patients: Collection[str] | None) -> bool:
-    return patients is None or patient in patients
 
 
 def _default_out(model: Path | None, predictions: Path | None, part: str) -> Path:

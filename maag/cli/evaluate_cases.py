@@ -1,0 +1,111 @@
+"""Which cases `maag evaluate` measures, by split and by mask, and which label files are theirs."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maag.cli.models import OpenModel, read_own_split
+from maag.errors import ConfigError, DataError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from maag.config.data import DataConfig
+    from maag.data.cases import Case
+    from maag.data.splits import Split
+
+WHOLE = "all"
+"""The part of a split that is every patient of the data set."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """Cases of a data set."""
+
+    split: Split | None
+    """What the patients were chosen by; None where all are wanted."""
+    found: Sequence[Case]
+    """All there are."""
+    wanted: Sequence[Case]
+    """Of the chosen patients."""
+    cases: Sequence[Case]
+    """Those of `wanted` that have a mask to measure against."""
+
+
+def choose_cases(
+    directory: Path, data: DataConfig, part: str, opened: OpenModel | None, split_file: Path | None
+) -> Chosen:
+    """The cases of a `part` of the split in `split_file`, or else of the model's own; those without a mask are told of.
+
+    Raises:
+        ConfigError: there is no split to choose by, or it is not the one that the model was trained on.
+        DataError: patients of the split are not in the data, or no case has a mask.
+    """
+    from maag.cli.terminal import say
+    from maag.data.catalog import find_cases
+    from maag.evaluate.measure import by_mask
+
+    split = _split(opened, split_file, part)
+    patients = None if part == WHOLE or split is None else frozenset[str](getattr(split, part))
+    # Frames of a cine have no masks to measure against, whatever they were trained as.
+    found = find_cases(replace(data, cine=False), directory)
+    _require_patients(patients, found, part, directory)
+    wanted = [case for case in found if _is_wanted(case.patient_id, patients)]
+    cases, without = by_mask(wanted, part)
+    if without:
+        say(
+            f"Note: {len(without)} of {len(wanted)} cases of split {part!r} have no mask to measure against and are "
+            f"left out, the first is {without[0].case_id}"
+        )
+    return Chosen(split=split, found=found, wanted=wanted, cases=cases)
+
+
+def find_label_files(folder: Path, chosen: Chosen) -> dict[str, Path]:
+    """By case the label file below `folder` that is measured; where one differs from its image in place is told of.
+
+    Raises:
+        MissingDataError: there is no such folder.
+        DataError: a case has none, or several.
+    """
+    from maag.cli.terminal import say
+    from maag.data.files.orientation import differences
+    from maag.data.notes import gathered
+    from maag.evaluate.prediction_files import prediction_files
+
+    files = prediction_files(folder, chosen.cases, chosen.found)
+    notes: list[tuple[str, str]] = []
+    for case in chosen.cases:
+        with suppress(DataError, StorageError):  # it will be told of when it is measured
+            notes += [(case.case_id, note) for note in differences(files[case.case_id], case.images[0], origins=True)]
+    for sentence in gathered(notes):
+        say(f"Note: {sentence}")
+    return files
+
+
+def _split(opened: OpenModel | None, split_file: Path | None, part: str) -> Split | None:
+    """The split to choose patients by; None when all are wanted."""
+    if part == WHOLE:
+        return None
+    path = split_file or (opened.split_file if opened else None)
+    if path is None:
+        raise ConfigError(
+            f"--split {part}: no split.json is beside this model; name its run's with --split-file, or measure all "
+            "patients, trained on or not, with --split all"
+        )
+    return read_own_split(opened, path, ", or use --split all")
+
+
+def _require_patients(patients: frozenset[str] | None, cases: Collection[Case], part: str, directory: Path) -> None:
+    absent = sorted((patients or frozenset()) - {case.patient_id for case in cases})
+    if absent:
+        raise DataError(
+            f"{directory}: {len(absent)} of {len(patients or ())} patients of split {part!r} are not in it: "
+            f"{', '.join(absent[:10])}; give the data that the split was made of, or another --split"
+        )
+
+
+def _is_wanted(patient: str, patients: Collection[str] | None) -> bool:
+    return patients is None or patient in patients
