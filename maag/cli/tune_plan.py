@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from maag.config.schema import Config
+    from maag.data.splits import Split
     from maag.train.launch.room import Node
     from tune.recorder import SearchPlan
     from tune.trial import TrialPlan
@@ -67,6 +68,21 @@ def machine_of(nodes: list[Node], device_name: str, workers: int, wait_minutes: 
     return Machine("cpu", 0, cores)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Settled:
+    """What a search is about, begun now or gone on with."""
+
+    base: Config
+    """Of all trials."""
+    scribbles: tuple[str, ...]
+    data_digest: str
+    split: Split
+    space: Sequence[str]
+    """Names of the settings that are searched."""
+    settings: Mapping[str, Any]
+    """The options that say how."""
+
+
 def make_plans(
     path: Path,
     config: Config | None,
@@ -83,18 +99,64 @@ def make_plans(
 
     `held` are settings that all trials have as they stand.
     """
+    from maag.config import codec
+    from maag.data.cache.preparing import default_cache_root
+    from maag.train.launch.room import threads_of
+    from tune.recorder import SearchPlan
+    from tune.space import SPACE
+    from tune.trial import TrialPlan
+
+    settled = _settle(path, config, directory, scribbles, machine, split_file, said, held=held, resume=resume)
+    how = {name: value for name, value in settled.settings.items() if name != "workers"}
+    workers = settled.settings["workers"]
+    plan = SearchPlan(
+        out=path,
+        epochs=settled.base.optim.epochs,
+        validations=VALIDATIONS,
+        space={name: SPACE[name] for name in settled.space},
+        gpus_per_trial=1.0 if machine.device == "cuda" else 0.0,
+        **how,
+    )
+    trial = TrialPlan(
+        base=codec.to_dict(settled.base),
+        # Links are not followed here: each node has its own behind the same path.
+        data_dir=os.path.abspath(directory),
+        scribbles=tuple(absolute_source(word) for word in settled.scribbles),
+        data_digest=settled.data_digest,
+        cache_root=os.path.abspath(default_cache_root()),
+        split=settled.split.to_dict(),
+        # Without a storage the nodes share this folder; with one it is each node's own.
+        trials_dir=os.path.abspath(path / "trials"),
+        device=machine.device,
+        threads=threads_of(max(1, machine.cores // (plan.at_once * workers))),
+        exchange=plan.algorithm == "pbt",
+        workers=workers,
+        storage=None if plan.storage is None else f"{plan.storage}/{path.name}/workers",
+    )
+    return plan, trial
+
+
+def _settle(
+    path: Path,
+    config: Config | None,
+    directory: Path,
+    scribbles: tuple[str, ...],
+    machine: Machine,
+    split_file: Path | None,
+    said: dict[str, Any],
+    *,
+    held: Collection[str],
+    resume: bool,
+) -> _Settled:
+    """Read the data, refuse what cannot be searched on them, and write a new search down in `path`."""
     from maag.cli.preparing import prepare_told
     from maag.config import codec
     from maag.data.cache.prepared import tells_of_others
-    from maag.data.cache.preparing import default_cache_root
     from maag.data.catalog import reader_of
     from maag.data.slices.supervision import supervise
     from maag.data.split_making import make_split
     from maag.train.folder import read_split
-    from maag.train.launch.room import threads_of
-    from tune.recorder import SearchPlan
     from tune.space import SPACE, searched
-    from tune.trial import TrialPlan
 
     before = read_stored(path) if resume else {}
     if resume:
@@ -124,32 +186,9 @@ def make_plans(
         base = codec.override(base, dict(zip(OWN, (every, every, 0), strict=True)))
         facts = {"scribbles": list(map(absolute_source, scribbles)), "data_digest": prepared.digest, "space": space}
         write_stored(path, {**settings, **facts, "base": codec.to_dict(base)}, split)
-    workers = settings.pop("workers")
-    plan = SearchPlan(
-        out=path,
-        epochs=base.optim.epochs,
-        validations=VALIDATIONS,
-        space={name: SPACE[name] for name in space},
-        gpus_per_trial=1.0 if machine.device == "cuda" else 0.0,
-        **settings,
+    return _Settled(
+        base=base, scribbles=scribbles, data_digest=prepared.digest, split=split, space=space, settings=settings
     )
-    trial = TrialPlan(
-        base=codec.to_dict(base),
-        # Links are not followed here: each node has its own behind the same path.
-        data_dir=os.path.abspath(directory),
-        scribbles=tuple(absolute_source(word) for word in scribbles),
-        data_digest=prepared.digest,
-        cache_root=os.path.abspath(default_cache_root()),
-        split=split.to_dict(),
-        # Without a storage the nodes share this folder; with one it is each node's own.
-        trials_dir=os.path.abspath(path / "trials"),
-        device=machine.device,
-        threads=threads_of(max(1, machine.cores // (plan.at_once * workers))),
-        exchange=plan.algorithm == "pbt",
-        workers=workers,
-        storage=None if plan.storage is None else f"{plan.storage}/{path.name}/workers",
-    )
-    return plan, trial
 
 
 def _require_apt_for_pbt(said: dict[str, Any]) -> None:
