@@ -50,7 +50,7 @@ def search(
         watcher: told of every change.
         resume: go on with the search in `plan.out`: finished trials stay, others, also those that failed, continue
             from their checkpoints.
-        tell: is given a sentence where the data were gone, or others, when the trials had ended.
+        tell: is given sentences about what follows when the trials have ended, see `note_shortfalls_of`.
 
     Returns:
         All trials.

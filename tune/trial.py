@@ -13,7 +13,7 @@ from ray import tune as ray_tune
 
 from maag.config import codec
 from maag.config.schema import Config
-from maag.errors import DataError, MissingDataError, StorageError
+from maag.errors import MaagError, first_line
 from maag.storage import read_json, write_json
 from maag.train.stopping import StopRequest
 from tune.failures import remembering_failure
@@ -124,8 +124,8 @@ def note_shortfalls_of(weights: Path, plan: TrialPlan, tell: Callable[[str], Non
     """Note in the best trial's `weights` how far its model overrates itself, where that is not noted yet.
 
     A run does it at its end, to which a trial does not come that was stopped early or is followed by the states that it
-    hands over. A search whose data are gone by then, or others now, has found what it has found: `tell` is given a
-    sentence. Raises CheckpointError where the file is damaged.
+    hands over. As it takes a while, `tell` is given a sentence first. A search has found what it has found whatever
+    comes of this: Ctrl-C, data that are gone by then, a full memory and a damaged file are a sentence more, no errors.
     """
     import torch
 
@@ -133,15 +133,19 @@ def note_shortfalls_of(weights: Path, plan: TrialPlan, tell: Callable[[str], Non
     from maag.data.splits import Split
     from maag.train.shortfalls import note_shortfalls
 
-    trained = checkpoint.load_segmentor(weights)
-    if "shortfalls" in trained.info:
-        return
-    device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
+    without = f"{weights} does not say how far it overrates itself"
     try:
+        trained = checkpoint.load_segmentor(weights)
+        if "shortfalls" in trained.info:
+            return
+        tell("the best model is asked how far it overrates itself, on all validation cases; Ctrl-C now leaves that out")
+        device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
         prepared = prepare_the_same(trained.config, plan)
         note_shortfalls(weights, prepared, Split.from_dict(plan.split).val, device)
-    except (DataError, MissingDataError, StorageError) as error:
-        tell(f"{weights} does not say how far it overrates itself, which its training data would have told: {error}")
+    except KeyboardInterrupt:
+        tell(f"{without}, as Ctrl-C came before it was known; --resume asks again")
+    except (MaagError, RuntimeError, MemoryError) as error:  # PyTorch's of a full memory is a RuntimeError
+        tell(f"{without}, as it could not be asked: {first_line(error)}; --resume asks again")
 
 
 def _train_on_workers(

@@ -16,6 +16,7 @@ from maag.config.schema import Config
 from maag.data.cache.preparing import prepare
 from maag.data.splits import Split
 from maag.errors import DataError, MissingDataError
+from maag.inference import TorchRunner
 from maag.models.build import build_segmentor
 from maag.storage import read_json
 from maag.train.folder import RunFolder
@@ -37,35 +38,84 @@ def test_a_node_with_other_data_trains_no_trial(
         prepare_the_same(tiny_config, plan)
 
 
-def test_a_trial_that_was_stopped_early_tells_how_far_its_model_overrates_itself(
-    phantom_dir: Path, tiny_config: Config, tmp_path: Path
-) -> None:
+@pytest.fixture
+def best(tiny_config: Config, tmp_path: Path) -> Path:
+    """Weights of a trial that was stopped early."""
     torch.manual_seed(0)
     weights = tmp_path / "best.safetensors"
     checkpoint.save_segmentor(weights, tiny_config, build_segmentor(tiny_config).state_dict(), {"epoch": 3})
+    return weights
+
+
+@pytest.fixture
+def measuring(phantom_dir: Path, tiny_config: Config, tmp_path: Path) -> TrialPlan:
+    """A search's plan in which all patients validate."""
     prepared = prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
-    plan = TrialPlan(
+    return TrialPlan(
         base=codec.to_dict(tiny_config), data_dir=str(phantom_dir), scribbles=(), data_digest=prepared.digest,
         cache_root=str(tmp_path / "cache"), split=Split(scheme="all", val=prepared.patient_ids).to_dict(),
         trials_dir=str(tmp_path / "trials"), device="cpu", threads=1, exchange=False,
     )  # fmt: skip
-    told: list[str] = []
-    gone = replace(plan, data_dir=str(tmp_path / "nowhere"))
-    for changed, why in ((gone, "nowhere"), (replace(plan, data_digest="other"), "has other data")):
-        note_shortfalls_of(weights, changed, told.append)
-        assert checkpoint.load_segmentor(weights).info == {"epoch": 3}
-        assert told[-1].startswith(f"{weights} does not say how far it overrates itself")
-        assert why in told[-1]
-    assert len(told) == 2
 
-    note_shortfalls_of(weights, plan, told.append)
-    noted = checkpoint.load_segmentor(weights).info
+
+def test_a_trial_that_was_stopped_early_tells_how_far_its_model_overrates_itself(
+    best: Path, measuring: TrialPlan
+) -> None:
+    told: list[str] = []
+    note_shortfalls_of(best, measuring, told.append)
+    noted = checkpoint.load_segmentor(best).info
     assert noted["epoch"] == 3
     assert noted["shortfalls"]
+    (sentence,) = told
+    assert "is asked how far it overrates itself" in sentence
+    assert sentence.endswith("Ctrl-C now leaves that out")
 
-    note_shortfalls_of(weights, gone, told.append)
-    assert checkpoint.load_segmentor(weights).info == noted
+    note_shortfalls_of(best, replace(measuring, data_dir="nowhere"), told.append)
+    assert checkpoint.load_segmentor(best).info == noted
+    assert len(told) == 1  # for there was nothing left to ask
+
+
+def test_a_search_whose_data_are_gone_or_others_by_its_end_has_found_what_it_has_found(
+    best: Path, measuring: TrialPlan, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    gone = replace(measuring, data_dir=str(tmp_path / "nowhere"))
+    for changed, why in ((gone, "nowhere"), (replace(measuring, data_digest="other"), "has other data")):
+        note_shortfalls_of(best, changed, told.append)
+        assert checkpoint.load_segmentor(best).info == {"epoch": 3}
+        assert told[-1].startswith(f"{best} does not say how far it overrates itself")
+        assert why in told[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (KeyboardInterrupt(), "as Ctrl-C came before it was known; --resume asks again"),
+        (torch.OutOfMemoryError("out of memory\nTried to allocate"), "could not be asked: out of memory; --resume"),
+        (MemoryError(), "could not be asked: MemoryError; --resume asks again"),
+    ],
+)
+def test_what_ends_the_asking_ends_it_in_a_sentence_and_leaves_the_model(
+    best: Path, measuring: TrialPlan, monkeypatch: pytest.MonkeyPatch, error: BaseException, why: str
+) -> None:
+    def fail(runner: TorchRunner, images: object) -> None:
+        raise error
+
+    monkeypatch.setattr(TorchRunner, "__call__", fail)
+    before, told = best.read_bytes(), list[str]()
+    note_shortfalls_of(best, measuring, told.append)
+    assert best.read_bytes() == before
     assert len(told) == 2
+    assert told[1].startswith(f"{best} does not say how far it overrates itself, as ")
+    assert why in told[1]
+
+
+def test_a_damaged_best_model_is_told_of_and_no_end_of_the_search(best: Path, measuring: TrialPlan) -> None:
+    best.write_bytes(best.read_bytes()[:100])
+    told: list[str] = []
+    note_shortfalls_of(best, measuring, told.append)
+    (sentence,) = told
+    assert "not a segmentor of maag, or damaged" in sentence
 
 
 @pytest.fixture
