@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,22 +11,20 @@ import torch
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from deploy.predicting.attempt import Worker, decoded_with
+from deploy.predicting.charges import Charge, Charges
 from deploy.predicting.crew import threads_for
 from deploy.predicting.job import Job, Task
-from deploy.predicting.ledger import Entry, History, now, open_ledger, read_histories
+from deploy.predicting.ledger import Entry
 from deploy.predicting.standing import Standing
 from deploy.predicting.temporary import keep_temporary_files_together
 from maag.errors import MaagError, PredictionError, first_line
 from maag.inference import Runner
-from maag.storage.opening import open_store
 from maag.train.launch.connection import LOGS, connected
 from maag.train.launch.recovery import cause_of
 from maag.train.launch.room import Room, require_room, takes_gpu
 
 _LOST = (RayActorError, ActorUnavailableError, NodeDiedError, OutOfMemoryError)
 """What Ray raises of a worker that is gone; not all are of one kind."""
-_TRIES_ALONE = 2
-"""A volume that takes down so many workers that did nothing else is given up."""
 _TRIES_TO_START = 3
 _PATIENCE_S = 600.0
 """How long a fleet without a single worker waits for one."""
@@ -91,7 +88,7 @@ class Fleet:
             gpu = takes_gpu(plan.gpu, plan.workers, plan.wait_minutes)
             room = require_room(plan.workers, plan.workers, gpu=gpu, wait_minutes=plan.wait_minutes)
             hire = _Hire(job, ray.put(self._open_runner), room)
-            yield from _Dispatch(job, iter(tasks), hire, self._tell).run(plan.workers)
+            yield from _Dispatch(job, Charges(job, iter(tasks)), hire, self._tell).run(plan.workers)
 
 
 def done_at_once(task: Task, job: Job, room: Room) -> int:
@@ -120,47 +117,33 @@ class _Seat:
     handle: Any
     opened: Any
     """Ray's reference to that."""
-    at_work: dict[Any, _Charge] = field(default_factory=dict)
+    at_work: dict[Any, Charge] = field(default_factory=dict)
     """By Ray's reference to the result."""
     alone: bool = False
     """At a volume that may take it down, and at nothing else."""
 
 
-@dataclass(slots=True)
-class _Charge:
-    """A task, and how it went so far."""
-
-    task: Task
-    stored: History | None = None
-    """What the ledger has of it since a worker was lost while it had this one."""
-    taken_down: int = 0
-    """Workers that were lost with this one alone."""
-
-
 class _Dispatch:
     """Hands out tasks, a few to each member, and takes back those of lost ones."""
 
-    def __init__(self, job: Job, supply: Iterator[Task], hire: _Hire, tell: Callable[[str], None]) -> None:
-        self._job = job
-        self._supply = supply
+    def __init__(self, job: Job, charges: Charges, hire: _Hire, tell: Callable[[str], None]) -> None:
+        self._charges = charges
         self._hire = hire
         self._tell = tell
-        self._suspects: deque[_Charge] = deque()
         self._seats: list[_Seat] = []
         self._hiring: list[_Seat] = []
         self._failed_starts = 0
-        self._next = next(supply, None)
-        self._each = done_at_once(self._next, job, hire.room) if self._next else 1
+        self._each = done_at_once(charges.next, job, hire.room) if charges.next else 1
 
     def run(self, workers: int) -> Iterator[Entry | Standing]:
         """What became of each task."""
-        if self._next is None:
+        if not self._charges.are_left():
             return
         self._hiring = [self._hire(self._each) for _ in range(workers)]
         while True:
             self._hand_out()
             at_work = [ref for seat in self._seats for ref in seat.at_work]
-            if not at_work and self._next is None and not self._suspects:
+            if not at_work and not self._charges.are_left():
                 return
             # Hired members count while there is work for them, or nobody else to wait for.
             done, _ = ray.wait([*at_work, *(seat.opened for seat in self._hiring)], timeout=_PATIENCE_S)
@@ -174,16 +157,14 @@ class _Dispatch:
 
     def _hand_out(self) -> None:
         for seat in self._seats:
-            if self._suspects and not seat.at_work:
-                self._give(seat, self._suspects.popleft())
+            if not seat.at_work and (suspect := self._charges.take_suspect()):
+                self._give(seat, suspect)
                 seat.alone = True
-            while not seat.alone and self._next is not None and len(seat.at_work) <= self._each:
-                self._give(seat, _Charge(self._next))
-                self._next = next(self._supply, None)
+            while not seat.alone and len(seat.at_work) <= self._each and (charge := self._charges.take_new()):
+                self._give(seat, charge)
 
-    def _give(self, seat: _Seat, charge: _Charge) -> None:
-        task = Task(charge.task.source, charge.stored or charge.task.history)
-        seat.at_work[seat.handle.attempt.remote(task)] = charge
+    def _give(self, seat: _Seat, charge: Charge) -> None:
+        seat.at_work[seat.handle.attempt.remote(charge.task)] = charge
 
     def _take(self, ref: Any) -> Iterator[Entry | Standing]:
         for seat in [seat for seat in self._hiring if seat.opened == ref]:
@@ -191,16 +172,13 @@ class _Dispatch:
             self._welcome(seat)
         for seat in [seat for seat in self._seats if ref in seat.at_work]:
             try:
-                entry = _value(ref)
+                told = _value(ref)
             except _LOST:
                 yield from self._lose(seat)
                 continue
             charge = seat.at_work.pop(ref)
             seat.alone = False
-            # Of a lost worker's volumes those are done, not skipped, that it had stored.
-            last = charge.stored.last if charge.stored else None
-            new = last != charge.task.history.last
-            yield last if last and new and entry is Standing.DONE else entry
+            yield charge.result(told)
 
     def _welcome(self, seat: _Seat) -> None:
         try:
@@ -221,29 +199,7 @@ class _Dispatch:
         ray.kill(seat.handle)
         self._tell(f"Lost a worker with {len(seat.at_work)} volumes at hand: others do them, and a new one is started")
         self._hiring.append(self._hire(self._each))
-        stored = read_histories(open_store(self._job.out))
-        for charge in seat.at_work.values():
-            charge.taken_down += seat.alone
-            if charge.taken_down >= _TRIES_ALONE:
-                yield self._given_up(charge)
-                continue
-            charge.stored = stored.get(charge.task.source.target)
-            self._suspects.append(charge)
-
-    def _given_up(self, charge: _Charge) -> Entry:
-        source = charge.task.source
-        entry = Entry(
-            source=source.place,
-            target=source.target,
-            source_version=None,
-            model=self._job.identity,
-            target_md5=None,
-            finished_at=now(),
-            seconds=0.0,
-            error=f"{source.place}: took down {charge.taken_down} workers; it may need more memory than a worker has",
-        )
-        open_ledger(open_store(self._job.out), self._job.folder).append(entry)
-        return entry
+        yield from self._charges.come_back(seat.at_work.values(), alone=seat.alone)
 
 
 def _value(ref: Any) -> Any:
