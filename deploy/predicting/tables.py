@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from deploy.predicting.job import Work
 from deploy.predicting.ledger import Entry, read_finished
@@ -15,6 +16,8 @@ from deploy.predicting.review import REVIEW, write_review
 from deploy.predicting.standing import md5_there
 from maag.storage.store import Store
 
+_Listed = Callable[[], Mapping[str, str]]
+"""The versions by key of all that is in an output, listed once and only where somebody asks."""
 _BEGINNINGS = {name: ",".join(keys).encode() for name, keys in ((MEASURES, MEASURES_KEYS), (REVIEW, REVIEW_KEYS))}
 
 
@@ -65,13 +68,14 @@ def write_tables(
     stale = tuple(name for name, differs in others.items() if differs and name not in asked_for and _is_ours(out, name))
     if not asked_for:
         return Tables(stale=stale)
-    entries = _entries(out, wanted, classes)
+    listed = cache(lambda: {found.key: found.version for found in out.list()})
+    entries = _entries(out, wanted, classes, listed)
     measured = reviewed = changed = untold = 0
     if work.measures:
         rows = {target: entries[target] for target in with_earlier(wanted, entries) if target in entries}
         measured = write_measures(out, {target: entry.volumes_ml for target, entry in rows.items()}, classes)
     if work.review:
-        unchanged = [entry for entry in entries.values() if entry.target in done or _is_unchanged(out, entry)]
+        unchanged = [entry for entry in entries.values() if entry.target in done or _is_unchanged(out, entry, listed)]
         changed = len(entries) - len(unchanged)
         untold = sum(not entry.expected_dice for entry in unchanged)
         reviewed = write_review(out, unchanged, classes)
@@ -86,12 +90,15 @@ def _is_ours(out: Store, name: str) -> bool:
     return out.stat(name) is not None and out.read_bytes(name).startswith(_BEGINNINGS[name])
 
 
-def _is_unchanged(out: Store, entry: Entry) -> bool:
-    """Whether the labels are those that the line tells of."""
-    return md5_there(out, entry.target) == entry.target_md5
+def _is_unchanged(out: Store, entry: Entry, listed: _Listed) -> bool:
+    """Whether the labels are those that the line tells of.
+
+    In a bucket the version of an object is its MD5 more often than not: where the two agree it is not asked for.
+    """
+    return listed().get(entry.target) == entry.target_md5 or md5_there(out, entry.target) == entry.target_md5
 
 
-def _entries(out: Store, wanted: Sequence[str], classes: Sequence[str]) -> dict[str, Entry]:
+def _entries(out: Store, wanted: Sequence[str], classes: Sequence[str], listed: _Listed) -> dict[str, Entry]:
     """By target what is done, by the ledger: of those `wanted`, and then of earlier ones of the same classes that are
     still there, the last first.
     """
@@ -102,5 +109,4 @@ def _entries(out: Store, wanted: Sequence[str], classes: Sequence[str]) -> dict[
         for target, entry in sorted(finished.items(), key=lambda item: item[1].finished_at, reverse=True)
         if target not in asked and all(set(frame) == labelled for frame in entry.volumes_ml)
     }
-    there = {found.key for found in out.list()} if earlier else set()
-    return asked | {target: entry for target, entry in earlier.items() if target in there}
+    return asked | {target: entry for target, entry in earlier.items() if target in listed()}

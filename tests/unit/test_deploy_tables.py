@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from bright_runner import DATA, BrightIsForeground, ledger, write_volume
 from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.job import Work
-from deploy.predicting.tables import Tables
+from deploy.predicting.tables import Tables, write_tables
 from maag.cli.predict import tell_left_out
+from maag.storage.local import LocalStore
+from maag.storage.store import StoredObject
 
 HEART = replace(DATA, classes=("background", "LV"))
 BOTH = Work(review=True, measures=True)
@@ -46,6 +49,40 @@ def test_corrected_labels_of_an_earlier_call_are_not_reviewed_either(scans: Path
     other = run(scans / "deep" / "er", out, REVIEWED)
     assert (other.kept, other.tables.changed) == (0, 1)
     assert sorted(reviewed(out)) == ["b.nii", "deep/er/b.nii"]
+
+
+class Bucket(LocalStore):
+    """A folder that lists MD5s for versions, as S3 does of most objects, and counts what else is asked of it."""
+
+    lists = 0
+
+    def __init__(self, root: Path, *, without: str) -> None:
+        super().__init__(root)
+        self._without = without
+        self.asked_for: list[str] = []
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        if not prefix:
+            self.lists += 1
+        for found in super().list(prefix):
+            md5 = super().md5_of(found.key)
+            yield replace(found, version=f"{md5}-2" if found.key == self._without or md5 is None else md5)
+
+    def md5_of(self, key: str) -> str | None:
+        self.asked_for.append(key)
+        return super().md5_of(key)
+
+
+def test_labels_whose_md5_a_listing_tells_are_not_asked_for_one_by_one(scans: Path, out: Path) -> None:
+    write_volume(scans / "c.nii.gz", 4)
+    write_volume(scans / "parts.nii.gz", 5)
+    run(scans, out, Work())
+    (out / "c.nii.gz").write_bytes(b"years of work")
+    store = Bucket(out, without="parts.nii.gz")
+    tables = write_tables(store, REVIEWED, ["a.nii.gz"], HEART.classes, done=set(), kept=0)
+    assert (tables.frames_reviewed, tables.changed) == (3, 1)
+    assert sorted(store.asked_for) == ["c.nii.gz", "parts.nii.gz"]
+    assert store.lists == 1
 
 
 def test_what_an_earlier_maag_segmented_has_no_row_and_is_counted(scans: Path, out: Path) -> None:
