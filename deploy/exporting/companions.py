@@ -171,8 +171,8 @@ def _of_axes(manifest: Manifest) -> str:
     axes = " or ".join(manifest.source.axes)
     return (
         f"\n\nThe images that trained have axes {axes}: there their x, y and z point. To the model others are\n"
-        "mirrored or turned; `segment.py` and `maag predict` say so, and with `--reorient` lay such an image as those,\n"
-        "by its header, and its labels back."
+        "mirrored or turned; `segment.py` and `maag predict` say so, and with `--reorient` lay such an image as\n"
+        "those, by its header, and its labels back."
     )
 
 
