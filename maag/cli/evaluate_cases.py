@@ -63,6 +63,15 @@ def choose_cases(
     return Chosen(split=split, found=found, wanted=wanted, cases=cases)
 
 
+def tell_how_they_lie(cases: Sequence[Case], opened: OpenModel) -> None:
+    """Say so where images lie otherwise than those that trained: the model is measured on them as they are stored."""
+    from maag.cli.terminal import say
+    from maag.data.files.orientation import lying_otherwise
+
+    if sentence := lying_otherwise({case.case_id: case.images[0] for case in cases}, opened.axes):
+        say(f"Note: {sentence}; measure what `maag predict --reorient` makes of them with --predictions")
+
+
 def find_label_files(folder: Path, chosen: Chosen) -> dict[str, Path]:
     """By case the label file below `folder` that is measured; where one differs from its image in place is told of.
 

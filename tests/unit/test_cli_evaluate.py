@@ -161,3 +161,22 @@ def test_images_of_patients_are_in_the_page_where_they_are_asked_for_alone(
     assert run(*words, "--pictures") == 0
     assert page.read_text().count("data:image") == 6
     assert len((tmp_path / "out" / "heart.csv").read_text().splitlines()) == 1 + 4 * 9
+
+
+def test_images_that_lie_otherwise_than_those_that_trained_are_told_of(
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    axes = "".join(nib.aff2axcodes(nib.load(next(phantom_dir.rglob("patient001_frame??.nii.gz"))).affine))
+    other = axes.translate(str.maketrans("LRPA", "RLAP"))
+    config = override(CONFIG, {"data.classes": ["background", "RV", "MYO", "LV"]})
+    split = split_with("patient002")
+    for trained, told in (([axes], False), ([other], True), ([other, axes], False), ([], False)):
+        run_folder = tmp_path / "-".join(["run", *trained])
+        info = {"kind": "best", "split_digest": split.digest, "axes": trained}
+        path = run_folder / "checkpoints" / "best.safetensors"
+        path.parent.mkdir(parents=True)
+        save_segmentor(path, config, build_segmentor(config).state_dict(), info)
+        write_json(run_folder / "split.json", split.to_dict())
+        assert run(path, "--dataset", "acdc", "--data", phantom_dir) == 0
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert (f"which have axes {other}" in said and f"with {axes}" in said) is told

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from maag.data.files.axes import lies_as, plain_axes
 from maag.data.files.nifti import affine_of, is_nifti, open_nifti, orientation_of, spacing_of
 from maag.data.files.volume import load_orientation
+from maag.errors import DataError, StorageError
 
 _SPACING_TOLERANCE = 0.01
 _ORIGIN_TOLERANCE = 0.5
@@ -71,6 +74,34 @@ def odd_axes(axes: Mapping[str, str | None]) -> list[str]:
 
 def _have(number: int) -> str:
     return "1 image has" if number == 1 else f"{number} images have"
+
+
+def lying_otherwise(images: Mapping[str, Path], trained: Sequence[str]) -> str | None:
+    """A sentence about those of the `images`, by case, whose slices lie otherwise than of images with `trained` axes.
+
+    None where there are none such. Those that do not tell are taken to lie alike, as are those that cannot be read, and
+    all where `trained` is empty.
+    """
+    odd: dict[str, str] = {}
+    for case, image in images.items() if trained else ():
+        with suppress(DataError, StorageError):
+            axes = _plain_axes_of(image)
+            if axes and not lies_as(axes, trained):
+                odd[case] = axes
+    if not odd:
+        return None
+    case, axes = next(iter(odd.items()))
+    lie = "1 image lies" if len(odd) == 1 else f"{len(odd)} images lie"
+    return (
+        f"{lie} otherwise than those that trained, which have axes {' or '.join(trained)}; the first is of {case} with "
+        f"{axes}: if the headers are right, to the model it is mirrored or turned"
+    )
+
+
+def _plain_axes_of(image: Path) -> str | None:
+    """None too of files other than NIfTI."""
+    source = open_nifti(image) if is_nifti(image) else None
+    return plain_axes(affine_of(source)) if source is not None and orientation_of(source) else None
 
 
 def odd_slices(spacings: Mapping[str, tuple[float, float, float]]) -> list[str]:
