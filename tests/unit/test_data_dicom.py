@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, SegmentationStorage
 from scipy.spatial.transform import Rotation
 
 from maag.data.files.dicom_file import UNREADABLE, series_uid
@@ -21,6 +21,7 @@ from maag.data.files.dicom_series import load_series, order_of_slices, require_e
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import DataError
 
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 SHAPE = (5, 4)
 AXIAL = np.eye(3)
 ROWS_MM, COLUMNS_MM = 2.5, 0.75
@@ -94,7 +95,9 @@ def test_slices_of_another_grid_are_no_volume(tmp_path: Path, tags: dict[str, An
 
 
 def test_two_slices_at_one_place_are_no_volume(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"1\.dcm: lies at the place of \S+0\.dcm; keep one of them"):
+    with pytest.raises(
+        DataError, match=r"1\.dcm: lies at the place of \S+0\.dcm; keep one of them .* of phases or echoes move each"
+    ):
         load_series(stack(tmp_path, [3.0, 3.0005, 0.0]))
 
 
@@ -160,3 +163,13 @@ def test_a_file_that_is_cut_where_it_is_deflated_is_unreadable(tmp_path: Path) -
     assert series_uid(path) == UNREADABLE
     with pytest.raises(DataError, match="not a readable DICOM file"):
         order_of_slices([path])
+
+
+@pytest.mark.parametrize("kind", [SegmentationStorage, LABEL_MAP])
+def test_a_segmentation_is_no_image(tmp_path: Path, kind: str) -> None:
+    path = stack(tmp_path, [0.0])[0]
+    whole = pydicom.dcmread(path)
+    assert series_uid(path) == whole.SeriesInstanceUID
+    whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = kind
+    whole.save_as(path, enforce_file_format=True)
+    assert series_uid(path) is None

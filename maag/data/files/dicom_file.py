@@ -18,12 +18,13 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
+from pydicom.uid import SegmentationStorage
 
 from maag.errors import DataError, StorageError, first_line
 from maag.storage import require_regular_file, storage_errors
 
 _REQUIRED_TAGS = ["Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"]
-_GEOMETRY_TAGS = [*_REQUIRED_TAGS, "SliceThickness", "SpacingBetweenSlices"]
+_GEOMETRY_TAGS = [*_REQUIRED_TAGS, "SliceThickness", "SpacingBetweenSlices", "NumberOfFrames"]
 _ROUNDED = 0.03
 """By so much products of direction cosines may differ from 1 and 0, for some write two decimals."""
 _MAX_PIXELS = 2**26
@@ -34,6 +35,7 @@ _MALFORMED = (
 )
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 SUFFIXES = (".dcm", ".dicom", ".ima")
+_LABELS = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")  # The second is a label map.
 UNREADABLE = "unreadable"
 """In place of a series, for a file that should have one."""
 
@@ -65,17 +67,30 @@ class SliceGeometry:
 
 
 def read_geometry(path: Path) -> SliceGeometry:
-    """From the header alone. Raises DataError for a file that is no DICOM image or says too little of where it is."""
+    """From the header alone.
+
+    Raises DataError for a file that is no DICOM image, holds several, or says too little of where it is.
+    """
     header = _read(path, stop_before_pixels=True, specific_tags=_GEOMETRY_TAGS)
     try:
         # Elements are parsed when they are asked for.
         with _quiet_pydicom():
+            frames = int(header.get("NumberOfFrames") or 1)
             missing = [tag for tag in _REQUIRED_TAGS if getattr(header, tag, None) is None]
-            geometry = None if missing else _geometry_of(header)
+            geometry = None if missing or frames > 1 else _geometry_of(header)
     except (OSError, *_MALFORMED) as error:
         raise DataError(f"{path}: a damaged header ({first_line(error)}); export the series again") from error
+    # Before what is missing, for such files have their geometry elsewhere, frame by frame.
+    if frames > 1:
+        raise DataError(
+            f"{path}: holds {frames} frames, and one grey slice a file is needed: export the series so (classic, not "
+            "enhanced DICOM), or convert it to NIfTI"
+        )
     if geometry is None:
-        raise DataError(f"{path}: DICOM without {', '.join(missing)}; export the series again with its geometry")
+        raise DataError(
+            f"{path}: DICOM without {', '.join(missing)}; export the series again with its geometry, or take the file "
+            "out"
+        )
     return geometry
 
 
@@ -93,16 +108,17 @@ def read_header(path: Path) -> pydicom.Dataset:
 def series_uid(path: Path) -> str | None:
     """Which series a file belongs to, `unknown` where its header does not say; None for a file that is no DICOM image.
 
-    UNREADABLE for one with a damaged header, or with a name of SUFFIXES and none at all, so that whoever reads the
-    series is told. Raises StorageError.
+    A segmentation is none: archives keep it beside the images that it labels. UNREADABLE for one with a damaged header,
+    or with a name of SUFFIXES and none at all, so that whoever reads the series is told. Raises StorageError.
     """
     with storage_errors(path, "read"), path.open("rb") as stream:
         if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
             return UNREADABLE if path.name.lower().endswith(SUFFIXES) else None
     try:
-        header = _read(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
+        header = _read(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID", "Rows"])
         with _quiet_pydicom():
-            return str(header.get("SeriesInstanceUID") or "unknown") if header.get("Rows") else None
+            is_image = header.get("Rows") and header.get("SOPClassUID") not in _LABELS
+            return str(header.get("SeriesInstanceUID") or "unknown") if is_image else None
     except StorageError:
         raise
     except (OSError, *_MALFORMED):
@@ -123,9 +139,14 @@ def read_pixels(path: Path) -> NDArray[np.float32]:
         with _quiet_pydicom():
             plane = np.asarray(apply_rescale(dataset.pixel_array, dataset), dtype=np.float32)
     except (OSError, *_MALFORMED) as error:
-        raise DataError(
-            f"{path}: its pixels cannot be decoded ({first_line(error)}); export the series uncompressed"
-        ) from error
+        # Only compressed pixels come without a length.
+        is_compressed = getattr(dataset.get_item("PixelData"), "is_undefined_length", False)
+        way_out = (
+            "export the series uncompressed, or install one more decoder (pip install python-gdcm)"
+            if is_compressed
+            else "copy or export it again"
+        )
+        raise DataError(f"{path}: its pixels cannot be decoded ({first_line(error)}); {way_out}") from error
     if plane.ndim != 2:
         raise DataError(f"{path}: pixels of shape {plane.shape}; one grey slice a file is needed: export it so")
     if not np.isfinite(plane).all():

@@ -44,7 +44,10 @@ def order_of_slices(paths: Sequence[Path]) -> list[int]:
     order = sorted(range(len(paths)), key=lambda place: slices[place].height_mm)
     for lower, higher in pairwise(order):
         if slices[higher].height_mm - slices[lower].height_mm < _SAME_MM:
-            raise DataError(f"{paths[higher]}: lies at the place of {paths[lower]}; keep one of them in the volume")
+            raise DataError(
+                f"{paths[higher]}: lies at the place of {paths[lower]}; keep one of them in the volume, and of phases "
+                "or echoes move each to a folder of its own"
+            )
     return order
 
 
