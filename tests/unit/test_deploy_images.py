@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from native_phantoms import config_of
 from numpy.typing import NDArray
@@ -128,6 +129,19 @@ def test_a_tilted_stack_keeps_its_place(tmp_path: Path) -> None:
     (bent,) = find_images(tmp_path / "bent")
     with pytest.raises(DataError, match=r"lies 2\.00 mm beside the line"):
         next(bent.frames())
+
+
+def test_labels_of_a_series_are_placed_by_its_headers_alone(tmp_path: Path) -> None:
+    """Its pixels, of which a CT has some hundred megabytes, are read and unpacked once, for its frames."""
+    write_series(tmp_path / "in", "one", aside_mm=(0, 2, 4))
+    (image,) = find_images(tmp_path / "in")
+    (volume,) = image.frames()
+    for path in (tmp_path / "in").iterdir():
+        dataset = pydicom.dcmread(path)
+        del dataset.PixelData
+        dataset.save_as(path)
+    image.save_labels(tmp_path / "labels.nii.gz", np.zeros((1, 3, 24, 28), np.uint8), ("background", "bright"))
+    np.testing.assert_allclose(nibabel.load(tmp_path / "labels.nii.gz").affine, volume.affine, atol=1e-5)
 
 
 def test_linked_folders_are_entered_and_circles_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

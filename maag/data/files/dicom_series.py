@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maag.data.files.axes import plain_axes
-from maag.data.files.dicom_file import read_geometry, read_pixels
+from maag.data.files.dicom_file import SliceGeometry, read_geometry, read_pixels
 from maag.data.files.volume import Volume
 from maag.errors import DataError
 
@@ -28,7 +28,10 @@ def order_of_slices(paths: Sequence[Path]) -> list[int]:
     Raises:
         DataError: slices of different shape, spacing or orientation, or two at one place.
     """
-    slices = [read_geometry(path) for path in paths]
+    return _order([read_geometry(path) for path in paths], paths)
+
+
+def _order(slices: Sequence[SliceGeometry], paths: Sequence[Path]) -> list[int]:
     first = slices[0]
     for path, other in zip(paths, slices, strict=True):
         if (
@@ -56,8 +59,7 @@ def require_even(paths: Sequence[Path]) -> None:
 
     Else as `order_of_slices`.
     """
-    ordered = [paths[place] for place in order_of_slices(paths)]
-    slices = [read_geometry(path) for path in ordered]
+    ordered, slices = _in_order(paths)
     heights, positions = np.array([each.height_mm for each in slices]), np.array([each.position for each in slices])
     gaps = np.diff(heights)
     if len(gaps) and _is_uneven(gaps).any():
@@ -86,29 +88,52 @@ def load_series(paths: Sequence[Path]) -> Volume:
         DataError: as `order_of_slices`, or a file without readable grey pixels.
         StorageError: a file cannot be opened.
     """
-    ordered = [paths[place] for place in order_of_slices(paths)]
-    first, last = read_geometry(ordered[0]), read_geometry(ordered[-1])
-    if len(ordered) * math.prod(first.shape) > _MAX_VOXELS:
-        raise DataError(f"{ordered[0].parent}: {len(ordered)} slices of {first.shape} pixels; nobody can use so many")
-    planes = [read_pixels(path) for path in ordered]
+    ordered, slices = _in_order(paths)
+    shape = (len(slices), *slices[0].shape)
+    if math.prod(shape) > _MAX_VOXELS:
+        raise DataError(f"{ordered[0].parent}: {shape[0]} slices of {shape[1:]} pixels; nobody can use so many")
+    voxels = np.empty((1, *shape), np.float32)
+    for plane, path in zip(voxels[0], ordered, strict=True):
+        plane[...] = read_pixels(path)
+    affine = _affine_of(slices)
+    return Volume(voxels, (_between_mm(slices), *slices[0].spacing_mm), affine, plain_axes(affine))
+
+
+def affine_of_series(paths: Sequence[Path]) -> NDArray[np.float64]:
+    """That of `load_series`, from the headers alone. Raises as `order_of_slices`."""
+    return _affine_of(_in_order(paths)[1])
+
+
+def _in_order(paths: Sequence[Path]) -> tuple[list[Path], list[SliceGeometry]]:
+    """The files from the lowest slice to the highest, and where each lies; every header is read once."""
+    slices = [read_geometry(path) for path in paths]
+    order = _order(slices, paths)
+    return [paths[place] for place in order], [slices[place] for place in order]
+
+
+def _affine_of(slices: Sequence[SliceGeometry]) -> NDArray[np.float64]:
+    """(4, 4) voxel (x, y, z) to world in mm, of slices from the lowest to the highest."""
+    first, last = slices[0], slices[-1]
     rows_mm, columns_mm = first.spacing_mm
-    between_mm = _usual_gap_mm(ordered) if len(ordered) > 1 else first.thickness_mm
+    between_mm = _between_mm(slices)
     affine = np.eye(4)
     affine[:3, 0] = np.array(first.orientation[:3]) * columns_mm
     affine[:3, 1] = np.array(first.orientation[3:]) * rows_mm
     affine[:3, 2] = first.normal * between_mm
-    if len(ordered) > 1:
+    if len(slices) > 1:
         # Not along the normal: slices of a tilted gantry are shifted against each other.
         way = np.array(last.position) - np.array(first.position)
         affine[:3, 2] = way * between_mm / (last.height_mm - first.height_mm)
     affine[:3, 3] = first.position
     affine[:3] = _LPS_TO_RAS @ affine[:3]
-    return Volume(np.stack(planes)[None], (between_mm, rows_mm, columns_mm), affine, plain_axes(affine))
+    return affine
 
 
-def _usual_gap_mm(ordered: Sequence[Path]) -> float:
-    """The mean distance of neighbours, gaps where a slice is missing left out."""
-    gaps = np.diff([read_geometry(path).height_mm for path in ordered])
+def _between_mm(slices: Sequence[SliceGeometry]) -> float:
+    """The mean distance of neighbours, gaps where a slice is missing left out; of one slice what its header says."""
+    if len(slices) == 1:
+        return slices[0].thickness_mm
+    gaps = np.diff([each.height_mm for each in slices])
     usual = gaps[~_is_uneven(gaps)]
     return float(usual.mean() if len(usual) else gaps.min())
 
