@@ -71,6 +71,18 @@ def test_every_pixel_lies_where_its_header_says(
             np.testing.assert_allclose((volume.affine @ [column, row, place, 1])[:3], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("degrees", "axes"), [((0, 0, 0), "LPS"), ((0, 0, 180), "RAS"), ((90, 0, 0), "LSA"), ((45, 0, 0), None)]
+)
+def test_a_series_tells_to_where_its_axes_point(
+    tmp_path: Path, degrees: tuple[float, float, float], axes: str | None
+) -> None:
+    directions = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().T
+    for place in range(2):
+        write_slice(tmp_path / f"{place}.dcm", 3.0 * place * directions[2], directions)
+    assert load_series(sorted(tmp_path.iterdir())).axes == axes
+
+
 def stack(folder: Path, heights_mm: list[float]) -> list[Path]:
     paths = [folder / f"{number}.dcm" for number in range(len(heights_mm))]
     for path, height in zip(paths, heights_mm, strict=True):
