@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from maag.checkpoint import save_segmentor
-from maag.cli import main
 from maag.cli.out_place import require_outside
 from maag.config.codec import override
 from maag.config.schema import Config
@@ -63,12 +63,6 @@ def test_the_folder_here_is_refused_where_it_holds_the_data(place: Path, monkeyp
     with pytest.raises(ConfigError, match=r"^x lies in the data set's folder, \."):
         require_outside(Path("x"), Path("."))
     require_outside(None, Path("."))
-
-
-def run(*words: object) -> object:
-    with pytest.raises(SystemExit) as caught:
-        main([*map(str, words)])
-    return caught.value.code
 
 
 def write_run(folder: Path) -> Path:

@@ -1,6 +1,6 @@
-from __future__ import annotations
+"""Images, labels and scores on the training grid and back on their own."""
 
-import tracemalloc
+from __future__ import annotations
 
 import numpy as np
 import pytest
@@ -15,14 +15,10 @@ from maag.data.geometry import (
     image_to_grid,
     labels_to_grid,
     labels_to_source,
-    normalize,
     plan_grid,
-    prepare_image,
     scores_to_source,
-    scribbles_to_grid,
 )
 from maag.errors import DataError
-from maag.labels import IGNORE
 
 SIDES = st.integers(3, 60)
 SIZES = st.sampled_from([16, 32, 48])
@@ -172,112 +168,6 @@ def test_spacings_of_32_bits_lose_no_pixel() -> None:
         in_header = float(np.float32(hundredths / 100))
         grid = Grid.plan((512, 224), (in_header, in_header), hundredths / 100, (512, 512))
         assert grid.resized_shape == (512, 224)
-
-
-@quick
-@given(st.integers(10, 60), st.sampled_from([5, 6, 7]), st.integers(0, 3))
-def test_a_thin_line_is_still_there_on_a_grid_that_is_much_coarser(place: int, factor: int, value: int) -> None:
-    scribbles = np.full((1, 16 * factor, 16 * factor), 255, np.uint8)
-    scribbles[0, place % (16 * factor)] = value
-    grid = Grid.plan(scribbles.shape[1:], (1, 1), factor, (16, 16))
-    found = scribbles_to_grid(scribbles, grid, 255)
-    expected = np.full((1, 16, 16), 255, np.uint8)
-    expected[0, place % (16 * factor) // factor] = value
-    np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize(("length", "taken"), [(1, False), (2, False), (3, True), (5, True)])
-def test_a_speck_beside_the_centre_of_a_coarse_pixel_is_no_stroke_through_it(length: int, taken: bool) -> None:
-    scribbles = np.full((1, 80, 80), 255, np.uint8)
-    scribbles[0, 10 : 10 + length, 21] = 2  # as much of the pixel's five rows
-    found = scribbles_to_grid(scribbles, Grid.plan((80, 80), (1, 1), 5, (16, 16)), 255)
-    expected = np.full((1, 16, 16), 255, np.uint8)
-    if taken:
-        expected[0, 2, 4] = 2
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_speck_at_the_centre_of_a_coarse_pixel_stays_however_small() -> None:
-    scribbles = np.full((1, 80, 80), 255, np.uint8)
-    scribbles[0, 12, 22] = 2
-    found = scribbles_to_grid(scribbles, Grid.plan((80, 80), (1, 1), 5, (16, 16)), 255)
-    assert np.argwhere(found == 2).tolist() == [[0, 2, 4]]
-
-
-def test_a_pixel_through_which_two_classes_run_has_the_one_at_its_centre_or_none() -> None:
-    scribbles = np.full((1, 80, 80), 255, np.uint8)
-    scribbles[0, 0:40, 1], scribbles[0, 0:40, 3] = 1, 2  # beside the centre of the first column's pixels
-    scribbles[0, 40:, 2], scribbles[0, 40:, 3] = 1, 2  # on it, and beside it
-    found = scribbles_to_grid(scribbles, Grid.plan((80, 80), (1, 1), 5, (16, 16)), 255)
-    assert (found[0, :8] == 255).all()
-    assert (found[0, 8:, 0] == 1).all()
-
-
-def test_scribbles_on_a_grid_like_their_own_are_laid_as_masks_are() -> None:
-    scribbles = np.random.default_rng(0).choice(np.array([0, 1, 255], np.uint8), (2, 40, 40))
-    for spacing in (0.8, 1.0, 1.9):
-        grid = Grid.plan((40, 40), (1, 1), spacing, (32, 32))
-        np.testing.assert_array_equal(scribbles_to_grid(scribbles, grid, 255), labels_to_grid(scribbles, grid, 255))
-
-
-def test_normalisation_is_robust() -> None:
-    voxels = np.random.default_rng(0).normal(50, 9, (4, 20, 20)).astype(np.float32)
-    p5, p25, p50, p75, p95 = np.percentile(voxels, [5, 25, 50, 75, 95])
-    expected = (np.clip(voxels, p5, p95) - p50) / (p75 - p25)
-    np.testing.assert_allclose(normalize(voxels), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_constant_image_becomes_zeros() -> None:
-    assert not normalize(np.full((1, 8, 8), 3, np.float32)).any()
-
-
-@pytest.mark.parametrize("ground", [-1024.0, 0.0, 1.0, 1000.3])
-def test_an_organ_on_a_constant_ground_is_normalised_alike_whatever_the_ground(ground: float) -> None:
-    voxels = np.full((2, 60, 60), ground, np.float32)
-    grid = Grid.plan((60, 60), (0.7, 0.7), 1.0, (48, 48))
-    assert not normalize(image_to_grid(voxels, grid)).any()
-    voxels[:, 20:35, 20:40] += np.random.default_rng(0).normal(700, 90, (2, 15, 20)).astype(np.float32)
-    normalised = normalize(image_to_grid(voxels, grid))
-    assert np.ptp(normalised) == pytest.approx(1, abs=1e-3)
-    alone = normalize(image_to_grid(voxels - ground, grid))
-    np.testing.assert_allclose(normalised, alone, atol=1e-3)
-
-
-def test_a_volume_is_normalised_without_copies_of_64_bits() -> None:
-    voxels = np.random.default_rng(0).normal(0, 500, (64, 64, 64)).astype(np.float32)
-    p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
-    expected = ((np.clip(voxels, p5, p95) - median) / (p75 - p25)).astype(np.float32)
-    tracemalloc.start()
-    found = normalize(voxels)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    np.testing.assert_array_equal(found, expected)
-    assert peak < 2.5 * voxels.nbytes
-
-
-def test_strokes_of_many_slices_are_those_of_each() -> None:
-    grid = Grid((96, 80), (24, 20), (32, 16))
-    scribbles = np.random.default_rng(0).choice(
-        np.array([0, 1, 2, IGNORE], np.uint8), (40, 96, 80), p=[0.01] * 3 + [0.97]
-    )
-    each = [scribbles_to_grid(plane[None], grid, IGNORE) for plane in scribbles]
-    np.testing.assert_array_equal(scribbles_to_grid(scribbles, grid, IGNORE), np.concatenate(each))
-
-
-def test_what_lies_beside_the_grid_has_no_say_in_the_normalisation() -> None:
-    data = DataConfig(size_px=(16, 16), spacing_mm=1.0)
-    voxels = np.random.default_rng(0).normal(100, 9, (1, 3, 40, 40)).astype(np.float32)
-    bright = voxels.copy()
-    bright[..., :12, :] = 4000
-    images = [prepare_image(Volume(each, (8.0, 1.0, 1.0), np.eye(4)), data)[0] for each in (voxels, bright)]
-    np.testing.assert_array_equal(*images)
-
-
-def test_values_of_bytes_lie_between_0_and_1_whatever_else_is_in_the_image() -> None:
-    data = DataConfig(size_px=(16, 16), spacing_mm=1.0, normalization="unit")
-    voxels = np.arange(256, dtype=np.float32).reshape(1, 1, 16, 16)
-    images, _ = prepare_image(Volume(voxels, (1.0, 1.0, 1.0), np.eye(4)), data)
-    np.testing.assert_allclose(images, np.linspace(0, 1, 256).reshape(1, 1, 16, 16), atol=1e-6)
 
 
 def test_an_image_of_other_channels_than_the_settings_is_refused() -> None:

@@ -20,11 +20,6 @@ Prepare = Callable[..., PreparedData]
 
 
 @pytest.fixture
-def data_dir(phantom_dir: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
-
-
-@pytest.fixture
 def again(data_dir: Path, tiny_config: Config, tmp_path: Path) -> Prepare:
     return lambda progress=None: prepare(data_dir, tiny_config.data, tmp_path / "cache", progress=progress)
 

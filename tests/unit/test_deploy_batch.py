@@ -1,4 +1,4 @@
-"""Whole batches: what is written where, what is refused, and what a bad volume does to the others."""
+"""Whole batches: what is written where, and what a bad volume does to the others."""
 
 from __future__ import annotations
 
@@ -14,16 +14,12 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, run, tree, write_volume
 from numpy.typing import NDArray
 
-from deploy.predicting.attempt import decoded_at_once
-from deploy.predicting.batch import plan, predict
+from deploy.predicting.batch import predict
 from deploy.predicting.crew import Threads
-from deploy.predicting.fleet import done_at_once
-from deploy.predicting.job import Job, Task, Work
+from deploy.predicting.job import Work
 from deploy.predicting.ledger import FileLedger, read_finished
 from maag.data.files.volume import load_labels
-from maag.errors import ConfigError, MissingDataError
 from maag.storage.local import LocalStore
-from maag.train.launch.room import Room
 
 
 def test_output_mirrors_input_and_input_stays(scans: Path, out: Path, runner: BrightIsForeground) -> None:
@@ -72,13 +68,6 @@ def test_labels_have_the_geometry_of_their_source(scans: Path, out: Path, runner
     source, written = nibabel.load(scans / "a.nii.gz"), nibabel.load(out / "a.nii.gz")
     np.testing.assert_array_equal(source.affine, written.affine)
     assert written.get_data_dtype() == np.uint8
-
-
-def test_masks_and_scribbles_beside_an_image_are_no_images(scans: Path, out: Path, runner: BrightIsForeground) -> None:
-    for name in ("a_gt.nii.gz", "a_scribble.nii.gz", "lonely_gt.nii.gz"):
-        write_volume(scans / name)
-    assert run(scans, out, runner).done == 3
-    assert {path.name for path in out.rglob("*.nii*")} == {"a.nii.gz", "b.nii", "lonely_gt.nii.gz"}
 
 
 def test_ledger_has_a_line_for_each(scans: Path, out: Path, runner: BrightIsForeground) -> None:
@@ -143,11 +132,6 @@ def test_a_file_that_may_not_be_read_stops_no_volume(scans: Path, out: Path, run
     assert f"cannot read {scans / 'IM0001'}" in str(outcome.failed[0].error)
 
 
-def test_an_output_without_a_name_is_refused(scans: Path) -> None:
-    with pytest.raises(ConfigError, match="the output is empty"):
-        plan([scans], "")
-
-
 def test_a_bug_or_exhausted_memory_is_a_failure_of_its_volume(scans: Path, out: Path) -> None:
     class Exhausting(BrightIsForeground):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -168,88 +152,3 @@ def test_single_files_and_progress(scans: Path, out: Path, runner: BrightIsForeg
     assert outcome.done == 2
     assert seen == [(1, 2), (2, 2)]
     assert set(tree(out)) == {"a.nii.gz", "b.nii", "ledger.jsonl"}
-
-
-@pytest.mark.parametrize("place", ["", "deep", "new/folder"])
-def test_nothing_is_written_into_the_input(scans: Path, runner: BrightIsForeground, place: str) -> None:
-    before = tree(scans)
-    with pytest.raises(ConfigError, match="lies in the input"):
-        run(scans, scans / place, runner)
-    with pytest.raises(ConfigError, match="lies in the input"):
-        predict([scans / "a.nii.gz"], Threads(runner), DATA, scans, "m1")
-    assert tree(scans) == before
-
-
-def test_names_do_not_escape_through_links(scans: Path, out: Path, runner: BrightIsForeground, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    out.mkdir()
-    (out / "deep").symlink_to(elsewhere)
-    outcome = run(scans, out, runner)
-    assert outcome.done == 1
-    assert "a link leads out of" in str(outcome.failed[0].error)
-    assert not list(elsewhere.iterdir())
-
-
-def test_a_dicom_segmentation_of_no_dicom_is_refused(scans: Path, out: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--dicom-seg: no input is a DICOM series, the first is .*nii"):
-        plan([scans], out, dicom_seg=True)
-
-
-def test_two_sources_for_one_output_are_refused(tmp_path: Path, out: Path) -> None:
-    first, second = write_volume(tmp_path / "one" / "a.nii.gz"), write_volume(tmp_path / "two" / "a.nii.gz")
-    with pytest.raises(ConfigError, match="would both be written"):
-        plan([first, second.parent], out)
-
-
-def test_probabilities_have_places_of_their_own_too(tmp_path: Path, out: Path) -> None:
-    for name in ("a.nii.gz", "a_probabilities.nii.gz"):
-        write_volume(tmp_path / "in" / name)
-    assert len(plan([tmp_path / "in"], out)) == 2
-    with pytest.raises(ConfigError, match=r"would both be written to .*/a_probabilities\.nii\.gz"):
-        plan([tmp_path / "in"], out, probabilities=True)
-
-
-def test_the_output_is_none_of_what_a_pattern_or_a_list_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_volume(tmp_path / "work" / "one" / "sa_1.nii.gz")
-    (tmp_path / "all.txt").write_text("work/one\n")
-    monkeypatch.chdir(tmp_path)
-    for given, out in (("work/**/sa_*.nii.gz", "work/labels"), ("all.txt", "work/one/labels"), ("work/o*", "work/out")):
-        with pytest.raises(ConfigError, match="lies in the input"):
-            plan([given], out)
-    assert len(plan(["work/one/sa_*.nii.gz"], "work/labels")) == 1
-
-
-@pytest.mark.parametrize(("name", "sentence"), [("nowhere", "no such file"), ("empty", "no NIfTI file")])
-def test_nothing_to_do(tmp_path: Path, out: Path, runner: BrightIsForeground, name: str, sentence: str) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingDataError, match=sentence):
-        predict([tmp_path / name], Threads(runner), DATA, out, "m1")
-    assert not out.exists()
-
-
-def test_a_file_of_another_kind(scans: Path, out: Path) -> None:
-    with pytest.raises(ConfigError, match="neither a NIfTI file nor a picture"):
-        plan([scans / "notes.pdf"], out)
-
-
-def test_a_gpu_is_given_more_volumes_at_once_than_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Named:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-    for cores, expected in ((2, 3), (6, 6), (64, 8)):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        for name in ("torch-cuda", "onnx-cuda", "tensorrt"):
-            assert decoded_at_once(Named(name)) == expected  # type: ignore[arg-type]
-        assert decoded_at_once(Named("onnx-cpu")) == 3  # type: ignore[arg-type]
-
-
-def test_a_member_of_a_fleet_does_as_many_volumes_at_once_as_a_process_with_its_room(scans: Path, out: Path) -> None:
-    job = Job(data=DATA, work=Work(), model_digest="m", out=str(out))
-    task = Task(plan([scans], out)[0])
-    for cores, expected in ((2, 3), (6, 6), (64, 8)):
-        assert done_at_once(task, job, Room(cpus=cores, gpus=1)) == expected
-        assert done_at_once(task, job, Room(cpus=cores, gpus=0)) == 3
-    for_stores = replace(job, out="s3://bucket/out")
-    assert done_at_once(task, for_stores, Room(cpus=2, gpus=0)) == 8

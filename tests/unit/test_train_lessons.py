@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import resource
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -57,8 +57,8 @@ class Asked(NamedTuple):
     supervision: Supervision
     folder: Path
 
-    def say(self, teachers: list[Segmentor], config: Config, team: Team = ALONE) -> NDArray[np.uint8]:
-        return lessons_of(teachers, self.prepared, self.supervision, config, CPU, team, self.folder)
+    def say(self, teachers: list[Segmentor], config: Config, team: Team = ALONE, **options: Any) -> NDArray[np.uint8]:
+        return lessons_of(teachers, self.prepared, self.supervision, config, CPU, team, self.folder, **options)
 
 
 @pytest.fixture
@@ -135,9 +135,7 @@ def test_workers_share_the_cases_out_and_know_all_answers(
 
 def test_it_is_told_how_far_it_is(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
     told: list[tuple[int, int]] = []
-    lessons_of(
-        teachers, asked.prepared, asked.supervision, config, CPU, ALONE, asked.folder, lambda *at: told.append(at)
-    )
+    asked.say(teachers, config, said=lambda *at: told.append(at))
     assert told == [(done, len(told)) for done in range(1, len(told) + 1)]
     assert len(told) > 1
 
@@ -153,17 +151,7 @@ def test_a_time_limit_ends_the_asking_and_says_that_no_step_was_taken(
             return bool(told)
 
     with pytest.raises(OutOfTimeError, match=r"--max-time: .* so no step was taken; give more time, .* --resume"):
-        lessons_of(
-            teachers,
-            asked.prepared,
-            asked.supervision,
-            config,
-            CPU,
-            ALONE,
-            asked.folder,
-            lambda done, total: told.append(done),
-            stop=AfterOne(),
-        )
+        asked.say(teachers, config, said=lambda done, total: told.append(done), stop=AfterOne())
     assert told == [1]
 
 
@@ -180,9 +168,7 @@ def test_how_many_slices_are_asked_at_once_changes_nothing(
     config: Config, teachers: list[Segmentor], asked: Asked
 ) -> None:
     turning = codec.override(config, {"teacher.rotation_deg": 30.0})
-    few = lessons_of(
-        teachers, asked.prepared, asked.supervision, turning, CPU, ALONE, asked.folder, slices_at_once=2
-    ).astype(int)
+    few = asked.say(teachers, turning, slices_at_once=2).astype(int)
     assert np.abs(few - asked.say(teachers, turning)).max() <= 1  # but for rounding
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from maag.config.schema import Config
 from maag.data.slices.areas import Areas
 from maag.data.slices.batches import Batch
 from maag.labels import IGNORE
-from maag.losses import adversarial_loss, balance, discriminator_loss, partial_cross_entropy
 from maag.models.discriminator import pyramid_of_masks, pyramid_of_predictions
 from maag.models.layers import ConvNorm
 from maag.models.segmentor import SegmentorOutput
@@ -196,59 +194,3 @@ def test_slices_with_masks_add_a_soft_dice_of_the_known_pixels(tiny_config: Conf
     torch.testing.assert_close(with_overlap["dense"] - plain["dense"], 0.5 * expected)
     torch.testing.assert_close(with_overlap["supervised"] - plain["supervised"], 3 * 0.5 * expected)
     torch.testing.assert_close(with_overlap["scribbles"], plain["scribbles"])
-
-
-def test_partial_cross_entropy_is_the_sum_of_the_classes_means() -> None:
-    generator = torch.Generator().manual_seed(1)
-    logits = torch.randn(2, 4, 6, 5, generator=generator)
-    labels = torch.randint(0, 3, (2, 6, 5), generator=generator).to(torch.uint8)
-    labels[0, :3] = IGNORE
-    log_p = logits.log_softmax(dim=1)
-    by_class: dict[int, list[float]] = {}
-    for n, y, x in ((n, y, x) for n in range(2) for y in range(6) for x in range(5)):
-        label = int(labels[n, y, x])
-        if label != IGNORE:
-            by_class.setdefault(label, []).append(-float(log_p[n, label, y, x]))
-    balanced = sum(sum(losses) / len(losses) for losses in by_class.values())
-    total = sum(map(len, by_class.values()))
-    plain = sum(map(sum, by_class.values())) / total
-    between = sum(math.sqrt(total / len(losses)) * sum(losses) for losses in by_class.values()) / total
-    assert float(partial_cross_entropy(logits, labels, class_weights=1.0)) == pytest.approx(balanced, rel=1e-5)
-    assert float(partial_cross_entropy(logits, labels, class_weights=0.0)) == pytest.approx(plain, rel=1e-5)
-    assert float(partial_cross_entropy(logits, labels, class_weights=0.5)) == pytest.approx(between, rel=1e-5)
-
-
-def test_labels_draw_their_pixels_as_much_as_they_weigh() -> None:
-    generator = torch.Generator().manual_seed(1)
-    logits = torch.randn(1, 3, 2, 4, generator=generator).requires_grad_()
-    labels = torch.tensor([[[0, 1, 2, IGNORE], [0, 0, 0, 1]]], dtype=torch.uint8)
-    weights = torch.tensor([[[1.0, 0.5, 0.25, 1.0], [1.0, 0.0, 1.0, 0.5]]])
-    loss = partial_cross_entropy(logits, labels, class_weights=0.0, pixel_weights=weights)
-    loss.backward()  # type: ignore[no-untyped-call]
-    one_hot = torch.zeros_like(logits).scatter(1, labels.clamp(max=2).long()[:, None], 1.0)
-    expected = (logits.detach().softmax(dim=1) - one_hot) * (weights * (labels != IGNORE))[:, None]
-    torch.testing.assert_close(logits.grad, expected / 4.25)
-
-
-def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
-    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = partial_cross_entropy(logits, torch.full((1, 4, 4), IGNORE, dtype=torch.uint8), class_weights=1.0)
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert loss.item() == 0
-    assert logits.grad is not None
-    assert not logits.grad.any()
-
-
-def test_least_squares_by_hand() -> None:
-    real, fake = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
-    assert float(discriminator_loss(real, fake)) == pytest.approx(0.5 * 0.5 + 0.5 * 2.0)
-    assert float(adversarial_loss(fake)) == pytest.approx(0.5 * 2.0)
-    factor = balance(torch.tensor(3.0, requires_grad=True), torch.tensor(2.0, requires_grad=True))
-    assert float(factor) == pytest.approx(1.5)
-    assert not factor.requires_grad
-
-
-@pytest.mark.parametrize("supervised", [0.5, 5.0, 1e4])
-def test_an_adversarial_loss_of_nothing_is_balanced_by_a_number(supervised: float) -> None:
-    nothing = torch.tensor(0.0)
-    assert balance(torch.tensor(supervised), nothing) * nothing == 0

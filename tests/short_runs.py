@@ -1,0 +1,58 @@
+"""Short runs of synthetic patients on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from maag.config.schema import Config
+from maag.data.cache.prepared import PreparedData
+from maag.data.splits import Split
+from maag.train.fit import fit
+from maag.train.folder import RunFolder, create_run
+from maag.train.outcome import Outcome
+from maag.train.reports import EpochReport, Live
+from maag.train.stopping import StopRequest
+
+CPU = torch.device("cpu")
+
+
+class StopAt:
+    """A listener that asks to stop once `step` is reached."""
+
+    def __init__(self, stop: StopRequest, step: int) -> None:
+        self._stop, self._step = stop, step
+
+    def on_live(self, live: Live) -> None:
+        if live.step >= self._step:
+            self._stop.ask("test")
+
+    def on_epoch(self, report: EpochReport) -> None:
+        pass
+
+    def on_checkpoint(self, step: int) -> None:
+        pass
+
+
+def run_it(
+    config: Config, prepared: PreparedData, split: Split, path: Path, *, stop_at: int = 10**9, resume: bool = False
+) -> Outcome:
+    run = RunFolder(path) if resume else create_run(path, config, split)
+    stop = StopRequest()
+    listener = StopAt(stop, stop_at)
+    return fit(config, prepared, split, run, device=CPU, listener=listener, stop=stop, resume=resume)
+
+
+EVERYTHING = {
+    "loss.adversarial_unlabelled": 0.2,
+    "teacher.decay": 0.9,
+    "teacher.confidence": 0.3,
+    "loss.teacher": 1.0,
+    "loss.areas": 0.1,
+    "augment.elastic": 0.02,
+    "augment.gamma": 0.3,
+    "augment.interpolation": "cubic",
+    "augment.cutout": 0.3,
+    "optim.schedule": "poly",
+}

@@ -1,0 +1,58 @@
+"""Data that are missing, odd or made up: what commands say of them, and what they propose."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from command_line import run
+from PIL import Image
+
+
+def test_missing_data_say_how_to_make_some(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("train", "--dataset", "acdc", "--data", tmp_path / "none") == 2
+    error = capsys.readouterr().err
+    assert "expected patientNNN" in error
+    assert f"`maag data phantom --dataset acdc --out {tmp_path / 'none'}`" in error
+    (tmp_path / "empty").mkdir()
+    assert run("data", "check", "--dataset", "acdc", "--data", tmp_path / "empty") == 2
+    assert "no case of acdc in it" in capsys.readouterr().err
+
+
+def test_a_check_of_bad_cases_alone_has_no_spacing_to_tell(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for folder, value in (("images", 100), ("masks", 9)):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (32, 32), value).save(tmp_path / folder / "a.png")
+    assert run("data", "check", "--dataset", "folders", "--data", tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "1 problem, " in error
+    assert "Spacing" not in error
+    assert "Shape" not in error
+
+
+def test_commands_that_are_proposed_can_be_pasted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "Übung [1]"
+    assert run("data", "phantom", "--dataset", "acdc", "--out", folder, "--cases", 4) == 0
+    assert f"maag data check --dataset acdc --data '{folder}'" in capsys.readouterr().err
+    assert run("train", "--dataset", "acdc", "--data", tmp_path / "not 1") == 2
+    assert f"--out '{tmp_path / 'not 1'}'`" in capsys.readouterr().err
+
+
+def test_a_stand_in_that_is_proposed_can_be_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    taken = tmp_path / "data"
+    taken.mkdir()
+    (taken / "notes.txt").write_text("of mine")
+    for expected in (tmp_path / "lvsc-phantom", tmp_path / "lvsc-phantom-2"):
+        assert run("data", "check", "--dataset", "lvsc", "--data", taken) == 2
+        words = shlex.split(capsys.readouterr().err.partition("`maag ")[2].partition("`")[0])
+        assert words[-1] == str(expected)
+        assert run(*words, "--cases", 4) == 0
+        capsys.readouterr()
+
+
+def test_a_check_says_what_its_counts_are_of(phantom_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("data", "check", "--dataset", "acdc", "--data", phantom_dir) == 0
+    said = capsys.readouterr().err
+    assert "masks with it" in said  # a set of scribbles alone has none, and yet strokes of each class
+    assert "slices scribbled" in said

@@ -1,0 +1,123 @@
+"""`maag data scribble`: what it draws from, what it names, and what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from maag.cli import data as cli_data
+from maag.cli.main import commands
+from maag.data.files.pictures import load_indices, open_picture
+from maag.data.scribbles.styles import STYLES
+
+
+def run(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(commands, ["data", "scribble", *map(str, words)])
+    return done.exit_code, done.output + (str(done.exception) if done.exception else "")
+
+
+@pytest.mark.slow
+def test_the_command_scribbles_folders_and_names_bad_masks(phantom_dir: Path, tmp_path: Path) -> None:
+    code, text = run(phantom_dir, "--out", tmp_path / "out", "--style", "random-walk", "--unlabelled", 9)
+    assert code == 0, text
+    masks = sorted(phantom_dir.rglob("*_gt.nii.gz"))
+    assert len(list((tmp_path / "out").glob("*_scribble.nii.gz"))) == len(masks)
+    assert open_picture(tmp_path / "out-sheet.png").size[0] > 300
+    mask = nib.load(masks[0])
+    scribble = nib.load(tmp_path / "out" / masks[0].name.replace("_gt", "_scribble"))
+    np.testing.assert_array_equal(mask.affine, scribble.affine)
+    drawn, truth = np.asarray(scribble.dataobj), np.asarray(mask.dataobj)
+    assert (drawn == truth)[drawn != 9].all()
+
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "bad_gt.nii.gz").write_text("no")
+    Image.fromarray(np.kron(np.eye(2), np.ones((8, 8))).astype(np.uint8)).save(tmp_path / "masks" / "good_gt.png")
+    code, text = run(tmp_path / "masks", "--out", tmp_path / "second", "--style", "skeleton")
+    assert "bad_gt.nii.gz: not a readable NIfTI" in text
+    assert "1 of 2 masks could not be scribbled" in text
+    assert set(np.unique(load_indices(tmp_path / "second" / "good_scribble.png"))) == {0, 1, 2}
+
+
+def test_black_and_white_masks_and_dead_links_are_named_and_the_others_are_scribbled(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    plane = np.kron(np.eye(2), np.ones((8, 8))).astype(np.uint8)
+    Image.fromarray(plane * 255).save(tmp_path / "masks" / "white_gt.png")
+    (tmp_path / "masks" / "dead_gt.png").symlink_to(tmp_path / "nowhere.png")
+    scaled = nib.Nifti1Image(plane[:, :, None] * np.float32(0.99999994), np.eye(4))
+    nib.save(scaled, tmp_path / "masks" / "scaled_gt.nii")
+    code, text = run(tmp_path / "masks", "--out", tmp_path / "out", "--style", "skeleton")
+    assert code != 0
+    assert "2 of 3 masks could not be scribbled" in text
+    white = "white_gt.png: 128 voxels have label 255, allowed are 0 to 254; save a black and white mask with 1 where it"
+    assert white in text
+    assert f"dead_gt.png: a link to {tmp_path / 'nowhere.png'}, where nothing is" in text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scaled_scribble.nii.gz"]
+    assert set(np.unique(np.asarray(nib.load(tmp_path / "out" / "scaled_scribble.nii.gz").dataobj))) == {0, 1, 2}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems refuse such names")
+def test_a_mask_whose_name_is_no_utf_8_is_scribbled(tmp_path: Path) -> None:
+    mask = tmp_path / "masks" / os.fsdecode(b"f\xedgado $_$ _gt.png")
+    mask.parent.mkdir()
+    Image.fromarray(np.kron(np.eye(2), np.ones((8, 8))).astype(np.uint8)).save(mask)
+    code, text = run(mask.parent, "--out", tmp_path / "out", "--style", "random-walk")
+    assert code == 0, text
+    assert (tmp_path / "out" / os.fsdecode(b"f\xedgado $_$ _scribble.png")).is_file()
+
+
+def test_scribbles_of_a_data_set_serve_as_its_source(tmp_path: Path) -> None:
+    from maag.data.catalog import find_cases, preset, write_phantom
+
+    write_phantom("chaos", tmp_path / "chaos", 4, seed=0)
+    code, text = run(tmp_path / "chaos", "--dataset", "chaos", "--out", tmp_path / "mine", "--style", "skeleton")
+    assert code == 0, text
+    cases = find_cases(preset("chaos", "fast").data, tmp_path / "chaos", [str(tmp_path / "mine")])
+    assert [[scribble.rater for scribble in case.scribbles] for case in cases] == [["mine"]] * 4
+
+
+def test_what_was_drawn_by_hand_is_not_replaced_unasked(phantom_dir: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "out" / "patient001_frame01_scribble.nii.gz"
+    drawn.parent.mkdir()
+    drawn.write_text("by hand")
+    words = (phantom_dir, "--out", tmp_path / "out", "--style", "curve", "--unlabelled", 4)
+    code, text = run(*words)
+    assert code != 0
+    assert "patient001_frame01_scribble.nii.gz is there already" in text
+    assert drawn.read_text() == "by hand"
+    assert [path.name for path in drawn.parent.iterdir()] == [drawn.name]
+    assert run(*words, "--overwrite")[0] == 0
+    assert nib.load(drawn).shape
+
+
+def test_scribbles_of_a_folder_of_masks_are_read_beside_them(tmp_path: Path) -> None:
+    from maag.data.catalog import find_cases, preset, write_phantom
+
+    root = tmp_path / "hearts"
+    write_phantom("folders", root, 4, seed=0)
+    code, text = run(root / "masks", "--out", root / "scribbles", "--style", "skeleton")
+    assert code == 0, text
+    cases = find_cases(preset("folders", "fast").data, root)
+    assert all(case.scribbles for case in cases if case.masks)
+
+
+def test_a_class_as_unlabelled_value_is_refused(phantom_dir: Path, tmp_path: Path) -> None:
+    code, text = run(phantom_dir, "--out", tmp_path / "out", "--style", "curve", "--unlabelled", 3)
+    assert code != 0
+    assert "--unlabelled 3 is a label of the masks; it must be at least 4" in text
+
+
+def test_the_command_offers_every_style() -> None:
+    assert tuple(STYLES) == cli_data.STYLES  # which is written out there, for the styles themselves take long to import
+
+
+def test_two_masks_of_one_name_are_refused(phantom_dir: Path, tmp_path: Path) -> None:
+    code, text = run(phantom_dir, phantom_dir, "--out", tmp_path / "out", "--style", "curve")
+    assert code != 0
+    assert "would both be scribbled as patient001_frame01_scribble" in text

@@ -1,0 +1,56 @@
+"""Settings on the command line: what is wrong with one is named, and all are shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import run
+
+from maag.config import codec
+from maag.config.schema import Config
+
+
+def test_a_wrong_setting_is_named(phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "run")
+    assert run(*words, "--set", "optim.lr=-1") == 2
+    assert "optim.lr: input should be greater than 0, got -1" in capsys.readouterr().err
+    assert run(*words, "--set", "optim.nonsense=1") == 2
+    assert "optim.nonsense: no such setting" in capsys.readouterr().err
+    assert run(*words, "--set", "optim.lr") == 2
+    assert "expected section.key=value" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_are_listed_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("config", "show") == 0
+    shown = capsys.readouterr().err
+    for setting in codec.leaves(Config()):
+        assert setting.path in shown
+        assert setting.help
+
+
+def test_settings_as_json_come_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("config", "show", "--preset", "fast", "--set", "gates.levels=[0, 1]", "--json") == 0
+    config = codec.from_document(json.loads(capsys.readouterr().out), "stdout")
+    assert config.gates.levels == (0, 1)
+    assert codec.from_dict(codec.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(("option", "kind"), [("--config", "config.json"), ("--split-file", "split.json")])
+def test_a_file_that_is_none_of_its_kind_is_wrong_usage(
+    option: str, kind: str, phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "text").write_text("no JSON")
+    (tmp_path / "other").write_text('{"nonsense": 1}')
+    (tmp_path / "list").write_text("[]")
+    for given, sentence in (
+        (tmp_path / "nope", f"there is no such file; give a {kind}"),
+        (tmp_path, f"it is a folder; give a {kind}"),
+        (tmp_path / "text", "it is not JSON"),
+        (tmp_path / "other", f"{tmp_path / 'other'}: "),
+        (tmp_path / "list", f"{tmp_path / 'list'}: "),
+    ):
+        assert run("train", "--dataset", "acdc", "--data", phantom_dir, option, given) == 2
+        assert sentence in capsys.readouterr().err

@@ -1,0 +1,47 @@
+"""What a terminal is told of a split and of failures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maag.config.schema import Config
+
+
+@pytest.mark.parametrize(
+    ("done", "failed", "sentence"),
+    [
+        (0, 1, "the only volume failed, nothing was done: broken"),
+        (0, 2, "all 2 volumes failed, nothing was done; the first: broken"),
+        (3, 1, "1 volume failed, the rest are done; the first: broken"),
+    ],
+)
+def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, sentence: str) -> None:
+    from deploy.predicting.batch import Outcome
+    from deploy.predicting.ledger import Entry
+    from maag.cli.predict import tell_failures
+
+    entry = Entry(
+        source="a",
+        target="a",
+        source_version=None,
+        model="m",
+        target_md5=None,
+        finished_at="",
+        seconds=0,
+        error="broken",
+    )
+    assert tell_failures(Outcome(done=done, skipped=0, failed=(entry,) * failed)) == sentence
+
+
+def test_the_parts_of_a_split_are_told_of_one_patient_and_of_many(capsys: pytest.CaptureFixture[str]) -> None:
+    from maag.cli.terminal import TrainingDisplay
+    from maag.data.splits import Split
+
+    split = Split(scheme="own", scribbled=("a", "b"), unlabelled=("c",), shapes=("d",), val=("e",))
+    TrainingDisplay(Path("run"), Config(), split, "digest", "cpu")
+    assert (
+        "Patients: 2 to train with scribbles, 1 unlabelled, 1 for the discriminator's masks, 1 to validate, 0 held out "
+        "for the test"
+    ) in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,83 @@
+"""Help, and words that are no usage: exit codes, one sentence, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import run
+
+from maag.cli.main import commands
+
+HEAVY = ("torch", "ray", "monai", "numpy", "pydantic", "rich", "matplotlib", "onnx")
+
+
+def all_commands() -> list[tuple[str, ...]]:
+    names: list[tuple[str, ...]] = []
+    for name, command in commands.commands.items():
+        names += [(name, sub) for sub in getattr(command, "commands", {})] or [(name,)]
+    return names
+
+
+@pytest.mark.parametrize("words", [(), *all_commands()], ids=" ".join)
+def test_every_command_has_help_and_imports_nothing_heavy_for_it(words: tuple[str, ...]) -> None:
+    program = (
+        "import sys\nfrom maag.cli import main\n"
+        f"try:\n    main({[*words, '--help']!r})\nexcept SystemExit as end:\n"
+        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "    sys.exit(f'imported {heavy}' if heavy else end.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_a_path_that_a_script_left_empty_is_not_the_folder_here(
+    phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("--data", phantom_dir, "--out", ""), ("--data", "")):
+        assert run("train", "--dataset", "acdc", *words, *tiny_words) == 2
+        assert "it is empty; write '.'" in capsys.readouterr().err
+    for words in (("", "--out", "labels"), ("scans", "--out", "")):
+        assert run("predict", *words, "--model", "model", "--workers", 2) == 2
+        assert "it is empty; write '.'" in capsys.readouterr().err
+
+
+def test_wrong_words_are_wrong_usage() -> None:
+    assert run("segment") == 2
+    assert run("train", "--dataset", "nonsense") == 2
+    assert run("train", "--debug-me") == 2
+
+
+def test_debug_shows_where_and_keeps_the_exit_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("train", "--dataset", "acdc", "--data", tmp_path / "none", "--debug") == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "Error: " in shown.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--shapes-dataset", "chaos"), "it is the layout of --shapes, which is not given"),
+        (("--wait", 3), "--wait 3: only workers of a cluster are waited for"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    words: tuple[object, ...], sentence: str, phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "run", *words) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_nobody_waits_for_workers_that_are_not_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("predict", tmp_path, "--model", tmp_path, "--out", tmp_path / "out", "--wait", 3) == 2
+    assert "--wait 3: only workers of a cluster are waited for" in capsys.readouterr().err
+
+
+def test_labels_of_others_are_not_refined(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for refinement in ("--flips", "--rotations", "--largest-component"):
+        assert run("evaluate", "--dataset", "acdc", "--predictions", tmp_path, refinement) == 2
+    assert "leave them out with --predictions" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""Settings that do not go together are refused in one line that names them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from every_setting import complaint
+
+from maag.config import codec
+from maag.config.schema import Config
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"data.size_px": "[100, 16]"}, "data.size_px: height and width must be multiples of 16"),
+        ({"gates.levels": "[0, 0]"}, "gates.levels: each level may stand once"),
+        ({"discriminator.scales": "[1]"}, "discriminator.scales: 0 must be there"),
+        ({"data.unlabelled_value": "2"}, "data.unlabelled_value: 2 is the value of class 'MYO'"),
+        ({"optim.lr_min": "1"}, "optim.lr_min: must not exceed lr"),
+        ({"loss.dynamic_balance": "perhaps"}, "loss.dynamic_balance: expected true or false"),
+    ],
+)
+def test_rules_of_settings(change: dict[str, str], sentence: str) -> None:
+    assert sentence in complaint(change)
+
+
+def test_fractions_that_leave_nobody_to_train_are_said() -> None:
+    assert complaint({"data.val_fraction": 0.5, "data.test_fraction": 0.6}).startswith(
+        "data.val_fraction=0.5 and data.test_fraction=0.6 leave no patients to train on; together they must be below 1"
+    )
+
+
+def test_the_lowest_level_needs_two_values_to_normalise() -> None:
+    small = {"optim.batch_size": 1, "data.size_px": [16, 16]}
+    assert "optim.batch_size=1 with data.size_px=[16, 16] leaves one value for each channel" in complaint(small)
+    assert codec.override(Config(), {**small, "optim.batch_size": 2}).optim.batch_size == 2
+    assert codec.override(Config(), {**small, "data.size_px": [16, 32]}).optim.batch_size == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.supervision": "semi", "loss.adversarial_unlabelled": 0},
+        {"data.supervision": "mixed", "optim.batch_size": 1},
+    ],
+)
+def test_a_rule_across_sections_names_its_setting(changes: dict[str, Any]) -> None:
+    assert complaint(changes).startswith(f"data.supervision={changes['data.supervision']} needs ")
+
+
+@pytest.mark.parametrize(
+    ("supervision", "weights"),
+    [
+        ("weak", ["loss.supervised"]),
+        ("semi", ["loss.supervised"]),
+        ("dense", ["loss.dense"]),
+        ("mixed", ["loss.supervised", "loss.dense"]),
+    ],
+)
+def test_a_balance_with_a_loss_that_weighs_nothing_is_refused(supervision: str, weights: list[str]) -> None:
+    nothing = {"data.supervision": supervision, **dict.fromkeys(weights, 0)}
+    said = complaint(nothing)
+    assert said.startswith(f"{' and '.join(f'{name}=0' for name in weights)} with loss.dynamic_balance=true would turn")
+    alone = {"loss.adversarial": 0, "loss.adversarial_unlabelled": 0, "loss.teacher": 1, "teacher.decay": 0.9}
+    for way_out in ({weights[0]: 1}, {"loss.dynamic_balance": False}, alone):
+        assert codec.override(Config(), {**nothing, **way_out}).data.supervision == supervision
+    # What nothing is supervised by may weigh nothing.
+    other = {"loss.supervised", "loss.dense"} - {*weights}
+    assert codec.override(Config(), {"data.supervision": supervision, **dict.fromkeys(other, 0)})
+
+
+def test_a_lesson_needs_a_teacher() -> None:
+    assert "loss.teacher=1 needs teacher.decay above 0" in complaint({"loss.teacher": 1.0})
+
+
+def test_classes_that_could_not_be_told_apart_are_refused() -> None:
+    assert complaint({"data.classes": ["background", "a", "a"]}).startswith("data.classes: each name may stand once")

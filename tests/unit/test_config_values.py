@@ -1,0 +1,133 @@
+"""Whatever is wrong with a setting's name or value is said in one line that names it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+from every_setting import LEAVES, LIMITS, complaint
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maag.cli.resolving import parse_changes
+from maag.config import codec
+from maag.config.schema import Config
+from maag.errors import ConfigError
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_a_wrong_type_is_named(path: str) -> None:
+    assert complaint({path: {"a": "b\nc"}}).startswith(f"{path}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (size, f"data.size_px: expected a list of 2 whole numbers, such as 'data.size_px=[224,224]', got {got}")
+        for size, got in {
+            "data.size_px=64": "64",
+            "data.size_px=64,64": '"64,64"',
+            "data.size_px=[64,64": '"[64,64"',
+            "data.size_px=[64]": "[64]",
+            "data.size_px=[16,16,16]": "[16, 16, 16]",
+            'data.size_px=["a","b"]': '"a" as item 1',
+            "data.size_px=[64,true]": "true as item 2",
+        }.items()
+    ]
+    + [
+        (
+            'data.classes=["a"]',
+            "data.classes: expected a list of 2 or more names, such as "
+            """'data.classes=["background","RV","MYO","LV"]', got ["a"]""",
+        ),
+        ("optim.lr=True", 'optim.lr: expected a number, such as optim.lr=0.0001, got "True"'),
+        ("optim.lr=", 'optim.lr: expected a number, such as optim.lr=0.0001, got ""'),
+        ("optim.epochs=true", "optim.epochs: expected a whole number, such as optim.epochs=450, got true"),
+        ("optim.epochs=1.5", "optim.epochs: expected a whole number, such as optim.epochs=450, got 1.5"),
+        (
+            "data.unlabelled_value=false",
+            "data.unlabelled_value: expected a whole number or null, such as data.unlabelled_value=4, got false",
+        ),
+        (
+            "data.rater_weights=[1,true]",
+            "data.rater_weights: expected a list of numbers, such as 'data.rater_weights=[1,0.5]', got true as item 2",
+        ),
+        ("train.compile=2", "train.compile: expected true or false, such as train.compile=false, got 2"),
+        (
+            "data.raters=all",
+            'data.raters: expected one of union, majority, weighted, such as data.raters=union, got "all"',
+        ),
+    ],
+)
+def test_a_wrong_type_is_said_without_python_and_with_an_example_to_paste(change: str, sentence: str) -> None:
+    assert complaint(parse_changes([change])) == sentence
+    ((path, example),) = parse_changes(shlex.split(sentence.partition("such as ")[2].rpartition(", got ")[0])).items()
+    codec.override(Config(), {path: example})
+
+
+@pytest.mark.parametrize("change", ["=1", " =1", "optim.lr"])
+def test_a_change_without_a_name_or_a_value_says_how_one_looks(change: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--set .*: expected section\.key=value, as in --set optim\.lr=3e-4$"):
+        parse_changes([change])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (leaf.path, float(number) + {"<": 0, "<=": 1, ">": 0, ">=": -1}[sign])
+        for leaf in LEAVES.values()
+        for sign, number in LIMITS.findall(leaf.type)
+        if not leaf.type.startswith("list")
+    ],
+)
+def test_a_value_out_of_its_limits_is_named(path: str, value: float) -> None:
+    assert re.fullmatch(rf"{path}: input should be (greater|less) than .*, got {value}", complaint({path: value}))
+
+
+@pytest.mark.parametrize("path", ["train.seed", "data.split_seed", "data.scribble_seed", "optim.epochs"])
+def test_a_number_that_would_overflow_is_named(path: str) -> None:
+    assert complaint({path: 10**23}).startswith(f"{path}: input should be less than or equal to 10")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN", "1e999"])
+def test_a_number_is_finite(value: Any) -> None:
+    assert complaint({"train.checkpoint_minutes": value}).startswith("train.checkpoint_minutes: input should be a fin")
+
+
+@pytest.mark.parametrize("path", ["segmentor.residual_blocks", "gates.levels", "discriminator.scales", "data.size_px"])
+def test_a_wrong_item_of_a_list_is_named(path: str) -> None:
+    assert complaint({path: [0, -1]}).startswith(f"{path}.")
+
+
+@pytest.mark.parametrize("blocks", [[], [1, 2, 2], [1, 2, 2, 2, 2]])
+def test_residual_blocks_are_said_for_each_level(blocks: list[int]) -> None:
+    assert complaint({"segmentor.residual_blocks": blocks}) == (
+        f"segmentor.residual_blocks: each of the 4 encoder levels needs its number, such as [1, 2, 2, 2], got {blocks}"
+    )
+
+
+@given(st.text("abcdefgh_.", min_size=1))
+def test_an_unknown_setting_is_named(path: str) -> None:
+    said = complaint({path: 1})
+    assert said.startswith(f"{path}: no such setting; ")
+    assert said.endswith("`maag config show` lists them all")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("optim.lrr", "optim.lr"),
+        ("train.epochs", "optim.epochs"),
+        ("epochs", "optim.epochs"),
+        ("los.areas", "loss.areas"),
+    ],
+)
+def test_the_setting_that_was_meant_is_asked_for(path: str, meant: str) -> None:
+    assert complaint({path: 1}) == f"{path}: no such setting; is {meant} meant? `maag config show` lists them all"
+
+
+@pytest.mark.parametrize("path", ["x.zzzz", "data.x", "nonsense", "optim2"])
+def test_what_is_like_no_setting_is_not_guessed(path: str) -> None:
+    assert complaint({path: 1}) == f"{path}: no such setting; `maag config show` lists them all"

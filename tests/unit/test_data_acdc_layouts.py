@@ -1,0 +1,94 @@
+"""Where ACDC's cases, its scribbles and copies of them may lie."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from spoiling import spoil
+
+from maag.config.data import DataConfig
+from maag.data.catalog import find_cases
+from maag.data.check import check
+from maag.errors import DataError, MissingDataError
+
+ACDC = DataConfig()
+
+
+@pytest.mark.parametrize("root", ["training", "ACDC/database/training", "."])
+@pytest.mark.parametrize("scribble_folder", [None, "acdc_scribbles", "elsewhere"])
+def test_layouts(phantom_dir: Path, tmp_path: Path, root: str, scribble_folder: str | None) -> None:
+    top = tmp_path / "data"
+    for source in (phantom_dir / "training").rglob("*.nii.gz"):
+        folder = top / root if root == "." else top / root / source.parent.name
+        if scribble_folder and source.name.endswith("_scribble.nii.gz"):
+            folder = (top if scribble_folder == "acdc_scribbles" else tmp_path) / scribble_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, folder / source.name)
+    junk = top / "__MACOSX"
+    junk.mkdir()
+    (junk / "patient001_frame01.nii.gz").write_text("")
+    (top / "._patient001_frame01.nii.gz").write_text("")
+    (top / "MANDATORY_CITATION.md").write_text("")
+    cases = find_cases(ACDC, top, [str(tmp_path / "elsewhere")] if scribble_folder == "elsewhere" else [])
+    assert len(cases) == 12
+    assert all(case.masks and case.scribbles for case in cases)
+    assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
+
+
+def test_simulated_scribbles_near_the_data_never_stand_in_for_the_experts(data_dir: Path) -> None:
+    drawn = [case.scribbles for case in find_cases(ACDC, data_dir)]
+    flat = [path for path in data_dir.rglob("*_scribble.nii.gz")]
+    for place in (data_dir.parent / "scribbles", data_dir / "scribbles"):
+        place.mkdir()
+        for path in flat:
+            shutil.copy(path, place)
+        if place.parent == data_dir.parent:
+            assert [case.scribbles for case in find_cases(ACDC, data_dir)] == drawn
+    assert [case.scribbles for case in find_cases(ACDC, data_dir)] == drawn  # copies of the experts'
+    assert not check(data_dir, ACDC).problems
+    for path in (data_dir / "scribbles").iterdir():
+        spoil(path, lambda array: np.where(array == 4, 0, array))
+    problems = check(data_dir, ACDC).problems
+    assert len(problems) == len(drawn)
+    assert "has two scribbles, " in str(problems[0])
+    assert "--scribbles" in str(problems[0])
+    other = [str(data_dir / "scribbles")]
+    assert all(len(case.scribbles) == 1 for case in find_cases(ACDC, data_dir, other))
+    assert not check(data_dir, ACDC, other).problems
+
+
+def test_published_scribbles_lie_next_to_the_data_wherever_one_stands(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data_dir.parent / "acdc_scribbles").mkdir()
+    for path in list(data_dir.rglob("*_scribble.nii.gz")):
+        path.rename(data_dir.parent / "acdc_scribbles" / path.name)
+    monkeypatch.chdir(data_dir)
+    assert all(case.scribbles for case in find_cases(ACDC, Path()))
+
+
+def test_linked_folders_of_patients_and_of_scribbles_are_entered(data_dir: Path, tmp_path: Path) -> None:
+    before = find_cases(ACDC, data_dir)
+    (data_dir / "training").rename(tmp_path / "elsewhere")
+    (data_dir / "training").symlink_to(tmp_path / "elsewhere")
+    assert find_cases(ACDC, data_dir) == before
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "one").symlink_to(tmp_path / "strokes")
+    (tmp_path / "strokes").mkdir()
+    for path in (tmp_path / "elsewhere").rglob("*_scribble.nii.gz"):
+        path.rename(tmp_path / "strokes" / path.name)
+    assert all(case.scribbles for case in find_cases(ACDC, data_dir, [str(tmp_path / "drawn")]))
+
+
+def test_one_case_twice_is_refused(data_dir: Path) -> None:
+    shutil.copytree(data_dir / "training", data_dir / "testing")
+    with pytest.raises(DataError, match=r"there more than once, as .*testing.* and .*training.*; keep one copy"):
+        find_cases(ACDC, data_dir)
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="no case of acdc in it; expected patientNNN"):
+        find_cases(ACDC, tmp_path)

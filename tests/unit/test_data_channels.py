@@ -1,0 +1,47 @@
+"""Several files are the channels of one image, if they lie on one grid."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from oblique import SHAPE
+
+from maag.data.files.volume import load_channels
+from maag.errors import DataError
+
+
+def test_an_image_of_one_channel_is_not_held_twice(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 1000, (64, 64, 64)).astype(np.int16)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "image.nii.gz")
+    load_channels([tmp_path / "image.nii.gz"])
+    tracemalloc.start()
+    load_channels([tmp_path / "image.nii.gz"])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.8 * 4 * array.size
+
+
+def test_channels_that_lie_mirrored_are_refused(image: Path, tmp_path: Path) -> None:
+    silent, mirrored = tmp_path / "silent.nii.gz", tmp_path / "mirrored.nii.gz"
+    source = nib.load(image)
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), np.diag([-1, 1, 1, 1]) @ source.affine), mirrored)
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, source.header), silent)
+    header = nib.load(image).header
+    header["qform_code"] = header["sform_code"] = 0
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, header), silent)
+    assert load_channels([image, silent, image]).voxels.shape == (3, 3, 9, 7)
+    with pytest.raises(DataError, match=r"mirrored\.nii\.gz: a channel with axes LAS in its header beside .* with RAS"):
+        load_channels([image, silent, mirrored])
+
+
+@pytest.mark.parametrize(("shape", "sides"), [((7, 8, 3), (1, 1, 8)), (SHAPE, (1, 1.01, 8)), (SHAPE, (1, 1, 4))])
+def test_channels_of_another_grid_are_refused(tmp_path: Path, shape: tuple[int, ...], sides: Sequence[float]) -> None:
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1, 1, 8, 1])), tmp_path / "a.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.diag([*sides, 1])), tmp_path / "b.nii.gz")
+    with pytest.raises(DataError, match=r"b\.nii\.gz: a channel of \(7, \d, 3\) voxels of .* bring them to one grid"):
+        load_channels([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"])

@@ -1,0 +1,94 @@
+"""What a check of the data counts and notes, and that training says it too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from spoiling import any_file, spoil
+
+from maag.cli.preparing import prepare_told
+from maag.config.schema import Config
+from maag.data.cache.preparing import prepare
+from maag.data.catalog import preset, write_phantom
+from maag.data.check import check
+
+
+def test_a_check_refuses_what_training_would(tmp_path: Path) -> None:
+    write_phantom("folders", tmp_path / "hearts", 4, seed=0)
+    data = replace(preset("folders", "fast", tmp_path / "hearts").data, unlabelled_value=4, channels=2)
+    problems = check(tmp_path / "hearts", data).problems
+    assert len(problems) == 4
+    assert "heart_000.nii.gz: the image has 1 channels, data.channels says 2" in problems[0]
+
+
+def test_what_is_odd_is_said_whenever_it_is_trained_on(
+    data_dir: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    turned = sorted(data_dir.rglob("*_scribble.nii.gz"))[:5]
+    for path in turned:
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([-1, 1, 1, 1]) @ image.affine), path)
+    for _ in ("read", "taken from the cache"):
+        prepare_told(data_dir, tiny_config.data, ["own"])
+        said = capsys.readouterr().err
+        assert said.count("its header has axes") == 1
+        assert f"Note: 5 cases, {turned[0]} and {turned[1]} among them: its header has axes" in said
+
+
+def test_of_different_oddities_the_first_are_said_and_all_are_checked(
+    data_dir: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    for place, path in enumerate(sorted(data_dir.rglob("*_scribble.nii.gz"))[:5], start=2):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([place, place, 1, 1])), path)
+    prepare_told(data_dir, tiny_config.data, ["own"])
+    said = capsys.readouterr().err
+    assert said.count("its header has voxels") == 3
+    assert "Note: … and 2 more; `maag data check` with the same data and --set has them" in said
+    notes = check(data_dir, tiny_config.data, ["own"]).notes
+    assert sum("its header has voxels" in note for note in notes) == 5
+
+
+def test_a_check_tells_of_images_that_lie_otherwise(data_dir: Path, tiny_config: Config) -> None:
+    path = any_file(data_dir, "_frame01.nii.gz")
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([-8.0, 1.0, 1.0, 1.0])), path)
+    notes = "\n".join(check(data_dir, tiny_config.data).notes)
+    assert "1 image has axes LAS in the header, 11 have RAS; the first is patient" in notes
+    assert "1 image has the thickest voxels along x, 11 along z; the first is patient" in notes
+
+
+def test_a_scribble_in_which_nothing_is_undrawn_is_noted(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+    path = any_file(data_dir, "_scribble.nii.gz")
+    spoil(path, lambda array: np.where(array == 4, 0, array))  # as ITK-SNAP saves it
+    assert [note for note in check(data_dir, tiny_config.data).notes if "undrawn" in note] == [
+        f"patient001_frame01: {path}: no voxel is undrawn (4), so all of them teach; if 0 is what nobody drew on, give "
+        "it another number with `maag data renumber`"
+    ]
+    [note] = [note for case in prepare(data_dir, tiny_config.data, tmp_path / "cache").cases for note in case.notes]
+    assert "no voxel is undrawn" in note
+
+
+def test_a_check_counts_cases_without_labels(data_dir: Path, tiny_config: Config) -> None:
+    any_file(data_dir, "_scribble.nii.gz").unlink()
+    for mask in sorted(data_dir.rglob("*_gt.nii.gz"))[:2]:
+        mask.unlink()
+    assert check(data_dir, tiny_config.data).notes == (
+        "1 case has no scribble; the first is patient001_frame01",
+        "2 cases have no mask; the first is patient001_frame01",
+    )
+
+
+def test_a_slice_that_two_raters_drew_on_counts_once(phantom_dir: Path, tiny_config: Config) -> None:
+    one, two = (
+        check(phantom_dir, tiny_config.data, sources)
+        for sources in (("simulated:skeleton",), ("simulated:skeleton", "simulated:skeleton-dilated"))
+    )
+    assert [item.slices_scribbled for item in two.classes] == [item.slices_scribbled for item in one.classes]
+    assert all(0 < item.slices_scribbled <= two.counts["slices"] for item in two.classes)

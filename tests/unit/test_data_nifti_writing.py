@@ -1,0 +1,66 @@
+"""What is written as NIfTI: the same bytes each time, and nothing half done."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from oblique import OBLIQUE
+
+from maag.data.files.nifti_writing import ProbabilityWriter, description_of, fit_description, save_volume
+from maag.errors import StorageError
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    for name in ("a.nii.gz", "b.nii.gz"):
+        save_volume(tmp_path / name, array, np.eye(4))
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def test_probabilities_of_a_cine_are_the_file_that_nibabel_would_write(tmp_path: Path) -> None:
+    # Of a size at which a class is more than the part of zeros that checksums are joined with.
+    probabilities = np.random.default_rng(0).random((2, 3, 4, 250, 301)).astype(np.float32)
+    for name in ("p.nii.gz", "q.nii.gz"):
+        with ProbabilityWriter(tmp_path / "new" / name, 4) as writer:
+            for slices in (frame[start : start + 2] for frame in probabilities for start in (0, 2)):
+                writer.add(slices)
+            writer.finish(2, OBLIQUE)
+    image = nib.Nifti1Image(probabilities.transpose(4, 3, 1, 0, 2), OBLIQUE)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    packed = (tmp_path / "new" / "p.nii.gz").read_bytes()
+    assert gzip.decompress(packed) == image.to_bytes()
+    assert packed == (tmp_path / "new" / "q.nii.gz").read_bytes()
+    assert len(packed) < probabilities.nbytes
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"p.nii.gz", "q.nii.gz"}
+
+
+def test_probabilities_do_not_stay_in_memory_nor_on_disk_unless_all_came(tmp_path: Path) -> None:
+    slices = np.random.default_rng(0).random((2, 2, 256, 256)).astype(np.float32)
+    tracemalloc.start()
+    with ProbabilityWriter(tmp_path / "p.nii.gz", 2) as writer:
+        for _ in range(20):
+            writer.add(slices)
+        taken = tracemalloc.get_traced_memory()[1]
+        assert not list(tmp_path.iterdir())
+    tracemalloc.stop()
+    assert taken < 4 * slices.nbytes
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_where_no_probabilities_can_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot write .*p\.nii\.gz: a file of this name is in the way"):
+        ProbabilityWriter(tmp_path / "file" / "p.nii.gz", 2)
+
+
+def test_a_description_holds_79_bytes() -> None:
+    for length, fits in ((79, True), (80, False)):
+        name = "x" * (length - len("0 "))
+        assert fit_description([name]) == fits
+        assert description_of([name]) == f"0 {name}"[:79].encode()

@@ -1,0 +1,68 @@
+"""Intensities are normalised alike, whatever the ground and whatever lies beside the grid."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from maag.config.data import DataConfig
+from maag.data.files.volume import Volume
+from maag.data.geometry import (
+    Grid,
+    image_to_grid,
+    normalize,
+    prepare_image,
+)
+
+
+def test_normalisation_is_robust() -> None:
+    voxels = np.random.default_rng(0).normal(50, 9, (4, 20, 20)).astype(np.float32)
+    p5, p25, p50, p75, p95 = np.percentile(voxels, [5, 25, 50, 75, 95])
+    expected = (np.clip(voxels, p5, p95) - p50) / (p75 - p25)
+    np.testing.assert_allclose(normalize(voxels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_image_becomes_zeros() -> None:
+    assert not normalize(np.full((1, 8, 8), 3, np.float32)).any()
+
+
+@pytest.mark.parametrize("ground", [-1024.0, 0.0, 1.0, 1000.3])
+def test_an_organ_on_a_constant_ground_is_normalised_alike_whatever_the_ground(ground: float) -> None:
+    voxels = np.full((2, 60, 60), ground, np.float32)
+    grid = Grid.plan((60, 60), (0.7, 0.7), 1.0, (48, 48))
+    assert not normalize(image_to_grid(voxels, grid)).any()
+    voxels[:, 20:35, 20:40] += np.random.default_rng(0).normal(700, 90, (2, 15, 20)).astype(np.float32)
+    normalised = normalize(image_to_grid(voxels, grid))
+    assert np.ptp(normalised) == pytest.approx(1, abs=1e-3)
+    alone = normalize(image_to_grid(voxels - ground, grid))
+    np.testing.assert_allclose(normalised, alone, atol=1e-3)
+
+
+def test_a_volume_is_normalised_without_copies_of_64_bits() -> None:
+    voxels = np.random.default_rng(0).normal(0, 500, (64, 64, 64)).astype(np.float32)
+    p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
+    expected = ((np.clip(voxels, p5, p95) - median) / (p75 - p25)).astype(np.float32)
+    tracemalloc.start()
+    found = normalize(voxels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, expected)
+    assert peak < 2.5 * voxels.nbytes
+
+
+def test_what_lies_beside_the_grid_has_no_say_in_the_normalisation() -> None:
+    data = DataConfig(size_px=(16, 16), spacing_mm=1.0)
+    voxels = np.random.default_rng(0).normal(100, 9, (1, 3, 40, 40)).astype(np.float32)
+    bright = voxels.copy()
+    bright[..., :12, :] = 4000
+    images = [prepare_image(Volume(each, (8.0, 1.0, 1.0), np.eye(4)), data)[0] for each in (voxels, bright)]
+    np.testing.assert_array_equal(*images)
+
+
+def test_values_of_bytes_lie_between_0_and_1_whatever_else_is_in_the_image() -> None:
+    data = DataConfig(size_px=(16, 16), spacing_mm=1.0, normalization="unit")
+    voxels = np.arange(256, dtype=np.float32).reshape(1, 1, 16, 16)
+    images, _ = prepare_image(Volume(voxels, (1.0, 1.0, 1.0), np.eye(4)), data)
+    np.testing.assert_allclose(images, np.linspace(0, 1, 256).reshape(1, 1, 16, 16), atol=1e-6)

@@ -1,0 +1,87 @@
+"""Which files are inputs, where their labels go, and which places are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bright_runner import DATA, BrightIsForeground, run, tree, write_volume
+
+from deploy.predicting.batch import plan, predict
+from deploy.predicting.crew import Threads
+from maag.errors import ConfigError, MissingDataError
+
+
+def test_masks_and_scribbles_beside_an_image_are_no_images(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    for name in ("a_gt.nii.gz", "a_scribble.nii.gz", "lonely_gt.nii.gz"):
+        write_volume(scans / name)
+    assert run(scans, out, runner).done == 3
+    assert {path.name for path in out.rglob("*.nii*")} == {"a.nii.gz", "b.nii", "lonely_gt.nii.gz"}
+
+
+def test_an_output_without_a_name_is_refused(scans: Path) -> None:
+    with pytest.raises(ConfigError, match="the output is empty"):
+        plan([scans], "")
+
+
+@pytest.mark.parametrize("place", ["", "deep", "new/folder"])
+def test_nothing_is_written_into_the_input(scans: Path, runner: BrightIsForeground, place: str) -> None:
+    before = tree(scans)
+    with pytest.raises(ConfigError, match="lies in the input"):
+        run(scans, scans / place, runner)
+    with pytest.raises(ConfigError, match="lies in the input"):
+        predict([scans / "a.nii.gz"], Threads(runner), DATA, scans, "m1")
+    assert tree(scans) == before
+
+
+def test_names_do_not_escape_through_links(scans: Path, out: Path, runner: BrightIsForeground, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    out.mkdir()
+    (out / "deep").symlink_to(elsewhere)
+    outcome = run(scans, out, runner)
+    assert outcome.done == 1
+    assert "a link leads out of" in str(outcome.failed[0].error)
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_dicom_segmentation_of_no_dicom_is_refused(scans: Path, out: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--dicom-seg: no input is a DICOM series, the first is .*nii"):
+        plan([scans], out, dicom_seg=True)
+
+
+def test_two_sources_for_one_output_are_refused(tmp_path: Path, out: Path) -> None:
+    first, second = write_volume(tmp_path / "one" / "a.nii.gz"), write_volume(tmp_path / "two" / "a.nii.gz")
+    with pytest.raises(ConfigError, match="would both be written"):
+        plan([first, second.parent], out)
+
+
+def test_probabilities_have_places_of_their_own_too(tmp_path: Path, out: Path) -> None:
+    for name in ("a.nii.gz", "a_probabilities.nii.gz"):
+        write_volume(tmp_path / "in" / name)
+    assert len(plan([tmp_path / "in"], out)) == 2
+    with pytest.raises(ConfigError, match=r"would both be written to .*/a_probabilities\.nii\.gz"):
+        plan([tmp_path / "in"], out, probabilities=True)
+
+
+def test_the_output_is_none_of_what_a_pattern_or_a_list_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_volume(tmp_path / "work" / "one" / "sa_1.nii.gz")
+    (tmp_path / "all.txt").write_text("work/one\n")
+    monkeypatch.chdir(tmp_path)
+    for given, out in (("work/**/sa_*.nii.gz", "work/labels"), ("all.txt", "work/one/labels"), ("work/o*", "work/out")):
+        with pytest.raises(ConfigError, match="lies in the input"):
+            plan([given], out)
+    assert len(plan(["work/one/sa_*.nii.gz"], "work/labels")) == 1
+
+
+@pytest.mark.parametrize(("name", "sentence"), [("nowhere", "no such file"), ("empty", "no NIfTI file")])
+def test_nothing_to_do(tmp_path: Path, out: Path, runner: BrightIsForeground, name: str, sentence: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingDataError, match=sentence):
+        predict([tmp_path / name], Threads(runner), DATA, out, "m1")
+    assert not out.exists()
+
+
+def test_a_file_of_another_kind(scans: Path, out: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a NIfTI file nor a picture"):
+        plan([scans / "notes.pdf"], out)

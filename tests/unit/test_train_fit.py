@@ -1,0 +1,109 @@
+"""Short runs to their ends: no gain, no time, no memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from short_runs import CPU, StopAt, run_it
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.cache.prepared import PreparedData
+from maag.data.splits import Split
+from maag.errors import DeviceMemoryError
+from maag.train.fit import fit
+from maag.train.folder import create_run
+from maag.train.reports import Listeners, Live
+from maag.train.stopping import StopRequest
+
+
+def test_no_gain_ends_early(tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path) -> None:
+    changes = {"optim.epochs": 50, "train.patience": 2, "train.min_delta": 1.0}
+    outcome = run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run")
+    assert outcome.ending == "early"
+    assert outcome.epochs_done == 3  # the first counts as a gain over nothing
+    assert outcome.best_epoch == 1
+    resumed = run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run", resume=True)
+    assert (resumed.ending, resumed.steps) == ("early", outcome.steps)
+    assert resumed.steps_per_second == outcome.steps_per_second > 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps_per_second"] == outcome.steps_per_second
+    for damaged in ("{", "[]"):
+        (tmp_path / "run" / "result.json").write_text(damaged)
+        run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run", resume=True)
+        assert json.loads((tmp_path / "run" / "result.json").read_text())["ending"] == "early"
+
+
+def test_before_the_first_validation_nothing_is_the_best(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    config = codec.override(tiny_config, {"optim.epochs": 8, "train.validate_every": 4})
+    outcome = run_it(config, prepared, split, tmp_path / "run", stop_at=1)
+    assert (outcome.ending, outcome.best_dice, outcome.best_epoch) == ("interrupted", None, None)
+
+
+def test_validations_that_a_time_limit_asks_for_use_up_no_patience(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    changes = {"optim.epochs": 50, "optim.batch_size": 1, "train.patience": 2, "train.min_delta": 1.0}
+    config = codec.override(tiny_config, changes)
+    run = create_run(tmp_path / "run", config, split)
+    for step in range(1, 4):
+        stop = StopRequest(max_minutes=1e-9)
+        outcome = fit(config, prepared, split, run, device=CPU, listener=Listeners(), stop=stop, resume=step > 1)
+        assert (outcome.ending, outcome.steps) == ("time", step)
+    assert outcome.epochs_done < 1
+    assert run_it(config, prepared, split, tmp_path / "run", resume=True).epochs_done == 2
+
+
+def test_time_over_ends_with_a_validation(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    stop = StopRequest(max_minutes=1e-9)
+    run = create_run(tmp_path / "run", tiny_config, split)
+    outcome = fit(tiny_config, prepared, split, run, device=CPU, listener=StopAt(stop, 10**9), stop=stop, resume=False)
+    assert outcome.ending == "time"
+    assert outcome.steps == 1
+    assert outcome.final_dice is not None
+    assert run.final.is_file()
+
+
+class FullAt(StopAt):
+    """A listener in whose place a GPU's memory is full."""
+
+    def on_live(self, live: Live) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.79 GiB of which 1.00 MiB "
+            "is free. Including non-PyTorch memory, this process has 7.70 GiB memory in use. See documentation."
+        )
+
+
+def test_a_full_memory_is_told_with_the_settings_that_fill_it(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
+    run, stop = create_run(tmp_path / "run", tiny_config, split), StopRequest()
+    sentence = (
+        r"optim\.batch_size=4 and data\.size_px=\[32,32\] \(CUDA out of memory\. Tried to allocate 20\.00 MiB\. "
+        r"GPU 0 has a total capacity of 7\.79 GiB of which 1\.00 MiB is free\); take less of either, or free it"
+    )
+    with pytest.raises(DeviceMemoryError, match=sentence):
+        fit(tiny_config, prepared, split, run, device=CPU, listener=FullAt(stop, 0), stop=stop, resume=False)
+
+
+def test_the_memory_of_earlier_runs_in_the_process_is_not_counted(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def reset(device: torch.device) -> None:
+        asked.append(f"reset {device}")
+        raise InterruptedError  # there is no GPU to go on with
+
+    monkeypatch.setattr(torch.cuda, "init", lambda: asked.append("init"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    run, stop, gpu = create_run(tmp_path / "run", tiny_config, split), StopRequest(), torch.device("cuda", 1)
+    with pytest.raises(InterruptedError):
+        fit(tiny_config, prepared, split, run, device=gpu, listener=Listeners(), stop=stop, resume=False)
+    assert asked == ["init", "reset cuda:1"]

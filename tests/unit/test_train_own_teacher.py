@@ -1,0 +1,156 @@
+"""A run's own teacher: whom it follows, what it sees, and what it is sure of."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from maag.config import codec
+from maag.config.schema import Config
+from maag.data.cache.prepared import PreparedData
+from maag.data.slices.augment import warp_probabilities
+from maag.data.slices.batches import Batch, TeacherView, TrainingBatches
+from maag.data.slices.shard import Shard
+from maag.data.slices.supervision import supervise
+from maag.data.split_making import make_split
+from maag.labels import IGNORE
+from maag.train.state import TrainState
+from maag.train.step import update
+from maag.train.teacher import follow, teacher_of, warmed_up
+from maag.train.unlabelled import beside_labels, teach
+
+CPU = torch.device("cpu")
+TAUGHT = {"teacher.decay": 0.9, "teacher.confidence": 0.0, "teacher.gates": 0.5, "loss.teacher": 1.0}
+
+
+@pytest.fixture
+def config(tiny_config: Config) -> Config:
+    return codec.override(tiny_config, TAUGHT)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Slices of which only some are labelled, shifted by half a width from what they were."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 1, 32, 32, generator=generator)
+    labels = torch.full((4, 32, 32), IGNORE, dtype=torch.uint8)
+    labels[:, :4] = 0
+    shifted = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).expand(4, 2, 3)
+    grids = torch.nn.functional.affine_grid(shifted, [4, 1, 32, 32], align_corners=False)
+    masks = torch.randint(0, 4, (4, 32, 32), generator=generator, dtype=torch.uint8)
+    return Batch(images, labels, None, masks, teacher_view=TeacherView(images, grids))
+
+
+def test_the_average_forgets_its_start_and_keeps_its_statistics(config: Config, batch: Batch) -> None:
+    state = TrainState(config, CPU)
+    assert state.teacher is not None
+    assert state.product is state.teacher
+    assert not state.teacher.training
+    for left, right in zip(state.teacher.parameters(), state.segmentor.parameters(), strict=True):
+        assert torch.equal(left, right)
+    with torch.no_grad():
+        for tensor in (*state.segmentor.parameters(), *state.segmentor.buffers()):
+            tensor.fill_(1)
+        for tensor in (*state.teacher.parameters(), *state.teacher.buffers()):
+            tensor.fill_(0)
+    follow(state.teacher, state.segmentor, 0.75)
+    follow(state.teacher, state.segmentor, 0.75)
+    for name, tensor in state.teacher.state_dict().items():
+        expected = 1.0 if name.endswith("num_batches_tracked") else 1 - 0.75**2
+        assert (tensor == expected).all(), name
+    assert [warmed_up(0.99, step) for step in (0, 8, 10**6)] == [0.1, 0.5, 0.99]
+
+
+def test_no_gradient_reaches_the_teacher_and_each_step_moves_it(config: Config, batch: Batch) -> None:
+    state = TrainState(config, CPU)
+    assert state.teacher is not None
+    state.set_rates(1e-3, 1e-3)
+    before = copy.deepcopy(state.teacher.state_dict())
+    losses = update(state, batch, config)
+    assert set(losses) == {"supervised", "teacher", "gates", "adversarial", "discriminator"}
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in state.teacher.parameters())
+    decay = warmed_up(0.9, 0)
+    for name, tensor in state.segmentor.named_parameters():
+        expected = decay * before[name] + (1 - decay) * tensor.detach()
+        torch.testing.assert_close(state.teacher.state_dict()[name], expected)
+
+
+def test_the_teacher_teaches_what_it_is_sure_of_where_no_label_is_and_it_could_see(
+    config: Config, batch: Batch
+) -> None:
+    teacher = teacher_of(TrainState(config, CPU).segmentor)
+    assert batch.teacher_view is not None
+    everything = teach(teacher, batch.teacher_view, confidence=0.0)
+    assert everything.taught[:, :4, :16].all()
+    beside = beside_labels(everything, batch.labels).taught
+    assert not beside[:, :4].any()
+    assert torch.equal(beside[:, 4:], everything.taught[:, 4:])
+    assert everything.taught[:, 4:, :16].all()
+    assert not everything.taught[:, :, 17:].any()  # from outside
+    seen = teacher(batch.teacher_view.images).logits.softmax(dim=1)
+    torch.testing.assert_close(everything.probabilities[..., :15], seen[..., 16:31], atol=1e-5, rtol=0)
+    some = teach(teacher, batch.teacher_view, confidence=0.4)
+    assert torch.equal(some.taught, everything.taught & (some.probabilities.amax(dim=1) >= 0.4))
+    assert 0 < int(some.taught.sum()) < int(everything.taught.sum())
+    assert not teach(teacher, batch.teacher_view, confidence=0.999).taught.any()
+
+
+def test_the_teacher_sees_all_slices_as_they_were(config: Config, prepared: PreparedData) -> None:
+    changes = {"loss.adversarial_unlabelled": 0.1, "augment.elastic": 0.02, "augment.cutout": 0.5, "augment.noise": 1.0}
+    seeing = codec.override(config, changes)
+    supervision = supervise(prepared, make_split(prepared.patients, seeing.data), seeing)
+    batch = TrainingBatches(supervision, seeing, CPU).at(2)
+    assert batch.teacher_view is not None
+    known = {image.tobytes() for image in prepared.images}
+    assert len(batch.teacher_view.images) == 8
+    assert {image.numpy().tobytes() for image in batch.teacher_view.images} <= known
+    parts = [TrainingBatches(supervision, seeing, CPU, Shard(rank, 2)).at(2).teacher_view for rank in range(2)]
+    for rank, part in enumerate(parts):
+        assert part is not None
+        expected = torch.cat([Shard(rank, 2).of(batch.teacher_view.grids[half]) for half in (slice(4), slice(4, 8))])
+        assert torch.equal(part.grids, expected)
+
+
+def test_what_the_teacher_says_of_turned_slices_lies_where_they_were(config: Config, prepared: PreparedData) -> None:
+    wide = {
+        "data.size_px": [32, 48],
+        "loss.adversarial_unlabelled": 0.1,
+        "augment.interpolation": "cubic",
+        "augment.elastic": 0.02,
+    }
+    seeing = codec.override(config, wide)
+    supervision = supervise(prepared, make_split(prepared.patients, seeing.data), seeing)
+    shape = (len(prepared.images), 32, 48)
+    coarse = torch.randn(shape[0], 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    supervision = dataclasses.replace(
+        supervision,
+        images=interpolate(coarse, size=shape[1:], mode="bicubic", align_corners=False).numpy(),
+        scribbles=np.zeros(shape, dtype=np.uint8),
+        masks=np.zeros(shape, dtype=np.uint8),
+        shapes=np.zeros(shape, dtype=np.uint8),
+    )
+    plain = TrainingBatches(supervision, seeing, CPU).at(2).teacher_view
+    turning = codec.override(seeing, {"teacher.rotation_deg": 60.0})
+    turned = TrainingBatches(supervision, turning, CPU).at(2).teacher_view
+    assert plain is not None
+    assert turned is not None
+    # Half of the slices, for the draws of the unlabelled ones come after the angles.
+    expected = warp_probabilities(plain.images[:4], plain.grids[:4])
+    found = warp_probabilities(turned.images[:4], turned.grids[:4])
+    assert not torch.allclose(plain.images[:4], turned.images[:4], atol=0.1)
+    inside = (turned.grids[:4].abs().amax(dim=3) < 0.9) & (plain.grids[:4].abs().amax(dim=3) < 0.9)
+    assert inside.float().mean() > 0.4
+    torch.testing.assert_close(found[:, 0][inside], expected[:, 0][inside], atol=0.03, rtol=0)
+
+    parts = [TrainingBatches(supervision, turning, CPU, Shard(rank, 2)).at(2).teacher_view for rank in range(2)]
+    for rank, part in enumerate(parts):
+        assert part is not None
+        for whole, own in zip(turned, part, strict=True):
+            torch.testing.assert_close(
+                own, torch.cat([Shard(rank, 2).of(whole[half]) for half in (slice(4), slice(4, 8))])
+            )
