@@ -1,4 +1,4 @@
-"""A bucket of volumes through an exported model: faults, a kill half-way, a resume; and two jobs on one output."""
+"""A bucket of volumes through an exported model: faults, a kill half-way, and a resume."""
 
 from __future__ import annotations
 
@@ -14,33 +14,21 @@ import nibabel
 import numpy as np
 import pytest
 from journeys import Command
+from many_volumes import SHAPE, name_of, require_right, volume_bytes
 from PIL import Image
 from s3 import BUCKET, Fault, S3Server, client_of, s3_server
 
-from deploy.runners.opening import open_artifact
-from maag.data.files.volume import load_volume
 from maag.data.phantoms.dicom_files import save_slice
-from maag.inference import segment
 
 pytestmark = pytest.mark.integration
 
 NUM_VOLUMES = 200
-SHAPE = (18, 17, 3)  # x, y, z
 
 
 @pytest.fixture
 def server() -> Iterator[tuple[S3Server, dict[str, str]]]:
     with s3_server() as found:
         yield found
-
-
-def volume_bytes(seed: int) -> bytes:
-    voxels = np.random.default_rng(seed).normal(100, 20, SHAPE).astype(np.float32)
-    return gzip.compress(nibabel.Nifti1Image(voxels, np.diag([1.5, 1.5, 8, 1])).to_bytes(), 1)
-
-
-def name_of(number: int) -> str:
-    return f"site{number % 3}/patient{number:03}.nii.gz"
 
 
 def fill(client: Any, number: int = NUM_VOLUMES) -> dict[str, bytes]:
@@ -59,16 +47,6 @@ def listed(client: Any, prefix: str) -> list[str]:
 def ledger_of(client: Any) -> list[dict[str, Any]]:
     content = client.get_object(Bucket=BUCKET, Key="out/ledger.jsonl")["Body"].read()
     return [json.loads(line) for line in content.decode().splitlines()]
-
-
-def require_right(content: bytes, source: bytes, artifact: Path, tmp_path: Path) -> None:
-    """The labels are those that the model gives the source, voxel for voxel."""
-    image = tmp_path / "source.nii.gz"
-    image.write_bytes(source)
-    opened = open_artifact(artifact)
-    expected = segment(load_volume(image), opened.runner, opened.manifest.config.data)
-    found = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
-    np.testing.assert_array_equal(np.asarray(found.dataobj).T, expected)
 
 
 def test_a_bucket_with_faults_killed_half_way_and_resumed(
@@ -237,21 +215,3 @@ def test_what_is_denied_is_said_at_once(
     assert gate.count("GET", "in/*.nii.gz") <= 3  # no second try
     if method == "PUT":
         assert gate.count("PUT") - before <= 3
-
-
-def test_two_jobs_on_one_output_do_not_corrupt_it(artifact: Path, tmp_path: Path) -> None:
-    volumes = {name_of(place): volume_bytes(place) for place in range(40)}
-    for name, content in volumes.items():
-        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "in" / name).write_bytes(content)
-    words = ("predict", tmp_path / "in", "--model", artifact, "--out", tmp_path / "out")
-    jobs = [Command(*words) for _ in range(2)]
-    assert [job.end()[0] for job in jobs] == [0, 0]
-    lines = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
-    assert sorted(line["target"] for line in lines) == sorted([*volumes, *volumes])
-    assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")} == {
-        "ledger.jsonl",
-        *volumes,
-    }
-    for name in sorted(volumes)[::10]:
-        require_right((tmp_path / "out" / name).read_bytes(), volumes[name], artifact, tmp_path)

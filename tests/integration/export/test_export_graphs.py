@@ -40,7 +40,7 @@ CONFIG = override(
 CONFIGS = {"plain": CONFIG, "residual": override(CONFIG, {"segmentor.residual_blocks": [1, 2, 0, 2]})}
 """By encoder."""
 SOURCE = Source(checkpoint="best.safetensors", sha256="00")
-OPERATORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "contracts" / "onnx_operators.json").read_text())[
+OPERATORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "contracts" / "onnx_operators.json").read_text())[
     "operators"
 ]
 TYPES = {

@@ -12,15 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from s3 import BUCKET, Fault, S3Server, client_of, s3_server
+from store_places import FAST
 
 from maag.errors import AccessDeniedError, MissingObjectError, ObjectChangedError, StorageError
 from maag.storage.opening import open_store
-from maag.storage.retries import Retries
 from maag.storage.s3 import S3Store
 from maag.storage.store import Store
 
 pytestmark = pytest.mark.integration
-FAST = Retries(attempts=4, first_wait_s=0.005, longest_wait_s=0.02, connect_timeout_s=5.0, read_timeout_s=5.0)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,119 @@
+"""The program beside an exported model needs no maag, and agrees voxel for voxel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from deploy.artifact.manifest import Source
+from deploy.exporting.onnx_export import export
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
+from deploy.runners.opening import open_artifact
+from maag.config.codec import override
+from maag.config.schema import Config
+from maag.models.build import build_segmentor
+
+pytestmark = pytest.mark.integration
+# Runs a program where nothing of maag, and none of what it is made of, can be imported.
+ALONE = """
+import runpy, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("maag", "deploy", "tune", "torch", "monai", "pydantic", "click"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Block())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "same_voxels"),
+    # In int8 the last bit of an intensity may turn a rounding, which moves single voxels along borders.
+    [("artifact", 1.0), ("free_artifact", 1.0), ("int8_artifact", 0.97)],
+)
+def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
+    kind: str, same_voxels: float, request: pytest.FixtureRequest, config: Config, tmp_path: Path
+) -> None:
+    artifact: Path = request.getfixturevalue(kind)
+    random = np.random.default_rng(5)
+    (tmp_path / "in").mkdir()
+    opened = open_artifact(artifact, "cpu")
+    for name, shape, spacing in (
+        ("larger", (90, 80, 3), (1.4, 1.7, 8.0)),
+        ("smaller", (20, 31, 2), (1.1, 1.2, 5.0)),
+        ("as it is", (32, 48, 1), (2.0, 2.0, 10.0)),
+        ("mixed", (101, 17, 2), (0.9, 3.3, 1.0)),
+        ("one slice", (40, 33), (1.3, 1.2, 1.0)),
+        ("cine", (26, 30, 2, 3), (1.5, 1.5, 9.0)),
+    ):
+        smooth = np.cumsum(np.cumsum(random.normal(size=shape), axis=0), axis=1).astype(np.float32)
+        image = nibabel.Nifti1Image(smooth, np.diag([*spacing, 1.0]))
+        nibabel.save(image, tmp_path / "in" / f"{name}.nii.gz")
+    # The same as the last one in other words: its spacing in metres.
+    image = nibabel.Nifti1Image(smooth, np.diag([*(mm / 1000 for mm in spacing), 1.0]))
+    image.header.set_xyzt_units("meter", "sec")
+    nibabel.save(image, tmp_path / "in" / "metres.nii.gz")
+    predict([tmp_path / "in"], Threads(opened.runner), config.data, tmp_path / "out", opened.digest)
+    for source in sorted((tmp_path / "in").iterdir()):
+        alone = tmp_path / f"alone-{source.name}"
+        words = [sys.executable, "-c", ALONE, str(artifact / "segment.py"), str(source), str(alone)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        one, other = nibabel.load(alone), nibabel.load(tmp_path / "out" / source.name)
+        assert (np.asarray(one.dataobj) == np.asarray(other.dataobj)).mean() >= same_voxels, source.name
+        np.testing.assert_array_equal(one.affine, other.affine)
+        assert len(np.unique(one.dataobj)) > 1
+
+
+def test_a_model_of_several_channels_is_used_as_its_readme_says(config: Config, tmp_path: Path) -> None:
+    two = override(config, {"data.channels": 2, "data.dataset": "nnunet"})
+    torch.manual_seed(3)
+    segmentor = build_segmentor(two)
+    for _ in range(5):
+        segmentor(torch.randn(4, 2, 48, 32))
+    artifact = tmp_path / "two"
+    export(segmentor, two, artifact, Source(checkpoint="best.safetensors", sha256="00"))
+    readme = (artifact / "README.md").read_text()
+    assert "python segment.py IMAGE_0000.nii.gz IMAGE_0001.nii.gz LABELS.nii.gz" in readme
+    assert "`X_0000.nii.gz`, `X_0001.nii.gz` are the channels of one image, whose labels are `X.nii.gz`" in readme
+    random = np.random.default_rng(5)
+    (tmp_path / "in").mkdir()
+    for name, shape in (("volume", (60, 50, 3)), ("cine", (40, 33, 2, 2)), ("slice", (41, 30))):
+        for channel in range(2):
+            smooth = np.cumsum(np.cumsum(random.normal(size=shape), axis=0), axis=1).astype(np.float32)
+            image = nibabel.Nifti1Image(smooth, np.diag([1.4, 1.7, 8.0, 1.0]))
+            nibabel.save(image, tmp_path / "in" / f"{name}_{channel:04}.nii.gz")
+    opened = open_artifact(artifact, "cpu")
+    outcome = predict([tmp_path / "in"], Threads(opened.runner), two.data, tmp_path / "out", opened.digest)
+    assert (outcome.done, outcome.failed) == (3, ())
+    program = [sys.executable, "-c", ALONE, str(artifact / "segment.py")]
+    alone = tmp_path / "alone.nii.gz"
+    for name in ("volume", "cine", "slice"):
+        channels = [str(tmp_path / "in" / f"{name}_{channel:04}.nii.gz") for channel in range(2)]
+        done = subprocess.run([*program, *channels, str(alone)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        one, other = nibabel.load(alone), nibabel.load(tmp_path / "out" / f"{name}.nii.gz")
+        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
+        assert len(np.unique(one.dataobj)) > 1
+        turned = subprocess.run([*program, *channels[::-1], str(alone)], capture_output=True, text=True)
+        assert turned.returncode == 0
+        assert (np.asarray(nibabel.load(alone).dataobj) != np.asarray(other.dataobj)).any()
+    before = Path(channels[1]).read_bytes()
+    done = subprocess.run([*program, *channels, channels[1]], capture_output=True, text=True)
+    assert (done.returncode, Path(channels[1]).read_bytes() == before) == (1, True)
+    assert "the labels would replace the image" in done.stderr
+    for words in ([channels[0]], [], [*channels, channels[0]]):
+        done = subprocess.run([*program, *words, str(alone)], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"{len(words)} images and where the labels go were given; this model takes 2" in done.stderr
+    done = subprocess.run([*program, channels[0], str(tmp_path / "in" / "volume_0001.nii.gz"), str(alone)],
+                          capture_output=True, text=True)  # fmt: skip
+    assert "not on the grid of" in done.stderr
