@@ -17,95 +17,24 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from compare import (
-    BOTH,
-    COMPONENT,
-    FLIPS,
-    ROTATIONS,
-    ROTATIONS_COMPONENT,
-    bootstrap,
-    by_patient,
-    compare,
-    measure,
-    read_report,
+from acdc_arms import (
+    ANOTHER_SEED,
+    ARMS,
+    BEST,
+    FIRST_STAGE,
+    METHODS,
+    PARTS,
+    SECOND_STAGE,
+    TAUGHT_STAGE,
+    TIMES_LONGER,
 )
-from matplotlib.figure import Figure
-from runs import maag, spread, train
-
-from maag.config.presets import BEYOND_SMALL
-from maag.inference import PLAIN, Refinement
-
-BASELINE = "fast preset"
-BEST = "best settings"
-SECOND_STAGE = f"{BEST}, second stage"
-TAUGHT_STAGE = f"{BEST}, taught by a first run"
-BEST_LONGER = f"{BEST}, epochs of both stages"
-WITHOUT_TEACHER = {"teacher.decay": 0, "loss.teacher": 0}
-WITHOUT_SHAPES = {"gates.levels": [], "loss.adversarial": 0}
-CHANGES: Mapping[str, Mapping[str, Any]] = {
-    "without the teacher": WITHOUT_TEACHER,
-    "the average alone, without its lesson": {"loss.teacher": 0},
-    "without gates and discriminator": WITHOUT_SHAPES,
-    "without the gates' lesson": {"teacher.gates": 0},
-    "residual gates, but for the finest level": {"gates.levels": [1, 2, 3], "gates.residual": True},
-    "adversarial weight 0.4": {"loss.adversarial": 0.4},
-    "with class weights": {"loss.class_weights": 1.0},
-    "with the roots of class weights": {"loss.class_weights": 0.5},
-    "without elastic and gamma": {"augment.elastic": 0, "augment.gamma": 0},
-    "batches of 12, rate 2e-3": {"optim.batch_size": 12, "optim.lr": 2e-3},
-    "with a prior of areas": {"loss.areas": 0.3},
-    "with cubic interpolation": {"augment.interpolation": "cubic"},
-    "with cutout": {"augment.cutout": 0.3},
-    "with a residual encoder": {"segmentor.residual_blocks": [1, 2, 2, 2]},
-    "decay 0.999": {"teacher.decay": 0.999},
-    "without class offsets": {"train.class_offsets": False},
-    "teacher of slices as they are": {"teacher.rotation_deg": 0},
-    "wider augmentation": {
-        "augment.elastic": 0.03,
-        "augment.scale": 0.25,
-        "augment.gamma": 0.5,
-        "augment.brightness": 0.2,
-        "augment.contrast": 0.25,
-        "augment.noise": 0.1,
-    },
-}
-SETTINGS: Mapping[str, Any] = {**BEYOND_SMALL, "loss.class_weights": 0.0, "teacher.gates": 0.5}
-"""What makes the best-fast preset of the fast one on ACDC."""
-METHODS: Mapping[str, Mapping[str, Any]] = {
-    BASELINE: {},
-    BEST: SETTINGS,
-    "partial cross-entropy": WITHOUT_SHAPES,
-    "partial cross-entropy, best recipe": {**SETTINGS, **WITHOUT_SHAPES, **WITHOUT_TEACHER},
-    "dense masks (bound), best recipe": {**SETTINGS, "data.supervision": "dense", "loss.adversarial": 0},
-}
-PARTS: Mapping[str, Mapping[str, Any]] = {
-    **{f"{BEST}, {change}": {**SETTINGS, **settings} for change, settings in CHANGES.items()},
-    SECOND_STAGE: SETTINGS,
-    TAUGHT_STAGE: SETTINGS,
-    BEST_LONGER: SETTINGS,
-}
-ARMS = {**METHODS, **PARTS}
-FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST, TAUGHT_STAGE: BEST}
-"""By arm the one whose final model gives the labels, or teaches."""
-ANOTHER_SEED = 100
-"""Added for a run that is taught by one of its own settings, so that it does not begin where that began."""
-TIMES_LONGER: Mapping[str, int] = {BEST_LONGER: 2}
-"""By arm how many times the epochs of the others."""
-TITLES = {
-    PLAIN: "as it is",
-    COMPONENT: "largest component",
-    ROTATIONS: "rotations",
-    ROTATIONS_COMPONENT: "rotations, largest component",
-    FLIPS: "flips",
-    BOTH: "flips, largest component",
-}
-REFINEMENTS = tuple(TITLES)
+from acdc_best_report import REFINEMENTS, draw, refined_table, table
+from compare import measure, read_report
+from runs import maag, train
 
 
 def main() -> None:
@@ -177,10 +106,6 @@ def path_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
     return options.out / f"{name}-{seed}"
 
 
-Runs = Mapping[int, Mapping[str, Any]]
-"""By seed: `minutes` and `steps` of all stages, and the reports by name of the refinement."""
-
-
 def finished(arm: str, options: argparse.Namespace) -> dict[int, dict[str, Any]]:
     runs = {}
     for seed in options.seeds:
@@ -192,77 +117,6 @@ def finished(arm: str, options: argparse.Namespace) -> dict[int, dict[str, Any]]
             seconds, steps = (sum(result[what] for result in results) for what in ("seconds", "steps"))
             runs[seed] = {"minutes": seconds / 60, "steps": steps, "reports": reports}
     return runs
-
-
-def of(runs: Runs, refinement: Refinement = PLAIN) -> list[Mapping[str, Any]]:
-    return [run["reports"][refinement.name] for run in runs.values()]
-
-
-def table(found: Mapping[str, Runs]) -> str:
-    """Every arm's Dice, each patient's being the mean over classes and seeds, and its gain over the first arm."""
-    reference = next(iter(found))
-    names = list(next(iter(found[reference].values()))["reports"][""]["summary"]["per_class"])
-    rows = [["settings", "seeds", "updates", "Dice, 95 % interval", "± seeds", *names, "HD95 mm",
-             f"gain over {reference}, 95 % interval", "better", "p", "min/run"]]  # fmt: skip
-    for arm, runs in found.items():
-        reports = of(runs)
-        patients = by_patient(reports, "dice")
-        low, high = bootstrap(list(patients.values()))
-        updates = str(next(iter(runs.values()))["steps"])
-        cells = [arm, ", ".join(map(str, runs)), updates, f"{fmean(patients.values()):.3f} ({low:.3f} to {high:.3f})"]
-        cells.append(spread([report["summary"]["mean"]["dice"] for report in reports]))
-        cells += [f"{fmean(report['summary']['per_class'][name]['dice']['mean'] for report in reports):.3f}"
-                  for name in names]  # fmt: skip
-        cells.append(spread([report["summary"]["mean"]["hd95_mm"] for report in reports], 1))
-        cells += paired(runs, found[reference]) if arm != reference else ["", "", ""]
-        rows.append([*cells, spread([run["minutes"] for run in runs.values()], 1)])
-    return markdown(rows)
-
-
-def paired(runs: Runs, baseline: Runs, score: str = "dice") -> list[str]:
-    """Gain, patients who gain, and the p of Wilcoxon's test, over the seeds that both have."""
-    common = sorted(set(runs) & set(baseline))
-    if not common:
-        return ["", "", ""]
-    sides = [by_patient([arm[seed]["reports"][""] for seed in common], score) for arm in (runs, baseline)]
-    found = compare(*sides)
-    return [
-        f"{found.gain:+.3f} ({found.low:+.3f} to {found.high:+.3f})",
-        f"{found.better} of {found.patients}",
-        f"{found.p:.2g}",
-    ]
-
-
-def refined_table(found: Mapping[str, Runs]) -> str:
-    """Dice and HD95 of every arm under each refinement."""
-    rows = [["Dice / HD95 mm", *TITLES.values()]]
-    for arm, runs in found.items():
-        means = [[report["summary"]["mean"] for report in of(runs, each)] for each in REFINEMENTS]
-        rows.append([arm, *(f"{fmean(mean['dice'] for mean in part):.3f} / "
-                            f"{fmean(mean['hd95_mm'] for mean in part):.1f}" for part in means)])  # fmt: skip
-    return markdown(rows)
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def draw(found: Mapping[str, Runs], part: str, out: Path) -> None:
-    figure = Figure(figsize=(7, 0.6 + 0.4 * len(found)), layout="constrained")
-    axis = figure.subplots()
-    for place, runs in enumerate(found.values()):
-        patients = list(by_patient(of(runs), "dice").values())
-        low, high = bootstrap(patients)
-        middle = fmean(patients)
-        axis.errorbar(middle, place, xerr=[[middle - low], [high - middle]], fmt="o", color="C0", capsize=3)
-        seeds = [fmean(by_patient([report], "dice").values()) for report in of(runs)]
-        axis.plot(seeds, [place + 0.2] * len(seeds), ".", color="gray", markersize=4)
-    axis.set_yticks(range(len(found)), list(found))
-    axis.invert_yaxis()
-    axis.set_xlabel(f"mean Dice, {part} patients; bars: 95 % over patients, dots: seeds")
-    axis.grid(alpha=0.3, axis="x")
-    figure.savefig(out, dpi=120)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from acdc_best import ANOTHER_SEED
+from acdc_arms import ANOTHER_SEED
 from acdc_jobs import ARMS, FOLDS, KINDS, PARTS, REFINEMENTS, TRACKS, Job, patients_of, plan
 from acdc_table import draw, table
 from compare import measure

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from acdc_best import WITHOUT_SHAPES, WITHOUT_TEACHER
+from acdc_arms import WITHOUT_SHAPES, WITHOUT_TEACHER
 from compare import COMPONENT, ROTATIONS, ROTATIONS_COMPONENT, read_report
 
 from maag.config.presets import TAUGHT

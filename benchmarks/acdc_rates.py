@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from acdc_best import markdown
+from tables import markdown
 
 
 def main() -> None:

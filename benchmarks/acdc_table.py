@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from acdc_best import markdown
 from acdc_jobs import ARMS, FOLDS, KINDS, PARTS, REFINEMENTS, TRACKS, Job
 from compare import by_patient, compare, read_report
 from matplotlib.figure import Figure
 from runs import spread
+from tables import markdown
 
 from maag.inference import PLAIN
 from maag.train.folder import RunFolder

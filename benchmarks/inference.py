@@ -21,14 +21,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from inference_on_gpu import on_gpu
 from numpy.typing import NDArray
+from turns import in_turns, spread, table
 
 from deploy.artifact.manifest import MODEL, Source
 from deploy.exporting.onnx_export import export as export_segmentor
@@ -50,7 +51,6 @@ from maag.models.segmentor import Segmentor
 from maag.storage import read_json
 
 PRECISIONS = ("fp32", "fp16", "int8")
-_GFLOP_A_SLICE = 17.227  # The paper's network on 1 x 224 x 224: multiplications and additions of its convolutions.
 
 
 def main() -> None:
@@ -208,74 +208,6 @@ def memory(model: Path, files: Sequence[Path], out: Path) -> None:
         assert process.returncode == 0
         rows.append((str(number), f"{peak_kib / 1024:.0f}"))
     table(("volumes", "peak memory of `maag predict`, MiB"), rows)
-
-
-def on_gpu(segmentor: Segmentor, config: Config, out: Path, batch: int = 32) -> None:
-    """Every way to run the paper's network on this machine's GPU; images and labels go to it and come back."""
-    device = torch.device("cuda")
-    network = build_segmentor(config).eval().to(device, memory_format=torch.channels_last)
-    network.load_state_dict(segmentor.state_dict())
-    compiled = torch.compile(network)
-
-    def by_torch(module: Any, dtype: torch.dtype) -> Callable[[], None]:
-        def run() -> None:
-            given = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
-            with torch.inference_mode(), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
-                module(given).logits.argmax(1).to(torch.uint8).cpu()
-
-        return run
-
-    images = np.random.default_rng(0).normal(size=(batch, 1, *config.data.size_px)).astype(np.float32)
-    ways: dict[str, Callable[[], object]] = {
-        "PyTorch eager, fp32": by_torch(network, torch.float32),
-        "PyTorch eager, fp16": by_torch(network, torch.float16),
-        "PyTorch compiled, fp16": by_torch(compiled, torch.float16),
-    }
-    for precision in ("fp32", "fp16"):
-        folder = out / f"gpu-{precision}"
-        shutil.rmtree(folder, ignore_errors=True)  # of an earlier call
-        for backend in ("onnx", "tensorrt"):
-            try:
-                if not folder.exists():
-                    # Initial weights, which fewer bits may change more than export allows.
-                    export_segmentor(segmentor, config, folder, Source(checkpoint="-", sha256="-"), precision=precision)
-                runner = open_artifact(folder, "cuda", batch, backend=backend).runner  # type: ignore[arg-type]
-            except Exception as problem:
-                print(f"{backend} {precision}: not run, {problem}", flush=True)
-                continue
-            ways[f"{runner.name}, {precision}"] = partial(runner, images)
-    times = in_turns(ways, 20)
-    base = times["PyTorch eager, fp32"]
-    rows = []
-    for name, found in times.items():
-        rate = batch / statistics.median(found)
-        rows.append((name, f"{rate:.0f}", f"{rate * _GFLOP_A_SLICE / 1000:.1f}", spread(base, found)))
-    title = f"{torch.cuda.get_device_name()}, batches of {batch}"
-    table((title, "slices/s", "TFLOP/s", "times eager fp32"), rows)
-
-
-def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, one after the other, `rounds` times, after one that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, work in ways.items():
-            started = time.perf_counter()
-            work()
-            if number:
-                times[name].append(time.perf_counter() - started)
-    return times
-
-
-def spread(base: Sequence[float], found: Sequence[float]) -> str:
-    """How many times as fast, by rounds: median (min to max)."""
-    ratios = [one / other for one, other in zip(base, found, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    for row in (header, ["---"] * len(header), *rows):
-        print(f"| {' | '.join(row)} |")
-    print(flush=True)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from acdc_best import BASELINE, BEST, WITHOUT_SHAPES, markdown
+from acdc_arms import BASELINE, BEST, WITHOUT_SHAPES
 from compare import measure, read_report
 from runs import maag, spread, train
+from tables import markdown
 
 from maag.config.presets import BEYOND_SMALL
 from maag.inference import PLAIN

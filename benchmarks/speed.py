@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,9 +23,9 @@ from typing import Any
 
 import torch
 from naive_loop import NaiveLoop
+from overheads import time_overheads, whole_run
 from roofline import roofline, wait
 
-from maag import checkpoint
 from maag.cli.resolving import pick_device
 from maag.config.codec import override
 from maag.config.schema import Config
@@ -48,7 +45,6 @@ from maag.train.reports import EpochReport, Live
 from maag.train.state import TrainState
 from maag.train.step import update
 from maag.train.stopping import StopRequest
-from maag.train.validate import Validator
 
 _WARM_UP_CHUNKS = 2
 EAGER_FP32 = {"train.compile": False, "train.precision": "fp32"}
@@ -200,51 +196,6 @@ class Turns:
             step()
         wait(self._device)
         return time.perf_counter() - started
-
-
-def time_overheads(
-    config: Config, data: Path, cache: Path, split: Split, device: torch.device, scratch: Path
-) -> dict[str, float]:
-    """Seconds of all that a run does beside its steps, with prepared data at hand."""
-    seconds = {}
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import maag.cli.train, maag.train.fit"], check=True)
-    seconds["importing"] = time.perf_counter() - started
-
-    started = time.perf_counter()
-    prepared = prepare(data, config.data, cache)
-    batches = TrainingBatches(supervise(prepared, split, config), config, device)
-    validator = Validator(prepared, split.val, config.data, device, fit_offsets=config.train.class_offsets)
-    state = TrainState(config, device)
-    wait(device)
-    seconds["opening"] = time.perf_counter() - started
-    for name in ("first_step", "second_step"):
-        started = time.perf_counter()
-        state.set_rates(config.optim.lr, config.optim.lr_discriminator)
-        update(state, batches.at(0), config)
-        wait(device)
-        seconds[name] = time.perf_counter() - started
-
-    validator.dice(state.product)
-    started = time.perf_counter()
-    validator.dice(state.product)
-    seconds["validation"] = time.perf_counter() - started
-    started = time.perf_counter()
-    checkpoint.save_state(scratch / checkpoint.LAST, config, state.state_dict())
-    checkpoint.save_segmentor(scratch / checkpoint.BEST, config, state.product.state_dict(), {})
-    seconds["checkpoint"] = time.perf_counter() - started
-    return {f"seconds_{name}": value for name, value in seconds.items()}
-
-
-def whole_run(config: Config, supervision: Supervision, report: dict[str, float]) -> float:
-    """Seconds of all epochs, validations and checkpoints, from the start; every validation is taken for a best."""
-    epochs, train = config.optim.epochs, config.train
-    per_epoch = TrainingBatches(supervision, config, torch.device("cpu")).steps_per_epoch
-    early = (epochs // 2) // train.validate_every
-    late = math.ceil((epochs - epochs // 2) / train.validate_every_late)
-    starting = sum(report[f"seconds_{name}"] for name in ("importing", "opening", "first_step"))
-    between = (early + late) * (report["seconds_validation"] + report["seconds_checkpoint"])
-    return starting + epochs * per_epoch / report["loop_steps_per_second"] + between
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from acdc_best import markdown
 from roofline import wait
+from tables import markdown
 
 from maag.cli.resolving import pick_device
 from maag.config.codec import override
