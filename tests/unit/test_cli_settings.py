@@ -35,7 +35,6 @@ def test_settings_as_json_come_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config", "show", "--preset", "fast", "--set", "gates.levels=[0, 1]", "--json") == 0
     config = codec.from_document(json.loads(capsys.readouterr().out), "stdout")
     assert config.gates.levels == (0, 1)
-    assert codec.from_dict(codec.to_dict(config)) == config
 
 
 @pytest.mark.parametrize(("option", "kind"), [("--config", "config.json"), ("--split-file", "split.json")])

@@ -40,14 +40,17 @@ def test_the_lowest_level_needs_two_values_to_normalise() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "needed"),
     [
-        {"data.supervision": "semi", "loss.adversarial_unlabelled": 0},
-        {"data.supervision": "mixed", "optim.batch_size": 1},
+        (
+            {"data.supervision": "semi", "loss.adversarial_unlabelled": 0},
+            "loss.adversarial_unlabelled above 0, such as 0.2, or loss.teacher",
+        ),
+        ({"data.supervision": "mixed", "optim.batch_size": 1}, "optim.batch_size"),
     ],
 )
-def test_a_rule_across_sections_names_its_setting(changes: dict[str, Any]) -> None:
-    assert complaint(changes).startswith(f"data.supervision={changes['data.supervision']} needs ")
+def test_a_rule_across_sections_names_its_setting(changes: dict[str, Any], needed: str) -> None:
+    assert complaint(changes).startswith(f"data.supervision={changes['data.supervision']} needs {needed}")
 
 
 @pytest.mark.parametrize(

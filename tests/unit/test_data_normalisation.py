@@ -20,8 +20,8 @@ from maag.data.geometry import (
 def test_normalisation_is_robust() -> None:
     voxels = np.random.default_rng(0).normal(50, 9, (4, 20, 20)).astype(np.float32)
     p5, p25, p50, p75, p95 = np.percentile(voxels, [5, 25, 50, 75, 95])
-    expected = (np.clip(voxels, p5, p95) - p50) / (p75 - p25)
-    np.testing.assert_allclose(normalize(voxels), expected, rtol=1e-4, atol=1e-5)
+    expected = ((np.clip(voxels, p5, p95) - p50) / (p75 - p25)).astype(np.float32)
+    np.testing.assert_array_equal(normalize(voxels), expected)
 
 
 def test_a_constant_image_becomes_zeros() -> None:
@@ -42,13 +42,10 @@ def test_an_organ_on_a_constant_ground_is_normalised_alike_whatever_the_ground(g
 
 def test_a_volume_is_normalised_without_copies_of_64_bits() -> None:
     voxels = np.random.default_rng(0).normal(0, 500, (64, 64, 64)).astype(np.float32)
-    p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
-    expected = ((np.clip(voxels, p5, p95) - median) / (p75 - p25)).astype(np.float32)
     tracemalloc.start()
-    found = normalize(voxels)
+    normalize(voxels)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    np.testing.assert_array_equal(found, expected)
     assert peak < 2.5 * voxels.nbytes
 
 

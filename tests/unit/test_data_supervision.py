@@ -18,7 +18,7 @@ from maag.data.slices.shapes import prepare_shapes
 from maag.data.slices.supervision import supervise, without_effect
 from maag.data.split_making import make_split
 from maag.data.splits import PARTS, Patient
-from maag.errors import ConfigError, SplitError
+from maag.errors import SplitError
 from maag.labels import IGNORE
 
 PEOPLE = [Patient(patient_id=f"patient{n:03}", scribbled=True, masked=True) for n in range(1, 101)]
@@ -64,13 +64,6 @@ def test_a_fraction_that_leaves_nobody_is_named(tiny_config: Config) -> None:
     data = codec.override(tiny_config, {"data.supervision": "mixed", "data.dense_fraction": 0.999}).data
     with pytest.raises(SplitError, match=r"data\.dense_fraction=0\.999 of 35 patients leaves none with scribbles"):
         make_split(PEOPLE, data, SPLIT0)
-
-
-def test_semi_without_an_adversarial_branch_is_refused(tiny_config: Config) -> None:
-    with pytest.raises(
-        ConfigError, match=r"data\.supervision=semi needs loss\.adversarial_unlabelled above 0, .* or loss\.teacher"
-    ):
-        codec.override(tiny_config, {"data.supervision": "semi"})
 
 
 def test_ones_own_patients_go_where_their_labels_allow(tiny_config: Config) -> None:

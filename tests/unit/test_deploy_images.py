@@ -185,7 +185,9 @@ def test_what_is_no_image_is_said_to_be_none(tmp_path: Path) -> None:
 def test_names_that_no_header_holds_are_written_beside(tmp_path: Path, classes: tuple[str, ...], beside: bool) -> None:
     write_series(tmp_path / "in" / "series", "one")
     nibabel.save(nibabel.Nifti1Image(np.ones((28, 24, 3), np.float32), np.eye(4)), tmp_path / "in" / "b.nii.gz")
-    for image in find_images(tmp_path / "in"):
+    found = find_images(tmp_path / "in")
+    assert len(found) == 2
+    for image in found:
         target = tmp_path / "out" / image.target
         image.save_labels(target, np.zeros((1, 3, 24, 28), np.uint8), classes)
         names = target.with_name(target.name.replace(".nii.gz", ".json"))
