@@ -115,7 +115,7 @@ def laid(image, path, trained, asked):
         return image, None
     if not asked:
         have = f"has axes {axes} in its header, the images that trained have {' or '.join(trained)}"
-        print(f"{path}: {have}; --reorient lays it as those, and its labels back", file=sys.stderr)
+        sys.stderr.write(f"{path}: {have}; --reorient lays it as those, and its labels back\n")
         return image, None
     ways = axcodes2ornt(axes), axcodes2ornt(trained[0])
     return image.as_reoriented(ornt_transform(*ways)), ornt_transform(*reversed(ways))
