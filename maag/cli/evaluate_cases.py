@@ -66,9 +66,13 @@ def choose_cases(
 def tell_how_they_lie(cases: Sequence[Case], opened: OpenModel) -> None:
     """Say so where images lie otherwise than those that trained: the model is measured on them as they are stored."""
     from maag.cli.terminal import say
-    from maag.data.files.orientation import lying_otherwise
+    from maag.data.files.orientation import axes_in, lying_otherwise
 
-    if sentence := lying_otherwise({case.case_id: case.images[0] for case in cases}, opened.axes):
+    axes: dict[str, str | None] = {}
+    for case in cases:
+        with suppress(DataError, StorageError):  # it will be told of when it is measured
+            axes[case.case_id] = axes_in(case.images[0])
+    if sentence := lying_otherwise(axes, opened.axes):
         say(f"Note: {sentence}; measure what `maag predict --reorient` makes of them with --predictions")
 
 

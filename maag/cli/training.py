@@ -71,7 +71,7 @@ def train(
         require_no_run(run_path)
     require_writable_place(run_path)
     prepared = prepare_told(directory, config.data, scribbles)
-    others = _shapes_told(*shapes, config) if shapes else None
+    others = _shapes_told(*shapes, config, prepared) if shapes else None
     if resume:
         run, split, opened = _open(run_path, config, prepared, others, teachers)
     else:
@@ -103,10 +103,10 @@ def train(
     return outcome
 
 
-def _shapes_told(layout: str, folder: Path, config: Config) -> _Shapes:
+def _shapes_told(layout: str, folder: Path, config: Config, images: PreparedData) -> _Shapes:
     from maag.cli.preparing import shapes_told
 
-    prepared = shapes_told(layout, folder, config.data)
+    prepared = shapes_told(layout, folder, config.data, images)
     return _Shapes(prepared, tuple(f"{folder.resolve().name}/{patient}" for patient in prepared.patient_ids))
 
 

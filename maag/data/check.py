@@ -13,7 +13,7 @@ from maag.config.data import DataConfig
 from maag.data.cache.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
-from maag.data.files.orientation import axes_of, odd_axes, odd_slices
+from maag.data.files.orientation import odd_axes, odd_slices
 from maag.data.notes import gathered
 from maag.errors import DataError, StorageError
 from maag.labels import IGNORE
@@ -101,7 +101,7 @@ class _Tally:
         self._odd += [(case.case_id, note) for note in arrays.notes]
         self._shapes.append(arrays.volume.shape)
         self._spacings[case.case_id] = arrays.volume.spacing_mm
-        self._axes[case.case_id] = axes_of(case.images[0])
+        self._axes[case.case_id] = arrays.volume.axes
         classes = range(self._data.num_classes)
         if arrays.mask is not None:
             self._with_mask += 1

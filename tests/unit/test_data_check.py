@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from spoiling import any_file, spoil
 
-from maag.cli.preparing import prepare_told
+from maag.cli.preparing import prepare_told, shapes_told
 from maag.config.schema import Config
 from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset, write_phantom
@@ -55,13 +55,30 @@ def test_of_different_oddities_the_first_are_said_and_all_are_checked(
     assert sum("its header has voxels" in note for note in notes) == 5
 
 
-def test_a_check_tells_of_images_that_lie_otherwise(data_dir: Path, tiny_config: Config) -> None:
+def test_images_that_lie_otherwise_are_told_of_by_a_check_and_before_training(
+    data_dir: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     path = any_file(data_dir, "_frame01.nii.gz")
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([-8.0, 1.0, 1.0, 1.0])), path)
     notes = "\n".join(check(data_dir, tiny_config.data).notes)
-    assert "1 image has axes LAS in the header, 11 have RAS; the first is patient" in notes
-    assert "1 image has the thickest voxels along x, 11 along z; the first is patient" in notes
+    prepare_told(data_dir, tiny_config.data)
+    for said in (notes, capsys.readouterr().err):
+        assert "1 image has axes LAS in the header, 11 have RAS; the first is patient" in said
+        assert "1 image has the thickest voxels along x, 11 along z; the first is patient" in said
+
+
+def test_masks_for_the_discriminator_that_lie_otherwise_than_the_images_are_told_of(
+    data_dir: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    images = prepare_told(data_dir, tiny_config.data)
+    for axes, told in (("RAS", False), ("LAS", True)):
+        cases = tuple(replace(case, axes=axes) for case in images.cases)
+        shapes_told("acdc", data_dir, tiny_config.data, replace(images, cases=cases))
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert (f"Note: --shapes {data_dir}: 12 cases lie otherwise than the images that train" in said) is told
 
 
 def test_a_scribble_in_which_nothing_is_undrawn_is_noted(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:

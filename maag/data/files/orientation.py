@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ from numpy.typing import NDArray
 
 from maag.data.files.axes import lies_as, plain_axes
 from maag.data.files.nifti import affine_of, is_nifti, open_nifti, orientation_of, spacing_of
-from maag.data.files.volume import load_orientation
-from maag.errors import DataError, StorageError
 
 _SPACING_TOLERANCE = 0.01
 _ORIGIN_TOLERANCE = 0.5
@@ -55,20 +52,18 @@ def differences(labels: Path, image: Path, *, origins: bool = False) -> tuple[st
     return tuple(found)
 
 
-def axes_of(image: Path) -> str | None:
-    """To where a NIfTI's x, y and z point, as `LPS`; None where nothing tells. Raises as `load_volume`."""
-    return load_orientation(image)[0] if is_nifti(image) else None
-
-
 def odd_axes(axes: Mapping[str, str | None]) -> list[str]:
-    """A sentence for each way in which some images lie otherwise than most: by case, to where x, y and z point."""
-    by_axes = Counter(found for found in axes.values() if found)
-    (most, count), *others = by_axes.most_common() or [("", 0)]
+    """A sentence for each way in which slices of some images lie otherwise than of most: by case, as `Volume.axes`."""
+    by_slices: dict[str, list[str]] = {}  # by what lies_as goes by
+    for case, found in axes.items():
+        if found:
+            by_slices.setdefault(found[:2], []).append(case)
+    most, *others = sorted(by_slices.values(), key=len, reverse=True) or [[]]
     return [
-        f"{_have(number)} axes {odd} in the header, {count} have {most}; the first is "
-        f"{_first(axes, odd)}: voxels are taken as they are stored, so to the segmentor they are mirrored or turned; "
+        f"{_have(len(odd))} axes {axes[odd[0]]} in the header, {len(most)} have {axes[most[0]]}; the first is "
+        f"{odd[0]}: voxels are taken as they are stored, so to the segmentor they are mirrored or turned; "
         "save all on the same axes"
-        for odd, number in others
+        for odd in others
     ]
 
 
@@ -76,30 +71,23 @@ def _have(number: int) -> str:
     return "1 image has" if number == 1 else f"{number} images have"
 
 
-def lying_otherwise(images: Mapping[str, Path], trained: Sequence[str]) -> str | None:
-    """A sentence about those of the `images`, by case, whose slices lie otherwise than of images with `trained` axes.
+def lying_otherwise(axes: Mapping[str, str | None], trained: Sequence[str]) -> str | None:
+    """Which cases have slices that lie otherwise than of images with the `trained` axes, in words without a full stop.
 
-    None where there are none such. Those that do not tell are taken to lie alike, as are those that cannot be read, and
-    all where `trained` is empty.
+    None where there are none such: those without axes are taken to lie alike, and all where `trained` is empty.
     """
-    odd: dict[str, str] = {}
-    for case, image in images.items() if trained else ():
-        with suppress(DataError, StorageError):
-            axes = _plain_axes_of(image)
-            if axes and not lies_as(axes, trained):
-                odd[case] = axes
+    odd = [case for case, found in axes.items() if found and trained and not lies_as(found, trained)]
     if not odd:
         return None
-    case, axes = next(iter(odd.items()))
-    lie = "1 image lies" if len(odd) == 1 else f"{len(odd)} images lie"
+    lie = "1 case lies" if len(odd) == 1 else f"{len(odd)} cases lie"
     return (
-        f"{lie} otherwise than those that trained, which have axes {' or '.join(trained)}; the first is of {case} with "
-        f"{axes}: if the headers are right, to the model it is mirrored or turned"
+        f"{lie} otherwise than the images that train, which have axes {' or '.join(trained)} in their headers; the "
+        f"first is {odd[0]} with {axes[odd[0]]}, so that it is mirrored or turned if the headers are right"
     )
 
 
-def _plain_axes_of(image: Path) -> str | None:
-    """None too of files other than NIfTI."""
+def axes_in(image: Path) -> str | None:
+    """As `Volume.axes`, from the header alone of a NIfTI; None of other files. Raises as `load_volume`."""
     source = open_nifti(image) if is_nifti(image) else None
     return plain_axes(affine_of(source)) if source is not None and orientation_of(source) else None
 
