@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deploy.artifact.manifest import sha256_of
 from deploy.inputs.dicom_folders import series_of_folder
+from deploy.inputs.foreign import FOREIGN, is_foreign
 from maag.data.files import dicom_file, dicom_series, nifti, nifti_writing, pictures, volume
 from maag.data.files.folder_tree import files_below
 from maag.data.files.label_files import SUFFIXES, stem_of
@@ -138,10 +139,13 @@ def _save_names(path: Path, classes: Sequence[str]) -> None:
         write_json(path.with_name(f"{stem_of(path)}.json"), {"labels": dict(enumerate(classes))})
 
 
-def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
+def find_images(
+    given: Path, *, dicom_seg: bool = False, foreign: MutableSequence[str] | None = None
+) -> list[InputImage]:
     """The images that `given` means: one file, or all in a folder and below it, whatever they show.
 
-    With `dicom_seg` the labels of a DICOM series become a DICOM segmentation, `NAME.dcm`; else `NAME.nii.gz`.
+    With `dicom_seg` the labels of a DICOM series become a DICOM segmentation, `NAME.dcm`; else `NAME.nii.gz`. What lies
+    in a folder and is a volume that cannot be read, by its name, is added to `foreign`.
 
     Raises:
         MissingDataError: there is nothing at `given`, or no image in it.
@@ -150,6 +154,8 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
     if _is_file(given):
         if image := _image_at(given, Path(given.name)):
             return [image]
+        if is_foreign(given.name):
+            raise ConfigError(f"{given}: {FOREIGN}; convert it to .nii.gz")
         raise ConfigError(
             f"{given}: neither a NIfTI file nor a picture by its name; a DICOM series is given by its folder"
         )
@@ -165,8 +171,12 @@ def find_images(given: Path, *, dicom_seg: bool = False) -> list[InputImage]:
         else:
             others.append(path)
     found += _series_in(given, others, dicom_seg)
+    unread = [str(path) for path in others if is_foreign(path.name)]
     if not found:
-        raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it")
+        way_out = f"; {unread[0]} is {FOREIGN}: convert such to .nii.gz" if unread else ""
+        raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it{way_out}")
+    if foreign is not None:
+        foreign += unread
     return found
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
+from deploy.inputs.foreign import FOREIGN
 from maag.data.datasets.lvsc import SLICE_NAME
 from maag.data.datasets.nnunet import CHANNEL_NAME
 from maag.data.files.label_files import LABEL_ENDINGS, stem_of
@@ -43,6 +44,16 @@ def labels_among(
 
 def sentence(passed_over: Mapping[str, str]) -> str:
     """How many were passed over, and why, in a line; by place, how each is known."""
+    foreign = [place for place, reason in passed_over.items() if reason == FOREIGN]
+    labels = {place: reason for place, reason in passed_over.items() if reason != FOREIGN}
+    parts = [_of_labels(labels)] if labels else []
+    if foreign:
+        what, them = (f"{len(foreign)} files", "them") if len(foreign) > 1 else ("1 file", "it")
+        parts.append(f"{what} {FOREIGN}: to have {them} segmented convert {them} to .nii.gz, first {foreign[0]}")
+    return f"Passed over {'; and '.join(parts)}"
+
+
+def _of_labels(passed_over: Mapping[str, str]) -> str:
     total = len(passed_over)
     reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(passed_over.values()).most_common())
     first = next(iter(passed_over))
@@ -51,7 +62,7 @@ def sentence(passed_over: Mapping[str, str]) -> str:
         if total > 1
         else ("file that is a label, no image", f"give {first} itself, in a call of its own")
     )
-    return f"Passed over {total} {what}: {reasons}; to have such segmented {way_out}"
+    return f"{total} {what}: {reasons}; to have such segmented {way_out}"
 
 
 class _Paths:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from deploy.inputs.bucket_series import series_among
 from deploy.inputs.channel_joining import join_channels
+from deploy.inputs.foreign import FOREIGN, is_foreign
 from deploy.inputs.images import find_images
 from deploy.inputs.input_lists import together
 from deploy.inputs.passed_over import labels_among
@@ -39,7 +40,7 @@ def find_sources(
         dicom_seg: labels of DICOM series are to be DICOM-SEG.
         data: of the model; where it takes several channels, files of one image, X_0000 and X_0001, are one source. None
             for a model of one channel.
-        passed_over: is told which files were passed over as labels, each with how it is known.
+        passed_over: is told which files were passed over as labels, each with how it is known, or as FOREIGN.
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.
@@ -54,10 +55,11 @@ def _found(inputs: Sequence[str | Path], dicom_seg: bool, passed_over: MutableMa
     """Every file and series but labels, unless these are given themselves."""
     taken: set[str] = set()
     labels: dict[str, str] = {}
+    foreign: list[str] = []
     for places in together(inputs):
         found: list[Source] = []
         for place in places:
-            found += _instore_of(place, dicom_seg) if is_uri(place) else _here(Path(place), dicom_seg)
+            found += _instore_of(place, dicom_seg, foreign) if is_uri(place) else _here(Path(place), dicom_seg, foreign)
         files = [PurePosixPath(source.place) for source in found if not source.slices]
         slices = {PurePosixPath(file) for source in found for file in source.slices}
         reasons = labels_among(files, slices, _root_of(places, found))
@@ -69,6 +71,7 @@ def _found(inputs: Sequence[str | Path], dicom_seg: bool, passed_over: MutableMa
                 taken.add(source.place)
                 yield source
     passed_over.update({place: reason for place, reason in labels.items() if place not in taken})
+    passed_over.update(dict.fromkeys(foreign, FOREIGN))
 
 
 def _root_of(places: Sequence[str], found: Sequence[Source]) -> PurePosixPath | None:
@@ -88,9 +91,9 @@ def _root_of(places: Sequence[str], found: Sequence[Source]) -> PurePosixPath | 
     return PurePosixPath(os.path.commonpath(roots))
 
 
-def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
+def _here(given: Path, dicom_seg: bool, foreign: list[str]) -> Iterator[Source]:
     if given.exists() or not has_magic(str(given)):
-        for image in find_images(given, dicom_seg=dicom_seg):
+        for image in find_images(given, dicom_seg=dicom_seg, foreign=foreign):
             yield LocalSource(image, image.target.as_posix())
         return
     matches = sorted(Path(match) for match in glob(str(given), recursive=True))
@@ -100,11 +103,11 @@ def _here(given: Path, dicom_seg: bool) -> Iterator[Source]:
     for match in matches:
         folder = match if match.is_dir() else match.parent
         above = folder.relative_to(root) if root else folder
-        for image in find_images(match, dicom_seg=dicom_seg):
+        for image in find_images(match, dicom_seg=dicom_seg, foreign=foreign):
             yield LocalSource(image, (above / image.target).as_posix())
 
 
-def _instore_of(given: str, dicom_seg: bool) -> Iterator[Source]:
+def _instore_of(given: str, dicom_seg: bool, foreign: list[str]) -> Iterator[Source]:
     root, key = split_uri(given)
     store = store_of(root)
     if is_dicom(key) and not has_magic(key):
@@ -127,6 +130,7 @@ def _instore_of(given: str, dicom_seg: bool) -> Iterator[Source]:
     series = series_among([found for found in shown if is_dicom(found.key)], store)
     if not files and not series:
         raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series (.dcm) of this name or below it")
+    foreign += [store.child(found.key) for found in shown if is_foreign(found.key)]
     for found in files:
         yield _source(root, found, found.key.removeprefix(_as_prefix(base)))
     whole, ending = (base or root).rpartition("/")[2], ".dcm" if dicom_seg else ".nii.gz"

@@ -164,7 +164,8 @@ def plan(
 ) -> tuple[Source, ...]:
     """Find the images in `inputs` for a model of these `data`, of one channel where they are None; nothing is written.
 
-    Labels among the inputs are written down in `passed_over`, each with how it is known.
+    Labels among the inputs, and volumes of formats that are not read, are written down in `passed_over`, each with how
+    it is known.
 
     Raises:
         MissingDataError: an input does not exist, or holds no image.

@@ -13,6 +13,7 @@ from deploy.inputs.passed_over import labels_among, sentence
 from deploy.inputs.sources import find_sources
 from deploy.predicting.batch import predict
 from deploy.predicting.crew import Threads
+from maag.errors import ConfigError, MissingDataError
 
 
 def found(*inputs: str | Path) -> tuple[list[str], dict[str, str]]:
@@ -172,3 +173,39 @@ def test_how_many_were_passed_over_and_why_is_told_in_a_line(tmp_path: Path, cop
     assert "1 named as labels of the image beside them" in line
     predict([data / "images"], runner, DATA, tmp_path / "images", "m", tell=told.append)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("way", ["folder", "pattern", "list", "bucket"])
+def test_volumes_that_cannot_be_read_are_told_of(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans = tmp_path / "scans"
+    write_volume(scans / "a" / "a.nii.gz")
+    for name in ("b.mha", "C.NRRD"):
+        (scans / "a" / name).write_bytes(b"x")
+    given: str | Path = scans
+    if way == "pattern":
+        given = tmp_path / "sc*"
+    elif way == "list":
+        given = tmp_path / "list.txt"
+        given.write_text(str(scans))
+    elif way == "bucket":
+        serve(monkeypatch, tmp_path)
+        given = "s3://bkt/scans"
+    targets, passed_over = found(given)
+    assert len(targets) == 1
+    first = "s3://bkt/scans/a/C.NRRD" if way == "bucket" else scans / "a" / "C.NRRD"
+    way_out = (
+        f"2 files of a format that maag does not read: to have them segmented convert them to .nii.gz, first {first}"
+    )
+    assert sentence(passed_over) == f"Passed over {way_out}"
+    label = {"x_gt.nii": "named so"}
+    assert sentence(passed_over | label).startswith("Passed over 1 file that is a label, no image: 1 named so; ")
+    assert sentence(passed_over | label).endswith(f"; and {way_out}")
+
+
+def test_a_volume_that_cannot_be_read_is_to_be_converted(tmp_path: Path) -> None:
+    scan = tmp_path / "b.mha"
+    scan.write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"b\.mha: of a format that maag does not read; convert it to \.nii\.gz"):
+        found(scan)
+    with pytest.raises(MissingDataError, match=r"below it; \S+b\.mha is of a format .* convert such to \.nii\.gz"):
+        found(tmp_path)
