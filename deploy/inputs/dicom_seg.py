@@ -19,7 +19,7 @@ from pydicom.uid import generate_uid
 
 from maag import __version__
 from maag.data.files.dicom_file import read_header
-from maag.data.files.dicom_series import order_of_slices
+from maag.data.files.dicom_series import grid_of_series, order_of_slices
 from maag.errors import DataError, first_line
 from maag.storage import replacing
 
@@ -31,6 +31,7 @@ _MAY_BE_UNKNOWN = (
 )
 _COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#e377c2", "#bcbd22")
 _SERIES_NUMBER_OFFSET = 1000
+_DIGITS_OF_MM = 4
 _LONGEST_LABEL = _LONGEST_SERIAL = 64  # of the value representation LO
 
 
@@ -82,6 +83,7 @@ def save_segmentation(
     files = [series_files[place] for place in order_of_slices(series_files)]
     sources = [_source(file) for file in files]
     _require_one_frame(sources, files)
+    _tell_thickness(sources, files)
     shape = (len(sources), int(sources[0].Rows), int(sources[0].Columns))
     if labels.shape != shape:
         raise DataError(f"{path}: labels are {labels.shape}, the series {files[0].parent} is {shape}; they must agree")
@@ -149,6 +151,17 @@ def _require_one_frame(sources: Sequence[Dataset], files: Sequence[Path]) -> Non
                     f"{file}: its {keyword} is not that of {files[0]}; no segmentation can lie on both: move it to a "
                     "folder of its own"
                 )
+
+
+def _tell_thickness(sources: Sequence[Dataset], files: Sequence[Path]) -> None:
+    """Where headers do not say how thick slices are, which they may: as thick as these are apart.
+
+    A segmentation has to say it, and without it nobody can read it.
+    """
+    if not all(source.get("SliceThickness") for source in sources):
+        (thickness_mm, _, _), _ = grid_of_series(files)
+        for source in sources:
+            source.SliceThickness = round(thickness_mm, _DIGITS_OF_MM)
 
 
 def _descriptions(classes: Sequence[str], model_digest: str) -> list[SegmentDescription]:

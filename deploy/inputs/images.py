@@ -129,7 +129,7 @@ class DicomSeries:
             save_segmentation(path, labels[0], self.files, classes, model_digest)
         else:
             _save_names(path, classes)
-            affine = dicom_series.affine_of_series(self.files)
+            _, affine = dicom_series.grid_of_series(self.files)
             nifti_writing.save_volume(path, labels[0], affine, description=nifti_writing.description_of(classes))
 
 

@@ -101,6 +101,21 @@ def test_geometry_is_that_of_the_nifti_labels(tmp_path: Path, labels: NDArray[np
     assert len(corners) == np.count_nonzero(labels)
 
 
+@pytest.mark.parametrize("empty", [True, False])
+def test_slices_of_unknown_thickness_are_as_thick_as_they_are_apart(
+    tmp_path: Path, labels: NDArray[np.uint8], empty: bool
+) -> None:
+    files = write_series(tmp_path / "in", tags={"SliceThickness": None})
+    for file in files if empty else ():
+        dataset = pydicom.dcmread(file)
+        dataset.SliceThickness = None  # MR and CT may leave it so
+        dataset.save_as(file)
+    save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "")
+    written = highdicom.seg.segread(tmp_path / "out.dcm")
+    assert written.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 7
+    assert written.get_volume(combine_segments=True).spacing == pytest.approx((7, 1.5, 1.5))
+
+
 def test_who_what_and_by_whom(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
     files = write_series(tmp_path / "in", tags={"StudyID": "S1", "AccessionNumber": "A1", "SeriesNumber": 4})
     save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "d" * 64 + "+flips")

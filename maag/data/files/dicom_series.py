@@ -95,13 +95,13 @@ def load_series(paths: Sequence[Path]) -> Volume:
     voxels = np.empty((1, *shape), np.float32)
     for plane, path in zip(voxels[0], ordered, strict=True):
         plane[...] = read_pixels(path)
-    affine = _affine_of(slices)
-    return Volume(voxels, (_between_mm(slices), *slices[0].spacing_mm), affine, plain_axes(affine))
+    spacing_mm, affine = _grid_of(slices)
+    return Volume(voxels, spacing_mm, affine, plain_axes(affine))
 
 
-def affine_of_series(paths: Sequence[Path]) -> NDArray[np.float64]:
-    """That of `load_series`, from the headers alone. Raises as `order_of_slices`."""
-    return _affine_of(_in_order(paths)[1])
+def grid_of_series(paths: Sequence[Path]) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
+    """Spacing (z, y, x) in mm and affine of `load_series`, from the headers alone. Raises as `order_of_slices`."""
+    return _grid_of(_in_order(paths)[1])
 
 
 def _in_order(paths: Sequence[Path]) -> tuple[list[Path], list[SliceGeometry]]:
@@ -111,8 +111,8 @@ def _in_order(paths: Sequence[Path]) -> tuple[list[Path], list[SliceGeometry]]:
     return [paths[place] for place in order], [slices[place] for place in order]
 
 
-def _affine_of(slices: Sequence[SliceGeometry]) -> NDArray[np.float64]:
-    """(4, 4) voxel (x, y, z) to world in mm, of slices from the lowest to the highest."""
+def _grid_of(slices: Sequence[SliceGeometry]) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
+    """Spacing (z, y, x) in mm, and (4, 4) voxel (x, y, z) to world, of slices from the lowest to the highest."""
     first, last = slices[0], slices[-1]
     rows_mm, columns_mm = first.spacing_mm
     between_mm = _between_mm(slices)
@@ -126,7 +126,7 @@ def _affine_of(slices: Sequence[SliceGeometry]) -> NDArray[np.float64]:
         affine[:3, 2] = way * between_mm / (last.height_mm - first.height_mm)
     affine[:3, 3] = first.position
     affine[:3] = _LPS_TO_RAS @ affine[:3]
-    return affine
+    return (between_mm, rows_mm, columns_mm), affine
 
 
 def _between_mm(slices: Sequence[SliceGeometry]) -> float:
