@@ -105,6 +105,7 @@ def test_cases_that_cannot_be_read_are_named_and_the_others_labelled(
     report = read_json(labels / "relabelling.json")
     assert [*report["failed"]] == names
     assert (report["num_cases"], report["num_patients"]) == (3, 2)
+    assert report["split_digest"] == Split.from_dict(read_json(labels / "split.json")).digest
     for path in root.rglob("*_frame??.nii.gz"):
         path.write_bytes(b"")
     assert run(*words, "--out", tmp_path / "none") == 1
