@@ -84,3 +84,6 @@ def test_coverage_counts_pixels_and_compares_where_there_is_a_mask() -> None:
     one, nowhere = tally.of(1), tally.of(2)
     assert (one.percent, one.correct_percent, one.reached_percent) == (50.0, pytest.approx(100 / 3), 50.0)
     assert (nowhere.percent, nowhere.correct_percent, nowhere.reached_percent) == (0.0, None, None)
+    tally.add(np.array([[[1, 1, 1, 2]]], np.uint8), np.array([[[1, 1, 1, 1]]], np.uint8))
+    one = tally.of(1)
+    assert (one.correct_percent, one.reached_percent) == (pytest.approx(400 / 6), pytest.approx(400 / 6))
