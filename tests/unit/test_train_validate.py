@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
+from maag.errors import SplitError
 from maag.models.segmentor import Segmentor
 from maag.train.state import TrainState
 from maag.train.validate import Validator
@@ -56,6 +58,15 @@ def test_phases_of_one_heart_are_no_further_patients_who_agree(
     dice = Validator(prepared, patients, tiny_config.data, CPU, fit_offsets=True).dice(segmentor)
     assert any(dice.offsets) == fitted
     assert (dice.mean > 0) == fitted
+
+
+def test_somebody_who_validates_must_have_masks(tiny_config: Config, prepared: PreparedData) -> None:
+    first, second, *_ = prepared.patient_ids
+    bare = tuple(replace(case, has_mask=False) if case.patient_id == first else case for case in prepared.cases)
+    data = replace(prepared, cases=bare)
+    Validator(data, (first, second), tiny_config.data, CPU)
+    with pytest.raises(SplitError, match="no validation patient has masks"):
+        Validator(data, (first,), tiny_config.data, CPU)
 
 
 def test_slices_stay_in_their_file_where_they_need_not_be_copied(tiny_config: Config, prepared: PreparedData) -> None:
