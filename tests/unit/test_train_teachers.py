@@ -49,6 +49,8 @@ def finished(folder: Path, config: Config, split: Split, *seeds: int) -> list[Pa
         ({"data.spacing_mm": 3.0}, "data.spacing_mm=4.0, and this run has 3.0"),
         ({"data.normalization": "unit"}, "data.normalization=robust, and this run has unit"),
         ({"data.classes": ["background", "RV", "LV", "MYO"]}, "data.classes="),
+        ({"data.channels": 2}, "data.channels=1, and this run has 2"),
+        ({"data.modality": "t2spir"}, "and this run has t2spir"),
     ],
 )
 def test_a_teacher_of_other_images_and_one_whose_word_has_no_weight_are_refused(
@@ -99,9 +101,19 @@ def test_where_the_teachers_are_is_written_and_read(config: Config, split: Split
     path.write_text(json.dumps({"format_version": 9, "teachers": []}))
     with pytest.raises(DataError, match="format_version 9 is unknown"):
         read_teachers(path)
-    path.write_text("[]")
-    with pytest.raises(DataError, match="name them with --teacher"):
-        read_teachers(path)
+    for damaged in ("[]", "{}", '{"format_version": 1, "teachers": [{}]}'):
+        path.write_text(damaged)
+        with pytest.raises(DataError, match="name them with --teacher"):
+            read_teachers(path)
+
+
+def test_teachers_are_found_again_from_another_folder(
+    config: Config, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model,) = finished(tmp_path, config, split, 1)
+    monkeypatch.chdir(tmp_path)
+    write_teachers(tmp_path / "teachers.json", open_teachers([Path(model.name)], config, split))
+    assert read_teachers(tmp_path / "teachers.json") == (model,)
 
 
 def test_a_run_goes_on_with_the_same_teachers_only(
@@ -135,6 +147,21 @@ def test_a_run_goes_on_with_the_same_teachers_only(
     assert resumed.info["teachers"] == whole.info["teachers"] == [teacher.digest for teacher in teachers]
     for name, tensor in whole.segmentor.state_dict().items():
         torch.testing.assert_close(resumed.segmentor.state_dict()[name], tensor)
+
+
+def test_what_is_learned_is_what_the_teachers_say(
+    config: Config, split: Split, prepared: PreparedData, tmp_path: Path
+) -> None:
+    short, learned = codec.override(config, {"optim.batch_size": 8}), []
+    for model in finished(tmp_path, config, split, 1, 2):
+        teachers = open_teachers([model], short, split)
+        run = create_run(tmp_path / model.stem, short, split, teachers)
+        fit(
+            short, prepared, split, run, device=CPU, listener=Listeners(), stop=StopRequest(), resume=False,
+            teachers=teachers,
+        )  # fmt: skip
+        learned.append(load_segmentor(run.final).segmentor.classify.weight)
+    assert not torch.allclose(*learned)
 
 
 def test_ctrl_c_while_teachers_are_asked_ends_before_the_first_step_and_the_run_can_be_gone_on_with(
