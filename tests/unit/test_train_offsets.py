@@ -65,6 +65,16 @@ def test_offsets_of_one_class_are_told_of_in_one_pass(seed: int, num_classes: in
     assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
 
 
+def test_one_pass_counts_as_many_pixels_as_there_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 400, 500, generator=generator)
+    masks = torch.randint(2, (3, 400, 500), generator=generator, dtype=torch.uint8)
+    own = verdicts(logits, masks, torch.tensor([0, 1, 2]), NUM_CASES, 9 * LIMIT)
+    assert len(own.cells) == 600_000  # more than go at once
+    candidates = torch.tensor([[0.0, 0.2], [0.0, -0.6]])
+    assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
+
+
 @given(seed=seeds, num_classes=st.integers(2, 5), digits=st.sampled_from([0, 1, 6]), stride=st.sampled_from([3, 5]))
 def test_one_pass_tells_of_some_pixels_what_each_offset_alone_does(
     seed: int, num_classes: int, digits: int, stride: int
