@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from maag import checkpoint
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
+from maag.expected_dice import ExpectedDice, shortfall
+from maag.inference import TorchRunner, likeliest
 from maag.labels import IGNORE
+from maag.metrics import score_case
 from maag.models.build import build_segmentor
 from maag.train.shortfalls import note_shortfalls
+
+AT_ONCE = 24
+"""Slices that one forward pass has."""
 
 
 def test_labels_where_the_mask_says_nothing_tell_nothing(
@@ -34,3 +43,39 @@ def test_labels_where_the_mask_says_nothing_tell_nothing(
         found.append(checkpoint.load_segmentor(path).info["shortfalls"])
     assert found[0] == found[1]
     assert found[0]
+
+
+def test_cases_of_many_slices_tell_by_all_of_them(tiny_config: Config, prepared: PreparedData, tmp_path: Path) -> None:
+    """And what is said of the weights beside it stays."""
+    torch.manual_seed(0)
+    path, classes, count = tmp_path / "best.safetensors", tiny_config.data.classes, len(prepared.images)
+    segmentor = build_segmentor(tiny_config)
+    assert count > 2 * AT_ONCE
+    # Three large cases, each another part of the slices twice.
+    order = np.concatenate([np.tile(part, 2) for part in np.array_split(np.arange(count), 3)])
+    images, masks = prepared.images[order], prepared.masks[order]
+    starts = [0, *np.cumsum([2 * len(part) for part in np.array_split(np.arange(count), 3)]).tolist()]
+    cases = tuple(
+        replace(prepared.cases[0], case_id=str(start), start=start, stop=stop) for start, stop in pairwise(starts)
+    )
+    assert all(case.stop - case.start > AT_ONCE for case in cases)
+    real, expected = defaultdict(list), defaultdict(list)
+    for case in cases:
+        some = slice(case.start, case.stop)
+        probabilities = TorchRunner(segmentor)(images[some])
+        labels = likeliest(probabilities)
+        asked = ExpectedDice(len(classes))
+        asked.add(probabilities, labels)
+        scores = score_case(labels, masks[some], (1.0, 1.0, 1.0), classes)
+        for name, dice in asked.by_class(classes).items():
+            real[name].append(scores[name].dice)
+            expected[name].append(dice)
+    checkpoint.save_segmentor(path, tiny_config, segmentor.state_dict(), {"kind": "best", "dice": 0.5})
+    data = replace(prepared, images=images, masks=masks, cases=cases)
+    note_shortfalls(path, data, [cases[0].patient_id], torch.device("cpu"))
+    info = checkpoint.load_segmentor(path).info
+    told = info.pop("shortfalls")
+    wanted = {name: shortfall(real[name], expected[name]) for name in expected}
+    assert told == pytest.approx({name: value for name, value in wanted.items() if value is not None}, abs=1e-3)
+    assert told
+    assert info == {"kind": "best", "dice": 0.5}
