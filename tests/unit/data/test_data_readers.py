@@ -187,7 +187,7 @@ def test_frames_of_a_cine_are_unlabelled_cases_if_semi(phantom_dir: Path, tmp_pa
 
 
 def test_the_readmes_example_of_a_further_data_set_works(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
     [example] = [block.split("```")[0] for block in readme.split("```python\n") if "class ProstateReader" in block]
     assert len(example.splitlines()) <= 25
     found: dict[str, Any] = {}

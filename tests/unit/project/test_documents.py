@@ -15,7 +15,7 @@ from maag.cli.main import commands
 from maag.config.codec import override
 from maag.config.schema import Config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 BENCHMARKS = ROOT / "benchmarks"
 EARLIER = BENCHMARKS / "EARLIER.md"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tensorrt_stand_in import API, VERSIONS
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 MODULE = "the module"
 
 # What the parts of our own that hold objects of TensorRT's are; all else follows from the signatures.

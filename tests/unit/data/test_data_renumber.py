@@ -121,7 +121,7 @@ def words_of(text: str) -> list[str]:
 def test_what_is_drawn_as_the_readme_says_becomes_scribbles_as_it_says(drawn: Path, tmp_path: Path) -> None:
     voxels = np.array([0, 1, 2, 3, 4, 5], np.uint8).reshape(6, 1, 1)
     draw(drawn / "painted_unlabelled.nii.gz", voxels)
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
     shown = CliRunner().invoke(commands, ["data", "renumber", "--help"]).output
     assert words_of(readme) == words_of(shown)
     out = tmp_path / "out"

@@ -12,7 +12,7 @@ import pytest
 
 from maag.evaluate.agreement import Agreement, Pair
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 @pytest.mark.parametrize("script", ["acdc_expected", "acdc_volumes"])

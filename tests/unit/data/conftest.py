@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from oblique import OBLIQUE, SHAPE
+
+
+@pytest.fixture
+def data_dir(phantom_dir: Path, tmp_path: Path) -> Path:
+    """A copy of the synthetic patients in ACDC's layout, to change and spoil."""
+    return Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """An image of noise whose grid lies aslant."""
+    path = tmp_path / "image.nii.gz"
+    voxels = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, OBLIQUE), path)
+    return path
