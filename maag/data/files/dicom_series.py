@@ -92,11 +92,10 @@ def load_series(paths: Sequence[Path]) -> Volume:
     shape = (len(slices), *slices[0].shape)
     if math.prod(shape) > _MAX_VOXELS:
         raise DataError(f"{ordered[0].parent}: {shape[0]} slices of {shape[1:]} pixels; nobody can use so many")
-    voxels = np.empty((1, *shape), np.float32)
-    for plane, path in zip(voxels[0], ordered, strict=True):
-        plane[...] = read_pixels(path)
+    # Not into a volume of the size that headers claim, which may be a lie that fills the memory.
+    planes = [read_pixels(path) for path in ordered]
     spacing_mm, affine = _grid_of(slices)
-    return Volume(voxels, spacing_mm, affine, plain_axes(affine))
+    return Volume(np.stack(planes)[None], spacing_mm, affine, plain_axes(affine))
 
 
 def grid_of_series(paths: Sequence[Path]) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
