@@ -132,6 +132,10 @@ def test_unlabelled_patients_are_labelled_on_request_without_their_scribbles(
     plain = choose_cases(cases, semi)
     assert {case.patient_id for case in plain.cases} == set(semi.scribbled)
     assert plain.split == semi
+    without = [case for case in cases if case.patient_id not in semi.unlabelled]
+    assert choose_cases(without, semi) == plain
+    with pytest.raises(SplitError, match="1 of its training patients are not in the data"):
+        choose_cases(without, semi, with_unlabelled=True)
     more = choose_cases(cases, semi, with_unlabelled=True)
     assert {case.patient_id for case in more.cases} == {*semi.scribbled, *semi.unlabelled}
     assert all(bool(case.scribbles) == (case.patient_id in semi.scribbled) for case in more.cases)
