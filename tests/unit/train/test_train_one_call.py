@@ -72,7 +72,8 @@ def test_the_result_tells_how_far_the_run_came_and_of_what_it_is(tiny_config: Co
     assert whole.seconds > stopped.seconds
     assert whole.best_dice == stopped.best_dice == stopped.final_dice != whole.final_dice
     for path, dice in ((go.run.best, whole.best_dice), (go.run.final, whole.final_dice)):
-        assert checkpoint.load_segmentor(path).info["dice"] == dice
+        info = checkpoint.load_segmentor(path).info
+        assert (info["dice"], info["split_scheme"]) == (dice, go.split.scheme)
     assert whole.steps_per_second not in (0, stopped.steps_per_second)
 
 
