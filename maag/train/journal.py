@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing, nullcontext, suppress
 from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
+from maag.errors import StorageError
 from maag.storage import storage_errors, write_text
 from maag.train.folder import RunFolder
 from maag.train.reports import EpochReport, Live
@@ -18,13 +20,17 @@ class Journal:
     Args:
         run: where to.
         step: updates done so far; lines and curves beyond it, of a part that is repeated, are dropped.
+
+    Raises StorageError.
     """
 
     def __init__(self, run: RunFolder, step: int) -> None:
         self._path = run.metrics
         self._keep_up_to(step)
-        self._lines = self._path.open("a", encoding="utf-8")
-        self._curves = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
+        with storage_errors(self._path):
+            self._lines = self._path.open("a", encoding="utf-8")
+            self._curves = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
+            self._curves.flush()  # what a thread of its own would write some time later, and fail alone
 
     def __enter__(self) -> Journal:
         return self
@@ -32,8 +38,10 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lines.close()
-        self._curves.close()
+        # On a full disk what is left to write fails again, and would take the place of the error that said so.
+        quiet = nullcontext() if error is None else suppress(StorageError)
+        with quiet, storage_errors(self._path), closing(self._curves):
+            self._lines.close()
 
     def on_live(self, live: Live) -> None:
         """Nothing: the record is by epoch."""

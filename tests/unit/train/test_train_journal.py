@@ -67,10 +67,14 @@ def test_curves_have_every_step_once_and_are_there_while_the_run_goes_on(tmp_pat
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Journal(run, 0) as journal:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
-        try:
-            with pytest.raises(StorageError, match=r"metrics\.jsonl"):
-                journal.on_epoch(report(1))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    def write_on_a_full_disk() -> None:
+        with Journal(run, 0) as journal:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+            journal.on_epoch(report(1))
+
+    try:
+        with pytest.raises(StorageError, match=r"metrics\.jsonl"):
+            write_on_a_full_disk()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
