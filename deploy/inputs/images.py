@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from deploy.artifact.manifest import sha256_of
 from deploy.inputs.dicom_folders import series_of_folder
 from deploy.inputs.foreign import FOREIGN, is_foreign
-from maag.data.files import dicom_file, dicom_series, nifti, nifti_writing, pictures, volume
+from maag.data.files import dicom_file, dicom_phases, dicom_series, nifti, nifti_writing, pictures, volume
 from maag.data.files.folder_tree import files_below
 from maag.data.files.label_files import SUFFIXES, stem_of
 from maag.data.files.volume import Volume
-from maag.errors import ConfigError, MissingDataError, StorageError
+from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.storage import write_json
 
 
@@ -99,7 +99,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class DicomSeries:
-    """The files of one series; labels are NIfTI in the patient's coordinates, or a DICOM segmentation."""
+    """The files of one series, of a cine perhaps; labels are NIfTI in the patient's coordinates, or DICOM-SEG."""
 
     place: Path
     target: Path
@@ -115,9 +115,18 @@ class DicomSeries:
 
     def frames(self) -> Iterator[Volume]:
         """See InputImage."""
-        if self.even:
-            dicom_series.require_even(self.files)
-        yield dicom_series.load_series(self.files)
+        if not self.even:
+            yield dicom_series.load_series(self.files)
+            return
+        phases = dicom_phases.phases_of(self.files)
+        if len(phases) > 1 and self.as_segmentation:
+            raise DataError(
+                f"{self.place}: a cine of {len(phases)} phases, and a DICOM segmentation is of one volume; leave out "
+                "--dicom-seg, or give each phase in a folder of its own"
+            )
+        for phase in phases:
+            dicom_series.require_even(phase)
+            yield dicom_series.load_series(phase)
 
     def save_labels(
         self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
@@ -129,8 +138,10 @@ class DicomSeries:
             save_segmentation(path, labels[0], self.files, classes, model_digest)
         else:
             _save_names(path, classes)
-            _, affine = dicom_series.grid_of_series(self.files)
-            nifti_writing.save_volume(path, labels[0], affine, description=nifti_writing.description_of(classes))
+            is_cine = len(labels) > 1
+            _, affine = dicom_series.grid_of_series(dicom_phases.phases_of(self.files)[0] if is_cine else self.files)
+            array, description = labels if is_cine else labels[0], nifti_writing.description_of(classes)
+            nifti_writing.save_volume(path, array, affine, description=description)
 
 
 def _save_names(path: Path, classes: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,16 @@ def read_header(path: Path) -> pydicom.Dataset:
     except (OSError, *_MALFORMED) as error:
         raise DataError(f"{path}: a damaged header ({first_line(error)}); export the series again") from error
     return header
+
+
+def read_numbers(path: Path, tags: Sequence[str]) -> dict[str, float]:
+    """Those of the `tags` that the header has. Raises as `read_header`, and DataError for one that is no number."""
+    header = _read(path, stop_before_pixels=True, specific_tags=list(tags))
+    try:
+        with _quiet_pydicom():
+            return {tag: _numbers([header.get(tag)], 1)[0] for tag in tags if header.get(tag) not in (None, "")}
+    except (OSError, *_MALFORMED) as error:
+        raise DataError(f"{path}: a damaged header ({first_line(error)}); export the series again") from error
 
 
 def series_uid(path: Path) -> str | None:

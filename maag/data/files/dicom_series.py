@@ -16,7 +16,8 @@ from maag.data.files.volume import Volume
 from maag.errors import DataError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-_SAME_MM = 1e-3
+SAME_MM = 1e-3
+"""Nearer slices lie at one place."""
 _UNEVEN = 0.25
 """Part of the usual distance by which another may differ from it."""
 _MAX_VOXELS = 2**31
@@ -31,22 +32,27 @@ def order_of_slices(paths: Sequence[Path]) -> list[int]:
     return _order([read_geometry(path) for path in paths], paths)
 
 
-def _order(slices: Sequence[SliceGeometry], paths: Sequence[Path]) -> list[int]:
+def require_one_grid(slices: Sequence[SliceGeometry], paths: Sequence[Path]) -> None:
+    """Raise DataError where the slices, read from `paths`, differ in shape, spacing or orientation."""
     first = slices[0]
     for path, other in zip(paths, slices, strict=True):
         if (
             other.shape != first.shape
-            or not np.allclose(other.spacing_mm, first.spacing_mm, atol=_SAME_MM)
-            or not np.allclose(other.orientation, first.orientation, atol=_SAME_MM)
+            or not np.allclose(other.spacing_mm, first.spacing_mm, atol=SAME_MM)
+            or not np.allclose(other.orientation, first.orientation, atol=SAME_MM)
         ):
             raise DataError(
                 f"{path}: a slice of {other.shape[0]} x {other.shape[1]} pixels of {other.spacing_mm} mm, {paths[0]} "
                 f"of the same volume has {first.shape[0]} x {first.shape[1]} of {first.spacing_mm} mm or another "
                 "direction; take it out of the folder, or move it to one of its own"
             )
+
+
+def _order(slices: Sequence[SliceGeometry], paths: Sequence[Path]) -> list[int]:
+    require_one_grid(slices, paths)
     order = sorted(range(len(paths)), key=lambda place: slices[place].height_mm)
     for lower, higher in pairwise(order):
-        if slices[higher].height_mm - slices[lower].height_mm < _SAME_MM:
+        if slices[higher].height_mm - slices[lower].height_mm < SAME_MM:
             raise DataError(
                 f"{paths[higher]}: lies at the place of {paths[lower]}; keep one of them in the volume, and of phases "
                 "or echoes move each to a folder of its own"

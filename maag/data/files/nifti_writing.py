@@ -121,7 +121,9 @@ def save_volume(
     sform: bool = True,
     description: bytes = b"",
 ) -> None:
-    """Write a (Z, Y, X) array as NIfTI of its own dtype, the same bytes for the same content, atomically.
+    """Write a (Z, Y, X) array, or (T, Z, Y, X), as NIfTI of its own dtype, the same bytes for the same content.
+
+    It is in its place whole or not at all.
 
     Args:
         path: `.nii` or `.nii.gz`.

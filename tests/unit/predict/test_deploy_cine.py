@@ -13,6 +13,7 @@ from deploy.predicting.batch import predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.job import Work
 from maag.config.data import DataConfig
+from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import ConfigError
 
 HEART = DataConfig(classes=("background", "LV"), size_px=(16, 16), spacing_mm=1.0)
@@ -97,3 +98,48 @@ def test_two_endings_of_one_name_are_not_measured_as_one(tmp_path: Path, runner:
     with pytest.raises(ConfigError, match=r"a\.nii and .*a\.nii\.gz are of one name"):
         predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1", work=Work(measures=True))
     assert not (tmp_path / "out").exists()
+
+
+def write_dicom_cine(folder: Path, cine: Path) -> list[Path]:
+    """The cine as one DICOM series, its files named in no order."""
+    folder.mkdir(parents=True)
+    frames = np.asarray(nibabel.load(cine).dataobj).T.round().astype(np.uint16)  # (T, Z, Y, X)
+    paths = []
+    for phase, frame in enumerate(frames):
+        for place, pixels in enumerate(frame):
+            paths.append(folder / f"{(7 * len(paths)) % 11}.dcm")
+            tags = {"TriggerTime": 30.0 * phase + 2 * place}
+            where = (0.0, 0.0, 5.0 * place)
+            save_slice(paths[-1], pixels, spacing_mm=1, thickness_mm=5, position=where, series="s", number=1, tags=tags)
+    return paths
+
+
+def test_a_cine_in_one_dicom_series_is_segmented_and_measured_phase_by_phase(
+    tmp_path: Path, runner: BrightIsForeground
+) -> None:
+    cine = write_cine(tmp_path / "nifti" / "patient007.nii.gz", [3, 5, 2])
+    write_dicom_cine(tmp_path / "dicom" / "patient007", cine)
+    work = Work(measures=True, probabilities=True)
+    for kind in ("nifti", "dicom"):
+        outcome = predict([tmp_path / kind], Threads(runner), HEART, tmp_path / f"{kind}-out", "m1", work=work)
+        assert (outcome.done, outcome.failed) == (1, ())
+    for name in ("patient007.nii.gz", "patient007_probabilities.nii.gz"):
+        one, other = (nibabel.load(tmp_path / f"{kind}-out" / name) for kind in ("nifti", "dicom"))
+        np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
+        np.testing.assert_allclose(other.affine, np.diag([-1.0, -1.0, 5.0, 1.0]))  # patient coordinates
+    measured = [(tmp_path / f"{kind}-out" / "measures.csv").read_text() for kind in ("nifti", "dicom")]
+    assert measured[0] == measured[1]
+
+
+def test_a_dicom_segmentation_of_a_cine_is_refused(tmp_path: Path, runner: BrightIsForeground) -> None:
+    write_dicom_cine(tmp_path / "in" / "p", write_cine(tmp_path / "p.nii.gz", [3, 5, 2]))
+    outcome = predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1", work=Work(dicom_seg=True))
+    (failure,) = outcome.failed
+    assert "a cine of 3 phases, and a DICOM segmentation is of one volume; leave out --dicom-seg" in str(failure.error)
+
+
+def test_each_phase_of_a_cine_must_be_whole(tmp_path: Path, runner: BrightIsForeground) -> None:
+    paths = write_dicom_cine(tmp_path / "in" / "p", write_cine(tmp_path / "p.nii.gz", [3, 5, 2]))
+    paths[-1].unlink()
+    (failure,) = predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1").failed
+    assert "a volume has one everywhere and a cine as many as phases" in str(failure.error)
