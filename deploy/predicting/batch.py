@@ -44,6 +44,8 @@ class Outcome:
     tables: Tables = NO_TABLES
     lying_otherwise: int = 0
     """Of those done: by their headers mirrored or turned against the images that trained, and segmented so."""
+    axes_untold: int = 0
+    """Of those done that were to be laid as these: those that stayed as they are, as nothing tells how they lie."""
     passed_over: int = 0
     """Files of the inputs that are labels, no images."""
 
@@ -51,7 +53,8 @@ class Outcome:
         """Plain types: the counts, source and error of each failure, and under `tables` what `Tables` has."""
         failures = [{"source": entry.source, "error": entry.error} for entry in self.failed]
         counts = {"done": self.done, "skipped": self.skipped, "kept": self.kept, "failed": len(failures)}
-        counts["passed_over"], counts["lying_otherwise"] = self.passed_over, self.lying_otherwise
+        counts["passed_over"] = self.passed_over
+        counts["lying_otherwise"], counts["axes_untold"] = self.lying_otherwise, self.axes_untold
         tables = {**asdict(self.tables), "stale": list(self.tables.stale)}
         return {**counts, "failures": failures, "tables": tables}
 
@@ -121,7 +124,7 @@ def predict(
     require_tables_replaceable(store, work)
     histories = read_histories(store) if resume else {}
     tasks = (Task(source, histories.get(source.target, History())) for source in sources)
-    count = kept = lying_otherwise = 0
+    count = kept = lying_otherwise = axes_untold = 0
     done: set[str] = set()
     failed = []
     for entry in crew(job, tasks):
@@ -130,6 +133,7 @@ def predict(
             kept += entry is Standing.CHANGED
         elif entry.error is None:
             done.add(entry.target)
+            axes_untold += work.reorient and entry.axes is None
             if _lies_otherwise(entry, job):
                 lying_otherwise += 1
                 if lying_otherwise == 1:
@@ -149,6 +153,7 @@ def predict(
         kept=kept,
         tables=tables,
         lying_otherwise=lying_otherwise,
+        axes_untold=axes_untold,
         passed_over=len(passed_over),
     )
 

@@ -155,6 +155,11 @@ def predict_command(
             f"{outcome.lying_otherwise} of those done lie otherwise than the images that trained, by the axes in their "
             "headers, which the ledger has"
         )
+    if outcome.axes_untold:
+        say(
+            f"{outcome.axes_untold} of those done stayed as they are stored: their headers do not tell to where their "
+            "axes point, or these are oblique"
+        )
     tables = outcome.tables
     if measures:
         say(f"{counted(tables.patients_measured, 'patient')} measured: {out.rstrip('/')}/measures.csv")

@@ -145,3 +145,15 @@ def test_of_many_that_lie_otherwise_the_first_is_told_of_and_all_are_counted(tmp
     crew = Threads(BrightAboveIsForeground())
     outcome = predict([tmp_path], crew, DATA, tmp_path.with_name("out"), "m1", tell=told.append, axes=TRAINED)
     assert (outcome.done, outcome.lying_otherwise, len(told)) == (3, 3, 1)
+
+
+def test_images_that_do_not_tell_how_they_lie_stay_and_are_counted_where_others_are_laid(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.asarray(scan("RAS").dataobj), None), tmp_path / "untold.nii.gz")
+    nib.save(scan("RAS"), tmp_path / "told.nii.gz")
+    crew = Threads(BrightAboveIsForeground())
+    for work, untold in ((Work(reorient=True), 1), (PLAIN, 0)):
+        out = tmp_path.with_name(f"out-{untold}")
+        outcome = predict([tmp_path], crew, DATA, out, "m1", work=work, axes=TRAINED)
+        assert (outcome.done, outcome.axes_untold, outcome.to_dict()["axes_untold"]) == (2, untold, untold)
+    stayed, plain = (nib.load(tmp_path.with_name(f"out-{number}") / "untold.nii.gz") for number in (1, 0))
+    np.testing.assert_array_equal(np.asarray(stayed.dataobj), np.asarray(plain.dataobj))

@@ -132,6 +132,7 @@ def test_programs_are_told_of_the_tables_what_people_are(scans: Path, out: Path)
         "failed": 0,
         "passed_over": 0,
         "lying_otherwise": 0,
+        "axes_untold": 0,
         "failures": [],
         "tables": {
             "patients_measured": 0,
