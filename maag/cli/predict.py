@@ -10,13 +10,12 @@ import click
 
 from maag.cli.models import open_model, warn_of_views
 from maag.cli.options import ANY_PATH, PLACE, backend_option, device_option, json_option, wait_option
+from maag.cli.predict_told import told_of, why_failed
 from maag.cli.resolving import refuse_idle_wait
 from maag.errors import SomeCasesFailed
 
 if TYPE_CHECKING:
-    from deploy.predicting.batch import Outcome
     from deploy.predicting.crew import Crew
-    from deploy.predicting.tables import Tables
 
 
 @click.command("predict")
@@ -95,7 +94,7 @@ def predict_command(
     """
     from deploy.predicting.batch import predict
     from deploy.predicting.job import Work
-    from maag.cli.terminal import counted, counting, print_json, say
+    from maag.cli.terminal import counting, print_json, say
     from maag.inference import Refinement
 
     work = Work(
@@ -141,48 +140,12 @@ def predict_command(
             opened.shortfalls,
             opened.axes,
         )
-    say(
-        f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed; "
-        f"the ledger is {out.rstrip('/')}/ledger.jsonl"
-    )
-    if outcome.kept:
-        say(
-            f"{outcome.kept} of those skipped were changed by somebody since and stay as they are"
-            f"{', measures.csv has none of the changes' if measures else ''}; remove one to have it made again"
-        )
-    if outcome.lying_otherwise:
-        say(
-            f"{outcome.lying_otherwise} of those done lie otherwise than the images that trained, by the axes in their "
-            "headers, which the ledger has"
-        )
-    if outcome.axes_untold:
-        say(
-            f"{outcome.axes_untold} of those done stayed as they are stored: their headers do not tell to where their "
-            "axes point, or these are oblique"
-        )
-    tables = outcome.tables
-    if measures:
-        say(f"{counted(tables.patients_measured, 'patient')} measured: {out.rstrip('/')}/measures.csv")
-    if review:
-        say(f"{counted(tables.frames_reviewed, 'frame')} by the Dice to expect: {out.rstrip('/')}/review.csv")
-    for sentence in tell_left_out(tables):
-        say(f"Note: {sentence}")
+    for line in told_of(outcome, out.rstrip("/"), work):
+        say(line)
     if as_json:
         print_json(outcome.to_dict())
     if outcome.failed:
-        raise SomeCasesFailed(tell_failures(outcome))
-
-
-def tell_failures(outcome: Outcome) -> str:
-    """How many volumes failed, what became of the others, and why the first did."""
-    from maag.cli.terminal import counted
-
-    failed, error = counted(len(outcome.failed), "volume"), outcome.failed[0].error
-    if outcome.done or outcome.skipped:
-        return f"{failed} failed, the rest are done; the first: {error}"
-    if len(outcome.failed) == 1:
-        return f"the only volume failed, nothing was done: {error}"
-    return f"all {failed} failed, nothing was done; the first: {error}"
+        raise SomeCasesFailed(why_failed(outcome))
 
 
 def _fleet(model: Path, device_name: str, backend: str, workers: int, address: str | None, wait_minutes: float) -> Crew:
@@ -193,32 +156,6 @@ def _fleet(model: Path, device_name: str, backend: str, workers: int, address: s
     gpu = {"auto": None, "cpu": False, "cuda": True}[device_name]
     plan = FleetPlan(workers=workers, address=address, gpu=gpu, wait_minutes=wait_minutes)
     return Fleet(pack(model, device_name, backend), plan, say)
-
-
-def tell_left_out(tables: Tables) -> list[str]:
-    """What is not in the tables that one may look for there, a sentence each."""
-    from maag.cli.terminal import counted
-
-    told = []
-    if tables.changed:
-        told.append(
-            f"review.csv leaves out {counted(tables.changed, 'volume')} whose labels were changed by somebody since, "
-            "as nothing is known of them"
-        )
-    if tables.untold:
-        told.append(
-            f"review.csv has no row of {counted(tables.untold, 'volume')} that an earlier maag segmented, which wrote "
-            "down no expected Dice; segment them again, without --resume, to have it"
-        )
-    if tables.stale:
-        names = " and ".join(tables.stale)
-        verb = "are" if len(tables.stale) > 1 else "is"
-        options = " ".join(f"--{Path(name).stem}" for name in tables.stale)
-        told.append(
-            f"{names} {verb} of an earlier call and may not fit the labels any more; the same call with --resume "
-            f"{options} writes {'them' if len(tables.stale) > 1 else 'it'} anew"
-        )
-    return told
 
 
 def _from_anywhere(place: str) -> str:

@@ -20,7 +20,7 @@ from maag.config.schema import Config
 def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, sentence: str) -> None:
     from deploy.predicting.batch import Outcome
     from deploy.predicting.ledger import Entry
-    from maag.cli.predict import tell_failures
+    from maag.cli.predict_told import why_failed
 
     entry = Entry(
         source="a",
@@ -32,7 +32,7 @@ def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, senten
         seconds=0,
         error="broken",
     )
-    assert tell_failures(Outcome(done=done, skipped=0, failed=(entry,) * failed)) == sentence
+    assert why_failed(Outcome(done=done, skipped=0, failed=(entry,) * failed)) == sentence
 
 
 def test_the_parts_of_a_split_are_told_of_one_patient_and_of_many(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.job import Work
 from deploy.predicting.tables import Tables, write_tables
-from maag.cli.predict import tell_left_out
+from maag.cli.predict_told import told_as_left_out
 from maag.storage.local import LocalStore
 from maag.storage.store import StoredObject
 
@@ -145,14 +145,14 @@ def test_programs_are_told_of_the_tables_what_people_are(scans: Path, out: Path)
 
 
 def test_a_sentence_for_each() -> None:
-    assert tell_left_out(Tables(patients_measured=3, frames_reviewed=4)) == []
-    assert tell_left_out(Tables(changed=1, untold=2, stale=("review.csv",))) == [
+    assert told_as_left_out(Tables(patients_measured=3, frames_reviewed=4)) == []
+    assert told_as_left_out(Tables(changed=1, untold=2, stale=("review.csv",))) == [
         "review.csv leaves out 1 volume whose labels were changed by somebody since, as nothing is known of them",
         "review.csv has no row of 2 volumes that an earlier maag segmented, which wrote down no expected Dice; segment "
         "them again, without --resume, to have it",
         "review.csv is of an earlier call and may not fit the labels any more; the same call with --resume --review "
         "writes it anew",
     ]
-    (both,) = tell_left_out(Tables(stale=("measures.csv", "review.csv")))
+    (both,) = told_as_left_out(Tables(stale=("measures.csv", "review.csv")))
     assert both.startswith("measures.csv and review.csv are of an earlier call")
     assert "--resume --measures --review writes them anew" in both
