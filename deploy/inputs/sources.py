@@ -100,6 +100,10 @@ def _here(given: Path, dicom_seg: bool, foreign: list[str]) -> Iterator[Source]:
     if not matches:
         raise MissingDataError(f"{given}: no file or folder is of this pattern")
     root = literal_folder(given.as_posix())
+    unread = {match for match in matches if match.is_file() and is_foreign(match.name)}
+    if len(unread) < len(matches):  # else the first is refused, by itself
+        foreign += sorted(map(str, unread))
+        matches = [match for match in matches if match not in unread]
     for match in matches:
         folder = match if match.is_dir() else match.parent
         above = folder.relative_to(root) if root else folder

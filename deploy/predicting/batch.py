@@ -47,7 +47,7 @@ class Outcome:
     axes_untold: int = 0
     """Of those done that were to be laid as these: those that stayed as they are, as nothing tells how they lie."""
     passed_over: int = 0
-    """Files of the inputs that are labels, no images."""
+    """Files of the inputs that are labels, no images, or volumes of formats that are not read."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types: the counts, source and error of each failure, and under `tables` what `Tables` has."""

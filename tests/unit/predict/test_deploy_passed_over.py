@@ -175,7 +175,7 @@ def test_how_many_were_passed_over_and_why_is_told_in_a_line(tmp_path: Path, cop
     assert len(told) == 1
 
 
-@pytest.mark.parametrize("way", ["folder", "pattern", "list", "bucket"])
+@pytest.mark.parametrize("way", ["folder", "pattern", "pattern of files", "list", "bucket"])
 def test_volumes_that_cannot_be_read_are_told_of(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scans = tmp_path / "scans"
     write_volume(scans / "a" / "a.nii.gz")
@@ -184,6 +184,8 @@ def test_volumes_that_cannot_be_read_are_told_of(way: str, tmp_path: Path, monke
     given: str | Path = scans
     if way == "pattern":
         given = tmp_path / "sc*"
+    elif way == "pattern of files":
+        given = scans / "a" / "*"
     elif way == "list":
         given = tmp_path / "list.txt"
         given.write_text(str(scans))
