@@ -101,44 +101,45 @@ def fail(what, rule, error):
 
 def axes_of(image):
     """To where x, y and z point, as LPS; nothing where the header does not tell, or they are oblique."""
-    told = image.ndim > 2 and (image.header["qform_code"] or image.header["sform_code"])
+    told = image.header["qform_code"] or image.header["sform_code"]
     lengths = np.linalg.norm(image.affine[:3, :3], axis=0)
     if not told or not lengths.all() or (np.abs(image.affine[:3, :3] / lengths).max(axis=0) < 0.8).any():
         return ""
     return "".join(nib.aff2axcodes(image.affine))
 
 
-def laid(image, path, trained, asked):
-    """The image as those that trained lie, and how labels of it go back; the same image where it is not asked for."""
-    axes = axes_of(image)
+def ways_of(path, axes, trained, asked):
+    """How nibabel lays an image with these axes as those that trained, and back; as it is where nobody asks."""
+    stay = axcodes2ornt("RAS"), axcodes2ornt("RAS")
+    if asked and not trained:
+        sys.exit("--reorient: the model does not say to where the axes of its training images point; leave it out")
+    if asked and not axes:
+        why = "its header does not tell to where its axes point, or these are oblique"
+        sys.stderr.write(f"{path}: stays as it is stored: {why}\n")
     if not axes or not trained or axes[:2] in {others[:2] for others in trained}:
-        return image, None
+        return stay
     if not asked:
         have = f"has axes {axes} in its header, the images that trained have {' or '.join(trained)}"
         sys.stderr.write(f"{path}: {have}; --reorient lays it as those, and its labels back\n")
-        return image, None
-    ways = axcodes2ornt(axes), axcodes2ornt(trained[0])
-    return image.as_reoriented(ornt_transform(*ways)), ornt_transform(*reversed(ways))
+        return stay
+    return axcodes2ornt(axes), axcodes2ornt(trained[0])
 
 
-def load(path, trained=(), reorient=False):
-    """The image, its intensities, the millimetres of a pixel along Y and X, and how labels are laid as the image."""
+def load(path):
+    """The image, its intensities by x, y, z and of a cine t, the millimetres of a voxel along x, y, z, and its axes."""
     try:
         image = nib.load(path)
-        as_trained, back = laid(image, path, trained, reorient)
         kind, unit = image.get_data_dtype().kind, int(image.header["xyzt_units"]) % 8
         with np.errstate(all="ignore"):  # What overflows is infinite, and refused below.
-            # x, y, z in the file, and of a cine t
-            voxels = np.asarray(as_trained.dataobj, dtype=np.float32 if kind in "iuf" else None).T
+            voxels = np.asarray(image.dataobj, dtype=np.float32 if kind in "iuf" else None)
+        axes = axes_of(image)
     except Exception as error:  # Of damaged files nibabel raises whatever it stumbles over.
         fail(path, "not a whole, readable NIfTI file; copy or export it again", error)
     if kind not in "iuf" or voxels.ndim < 2 or not voxels.size or not np.isfinite(voxels).all():
         sys.exit(f"{path}: a slice or volume of finite numbers is needed, or a cine of such; export it again")
     unit_mm = {1: 1e3, 3: 1e-3}.get(unit, 1.0)
-    x_mm, y_mm = (float(zoom) * unit_mm for zoom in as_trained.header.get_zooms()[:2])
-    if not (0 < x_mm < 1e3 and 0 < y_mm < 1e3):
-        sys.exit(f"{path}: its header says that a pixel is {x_mm:g} x {y_mm:g} mm; correct it")
-    return image, voxels, (y_mm, x_mm), back
+    sizes_mm = [float(zoom) * unit_mm for zoom in (*image.header.get_zooms(), 1.0)[:3]]  # a slice has no third
+    return image, voxels[..., None] if voxels.ndim == 2 else voxels, sizes_mm, axes
 
 
 def open_model():
@@ -183,14 +184,21 @@ def main(*paths):
         sys.exit(f"{labels_path}: the labels would replace the image; give them another name")
     if not labels_path.lower().endswith((".nii", ".nii.gz")) or not Path(labels_path).parent.is_dir():
         sys.exit(f"{labels_path}: the labels need a name that ends in .nii.gz or .nii, in a folder that is there")
-    (image, first, spacing_mm, back), *others = (load(path, trained, reorient) for path in image_paths)
-    for path, (_, voxels, other_mm, _) in zip(image_paths[1:], others):
-        if voxels.shape != first.shape or not np.allclose(other_mm, spacing_mm, rtol=1e-3):
+    (image, first, sizes_mm, axes), *others = map(load, image_paths)
+    for path, (_, voxels, other_mm, other) in zip(image_paths[1:], others):
+        alike = voxels.shape == first.shape and np.allclose(other_mm[:2], sizes_mm[:2], rtol=1e-3)
+        if not alike or (axes and other and axes != other):
             sys.exit(f"{path}: not on the grid of {image_paths[0]}; bring all channels to one")
-    parts = [voxels.reshape(-1, *(1, *first.shape)[-3:]) for voxels in (first, *(other[1] for other in others))]
-    labels = [segment(np.stack(frame), spacing_mm, session, data) for frame in zip(*parts)]
-    labels = np.stack(labels).reshape(first.shape).T
-    labels = labels if back is None else apply_orientation(labels, back)
+    ways = ways_of(image_paths[0], axes, trained, reorient)
+    there, back = ornt_transform(*ways), ornt_transform(*reversed(ways))
+    channels = [apply_orientation(voxels, there).T for voxels in (first, *(other[1] for other in others))]
+    x_mm, y_mm, _ = (sizes_mm[axis] for axis in there[:, 0].argsort())
+    if not (0 < x_mm < 1e3 and 0 < y_mm < 1e3):
+        sys.exit(f"{image_paths[0]}: its header says that a pixel is {x_mm:g} x {y_mm:g} mm; correct it")
+    shape = channels[0].shape
+    parts = [voxels.reshape(-1, *shape[-3:]) for voxels in channels]
+    labels = [segment(np.stack(frame), (y_mm, x_mm), session, data) for frame in zip(*parts)]
+    labels = apply_orientation(np.stack(labels).reshape(shape).T, back).reshape(image.shape)
     result = type(image)(np.ascontiguousarray(labels), None, image.header.copy())
     result.header.set_data_dtype(np.uint8)
     result.header.set_slope_inter(1, 0)

@@ -77,6 +77,54 @@ def test_a_scan_that_lies_otherwise_than_those_that_trained_is_told_of_and_laid_
     assert (found["ras",] != found["lps",]).any()
 
 
+def with_source(folder: Path, *, channels: int = 1, axes: tuple[str, ...] | None = ("LPS",)) -> Path:
+    """A model that takes so many channels and says that images with these axes trained it."""
+    manifest = write_tiny_artifact(folder)
+    data = replace(manifest.config.data, channels=channels)
+    config, source = replace(manifest.config, data=data), replace(manifest.source, axes=axes)
+    write_companions(folder, replace(manifest, config=config))
+    write_manifest(folder, replace(manifest, config=config, source=source))
+    return folder
+
+
+def test_so_is_a_slice_without_a_third_dimension(tmp_path: Path) -> None:
+    main = runpy.run_path(str(with_source(tmp_path / "model") / PROGRAM))["main"]
+    pixels = np.random.default_rng(0).normal(size=(21, 13)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1.0, -1.0, 1.0, 1.0])), tmp_path / "lps.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(pixels[::-1, ::-1], np.eye(4)), tmp_path / "ras.nii.gz")
+    found = {}
+    for name in ("lps", "ras"):
+        main("--reorient", str(tmp_path / f"{name}.nii.gz"), str(tmp_path / "labels.nii.gz"))
+        found[name] = np.asarray(nibabel.load(tmp_path / "labels.nii.gz").dataobj)
+    np.testing.assert_array_equal(found["ras"][::-1, ::-1], found["lps"])
+
+
+def test_a_scan_that_does_not_tell_how_it_lies_stays_and_is_told_of(
+    tmp_path: Path, scan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = runpy.run_path(str(with_source(tmp_path / "model") / PROGRAM))["main"]
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(scan).dataobj), None), scan)
+    main("--reorient", str(scan), str(tmp_path / "labels.nii.gz"))
+    assert capsys.readouterr().err.startswith(f"{scan}: stays as it is stored: its header does not tell")
+
+
+@pytest.mark.parametrize("axes", [(), None])
+def test_no_scan_is_laid_as_those_that_trained_where_the_model_does_not_know(
+    tmp_path: Path, scan: Path, axes: tuple[str, ...] | None
+) -> None:
+    model = with_source(tmp_path / "model", axes=axes)
+    assert refused(model, ["--reorient", scan, tmp_path / "labels.nii.gz"]).startswith("--reorient: the model does not")
+
+
+@pytest.mark.parametrize("options", [[], ["--reorient"]])
+def test_channels_that_lie_otherwise_than_each_other_are_refused(
+    tmp_path: Path, scan: Path, options: list[str]
+) -> None:
+    model, other = with_source(tmp_path / "model", channels=2), scan.with_name("other.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(scan).dataobj), np.diag([-1.0, 1.0, 1.0, 1.0])), other)
+    assert refused(model, [*options, scan, other, tmp_path / "labels.nii.gz"]).startswith(f"{other}: not on the grid")
+
+
 def damaged(scan: Path, how: str) -> Path:
     """A file beside `scan` that cannot be segmented."""
     whole, other = scan.read_bytes(), scan.with_name("other.nii.gz")
