@@ -61,7 +61,7 @@ class Source:
             kind=info.get("kind"),
             split_digest=info.get("split_digest"),
             shortfalls=info.get("shortfalls"),
-            axes=info.get("axes"),
+            axes=None if info.get("axes") is None else tuple(info["axes"]),
         )
 
 

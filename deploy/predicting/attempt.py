@@ -23,7 +23,7 @@ from deploy.predicting.job import Job, Task, probabilities_of
 from deploy.predicting.ledger import Entry, Ledger, now, open_ledger
 from deploy.predicting.replacing import Replacing
 from deploy.predicting.standing import Standing, standing_of
-from maag.data.files.axes import Reorientation, lies_as
+from maag.data.files.axes import Reorientation, lies_otherwise
 from maag.data.files.nifti_writing import ProbabilityWriter
 from maag.data.files.volume import Volume
 from maag.errors import AccessDeniedError, MaagError
@@ -136,7 +136,7 @@ class Worker:
 
     def _labelled(self, volume: Volume, take: Callable[[NDArray[np.float32]], None] | None) -> Segmentation:
         data, work, trained = self._job.data, self._job.work, self._job.axes
-        if work.reorient and volume.axes and not lies_as(volume.axes, trained):
+        if work.reorient and volume.axes and lies_otherwise(volume.axes, trained):
             way = Reorientation.onto(volume.axes, trained[0])
             return segment_laid(volume, way, self._runner, data, work.refinement, take_probabilities=take)
         return segment_fully(volume, self._runner, data, work.refinement, take_probabilities=take)

@@ -20,7 +20,7 @@ from deploy.predicting.measures import require_heart, require_told_apart
 from deploy.predicting.standing import Standing
 from deploy.predicting.tables import NO_TABLES, Tables, require_tables_replaceable, write_tables
 from maag.config.data import DataConfig
-from maag.data.files.axes import lies_as
+from maag.data.files.axes import lies_otherwise
 from maag.errors import ConfigError
 from maag.storage import require_writable_directory
 from maag.storage.keys import is_uri
@@ -134,7 +134,7 @@ def predict(
         elif entry.error is None:
             done.add(entry.target)
             axes_untold += work.reorient and entry.axes is None
-            if _lies_otherwise(entry, job):
+            if not work.reorient and lies_otherwise(entry.axes, axes):
                 lying_otherwise += 1
                 if lying_otherwise == 1:
                     tell(_lies_how(entry, job))
@@ -203,10 +203,6 @@ def plan(
         )
     require_disjoint(inputs, sources, _plain(out))
     return sources
-
-
-def _lies_otherwise(entry: Entry, job: Job) -> bool:
-    return bool(entry.axes and job.axes) and not job.work.reorient and not lies_as(entry.axes or "", job.axes)
 
 
 def _lies_how(entry: Entry, job: Job) -> str:

@@ -27,9 +27,12 @@ def plain_axes(affine: NDArray[np.float64]) -> str | None:
     return "".join(letters) if (cosines >= _PLAIN).all() else None
 
 
-def lies_as(axes: str, others: Sequence[str]) -> bool:
-    """Whether slices of an image with these `axes` lie as those of one of the `others`, in whatever order they are."""
-    return axes[:2] in {other[:2] for other in others}
+def lies_otherwise(axes: str | None, trained: Sequence[str]) -> bool:
+    """Whether slices of an image with these `axes` are mirrored or turned against all of those with `trained` ones.
+
+    In whatever order they are. Where nothing tells, of the image or of these, they are taken to lie alike.
+    """
+    return axes is not None and bool(trained) and axes[:2] not in {other[:2] for other in trained}
 
 
 @dataclass(frozen=True, slots=True)

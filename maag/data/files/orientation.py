@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.files.axes import lies_as, plain_axes
+from maag.data.files.axes import lies_otherwise, plain_axes
 from maag.data.files.nifti import affine_of, is_nifti, open_nifti, orientation_of, spacing_of
 
 _SPACING_TOLERANCE = 0.01
@@ -54,7 +54,7 @@ def differences(labels: Path, image: Path, *, origins: bool = False) -> tuple[st
 
 def odd_axes(axes: Mapping[str, str | None]) -> list[str]:
     """A sentence for each way in which slices of some images lie otherwise than of most: by case, as `Volume.axes`."""
-    by_slices: dict[str, list[str]] = {}  # by what lies_as goes by
+    by_slices: dict[str, list[str]] = {}  # by what lies_otherwise goes by
     for case, found in axes.items():
         if found:
             by_slices.setdefault(found[:2], []).append(case)
@@ -76,7 +76,7 @@ def lying_otherwise(axes: Mapping[str, str | None], trained: Sequence[str]) -> s
 
     None where there are none such: those without axes are taken to lie alike, and all where `trained` is empty.
     """
-    odd = [case for case, found in axes.items() if found and trained and not lies_as(found, trained)]
+    odd = [case for case, found in axes.items() if lies_otherwise(found, trained)]
     if not odd:
         return None
     lie = "1 case lies" if len(odd) == 1 else f"{len(odd)} cases lie"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from maag.data.files.axes import Reorientation, lies_as, plain_axes
+from maag.data.files.axes import Reorientation, lies_otherwise, plain_axes
 from maag.data.files.volume import Volume, load_channels, load_volume
 
 ALL_AXES = ["".join(axes) for lines in permutations(["LR", "PA", "SI"]) for axes in product(*lines)]
@@ -57,16 +57,21 @@ def test_an_axis_without_length_has_no_name() -> None:
 
 
 def test_slices_lie_alike_in_whatever_order_they_are() -> None:
-    assert lies_as("LPS", ["RAS", "LPI"])
-    assert not lies_as("LAS", ["RAS", "LPI"])
-    assert not lies_as("LSP", ["LPS"])
+    assert not lies_otherwise("LPS", ["RAS", "LPI"])
+    assert lies_otherwise("LAS", ["RAS", "LPI"])
+    assert lies_otherwise("LSP", ["LPS"])
+
+
+def test_where_nothing_tells_slices_are_taken_to_lie_alike() -> None:
+    assert not lies_otherwise(None, ["LPS"])
+    assert not lies_otherwise("RAS", [])
 
 
 @given(axes=st.sampled_from(ALL_AXES), wanted=st.sampled_from(ALL_AXES))
 def test_a_laid_image_is_the_same_in_the_world_and_comes_back(axes: str, wanted: str) -> None:
     volume, way = volume_of(axes), Reorientation.onto(axes, wanted)
     laid = volume.laid(way)
-    assert lies_as(way.wanted, [wanted])
+    assert not lies_otherwise(way.wanted, [wanted])
     assert plain_axes(laid.affine) == laid.axes == way.wanted
     assert laid.voxels.flags.c_contiguous
     np.testing.assert_allclose(laid.spacing_mm, np.linalg.norm(laid.affine[:3, :3], axis=0)[::-1])
