@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,6 @@ from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset, reader_of, write_phantom
 from maag.data.split_making import make_split
 from maag.data.splits import Split
-
-# The storage servers lie beside this file.
-sys.path.insert(0, str(Path(__file__).parent))
 
 CLUSTERS = "tests/integration/cluster/"
 TINY = {

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("maag", "tune", "deploy")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+BUILDERS = sorted((ROOT / "tests" / "builders").glob("*.py"))
 HARD_LIMIT_LINES = 400
 README = (ROOT / "README.md").read_text()
 
@@ -32,7 +33,7 @@ def test_a_file_fits_in_a_head(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= HARD_LIMIT_LINES
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*SOURCES, *BUILDERS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_names_say_what_is_inside(path: Path) -> None:
     assert path.stem not in {"utils", "helpers", "common", "base", "manager", "misc", "types", "logging", "io"}
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} does not say what it is for"

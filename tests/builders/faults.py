@@ -1,4 +1,4 @@
-"""A gate before a storage's server, which counts requests and lets them fail; for tests.
+"""A gate before a storage's server, which counts requests and lets them fail.
 
     with s3_server() as (server, environment):
         server.faults.add(Fault("503", "volumes/*", times=2))     # the next two requests for such keys

@@ -1,4 +1,4 @@
-"""Commands as a user types them, watched line by line; for the tests of this folder."""
+"""Commands as a user types them, watched line by line."""
 
 from __future__ import annotations
 

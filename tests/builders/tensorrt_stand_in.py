@@ -1,7 +1,7 @@
 """A stand-in for TensorRT that is made from its API and refuses everything that is not in it.
 
-Names, arity, keywords, types and enum members come from `contracts/tensorrt.json`. What engines do comes from ONNX
-Runtime: a "plan" holds the ONNX graph, and running an engine runs the graph on the memory at the addresses it was
+Names, arity, keywords, types and enum members come from `tests/contracts/tensorrt.json`. What engines do comes from
+ONNX Runtime: a "plan" holds the ONNX graph, and running an engine runs the graph on the memory at the addresses it was
 given, so that a wrong address, shape or type gives wrong numbers here too. It proves that the real API is called as it
 wants to be called, and nothing about TensorRT itself.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tensorrt_behaviour import BEHAVIOUR
 
-API: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "contracts" / "tensorrt.json").read_text())
+API: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "contracts" / "tensorrt.json").read_text())
 VERSIONS = tuple(version for version in API if version != "about")
 
 _ALIASES = {"IParserError": "ParserError"}

@@ -1,4 +1,4 @@
-"""An S3 server on loopback whose requests can be counted, held in the middle, and made to fail; for tests."""
+"""An S3 server on loopback whose requests can be counted, held in the middle, and made to fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Google's and Azure's storages on loopback behind the gate of `faults`; for tests."""
+"""Google's and Azure's storages on loopback behind the gate of `faults`."""
 
 from __future__ import annotations
 
