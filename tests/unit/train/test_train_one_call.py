@@ -1,4 +1,4 @@
-"""What one call hands on to all parts of a run, and what it tells of it in the end."""
+"""What one call of `fit` hands on to all parts of a run, and what it tells of it in the end."""
 
 from __future__ import annotations
 

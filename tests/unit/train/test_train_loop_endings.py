@@ -1,4 +1,4 @@
-"""How a run ends: done, early, asked to stop or out of time."""
+"""How the loop ends, on scripted validations: done, early, asked to stop or out of time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Short runs to their ends: no gain, no time, no memory."""
+"""How whole short runs end, on synthetic patients: no gain, no time, no memory."""
 
 from __future__ import annotations
 
