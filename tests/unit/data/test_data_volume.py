@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,10 +107,8 @@ ZERO_SPACING = bad_header(struct.pack("<4f", 1, 0, 1, 1), 76)
 )
 def test_damage_is_named(image: Path, spoil: Callable[[Path], object], sentence: str) -> None:
     spoil(image)
-    started = time.monotonic()
     with pytest.raises(DataError) as caught:
         load_volume(image)
-    assert time.monotonic() - started < 2
     assert str(image) in str(caught.value)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
