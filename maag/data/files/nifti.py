@@ -18,6 +18,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
+from maag.data.files.axes import plain_axes
 from maag.data.files.nifti_header import (
     require_invertible,
     require_one_spacing,
@@ -157,6 +158,11 @@ def orientation_of(image: nib.Nifti1Image) -> str | None:
     """To where x, y and z point, as `LPS`; None when the header does not say."""
     told = any(int(image.header[code]) for code in ("qform_code", "sform_code"))
     return "".join(nib.aff2axcodes(image.affine)) if told else None
+
+
+def plain_axes_of(image: nib.Nifti1Image) -> str | None:
+    """As `orientation_of`; None of oblique axes too."""
+    return plain_axes(affine_of(image)) if orientation_of(image) else None
 
 
 def spacing_of(image: nib.Nifti1Image) -> tuple[float, float, float]:

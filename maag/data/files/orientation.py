@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.files.axes import lies_otherwise, plain_axes
-from maag.data.files.nifti import affine_of, is_nifti, open_nifti, orientation_of, spacing_of
+from maag.data.files.axes import lies_otherwise
+from maag.data.files.nifti import affine_of, is_nifti, open_nifti, orientation_of, plain_axes_of, spacing_of
 
 _SPACING_TOLERANCE = 0.01
 _ORIGIN_TOLERANCE = 0.5
@@ -88,8 +88,7 @@ def lying_otherwise(axes: Mapping[str, str | None], trained: Sequence[str]) -> s
 
 def axes_in(image: Path) -> str | None:
     """As `Volume.axes`, from the header alone of a NIfTI; None of other files. Raises as `load_volume`."""
-    source = open_nifti(image) if is_nifti(image) else None
-    return plain_axes(affine_of(source)) if source is not None and orientation_of(source) else None
+    return plain_axes_of(open_nifti(image)) if is_nifti(image) else None
 
 
 def odd_slices(spacings: Mapping[str, tuple[float, float, float]]) -> list[str]:

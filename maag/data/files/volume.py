@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.files.axes import Reorientation, plain_axes
+from maag.data.files.axes import Reorientation
 from maag.data.files.nifti import (
     affine_of,
     image_spacing_of,
     open_nifti,
     orientation_of,
+    plain_axes_of,
     read_array,
     shape_of,
     spacing_of,
@@ -75,8 +76,7 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
         raise DataError(
             f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out"
         )
-    axes = plain_axes(affine_of(source)) if orientation_of(source) else None
-    return Volume(voxels[None], image_spacing_of(source, path), affine_of(source), axes)
+    return Volume(voxels[None], image_spacing_of(source, path), affine_of(source), plain_axes_of(source))
 
 
 def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
