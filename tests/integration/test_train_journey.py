@@ -56,7 +56,10 @@ def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> No
     assert done.pop("tables") == {
         "patients_measured": 0, "frames_reviewed": 12, "changed": 0, "untold": 0, "stale": [],
     }  # fmt: skip
-    assert done == {"done": 12, "skipped": 0, "kept": 0, "failed": 0, "failures": [], "passed_over": 0}
+    assert done == {
+        "done": 12, "skipped": 0, "kept": 0, "failed": 0, "failures": [],
+        "passed_over": 0, "lying_otherwise": 0, "axes_untold": 0,
+    }  # fmt: skip
     assert_expected_of_both(tmp_path / "labels" / "review.csv", model / "evaluation-val" / "cases.csv")
     again = run(
         cache, "evaluate", *named, "--predictions", tmp_path / "labels", "--split", "val",
