@@ -1,4 +1,4 @@
-# Image that segments with an exported model on a CPU, without CUDA, Ray and everything else that trains:
+# Image for segmenting with an exported model on a CPU, without CUDA, Ray and everything else that training needs:
 #   docker build -f infra/docker/predict.Dockerfile -t maag-predict:0.1.0 .
 FROM python:3.11-slim
 
@@ -8,8 +8,8 @@ COPY maag maag
 COPY tune tune
 COPY deploy deploy
 COPY infra/docker/predict.txt infra/docker/
-# torch's build without CUDA, which only PyTorch's own index has, and which has but some of what torch needs; then maag
-# without what only training needs.
+# The CUDA-free build of torch is only on PyTorch's own index, which lacks some of torch's dependencies; then maag
+# without the dependencies that only training needs.
 RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu \
     "$(grep '^torch==' constraints.txt)+cpu" --requirement infra/docker/predict.txt \
     && pip install --no-cache-dir --no-deps . \

@@ -1,10 +1,10 @@
-# Image that trains, tunes and exports on NVIDIA GPUs, alone or as a node of a Ray cluster; from the project's root:
+# Image for training, search and export on NVIDIA GPUs, alone or as a node of a Ray cluster; from the project's root:
 #   docker build -f infra/docker/train.Dockerfile -t maag-train:0.1.0 .
 FROM python:3.11-slim
 
-# wget: KubeRay asks with it whether a node is well. ssh and rsync: a head that `ray up` started calls its workers, and
-# copies its own configuration, with them. gcc and libc6-dev: Triton, with which train.compile makes kernels for GPUs,
-# compiles what starts them.
+# wget: KubeRay's health checks use it. ssh and rsync: a head that `ray up` started reaches its workers, and copies its
+# own configuration, with them. gcc and libc6-dev: Triton, which train.compile uses for GPU kernels, compiles their
+# launchers with them.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends \
     gcc libc6-dev openssh-client rsync wget \

@@ -3,8 +3,8 @@
     python spot_notice.py
 
 AWS announces it two minutes ahead in the instance's metadata; Ray then drains the node, and `maag train` saves its
-state and goes on elsewhere. Runs beside `ray start` on each worker, until it has told Ray; what fails, a request or
-Ray, is only tried again, as nothing would start this program another time.
+state and continues elsewhere. Runs beside `ray start` on each worker until it has told Ray. Failures, of a request
+or of Ray, are retried without end, because nothing would start this program again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _LOOK_EVERY_S = 5.0
 
 
 def announced_end(metadata: str = METADATA) -> datetime | None:
-    """When the instance will be taken away; None while nothing is announced. Raises OSError for no or a bad answer."""
+    """When the instance will be taken away; None while nothing is announced.
+
+    Raises OSError for a missing or bad answer.
+    """
     ask = urllib.request.Request(
         f"{metadata}/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     )
@@ -53,9 +56,9 @@ def drain_command(address: str, node_id: str, end: datetime, now: datetime) -> l
 
 
 def wait_for_end(metadata: str = METADATA, look_every_s: float = _LOOK_EVERY_S) -> datetime:
-    """Look until something is announced: when the instance will be taken away."""
+    """Poll until an end is announced; return when the instance will be taken away."""
     while True:
-        # The service is busy or restarted now and then, and the one notice may come after.
+        # The service is busy or restarting now and then; the only notice may come after that.
         with contextlib.suppress(OSError):
             if (end := announced_end(metadata)) is not None:
                 return end
@@ -63,7 +66,7 @@ def wait_for_end(metadata: str = METADATA, look_every_s: float = _LOOK_EVERY_S) 
 
 
 def drain(end: datetime) -> None:
-    """Tell the Ray that runs here now that its node is leaving."""
+    """Tell the Ray instance on this machine that its node is leaving."""
     import ray
 
     ray.init(address="auto", log_to_driver=False)
@@ -76,17 +79,17 @@ def drain(end: datetime) -> None:
 
 
 def until_done(act: Callable[[], None], again_after_s: float = _LOOK_EVERY_S) -> None:
-    """Act until it succeeds; each failure is a line for the log."""
+    """Retry `act` until it succeeds, printing each failure to the log."""
     while True:
         try:
             return act()
-        except Exception as error:  # Whatever it was: what would be lost is the run's last minutes.
+        except Exception as error:  # Any failure: giving up would lose the last minutes of the run.
             print(f"{error}; again in {again_after_s:g} s", file=sys.stderr, flush=True)
         time.sleep(again_after_s)
 
 
 def main() -> None:
-    """Look until something is announced, tell Ray, and end."""
+    """Wait for the announcement, tell Ray, and exit."""
     end = wait_for_end()
     until_done(lambda: drain(end))
 
