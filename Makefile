@@ -1,9 +1,9 @@
-# Two commands matter: `make demo` and `make test`. Each sets up what it needs in .venv.
+# The two main commands are `make demo` and `make test`. Each sets up what it needs in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 IN_TWO := --numprocesses 2 --no-loadscope-reorder
-# Two processes of two threads each wait for one another on two cores, which takes four times as long.
+# Two processes of two threads each contend for two cores, which takes four times as long.
 ONE_THREAD := OMP_NUM_THREADS=1
 READY := $(VENV)/.ready
 
