@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import nn
 
 from maag.config.data import DataConfig
-from maag.data.files.axes import Reorientation
+from maag.data.files.orientation import Reorientation
 from maag.data.files.volume import Volume
 from maag.data.geometry import prepare_image, scores_to_source
 from maag.data.slices.views import View
@@ -178,31 +178,31 @@ def segment_fully(
     return Segmentation(whole, kept, expected.by_class(data.classes))
 
 
-def segment_laid(
+def segment_reoriented(
     volume: Volume,
-    way: Reorientation,
+    reorientation: Reorientation,
     runner: Runner,
     data: DataConfig,
     refinement: Refinement = PLAIN,
     *,
     take_probabilities: Callable[[NDArray[np.float32]], None] | None = None,
 ) -> Segmentation:
-    """As `segment_fully`, but the runner sees the volume as `way` lays it; what is given back lies as the volume does.
+    """As `segment_fully`, but the runner sees the volume reoriented; results have the volume's own orientation.
 
-    Where `way` cuts other slices, all probabilities that are to be taken are in memory first.
+    Where `reorientation` does not keep slices, all probabilities are held in memory before they are taken.
     """
-    laid, take = volume.laid(way), take_probabilities
+    reoriented, take = volume.reoriented(reorientation), take_probabilities
     streamed: Callable[[NDArray[np.float32]], None] | None = None
-    if take and way.keeps_slices:
+    if take and reorientation.keeps_slices:
 
         def streamed(slices: NDArray[np.float32]) -> None:
-            take(way.back(slices))
+            take(reorientation.invert(slices))
 
-    cut = take is not None and not way.keeps_slices
-    found = segment_fully(laid, runner, data, refinement, keep_probabilities=cut, take_probabilities=streamed)
+    keep = take is not None and not reorientation.keeps_slices
+    found = segment_fully(reoriented, runner, data, refinement, keep_probabilities=keep, take_probabilities=streamed)
     if take and found.probabilities is not None:
-        take(way.back(found.probabilities.swapaxes(0, 1)).swapaxes(0, 1))
-    return Segmentation(way.back(found.labels), None, found.expected_dice)
+        take(reorientation.invert(found.probabilities.swapaxes(0, 1)).swapaxes(0, 1))
+    return Segmentation(reorientation.invert(found.labels), None, found.expected_dice)
 
 
 def likeliest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:

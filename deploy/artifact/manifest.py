@@ -48,9 +48,9 @@ class Source:
     split_digest: str | None = None
     shortfalls: dict[str, float] | None = None
     """How far the model overrates itself, by class, see `maag.expected_dice`; None where its training did not say."""
-    axes: tuple[str, ...] | None = None
-    """To where x, y and z of the images that trained it point, as `LPS`, the most frequent first; empty where their
-    headers did not tell, None where its training did not say."""
+    orientations: tuple[str, ...] | None = None
+    """Codes of its training images, such as `LPS`, the most frequent first; empty where their headers did not record
+    them, None where its training did not."""
 
     @classmethod
     def of(cls, path: Path, sha256: str, info: dict[str, Any]) -> Source:
@@ -61,7 +61,7 @@ class Source:
             kind=info.get("kind"),
             split_digest=info.get("split_digest"),
             shortfalls=info.get("shortfalls"),
-            axes=None if info.get("axes") is None else tuple(info["axes"]),
+            orientations=None if info.get("orientations") is None else tuple(info["orientations"]),
         )
 
 

@@ -53,7 +53,7 @@ pip install numpy nibabel onnxruntime
 brought to {data.size_px[0]} x {data.size_px[1]} pixels at the centre, normalised ({data.normalization}), segmented, and
 the probabilities brought back to the image's own grid. `geometry` in the manifest says each of these steps, with its
 kernel, rounding and padding, and the way back, so that another program can do
-the same.{_of_int8(manifest)}{_of_axes(manifest)}
+the same.{_of_int8(manifest)}{_of_orientations(manifest)}
 
 ## With maag
 
@@ -165,14 +165,14 @@ def _of_int8(manifest: Manifest) -> str:
     )
 
 
-def _of_axes(manifest: Manifest) -> str:
-    if not manifest.source.axes:
+def _of_orientations(manifest: Manifest) -> str:
+    if not manifest.source.orientations:
         return ""
-    axes = " or ".join(manifest.source.axes)
+    orientations = " or ".join(manifest.source.orientations)
     return (
-        f"\n\nThe images that trained have axes {axes}: there their x, y and z point. To the model others are\n"
-        "mirrored or turned; `segment.py` and `maag predict` say so, and with `--reorient` lay such an image as\n"
-        "those, by its header, and its labels back."
+        f"\n\nThe training images have orientation {orientations}. To the model others are mirrored or rotated;\n"
+        "`segment.py` and `maag predict` report them, and with `--reorient` reorient such an image like those, by\n"
+        "its header, and its labels back."
     )
 
 

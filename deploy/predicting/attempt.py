@@ -23,12 +23,12 @@ from deploy.predicting.job import Job, Task, probabilities_of
 from deploy.predicting.ledger import Entry, Ledger, now, open_ledger
 from deploy.predicting.replacing import Replacing
 from deploy.predicting.standing import Standing, standing_of
-from maag.data.files.axes import Reorientation, lies_otherwise
 from maag.data.files.nifti_writing import ProbabilityWriter
+from maag.data.files.orientation import Reorientation, orientation_differs
 from maag.data.files.volume import Volume
 from maag.errors import AccessDeniedError, MaagError
 from maag.expected_dice import corrected
-from maag.inference import Runner, Segmentation, segment_fully, segment_laid
+from maag.inference import Runner, Segmentation, segment_fully, segment_reoriented
 from maag.storage.digests import md5_of
 from maag.storage.keys import safe_key
 from maag.storage.opening import open_store
@@ -46,7 +46,7 @@ class Found(NamedTuple):
     volumes_ml: tuple[dict[str, float], ...] = ()
     expected_dice: tuple[dict[str, float], ...] = ()
     """Corrected by the model's shortfalls; of classes that were labelled."""
-    axes: str | None = None
+    orientation: str | None = None
     """Of the first frame."""
 
 
@@ -117,7 +117,7 @@ class Worker:
         """Segment all frames of an image, write what was asked for, and tell what each frame holds."""
         data, work = self._job.data, self._job.work
         labels: list[NDArray[np.uint8]] = []
-        volumes, expected, affine, axes = [], [], np.eye(4), None
+        volumes, expected, affine, orientation = [], [], np.eye(4), None
         place = Path(probabilities_of(str(target)))
         with ProbabilityWriter(place, data.num_classes) if work.probabilities else nullcontext() as probabilities:
             take = probabilities.add if probabilities else None
@@ -125,20 +125,22 @@ class Worker:
                 found = self._labelled(volume, take)
                 labels.append(found.labels)
                 affine = volume.affine
-                axes = axes or volume.axes
+                orientation = orientation or volume.orientation
                 volumes.append(_volumes_ml(found.labels, volume.spacing_mm, data.classes))
                 dice = corrected(found.expected_dice, self._job.shortfalls)
                 expected.append({name: round(value, _DIGITS) for name, value in dice.items()})
             if probabilities:
                 probabilities.finish(len(labels), affine)
         image.save_labels(target, np.stack(labels), data.classes, self._job.model_digest)
-        return Found(tuple(volumes), tuple(expected), axes)
+        return Found(tuple(volumes), tuple(expected), orientation)
 
     def _labelled(self, volume: Volume, take: Callable[[NDArray[np.float32]], None] | None) -> Segmentation:
-        data, work, trained = self._job.data, self._job.work, self._job.axes
-        if work.reorient and volume.axes and lies_otherwise(volume.axes, trained):
-            way = Reorientation.onto(volume.axes, trained[0])
-            return segment_laid(volume, way, self._runner, data, work.refinement, take_probabilities=take)
+        data, work, trained = self._job.data, self._job.work, self._job.orientations
+        if work.reorient and volume.orientation and orientation_differs(volume.orientation, trained):
+            reorientation = Reorientation.between(volume.orientation, trained[0])
+            return segment_reoriented(
+                volume, reorientation, self._runner, data, work.refinement, take_probabilities=take
+            )
         return segment_fully(volume, self._runner, data, work.refinement, take_probabilities=take)
 
     def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:

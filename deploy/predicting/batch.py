@@ -20,7 +20,7 @@ from deploy.predicting.measures import require_heart, require_told_apart
 from deploy.predicting.standing import Standing
 from deploy.predicting.tables import NO_TABLES, Tables, require_tables_replaceable, write_tables
 from maag.config.data import DataConfig
-from maag.data.files.axes import lies_otherwise
+from maag.data.files.orientation import orientation_differs
 from maag.errors import ConfigError
 from maag.storage import require_writable_directory
 from maag.storage.keys import is_uri
@@ -42,10 +42,10 @@ class Outcome:
     kept: int = 0
     """Whose labels somebody has changed since; they stay as they are."""
     tables: Tables = NO_TABLES
-    lying_otherwise: int = 0
-    """Of those done: by their headers mirrored or turned against the images that trained, and segmented so."""
-    axes_untold: int = 0
-    """Of those done that were to be laid as these: those that stayed as they are, as nothing tells how they lie."""
+    orientation_differs: int = 0
+    """Of those done: by their headers oriented differently from the training images, and segmented as stored."""
+    orientation_unknown: int = 0
+    """Of those done: to be reoriented, but segmented as stored, as their orientation is unknown or oblique."""
     passed_over: int = 0
     """Files of the inputs that are labels, no images, or volumes of formats that are not read."""
 
@@ -54,7 +54,8 @@ class Outcome:
         failures = [{"source": entry.source, "error": entry.error} for entry in self.failed]
         counts = {"done": self.done, "skipped": self.skipped, "kept": self.kept, "failed": len(failures)}
         counts["passed_over"] = self.passed_over
-        counts["lying_otherwise"], counts["axes_untold"] = self.lying_otherwise, self.axes_untold
+        counts["orientation_differs"] = self.orientation_differs
+        counts["orientation_unknown"] = self.orientation_unknown
         tables = {**asdict(self.tables), "stale": list(self.tables.stale)}
         return {**counts, "failures": failures, "tables": tables}
 
@@ -70,7 +71,7 @@ def predict(
     work: Work = _PLAIN_WORK,
     tell: Callable[[str], None] = lambda line: None,
     shortfalls: Mapping[str, float] | None = None,
-    axes: Sequence[str] = (),
+    orientations: Sequence[str] = (),
 ) -> Outcome:
     """Segment every volume in `inputs` and write its labels under `out`.
 
@@ -84,24 +85,24 @@ def predict(
             and those whose labels somebody has changed since.
         progress: called with (volumes done, volumes in all) after each.
         work: what to do with each volume.
-        tell: is given a sentence about files that are passed over, and one about the first image that lies otherwise
-            than those that trained.
+        tell: is given a sentence about files that are passed over, and one about the first image that is oriented
+            differently from the training images.
         shortfalls: how far the model overrates itself, by class, see `maag.expected_dice`.
-        axes: of the images that trained, as `LPS`, the most frequent first; empty where nothing tells.
+        orientations: codes of the training images, such as `LPS`, the most frequent first; empty where unknown.
 
     Raises:
         MissingDataError: there is nothing to do.
         ConfigError: labels would be written into the input, or two volumes to one place; or measures are asked for of
             a model that labels no heart, of volumes that would share a row, or where the user has such a file; or
-            images are to be laid as those that trained, of which nothing is known.
+            images are to be reoriented, but the training images' orientation is unknown.
         StorageError: a store cannot be read, or the output or the ledger cannot be written.
     """
     if work.measures:
         require_heart(data.classes)
-    if work.reorient and not axes:
+    if work.reorient and not orientations:
         raise ConfigError(
-            "--reorient: the model does not say to where the axes of its training images point, as their headers did "
-            "not, or an earlier maag trained it; leave it out, and give images that lie as those"
+            "--reorient: the model does not record the orientation of its training images, as their headers did not, "
+            "or an earlier maag trained it; leave --reorient out, and give images oriented like those"
         )
     job = Job(
         data=data,
@@ -109,7 +110,7 @@ def predict(
         model_digest=model_digest,
         out=_plain(out),
         shortfalls=shortfalls or {},
-        axes=tuple(axes),
+        orientations=tuple(orientations),
     )
     passed_over: dict[str, str] = {}
     asked = {"dicom_seg": work.dicom_seg, "probabilities": work.probabilities}
@@ -124,7 +125,7 @@ def predict(
     require_tables_replaceable(store, work)
     histories = read_histories(store) if resume else {}
     tasks = (Task(source, histories.get(source.target, History())) for source in sources)
-    count = kept = lying_otherwise = axes_untold = 0
+    count = kept = differing = unknown = 0
     done: set[str] = set()
     failed = []
     for entry in crew(job, tasks):
@@ -133,11 +134,11 @@ def predict(
             kept += entry is Standing.CHANGED
         elif entry.error is None:
             done.add(entry.target)
-            axes_untold += work.reorient and entry.axes is None
-            if not work.reorient and lies_otherwise(entry.axes, axes):
-                lying_otherwise += 1
-                if lying_otherwise == 1:
-                    tell(_lies_how(entry, job))
+            unknown += work.reorient and entry.orientation is None
+            if not work.reorient and orientation_differs(entry.orientation, orientations):
+                differing += 1
+                if differing == 1:
+                    tell(_oriented_differently(entry, job))
         else:
             failed.append(entry)
         if progress:
@@ -152,8 +153,8 @@ def predict(
         failed=tuple(failed),
         kept=kept,
         tables=tables,
-        lying_otherwise=lying_otherwise,
-        axes_untold=axes_untold,
+        orientation_differs=differing,
+        orientation_unknown=unknown,
         passed_over=len(passed_over),
     )
 
@@ -205,11 +206,11 @@ def plan(
     return sources
 
 
-def _lies_how(entry: Entry, job: Job) -> str:
+def _oriented_differently(entry: Entry, job: Job) -> str:
     return (
-        f"Note: {entry.source} has axes {entry.axes} in its header, the images that trained have "
-        f"{' or '.join(job.axes)}: if the headers are right the model saw it mirrored or turned, and --reorient lays "
-        "such images as those that trained, and their labels back"
+        f"Note: {entry.source} is oriented differently ({entry.orientation}) from the training images "
+        f"({' or '.join(job.orientations)}): if the headers are right the model saw it mirrored or rotated; --reorient "
+        "reorients such images like those, and their labels back"
     )
 
 

@@ -57,8 +57,8 @@ class Job:
     """The output: a folder or a URI."""
     shortfalls: Mapping[str, float] = field(default_factory=dict)
     """How far the model overrates itself, by class, see `maag.expected_dice`."""
-    axes: tuple[str, ...] = ()
-    """Of the images that trained, as `LPS`, the most frequent first; empty where nothing tells."""
+    orientations: tuple[str, ...] = ()
+    """Codes of the training images, such as `LPS`, the most frequent first; empty where unknown."""
 
     @property
     def folder(self) -> Path | None:

@@ -57,9 +57,9 @@ class Entry:
     expected_dice: tuple[dict[str, float], ...] = ()
     """For each frame: in [0, 1] by foreground class that was labelled, see `maag.expected_dice`; () in lines of before
     it was written down, and of failures."""
-    axes: str | None = None
-    """To where x, y and z of its first frame point, as `LPS`; None where nothing tells, or oblique axes have no letter,
-    and in lines of before it was written down."""
+    orientation: str | None = None
+    """Orientation code of its first frame, such as `LPS`; None where it is unknown or the axes are oblique, and in
+    lines of before it was written down."""
     side_files: dict[str, str] | None = None
     """What was written beside the labels, such as probabilities, or was about to be: MD5 by name relative to the
     output; None in lines of before this was written down, and of failures."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.evaluate_cases import WHOLE, choose_cases, find_label_files, tell_how_they_lie
+from maag.cli.evaluate_cases import WHOLE, choose_cases, find_label_files, warn_of_orientations
 from maag.cli.json_file import SPLIT_FILE
 from maag.cli.models import open_model, warn_of_views
 from maag.cli.options import ANY_PATH, FOLDER, backend_option, data_option, dataset_option, device_option, json_option
@@ -120,7 +120,7 @@ def evaluate_command(
     )
     predictors: dict[str, Predictor] = {}
     if opened:
-        tell_how_they_lie(chosen.cases, opened)
+        warn_of_orientations(chosen.cases, opened)
         for asked in (PLAIN, refinement):
             predictors[asked.name] = runner_predictor(opened.runner, data, asked, opened.shortfalls or {})
     elif predictions:

@@ -63,16 +63,16 @@ def choose_cases(
     return Chosen(split=split, found=found, wanted=wanted, cases=cases)
 
 
-def tell_how_they_lie(cases: Sequence[Case], opened: OpenModel) -> None:
-    """Say so where images lie otherwise than those that trained: the model is measured on them as they are stored."""
+def warn_of_orientations(cases: Sequence[Case], opened: OpenModel) -> None:
+    """Say where images are oriented differently from the training images: the model is measured on them as stored."""
     from maag.cli.terminal import say
-    from maag.data.files.orientation import axes_in, lying_otherwise
+    from maag.data.files.header_agreement import differing_orientations, header_orientation
 
-    axes: dict[str, str | None] = {}
+    orientations: dict[str, str | None] = {}
     for case in cases:
         with suppress(DataError, StorageError):  # it will be told of when it is measured
-            axes[case.case_id] = axes_in(case.images[0])
-    if sentence := lying_otherwise(axes, opened.axes):
+            orientations[case.case_id] = header_orientation(case.images[0])
+    if sentence := differing_orientations(orientations, opened.orientations):
         say(f"Note: {sentence}; measure what `maag predict --reorient` makes of them with --predictions")
 
 
@@ -84,7 +84,7 @@ def find_label_files(folder: Path, chosen: Chosen) -> dict[str, Path]:
         DataError: a case has none, or several.
     """
     from maag.cli.terminal import say
-    from maag.data.files.orientation import differences
+    from maag.data.files.header_agreement import header_differences
     from maag.data.notes import gathered
     from maag.evaluate.prediction_files import prediction_files
 
@@ -92,7 +92,8 @@ def find_label_files(folder: Path, chosen: Chosen) -> dict[str, Path]:
     notes: list[tuple[str, str]] = []
     for case in chosen.cases:
         with suppress(DataError, StorageError):  # it will be told of when it is measured
-            notes += [(case.case_id, note) for note in differences(files[case.case_id], case.images[0], origins=True)]
+            found = header_differences(files[case.case_id], case.images[0], origins=True)
+            notes += [(case.case_id, note) for note in found]
     for sentence in gathered(notes):
         say(f"Note: {sentence}")
     return files

@@ -32,9 +32,8 @@ class OpenModel:
     """Of the split it was trained on, where that is known."""
     shortfalls: dict[str, float] | None
     """How far it overrates itself, by class, see `maag.expected_dice`; None where its training did not say."""
-    axes: tuple[str, ...]
-    """To where x, y and z of the images that trained it point, as `LPS`, the most frequent first; empty where nothing
-    tells."""
+    orientations: tuple[str, ...]
+    """Codes of its training images, such as `LPS`, the most frequent first; empty where unknown."""
     reason: str
     """What runs it and why, in a line for people."""
 
@@ -106,7 +105,7 @@ def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
         split_file=_existing(model.parent / "split.json"),
         split_digest=artifact.manifest.source.split_digest,
         shortfalls=artifact.manifest.source.shortfalls,
-        axes=artifact.manifest.source.axes or (),
+        orientations=artifact.manifest.source.orientations or (),
         reason=artifact.reason,
     )
 
@@ -126,7 +125,7 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
         split_file=_existing(trained.path.parent.parent / "split.json"),
         split_digest=trained.info.get("split_digest"),
         shortfalls=trained.info.get("shortfalls"),
-        axes=tuple(trained.info.get("axes", ())),
+        orientations=tuple(trained.info.get("orientations", ())),
         reason=f"PyTorch on {place}: it is no exported model, which `maag export` makes",
     )
 

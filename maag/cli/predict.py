@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--reorient",
     is_flag=True,
-    help="Lay images as those that trained, by the axes in their headers, and their labels back.",
+    help="Reorient images like the training images, by their headers, and their labels back.",
 )
 @click.option("--dicom-seg", is_flag=True, help="Write the labels of a DICOM series as a DICOM Segmentation.")
 @click.option(
@@ -138,7 +138,7 @@ def predict_command(
             work,
             say,
             opened.shortfalls,
-            opened.axes,
+            opened.orientations,
         )
     for line in told_of(outcome, out.rstrip("/"), work):
         say(line)

@@ -23,15 +23,16 @@ def told_of(outcome: Outcome, out: str, work: Work) -> list[str]:
             f"{outcome.kept} of those skipped were changed by somebody since and stay as they are"
             f"{', measures.csv has none of the changes' if work.measures else ''}; remove one to have it made again"
         )
-    if outcome.lying_otherwise:
+    if outcome.orientation_differs:
+        are = "is" if outcome.orientation_differs == 1 else "are"
         lines.append(
-            f"{outcome.lying_otherwise} of those done lie otherwise than the images that trained, by the axes in their "
-            "headers, which the ledger has"
+            f"{outcome.orientation_differs} of those done {are} oriented differently from the training images, by "
+            "`orientation` in the ledger; --reorient would reorient them"
         )
-    if outcome.axes_untold:
+    if outcome.orientation_unknown:
         lines.append(
-            f"{outcome.axes_untold} of those done stayed as they are stored: their headers do not tell to where their "
-            "axes point, or these are oblique"
+            f"{outcome.orientation_unknown} of those done could not be reoriented and stayed as stored: their headers "
+            "record no orientation, or their axes are oblique"
         )
     if work.measures:
         lines.append(f"{counted(tables.patients_measured, 'patient')} measured: {out}/measures.csv")

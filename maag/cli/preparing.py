@@ -27,30 +27,35 @@ def prepare_told(directory: Path, data: DataConfig, scribbles: Sequence[str] = (
 def shapes_told(dataset: str, folder: Path, data: DataConfig, images: PreparedData) -> PreparedData:
     """As `prepare_shapes`, in the cache of this machine; what was noted of the cases is said as by `prepare_told`.
 
-    So it is where masks lie otherwise than the `images` that train: the discriminator would learn other shapes.
+    It is also reported where masks are oriented differently from the training `images`: the discriminator would learn
+    other shapes.
     """
     from maag.cli.terminal import preparing, say
     from maag.data.cache.preparing import default_cache_root
-    from maag.data.files.orientation import lying_otherwise
+    from maag.data.files.header_agreement import differing_orientations
     from maag.data.slices.shapes import prepare_shapes
 
     with preparing() as progress:
         prepared = prepare_shapes(dataset, folder, data, default_cache_root(), progress)
     _tell_notes(prepared)
-    axes = {case.case_id: case.axes for case in prepared.cases}
-    if sentence := lying_otherwise(axes, sorted({case.axes for case in images.cases if case.axes})):
-        say(f"Note: --shapes {folder}: {sentence}: to the discriminator all masks are of one kind; save them alike")
+    orientations = {case.case_id: case.orientation for case in prepared.cases}
+    trained = sorted({case.orientation for case in images.cases if case.orientation})
+    if sentence := differing_orientations(orientations, trained):
+        say(
+            f"Note: --shapes {folder}: {sentence}; the discriminator takes all masks to have one orientation: save "
+            "them in that of the images"
+        )
     return prepared
 
 
 def _tell_notes(prepared: PreparedData) -> None:
     from maag.cli.terminal import say
-    from maag.data.files.orientation import odd_axes, odd_slices
+    from maag.data.files.header_agreement import minority_orientations, minority_slice_axes
     from maag.data.notes import gathered
 
-    lying = odd_axes({case.case_id: case.axes for case in prepared.cases})
-    lying += odd_slices({case.case_id: case.spacing_mm for case in prepared.cases})
-    notes = lying + gathered((case.case_id, note) for case in prepared.cases for note in case.notes)
+    notes = minority_orientations({case.case_id: case.orientation for case in prepared.cases})
+    notes += minority_slice_axes({case.case_id: case.spacing_mm for case in prepared.cases})
+    notes += gathered((case.case_id, note) for case in prepared.cases for note in case.notes)
     for note in notes[:_NOTES_SHOWN]:
         say(f"Note: {note}")
     if len(notes) > _NOTES_SHOWN:

@@ -13,7 +13,7 @@ from maag.config.data import DataConfig
 from maag.data.cache.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
-from maag.data.files.orientation import odd_axes, odd_slices
+from maag.data.files.header_agreement import minority_orientations, minority_slice_axes
 from maag.data.notes import gathered
 from maag.errors import DataError, StorageError
 from maag.labels import IGNORE
@@ -90,7 +90,7 @@ class _Tally:
         self._in_masks = np.zeros(data.num_classes, dtype=int)
         self._shapes: list[tuple[int, int, int]] = []
         self._spacings: dict[str, tuple[float, float, float]] = {}  # by case
-        self._axes: dict[str, str | None] = {}  # by case
+        self._orientations: dict[str, str | None] = {}  # by case
         self._with_mask = 0
         self._with_scribble = 0
         self._odd: list[tuple[str, str]] = []  # case and note
@@ -101,7 +101,7 @@ class _Tally:
         self._odd += [(case.case_id, note) for note in arrays.notes]
         self._shapes.append(arrays.volume.shape)
         self._spacings[case.case_id] = arrays.volume.spacing_mm
-        self._axes[case.case_id] = arrays.volume.axes
+        self._orientations[case.case_id] = arrays.volume.orientation
         classes = range(self._data.num_classes)
         if arrays.mask is not None:
             self._with_mask += 1
@@ -160,7 +160,7 @@ class _Tally:
             if without:
                 have = "1 case has" if len(without) == 1 else f"{len(without)} cases have"
                 notes.append(f"{have} no {role}; the first is {without[0]}")
-        notes += odd_axes(self._axes) + odd_slices(self._spacings)
+        notes += minority_orientations(self._orientations) + minority_slice_axes(self._spacings)
         odd = gathered(self._odd)
         return notes + odd[:_NOTES_SHOWN] + _rest(odd)
 

@@ -33,8 +33,8 @@ class Origin:
     split_scheme: str
     teachers: list[str]
     """Digests of the finished models that teach, in their order."""
-    axes: list[str]
-    """To where x, y and z of the images that train point, as `LPS`, the most frequent first; of those that are told."""
+    orientations: list[str]
+    """Codes of the training images, such as `LPS`, the most frequent first; empty where unknown."""
 
 
 def origin_of(
@@ -46,14 +46,14 @@ def origin_of(
 ) -> Origin:
     """What weights come from that these teach; `shapes` is another prepared set, whose masks are seen."""
     training = {*split.scribbled, *split.dense, *split.unlabelled}
-    counted = Counter(case.axes for case in prepared.cases if case.axes and case.patient_id in training)
+    counted = Counter(each.orientation for each in prepared.cases if each.orientation and each.patient_id in training)
     return Origin(
         config_digest=codec.digest(config),
         split_digest=split.digest,
         data_digest=joined_digest(prepared, shapes),
         split_scheme=split.scheme,
         teachers=[teacher.digest for teacher in teachers],
-        axes=[axes for axes, _ in counted.most_common()],
+        orientations=[orientation for orientation, _ in counted.most_common()],
     )
 
 

@@ -58,7 +58,7 @@ def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> No
     }  # fmt: skip
     assert done == {
         "done": 12, "skipped": 0, "kept": 0, "failed": 0, "failures": [],
-        "passed_over": 0, "lying_otherwise": 0, "axes_untold": 0,
+        "passed_over": 0, "orientation_differs": 0, "orientation_unknown": 0,
     }  # fmt: skip
     assert_expected_of_both(tmp_path / "labels" / "review.csv", model / "evaluation-val" / "cases.csv")
     again = run(

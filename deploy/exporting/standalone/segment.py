@@ -6,8 +6,8 @@ python segment.py IMAGE.nii.gz LABELS.nii.gz
 A model of several channels takes a file for each, in their order, before that of the labels:
 python segment.py IMAGE_0000.nii.gz IMAGE_0001.nii.gz LABELS.nii.gz
 
-With --reorient before them, images that lie otherwise than those that trained, by the axes in their headers, are
-laid as those, and the labels back.
+With --reorient before them, images whose headers have another orientation than the training images are reoriented
+like those, and the labels back.
 """
 
 import json
@@ -99,47 +99,47 @@ def fail(what, rule, error):
     sys.exit(f"{what}: {rule} ({' '.join(str(error).split()) or type(error).__name__})")
 
 
-def axes_of(image):
-    """To where x, y and z point, as LPS; nothing where the header does not tell, or they are oblique."""
-    told = image.header["qform_code"] or image.header["sform_code"]
+def orientation_of(image):
+    """Orientation code such as LPS; empty where the header does not record it, or the axes are oblique."""
+    recorded = image.header["qform_code"] or image.header["sform_code"]
     lengths = np.linalg.norm(image.affine[:3, :3], axis=0)
-    if not told or not lengths.all() or (np.abs(image.affine[:3, :3] / lengths).max(axis=0) < 0.8).any():
+    if not recorded or not lengths.all() or (np.abs(image.affine[:3, :3] / lengths).max(axis=0) < 0.8).any():
         return ""
     return "".join(nib.aff2axcodes(image.affine))
 
 
-def ways_of(path, axes, trained, asked):
-    """How nibabel lays an image with these axes as those that trained, and back; as it is where nobody asks."""
+def reorientation(path, orientation, trained, asked):
+    """nibabel's orientations of the image and of the one that the model is to see; two equal ones to keep it."""
     stay = axcodes2ornt("RAS"), axcodes2ornt("RAS")
     if asked and not trained:
-        sys.exit("--reorient: the model does not say to where the axes of its training images point; leave it out")
-    if asked and not axes:
-        why = "its header does not tell to where its axes point, or these are oblique"
-        sys.stderr.write(f"{path}: stays as it is stored: {why}\n")
-    if not axes or not trained or axes[:2] in {others[:2] for others in trained}:
+        sys.exit("--reorient: the model does not record the orientation of its training images; leave --reorient out")
+    if asked and not orientation:
+        why = "its header records no orientation, or its axes are oblique"
+        sys.stderr.write(f"{path}: not reoriented: {why}\n")
+    if not orientation or not trained or orientation[:2] in {code[:2] for code in trained}:
         return stay
     if not asked:
-        have = f"has axes {axes} in its header, the images that trained have {' or '.join(trained)}"
-        sys.stderr.write(f"{path}: {have}; --reorient lays it as those, and its labels back\n")
+        differs = f"oriented differently ({orientation}) from the training images ({' or '.join(trained)})"
+        sys.stderr.write(f"{path}: {differs}; --reorient reorients it like those, and its labels back\n")
         return stay
-    return axcodes2ornt(axes), axcodes2ornt(trained[0])
+    return axcodes2ornt(orientation), axcodes2ornt(trained[0])
 
 
 def load(path):
-    """The image, its intensities by x, y, z and of a cine t, the millimetres of a voxel along x, y, z, and its axes."""
+    """The image, (x, y, z) or for a cine (x, y, z, t) intensities, voxel size (x, y, z) in mm, and orientation."""
     try:
         image = nib.load(path)
         kind, unit = image.get_data_dtype().kind, int(image.header["xyzt_units"]) % 8
         with np.errstate(all="ignore"):  # What overflows is infinite, and refused below.
             voxels = np.asarray(image.dataobj, dtype=np.float32 if kind in "iuf" else None)
-        axes = axes_of(image)
+        orientation = orientation_of(image)
     except Exception as error:  # Of damaged files nibabel raises whatever it stumbles over.
         fail(path, "not a whole, readable NIfTI file; copy or export it again", error)
     if kind not in "iuf" or voxels.ndim < 2 or not voxels.size or not np.isfinite(voxels).all():
         sys.exit(f"{path}: a slice or volume of finite numbers is needed, or a cine of such; export it again")
     unit_mm = {1: 1e3, 3: 1e-3}.get(unit, 1.0)
     sizes_mm = [float(zoom) * unit_mm for zoom in (*image.header.get_zooms(), 1.0)[:3]]  # a slice has no third
-    return image, voxels[..., None] if voxels.ndim == 2 else voxels, sizes_mm, axes
+    return image, voxels[..., None] if voxels.ndim == 2 else voxels, sizes_mm, orientation
 
 
 def open_model():
@@ -152,7 +152,7 @@ def open_model():
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         model = HERE / "model.onnx"
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return manifest["config"]["data"], manifest["source"].get("axes") or (), session
+        return manifest["config"]["data"], manifest["source"].get("orientations") or (), session
     except Exception as error:  # ONNX Runtime has types of its own for what is wrong with a model.
         fail(HERE, "manifest.json or model.onnx in it cannot be used; export or copy the model again", error)
 
@@ -184,21 +184,21 @@ def main(*paths):
         sys.exit(f"{labels_path}: the labels would replace the image; give them another name")
     if not labels_path.lower().endswith((".nii", ".nii.gz")) or not Path(labels_path).parent.is_dir():
         sys.exit(f"{labels_path}: the labels need a name that ends in .nii.gz or .nii, in a folder that is there")
-    (image, first, sizes_mm, axes), *others = map(load, image_paths)
+    (image, first, sizes_mm, orientation), *others = map(load, image_paths)
     for path, (_, voxels, other_mm, other) in zip(image_paths[1:], others):
         alike = voxels.shape == first.shape and np.allclose(other_mm[:2], sizes_mm[:2], rtol=1e-3)
-        if not alike or (axes and other and axes != other):
+        if not alike or (orientation and other and orientation != other):
             sys.exit(f"{path}: not on the grid of {image_paths[0]}; bring all channels to one")
-    ways = ways_of(image_paths[0], axes, trained, reorient)
-    there, back = ornt_transform(*ways), ornt_transform(*reversed(ways))
-    channels = [apply_orientation(voxels, there).T for voxels in (first, *(other[1] for other in others))]
-    x_mm, y_mm, _ = (sizes_mm[axis] for axis in there[:, 0].argsort())
+    pair = reorientation(image_paths[0], orientation, trained, reorient)
+    forward, inverse = ornt_transform(*pair), ornt_transform(*reversed(pair))
+    channels = [apply_orientation(voxels, forward).T for voxels in (first, *(other[1] for other in others))]
+    x_mm, y_mm, _ = (sizes_mm[axis] for axis in forward[:, 0].argsort())
     if not (0 < x_mm < 1e3 and 0 < y_mm < 1e3):
         sys.exit(f"{image_paths[0]}: its header says that a pixel is {x_mm:g} x {y_mm:g} mm; correct it")
     shape = channels[0].shape
     parts = [voxels.reshape(-1, *shape[-3:]) for voxels in channels]
     labels = [segment(np.stack(frame), (y_mm, x_mm), session, data) for frame in zip(*parts)]
-    labels = apply_orientation(np.stack(labels).reshape(shape).T, back).reshape(image.shape)
+    labels = apply_orientation(np.stack(labels).reshape(shape).T, inverse).reshape(image.shape)
     result = type(image)(np.ascontiguousarray(labels), None, image.header.copy())
     result.header.set_data_dtype(np.uint8)
     result.header.set_slope_inter(1, 0)

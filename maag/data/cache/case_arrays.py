@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Reader, ScribbleFile, SimulatedScribble
 from maag.data.catalog import OWN_LAYOUTS
+from maag.data.files.header_agreement import header_differences
 from maag.data.files.label_files import load_label_file
-from maag.data.files.orientation import differences
 from maag.data.files.volume import Volume
 from maag.data.geometry import plan_grid
 from maag.data.scribbles.styles import simulate
@@ -56,7 +56,7 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
     if case.masks:
         mask, notes = reader.load_mask(case, data)
         _require_shape(mask, volume, f"mask {case.masks[0]}", case)
-        notes += tuple(note for path in case.masks for note in differences(path, case.images[0], origins=own))
+        notes += tuple(note for path in case.masks for note in header_differences(path, case.images[0], origins=own))
     scribbles: dict[str, NDArray[np.uint8]] = {}
     for source in case.scribbles:
         if source.rater in scribbles:
@@ -77,7 +77,7 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
         if isinstance(source, ScribbleFile):
             if not (scribble == IGNORE).any():
                 notes += (_all_drawn(source.path, data),)
-            notes += differences(source.path, case.images[0], origins=own)
+            notes += header_differences(source.path, case.images[0], origins=own)
     return CaseArrays(volume, scribbles, mask, notes)
 
 

@@ -42,8 +42,8 @@ class PreparedCase:
     spacing_mm: tuple[float, float, float]
     """(z, y, x)."""
     affine: tuple[tuple[float, ...], ...]
-    axes: str | None
-    """To where x, y and z point, as `LPS`; None where nothing tells, or oblique axes have no letter."""
+    orientation: str | None
+    """Orientation code such as `LPS`; None where it is unknown or the axes are oblique."""
     part: Part | None
     """Where the data set itself says that the patient belongs."""
     raters: tuple[str, ...]

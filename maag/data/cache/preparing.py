@@ -216,7 +216,7 @@ def _index_entry(case: Case, key: str, arrays: CaseArrays) -> PreparedCase:
         source_shape=arrays.volume.shape,
         spacing_mm=arrays.volume.spacing_mm,
         affine=tuple(tuple(row) for row in arrays.volume.affine.tolist()),
-        axes=arrays.volume.axes,
+        orientation=arrays.volume.orientation,
         part=case.part,
         raters=tuple(arrays.scribbles),
         has_mask=arrays.mask is not None,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.files.axes import plain_axes
 from maag.data.files.dicom_file import SliceGeometry, read_geometry, read_pixels
+from maag.data.files.orientation import orientation_code
 from maag.data.files.volume import Volume
 from maag.errors import DataError
 
@@ -101,7 +101,7 @@ def load_series(paths: Sequence[Path]) -> Volume:
     # Not into a volume of the size that headers claim, which may be a lie that fills the memory.
     planes = [read_pixels(path) for path in ordered]
     spacing_mm, affine = _grid_of(slices)
-    return Volume(np.stack(planes)[None], spacing_mm, affine, plain_axes(affine))
+    return Volume(np.stack(planes)[None], spacing_mm, affine, orientation_code(affine))
 
 
 def grid_of_series(paths: Sequence[Path]) -> tuple[tuple[float, float, float], NDArray[np.float64]]:

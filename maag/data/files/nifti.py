@@ -18,13 +18,13 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from maag.data.files.axes import plain_axes
 from maag.data.files.nifti_header import (
     require_invertible,
     require_one_spacing,
     require_possible,
     without_trailing_ones,
 )
+from maag.data.files.orientation import orientation_code
 from maag.errors import DataError, first_line
 from maag.storage import require_regular_file, storage_errors
 
@@ -154,15 +154,15 @@ def image_spacing_of(image: nib.Nifti1Image, path: Path) -> tuple[float, float, 
     return spacing
 
 
+def closest_orientation_of(image: nib.Nifti1Image) -> str | None:
+    """Orientation code such as `LPS`, also for oblique axes; None where the header does not record it."""
+    recorded = any(int(image.header[code]) for code in ("qform_code", "sform_code"))
+    return "".join(nib.aff2axcodes(image.affine)) if recorded else None
+
+
 def orientation_of(image: nib.Nifti1Image) -> str | None:
-    """To where x, y and z point, as `LPS`; None when the header does not say."""
-    told = any(int(image.header[code]) for code in ("qform_code", "sform_code"))
-    return "".join(nib.aff2axcodes(image.affine)) if told else None
-
-
-def plain_axes_of(image: nib.Nifti1Image) -> str | None:
-    """As `orientation_of`; None of oblique axes too."""
-    return plain_axes(affine_of(image)) if orientation_of(image) else None
+    """Orientation code such as `LPS`; None for oblique axes, or where the header does not record it."""
+    return orientation_code(affine_of(image)) if closest_orientation_of(image) else None
 
 
 def spacing_of(image: nib.Nifti1Image) -> tuple[float, float, float]:

@@ -1,124 +1,82 @@
-"""Whether headers agree on how labels and their image, and the images of a set, lie; voxels are used as stored."""
+"""Orientation codes such as `LPS`, and images reoriented by exchanging and mirroring axes, without interpolation."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from numpy.typing import NDArray
 
-from maag.data.files.axes import lies_otherwise
-from maag.data.files.nifti import affine_of, is_nifti, open_nifti, orientation_of, plain_axes_of, spacing_of
+_MIN_COSINE = 0.8
+"""Of the angle between an axis and the patient's axis that its letter names: about 37 degrees."""
+_LINES = {"L": "LR", "R": "LR", "P": "PA", "A": "PA", "S": "SI", "I": "SI"}
 
-_SPACING_TOLERANCE = 0.01
-_ORIGIN_TOLERANCE = 0.5
-"""Voxels."""
-_THICK = 1.1
-"""Times the other sides of a voxel."""
+Voxel = TypeVar("Voxel", bound=np.generic)
 
 
-def differences(labels: Path, image: Path, *, origins: bool = False) -> tuple[str, ...]:
-    """A sentence for each thing in which the header of `labels` differs from that of its `image`: axes, spacing.
-
-    With `origins` also where they begin, if axes agree; ACDC's scribbles are published with another origin. Files other
-    than NIfTI are not compared. Raises as `load_volume`.
-    """
-    if not (is_nifti(labels) and is_nifti(image)):
-        return ()
-    own, other = open_nifti(labels), open_nifti(image)
-    (axes, spacing), (image_axes, image_spacing) = ((orientation_of(each), spacing_of(each)) for each in (own, other))
-    found = []
-    if axes and image_axes and axes != image_axes:
-        found.append(
-            f"{labels}: its header has axes {axes}, its image's {image_axes}; voxels are taken as they are stored, so "
-            "if the headers are right it is mirrored or turned: save it on the image's grid"
-        )
-    if not np.allclose(spacing, image_spacing, rtol=_SPACING_TOLERANCE):
-        found.append(
-            f"{labels}: its header has voxels of {_in_mm(spacing)}, its image's of {_in_mm(image_spacing)}; the "
-            "image's count: save it on the image's grid"
-        )
-    if origins and axes and axes == image_axes:
-        here, there = affine_of(own), affine_of(other)
-        beside = np.linalg.solve(there, here[:, 3])[:3]  # its first voxel's place, in voxels of the image
-        if np.abs(beside).max() > _ORIGIN_TOLERANCE:
-            found.append(
-                f"{labels}: its header has the origin {_point(here)} mm, its image's {_point(there)} mm; voxels are "
-                "taken as they are stored, so if the headers are right it is of another place: save it on the image's "
-                "grid"
-            )
-    return tuple(found)
-
-
-def odd_axes(axes: Mapping[str, str | None]) -> list[str]:
-    """A sentence for each way in which slices of some images lie otherwise than of most: by case, as `Volume.axes`."""
-    by_slices: dict[str, list[str]] = {}  # by what lies_otherwise goes by
-    for case, found in axes.items():
-        if found:
-            by_slices.setdefault(found[:2], []).append(case)
-    most, *others = sorted(by_slices.values(), key=len, reverse=True) or [[]]
-    return [
-        f"{_have(len(odd))} axes {axes[odd[0]]} in the header, {len(most)} have {axes[most[0]]}; the first is "
-        f"{odd[0]}: voxels are taken as they are stored, so to the segmentor they are mirrored or turned; "
-        "save all on the same axes"
-        for odd in others
-    ]
-
-
-def _have(number: int) -> str:
-    return "1 image has" if number == 1 else f"{number} images have"
-
-
-def lying_otherwise(axes: Mapping[str, str | None], trained: Sequence[str]) -> str | None:
-    """Which cases have slices that lie otherwise than of images with the `trained` axes, in words without a full stop.
-
-    None where there are none such: those without axes are taken to lie alike, and all where `trained` is empty.
-    """
-    odd = [case for case, found in axes.items() if lies_otherwise(found, trained)]
-    if not odd:
+def orientation_code(affine: NDArray[np.float64]) -> str | None:
+    """Where x, y and z of a (4, 4) voxel-to-world affine point, as `LPS`; None for oblique axes, which have no code."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    letters = aff2axcodes(affine)
+    if not lengths.all() or None in letters:
         return None
-    lie = "1 case lies" if len(odd) == 1 else f"{len(odd)} cases lie"
-    return (
-        f"{lie} otherwise than the images that train, which have axes {' or '.join(trained)} in their headers; the "
-        f"first is {odd[0]} with {axes[odd[0]]}, so that it is mirrored or turned if the headers are right"
-    )
+    cosines = np.abs(affine[:3, :3] / lengths).max(axis=0)
+    return "".join(letters) if (cosines >= _MIN_COSINE).all() else None
 
 
-def axes_in(image: Path) -> str | None:
-    """As `Volume.axes`, from the header alone of a NIfTI; None of other files. Raises as `load_volume`."""
-    return plain_axes_of(open_nifti(image)) if is_nifti(image) else None
+def orientation_differs(orientation: str | None, trained: Sequence[str]) -> bool:
+    """Whether slices with this `orientation` are mirrored or rotated relative to every orientation in `trained`.
+
+    The order of the slices does not count. False where the orientation is None or `trained` is empty.
+    """
+    return orientation is not None and bool(trained) and orientation[:2] not in {code[:2] for code in trained}
 
 
-def odd_slices(spacings: Mapping[str, tuple[float, float, float]]) -> list[str]:
-    """A sentence for each axis but z that voxels (z, y, x) are thickest along in some images, if most are along z."""
-    thickest = {case: _thickest(spacing) for case, spacing in spacings.items()}
-    by_axis = Counter(thickest.values())
-    if [axis for axis, _ in by_axis.most_common(1)] != ["z"]:
-        return []
-    return [
-        f"{_have(by_axis[axis])} the thickest voxels along {axis}, {by_axis['z']} along z; the first is "
-        f"{_first(thickest, axis)}: slices are taken across z, so these are cut in another direction; save all with "
-        "the slices along z"
-        for axis in ("x", "y")
-        if by_axis[axis]
-    ]
+@dataclass(frozen=True, slots=True)
+class Reorientation:
+    """An exchange and mirroring of axes, which brings an image from one orientation to another."""
+
+    source: str
+    """Orientation code of the image."""
+    target: str
+    """Orientation code of the reoriented image."""
+
+    @classmethod
+    def between(cls, source: str, target: str) -> Reorientation:
+        """From `source` to `target`; the order of the slices is kept where both run along the same line."""
+        along_the_same = _LINES[source[2]] == _LINES[target[2]]
+        return cls(source, target[:2] + source[2] if along_the_same else target)
+
+    @property
+    def keeps_slices(self) -> bool:
+        """Whether each slice is only rotated or mirrored in its plane; else the volume is sliced along another axis."""
+        return self.source[2] == self.target[2]
+
+    def affine(self, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np.float64]:
+        """(4, 4) voxel-to-world affine of the reoriented image, from that of the image of `shape` (Z, Y, X)."""
+        return np.asarray(affine @ inv_ornt_aff(_transform(self.source, self.target), shape[::-1]))
+
+    def spacing_mm(self, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Voxel size (z, y, x) of the reoriented image, from that of the image."""
+        axes = _transform(self.source, self.target)[:, 0].astype(int).tolist()
+        reoriented = dict(zip(axes, reversed(spacing_mm), strict=True))
+        return reoriented[2], reoriented[1], reoriented[0]
+
+    def apply(self, voxels: NDArray[Voxel]) -> NDArray[Voxel]:
+        """(..., Z, Y, X) voxels from `source` to `target`; contiguous."""
+        return _reoriented(voxels, self.source, self.target)
+
+    def invert(self, voxels: NDArray[Voxel]) -> NDArray[Voxel]:
+        """The inverse of `apply`; where `keeps_slices`, also for some of the slices alone."""
+        return _reoriented(voxels, self.target, self.source)
 
 
-def _thickest(spacing_mm: tuple[float, float, float]) -> str | None:
-    place = int(np.argmax(spacing_mm))
-    others = [side for axis, side in enumerate(spacing_mm) if axis != place]
-    return "zyx"[place] if spacing_mm[place] > _THICK * max(others) else None
+def _reoriented(voxels: NDArray[Voxel], source: str, target: str) -> NDArray[Voxel]:
+    return np.ascontiguousarray(apply_orientation(voxels.T, _transform(source, target)).T)
 
 
-def _first(by_case: Mapping[str, str | None], value: str) -> str:
-    return next(case for case, found in by_case.items() if found == value)
-
-
-def _point(affine: NDArray[np.float64]) -> str:
-    return f"({', '.join(f'{value:.4g}' for value in affine[:3, 3])})"
-
-
-def _in_mm(spacing: tuple[float, float, float]) -> str:
-    return " x ".join(f"{side:.3g}" for side in reversed(spacing)) + " mm"
+def _transform(source: str, target: str) -> NDArray[np.float64]:
+    return np.asarray(ornt_transform(axcodes2ornt(source), axcodes2ornt(target)))

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.files.axes import Reorientation
 from maag.data.files.nifti import (
     affine_of,
+    closest_orientation_of,
     image_spacing_of,
     open_nifti,
     orientation_of,
-    plain_axes_of,
     read_array,
     shape_of,
     spacing_of,
 )
 from maag.data.files.nifti_header import require_scan, without_trailing_ones
+from maag.data.files.orientation import Reorientation
 from maag.errors import DataError
 
 _PLAIN_DIMENSIONS = 3
@@ -39,8 +39,8 @@ class Volume:
     """Voxel size (z, y, x)."""
     affine: NDArray[np.float64]
     """(4, 4) voxel (x, y, z) to world in mm."""
-    axes: str | None = None
-    """To where x, y and z point, as `LPS`; None where nothing tells, or oblique axes have no letter."""
+    orientation: str | None = None
+    """Orientation code such as `LPS`; None where it is unknown or the axes are oblique."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -48,10 +48,11 @@ class Volume:
         _, depth, height, width = self.voxels.shape
         return depth, height, width
 
-    def laid(self, way: Reorientation) -> Volume:
-        """The same image with other axes."""
-        spacing_mm, affine = way.spacing_mm(self.spacing_mm), way.affine(self.affine, self.shape)
-        return Volume(way.there(self.voxels), spacing_mm, affine, way.wanted)
+    def reoriented(self, reorientation: Reorientation) -> Volume:
+        """The same image in another orientation."""
+        spacing_mm = reorientation.spacing_mm(self.spacing_mm)
+        affine = reorientation.affine(self.affine, self.shape)
+        return Volume(reorientation.apply(self.voxels), spacing_mm, affine, reorientation.target)
 
 
 def load_volume(path: Path, time: int | None = None) -> Volume:
@@ -76,14 +77,14 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
         raise DataError(
             f"{path}: {bad} of {voxels.size} voxels are NaN or infinite; replace them, or leave the case out"
         )
-    return Volume(voxels[None], image_spacing_of(source, path), affine_of(source), plain_axes_of(source))
+    return Volume(voxels[None], image_spacing_of(source, path), affine_of(source), orientation_of(source))
 
 
 def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
     """Read an image whose channels are files of their own, on one grid.
 
     Raises:
-        DataError: as `load_volume`, or the files differ in shape, spacing or, as far as headers tell, axes.
+        DataError: as `load_volume`, or the files differ in shape, spacing or, as far as headers record it, orientation.
         StorageError: a file cannot be opened.
     """
     volumes = [load_volume(path, time) for path in paths]
@@ -96,15 +97,15 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
             )
     if len(volumes) == 1:
         return first
-    axes: dict[str, Path] = {}
+    by_orientation: dict[str, Path] = {}
     for path in paths:
-        if told := load_orientation(path)[0]:
-            axes.setdefault(told, path)
-    if len(axes) > 1:
-        (told, beside), (other, path), *_ = axes.items()
+        if orientation := closest_orientation_of(open_nifti(path)):
+            by_orientation.setdefault(orientation, path)
+    if len(by_orientation) > 1:
+        (orientation, reference), (other, path), *_ = by_orientation.items()
         raise DataError(
-            f"{path}: a channel with axes {other} in its header beside {beside} with {told}, so that they lie mirrored "
-            "or turned; bring them to one grid"
+            f"{path}: a channel with orientation {other} in its header beside {reference} with {orientation}, so one "
+            "is mirrored or rotated; bring them to one grid"
         )
     return replace(first, voxels=np.concatenate([volume.voxels for volume in volumes]))
 
@@ -125,15 +126,6 @@ def load_geometry(path: Path) -> tuple[tuple[int, int, int], tuple[float, float,
     source = open_nifti(path)
     width, height, depth = shape_of(source, path)
     return (depth, height, width), image_spacing_of(source, path)
-
-
-def load_orientation(path: Path) -> tuple[str | None, tuple[float, float, float]]:
-    """To where x, y and z point, as `LPS`, None when the header does not say; and the spacing (z, y, x) in mm.
-
-    Raises as `load_volume`, but takes any number of dimensions.
-    """
-    source = open_nifti(path)
-    return orientation_of(source), spacing_of(source)
 
 
 def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:

@@ -88,8 +88,8 @@ def test_predictions_are_measured_with_the_classes_of_the_data_wherever_they_lie
     assert run(*words) == 0
     told = capsys.readouterr().err.replace("\n", " ")
     assert "wall" in told
-    assert f": {turned}: its header has axes" in told
-    assert f": {moved}: its header has the origin" in told
+    assert f": {turned}: its header has orientation" in told
+    assert f": {moved}: its header has origin" in told
 
 
 def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,17 +166,17 @@ def test_images_of_patients_are_in_the_page_where_they_are_asked_for_alone(
 def test_images_that_lie_otherwise_than_those_that_trained_are_told_of(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    axes = "".join(nib.aff2axcodes(nib.load(next(phantom_dir.rglob("patient001_frame??.nii.gz"))).affine))
-    other = axes.translate(str.maketrans("LRPA", "RLAP"))
+    own = "".join(nib.aff2axcodes(nib.load(next(phantom_dir.rglob("patient001_frame??.nii.gz"))).affine))
+    other = own.translate(str.maketrans("LRPA", "RLAP"))
     config = override(CONFIG, {"data.classes": ["background", "RV", "MYO", "LV"]})
     split = split_with("patient002")
-    for trained, told in (([axes], False), ([other], True), ([other, axes], False), ([], False)):
+    for trained, told in (([own], False), ([other], True), ([other, own], False), ([], False)):
         run_folder = tmp_path / "-".join(["run", *trained])
-        info = {"kind": "best", "split_digest": split.digest, "axes": trained}
+        info = {"kind": "best", "split_digest": split.digest, "orientations": trained}
         path = run_folder / "checkpoints" / "best.safetensors"
         path.parent.mkdir(parents=True)
         save_segmentor(path, config, build_segmentor(config).state_dict(), info)
         write_json(run_folder / "split.json", split.to_dict())
         assert run(path, "--dataset", "acdc", "--data", phantom_dir) == 0
         said = capsys.readouterr().err.replace("\n", " ")
-        assert (f"which have axes {other} in" in said and f"patient002_frame01 with {axes}," in said) is told
+        assert (f"from the training images ({other})," in said and f"patient002_frame01 ({own});" in said) is told

@@ -35,7 +35,9 @@ def test_channels_that_lie_mirrored_are_refused(image: Path, tmp_path: Path) -> 
     header["qform_code"] = header["sform_code"] = 0
     nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, header), silent)
     assert load_channels([image, silent, image]).voxels.shape == (3, 3, 9, 7)
-    with pytest.raises(DataError, match=r"mirrored\.nii\.gz: a channel with axes LAS in its header beside .* with RAS"):
+    with pytest.raises(
+        DataError, match=r"mirrored\.nii\.gz: a channel with orientation LAS in its header beside .* with RAS"
+    ):
         load_channels([image, silent, mirrored])
 
 

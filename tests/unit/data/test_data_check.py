@@ -36,8 +36,8 @@ def test_what_is_odd_is_said_whenever_it_is_trained_on(
     for _ in ("read", "taken from the cache"):
         prepare_told(data_dir, tiny_config.data, ["own"])
         said = capsys.readouterr().err
-        assert said.count("its header has axes") == 1
-        assert f"Note: 5 cases, {turned[0]} and {turned[1]} among them: its header has axes" in said
+        assert said.count("its header has orientation") == 1
+        assert f"Note: 5 cases, {turned[0]} and {turned[1]} among them: its header has orientation" in said
 
 
 def test_of_different_oddities_the_first_are_said_and_all_are_checked(
@@ -65,7 +65,7 @@ def test_images_that_lie_otherwise_are_told_of_by_a_check_and_before_training(
     notes = "\n".join(check(data_dir, tiny_config.data).notes)
     prepare_told(data_dir, tiny_config.data)
     for said in (notes, capsys.readouterr().err):
-        assert "1 image has axes LAS in the header, 11 have RAS; the first is patient" in said
+        assert "1 image has orientation LAS in the header, 11 have RAS; the first is patient" in said
         assert "1 image has the thickest voxels along x, 11 along z; the first is patient" in said
 
 
@@ -74,11 +74,13 @@ def test_masks_for_the_discriminator_that_lie_otherwise_than_the_images_are_told
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     images = prepare_told(data_dir, tiny_config.data)
-    for axes, told in (("RAS", False), ("LAS", True)):
-        cases = tuple(replace(case, axes=axes) for case in images.cases)
+    for orientation, told in (("RAS", False), ("LAS", True)):
+        cases = tuple(replace(case, orientation=orientation) for case in images.cases)
         shapes_told("acdc", data_dir, tiny_config.data, replace(images, cases=cases))
         said = capsys.readouterr().err.replace("\n", " ")
-        assert (f"Note: --shapes {data_dir}: 12 cases lie otherwise than the images that train" in said) is told
+        assert (
+            f"Note: --shapes {data_dir}: 12 cases are oriented differently from the training images (LAS)" in said
+        ) is told
 
 
 def test_a_scribble_in_which_nothing_is_undrawn_is_noted(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:

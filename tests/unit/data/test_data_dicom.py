@@ -72,15 +72,15 @@ def test_every_pixel_lies_where_its_header_says(
 
 
 @pytest.mark.parametrize(
-    ("degrees", "axes"), [((0, 0, 0), "LPS"), ((0, 0, 180), "RAS"), ((90, 0, 0), "LSA"), ((45, 0, 0), None)]
+    ("degrees", "orientation"), [((0, 0, 0), "LPS"), ((0, 0, 180), "RAS"), ((90, 0, 0), "LSA"), ((45, 0, 0), None)]
 )
-def test_a_series_tells_to_where_its_axes_point(
-    tmp_path: Path, degrees: tuple[float, float, float], axes: str | None
+def test_a_series_has_the_orientation_of_its_slices(
+    tmp_path: Path, degrees: tuple[float, float, float], orientation: str | None
 ) -> None:
     directions = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().T
     for place in range(2):
         write_slice(tmp_path / f"{place}.dcm", 3.0 * place * directions[2], directions)
-    assert load_series(sorted(tmp_path.iterdir())).axes == axes
+    assert load_series(sorted(tmp_path.iterdir())).orientation == orientation
 
 
 def stack(folder: Path, heights_mm: list[float]) -> list[Path]:

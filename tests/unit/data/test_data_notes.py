@@ -6,7 +6,7 @@ import pytest
 
 from maag.data.notes import gathered
 
-TURNED = "its header has axes LAS, its image's RAS; so: save it"
+TURNED = "its header has orientation LAS, its image's RAS; so: save it"
 
 
 @pytest.mark.parametrize(

@@ -1,54 +1,101 @@
-"""Images and labels whose headers lie otherwise are told."""
+"""Orientation codes of headers, and that a reoriented image is the same image in the world."""
 
 from __future__ import annotations
 
+from itertools import permutations, product
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from oblique import OBLIQUE, SHAPE
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from maag.data.files.orientation import differences, lying_otherwise, odd_axes, odd_slices
+from maag.data.files.orientation import Reorientation, orientation_code, orientation_differs
+from maag.data.files.volume import Volume, load_channels, load_volume
 
-
-def test_images_that_lie_otherwise_than_most_are_told() -> None:
-    assert odd_axes({}) == odd_axes({"a": None, "b": "LPS"}) == []
-    (note,) = odd_axes({"a": "LPS", "b": "RAS", "c": "LPS", "d": None})
-    assert note.startswith("1 image has axes RAS in the header, 2 have LPS; the first is b: voxels are taken")
-    assert odd_axes({"a": "LPS", "b": "LPI", "c": "LPS"}) == []  # slices in another order lie as the others
-    assert [note[:17] for note in odd_axes({"a": "LPS", "b": "LSP", "c": "LPI", "d": "RAS", "e": "LSA"})] == [
-        "2 images have axe",
-        "1 image has axes ",
-    ]
-    thick, across, even = (8.0, 1.0, 1.0), (1.0, 1.0, 8.0), (1.0, 1.0, 1.0)
-    assert (
-        odd_slices({}) == odd_slices({"a": thick, "b": even}) == odd_slices({"a": even, "b": even, "c": across}) == []
-    )
-    (note,) = odd_slices({"a": thick, "b": across, "c": thick})
-    assert note.startswith("1 image has the thickest voxels along x, 2 along z; the first is b: slices are taken")
-    (note,) = odd_slices({"a": thick, "b": (1.0, 8.0, 1.0), "c": thick})
-    assert note.startswith("1 image has the thickest voxels along y, 2 along z; the first is b: slices are taken")
-    assert odd_slices({"a": thick, "b": thick, "c": (1.0, 1.0, 1.05)}) == []  # as good as even
+ALL_CODES = ["".join(code) for lines in permutations(["LR", "PA", "SI"]) for code in product(*lines)]
 
 
-def test_cases_that_lie_otherwise_than_those_that_train_are_counted() -> None:
-    axes = {"a": "LPI", "b": "RAS", "c": None, "d": "LSP"}
-    assert lying_otherwise(axes, []) is None
-    assert lying_otherwise(axes, ["LPS", "RAI", "LSA"]) is None
-    sentence = lying_otherwise(axes, ["LPS", "LAS"])
-    assert sentence is not None
-    assert sentence.startswith("2 cases lie otherwise than the images that train, which have axes LPS or LAS in their")
-    assert "the first is b with RAS," in sentence
-    assert (lying_otherwise(axes, ["LPS", "LSA"]) or "").startswith("1 case lies otherwise")
+def affine_of(code: str, sizes: tuple[float, float, float] = (1.0, 2.0, 3.0)) -> NDArray[np.float64]:
+    """Voxels of these sizes (x, y, z) in mm in the orientation `code`."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (letter, size) in enumerate(zip(code, sizes, strict=True)):
+        row = next(row for row, line in enumerate(("LR", "PA", "SI")) if letter in line)
+        affine[row, axis] = size if letter in "RAS" else -size
+    affine[:3, 3] = (-20.0, 33.0, 7.0)
+    return affine
 
 
-@pytest.mark.parametrize("axis", range(3))
-@pytest.mark.parametrize(("voxels", "told"), [(0.6, True), (-0.6, True), (0.4, False), (-0.4, False)])
-def test_an_origin_more_than_half_a_voxel_aside_is_told(
-    image: Path, tmp_path: Path, axis: int, voxels: float, told: bool
-) -> None:
-    moved = OBLIQUE.copy()
-    moved[:3, 3] += voxels * OBLIQUE[:3, axis]
-    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), moved), tmp_path / "labels.nii.gz")
-    assert bool(differences(tmp_path / "labels.nii.gz", image, origins=True)) == told
+def volume_of(code: str) -> Volume:
+    voxels = np.random.default_rng(0).random((2, 3, 4, 5)).astype(np.float32)
+    return Volume(voxels, (3.0, 2.0, 1.0), affine_of(code), code)
+
+
+@pytest.mark.parametrize("code", ALL_CODES)
+def test_a_code_names_where_axes_point(code: str) -> None:
+    assert orientation_code(affine_of(code)) == code
+
+
+def test_axes_a_little_off_keep_their_code_and_oblique_ones_have_none() -> None:
+    def rotated(degrees: float) -> NDArray[np.float64]:
+        affine = affine_of("LPS")
+        affine[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix() @ affine[:3, :3]
+        return affine
+
+    assert orientation_code(rotated(30)) == "LPS"
+    assert orientation_code(rotated(40)) is None
+
+
+def test_an_axis_without_length_has_no_code() -> None:
+    affine = affine_of("LPS")
+    affine[:3, 1] = 0
+    assert orientation_code(affine) is None
+
+
+def test_the_order_of_slices_does_not_count() -> None:
+    assert not orientation_differs("LPS", ["RAS", "LPI"])
+    assert orientation_differs("LAS", ["RAS", "LPI"])
+    assert orientation_differs("LSP", ["LPS"])
+
+
+def test_an_unknown_orientation_does_not_differ() -> None:
+    assert not orientation_differs(None, ["LPS"])
+    assert not orientation_differs("RAS", [])
+
+
+@given(source=st.sampled_from(ALL_CODES), target=st.sampled_from(ALL_CODES))
+def test_a_reoriented_image_is_the_same_in_the_world_and_can_be_inverted(source: str, target: str) -> None:
+    volume, reorientation = volume_of(source), Reorientation.between(source, target)
+    reoriented = volume.reoriented(reorientation)
+    assert not orientation_differs(reorientation.target, [target])
+    assert orientation_code(reoriented.affine) == reoriented.orientation == reorientation.target
+    assert reoriented.voxels.flags.c_contiguous
+    np.testing.assert_allclose(reoriented.spacing_mm, np.linalg.norm(reoriented.affine[:3, :3], axis=0)[::-1])
+    places = np.indices(reoriented.shape[::-1]).reshape(3, -1)  # (x, y, z) of every voxel
+    world = reoriented.affine @ np.vstack([places, np.ones_like(places[:1])])
+    original = np.rint(np.linalg.solve(volume.affine, world)[:3]).astype(int)
+    np.testing.assert_array_equal(reoriented.voxels.T[tuple(places)], volume.voxels.T[tuple(original)])
+    np.testing.assert_array_equal(reorientation.invert(reoriented.voxels), volume.voxels)
+
+
+@given(source=st.sampled_from(ALL_CODES), target=st.sampled_from(ALL_CODES))
+def test_slices_keep_their_order_where_they_stay_slices(source: str, target: str) -> None:
+    reorientation = Reorientation.between(source, target)
+    assert reorientation.keeps_slices == any({source[2], target[2]} <= set(line) for line in ("LR", "PA", "SI"))
+    if reorientation.keeps_slices:
+        volume = volume_of(source)
+        some = volume.voxels[:, 1:].swapaxes(0, 1)  # (slices, channels, Y, X), as probabilities come
+        reoriented = volume.reoriented(reorientation).voxels[:, 1:].swapaxes(0, 1)
+        np.testing.assert_array_equal(reorientation.invert(reoriented), some)
+
+
+def test_a_file_has_the_orientation_of_its_header_if_any(tmp_path: Path) -> None:
+    for name, affine in (("known", affine_of("LPS")), ("unknown", None)):
+        nib.save(nib.Nifti1Image(np.zeros((5, 4, 3), np.float32), affine), tmp_path / f"{name}.nii.gz")
+    assert load_volume(tmp_path / "known.nii.gz").orientation == "LPS"
+    assert load_channels([tmp_path / "known.nii.gz"] * 2).orientation == "LPS"
+    assert load_volume(tmp_path / "unknown.nii.gz").orientation is None

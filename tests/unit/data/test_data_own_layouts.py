@@ -45,7 +45,7 @@ def test_labels_that_lie_elsewhere_than_their_image_are_noted(
             nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
     moved = 4 if name == "folders" else 2
     data = config_of(name, root).data
-    (said,) = (note for note in check(root, data).notes if "its header has the origin" in note)
+    (said,) = (note for note in check(root, data).notes if "its header has origin" in note)
     assert said.startswith(f"{moved} cases, ")
     notes = [note for case in prepare(root, data, tmp_path / "cache").cases for note in case.notes]
     assert sum("(30, 30, 30) mm, its image's (0, 0, 0) mm" in note for note in notes) == moved

@@ -14,7 +14,7 @@ from oblique import OBLIQUE, SHAPE
 from scipy.spatial.transform import Rotation
 
 from maag.data.files.nifti_writing import save_labels, save_volume
-from maag.data.files.volume import load_geometry, load_orientation, load_volume
+from maag.data.files.volume import load_geometry, load_volume
 from maag.errors import DataError, StorageError
 
 
@@ -35,8 +35,9 @@ def test_a_file_with_a_qform_alone_tells_where_it_lies(tmp_path: Path) -> None:
     affine = np.diag([-1.5, -2.0, 8.0, 1.0]) + np.eye(4, k=3) * 5
     save_volume(tmp_path / "a.nii.gz", np.zeros((2, 3, 4), np.uint8), affine, sform=False)
     assert int(nib.load(tmp_path / "a.nii.gz").header["sform_code"]) == 0
-    assert load_orientation(tmp_path / "a.nii.gz") == ("LPS", (8.0, 2.0, 1.5))
-    np.testing.assert_allclose(load_volume(tmp_path / "a.nii.gz").affine, affine)
+    volume = load_volume(tmp_path / "a.nii.gz")
+    assert (volume.orientation, volume.spacing_mm) == ("LPS", (8.0, 2.0, 1.5))
+    np.testing.assert_allclose(volume.affine, affine)
 
 
 def test_a_slice_that_lies_aslant_is_as_thick_as_its_affine_says(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from squares import DATA, SUBJECT, Labels, MakeCase, square, write_nifti
 
 from maag.data.cases import Case
-from maag.data.files.orientation import differences
+from maag.data.files.header_agreement import header_differences
 from maag.data.files.volume import Volume, load_labels
 from maag.errors import DataError, MissingDataError, StorageError
 from maag.evaluate.measure import evaluate
@@ -105,24 +105,24 @@ def test_headers_that_say_otherwise_are_told(make_case: MakeCase, tmp_path: Path
     turned = tmp_path / "turned.nii.gz"
     image = nibabel.load(case.images[0])
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), np.diag([-1.0, 2.0, 4.0, 1.0])), turned)
-    axes, spacing = differences(turned, case.images[0])
-    assert f"{turned}: its header has axes LAS, its image's RAS" in axes
+    orientation, spacing = header_differences(turned, case.images[0])
+    assert f"{turned}: its header has orientation LAS, its image's RAS" in orientation
     assert "voxels of 1 x 2 x 4 mm, its image's of 1 x 2 x 5 mm" in spacing
-    assert differences(case.masks[0], case.images[0]) == ()
+    assert header_differences(case.masks[0], case.images[0]) == ()
     moved = tmp_path / "moved.nii.gz"
     elsewhere = image.affine.copy()
     elsewhere[:3, 3] = 40
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), elsewhere), moved)
-    assert differences(moved, case.images[0]) == ()
-    [origin] = differences(moved, case.images[0], origins=True)
-    assert origin.startswith(f"{moved}: its header has the origin (40, 40, 40) mm, its image's (0, 0, 0) mm; voxels")
+    assert header_differences(moved, case.images[0]) == ()
+    [origin] = header_differences(moved, case.images[0], origins=True)
+    assert origin.startswith(f"{moved}: its header has origin (40, 40, 40) mm, its image's (0, 0, 0) mm; voxels")
     elsewhere[:3, 3] = [0.4, -0.9, 2.4]  # voxels of 1 x 2 x 5 mm
     nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), elsewhere), moved)
-    assert differences(moved, case.images[0], origins=True) == ()
+    assert header_differences(moved, case.images[0], origins=True) == ()
     silent = nibabel.Nifti1Image(np.asarray(image.dataobj), None)
     silent.header.set_zooms((1, 2, 5))
     nibabel.save(silent, moved)
-    assert differences(moved, case.images[0], origins=True) == ()
+    assert header_differences(moved, case.images[0], origins=True) == ()
 
 
 def test_no_folder_of_predictions(tmp_path: Path) -> None:

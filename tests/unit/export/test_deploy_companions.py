@@ -34,8 +34,8 @@ def test_the_readme_says_what_an_image_is(
 
 def test_the_readme_says_how_the_images_that_trained_lie_where_that_is_known(tmp_path: Path) -> None:
     manifest = write_tiny_artifact(tmp_path)
-    for axes, said in ((("LPS", "LAI"), True), ((), False), (None, False)):
-        write_companions(tmp_path, replace(manifest, source=replace(manifest.source, axes=axes)))
+    for orientations, said in ((("LPS", "LAI"), True), ((), False), (None, False)):
+        write_companions(tmp_path, replace(manifest, source=replace(manifest.source, orientations=orientations)))
         readme = (tmp_path / README).read_text()
-        assert ("have axes LPS or LAI" in readme) is said
+        assert ("have orientation LPS or LAI" in readme) is said
         assert ("--reorient" in readme) is said

@@ -51,37 +51,37 @@ def test_a_whole_scan_is_segmented(model: Path, scan: Path) -> None:
     assert {path.name for path in scan.parent.iterdir()} == {"scan.nii.gz", "labels.nii.gz"}
 
 
-def test_a_scan_that_lies_otherwise_than_those_that_trained_is_told_of_and_laid_as_those_on_request(
+def test_a_scan_oriented_differently_from_the_training_images_is_reported_and_reoriented_on_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = write_tiny_artifact(tmp_path / "model")
     write_companions(tmp_path / "model", manifest)
-    write_manifest(tmp_path / "model", replace(manifest, source=replace(manifest.source, axes=("LPS", "LAS"))))
+    write_manifest(tmp_path / "model", replace(manifest, source=replace(manifest.source, orientations=("LPS", "LAS"))))
     main = runpy.run_path(str(tmp_path / "model" / PROGRAM))["main"]
     # Of an odd number of pixels: fitted to the model's grid, mirror images are not quite each other's.
     voxels = np.random.default_rng(0).normal(size=(21, 13, 2, 3)).astype(np.float32)
     scan = nibabel.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]))
     nibabel.save(scan, tmp_path / "lps.nii.gz")
-    way = axcodes2ornt("LPS"), axcodes2ornt("RAS")
-    nibabel.save(scan.as_reoriented(ornt_transform(*way)), tmp_path / "ras.nii.gz")
+    pair = axcodes2ornt("LPS"), axcodes2ornt("RAS")
+    nibabel.save(scan.as_reoriented(ornt_transform(*pair)), tmp_path / "ras.nii.gz")
     found = {}
     for name, *options in (("lps",), ("ras",), ("ras", "--reorient")):
         main(*options, str(tmp_path / f"{name}.nii.gz"), str(tmp_path / "labels.nii.gz"))
         labels = nibabel.load(tmp_path / "labels.nii.gz")
         np.testing.assert_array_equal(labels.affine, nibabel.load(tmp_path / f"{name}.nii.gz").affine)
-        back = labels if name == "lps" else labels.as_reoriented(ornt_transform(*reversed(way)))
-        found[name, *options], said = np.asarray(back.dataobj), capsys.readouterr().err
-        told = [f"{tmp_path / 'ras.nii.gz'}: has axes RAS in its header, the images that trained have LPS or LAS"]
-        assert [line.split(";")[0] for line in said.splitlines()] == (told if (name, *options) == ("ras",) else [])
+        in_lps = labels if name == "lps" else labels.as_reoriented(ornt_transform(*reversed(pair)))
+        found[name, *options], said = np.asarray(in_lps.dataobj), capsys.readouterr().err
+        notes = [f"{tmp_path / 'ras.nii.gz'}: oriented differently (RAS) from the training images (LPS or LAS)"]
+        assert [line.split(";")[0] for line in said.splitlines()] == (notes if (name, *options) == ("ras",) else [])
     np.testing.assert_array_equal(found["ras", "--reorient"], found["lps",])
     assert (found["ras",] != found["lps",]).any()
 
 
-def with_source(folder: Path, *, channels: int = 1, axes: tuple[str, ...] | None = ("LPS",)) -> Path:
-    """A model that takes so many channels and says that images with these axes trained it."""
+def with_source(folder: Path, *, channels: int = 1, orientations: tuple[str, ...] | None = ("LPS",)) -> Path:
+    """A model of so many channels whose training images had these orientations."""
     manifest = write_tiny_artifact(folder)
     data = replace(manifest.config.data, channels=channels)
-    config, source = replace(manifest.config, data=data), replace(manifest.source, axes=axes)
+    config, source = replace(manifest.config, data=data), replace(manifest.source, orientations=orientations)
     write_companions(folder, replace(manifest, config=config))
     write_manifest(folder, replace(manifest, config=config, source=source))
     return folder
@@ -99,27 +99,25 @@ def test_so_is_a_slice_without_a_third_dimension(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["ras"][::-1, ::-1], found["lps"])
 
 
-def test_a_scan_that_does_not_tell_how_it_lies_stays_and_is_told_of(
+def test_a_scan_of_unknown_orientation_stays_as_stored_and_is_reported(
     tmp_path: Path, scan: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main = runpy.run_path(str(with_source(tmp_path / "model") / PROGRAM))["main"]
     nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(scan).dataobj), None), scan)
     main("--reorient", str(scan), str(tmp_path / "labels.nii.gz"))
-    assert capsys.readouterr().err.startswith(f"{scan}: stays as it is stored: its header does not tell")
+    assert capsys.readouterr().err.startswith(f"{scan}: not reoriented: its header records no orientation")
 
 
-@pytest.mark.parametrize("axes", [(), None])
-def test_no_scan_is_laid_as_those_that_trained_where_the_model_does_not_know(
-    tmp_path: Path, scan: Path, axes: tuple[str, ...] | None
+@pytest.mark.parametrize("orientations", [(), None])
+def test_no_scan_is_reoriented_where_the_training_images_orientation_is_unknown(
+    tmp_path: Path, scan: Path, orientations: tuple[str, ...] | None
 ) -> None:
-    model = with_source(tmp_path / "model", axes=axes)
+    model = with_source(tmp_path / "model", orientations=orientations)
     assert refused(model, ["--reorient", scan, tmp_path / "labels.nii.gz"]).startswith("--reorient: the model does not")
 
 
 @pytest.mark.parametrize("options", [[], ["--reorient"]])
-def test_channels_that_lie_otherwise_than_each_other_are_refused(
-    tmp_path: Path, scan: Path, options: list[str]
-) -> None:
+def test_channels_of_different_orientations_are_refused(tmp_path: Path, scan: Path, options: list[str]) -> None:
     model, other = with_source(tmp_path / "model", channels=2), scan.with_name("other.nii.gz")
     nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(scan).dataobj), np.diag([-1.0, 1.0, 1.0, 1.0])), other)
     assert refused(model, [*options, scan, other, tmp_path / "labels.nii.gz"]).startswith(f"{other}: not on the grid")

@@ -20,8 +20,8 @@ from deploy.predicting.crew import Threads
 from maag.config.data import DataConfig
 from maag.data.catalog import reader_of
 from maag.data.files.dicom_series import load_series
-from maag.data.files.orientation import differences
-from maag.data.files.volume import load_labels, load_orientation
+from maag.data.files.header_agreement import header_differences
+from maag.data.files.volume import load_labels, load_volume
 from maag.data.geometry import prepare_image
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import ConfigError, DataError, MissingDataError
@@ -86,7 +86,7 @@ def test_a_nifti_of_two_dimensions_is_one_slice_and_gets_labels_of_two(tmp_path:
     path = tmp_path / "in" / f"a{suffix}"
     path.parent.mkdir()
     nibabel.save(image, path)
-    assert load_orientation(path) == ("RAS", (8.0, 1.0, 1.0))
+    assert load_volume(path).orientation == "RAS"
     outcome = predict([path], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
     assert (outcome.done, outcome.failed) == (1, ())
     labels = nibabel.load(tmp_path / "out" / path.name)
@@ -94,7 +94,7 @@ def test_a_nifti_of_two_dimensions_is_one_slice_and_gets_labels_of_two(tmp_path:
     np.testing.assert_array_equal(labels.affine, image.affine)
     read, spacing_mm = load_labels(tmp_path / "out" / path.name, (0, 1))
     assert (read.shape, spacing_mm) == ((1, 24, 28), (8.0, 1.0, 1.0))
-    assert differences(tmp_path / "out" / path.name, path) == ()
+    assert header_differences(tmp_path / "out" / path.name, path) == ()
 
 
 def test_a_dicom_series_gets_labels_in_the_patients_coordinates(tmp_path: Path) -> None:

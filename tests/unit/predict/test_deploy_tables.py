@@ -131,8 +131,8 @@ def test_programs_are_told_of_the_tables_what_people_are(scans: Path, out: Path)
         "kept": 1,
         "failed": 0,
         "passed_over": 0,
-        "lying_otherwise": 0,
-        "axes_untold": 0,
+        "orientation_differs": 0,
+        "orientation_unknown": 0,
         "failures": [],
         "tables": {
             "patients_measured": 0,

@@ -98,18 +98,18 @@ def test_a_class_that_stands_nowhere_is_left_out_of_the_validation(
     assert dice.mean == pytest.approx(dice.per_class[first] / 2)
 
 
-def test_best_and_final_tell_how_the_images_that_train_lie(
+def test_best_and_final_record_the_orientations_of_the_training_images(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     training = {*split.scribbled, *split.dense, *split.unlabelled}
-    lying = {patient: "LAS" for patient in split.scribbled[1:]}
+    flipped = {patient: "LAS" for patient in split.scribbled[1:]}
     cases = tuple(
-        replace(case, axes=lying.get(case.patient_id, "LPS") if case.patient_id in training else "RPS")
+        replace(case, orientation=flipped.get(case.patient_id, "LPS") if case.patient_id in training else "RPS")
         for case in prepared.cases
     )
     run_it(tiny_config, replace(prepared, cases=cases), split, tmp_path / "run")
-    wanted = Counter(case.axes for case in cases if case.patient_id in training)
+    wanted = Counter(case.orientation for case in cases if case.patient_id in training)
     assert len(wanted) == 2
     for name in ("best", "final"):
         found = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / f"{name}.safetensors")
-        assert found.info["axes"] == [axes for axes, _ in wanted.most_common()]
+        assert found.info["orientations"] == [orientation for orientation, _ in wanted.most_common()]

@@ -19,7 +19,9 @@ from maag.train.state import Progress, TrainState
 from maag.train.validate import ValidationDice
 
 CPU = torch.device("cpu")
-ORIGIN = Origin(config_digest="c", split_digest="s", data_digest="d", split_scheme="ours", teachers=["t"], axes=["LPS"])
+ORIGIN = Origin(
+    config_digest="c", split_digest="s", data_digest="d", split_scheme="ours", teachers=["t"], orientations=["LPS"]
+)
 DICE = ValidationDice(per_class={"RV": 0.5, "LV": 0.75}, mean=0.625)
 
 
