@@ -243,7 +243,7 @@ def _with_other_views(
         return plain
     total = plain
     for view in views[1:]:
-        total = total + view.back(runner(view.of(images)))
+        total = total + view.invert(runner(view.apply(images)))
     # A turned view does not show the corners.
     mean: NDArray[np.float32] = total / total.sum(axis=1, keepdims=True)
     return mean

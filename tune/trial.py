@@ -112,11 +112,11 @@ def prepare_the_same(config: Config, plan: TrialPlan) -> PreparedData:
     Raises:
         DataError: they are not those that the other trials train on.
     """
-    from maag.data.cache.prepared import require_same
+    from maag.data.cache.prepared import require_same_data
     from maag.data.cache.preparing import prepare
 
     prepared = prepare(Path(plan.data_dir), config.data, Path(plan.cache_root), plan.scribbles)
-    require_same(prepared, plan.data_digest, f"{plan.data_dir} on node {ray.util.get_node_ip_address()}")
+    require_same_data(prepared, plan.data_digest, f"{plan.data_dir} on node {ray.util.get_node_ip_address()}")
     return prepared
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deploy.artifact.manifest import sha256_of
 from deploy.inputs.images import InputImage, NiftiImage, Picture
 from maag.config.data import DataConfig
-from maag.data.datasets.ppss import of_masks_extent
+from maag.data.datasets.ppss import with_mask_extent
 from maag.data.files import nifti, pictures, volume
 from maag.data.files.label_files import load_image
 from maag.data.files.volume import Volume
@@ -82,7 +82,7 @@ def fitting(found: Volume, image: InputImage, data: DataConfig) -> Volume:
     Raises DataError where it has other channels than the model takes.
     """
     if has_own_extent(data) and isinstance(image, Picture):
-        found = of_masks_extent(found)
+        found = with_mask_extent(found)
     number, wanted = len(found.voxels), data.channels
     if number == wanted:
         return found

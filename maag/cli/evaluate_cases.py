@@ -85,7 +85,7 @@ def find_label_files(folder: Path, chosen: Chosen) -> dict[str, Path]:
     """
     from maag.cli.terminal import say
     from maag.data.files.header_agreement import header_differences
-    from maag.data.notes import gathered
+    from maag.data.notes import merged_notes
     from maag.evaluate.prediction_files import prediction_files
 
     files = prediction_files(folder, chosen.cases, chosen.found)
@@ -94,7 +94,7 @@ def find_label_files(folder: Path, chosen: Chosen) -> dict[str, Path]:
         with suppress(DataError, StorageError):  # it will be told of when it is measured
             found = header_differences(files[case.case_id], case.images[0], origins=True)
             notes += [(case.case_id, note) for note in found]
-    for sentence in gathered(notes):
+    for sentence in merged_notes(notes):
         say(f"Note: {sentence}")
     return files
 

@@ -51,11 +51,11 @@ def shapes_told(dataset: str, folder: Path, data: DataConfig, images: PreparedDa
 def _tell_notes(prepared: PreparedData) -> None:
     from maag.cli.terminal import say
     from maag.data.files.header_agreement import minority_orientations, minority_slice_axes
-    from maag.data.notes import gathered
+    from maag.data.notes import merged_notes
 
     notes = minority_orientations({case.case_id: case.orientation for case in prepared.cases})
     notes += minority_slice_axes({case.case_id: case.spacing_mm for case in prepared.cases})
-    notes += gathered((case.case_id, note) for case in prepared.cases for note in case.notes)
+    notes += merged_notes((case.case_id, note) for case in prepared.cases for note in case.notes)
     for note in notes[:_NOTES_SHOWN]:
         say(f"Note: {note}")
     if len(notes) > _NOTES_SHOWN:

@@ -20,9 +20,9 @@ def find_data(dataset: str, given: Path | None) -> Path:
     root = os.environ.get("MAAG_DATA")
     directory = given or (Path(root) / dataset if root else Path("data") / dataset)
     if not directory.is_dir():
-        from maag.data.catalog import way_out
+        from maag.data.catalog import missing_data_hint
 
-        raise MissingDataError(f"{directory}: no such folder; {way_out(dataset, directory)}")
+        raise MissingDataError(f"{directory}: no such folder; {missing_data_hint(dataset, directory)}")
     return directory
 
 

@@ -115,7 +115,7 @@ def _open(
 ) -> _Begun:
     """The run to go on with; its own teachers, unless `teachers` names others."""
     from maag.config import codec
-    from maag.data.slices.shapes import require_others
+    from maag.data.slices.shapes import require_other_patients
     from maag.storage import write_json
     from maag.train.folder import open_run, read_split
     from maag.train.second_stage.teachers import open_teachers, read_teachers
@@ -127,7 +127,7 @@ def _open(
     split = read_split(run.split, _patients(prepared, others))
     opened = open_teachers(teachers or read_teachers(run.teachers), config, split)
     if others:
-        require_others(prepared, split, others.prepared)
+        require_other_patients(prepared, split, others.prepared)
     return _Begun(run, split, opened)
 
 
@@ -142,8 +142,8 @@ def _create(
     """A new run, after all that could refuse it has been asked."""
     from maag.cli.terminal import say
     from maag.data.catalog import reader_of
-    from maag.data.slices.shapes import require_others
-    from maag.data.slices.supervision import supervise, without_effect
+    from maag.data.slices.shapes import require_other_patients
+    from maag.data.slices.supervision import ineffective_settings, supervise
     from maag.data.split_making import make_split
     from maag.train.folder import create_run, read_split
     from maag.train.second_stage.teachers import open_teachers
@@ -154,10 +154,10 @@ def _create(
         published = reader_of(config.data.dataset).split0
         split = make_split(prepared.patients, config.data, published, others.patients if others else ())
     if others:
-        require_others(prepared, split, others.prepared)
+        require_other_patients(prepared, split, others.prepared)
     supervise(prepared, split, config, others.prepared if others else None)
     opened = open_teachers(teachers, config, split)
-    for note in without_effect(config, split, prepared.raters):
+    for note in ineffective_settings(config, split, prepared.raters):
         say(f"Note: {note}")
     return _Begun(create_run(run_path, config, split, opened), split, opened)
 

@@ -151,7 +151,7 @@ def _settle(
     """Read the data, refuse what cannot be searched on them, and write a new search down in `path`."""
     from maag.cli.preparing import prepare_told
     from maag.config import codec
-    from maag.data.cache.prepared import tells_of_others
+    from maag.data.cache.prepared import data_changed
     from maag.data.catalog import reader_of
     from maag.data.slices.supervision import supervise
     from maag.data.split_making import make_split
@@ -167,7 +167,7 @@ def _settle(
     base = codec.from_dict(before["base"]) if config is None else config
     scribbles = tuple(before.get("scribbles", ())) if resume and not scribbles else scribbles
     prepared = prepare_told(directory, base.data, scribbles)
-    if resume and tells_of_others(before.get("data_digest", ""), prepared.digest):
+    if resume and data_changed(before.get("data_digest", ""), prepared.digest):
         raise ConfigError(
             f"{path}: the search was begun on other data (digest {before['data_digest']}, now {prepared.digest}), and "
             "trials of both cannot be compared; restore the data set and the scribbles, or start another search"

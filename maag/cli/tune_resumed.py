@@ -32,7 +32,7 @@ def refuse_what_is_fixed() -> None:
         raise ConfigError(f"--resume goes on with the search's own {option}: leave it out, or start another")
 
 
-def without_effect(
+def ineffective_settings(
     path: Path, asked: Config, said: Collection[str], split_file: Path | None, *, whole: bool
 ) -> list[str]:
     """A sentence for everything on the command line that is not what the search in `path` was begun with.

@@ -1,1 +1,1 @@
-"""From files on disk to slices on a device, and the exact way back."""
+"""From files on disk to slices on a device, and the exact inverse."""

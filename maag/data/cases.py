@@ -1,4 +1,4 @@
-"""What a data set is made of, whoever reads it."""
+"""Cases, their scribbles and masks, and the protocol of a data set's reader."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from maag.data.files.volume import Volume, load_channels, load_labels
 
 Part = Literal["train", "val", "test"]
 _FRAME = re.compile(r"^(.+)_frame(\d+)$")
-"""As ACDC, and nnU-Net's own conversion of it, name two volumes of one patient."""
+"""How ACDC, and nnU-Net's own conversion of it, name the two volumes of a patient."""
 
 
 def patient_and_frame(name: str) -> tuple[str, int | None]:
-    """Whose a volume is, and which, where only its name tells: X and 12 of `X_frame12`; else the name, and None."""
+    """Patient and frame from a volume's name: X and 12 of `X_frame12`; else the name itself and None."""
     found = _FRAME.match(name)
     return (found[1], int(found[2])) if found else (name, None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScribbleFile:
-    """A scribble that somebody drew."""
+    """A scribble in a file."""
 
     rater: str
-    """Who: a name that is the same for all cases of one hand."""
+    """Who drew it; the same name in all cases."""
     path: Path
-    """NIfTI, or an image for a single slice; labels as in the masks, `data.unlabelled_value` elsewhere."""
+    """NIfTI, or a picture of a single slice; labels as in the masks, `data.unlabelled_value` where unlabelled."""
     source: int = 0
-    """Which of the `--scribbles` it comes from, from 0."""
+    """Index of its source in `--scribbles`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulatedScribble:
-    """A scribble that is drawn from the mask when the case is read."""
+    """A scribble that is simulated from the mask when the case is read."""
 
     rater: str
     style: str
     ratio: float
-    """Part in (0, 1] of each stroke's length that is drawn."""
+    """Fraction in (0, 1] of each stroke's length that is kept."""
     seed: int
     source: int = 0
-    """Which of the `--scribbles` it comes from, from 0."""
+    """Index of its source in `--scribbles`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One volume with what is known of it."""
+    """One volume and the files that belong to it."""
 
     case_id: str
-    """Unique in the data set, and fit for a file's name: `patient001_frame01`."""
+    """Unique in the data set, and usable as a file name: `patient001_frame01`."""
     patient_id: str
-    """Whose it is; splits are by patient: `patient001`."""
+    """Splits are by patient: `patient001`."""
     frame: str
     """Which of the patient's volumes: `frame01`."""
     images: tuple[Path, ...]
@@ -67,13 +67,13 @@ class Case:
     scribbles: tuple[ScribbleFile | SimulatedScribble, ...] = ()
     """At most one for each rater."""
     part: Part | None = None
-    """Where the data set itself says that the patient belongs."""
+    """The part of the split that the data set itself assigns the patient to."""
     time: int | None = None
-    """Which volume of a 4-D image, from 0; None when the image is 3-D."""
+    """Index of the volume in a 4-D image; None for a 3-D image."""
 
 
 def raters_of(cases: Iterable[Case]) -> tuple[str, ...]:
-    """All who drew, in the order of `--scribbles`; those of one source, as of a data set's own folders, by name."""
+    """Names of all raters, in the order of `--scribbles`; within one source, such as rater folders, by name."""
     known = {(scribble.source, scribble.rater) for case in cases for scribble in case.scribbles}
     return tuple(rater for _, rater in sorted(known))
 
@@ -84,7 +84,7 @@ class Mask(NamedTuple):
     labels: NDArray[np.uint8]
     """(Z, Y, X) in [0, num_classes), slices as in the image."""
     notes: tuple[str, ...] = ()
-    """What was odd in the file, though usable."""
+    """What is odd in the file, but usable."""
 
 
 class Reader(Protocol):
@@ -92,61 +92,61 @@ class Reader(Protocol):
 
     @property
     def layout(self) -> str:
-        """The expected layout in a line, for errors."""
+        """The expected layout in one line, for errors."""
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """Dotted settings that this data set starts with: classes, unlabelled value, grid."""
+        """Default dotted settings of this data set: classes, unlabelled value, grid."""
 
     @property
-    def in_presets(self) -> Mapping[str, Mapping[str, Any]]:
-        """By preset, dotted settings that this data set has otherwise in it: its grid, what suits its classes."""
+    def preset_settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """By preset, dotted settings that differ for this data set, such as the grid."""
 
     @property
     def split0(self) -> Mapping[str, frozenset[str]] | None:
-        """Patients of the paper's split by part (scribbled, shapes, val, test), where it has one."""
+        """Patients by part (scribbled, shapes, val, test) of the paper's split; None where there is none."""
 
     @property
-    def usual_scribbles(self) -> str:
-        """Where scribbles come from when nothing is said: `own`, or `simulated:STYLE` for sets published without."""
+    def default_scribbles(self) -> str:
+        """Default source of scribbles: `own`, or `simulated:STYLE` for sets published without scribbles."""
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
-        """What the data themselves say of dotted settings, such as classes; often nothing. Raises DataError."""
+        """Dotted settings that the data determine, such as classes; often none. Raises DataError."""
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
-        """All cases below `directory`, sorted by id, with the scribbles that the layout knows of.
+        """All cases below `directory`, sorted by id, with the scribbles of the layout.
 
-        Returns an empty tuple when nothing of the layout is there. Raises DataError for an ambiguous tree.
+        Empty where nothing of the layout is there. Raises DataError for an ambiguous tree.
         """
 
     def load_volume(self, case: Case) -> Volume:
-        """The image. Raises DataError when it is unreadable or would train wrongly."""
+        """Read the image. Raises DataError when it is unreadable or cannot be trained on."""
 
     def load_mask(self, case: Case, data: DataConfig) -> Mask:
-        """The mask. Raises DataError when it is unreadable or would train wrongly."""
+        """Read the mask. Raises DataError when it is unreadable or cannot be trained on."""
 
 
 @runtime_checkable
 class PhantomWriter(Protocol):
-    """What a Reader may be besides: one that can write synthetic patients."""
+    """A Reader that can also write synthetic patients."""
 
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
         """Write synthetic patients in this layout to the new folder `out`; same seed, same bytes."""
 
 
 class NiftiReader:
-    """The part of a Reader that is alike for all data sets with one NIfTI file for an image, and one for a mask."""
+    """Base of readers of data sets with NIfTI images and one NIfTI file for a mask."""
 
-    in_presets: Mapping[str, Mapping[str, Any]] = {}
+    preset_settings: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
-    usual_scribbles = "own"
+    default_scribbles = "own"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """See Reader."""
         return {}
 
     def load_volume(self, case: Case) -> Volume:
-        """See Reader; further files are further channels."""
+        """See Reader; each file is a channel."""
         return load_channels(case.images, case.time)
 
     def load_mask(self, case: Case, data: DataConfig) -> Mask:

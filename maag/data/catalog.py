@@ -1,4 +1,4 @@
-"""The data sets that maag reads. A new one is one module with a Reader, and one line here."""
+"""The data sets that maag reads. A new one needs a module with a Reader, and a line here."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ READERS: Final[Mapping[str, str]] = {
     "nnunet": "maag.data.datasets.nnunet:NnunetReader",
     "folders": "maag.data.datasets.folders:FoldersReader",
 }
-"""By name of the data set, where its Reader is; loaded when asked for, so that the names cost nothing."""
+"""By data set, `module:class` of its Reader, which is imported only when it is needed."""
 
 OWN_LAYOUTS: Final = ("nnunet", "folders")
-"""Those that people lay their own files out in; the others were published."""
+"""Layouts for the user's own files; the other data sets are published ones."""
 
 
 @cache
 def reader_of(dataset: str) -> Reader:
-    """The reader of `dataset`. Raises ConfigError naming the known ones."""
+    """The reader of `dataset`. Raises ConfigError for an unknown one."""
     if dataset not in READERS:
         raise ConfigError(f"data set {dataset!r} is unknown; known are {', '.join(READERS)}")
     module, _, name = READERS[dataset].partition(":")
@@ -47,19 +47,19 @@ def preset(dataset: str, name: str, directory: Path | None = None) -> Config:
 
     Args:
         dataset: a name in READERS.
-        name: paper, fast or best.
-        directory: the data set's folder; settings that the data tell, such as classes, are taken from there.
+        name: paper, best, fast or best-fast.
+        directory: the data set's folder, for settings that the data determine, such as classes.
 
     Raises:
-        ConfigError: an unknown name.
-        DataError: a description in the folder that cannot be used.
+        ConfigError: unknown data set or preset.
+        DataError: the folder's own description cannot be used.
     """
     from maag.config.presets import apply_preset
 
     reader = reader_of(dataset)
     from_data: Mapping[str, Any] = reader.settings(directory) if directory and directory.is_dir() else {}
     defaults = {"data.dataset": dataset, **reader.defaults, **from_data}
-    return apply_preset(name, defaults, reader.in_presets.get(name, {}))
+    return apply_preset(name, defaults, reader.preset_settings.get(name, {}))
 
 
 def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ()) -> tuple[Case, ...]:
@@ -68,31 +68,33 @@ def find_cases(data: DataConfig, directory: Path, scribbles: Sequence[str] = ())
     Args:
         data: names the data set.
         directory: the data set's folder.
-        scribbles: where scribbles come from, one word for each rater; see `attach_scribbles`. None: the usual ones.
+        scribbles: sources of scribbles, as `attach_scribbles` takes them; empty: the data set's default.
 
     Raises:
-        ConfigError: unknown data set, or a word that is no source of scribbles.
+        ConfigError: unknown data set or source of scribbles.
         MissingDataError: no such folder, or nothing of the layout in it.
-        DataError: two files claim to be the same case, or the data set puts a patient into two parts.
+        DataError: two files are the same case, or the data set assigns a patient to two parts.
     """
     from maag.data.scribbles.sources import attach_scribbles
 
     reader = reader_of(data.dataset)
     if not directory.is_dir():
-        raise MissingDataError(f"{directory}: no such folder; {way_out(data.dataset, directory)}")
+        raise MissingDataError(f"{directory}: no such folder; {missing_data_hint(data.dataset, directory)}")
     cases = reader.find_cases(directory, data)
     if not cases:
-        raise MissingDataError(f"{directory}: no case of {data.dataset} in it; {way_out(data.dataset, directory)}")
+        raise MissingDataError(
+            f"{directory}: no case of {data.dataset} in it; {missing_data_hint(data.dataset, directory)}"
+        )
     known: dict[str, Case] = {}
     for case in cases:
         other = known.setdefault(case.case_id, case)
         if other is not case:
             raise DataError(
-                f"{directory}: case {case.case_id} is there more than once, as {other.images[0]} and {case.images[0]}; "
-                "keep one copy of it"
+                f"{directory}: case {case.case_id} is there twice, as {other.images[0]} and {case.images[0]}; keep one "
+                "of them"
             )
     _require_one_part(cases, directory)
-    return attach_scribbles(cases, scribbles or (reader.usual_scribbles,), seed=data.scribble_seed)
+    return attach_scribbles(cases, scribbles or (reader.default_scribbles,), seed=data.scribble_seed)
 
 
 def _require_one_part(cases: Iterable[Case], directory: Path) -> None:
@@ -111,36 +113,36 @@ def write_phantom(dataset: str, out: Path, num_cases: int, seed: int) -> None:
 
     Raises:
         ConfigError: unknown data set, or one that has no phantom.
-        StorageError: `out` holds something already, or cannot be written.
+        StorageError: `out` is not empty, or cannot be written.
     """
     from maag.data.cases import PhantomWriter
 
     reader = reader_of(dataset)
     if not isinstance(reader, PhantomWriter):
         raise ConfigError(
-            f"data set {dataset!r} has no phantom: its reader {type(reader).__name__} has no write_phantom; write that "
-            "method, or take the phantom of another data set"
+            f"data set {dataset!r} has no phantom: its reader {type(reader).__name__} has no write_phantom; add that "
+            "method, or use another data set's phantom"
         )
     require_empty_directory(out)
     reader.write_phantom(out, num_cases, seed)
 
 
-def way_out(dataset: str, directory: Path) -> str:
-    """What to do when the data are not there: the layout expected, and how to make a stand-in, if there is one."""
+def missing_data_hint(dataset: str, directory: Path) -> str:
+    """The expected layout, and how to make a phantom where there is one; for errors about missing data."""
     from maag.data.cases import PhantomWriter
 
     reader = reader_of(dataset)
     if not isinstance(reader, PhantomWriter):
         return f"expected {reader.layout}"
     place = shlex.quote(str(_free_place(dataset, directory)))
-    return f"expected {reader.layout}; `maag data phantom --dataset {dataset} --out {place}` makes a stand-in"
+    return f"expected {reader.layout}; `maag data phantom --dataset {dataset} --out {place}` makes synthetic data"
 
 
 def _free_place(dataset: str, directory: Path) -> Path:
-    """Where a phantom may be written: `directory`, or where something is in it already, a new folder beside it."""
+    """A place for a phantom: `directory`, or a new folder beside it where `directory` is not empty."""
     name = f"{dataset}-phantom"
     others = (directory.parent / f"{name}-{number}" for number in count(2))
     try:
         return next(filter(is_free, chain([directory, directory.parent / name], others)))
     except StorageError:
-        return Path(name)  # in the working folder, for what is there cannot be seen
+        return Path(name)  # in the working folder, as the other folder cannot be listed

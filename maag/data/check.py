@@ -1,4 +1,4 @@
-"""Look at a whole data set before training on it: what is there, what is odd, what is unusable."""
+"""Check a whole data set before training: what is there, what is odd, what is unusable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maag.data.cache.case_arrays import CaseArrays, read_case
 from maag.data.cases import Case
 from maag.data.catalog import find_cases, reader_of
 from maag.data.files.header_agreement import minority_orientations, minority_slice_axes
-from maag.data.notes import gathered
+from maag.data.notes import merged_notes
 from maag.errors import DataError, StorageError
 from maag.labels import IGNORE
 
@@ -24,20 +24,20 @@ _NOTES_SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassCheck:
-    """What is known of one class."""
+    """Labels of one class."""
 
     name: str
     cases_in_masks: int
     slices_scribbled: int
-    """Slices on which at least one rater drew it."""
+    """Slices in which at least one rater annotated it."""
     coverage_mean: float
-    """Scribbled pixels of the class in % of a slice at source resolution, mean over raters and their cases' slices."""
+    """Scribbled pixels of the class in % of a slice at source resolution, mean over slices and raters."""
     coverage_std: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckReport:
-    """What `maag data check` found."""
+    """Result of `maag data check`."""
 
     directory: str
     counts: dict[str, int]
@@ -62,7 +62,7 @@ def check(
     scribbles: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Read every case, going on past bad ones.
+    """Read every case; bad ones are reported and skipped.
 
     Raises:
         MissingDataError: nothing of the data set is in `directory`.
@@ -81,12 +81,12 @@ def check(
 
 
 class _Tally:
-    """Counts over the cases seen so far."""
+    """Counts over the cases read so far."""
 
     def __init__(self, data: DataConfig) -> None:
         self._data = data
         self._coverage: list[list[float]] = []  # by rater's slice and class, %
-        self._drawn = np.zeros(data.num_classes, dtype=int)  # slices by class, however many raters drew on them
+        self._drawn = np.zeros(data.num_classes, dtype=int)  # slices by class, whatever the number of raters
         self._in_masks = np.zeros(data.num_classes, dtype=int)
         self._shapes: list[tuple[int, int, int]] = []
         self._spacings: dict[str, tuple[float, float, float]] = {}  # by case
@@ -151,7 +151,7 @@ class _Tally:
         notes = []
         if self._with_scribble:
             notes += [
-                f"class {item.name} has no scribble at all; the segmentor cannot learn it from scribbles"
+                f"class {item.name} has no scribble at all, so the segmentor cannot learn it from scribbles"
                 for item in classes
                 if item.slices_scribbled == 0
             ]
@@ -161,7 +161,7 @@ class _Tally:
                 have = "1 case has" if len(without) == 1 else f"{len(without)} cases have"
                 notes.append(f"{have} no {role}; the first is {without[0]}")
         notes += minority_orientations(self._orientations) + minority_slice_axes(self._spacings)
-        odd = gathered(self._odd)
+        odd = merged_notes(self._odd)
         return notes + odd[:_NOTES_SHOWN] + _rest(odd)
 
 

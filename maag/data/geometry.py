@@ -1,4 +1,4 @@
-"""From a volume's own grid to the training grid, and the exact way back. Each transform beside its inverse."""
+"""From a volume's own grid to the training grid, and the exact inverse."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from maag.labels import BACKGROUND, IGNORE
 
 _MAX_RESIZED_PIXELS = 2**30  # 4 GiB: a thousand slices of 1024 x 1024
 _ROUNDING_PX = 1e-4
-"""Headers hold spacings in 32 bits: 0.7 mm is 0.69999999, and 512 pixels of it are not 511."""
+"""Headers store spacings in 32 bits: 0.7 mm is 0.69999999, and 512 pixels of it must not become 511."""
 _COARSE = 2.0
-"""Source pixels along a training pixel."""
+"""Source pixels per side of a training pixel."""
 _SLICES_AT_ONCE = 16
-"""Of strokes, which have 32 bits a pixel and class on their way."""
+"""Of scribbles, which take 32 bits per pixel and class while they are resampled."""
 _CONSTANT = 1e-5
-"""Of the values: cubic weights in 32 bits add up to 1 but for some 1e-7."""
-_LEAST_MIDDLE = 1e-3
-"""Of p95 - p5, for the inter-quartile range; images that fill their frame have some hundred times as much."""
+"""Relative to the values: cubic weights in 32 bits add up to 1 within some 1e-7."""
+_MIN_IQR = 1e-3
+"""Of the inter-quartile range, relative to p95 - p5; images that fill their frame have some hundred times as much."""
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How the slices of one volume lie on the training grid: resized in-plane, then padded or cropped at the centre."""
+    """Placement of a volume's slices on the training grid: resized in-plane, then padded or cropped at the centre."""
 
     source_shape: tuple[int, int]
     """Rows and columns of a slice in the file."""
@@ -51,7 +51,7 @@ class Grid:
         spacing_mm: float,
         size_px: tuple[int, int],
     ) -> Grid:
-        """The grid of slices of `source_shape` (rows, columns) and `source_spacing_mm` (the same order)."""
+        """The grid for slices of `source_shape` and `source_spacing_mm`, both (rows, columns)."""
         resized = [
             max(1, int(length * source / spacing_mm + _ROUNDING_PX))
             for length, source in zip(source_shape, source_spacing_mm, strict=True)
@@ -70,14 +70,14 @@ def prepare_image(volume: Volume, data: DataConfig) -> tuple[NDArray[np.float32]
 
 
 def plan_grid(volume: Volume, data: DataConfig) -> Grid:
-    """How the volume's slices lie on the training grid.
+    """Placement of the volume's slices on the training grid.
 
-    Raises DataError when it has another number of channels than `data.channels`, or would be too large at the training
+    Raises DataError for another number of channels than `data.channels`, and for volumes too large at the training
     spacing.
     """
     if len(volume.voxels) != data.channels:
         raise DataError(
-            f"the image has {len(volume.voxels)} channels, data.channels says {data.channels}; correct one of them"
+            f"the image has {len(volume.voxels)} channels, data.channels is {data.channels}; correct one of them"
         )
     _, height, width = volume.shape
     grid = Grid.plan((height, width), volume.spacing_mm[1:], data.spacing_mm, data.size_px)
@@ -85,52 +85,52 @@ def plan_grid(volume: Volume, data: DataConfig) -> Grid:
         raise DataError(
             f"the image's slices of {height} x {width} pixels of {volume.spacing_mm[1]:g} x {volume.spacing_mm[2]:g} "
             f"mm are {grid.resized_shape[0]} x {grid.resized_shape[1]} pixels at data.spacing_mm = "
-            f"{data.spacing_mm:g}, more than can be computed with; correct the spacing in its header"
+            f"{data.spacing_mm:g}, which is too large; correct the spacing in its header"
         )
     return grid
 
 
 def image_to_grid(voxels: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
-    """(Z, Y, X) to (Z, H, W) float32: cubic without anti-aliasing, padded with the edge."""
+    """(Z, Y, X) to (Z, H, W) float32: bicubic without anti-aliasing, edge-padded."""
     return _fit(_resize(voxels, grid.resized_shape, "bicubic"), grid.size_px, None)
 
 
 def labels_to_grid(labels: NDArray[np.uint8], grid: Grid, padding_label: int) -> NDArray[np.uint8]:
-    """(Z, Y, X) to (Z, H, W) uint8: nearest by centres, as the image is, padded with `padding_label`."""
+    """(Z, Y, X) to (Z, H, W) uint8: nearest neighbour by pixel centres, padded with `padding_label`."""
     return _fit(_resize(labels, grid.resized_shape, "nearest-exact"), grid.size_px, padding_label)
 
 
 def scribbles_to_grid(scribbles: NDArray[np.uint8], grid: Grid, padding_label: int) -> NDArray[np.uint8]:
-    """(Z, Y, X) to (Z, H, W) uint8: as `labels_to_grid`, and where that would lose most of a thin stroke, more.
+    """(Z, Y, X) to (Z, H, W) uint8: as `labels_to_grid`, but without losing thin strokes.
 
-    On a grid that is much coarser than the slices, most centres lie beside a line of one pixel. There a pixel also
-    takes the class that alone has strokes in it, if these fill as much of it as half such a line across it.
+    On a grid much coarser than the slices, most pixel centres miss a line of one pixel. There an unlabelled pixel also
+    takes the only class with strokes in it, if these fill at least half of what such a line across it would.
     """
     resized = _resize(scribbles, grid.resized_shape, "nearest-exact")
     coarseness = math.sqrt(math.prod(grid.source_shape) / math.prod(grid.resized_shape))
     if coarseness > _COARSE:
         for start in range(0, len(scribbles), _SLICES_AT_ONCE):
             some = slice(start, start + _SLICES_AT_ONCE)
-            alone = _alone(scribbles[some], grid, 0.5 / coarseness)
-            resized[some] = np.where(resized[some] == IGNORE, alone, resized[some])
+            thin = _only_class(scribbles[some], grid, 0.5 / coarseness)
+            resized[some] = np.where(resized[some] == IGNORE, thin, resized[some])
     return _fit(resized, grid.size_px, padding_label)
 
 
-def _alone(scribbles: NDArray[np.uint8], grid: Grid, least: float) -> NDArray[np.uint8]:
-    """(Z, *resized_shape) the class that alone has strokes in a pixel and fills at least a part of it; else IGNORE."""
-    drawn = np.full((len(scribbles), *grid.resized_shape), IGNORE, np.uint8)
-    num_classes = np.zeros_like(drawn)
+def _only_class(scribbles: NDArray[np.uint8], grid: Grid, least: float) -> NDArray[np.uint8]:
+    """(Z, *resized_shape) the only class with strokes in a pixel, if they fill more than `least` of it; else IGNORE."""
+    labels = np.full((len(scribbles), *grid.resized_shape), IGNORE, np.uint8)
+    num_classes = np.zeros_like(labels)
     for value in set(np.unique(scribbles).tolist()) - {IGNORE}:
         strokes = torch.from_numpy((scribbles == value).astype(np.float32))[:, None]
         part = interpolate(strokes, size=grid.resized_shape, mode="area")[:, 0].numpy()
-        drawn[part > least] = value
+        labels[part > least] = value
         num_classes += part > 0
-    drawn[num_classes != 1] = IGNORE
-    return drawn
+    labels[num_classes != 1] = IGNORE
+    return labels
 
 
 def labels_to_source(labels: NDArray[np.uint8], grid: Grid) -> NDArray[np.uint8]:
-    """(Z, H, W) to (Z, Y, X) uint8: the inverse of `labels_to_grid`, background where it was cropped."""
+    """(Z, H, W) to (Z, Y, X) uint8: the inverse of `labels_to_grid`, background where the grid was cropped."""
     return _resize(_fit(labels, grid.resized_shape, BACKGROUND), grid.source_shape, "nearest-exact")
 
 
@@ -151,13 +151,13 @@ def scores_to_source(scores: NDArray[np.float32] | Tensor, grid: Grid) -> NDArra
 
 
 def inside(grid: Grid) -> NDArray[np.bool_]:
-    """(H, W) bool: where the training grid holds the image, and not padding."""
+    """(H, W) bool: pixels of the training grid that are image, not padding."""
     held: NDArray[np.bool_] = _fit(np.ones((1, *grid.resized_shape), bool), grid.size_px, False)[0]
     return held
 
 
 def inside_in_source(grid: Grid) -> NDArray[np.bool_]:
-    """(Y, X) bool: which pixels of a slice lie on the training grid, and are not cropped."""
+    """(Y, X) bool: pixels of a source slice that are on the training grid, not cropped."""
     held: NDArray[np.bool_] = labels_to_source(np.ones((1, *grid.size_px), np.uint8), grid)[0] != BACKGROUND
     return held
 
@@ -165,18 +165,18 @@ def inside_in_source(grid: Grid) -> NDArray[np.bool_]:
 def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Clip to [p5, p95], subtract the median, divide by the inter-quartile range; statistics before clipping.
 
-    Where most voxels are alike, as around an organ cut out of its image, that range is nothing, or a rounding error of
-    the resampling: there p95 - p5 divides. A constant image becomes zeros.
+    Where most voxels are equal, as around a cut-out organ, that range is zero or a rounding error of the resampling,
+    and p95 - p5 is used instead. A constant image becomes zeros.
     """
     p5, p25, median, p75, p95 = np.percentile(voxels, (5, 25, 50, 75, 95))
-    clipped = p95 - p5
-    if clipped <= _CONSTANT * max(abs(p5), abs(p95)):
+    span = p95 - p5
+    if span <= _CONSTANT * max(abs(p5), abs(p95)):
         return np.zeros_like(voxels)
-    middle = p75 - p25
-    width = middle if middle > _LEAST_MIDDLE * clipped else clipped
+    iqr = p75 - p25
+    width = iqr if iqr > _MIN_IQR * span else span
     normalised = np.empty(voxels.shape, np.float32)
     for target, part in zip(normalised, voxels, strict=True):
-        # Slice by slice, as the statistics have 64 bits, and so would three copies of the whole volume.
+        # Slice by slice: the statistics have 64 bits, and so would three copies of the whole volume.
         target[...] = (np.clip(part, p5, p95) - median) / width
     return normalised
 
@@ -191,16 +191,16 @@ _NORMALIZATIONS = {"robust": normalize, "unit": _bytes_to_unit}
 def _resize(planes: NDArray[Scalar], shape: tuple[int, int], mode: str) -> NDArray[Scalar]:
     if planes.shape[1:] == shape:
         return planes
-    # Writable, for torch warns of the frames of a cine, which nibabel unpacks into memory that is not.
+    # Torch warns of arrays that are not writable, such as the frames of a cine that nibabel unpacks.
     tensor = torch.from_numpy(np.require(planes, np.float32, ["C", "W"]))[:, None]
-    # Images as OpenCV's CUBIC (a = -0.75), which the release used. Not labels as its NEAREST: that takes the floor of a
-    # coordinate, and laid masks and strokes half a pixel beside the image, which cost .045 Dice on the way back.
+    # bicubic is OpenCV's CUBIC (a = -0.75), which the paper's release used. Its NEAREST is not used for labels: it
+    # takes the floor of a coordinate and shifts labels by half a pixel, which cost .045 Dice at source resolution.
     resized = interpolate(tensor, size=shape, mode=mode, align_corners=False if mode == "bicubic" else None)
     return resized[:, 0].numpy().astype(planes.dtype)
 
 
 def _fit(planes: NDArray[Scalar], shape: tuple[int, int], fill: int | bool | None) -> NDArray[Scalar]:
-    """Crop and pad (Z, Y, X) at the centre to (Z, *shape); `fill` None repeats the edge. Its own inverse inside."""
+    """Crop and pad (Z, Y, X) at the centre to (Z, *shape); `fill` None repeats the edge."""
     crop = [slice(None)]
     pad = [(0, 0)]
     for have, want in zip(planes.shape[1:], shape, strict=True):

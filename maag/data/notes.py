@@ -1,4 +1,4 @@
-"""What was odd in the files of cases, in sentences for people: one that many files share is said once."""
+"""Notes on the files of cases; one that several files share is reported once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 _IN_FULL = 2
-"""Files that are named, of those that share a sentence."""
+"""Number of files that are named of those that share a sentence."""
 
 
-def gathered(notes: Iterable[tuple[str, str]]) -> list[str]:
-    """A sentence for each thing that was noted, in the order in which it was first.
+def merged_notes(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for each distinct note, in the order of first occurrence.
 
     Args:
         notes: case and note: `FILE: SENTENCE`, or a sentence about the case itself.
@@ -21,12 +21,12 @@ def gathered(notes: Iterable[tuple[str, str]]) -> list[str]:
         whose, what = (file, sentence) if colon else (case, note)
         by_sentence[what][case, whose] = f"{case}: {note}"
     return [
-        next(iter(told.values())) if len(told) == 1 else f"{_names(list(told))}: {sentence}"
-        for sentence, told in by_sentence.items()
+        next(iter(full.values())) if len(full) == 1 else f"{_names(list(full))}: {sentence}"
+        for sentence, full in by_sentence.items()
     ]
 
 
-def _names(told: list[tuple[str, str]]) -> str:
-    cases = len({case for case, _ in told})
-    named = " and ".join(whose for _, whose in told[:_IN_FULL])
-    return f"{cases} case{'s' if cases > 1 else ''}, {named}{' among them' if len(told) > _IN_FULL else ''}"
+def _names(files: list[tuple[str, str]]) -> str:
+    cases = len({case for case, _ in files})
+    named = " and ".join(file for _, file in files[:_IN_FULL])
+    return f"{cases} case{'s' if cases > 1 else ''}, {named}{' among them' if len(files) > _IN_FULL else ''}"

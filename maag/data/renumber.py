@@ -1,4 +1,4 @@
-"""Label files with other numbers: drawing programs call 0 what nobody drew on, and here 0 is background."""
+"""Renumber label files: in drawing programs 0 is unlabelled, but here it is background."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.storage import require_writable_directory
 
 LARGEST = 255
-"""Of the numbers that are written, in 8 bits."""
+"""Of the labels that are written, in 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenumberReport:
-    """What `renumber` did."""
+    """Result of `renumber`."""
 
     files: int
     """Written."""
     voxels: dict[int, int]
-    """By the number that they had, over all files written."""
+    """By old number, over all files written."""
     problems: tuple[str, ...]
-    """One sentence for each file that was not."""
+    """One sentence for each file that was not written."""
 
 
 def label_files(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
-    """The files among `paths` and in those that are folders, at any depth. Raises MissingDataError without any.
+    """The label files in `paths` and, for folders, at any depth below. Raises MissingDataError where there are none.
 
-    Where `out` is a folder inside one of these, what an earlier call wrote to it is no source.
+    What an earlier call wrote to `out`, inside one of these folders, is left out.
     """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise MissingDataError(f"{path}: no such file or folder of labels")
+            raise MissingDataError(f"{path}: no such label file or folder")
         if path.is_file():
             found.append(path)
             continue
@@ -52,7 +52,7 @@ def label_files(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
         found += sorted(file for file in inside if written not in (file.parent.resolve() / file.name).parents)
     if not found:
         raise MissingDataError(
-            f"{', '.join(map(str, paths))}: no label file there; labels are NIfTI, PNG or TIFF files"
+            f"{', '.join(map(str, paths))}: no label file found; labels are NIfTI, PNG or TIFF files"
         )
     return found
 
@@ -65,17 +65,17 @@ def renumber(
     *,
     overwrite: bool = False,
 ) -> RenumberReport:
-    """Write each file under its own name to the folder `out`, going on past bad ones; all numbers change at once.
+    """Write each file under its own name to the folder `out`, skipping bad ones; all numbers change at once.
 
     Args:
         sources: label files; NIfTI stays NIfTI, on its own grid, and pictures become PNG.
-        out: where to.
-        numbers: the new number by the old one; others stay as they are.
-        progress: is told how many of how many are done.
-        overwrite: replace files that are in `out` already.
+        out: the output folder.
+        numbers: new number by old one; others stay as they are.
+        progress: called with (files done, files in all) after each.
+        overwrite: replace files that are already in `out`.
 
     Raises:
-        ConfigError: a new number that 8 bits do not hold, two sources of one name, or one that would be replaced.
+        ConfigError: a new number beyond 8 bits, two sources with one name, or a source that would be replaced.
         StorageError: `out` is no folder to write in, or holds one of the files, unless `overwrite`.
     """
     for old, new in numbers.items():
@@ -88,7 +88,7 @@ def renumber(
             raise ConfigError(f"{targets[target]} and {source} would both be written to {target}; give one at a time")
         if target.exists() and source.samefile(target):
             raise ConfigError(
-                f"--out {out}: {target.name} would take its own place, and what was drawn be lost; choose another"
+                f"--out {out}: {target.name} would replace itself, and its labels would be lost; choose another folder"
             )
         if target.exists() and not overwrite:
             raise StorageError(f"{target} is there already; choose another --out, or --overwrite")
@@ -108,28 +108,28 @@ def renumber(
 
 
 def _renumber_one(source: Path, target: Path, numbers: Mapping[int, int]) -> dict[int, int]:
-    """Voxels by old number. Raises DataError and StorageError."""
+    """Number of voxels by old number. Raises DataError and StorageError."""
     values = near_integers(_read(source))
     planes = values.reshape(-1, *values.shape[-2:])
     counts: Counter[float] = Counter()
-    for plane in planes:  # of a whole volume NumPy would make a dozen times its size of places
+    for plane in planes:  # np.unique of a whole volume would take a dozen times its memory
         found, times = np.unique(plane, return_counts=True)
         counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
     for value in counts:
         if not np.isfinite(value) or value != int(value):
-            raise DataError(f"{source}: has the value {value:g}; numbers of labels are whole: export it as labels")
+            raise DataError(f"{source}: has the value {value:g}, but labels are whole numbers: export it as labels")
     old = sorted(map(int, counts))
     for value in old:
         if value not in numbers and not 0 <= value <= LARGEST:
             raise DataError(
-                f"{source}: has the number {value}, and 8 bits hold 0 to {LARGEST}; say what it becomes, with --number "
+                f"{source}: has the number {value}, but labels must be 0 to {LARGEST}; renumber it with --number "
                 f"{value}=N"
             )
         joined = next((other for other in old if numbers.get(other) == value), None)
         if value not in numbers and joined is not None:
             raise DataError(
-                f"{source}: has the number {value} already, which {joined} would become; say what {value} becomes, "
-                f"with --number {value}=N, or that both are one, with --number {value}={value}"
+                f"{source}: has the number {value} already, which {joined} would become; renumber it with --number "
+                f"{value}=N, or join both with --number {value}={value}"
             )
     becomes = np.array([numbers.get(value, value) for value in old], dtype=np.uint8)
     new = np.stack([becomes[np.searchsorted(old, plane)] for plane in planes]).reshape(values.shape)

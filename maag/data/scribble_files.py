@@ -1,4 +1,4 @@
-"""Scribble files from mask files, on the masks' very grid, with what they cover."""
+"""Simulate scribble files from mask files, on the masks' grid, and measure their coverage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Reader
@@ -17,17 +16,18 @@ from maag.data.files.folder_tree import files_below
 from maag.data.files.label_files import LABEL_ENDINGS, SUFFIXES, load_label_file, stem_of, suffix_of
 from maag.data.files.nifti import is_nifti
 from maag.data.files.nifti_writing import save_labels, save_volume
+from maag.data.files.pictures import save_indices
 from maag.data.scribbles.styles import coverage, simulate
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 from maag.labels import IGNORE
-from maag.storage import replacing, require_writable_directory
+from maag.storage import require_writable_directory
 
 _MASK_ENDINGS = tuple(ending for ending in LABEL_ENDINGS if not ending.startswith("_scribble"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScribbleOptions:
-    """How to draw."""
+    """How to simulate scribbles."""
 
     style: str
     ratio: float
@@ -39,29 +39,29 @@ class ScribbleOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskSource:
-    """A mask, and how to write a scribble of it."""
+    """A mask, and how to write its scribble."""
 
     name: str
-    """Of the case; the scribble's file is called NAME_scribble."""
+    """Name of the case; the scribble's file is NAME_scribble."""
     path: Path
     read: Callable[[], NDArray[np.uint8]]
-    """Gives (Z, Y, X) uint8 labels. Raises DataError or StorageError."""
+    """Return (Z, Y, X) uint8 labels. Raises DataError or StorageError."""
     write: Callable[[NDArray[np.uint8], Path], None]
-    """Takes (Z, Y, X) uint8 labels and where to, without suffix. Raises StorageError."""
+    """Write (Z, Y, X) uint8 labels to a path without suffix. Raises StorageError."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ScribbledMask:
-    """One mask that was scribbled."""
+    """A mask whose scribble was written."""
 
     source: MaskSource
     coverage: NDArray[np.float64]
-    """(Z, num_classes) scribbled part of each class's area in %, NaN where a slice has none of it."""
+    """(Z, num_classes) scribbled part of each class's area in %, NaN where a slice does not have the class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScribblingReport:
-    """What `scribble_masks` did."""
+    """Result of `scribble_masks`."""
 
     done: tuple[ScribbledMask, ...]
     problems: tuple[str, ...]
@@ -69,27 +69,27 @@ class ScribblingReport:
 
 
 def mask_files(paths: Iterable[Path]) -> list[MaskSource]:
-    """The mask files among `paths` and in those that are folders, at any depth.
+    """The mask files in `paths` and, for folders, at any depth below.
 
-    In a folder where some names end with `_gt`, `_mask`, `_m`, `_label` or `_seg` only those are masks. Scribbles have
-    their mask's type and grid. Raises MissingDataError when there are none.
+    Where some names below a folder end with `_gt`, `_mask`, `_m`, `_label` or `_seg`, only those are masks. Scribbles
+    get their mask's file type and grid. Raises MissingDataError where there are none.
     """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise MissingDataError(f"{path}: no such file or folder of masks")
+            raise MissingDataError(f"{path}: no such mask file or folder")
         inside = [path] if path.is_file() else sorted(file for file in files_below(path) if suffix_of(file))
         named = [file for file in inside if stem_of(file).endswith(_MASK_ENDINGS)]
         found += named or [file for file in inside if not stem_of(file).endswith("_scribble")]
     if not found:
-        raise MissingDataError(f"{', '.join(map(str, paths))}: no mask there; masks are NIfTI, PNG or TIFF files")
+        raise MissingDataError(f"{', '.join(map(str, paths))}: no mask found; masks are NIfTI, PNG or TIFF files")
     return [_of_file(path) for path in found]
 
 
 def masks_of_dataset(data: DataConfig, directory: Path) -> list[MaskSource]:
-    """The masks of a data set; scribbles are NIfTI on the images' grid, named by case, as `--scribbles` takes them.
+    """The masks of a data set; scribbles are NIfTI on the images' grid, named by case as `--scribbles` expects.
 
-    Raises as `find_cases`, and MissingDataError when no case has a mask.
+    Raises as `find_cases`, and MissingDataError where no case has a mask.
     """
     reader = reader_of(data.dataset)
     cases = [case for case in find_cases(data, directory) if case.masks]
@@ -99,7 +99,7 @@ def masks_of_dataset(data: DataConfig, directory: Path) -> list[MaskSource]:
 
 
 def count_classes(masks: Iterable[MaskSource]) -> int:
-    """The largest label of all masks, and one more; unreadable ones are left to `scribble_masks`."""
+    """The largest label of all masks plus 1; `scribble_masks` reports unreadable ones."""
     largest = 1
     for mask in masks:
         try:
@@ -117,10 +117,10 @@ def scribble_masks(
     *,
     overwrite: bool = False,
 ) -> ScribblingReport:
-    """Write the scribble of each mask to the folder `out`, going on past bad masks.
+    """Write the scribble of each mask to the folder `out`, skipping bad masks.
 
     Raises:
-        ConfigError: the unlabelled value is a class, or two masks have one name.
+        ConfigError: the unlabelled value is a class, or two masks have the same name.
         StorageError: `out` is no folder to write in, or holds one of the scribbles, unless `overwrite`.
     """
     if options.unlabelled_value < options.num_classes:
@@ -132,13 +132,15 @@ def scribble_masks(
     for mask in masks:
         if mask.name in known:
             raise ConfigError(
-                f"{known[mask.name]} and {mask.path} would both be scribbled as {mask.name}_scribble; give one folder "
+                f"{known[mask.name]} and {mask.path} would both get the scribble {mask.name}_scribble; give one folder "
                 "at a time"
             )
         known[mask.name] = mask.path
-        there = next((path for path in _targets(mask.name, out) if path.exists()), None)
-        if there and not overwrite:
-            raise StorageError(f"{there} is there already, drawn perhaps by hand; choose another --out, or --overwrite")
+        existing = next((path for path in _targets(mask.name, out) if path.exists()), None)
+        if existing and not overwrite:
+            raise StorageError(
+                f"{existing} exists already, perhaps drawn by hand; choose another --out, or --overwrite"
+            )
     require_writable_directory(out)
     done, problems = [], []
     for number, mask in enumerate(masks, start=1):
@@ -152,7 +154,7 @@ def scribble_masks(
 
 
 def strokes_of(mask: NDArray[np.uint8], name: str, options: ScribbleOptions) -> NDArray[np.uint8]:
-    """The scribble (Z, Y, X) of a mask, IGNORE where nothing is drawn."""
+    """The scribble (Z, Y, X) of a mask, IGNORE where unlabelled."""
     return simulate(mask, options.num_classes, options.style, ratio=options.ratio, seed=options.seed, case_id=name)
 
 
@@ -161,7 +163,7 @@ def _scribble_one(source: MaskSource, out: Path, options: ScribbleOptions) -> Sc
     if mask.max() >= options.num_classes:
         raise DataError(
             f"{source.path}: has label {mask.max()}, --classes {options.num_classes} allows 0 to "
-            f"{options.num_classes - 1}; correct one of them (greys that stand for classes need --dataset)"
+            f"{options.num_classes - 1}; correct one of them (grey values that encode classes need --dataset)"
         )
     strokes = strokes_of(mask, source.name, options)
     drawn = np.where(strokes == IGNORE, np.uint8(options.unlabelled_value), strokes)
@@ -181,9 +183,8 @@ def _of_file(path: Path) -> MaskSource:
     def write(drawn: NDArray[np.uint8], target: Path) -> None:
         if is_nifti(path):
             save_labels(target.with_name(f"{target.name}.nii.gz"), drawn, path, ())
-            return
-        with replacing(target.with_name(f"{target.name}.png")) as temporary:
-            Image.fromarray(drawn[0]).save(temporary, format="png")
+        else:
+            save_indices(target.with_name(f"{target.name}.png"), drawn[0])
 
     return MaskSource(
         name=stem.removesuffix(ending), path=path, read=lambda: load_label_file(path, range(IGNORE)), write=write

@@ -1,4 +1,4 @@
-"""Patients given their parts, as the data set's authors published it or at random; the same for the same settings."""
+"""Splitting patients into parts, as published with the data set or at random; reproducible from the settings."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def make_split(
     split0: Mapping[str, Collection[str]] | None = None,
     foreign_shapes: Collection[str] = (),
 ) -> Split:
-    """Split the `patients` that are there, as `data.split` and `data.supervision` say.
+    """Split the `patients` according to `data.split` and `data.supervision`.
 
     Args:
         patients: those of the data set.
-        data: the settings of the split and of what supervises.
-        split0: the data set's published split by part, if it has one; patients that are not there are left out.
-        foreign_shapes: patients of another data set who give shapes; then all patients here may be scribbled.
+        data: the settings of the split and of supervision.
+        split0: the data set's published split by part, if it has one; absent patients are left out.
+        foreign_shapes: patients of another data set that give shapes; then all patients here may be scribbled.
 
     Raises:
-        SplitError: a needed part would be empty.
+        SplitError: a required part would be empty.
     """
     ids = {patient.patient_id for patient in patients}
     published = None
@@ -35,8 +35,8 @@ def make_split(
         published = named if named["scribbled"] and named["shapes"] and named["val"] else None
     if data.split == "split0" and published is None:
         raise SplitError(
-            f"data.split=split0: the {len(ids)} patients that are there do not fill its training and "
-            "validation parts; use data.split=random"
+            f"data.split=split0: the {len(ids)} patients of the data do not fill its training and validation "
+            "parts; use data.split=random"
         )
     if published is not None and data.split != "random":
         parts, scheme = published, "split0"
@@ -51,9 +51,9 @@ def make_split(
 
 
 def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool) -> dict[str, list[str]]:
-    """Validation and test from patients with masks; of the others half supervises, and half gives shapes.
+    """Validation and test patients from those with masks; of the others half supervises, and half gives shapes.
 
-    Without `halve` all who can supervise do.
+    Without `halve` all that can supervise do.
     """
     shuffled = [patients[place] for place in np.random.default_rng(data.split_seed).permutation(len(patients))]
     chosen: dict[str, list[Patient]] = {
@@ -61,17 +61,17 @@ def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool)
     }
     free = [patient for patient in shuffled if patient.part not in ("val", "test")]
     whole = len(free)
-    # Who was said to train may validate if nobody was said to, but never tests.
-    for part, fraction, at_least, willing in (
+    # Patients assigned to training may validate where none is assigned to that, but never test.
+    for part, fraction, at_least, eligible in (
         ("val", data.val_fraction, 1, (None, "train")),
         ("test", data.test_fraction, 0, (None,)),
     ):
         if not chosen[part]:
             count = max(at_least, round(fraction * whole))
-            candidates = [patient for patient in free if patient.masked and patient.part in willing]
+            candidates = [patient for patient in free if patient.masked and patient.part in eligible]
             chosen[part] = sorted(candidates, key=lambda patient: patient.part is not None)[:count]
             free = [patient for patient in free if patient not in chosen[part]]
-    train, shapes = _taught_and_shapes(free, data, halve=halve)
+    train, shapes = _supervising_and_shapes(free, data, halve=halve)
     if not chosen["val"] or not (train or shapes):
         needed = "and training one with a scribble" if data.supervision != "dense" else "and training another"
         raise SplitError(
@@ -86,10 +86,10 @@ def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool)
     return {**named, "unlabelled": [patient.patient_id for patient in free if patient.patient_id not in known]}
 
 
-def _taught_and_shapes(
+def _supervising_and_shapes(
     patients: Sequence[Patient], data: DataConfig, *, halve: bool
 ) -> tuple[list[Patient], list[Patient]]:
-    """Who supervises, and who gives shapes, as many of each as their labels allow."""
+    """Patients that supervise, and patients that give shapes; as evenly as their labels allow."""
     masks_alone = [patient for patient in patients if patient.masked and not patient.scribbled]
     scribbles_alone = [patient for patient in patients if patient.scribbled and not patient.masked]
     train = [] if data.supervision == "dense" else scribbles_alone
@@ -97,7 +97,7 @@ def _taught_and_shapes(
     for patient in (patient for patient in patients if patient.scribbled and patient.masked):
         (shapes if halve and len(train) > len(shapes) else train).append(patient)
     if data.supervision in ("dense", "mixed"):
-        # Masks supervise as well, as far as they are asked for and as many are left for shapes.
+        # Masks supervise as well, up to the fraction asked for, while as many remain for shapes.
         movable = [*masks_alone, *(patient for patient in shapes if patient.scribbled)]
         for patient in movable:
             with_masks = sum(member.masked for member in train)
@@ -112,7 +112,7 @@ def _taught_and_shapes(
 def _supervised(
     parts: Mapping[str, list[str]], patients: Collection[Patient], data: DataConfig
 ) -> dict[str, list[str]]:
-    """Give the training patients their roles under `data.supervision`."""
+    """Assign training patients their roles by `data.supervision`."""
     train, rest = _portion(parts["scribbled"], data.scribbled_fraction, "data.scribbled_fraction", data)
     shapes, _ = _portion(parts["shapes"], data.shapes_fraction, "data.shapes_fraction", data)
     roles = {"shapes": shapes, "val": parts["val"], "test": parts["test"], "unlabelled": parts.get("unlabelled", [])}
@@ -126,19 +126,19 @@ def _supervised(
 
 
 def _mixed(train: Sequence[str], patients: Collection[Patient], data: DataConfig) -> dict[str, list[str]]:
-    """Masks of a part of those who have them, of all who have nothing else; scribbles of the others."""
+    """Masks for a fraction of the patients that have them, and for all that have only masks; scribbles for the rest."""
     masked = {patient.patient_id for patient in patients if patient.masked}
-    drawn = {patient.patient_id for patient in patients if patient.scribbled}
-    for those, what, instead in ((drawn, "scribbles", "dense"), (masked, "a mask", "weak")):
+    with_scribbles = {patient.patient_id for patient in patients if patient.scribbled}
+    for those, what, instead in ((with_scribbles, "scribbles", "dense"), (masked, "a mask", "weak")):
         if those.isdisjoint(train):
             raise SplitError(
-                f"data.supervision=mixed: none of the {len(train)} patients who are left to train has {what}; add "
-                f"some, or use data.supervision={instead}"
+                f"data.supervision=mixed: none of the {len(train)} training patients has {what}; add some, or use "
+                f"data.supervision={instead}"
             )
     wanted, others = _portion(train, data.dense_fraction, "data.dense_fraction", data)
     ordered = [*wanted, *others]
-    dense = [patient for patient in ordered if patient not in drawn]
-    both = [patient for patient in ordered if patient in masked & drawn]
+    dense = [patient for patient in ordered if patient not in with_scribbles]
+    both = [patient for patient in ordered if patient in masked & with_scribbles]
     dense += both[: max(0, len(wanted) - len(dense))]
     scribbled = [patient for patient in ordered if patient not in dense]
     if not scribbled:
@@ -150,7 +150,7 @@ def _mixed(train: Sequence[str], patients: Collection[Patient], data: DataConfig
 
 
 def _portion(ids: Sequence[str], fraction: float, setting: str, data: DataConfig) -> tuple[list[str], list[str]]:
-    """A random part of `ids` and the others; a greater fraction holds all of a smaller one."""
+    """A random fraction of `ids`, and the rest; a larger fraction includes all of a smaller one."""
     ordered = sorted(ids)
     shuffled = [ordered[place] for place in np.random.default_rng([data.split_seed, 1]).permutation(len(ordered))]
     count = round(fraction * len(shuffled))

@@ -1,4 +1,4 @@
-"""Which patient does what: by patient, without overlap, known by a digest."""
+"""Splits: patients by part, without overlap, identified by a digest."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from maag.errors import DataError, SplitError
 
 FORMAT_VERSION = 1
 RELABELLED = "-relabelled"
-"""What is added to the scheme of a split where a model labelled cases that nobody drew on."""
+"""Suffix of the scheme of a split where a model labelled unannotated cases."""
 PARTS = ("scribbled", "dense", "unlabelled", "shapes", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patient:
-    """What there is of one patient, over all of its cases."""
+    """Labels of a patient, over all of its cases."""
 
     patient_id: str
     scribbled: bool
     masked: bool
     part: Part | None = None
-    """Where the data set itself says that the patient belongs."""
+    """The part of the split that the data set itself assigns the patient to."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """Patients by part. Raises SplitError when one patient stands in two parts."""
+    """Patients by part. Raises SplitError when a patient is in two parts."""
 
     scheme: str
-    """How it was made: `split0`, `random-SEED`, and RELABELLED after it."""
+    """How it was made: `split0` or `random-SEED`, with RELABELLED appended where it applies."""
     scribbled: tuple[str, ...] = ()
-    """Train the segmentor with their scribbles."""
+    """Supervise the segmentor with their scribbles."""
     dense: tuple[str, ...] = ()
-    """Train the segmentor with their masks."""
+    """Supervise the segmentor with their masks."""
     unlabelled: tuple[str, ...] = ()
     """Give images to the adversarial term; their labels are not used."""
     shapes: tuple[str, ...] = ()
@@ -52,12 +52,12 @@ class Split:
             if both:
                 raise SplitError(
                     f"split {self.scheme}: {both[0]} is in {one} and in {other}; a patient may be in one part only: "
-                    "take it out of one of them"
+                    "remove it from one of them"
                 )
 
     @property
     def relabelled(self) -> bool:
-        """Whether a model has labelled cases that nobody drew on, frames of 4-D images perhaps."""
+        """Whether a model has labelled unannotated cases, such as frames of 4-D images."""
         return self.scheme.endswith(RELABELLED)
 
     @property
@@ -73,11 +73,11 @@ class Split:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], source: str = "split.json") -> Split:
-        """Read what `to_dict` gave.
+        """The inverse of `to_dict`.
 
         Raises:
-            DataError: another format version, a part missing or no list of names, or a digest that does not fit.
-            SplitError: one patient in two parts.
+            DataError: another format version, a part missing or no list of names, or a digest that does not match.
+            SplitError: a patient is in two parts.
         """
         if plain.get("format_version") != FORMAT_VERSION:
             raise DataError(
@@ -89,13 +89,13 @@ class Split:
         for part in PARTS:
             if not isinstance(plain[part], list) or not all(isinstance(name, str) for name in plain[part]):
                 raise DataError(
-                    f"{source}: {part} is {json.dumps(plain[part])}; each part is a list of names of patients, such as "
+                    f"{source}: {part} is {json.dumps(plain[part])}; each part is a list of patient names, such as "
                     '["patient001"], or []'
                 )
         split = cls(scheme=plain["scheme"], **{part: tuple(plain[part]) for part in PARTS})
         if plain.get("digest", split.digest) != split.digest:
             raise DataError(
-                f"{source}: its digest {plain['digest']} does not fit its patients ({split.digest}); the file was "
-                "edited: restore it, or take the digest out to accept it as it is"
+                f"{source}: its digest {plain['digest']} does not match its patients ({split.digest}); the file was "
+                "edited: restore it, or remove the digest to accept it as it is"
             )
         return split

@@ -88,7 +88,7 @@ def fit(
         if teachers:
             models = [teacher.segmentor for teacher in teachers]
             lessons = lessons_of(models, prepared, supervision, config, device, team, run.path, said, stop=stop)
-            supervision = replace(supervision, lessons=lessons)
+            supervision = replace(supervision, soft_labels=lessons)
         batches = TrainingBatches(supervision, config, device, team.shard)
         validator = Validator(prepared, split.val, config.data, device, team, fit_offsets=config.train.class_offsets)
         state = TrainState(config, device, team)

@@ -56,7 +56,7 @@ class Loop:
         self._validated: tuple[int, ValidationDice] | None = None
         # Workers whose teachers had statistics of their own would be taught otherwise after each save, which makes
         # them the same, and a resumed run would not repeat an undisturbed one.
-        asks_own = config.loss.teacher > 0 and not batches.bring_lessons
+        asks_own = config.loss.teacher > 0 and not batches.has_soft_labels
         self._teaches_apart = self._team.size > 1 and asks_own and not config.segmentor.sync_batchnorm
 
     def run(self) -> Ending:

@@ -14,7 +14,7 @@ from maag import checkpoint
 from maag.checkpoint import TrainedSegmentor
 from maag.config import codec
 from maag.config.schema import Config
-from maag.data.cache.prepared import PreparedData, joined_digest, tells_of_others
+from maag.data.cache.prepared import PreparedData, data_changed, joined_digest
 from maag.data.splits import Split
 from maag.errors import CheckpointError
 from maag.train.folder import RunFolder
@@ -108,7 +108,7 @@ class Checkpoints:
 
     def _require_same_origin(self, saved: dict[str, Any]) -> None:
         last, here = self.run.last, self.origin
-        if tells_of_others(saved["data_digest"], here.data_digest):
+        if data_changed(saved["data_digest"], here.data_digest):
             raise CheckpointError(
                 f"{last}: the run was trained on other data ({saved['data_digest']}) than are here now "
                 f"({here.data_digest}); restore the data set as it was, or start a new run"

@@ -53,8 +53,8 @@ def unlabelled_terms(state: TrainState, output: SegmentorOutput, batch: Batch, c
 
 
 def _lesson(state: TrainState, batch: Batch, confidence: float) -> Lesson | None:
-    if batch.lesson is not None:
-        return sure_part(batch.lesson, confidence)
+    if batch.soft_labels is not None:
+        return sure_part(batch.soft_labels, confidence)
     if state.lecturer is not None and batch.teacher_view is not None:
         return teach(state.lecturer, batch.teacher_view, confidence)
     return None

@@ -105,7 +105,7 @@ def history(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def require_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def require_same_data(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     """Equal but for rounding, which the order of sums over workers changes, of runs that are CALM.
 
     Rounding alone moved losses by up to 4.5e-5 of themselves, optimisers that forgot by 4e-3 and more. Where `found`

@@ -43,7 +43,7 @@ class WatchingBatches:
     labelled_up_to: float = math.inf
     """In later steps nothing is known."""
     steps_per_epoch: int = STEPS_PER_EPOCH
-    bring_lessons: bool = False
+    has_soft_labels: bool = False
     courses: list[Course] = field(default_factory=list)
 
     def at(self, step: int) -> Batch:

@@ -166,7 +166,7 @@ def test_other_data_than_a_search_began_with_are_refused_by_all(
     told = teams.do("prepare other data", tiny_config, split, 2)
     assert told[0] == told[1]
     assert told[0]["kind"] == "DataError"
-    assert "than training was begun on (other)" in told[0]["error"]
+    assert "than training began with (other)" in told[0]["error"]
 
 
 def test_different_teachers_on_nodes_are_refused_by_all(teams: Teams, tiny_config: Config, split: Split) -> None:

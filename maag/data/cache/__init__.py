@@ -1,1 +1,1 @@
-"""The prepared set: a data set on the training grid, written once and mapped into memory."""
+"""The prepared set: a data set on the training grid, written once and memory-mapped."""

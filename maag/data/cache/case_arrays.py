@@ -1,4 +1,4 @@
-"""One case read whole and checked: what the cache is built from, and what `maag data check` looks at."""
+"""One case, read and checked, for the cache and for `maag data check`."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from maag.labels import BACKGROUND, IGNORE
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CaseArrays:
-    """A case's volume with its labels on the same grid."""
+    """A case's image with its labels on the same grid."""
 
     volume: Volume
     scribbles: Mapping[str, NDArray[np.uint8]]
-    """By rater: (Z, Y, X), IGNORE where no stroke is."""
+    """By rater: (Z, Y, X), IGNORE where nothing is annotated."""
     mask: NDArray[np.uint8] | None
     """(Z, Y, X)."""
     notes: tuple[str, ...] = ()
-    """What was odd, though usable: `FILE: SENTENCE`, or a sentence about the case."""
+    """What is odd but usable: `FILE: SENTENCE`, or a sentence about the case."""
 
 
 def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
     """Read the files of `case`.
 
-    Affines of image, scribble and mask may differ, as the published scribbles' do; shapes may not. Where people save
-    the files themselves, differing origins are noted.
+    Affines of image, scribble and mask may differ, as those of ACDC's scribbles do; shapes may not. In OWN_LAYOUTS,
+    different origins are noted.
 
     Raises:
-        ConfigError: `data.unlabelled_value` is not said, and a scribble file needs it.
-        DataError: a file is unreadable or would train wrongly; the sentence names it and the way out.
+        ConfigError: `data.unlabelled_value` is not set, and a scribble file needs it.
+        DataError: a file is unreadable or cannot be trained on.
         StorageError: a file cannot be opened.
     """
     volume = reader.load_volume(case)
@@ -62,21 +62,21 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
         if source.rater in scribbles:
             places = " and ".join(str(each.path) for each in case.scribbles if isinstance(each, ScribbleFile))
             raise DataError(
-                f"case {case.case_id} has two scribbles, {places}; move one of them away, or name a folder of those "
-                "that count with --scribbles"
+                f"case {case.case_id} has two scribbles, {places}; remove one of them, or give the folder of the "
+                "right ones with --scribbles"
             )
         scribble = _read_scribble(source, case, mask, data)
         _require_shape(scribble, volume, f"scribble {_name(source, case)}", case)
         if not (scribble == BACKGROUND).any():
             raise DataError(
-                f"{_name(source, case)}: no voxel is scribbled as background ({BACKGROUND}); without one "
-                "everything would become foreground: draw at least one background stroke per volume, or check "
+                f"{_name(source, case)}: no voxel is scribbled as background ({BACKGROUND}), so everything "
+                "would be learned as foreground: draw at least one background stroke per volume, or check "
                 "data.unlabelled_value"
             )
         scribbles[source.rater] = scribble
         if isinstance(source, ScribbleFile):
             if not (scribble == IGNORE).any():
-                notes += (_all_drawn(source.path, data),)
+                notes += (_note_fully_annotated(source.path, data),)
             notes += header_differences(source.path, case.images[0], origins=own)
     return CaseArrays(volume, scribbles, mask, notes)
 
@@ -91,18 +91,18 @@ def _read_scribble(
         )
     if data.unlabelled_value is None:
         raise ConfigError(
-            f"{source.path}: which value means that nothing was drawn is not said; say it with "
-            "--set data.unlabelled_value=N (ITK-SNAP and the published scribbles differ in it)"
+            f"{source.path}: the value of unlabelled voxels is not set; set it with --set data.unlabelled_value=N "
+            "(ITK-SNAP and the published scribbles use different ones)"
         )
     labels = load_label_file(source.path, {*range(data.num_classes), data.unlabelled_value})
     return np.where(labels == data.unlabelled_value, np.uint8(IGNORE), labels)
 
 
-def _all_drawn(path: Path, data: DataConfig) -> str:
-    """What is odd in a file without an undrawn voxel: most often a drawing program's, which calls those 0."""
+def _note_fully_annotated(path: Path, data: DataConfig) -> str:
+    """A note on a file without an unlabelled voxel: most drawing programs store 0 for those."""
     return (
-        f"{path}: no voxel is undrawn ({data.unlabelled_value}), so all of them teach; if {BACKGROUND} is what nobody "
-        "drew on, give it another number with `maag data renumber`"
+        f"{path}: no voxel is unlabelled ({data.unlabelled_value}), so all voxels supervise; if {BACKGROUND} means "
+        "unlabelled in it, renumber it with `maag data renumber`"
     )
 
 
@@ -113,6 +113,6 @@ def _name(source: ScribbleFile | SimulatedScribble, case: Case) -> str:
 def _require_shape(labels: NDArray[np.uint8], volume: Volume, what: str, case: Case) -> None:
     if labels.shape != volume.shape:
         raise DataError(
-            f"{what} is {labels.shape[::-1]}, its image {case.images[0]} is {volume.shape[::-1]} (x, y, z); "
-            "they must have the same shape: export both from the same volume"
+            f"{what} has shape {labels.shape[::-1]}, its image {case.images[0]} {volume.shape[::-1]} (x, y, z); they "
+            "must be the same: export both from the same volume"
         )

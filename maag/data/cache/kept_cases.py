@@ -1,4 +1,4 @@
-"""Cases that the cache holds already: in other sets of the same settings, and in what was begun and not finished."""
+"""Cases that are already in the cache: in other sets with the same settings, and in unfinished sets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from maag.errors import StorageError
 from maag.storage import flush_to_disk
 
 _PART = ".part"
-"""How folders of unfinished sets end; they begin with a dot, so that no set is called so."""
+"""Suffix of the folders of unfinished sets; they begin with a dot, so no finished set has such a name."""
 
 
 class KeptCases:
-    """Those of some `keys` that are prepared in the folder `cache_root`. A damaged set is as one that is not there."""
+    """The cases with some `keys` that are prepared in the folder `cache_root`. Damaged sets are skipped."""
 
     def __init__(self, cache_root: Path, dataset: str, keys: Collection[str]) -> None:
         self._found: dict[str, tuple[PreparedData, PreparedCase]] = {}
@@ -35,7 +35,7 @@ class KeptCases:
                 self._parts[path] = set(here)
 
     def of(self, key: str) -> tuple[PreparedCase, CaseSlices] | None:
-        """What is kept of a case, its slices in the file; None where nothing is."""
+        """The prepared case with this key and its slices, memory-mapped; None where it is not kept."""
         if key not in self._found:
             return None
         prepared, case = self._found[key]
@@ -43,17 +43,17 @@ class KeptCases:
         return case, CaseSlices(prepared.images[own], prepared.scribbles[own], prepared.masks[own])
 
     def remove_parts(self, place: Path, keys: Collection[str]) -> None:
-        """Remove unfinished sets, but not `place`, where all of `keys` are now: those that have no other cases."""
+        """Remove unfinished sets with no cases but `keys`, all of which are now in `place`; `place` itself stays."""
         for path, here in self._parts.items():
             if path != place and here <= set(keys):
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def keep_part(writer: SetWriter, folder: Path, path: Path, kept: KeptCases) -> None:
-    """Put the `folder` of an unfinished set `path` where `KeptCases` finds it, unless as much of it is there already.
+    """Move the `folder` of the unfinished set `path` to where `KeptCases` finds it, unless as many cases are there.
 
-    Others of which it has all are removed: else each attempt at a set whose bad cases are mended one by one would leave
-    a copy of it. What cannot be kept is left where it is.
+    Unfinished sets whose cases it includes are removed: else fixing a set's bad cases one by one would leave a copy for
+    each attempt. A folder that cannot be moved is left where it is.
     """
     place = path.with_name(f".{path.name}{_PART}")
     if not writer.cases or _num_cases(place) >= len(writer.cases):

@@ -1,4 +1,4 @@
-"""A prepared set, opened: all slices of a data set on the training grid, mapped into memory."""
+"""A prepared set: all slices of a data set on the training grid, memory-mapped."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from maag.storage import read_json, storage_errors
 FORMAT_VERSION = 10
 INDEX = "index.json"
 DIGEST_KIND = "sha256-"
-"""How digests of data begin; earlier versions had others, of file times and of the format, without it."""
+"""Prefix of digests of data; earlier versions digested file times and the format as well, and had no prefix."""
 SHAPES_KIND = "shapes-"
-"""The same of masks from another folder, which earlier versions digested with the scribbles beside them, without it."""
+"""Prefix of digests of masks from another folder; earlier versions digested scribbles as well, and had no prefix."""
 _TUPLES = ("source_shape", "spacing_mm", "raters", "notes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedCase:
-    """Where a case's slices lie, and where they came from."""
+    """Where the slices of a case are in the arrays, and where they came from."""
 
     key: str
-    """Changes with the settings that shape its arrays, and with sizes and times of its files."""
+    """Changes with the settings that shape its arrays, and with the sizes and times of its files."""
     case_id: str
     patient_id: str
     frame: str
@@ -45,14 +45,14 @@ class PreparedCase:
     orientation: str | None
     """Orientation code such as `LPS`; None where it is unknown or the axes are oblique."""
     part: Part | None
-    """Where the data set itself says that the patient belongs."""
+    """The part of the split that the data set itself assigns the patient to."""
     raters: tuple[str, ...]
-    """Whose scribbles there are."""
+    """Whose scribbles it has."""
     has_mask: bool
     sha256: dict[str, str]
     """Of the source files, by role: image, mask, and each rater's scribble."""
     notes: tuple[str, ...]
-    """What was odd in the files, though usable: `FILE: SENTENCE`, or a sentence about the case."""
+    """What is odd but usable: `FILE: SENTENCE`, or a sentence about the case."""
 
 
 _FIELDS = tuple(each.name for each in fields(PreparedCase))
@@ -60,19 +60,19 @@ _FIELDS = tuple(each.name for each in fields(PreparedCase))
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PreparedData:
-    """All slices of a data set, S in number, memory-mapped."""
+    """All S slices of a data set, memory-mapped."""
 
     directory: Path
     digest: str
-    """Changes with what is in any source file and with any setting that shapes the arrays; copies have the same."""
+    """Changes with the content of any source file and with any setting that shapes the arrays; the same for copies."""
     images: NDArray[np.float32]
     """(S, C, H, W), normalised."""
     scribbles: NDArray[np.uint8]
-    """(S, R, H, W), by rater; IGNORE where no stroke is."""
+    """(S, R, H, W), by rater; IGNORE where nothing is annotated."""
     masks: NDArray[np.uint8]
-    """(S, H, W), IGNORE all over where a case has none."""
+    """(S, H, W), all IGNORE where a case has none."""
     raters: tuple[str, ...]
-    """Who scribbled; R in number, one without a name where there is no scribble at all."""
+    """Names of the R raters; one empty name where there is no scribble at all."""
     cases: tuple[PreparedCase, ...]
 
     @property
@@ -82,7 +82,7 @@ class PreparedData:
 
     @property
     def patients(self) -> tuple[Patient, ...]:
-        """What there is of each patient, sorted by id."""
+        """All patients, sorted by id."""
         cases: dict[str, list[PreparedCase]] = defaultdict(list)
         for case in self.cases:
             cases[case.patient_id].append(case)
@@ -99,7 +99,7 @@ class PreparedData:
     def slices_of(
         self, patients: Collection[str], *, scribbled: bool = False, masked: bool = False
     ) -> NDArray[np.int64]:
-        """Indices of the slices of `patients`, on request only of cases with a scribble, or with a mask."""
+        """Indices of the slices of `patients`, only of cases with a scribble or a mask if so asked."""
         members = set(patients)
         wanted = [
             np.arange(case.start, case.stop)
@@ -110,7 +110,7 @@ class PreparedData:
 
 
 def open_prepared(path: Path) -> PreparedData:
-    """The prepared set in the folder `path`. Raises StorageError when it is of another format or damaged."""
+    """Open the prepared set in the folder `path`. Raises StorageError for another format or a damaged set."""
     index: dict[str, Any] = read_json(path / INDEX)
     if index["format_version"] != FORMAT_VERSION:
         raise StorageError(f"{path}: a prepared set of format {index['format_version']}; remove the folder")
@@ -118,7 +118,7 @@ def open_prepared(path: Path) -> PreparedData:
     slices = index["num_slices"]
     cases = []
     for entry in index["cases"]:
-        # Not all that is there, for sets of this format that are older tell more.
+        # Only known fields, as older sets of this format have more.
         values = {name: entry[name] for name in _FIELDS}
         tuples = {name: tuple(entry[name]) for name in _TUPLES}
         cases.append(PreparedCase(**{**values, **tuples, "affine": tuple(map(tuple, entry["affine"]))}))
@@ -134,19 +134,19 @@ def open_prepared(path: Path) -> PreparedData:
         )
 
 
-def require_same(prepared: PreparedData, digest: str, directory: str) -> None:
-    """Refuse data in `directory` that are not those of `digest`, which others train on. Raises DataError."""
+def require_same_data(prepared: PreparedData, digest: str, directory: str) -> None:
+    """Raise DataError unless the data in `directory` have the `digest` that training began with."""
     if prepared.digest != digest:
         raise DataError(
-            f"{directory}: has other data (digest {prepared.digest}) than training was begun on ({digest}); share the "
+            f"{directory}: has other data (digest {prepared.digest}) than training began with ({digest}); share the "
             "folder, or copy the same files to all nodes"
         )
 
 
-def tells_of_others(before: str, now: str) -> bool:
-    """Whether the digest of the data `before` says that they were others; one of an earlier version says nothing.
+def data_changed(before: str, now: str) -> bool:
+    """Whether the digest `before` is of other data than `now`; one of an earlier version, without a prefix, never is.
 
-    Where masks came from another folder, both are two digests, joined by `joined_digest`.
+    Both may be two digests joined by `joined_digest`, where masks came from another folder.
     """
     olds, news = before.split("+"), now.split("+")
     return len(olds) != len(news) or any(
@@ -156,5 +156,5 @@ def tells_of_others(before: str, now: str) -> bool:
 
 
 def joined_digest(prepared: PreparedData, shapes: PreparedData | None) -> str:
-    """Of all that a run trains on."""
+    """Digest of all data that a run trains on."""
     return prepared.digest if shapes is None else f"{prepared.digest}+{shapes.digest}"

@@ -1,4 +1,4 @@
-"""The prepared set: every slice of a data set on the training grid, read once, mapped into memory after."""
+"""Building the prepared set: every slice of a data set on the training grid, read once, then memory-mapped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from maag.storage import building_directory, require_writable_directory, storage
 
 _PROBLEMS_SHOWN = 10
 _BYTES_AT_ONCE = 2**20
-# Settings that change the arrays; the others, of the split say, leave a prepared set valid.
+# Settings that change the arrays; others, such as the split's, leave a prepared set valid.
 _SETTINGS = (
     "dataset",
     "classes",
@@ -53,21 +53,21 @@ def prepare(
     scribbles: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> PreparedData:
-    """The prepared set of the data set in `directory`, built first if it is not there.
+    """The prepared set of the data set in `directory`, built first if it is not in the cache.
 
-    It is built under another name and renamed when whole, so it is never left half made. Of several processes that
-    start at once one builds and the others wait; where locks do not work each builds its own and the first one stays.
+    It is built under another name and renamed when complete. Of several processes that start at once one builds and the
+    others wait; where locks do not work each builds its own and the first one stays.
 
     Args:
         directory: the data set's folder.
         data: which data set, and the grid.
         cache_root: the folder of all prepared sets.
-        scribbles: where scribbles come from, a word for each rater; see `attach_scribbles`.
-        progress: called after each case that is read.
+        scribbles: sources of scribbles, as `attach_scribbles` takes them; empty: the data set's default.
+        progress: called after each case.
 
     Raises:
         MissingDataError: nothing of the data set is in `directory`.
-        DataError: cases that would train wrongly, all of them in one error.
+        DataError: cases that cannot be trained on, all of them in one error.
         StorageError: the cache cannot be written.
     """
     return prepare_cases(find_cases(data, directory, scribbles), directory, data, cache_root, progress=progress)
@@ -82,7 +82,7 @@ def prepare_cases(
     numbers: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> PreparedData:
-    """As `prepare`, of some `cases` in `directory`; `numbers` are what their masks' labels become, None: themselves."""
+    """As `prepare`, of some `cases` in `directory`; `numbers` maps the labels of their masks, unless it is None."""
     path = cache_root / f"{data.dataset}-{_key(cases, directory, data, numbers)}"
     if not path.is_dir():
         require_writable_directory(cache_root)
@@ -93,12 +93,12 @@ def prepare_cases(
 
 
 def _key(cases: Collection[Case], directory: Path, data: DataConfig, numbers: Sequence[int] | None) -> str:
-    """Changes with settings and with sizes and times of files, which need no reading."""
+    """Digest of settings and of the sizes and times of files, without reading them."""
     return _digest_of(data, cases, numbers, [FORMAT_VERSION, *_sources(cases, directory)])
 
 
 def _sources(cases: Collection[Case], directory: Path) -> list[object]:
-    """What is known of the cases' files without reading them."""
+    """Role, relative path, size and time of each file of the cases."""
     sources: list[object] = []
     for case in cases:
         for role, file in _files(case):
@@ -111,7 +111,7 @@ def _sources(cases: Collection[Case], directory: Path) -> list[object]:
 def _digest_of(
     data: DataConfig, cases: Collection[Case], numbers: Sequence[int] | None, sources: Sequence[object]
 ) -> str:
-    """Of settings that shape the arrays, whose each case is, and what is known of the source files."""
+    """Digest of the settings that shape the arrays, of the cases' names, and of what is known of the `sources`."""
     settings = {name: getattr(data, name) for name in _SETTINGS}
     if numbers is not None:
         settings["numbers"] = list(numbers)
@@ -128,11 +128,11 @@ def _digest_of(
 
 def _files(case: Case) -> list[tuple[str, Path]]:
     """All files of a case, each with its role."""
-    drawn = [scribble for scribble in case.scribbles if isinstance(scribble, ScribbleFile)]
+    scribbles = [scribble for scribble in case.scribbles if isinstance(scribble, ScribbleFile)]
     return [
         *(("image", path) for path in case.images),
         *(("mask", path) for path in case.masks),
-        *((f"scribble {scribble.rater}", scribble.path) for scribble in drawn),
+        *((f"scribble {scribble.rater}", scribble.path) for scribble in scribbles),
     ]
 
 
@@ -144,7 +144,7 @@ def _build(
     numbers: Sequence[int] | None,
     progress: Progress | None,
 ) -> None:
-    """Write what is kept of some cases, and the others as they are read; whatever ends it early, keep what is done."""
+    """Write all cases, from the cache where they are kept, else from their files; on failure keep those done."""
     problems: list[str] = []
     reader = reader_of(data.dataset)
     raters = raters_of(cases) or ("",)
@@ -174,7 +174,7 @@ def _build(
 def _read(
     case: Case, key: str, reader: Reader, raters: Sequence[str], data: DataConfig, numbers: Sequence[int] | None
 ) -> tuple[PreparedCase, CaseSlices]:
-    """A case from its files. Raises DataError."""
+    """Read a case from its files. Raises DataError."""
     try:
         arrays = read_case(case, reader, data)
         entry = _index_entry(case, key, arrays)
@@ -199,7 +199,7 @@ def _on_grid(arrays: CaseArrays, raters: Sequence[str], data: DataConfig, number
 
 
 def _index_entry(case: Case, key: str, arrays: CaseArrays) -> PreparedCase:
-    """As if the set held this case alone."""
+    """The index entry of a case, with `start` and `stop` as if it were alone in the set."""
     digests: dict[str, Any] = {}
     for role, file in _files(case):
         digest = digests.setdefault(role, hashlib.sha256())
@@ -230,6 +230,6 @@ def _all_problems(problems: list[str], total: int) -> str:
     more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
     lines = "".join(f"\n  {problem}" for problem in shown)
     return (
-        f"{len(problems)} of {total} cases cannot be used; correct them or take them out of the folder, and only "
-        f"what changed is read again:{lines}{more}"
+        f"{len(problems)} of {total} cases cannot be used; correct them or take them out of the folder (only changed "
+        f"files are read again):{lines}{more}"
     )

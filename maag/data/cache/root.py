@@ -1,4 +1,4 @@
-"""Where on this machine maag keeps what it can make anew: prepared sets, and the engines of exported models."""
+"""The cache folder, for what maag can rebuild: prepared sets, and the engines of exported models."""
 
 from __future__ import annotations
 

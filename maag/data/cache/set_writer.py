@@ -1,4 +1,4 @@
-"""A prepared set as it is written: one file per array, case after case, so that memory holds one case at a time."""
+"""Writing a prepared set: one file per array, case by case, so that only one case is in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CaseSlices(NamedTuple):
 
 
 class SetWriter:
-    """Writes to a folder; leaving the context closes its files. `write_index` makes it one that can be opened."""
+    """Writes a prepared set to a folder; `write_index` completes it, and leaving the context closes its files."""
 
     def __init__(self, folder: Path, data: DataConfig, raters: Sequence[str]) -> None:
         self.cases: list[PreparedCase] = []
@@ -38,7 +38,7 @@ class SetWriter:
         self._data = data
         self._raters = raters
         self._open = ExitStack()
-        # Without a buffer, for what is left in one of a full disk would be written again on closing, and fail again.
+        # Unbuffered: on a full disk, what is left in a buffer would be written again on closing, and fail again.
         self._files = [self._open.enter_context(FileIO(folder / f"{name}.raw", "w")) for name in CaseSlices._fields]
         self._sizes = [0] * len(self._files)
 
@@ -49,7 +49,7 @@ class SetWriter:
         self._open.close()
 
     def add(self, case: PreparedCase, slices: CaseSlices) -> None:
-        """Write a case's slices behind those of the others, which is where the index will say that they are.
+        """Append a case's slices; its entry in `cases` gets their place.
 
         Raises OSError.
         """
@@ -60,12 +60,12 @@ class SetWriter:
         self.cases.append(replace(case, start=start, stop=start + len(slices.masks)))
 
     def write_index(self, digest: str) -> None:
-        """Close the files, and say what is in them: of a case that was not written whole nothing.
+        """Close the files and write their index; cases that were only partly written are dropped.
 
         Raises OSError, StorageError.
         """
         for file, size in zip(self._files, self._sizes, strict=True):
-            file.truncate(size)  # on a full disk it makes room for the index
+            file.truncate(size)  # which also makes room for the index on a full disk
         self._open.close()
         index = {
             "format_version": FORMAT_VERSION,

@@ -1,1 +1,1 @@
-"""The data sets that maag reads, a module each: what lies where on disk, and what it means."""
+"""The data sets that maag reads, one module each: their layout on disk and what their labels mean."""

@@ -1,4 +1,4 @@
-"""ACDC: cine-MR of the heart at end-diastole and end-systole, with the paper's expert scribbles."""
+"""ACDC: cardiac cine-MR at end-diastole and end-systole, with the paper's expert scribbles."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ SPLIT0: Mapping[str, frozenset[str]] = {
     "val": _patients(84, 32, 27, 96, 17, 18, 57, 81, 79, 22, 1, 44, 49, 25, 95),
     "test": _patients(5, 39, 77, 82, 78, 10, 64, 24, 30, 73, 80, 41, 36, 60, 72),
 }
-"""The paper's only released split: 35 patients with scribbles, 35 others whose masks the discriminator sees."""
+"""The paper's only released split: 35 patients with scribbles, and 35 others whose masks the discriminator sees."""
 
 
 class AcdcReader(NiftiReader):
-    """The challenge's folders, its current archive, or one flat folder; scribbles beside the images or in their own.
+    """The challenge's folders, its current archive, or one flat folder.
 
-    A folder of its own is `acdc_scribbles` or `scribbles` in the data set's, or `acdc_scribbles` beside it.
+    Scribbles are beside the images, in `acdc_scribbles` or `scribbles` in the data set's folder, or in `acdc_scribbles`
+    beside it.
     """
 
     layout = (
@@ -57,8 +58,8 @@ class AcdcReader(NiftiReader):
         "data.spacing_mm": 1.5117105,
         "data.size_px": [224, 224],
     }
-    # The heart lies in the middle of its image. What is cropped would teach little but that padding is background.
-    in_presets: Mapping[str, Mapping[str, Any]] = {
+    # The heart is in the middle of the image, so the crop loses little but background.
+    preset_settings: Mapping[str, Mapping[str, Any]] = {
         "fast": {"data.spacing_mm": 2.0, "data.size_px": [96, 96]},
         "best-fast": {
             "data.spacing_mm": 2.0,
@@ -71,8 +72,8 @@ class AcdcReader(NiftiReader):
     split0: Mapping[str, frozenset[str]] | None = SPLIT0
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
-        """See Reader; where unlabelled images are of use, the frames of the 4-D files are cases too."""
-        # By the path as it stands, for where a link leads to something else may lie beside it; of "." it is "..".
+        """See Reader; with `data.cine` in semi-supervision the frames of the 4-D files are cases too."""
+        # Beside the path as given, not beside what a link points to; beside "." is "..".
         beside = Path(os.path.normpath(directory / os.pardir)) / _PUBLISHED_SCRIBBLES
         flat = [folder for folder in (*(directory / name for name in _SCRIBBLE_FOLDERS), beside) if folder.is_dir()]
         cases = [
@@ -92,7 +93,7 @@ class AcdcReader(NiftiReader):
                 continue
             try:
                 count = num_volumes(path)
-            except (DataError, StorageError):  # what is wrong is said where cases are read, which goes on past one
+            except (DataError, StorageError):  # reading the case reports the error, and goes on with others
                 found.append(Case(case_id=f"{match[1]}_4d", patient_id=match[1], frame="4d", images=(path,)))
                 continue
             for time in range(count):
@@ -111,7 +112,7 @@ class AcdcReader(NiftiReader):
         waiting = {part: sorted(SPLIT0[part]) for part in SPLIT0}
         most = sum(map(len, waiting.values()))
         if num_cases > most:
-            raise ConfigError(f"{num_cases} patients: ACDC's layout names {most} at most; ask for fewer")
+            raise ConfigError(f"{num_cases} patients: ACDC's layout has {most} at most; ask for fewer")
         chosen: list[str] = []
         for part in chain(order, parts * num_cases):
             if len(chosen) == num_cases:
@@ -121,23 +122,23 @@ class AcdcReader(NiftiReader):
         write_short_axis_patients(out / "training", sorted(chosen), seed)
 
     def _case(self, image: Path, match: re.Match[str], scribble_folders: list[Path]) -> Case:
-        patient, frame, packed = match.groups()
+        patient, frame, gz = match.groups()
         stem = f"{patient}_{frame}"
-        scribble_names = [f"{stem}_scribble.nii{ending}" for ending in (packed or "", ".gz", "")]
+        scribble_names = [f"{stem}_scribble.nii{ending}" for ending in (gz or "", ".gz", "")]
         candidates = [folder / name for folder in (image.parent, *scribble_folders) for name in scribble_names]
-        mask_names = [f"{stem}_gt.nii{ending}" for ending in (packed or "", ".gz", "")]
+        mask_names = [f"{stem}_gt.nii{ending}" for ending in (gz or "", ".gz", "")]
         return Case(
             case_id=stem,
             patient_id=patient,
             frame=frame,
             images=(image,),
             masks=_first_file([image.parent / name for name in mask_names]),
-            scribbles=tuple(ScribbleFile(rater="expert", path=path) for path in _different(candidates)),
+            scribbles=tuple(ScribbleFile(rater="expert", path=path) for path in _distinct_files(candidates)),
         )
 
 
-def _different(candidates: list[Path]) -> list[Path]:
-    """Those of `candidates` that there are, one of each content; of two nobody but the user knows which counts."""
+def _distinct_files(candidates: list[Path]) -> list[Path]:
+    """The `candidates` that exist, without copies; of several different ones only the user knows which is right."""
     found: list[Path] = []
     for path in filter(Path.is_file, candidates):
         if not any(filecmp.cmp(path, other, shallow=False) for other in found):

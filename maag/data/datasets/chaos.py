@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask
-from maag.data.files.dicom_file import read_geometry
+from maag.data.datasets.mask_slices import load_mask_slice
 from maag.data.files.dicom_series import load_series, order_of_slices, require_even
 from maag.data.files.folder_tree import files_below
 from maag.data.files.natural_order import natural_key
-from maag.data.files.pictures import load_indices
 from maag.data.files.volume import Volume
 from maag.errors import DataError
 
@@ -26,13 +25,13 @@ _SERIES: Final[Mapping[str, str]] = {
 }
 _DICOM = ".dcm"
 GREYS: Final[Mapping[int, tuple[int, int]]] = {1: (55, 70), 2: (110, 135), 3: (175, 200), 4: (240, 255)}
-"""By class (liver, right kidney, left kidney, spleen): lowest and highest grey, as the organisers define them."""
+"""By class (liver, right kidney, left kidney, spleen): lowest and highest grey value, as the organisers define them."""
 
 
 class ChaosReader:
     """MR: `MR/<id>/T1DUAL/DICOM_anon/InPhase/*.dcm` and its siblings, masks in `Ground/*.png`.
 
-    Masks pair with images by stem where stems agree, else by place in the order of names, which must then follow the
+    Masks are paired with images by stem where the stems agree, else by the order of names, which must then follow the
     order in space.
     """
 
@@ -43,9 +42,9 @@ class ChaosReader:
         "data.spacing_mm": 1.61,
         "data.size_px": [192, 192],
     }
-    in_presets: Mapping[str, Mapping[str, Any]] = {}
+    preset_settings: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
-    usual_scribbles = "simulated:skeleton-dilated"
+    default_scribbles = "simulated:skeleton-dilated"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """See Reader."""
@@ -67,13 +66,13 @@ class ChaosReader:
         return load_series(case.images)
 
     def load_mask(self, case: Case, data: DataConfig) -> Mask:
-        """See Reader; greys outside of the organs' ranges are background and are counted."""
-        stored, stray = _ordered_masks(case), 0
+        """See Reader; grey values outside the organs' ranges are background, and a note counts them."""
+        stored = _ordered_masks(case)
         labels = np.zeros(stored.shape, dtype=np.uint8)
         for value, (lowest, highest) in GREYS.items():
             labels[(stored >= lowest) & (stored <= highest)] = value
         stray = int(((labels == 0) & (stored != 0)).sum())
-        notes = (f"{stray} mask pixels have a grey of no organ, taken as background",) if stray else ()
+        notes = (f"{stray} mask pixels have a grey value of no organ, taken as background",) if stray else ()
         return Mask(labels, notes)
 
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
@@ -84,7 +83,7 @@ class ChaosReader:
 
 
 class ChaosCtReader:
-    """CT: `CT/<id>/DICOM_anon/*.dcm`, masks of the liver in `Ground/*.png`."""
+    """CT: `CT/<id>/DICOM_anon/*.dcm`, liver masks in `Ground/*.png`."""
 
     layout = "CT/<id>/DICOM_anon/*.dcm with CT/<id>/Ground/*.png"
     defaults: Mapping[str, Any] = {
@@ -93,9 +92,9 @@ class ChaosCtReader:
         "data.spacing_mm": 1.5,
         "data.size_px": [256, 256],
     }
-    in_presets: Mapping[str, Mapping[str, Any]] = {}
+    preset_settings: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
-    usual_scribbles = "simulated:skeleton-dilated"
+    default_scribbles = "simulated:skeleton-dilated"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """See Reader."""
@@ -117,7 +116,7 @@ class ChaosCtReader:
         return load_series(case.images)
 
     def load_mask(self, case: Case, data: DataConfig) -> Mask:
-        """See Reader; whatever is not black is liver."""
+        """See Reader; every value but 0 is liver."""
         return Mask((_ordered_masks(case) > 0).astype(np.uint8))
 
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
@@ -150,29 +149,19 @@ def _sorted_files(folder: Path, suffix: str) -> tuple[Path, ...]:
 
 
 def _ordered_masks(case: Case) -> NDArray[np.uint8]:
-    """(Z, Y, X) stored values, slices as the images lie in space."""
+    """(Z, Y, X) stored values, with slices in the images' order in space."""
     order = order_of_slices(case.images)
     partners = _partners(case, order)
-    planes = []
-    for place in order:
-        plane = load_indices(partners[place])
-        plane = plane.max(axis=2) if plane.ndim == 3 else plane
-        shape = read_geometry(case.images[place]).shape
-        if plane.shape != shape:
-            raise DataError(
-                f"{partners[place]}: is {plane.shape}, its image {case.images[place]} is {shape} (rows, columns); they "
-                "must agree"
-            )
-        planes.append(plane.astype(np.uint8))
-    return np.stack(planes)
+    planes = [load_mask_slice(partners[place], case.images[place]) for place in order]
+    return np.stack(planes).astype(np.uint8)
 
 
 def _partners(case: Case, order: Sequence[int]) -> Sequence[Path]:
-    """The mask of each image, in the images' order of names."""
+    """The mask of each image, in the order of the images' names."""
     if len(case.images) != len(case.masks):
         raise DataError(
             f"{case.masks[0].parent}: {len(case.masks)} masks for the {len(case.images)} images of "
-            f"{case.images[0].parent}; every slice needs its mask: restore the missing ones"
+            f"{case.images[0].parent}; every slice needs a mask: restore the missing ones"
         )
     by_stem = {path.stem: path for path in case.masks}
     if all(image.stem in by_stem for image in case.images):
@@ -180,7 +169,7 @@ def _partners(case: Case, order: Sequence[int]) -> Sequence[Path]:
     names_follow_space = list(order) in (sorted(order), sorted(order, reverse=True))
     if not names_follow_space:
         raise DataError(
-            f"{case.masks[0].parent}: its names are not those of {case.images[0].parent}, whose own do not follow the "
-            "slices' order in space, so masks cannot be paired with images; name each mask as its image"
+            f"{case.masks[0].parent}: its names differ from those of {case.images[0].parent}, which do not follow the "
+            "slices' order in space, so masks cannot be paired with images; name each mask like its image"
         )
     return case.masks

@@ -1,4 +1,4 @@
-"""Your own data: `images/`, `scribbles/`, and if there are `masks/`, `unlabelled/`, `cases.csv`, `classes.txt`."""
+"""Your own data: `images/`, `scribbles/`, and optionally `masks/`, `unlabelled/`, `cases.csv`, `classes.txt`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ONE_RATER = "scribbles"
 
 @dataclass(slots=True)
 class _Row:
-    """What cases.csv says of one case."""
+    """The entries of cases.csv for one case."""
 
     patient: str | None = None
     part: Part | None = None
@@ -32,26 +32,26 @@ class _Row:
 
 
 class FoldersReader:
-    """Files belong together by name: `images/a.nii.gz`, `scribbles/a.nii.gz` or `a_scribble.nii.gz`, `masks/a.nii.gz`.
+    """Files are matched by name: `images/a.nii.gz`, `scribbles/a.nii.gz` or `a_scribble.nii.gz`, `masks/a.nii.gz`.
 
-    Scribbles of several raters lie in folders of theirs, `scribbles/RATER/a.nii.gz`. A case is a patient, but for
-    X_frame01 and X_frame12, which are two volumes of one, unless `cases.csv` (columns case, patient, split,
-    supervision, rater; all but the first optional) says otherwise.
+    Scribbles of several raters are in `scribbles/RATER/a.nii.gz`. Each case is a patient, except that X_frame01 and
+    X_frame12 are two volumes of one, unless `cases.csv` (columns case, patient, split, supervision, rater; all but the
+    first optional) says otherwise.
     """
 
-    layout = "images/a.nii.gz (or .png, .tif), scribbles/a.nii.gz, and if there are masks/, unlabelled/, cases.csv"
+    layout = "images/a.nii.gz (or .png, .tif), scribbles/a.nii.gz, and optionally masks/, unlabelled/, cases.csv"
     defaults: Mapping[str, Any] = {
         "data.classes": ["background", "foreground"],
         "data.unlabelled_value": None,
     }
-    in_presets: Mapping[str, Mapping[str, Any]] = {}
+    preset_settings: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
-    usual_scribbles = "own"
+    default_scribbles = "own"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
-        """Channels and a grid from the images, classes from `classes.txt`, a name a line.
+        """Channels and grid from the images, classes from `classes.txt`, one per line.
 
-        Raises DataError where background is not the first of them.
+        Raises DataError where the first class is not background.
         """
         images = list(_files(directory / "images").values())
         if not images:
@@ -98,10 +98,10 @@ class FoldersReader:
 def _class_names(path: Path) -> list[str]:
     names = [line.strip() for line in read_lines(path) if line.strip()]
     if not names or names[0].lower() != "background":
-        # A list of structures alone would give each the number before its own, and the first to the background.
+        # Without background each structure would get the number before its own, and the first one the background's.
         raise DataError(
-            f"{path}: the first class is {names[0] if names else 'nowhere'}; the first line must be background, whose "
-            "number is 0, then a name a line"
+            f"{path}: the first class is {names[0] if names else 'missing'}; the first line must be background, "
+            "which is 0, followed by one class per line"
         )
     return names
 
@@ -111,7 +111,7 @@ def _case(name: str, image: Path, mask: Path | None, scribbles: tuple[ScribbleFi
     if absent and row.supervision in (None, "scribbles"):
         there = ", ".join(item.rater for item in scribbles) or "nobody"
         raise DataError(
-            f"cases.csv: case {name} has no scribble by rater {min(absent)}, but by {there}; a rater is the name of a "
+            f"cases.csv: case {name} has no scribble by rater {min(absent)}, only by {there}; a rater is the name of a "
             "folder in scribbles/: move the files there, or leave the column empty"
         )
     case = Case(
@@ -131,14 +131,16 @@ def _case(name: str, image: Path, mask: Path | None, scribbles: tuple[ScribbleFi
 
 
 def _files(folder: Path, labels_of: Mapping[str, Path] | None = None) -> dict[str, Path]:
-    """Files by stem; with `labels_of` by the stem of the image that they belong to."""
+    """Files by stem; label files, with `labels_of`, by the stem of their image."""
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*")):
         if suffix_of(path) is None:
             continue
         stem = stem_of(path) if labels_of is None else _owner(path, labels_of)
         if stem in found:
-            raise DataError(f"{path}: has the name of {found[stem]}; each case needs a name of its own: rename one")
+            raise DataError(
+                f"{path}: has the same name as {found[stem]}; each case needs a name of its own: rename one"
+            )
         found[stem] = path
     return found
 
@@ -148,12 +150,12 @@ def _owner(label: Path, images: Mapping[str, Path]) -> str:
     candidates = [stem, *(stem.removesuffix(ending) for ending in LABEL_ENDINGS if stem.endswith(ending))]
     owner = next((name for name in candidates if name in images), None)
     if owner is None:
-        raise DataError(f"{label}: there is no image {stem} in images/; name it as its image, or take it out")
+        raise DataError(f"{label}: there is no image {stem} in images/; name it like its image, or remove it")
     return owner
 
 
 def _rater_folders(folder: Path, images: Mapping[str, Path]) -> dict[str, tuple[ScribbleFile, ...]]:
-    """Scribbles by case, of one rater or of one for each folder."""
+    """Scribbles by case, in `folder` itself and in a folder for each rater."""
     by_case: dict[str, list[ScribbleFile]] = defaultdict(list)
     subfolders = [path for path in sorted(folder.glob("*")) if path.is_dir() and not path.name.startswith((".", "__"))]
     for rater, place in [(_ONE_RATER, folder), *((path.name, path) for path in subfolders)]:
@@ -167,9 +169,7 @@ def _read_rows(path: Path, known: set[str]) -> dict[str, _Row]:
         return {}
     columns, lines = read_table(path)
     if "case" not in columns or not set(columns) <= set(_COLUMNS):
-        raise DataError(
-            f"{path}: columns {', '.join(columns)}; expected case, and what is known of {', '.join(_COLUMNS[1:])}"
-        )
+        raise DataError(f"{path}: columns {', '.join(columns)}; expected case, and any of {', '.join(_COLUMNS[1:])}")
     rows: dict[str, _Row] = {}
     for number, line in lines:
         name, part, supervision = line["case"], line.get("split") or None, line.get("supervision") or None
@@ -184,14 +184,16 @@ def _read_rows(path: Path, known: set[str]) -> dict[str, _Row]:
             )
         row = rows.setdefault(name, _Row())
         patient = line.get("patient") or None
-        said = (
+        entries = (
             ("patient", row.patient, patient),
             ("split", row.part, part),
             ("supervision", row.supervision, supervision),
         )
-        for what, before, now in said:
+        for what, before, now in entries:
             if before and now and before != now:
-                raise DataError(f"{where}: {what} {now} of case {name} was {before} before; a case has one {what}")
+                raise DataError(
+                    f"{where}: {what} of case {name} is {now}, but {before} in an earlier line; a case has one {what}"
+                )
         row.patient = row.patient or patient
         row.part = row.part or cast("Part | None", part)
         row.supervision = row.supervision or supervision

@@ -1,6 +1,6 @@
-"""A training grid for data of unknown geometry: their median spacing, and room for almost all of them.
+"""A training grid from the images' spacings and sizes, for data sets without a known one.
 
-Images that cannot be read are passed over, for whoever reads the cases names every one of them.
+Unreadable images are skipped; reading the cases reports them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from maag.errors import DataError, StorageError
 
 T = TypeVar("T")
 
-_MOST_IMAGES = 200  # headers looked at; more would not change a median
+_MOST_IMAGES = 200  # about so many headers are read; more would hardly change a median
 _LARGEST_SIDE_PX = 512
 _ROOM_PERCENTILE = 95
 
@@ -26,8 +26,8 @@ _ROOM_PERCENTILE = 95
 def choose_grid(images: Sequence[Path]) -> dict[str, Any]:
     """Dotted settings for `images`: `data.spacing_mm` and `data.size_px`.
 
-    The spacing is the median in-plane one, made coarser where the field of view of the 95th percentile would not fit
-    into 512 pixels; sides are multiples of 16. Raises as `geometry_of` where no image can be read.
+    The spacing is the median in-plane spacing, or a coarser one where the 95th percentile of the fields of view would
+    not fit into 512 pixels; sides are multiples of 16. Raises as `geometry_of` where no image can be read.
     """
     step = max(1, len(images) // _MOST_IMAGES)
     facts = list(_readable(images[::step], geometry_of))
@@ -41,12 +41,12 @@ def choose_grid(images: Sequence[Path]) -> dict[str, Any]:
 
 
 def count_channels(images: Sequence[Path]) -> int:
-    """How many channels are in the first of the files that can be read. Raises as `load_image` where none can."""
+    """Number of channels in the first file that can be read. Raises as `load_image` where none can."""
     return next(_readable(images, lambda path: len(load_image([path]).voxels)))
 
 
 def _readable(images: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T]:
-    """What `read` gives of the images that it can read. Raises the first one's error where there is none."""
+    """Results of `read` for the images that it can read. Raises its first error where it can read none."""
     errors: list[DataError | StorageError] = []
     for path in images:
         try:

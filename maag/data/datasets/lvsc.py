@@ -1,4 +1,4 @@
-"""LVSC (STACOM 2011): short-axis cine-MR of infarcted hearts as DICOM, with the myocardium of every phase as PNG."""
+"""LVSC (STACOM 2011): short-axis cine-MR of infarcted hearts as DICOM, with masks of the myocardium as PNG."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask
+from maag.data.datasets.mask_slices import load_mask_slice
 from maag.data.files.dicom_file import SliceGeometry, read_geometry
 from maag.data.files.dicom_series import load_series, order_of_slices
 from maag.data.files.folder_tree import files_below
-from maag.data.files.pictures import load_indices
 from maag.data.files.volume import Volume
 from maag.errors import DataError, StorageError
 
 SLICE_NAME = re.compile(r"^(DET\d{7})_SA(\d+)_ph(\d+)$", re.IGNORECASE)
-"""Stems of short-axis slices, and of their masks: study, slice, phase."""
+"""Stems of short-axis slices and of their masks: study, slice, phase."""
 _CASE_NAME = re.compile(r"^(.*DET\d{7})_ph(\d+)(?:_size(\d+))?$", re.DOTALL)
 _LONG_AXIS_NAME = re.compile(r"^DET\d{7}_LA\d+_ph\d+$", re.IGNORECASE)
 _DICOM, _PNG = ".dcm", ".png"
 
 _Size = tuple[object, ...]
-"""Shape and spacing of a slice position; empty where no file of it can be read."""
+"""Shape and spacing of the slices at a position; empty where no file of it can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class _Slice:
 
 
 class LvscReader:
-    """Study folders anywhere below the root, `DET0000101_SA1_ph0.dcm` with a PNG of the same stem.
+    """Study folders at any depth, `DET0000101_SA1_ph0.dcm` with a PNG of the same stem.
 
-    The masks may lie in a folder of their own. Long-axis files have no use here. A volume is one phase of one study;
-    slices of another size than most of their study's become volumes of their own.
+    The masks may be in another folder. Long-axis files are ignored. A case is one phase of one study; slices of another
+    size than most of their study's are cases of their own.
     """
 
     layout = "DET0000101/DET0000101_SA1_ph0.dcm with DET0000101_SA1_ph0.png beside it, at any depth"
@@ -53,14 +53,14 @@ class LvscReader:
         "data.spacing_mm": 1.45,
         "data.size_px": [224, 224],
     }
-    # The heart lies in the middle of its image, so a fast grid may crop. Without the gates' lesson walls grow thick.
-    in_presets: Mapping[str, Mapping[str, Any]] = {
+    # The heart is in the middle of the image, so a fast grid may crop. Without teacher.gates walls become too thick.
+    preset_settings: Mapping[str, Mapping[str, Any]] = {
         "fast": {"data.spacing_mm": 2.0, "data.size_px": [96, 96]},
         "best-fast": {"data.spacing_mm": 2.0, "data.size_px": [96, 96], "teacher.gates": 0.5},
         "best": {"teacher.gates": 0.5},
     }
     split0: Mapping[str, frozenset[str]] | None = None
-    usual_scribbles = "simulated:random-walk"
+    default_scribbles = "simulated:random-walk"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """See Reader."""
@@ -75,25 +75,17 @@ class LvscReader:
         return load_series(case.images)
 
     def load_mask(self, case: Case, data: DataConfig) -> Mask:
-        """See Reader; whatever is not black is myocardium, in grey and in colour files."""
+        """See Reader; every value but 0 is myocardium, in grey and in colour files."""
         by_stem = {path.stem.upper(): path for path in case.masks}
         planes = []
         for place in order_of_slices(case.images):
             image = case.images[place]
             if image.stem.upper() not in by_stem:
                 raise DataError(
-                    f"{image}: has no mask {image.stem}.png, other slices of case {case.case_id} have; restore it, or "
-                    "take the slice out"
+                    f"{image}: has no mask {image.stem}.png, unlike other slices of case {case.case_id}; restore it, "
+                    "or remove the slice"
                 )
-            path = by_stem[image.stem.upper()]
-            plane = load_indices(path)
-            plane = plane.max(axis=2) if plane.ndim == 3 else plane
-            shape = read_geometry(image).shape
-            if plane.shape != shape:
-                raise DataError(
-                    f"{path}: is {plane.shape}, its image {image} is {shape} (rows, columns); they must agree"
-                )
-            planes.append((plane > 0).astype(np.uint8))
+            planes.append((load_mask_slice(by_stem[image.stem.upper()], image) > 0).astype(np.uint8))
         return Mask(np.stack(planes))
 
     def write_phantom(self, out: Path, num_cases: int, seed: int) -> None:
@@ -104,41 +96,40 @@ class LvscReader:
 
 
 class PhasePart(NamedTuple):
-    """What a case is of its study, by its name."""
+    """The parts of a case's name."""
 
     study: str
     phase: int
     size: int
-    """Which of the sizes that the study's slices have, from 1, the most common one."""
+    """Rank of the slices' size in the study, from 1 for the most common one."""
 
 
 def phase_part(case: str) -> PhasePart | None:
-    """Of `DET0000101_ph00` and `DET0000101_ph00_size2`, of folders before it too; None for any other name."""
+    """Parse `DET0000101_ph00` and `DET0000101_ph00_size2`, also with folders before; None for any other name."""
     match = _CASE_NAME.match(case)
     return PhasePart(match[1], int(match[2]), int(match[3] or 1)) if match else None
 
 
 class NamedVolume(NamedTuple):
-    """DICOM files that are one volume by their names."""
+    """DICOM files that belong to one volume by their names."""
 
     images: tuple[Path, ...]
     even: bool
-    """Whether its slices should lie evenly: no other size of slices explains a gap."""
+    """Whether its slices should be evenly spaced: there are no slices of another size to explain a gap."""
 
 
 def volumes_among(
     files: Iterable[Path], geometry_of: Callable[[Path], SliceGeometry] = read_geometry
 ) -> dict[str, NamedVolume]:
-    """The volumes that DICOM files of one folder make by their names, by case as the reader calls them.
+    """The volumes of the DICOM files of one folder by the files' names; keys are case ids, as the reader's.
 
-    A study's phases are one series in DICOM, whose slices lie in the same places. A slice along the long axis, which is
-    no case, is a volume of its own, by its stem. Slices at a place of which no phase can be read are in every volume of
-    their phase, as nobody knows of which they are: none of them is whole.
+    A study's phases are one DICOM series, with slices at the same positions. A long-axis slice, which is no case, is a
+    volume of its own under its stem. Slices at a position that is unreadable in all phases are in every volume of their
+    phase, so that each of these fails: nobody knows which one lacks them.
 
     Args:
-        files: anything else among them is left out.
-        geometry_of: reads a slice's header, of one phase for each place; raises DataError or StorageError where it
-            cannot.
+        files: other files among them are ignored.
+        geometry_of: reads a slice's header, for one phase of each position; may raise DataError or StorageError.
     """
     images = [path for path in files if path.suffix.lower() == _DICOM]
     matches = [(path, match) for path in images if (match := SLICE_NAME.match(path.stem))]
@@ -156,7 +147,7 @@ def _volumes_of(
     cases = _cases_of(study, [item for item in slices if sizes[item.number]], sizes)
     lost = {case.frame: case for case in _cases_of(study, [item for item in slices if not sizes[item.number]], sizes)}
     in_phase = Counter(case.frame for case in cases)
-    # Of a phase without a known slice there is no other case, and it fails by this name.
+    # A phase without a readable slice has no other case, and fails under this name.
     volumes = {case.case_id: NamedVolume(case.images, True) for case in lost.values()}
     for case in cases:
         beside = lost[case.frame].images if case.frame in lost else ()
@@ -175,7 +166,7 @@ def _find_slices(directory: Path) -> list[_Slice]:
             masks[path.stem.upper()].append(path)
         elif path.suffix.lower() == _DICOM:
             if path.stem.upper() in images:
-                raise DataError(f"{path}: is there twice, the other is {images[path.stem.upper()]}; keep one of them")
+                raise DataError(f"{path}: is there twice, also as {images[path.stem.upper()]}; keep one of them")
             images[path.stem.upper()] = path
     found = []
     for stem, path in images.items():
@@ -204,7 +195,7 @@ def _by_study(slices: Iterable[_Slice]) -> dict[str, list[_Slice]]:
 
 
 def _cases_of(study: str, slices: list[_Slice], sizes: Mapping[int, _Size]) -> list[Case]:
-    """The study's volumes, one for each phase and for each size that its slices have."""
+    """The study's cases, one for each phase and each size of slices."""
     ranked = Counter(sizes[number] for number in sorted({item.number for item in slices})).most_common()
     cases = []
     for phase in sorted({item.phase for item in slices}):
@@ -228,7 +219,7 @@ def _cases_of(study: str, slices: list[_Slice], sizes: Mapping[int, _Size]) -> l
 
 
 def _sizes_of(slices: Iterable[_Slice], geometry_of: Callable[[Path], SliceGeometry]) -> dict[int, _Size]:
-    """By slice position its size, which all of its phases share, so that one that can be read tells it."""
+    """The slices' size by position, from the first phase that can be read, as all phases share it."""
     sizes: dict[int, _Size] = {}
     for item in sorted(slices, key=lambda item: item.phase):
         if not sizes.get(item.number):
@@ -237,7 +228,7 @@ def _sizes_of(slices: Iterable[_Slice], geometry_of: Callable[[Path], SliceGeome
 
 
 def _size(image: Path, geometry_of: Callable[[Path], SliceGeometry]) -> _Size:
-    """Unreadable files are named when they are loaded."""
+    """Empty for unreadable files, which are reported when they are loaded."""
     try:
         geometry = geometry_of(image)
     except (DataError, StorageError):

@@ -1,4 +1,4 @@
-"""nnU-Net's raw folder: `dataset.json`, `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`, and Ts for the test."""
+"""nnU-Net's raw folder: `dataset.json`, `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`, and Ts for testing."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from maag.errors import DataError, StorageError
 from maag.storage import read_json
 
 CHANNEL_NAME = re.compile(r"^(.+)_(\d{4})$")
-"""Stems of image files: the case, and which of its channels."""
+"""Stems of image files: case and channel."""
 _IGNORE = "ignore"
 _FOLDERS: tuple[tuple[str, str, Part], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
 
 
 class NnunetReader:
-    """Where the description names `ignore`, a label file that has it anywhere is a scribble; every other is a mask.
+    """Label files that contain the label `ignore` of dataset.json are scribbles; all others are masks.
 
-    A case is a patient, but for CASE_frame01 and CASE_frame12, which are two volumes of one.
+    Each case is a patient, except that CASE_frame01 and CASE_frame12 are two volumes of one.
     """
 
-    layout = "dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, and if you like imagesTs and labelsTs"
+    layout = "dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, and optionally imagesTs and labelsTs"
     defaults: Mapping[str, Any] = {}
-    in_presets: Mapping[str, Mapping[str, Any]] = {}
+    preset_settings: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
-    usual_scribbles = "own"
+    default_scribbles = "own"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """Classes, unlabelled value, channels, and a grid for the images.
 
-        Raises DataError for regions, numbers that are none, an `ignore` that is not the last label, or labels with a
-        gap.
+        Raises DataError for regions, for labels that are no whole numbers or have a gap, and for an `ignore` that is
+        not the last label.
         """
         root = _root(directory)
         if root is None:
@@ -69,8 +69,8 @@ class NnunetReader:
         root = _root(directory)
         if root is None:
             return ()
-        undrawn = (data.unlabelled_value or data.num_classes) if _IGNORE in _described(root)["labels"] else None
-        cases = [case for folders in _FOLDERS for case in _cases_in(root, *folders, undrawn)]
+        ignore = (data.unlabelled_value or data.num_classes) if _IGNORE in _described(root)["labels"] else None
+        cases = [case for folders in _FOLDERS for case in _cases_in(root, *folders, ignore)]
         return tuple(sorted(cases, key=lambda case: case.case_id))
 
     def load_volume(self, case: Case) -> Volume:
@@ -98,7 +98,7 @@ def _root(directory: Path) -> Path | None:
 
 
 def _described(root: Path) -> dict[str, Any]:
-    """What dataset.json says; its "labels" are by name, as in nnU-Net's second version."""
+    """The content of dataset.json, with "labels" by name as in nnU-Net's second version."""
     path = root / "dataset.json"
     described = read_json(path)
     labels = described.get("labels") if isinstance(described, dict) else None
@@ -113,32 +113,34 @@ def _described(root: Path) -> dict[str, Any]:
 
 
 def _by_name(labels: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Labels as nnU-Net's first version has them, names by number, turned round; empty where they are not such."""
+    """Invert labels of nnU-Net's first version, which are names by number; empty for anything else."""
     if not all(_is_number(value) and isinstance(name, str) for value, name in labels.items()):
         return {}
     by_name: dict[str, Any] = {}
     for value, name in labels.items():
         if name in by_name:
-            raise DataError(f"{path}: labels {by_name[name]} and {value} are both called {name!r}; name each its own")
+            raise DataError(
+                f"{path}: labels {by_name[name]} and {value} are both called {name!r}; give each its own name"
+            )
         by_name[name] = value
     return by_name
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a label's number, which some write as text."""
+    """Whether it is a whole number, or one written as text."""
     return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdecimal())
 
 
 def _numbers(labels: Mapping[str, Any], path: Path) -> dict[str, int]:
-    """The number of each label. Raises DataError for regions and for what is no number."""
+    """The number of each label. Raises DataError for regions and for values that are no whole number."""
     for name, value in labels.items():
         if isinstance(value, list):
             raise DataError(
-                f"{path}: label {name!r} is a region ({value}); maag learns one class for each pixel: write the label "
-                "files with one number for each class"
+                f"{path}: label {name!r} is a region ({value}); maag learns one class per pixel: save label files with "
+                "one number per class"
             )
         if not _is_number(value):
-            raise DataError(f"{path}: label {name!r} has {json.dumps(value)}, which is no whole number; correct it")
+            raise DataError(f"{path}: label {name!r} is {json.dumps(value)}, which is no whole number; correct it")
     return {name: int(value) for name, value in labels.items()}
 
 
@@ -151,15 +153,15 @@ def _num_channels(images: list[Path], firsts: list[Path], described: Mapping[str
     names = described.get("channel_names") or described.get("modality") or {}
     named = len(names) if isinstance(names, dict | list) else 1
     if firsts and not is_nifti(firsts[0]):
-        # A colour picture holds all of its channels in the one file.
+        # A colour picture has all of its channels in one file.
         in_file = count_channels(firsts)
         if in_file > 1:
             return in_file
     return max(1, named, *(1 + (_channel_of(path) or 0) for path in images[:64])) if images else 1
 
 
-def _cases_in(root: Path, images: str, labels: str, part: Part, undrawn: int | None) -> list[Case]:
-    """`undrawn` is what stands in a scribble where nothing was drawn; None where all label files are masks."""
+def _cases_in(root: Path, images: str, labels: str, part: Part, ignore: int | None) -> list[Case]:
+    """`ignore` is the label of unlabelled voxels in scribbles; None where all label files are masks."""
     label_files: dict[str, list[Path]] = {}
     for path in sorted((root / labels).glob("*")):
         if suffix_of(path):
@@ -178,31 +180,30 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, undrawn: int | N
                 for place, (path, channel) in enumerate(zip(files, channels, strict=True))
                 if channel in channels[:place]
             )
-            raise DataError(
-                f"case {name} is there in two file types or twice, as {first} and {second}; keep one of them"
-            )
-        there = label_files.get(name, [])
-        if len(there) > 1:
-            raise DataError(f"case {name} has two label files, {there[0]} and {there[1]}; keep one of them")
-        label = there[0] if there else None
-        drawn = label is not None and undrawn is not None and _is_drawn(label, undrawn)
+            raise DataError(f"case {name} has two files of one channel, {first} and {second}; keep one of them")
+        labels_of_case = label_files.get(name, [])
+        if len(labels_of_case) > 1:
+            both = f"{labels_of_case[0]} and {labels_of_case[1]}"
+            raise DataError(f"case {name} has two label files, {both}; keep one of them")
+        label = labels_of_case[0] if labels_of_case else None
+        is_scribble = label is not None and ignore is not None and _is_scribble(label, ignore)
         cases.append(
             Case(
                 case_id=name,
                 patient_id=patient_and_frame(name)[0],
                 frame=part,
                 images=tuple(files),
-                masks=(label,) if label and not drawn else (),
-                scribbles=(ScribbleFile(rater="labels", path=label),) if label and drawn else (),
+                masks=(label,) if label and not is_scribble else (),
+                scribbles=(ScribbleFile(rater="labels", path=label),) if label and is_scribble else (),
                 part=part,
             )
         )
     return cases
 
 
-def _is_drawn(path: Path, undrawn: int) -> bool:
-    """Whether something in it is ignored. What cannot be read is named when the case is."""
+def _is_scribble(path: Path, ignore: int) -> bool:
+    """Whether the file has the label `ignore`; False for unreadable files, which are reported with their case."""
     try:
-        return holds_label(path, undrawn)
+        return holds_label(path, ignore)
     except (DataError, StorageError):
         return False

@@ -1,4 +1,4 @@
-"""PPSS: pedestrians in surveillance videos, colour JPEG, with parts of the body as palette or RGB PNG."""
+"""PPSS: pedestrians in surveillance videos as colour JPEG, with body-part masks as palette or RGB PNG."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _UNKNOWN = 255
 
 
 class PpssReader:
-    """A folder of a number for each video, `1/0024_15.jpg` with `1/0024_15_m.png`; videos to 100 train.
+    """A numbered folder for each video, `1/0024_15.jpg` with `1/0024_15_m.png`; videos 1 to 100 are for training.
 
-    An image is brought to its mask's grid. Pictures without a mask are unlabelled.
+    Images are resized to their mask's grid. Pictures without a mask are unlabelled.
     """
 
     layout = "<video>/<name>.jpg with <video>/<name>_m.png, videos numbered, at any depth"
@@ -40,9 +40,9 @@ class PpssReader:
         "data.size_px": [160, 80],
         "data.normalization": "unit",
     }
-    in_presets: Mapping[str, Mapping[str, Any]] = {}
+    preset_settings: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
-    usual_scribbles = "simulated:skeleton-dilated"
+    default_scribbles = "simulated:skeleton-dilated"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """See Reader."""
@@ -72,7 +72,7 @@ class PpssReader:
         return tuple(cases)
 
     def load_volume(self, case: Case) -> Volume:
-        """See Reader; (3, 1, rows, columns) of the mask, 160 x 80 without one, in [0, 255]."""
+        """See Reader; (3, 1, rows, columns) in [0, 255], of the mask's size, or 160 x 80 without a mask."""
         shape = load_indices(case.masks[0]).shape[:2] if case.masks else _MASK_SHAPE
         volume = load_picture(case.images[0], (int(shape[0]), int(shape[1])))
         return in_colours(volume) if len(volume.voxels) == 1 else volume
@@ -85,8 +85,8 @@ class PpssReader:
         unknown = int((labels == _UNKNOWN).sum())
         if unknown:
             raise DataError(
-                f"{path}: {unknown} of {labels.size} pixels have a colour of no class; it was saved with "
-                "loss or belongs to another data set: restore the original, or leave it out"
+                f"{path}: {unknown} of {labels.size} pixels have a colour of no class; the file was saved "
+                "with loss or belongs to another data set: restore the original, or leave it out"
             )
         return Mask(labels[None])
 
@@ -97,8 +97,8 @@ class PpssReader:
         write_videos(out / "pedestrian_parsing_dataset" / "data", num_cases, seed)
 
 
-def of_masks_extent(picture: Volume) -> Volume:
-    """A picture of any size, its pixels such that it is as large as the masks' 160 x 80 mm, on which models learn."""
+def with_mask_extent(picture: Volume) -> Volume:
+    """A picture with the spacing that makes it 160 x 80 mm, the size of the masks, on which models are trained."""
     _, height, width = picture.shape
     return Volume(picture.voxels, (1.0, _MASK_SHAPE[0] / height, _MASK_SHAPE[1] / width), picture.affine)
 

@@ -1,1 +1,1 @@
-"""Files of images and labels, opened and written: NIfTI, DICOM, pictures, and the text beside them."""
+"""Reading and writing files of images and labels: NIfTI, DICOM, pictures, and text files beside them."""

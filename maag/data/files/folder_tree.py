@@ -1,4 +1,4 @@
-"""What lies below a folder, however deep, and by links as well."""
+"""The files below a folder, at any depth and through links."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files in `folder` and in the folders below it, but hidden ones; no folder is entered twice.
+    """All files in `folder` and the folders below it, except hidden ones; no folder is entered twice.
 
-    Links to folders are followed, after all that lies below `folder` itself: where a folder is reached in two ways its
-    own path counts. What is no folder is a file, a dead link too, so that its reader can name it. Folders that may not
-    be listed are passed over.
+    Links to folders are followed after everything below `folder` itself, so a folder that is reached in two ways has
+    its own path. Dead links count as files, so that reading them reports them. Folders that cannot be listed are
+    skipped.
     """
     entered: set[str] = set()
     starts = [folder]

@@ -1,4 +1,4 @@
-"""Images and labels of whatever file type: NIfTI volumes, or pictures of one slice."""
+"""Images and labels of any file type: NIfTI volumes, or pictures of one slice."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from maag.data.files.volume import Volume
 from maag.errors import DataError
 
 LABEL_ENDINGS = ("_scribble", "_scribbles", "_gt", "_mask", "_m", "_label", "_seg")
-"""What the names of label files add to their image's."""
+"""Endings that the names of label files add to their image's name."""
 
 SUFFIXES = (*nifti.SUFFIXES, *pictures.SUFFIXES)
 
 
 def suffix_of(path: Path) -> str | None:
-    """The suffix in SUFFIXES that the name ends with; None for other files and macOS's `._` companions."""
+    """The name's suffix in SUFFIXES; None for other files and macOS's `._` companions."""
     if path.name.startswith("._"):
         return None
     return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
 
 
 def stem_of(path: Path) -> str:
-    """The name without such a suffix."""
+    """The name without its suffix in SUFFIXES."""
     return path.name[: len(path.name) - len(suffix_of(path) or "")]
 
 
 def load_image(paths: Sequence[Path]) -> Volume:
-    """Read an image, one file or one for each channel. Raises as `load_channels` and `load_picture`."""
+    """Read an image from one file or a file per channel. Raises as `load_channels` and `load_picture`."""
     if nifti.is_nifti(paths[0]):
         return volume.load_channels(paths)
     parts = [pictures.load_picture(path) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         if part.shape != parts[0].shape:
-            raise DataError(f"{path}: a channel of another size than {paths[0]}; bring them to one grid")
+            raise DataError(f"{path}: a channel of another size than {paths[0]}; all channels must have one size")
     return Volume(np.concatenate([part.voxels for part in parts]), parts[0].spacing_mm, parts[0].affine)
 
 
@@ -45,7 +45,7 @@ def load_label_file(path: Path, allowed: Collection[int]) -> NDArray[np.uint8]:
     """Read a mask or scribble: (Z, Y, X) uint8 labels as in the file.
 
     Raises:
-        DataError: unreadable, or a value that is not among `allowed`.
+        DataError: unreadable, or a value is not in `allowed`.
         StorageError: the file cannot be opened.
     """
     if nifti.is_nifti(path):
@@ -54,9 +54,9 @@ def load_label_file(path: Path, allowed: Collection[int]) -> NDArray[np.uint8]:
 
 
 def holds_label(path: Path, value: int) -> bool:
-    """Whether a voxel of a mask or scribble has this value; of a volume no more is unpacked than up to the first.
+    """Whether a voxel of a mask or scribble has this value; a volume is only unpacked up to the first such voxel.
 
-    Raises as `load_label_file`, but that other values may be any.
+    Raises as `load_label_file`, except that any other values are allowed.
     """
     if nifti.is_nifti(path):
         parts = nifti.read_parts(nifti.open_nifti(path), path)

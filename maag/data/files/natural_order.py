@@ -1,4 +1,4 @@
-"""File names in the order that people read them: 2 before 10."""
+"""Natural sort order of file names: 2 before 10."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NIfTI files, opened: what nibabel would mend or pass over in silence is refused in a sentence."""
+"""Opening NIfTI files; what nibabel would silently repair or ignore is refused with an error."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from maag.storage import require_regular_file, storage_errors
 SUFFIXES = (".nii.gz", ".nii")
 
 _HEADERS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-"""By the size with which each begins."""
+"""By header size, the first field of each."""
 _MM_PER_UNIT = {1: 1e3, 3: 1e-3}
-"""By the header's code of a metre and a micrometre."""
+"""By the header's code of metres and micrometres."""
 _BYTES_AT_ONCE = 2**18
 """A multiple of every voxel's size."""
 _UNREADABLE = (
@@ -43,15 +43,15 @@ _UNREADABLE = (
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name is that of a NIfTI file; macOS's `._` companions are not."""
+    """Whether the name is a NIfTI file's; macOS's `._` companions are not."""
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith("._")
 
 
 def open_nifti(path: Path) -> nib.Nifti1Image:
-    """Open a file of either version, its voxels left on disk.
+    """Open a NIfTI-1 or NIfTI-2 file; its voxels stay on disk.
 
     Raises:
-        DataError: not NIfTI, or with a header that cannot be true.
+        DataError: not NIfTI, or a header that cannot be right.
         StorageError: the file cannot be opened.
     """
     size = require_regular_file(path)
@@ -60,8 +60,10 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
         dtype = header.get_data_dtype()
     except (HeaderDataError, KeyError) as error:
         code = int(header["datatype"])
-        raise DataError(f"{path}: voxels of unknown type (datatype {code}); export it again as grey values") from error
-    # nibabel trusts a header, and turns a spacing of 0 into 1, which would resample and measure wrongly.
+        raise DataError(
+            f"{path}: voxels of unknown type (datatype {code}); export it again with grey values"
+        ) from error
+    # nibabel trusts the header and turns a spacing of 0 into 1, which would give wrong resampling and measures.
     require_possible(header, dtype, path, size)
     try:
         with quiet_nibabel():
@@ -76,7 +78,7 @@ def open_nifti(path: Path) -> nib.Nifti1Image:
 
 
 def _raw_header(path: Path) -> nib.Nifti1Header:
-    """The header as it is in the file, of either version and byte order, nothing mended."""
+    """The header as in the file, of either version and byte order, without nibabel's repairs."""
     with storage_errors(path, "read"):
         try:
             with nib.openers.ImageOpener(str(path)) as stream:
@@ -93,7 +95,7 @@ def _raw_header(path: Path) -> nib.Nifti1Header:
 
 @contextmanager
 def quiet_nibabel() -> Iterator[None]:
-    """What nibabel and NumPy would log about a header is checked here, and said in a sentence."""
+    """Silence nibabel's and NumPy's messages about headers, which are checked here."""
     logger = nib.imageglobals.logger
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -105,7 +107,7 @@ def quiet_nibabel() -> Iterator[None]:
 
 
 def read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> NDArray[np.generic]:
-    """The voxels as (Z, Y, X), of a 4-D image those of one `time`. Raises DataError."""
+    """The voxels as (Z, Y, X), for a 4-D image those at index `time`. Raises DataError."""
     shape = shape_of(image, path) if time is None else tuple(image.shape[:3])
     try:
         array = np.asarray(image.dataobj if time is None else image.dataobj[:, :, :, time])
@@ -115,7 +117,7 @@ def read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> N
 
 
 def read_parts(image: nib.Nifti1Image, path: Path) -> Iterator[NDArray[np.generic]]:
-    """The voxels in the order of the file, some at once and flat: who has seen enough may stop. Raises DataError."""
+    """The voxels in the file's order, in flat chunks, so that reading may stop early. Raises DataError."""
     proxy: Any = image.dataobj
     left = math.prod(image.shape) * proxy.dtype.itemsize
     try:
@@ -136,18 +138,18 @@ def _damaged(path: Path, error: BaseException) -> DataError:
 
 
 def shape_of(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
-    """(X, Y, Z), of a 2-D image (X, Y, 1). Raises DataError when it has other dimensions of more than one."""
+    """(X, Y, Z), for a 2-D image (X, Y, 1). Raises DataError for images with further dimensions."""
     shape = without_trailing_ones(image.shape)
     if len(shape) not in (2, 3):
         raise DataError(
-            f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume is needed, or a slice: save one frame as a file"
+            f"{path}: {len(shape)}-D of shape {shape}; a slice or a 3-D volume is needed: save one frame as a file"
         )
     x, y, z = (*shape, 1)[:3]
     return x, y, z
 
 
 def image_spacing_of(image: nib.Nifti1Image, path: Path) -> tuple[float, float, float]:
-    """As `spacing_of`; of labels it is not asked, for they go by their image's. Raises DataError when there are two."""
+    """As `spacing_of`, for images; labels use their image's. Raises DataError where affine and pixdim disagree."""
     spacing = spacing_of(image)
     if image.affine is not None:
         require_one_spacing(affine_of(image), spacing, path)
@@ -166,20 +168,20 @@ def orientation_of(image: nib.Nifti1Image) -> str | None:
 
 
 def spacing_of(image: nib.Nifti1Image) -> tuple[float, float, float]:
-    """Voxel size (z, y, x) in mm; that of an axis which the image does not have is the affine's, or 1."""
-    told = [float(zoom) * _mm_per_unit(image) for zoom in image.header.get_zooms()[:3]]
+    """Voxel size (z, y, x) in mm; along axes that the image does not have, the affine's, or 1."""
+    by_pixdim = [float(zoom) * _mm_per_unit(image) for zoom in image.header.get_zooms()[:3]]
     by_affine = np.linalg.norm(affine_of(image)[:3, :3], axis=0)
-    x, y, z = told + [float(length) for length in by_affine[len(told) :]]
+    x, y, z = by_pixdim + [float(length) for length in by_affine[len(by_pixdim) :]]
     return z, y, x
 
 
 def affine_of(image: nib.Nifti1Image) -> NDArray[np.float64]:
-    """(4, 4) voxel (x, y, z) to world in mm; the identity where the header has none."""
+    """(4, 4) voxel (x, y, z) to world in mm; the identity where the header has no affine."""
     if image.affine is None:
         return np.eye(4)
     return np.diag([*[_mm_per_unit(image)] * 3, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
 
 
 def _mm_per_unit(image: nib.Nifti1Image) -> float:
-    """Of the header's unit of length, as ITK reads it; one that is not told is mm."""
+    """Millimetres per unit of length of the header, as ITK reads it; an unknown unit is mm."""
     return _MM_PER_UNIT.get(int(image.header["xyzt_units"]) % 8, 1.0)

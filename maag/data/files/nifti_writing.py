@@ -1,4 +1,4 @@
-"""Labels, probabilities and volumes written as NIfTI, labels on the very grid of their image."""
+"""Writing labels, probabilities and volumes as NIfTI; labels on exactly the grid of their image."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from maag.errors import DataError
 from maag.storage import replacing, storage_errors
 
 _PLAIN_DIMENSIONS = 3
-_DESCRIPTION_BYTES = 79  # NIfTI's descrip holds 80, the last one 0
+_DESCRIPTION_BYTES = 79  # NIfTI's descrip has 80, the last one 0
 
 
 def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequence[str]) -> None:
     """Write (Z, Y, X) uint8 labels as NIfTI with exactly the grid, codes and units of the image `like`, atomically.
 
-    Labels of a 4-D image are (T, Z, Y, X), and those of a 2-D one become 2-D. The header's description names the
-    classes as far as its 79 bytes go: `0 background, 1 RV`.
+    Labels of a 4-D image are (T, Z, Y, X), and those of a 2-D image become 2-D. The header's description names the
+    classes, cut to 79 bytes: `0 background, 1 RV`.
 
     Raises:
         DataError: `like` is unreadable or of another shape.
@@ -35,10 +35,12 @@ def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequ
     source = open_nifti(like)
     shape = without_trailing_ones(source.shape) if labels.ndim > _PLAIN_DIMENSIONS else shape_of(source, like)
     if labels.T.shape != shape:
-        raise DataError(f"{path}: labels are {labels.T.shape}, the image {like} is {shape} (x, y, z); they must agree")
+        raise DataError(
+            f"{path}: labels have shape {labels.T.shape}, the image {like} {shape} (x, y, z); they must agree"
+        )
     of_one_slice = source.ndim < _PLAIN_DIMENSIONS
     voxels = labels[0].T if of_one_slice else labels.T
-    # Without an affine of its own the new image keeps both of the header's forms and their codes.
+    # Without an affine of its own the new image keeps the header's sform and qform and their codes.
     with quiet_nibabel():
         image = type(source)(voxels, None, source.header.copy())
     image.header.set_data_dtype(np.uint8)
@@ -48,24 +50,24 @@ def save_labels(path: Path, labels: NDArray[np.uint8], like: Path, classes: Sequ
 
 
 def description_of(classes: Sequence[str]) -> bytes:
-    """What a header's description says of the labels: `0 background, 1 RV`, as far as it goes."""
+    """The header's description of labels, cut to 79 bytes: `0 background, 1 RV`."""
     return _named(classes).encode("ascii", "replace")[:_DESCRIPTION_BYTES]
 
 
 def fit_description(classes: Sequence[str]) -> bool:
-    """Whether a header's description has room for all of the names, and the letters."""
+    """Whether all class names fit into a header's description, in length and in ASCII."""
     return description_of(classes).decode() == _named(classes)
 
 
 class ProbabilityWriter:
-    """Class probabilities as 5-D NIfTI (x, y, z, time, class), written as they come: none stay in memory.
+    """Streams class probabilities to 5-D NIfTI (x, y, z, time, class) without keeping them in memory.
 
-    A context: what was not finished when it ends is gone. In the file one class follows the other, so each is packed
-    into a file of its own, in the folder of `path`, until all are there.
+    A context manager that discards an unfinished file. Classes follow each other in the file, so each is compressed
+    into a temporary file of its own, in the folder of `path`, until all are complete.
 
     Args:
-        path: of the file, `.nii.gz`.
-        num_classes: of the probabilities.
+        path: the file, `.nii.gz`.
+        num_classes: number of classes, background included.
 
     Raises:
         StorageError: the folder cannot be made or written, or the disk is full.
@@ -74,7 +76,7 @@ class ProbabilityWriter:
     def __init__(self, path: Path, num_classes: int) -> None:
         self._path = path
         self._slices: tuple[int, ...] = ()
-        """Of those that have come: number, rows, columns."""
+        """Of the slices so far: number, rows, columns."""
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._classes = [GzipPart(path.parent) for _ in range(num_classes)]
@@ -87,7 +89,7 @@ class ProbabilityWriter:
             part.close()
 
     def add(self, slices: NDArray[np.float32]) -> None:
-        """Write more slices (N, num_classes, Y, X), in the order of frames, then of height. Raises StorageError."""
+        """Append slices (N, num_classes, Y, X), ordered by frame, then by z. Raises StorageError."""
         number = self._slices[0] if self._slices else 0
         self._slices = (number + len(slices), *slices.shape[2:])
         with storage_errors(self._path):
@@ -95,9 +97,9 @@ class ProbabilityWriter:
                 part.add(np.ascontiguousarray(slices[:, value], "<f4").data.cast("B"))
 
     def finish(self, num_frames: int, affine: NDArray[np.float64]) -> None:
-        """Put the file in its place, atomically, once all slices of `num_frames` volumes have come.
+        """Write the file atomically once all slices of `num_frames` volumes have been added.
 
-        `affine` maps voxels (x, y, z) to the world. Raises StorageError.
+        `affine` (4, 4) maps voxels (x, y, z) to world in mm. Raises StorageError.
         """
         number, rows, columns = self._slices
         image = nib.Nifti1Image(np.zeros([1] * 5, "<f4"), affine)
@@ -121,16 +123,14 @@ def save_volume(
     sform: bool = True,
     description: bytes = b"",
 ) -> None:
-    """Write a (Z, Y, X) array, or (T, Z, Y, X), as NIfTI of its own dtype, the same bytes for the same content.
-
-    It is in its place whole or not at all.
+    """Write a (Z, Y, X) or (T, Z, Y, X) array as NIfTI of its dtype, atomically; same content, same bytes.
 
     Args:
         path: `.nii` or `.nii.gz`.
         array: the voxels.
         affine: (4, 4) voxel (x, y, z) to world in mm.
-        sform: set both forms; else the qform alone, as ITK-SNAP saves a scribble.
-        description: for the header, up to 79 bytes.
+        sform: set sform and qform; else only the qform, as ITK-SNAP does for scribbles.
+        description: the header's description, up to 79 bytes.
     """
     image = nib.Nifti1Image(array.T, affine)
     image.set_qform(affine, code=1)
@@ -141,12 +141,12 @@ def save_volume(
 
 
 def _write(path: Path, image: nib.Nifti1Image) -> None:
-    # Level 9 packs ragged labels a tenth tighter, in sixteen times the time: half of what predicting them takes.
+    # Level 9 makes ragged labels a tenth smaller in sixteen times the time, half as long as predicting them.
     with replacing(path) as temporary, quiet_nibabel(), temporary.open("wb") as file:
         if not path.name.lower().endswith(".gz"):
             image.to_stream(file)
             return
-        # Without a name and a time, so that the same content gives the same bytes.
+        # Without name and time, so that the same content gives the same bytes.
         with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
             image.to_stream(packed)
 

@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF files as arrays."""
+"""PNG, JPEG, TIFF and BMP files as arrays."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from maag.storage import replacing, require_regular_file
 COLOURS = 3
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
-# A larger picture of fewer bytes is a claim that would fill gigabytes, or one colour.
+# A picture with more pixels and a better ratio than this is a false claim, or of one colour.
 _BOMB_PIXELS, _BOMB_RATIO = 2**22, 500
-# What Pillow's decoders raise of damaged files.
+# What Pillow's decoders raise for damaged files.
 _UNREADABLE = (
     *(UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError),
     *(EOFError, struct.error, zlib.error),
@@ -31,11 +32,11 @@ _UNREADABLE = (
 
 
 def load_picture(path: Path, shape: tuple[int, int] | None = None) -> Volume:
-    """Read a grey or colour image as a volume of one slice, of pixels of 1 mm.
+    """Read a grey or colour image as a volume of one slice with pixels of 1 mm.
 
     Args:
         path: the file.
-        shape: resize to these rows and columns, cubic and anti-aliased.
+        shape: resize to these rows and columns, bicubic and anti-aliased.
 
     Raises:
         DataError: not a readable image.
@@ -54,8 +55,8 @@ def load_picture(path: Path, shape: tuple[int, int] | None = None) -> Volume:
 
 
 def in_colours(grey: Volume) -> Volume:
-    """A grey picture as one of red, green and blue."""
-    return Volume(np.repeat(grey.voxels, COLOURS, axis=0), grey.spacing_mm, grey.affine)
+    """A grey picture as an RGB one."""
+    return replace(grey, voxels=np.repeat(grey.voxels, COLOURS, axis=0))
 
 
 def load_indices(path: Path) -> NDArray[Any]:
@@ -70,14 +71,16 @@ def load_indices(path: Path) -> NDArray[Any]:
 
 
 def load_label_indices(path: Path) -> NDArray[Any]:
-    """(Y, X) as `load_indices`, of a grey picture that is stored as red, green and blue too.
+    """(Y, X) as `load_indices`, also for a grey picture that is stored as RGB.
 
     Raises as `load_picture`, and DataError for colours.
     """
     stored = load_indices(path)
     if stored.ndim == 3:
         if (stored != stored[:, :, :1]).any():
-            raise DataError(f"{path}: a colour image; labels must be grey values or palette indices: save it so")
+            raise DataError(
+                f"{path}: a colour image; labels must be grey values or palette indices: save it as one of these"
+            )
         stored = stored[:, :, 0]
     return stored
 
@@ -89,30 +92,30 @@ def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:
 
 
 def open_picture(path: Path, *, of_labels: bool = False) -> Image.Image:
-    """The decoded image, turned as its EXIF orientation says, as every viewer shows it. Raises as `load_picture`.
+    """The decoded image, rotated by its EXIF orientation as viewers show it. Raises as `load_picture`.
 
-    Labels `of_labels`, of which large ones are rightly nearly all alike, may pack as tight as they like.
+    Files `of_labels` may have any compression ratio, as most of their pixels are equal.
     """
     size = require_regular_file(path)
     try:
-        # By a name Pillow would map an uncompressed TIFF into memory, and take its rows for columns if it lies turned.
+        # Given a path, Pillow memory-maps uncompressed TIFF files, and confuses rows and columns of rotated ones.
         with _strict_pillow(), path.open("rb") as stream, Image.open(stream) as image:
             pages = getattr(image, "n_frames", 1)
             if pages > 1:
-                raise DataError(f"{path}: holds {pages} pictures; save the one that is meant as a file of its own")
+                raise DataError(f"{path}: holds {pages} pictures; save the right one as a file of its own")
             pixels = image.width * image.height
             tight = pixels > _BOMB_PIXELS and pixels * len(image.getbands()) > _BOMB_RATIO * size
             if tight and not of_labels:
                 raise DataError(
-                    f"{path}: {size} bytes that claim {image.width} x {image.height} pixels; it is truncated, or holds "
-                    "nearly nothing: save it again"
+                    f"{path}: {size} bytes that claim {image.width} x {image.height} pixels; it is truncated or nearly "
+                    "empty: save it again"
                 )
             upright = ImageOps.exif_transpose(image)
             upright.load()
             return upright
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"{path}: a picture of more than {Image.MAX_IMAGE_PIXELS} pixels by its header; cut it into parts, if it is"
+            f"{path}: the header claims more than {Image.MAX_IMAGE_PIXELS} pixels; if that is right, cut it into parts"
         ) from error
     except DataError:
         raise
@@ -122,7 +125,7 @@ def open_picture(path: Path, *, of_labels: bool = False) -> Image.Image:
 
 @contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Up to twice its limit Pillow only warns: here a picture is read or refused, and odd tags are nobody's concern."""
+    """Make Pillow's warning above its size limit an error, and ignore its other warnings, such as of odd tags."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -130,5 +133,5 @@ def _strict_pillow() -> Iterator[None]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the name is that of an image; macOS's `._` companions are not."""
+    """Whether the name is a picture's; macOS's `._` companions are not."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith("._")

@@ -1,4 +1,4 @@
-"""What people write beside their data, in whatever program."""
+"""Text and CSV files that users keep beside their data, from any program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file in UTF-8, with or without a byte-order mark.
 
     Raises:
-        DataError: in another encoding.
+        DataError: another encoding.
         StorageError: the file cannot be read.
     """
     with storage_errors(path, "read"):
@@ -23,19 +23,19 @@ def read_lines(path: Path) -> list[str]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: byte {error.start} ({content[error.start]:#x}) is not UTF-8; save it as UTF-8, which Excel calls "
-            '"CSV UTF-8" and editors offer beside the name'
+            f"{path}: byte {error.start} ({content[error.start]:#x}) is not UTF-8; save it as UTF-8, "
+            'which Excel calls "CSV UTF-8"'
         ) from error
     if "\0" in text:
-        raise DataError(f"{path}: holds bytes of 0, as UTF-16 does; save it as UTF-8")
+        raise DataError(f"{path}: has zero bytes, like UTF-16; save it as UTF-8")
     return text.splitlines()
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, dict[str, str]]]]:
-    """The columns of a CSV file, and its rows by column, each with its line's number; blanks around cells are cut off.
+    """The columns of a CSV file, and its rows by column with their line numbers; cells are stripped.
 
     Raises:
-        DataError: as `read_lines`, or no CSV; while iterating, a row with more cells than there are columns.
+        DataError: as `read_lines`, or not CSV; while iterating, a row with more cells than columns.
         StorageError: the file cannot be read.
     """
     try:

@@ -1,4 +1,4 @@
-"""Images as arrays of slices, and labels as they are in the file, both from NIfTI."""
+"""Images as arrays of slices, and labels as in the file, both from NIfTI."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LISTED = 10
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Volume:
-    """An image as slices."""
+    """An image as an array of slices."""
 
     voxels: NDArray[np.float32]
     """(C, Z, Y, X): channels, slices, rows, columns; a NIfTI's (x, y, z) transposed."""
@@ -56,20 +56,20 @@ class Volume:
 
 
 def load_volume(path: Path, time: int | None = None) -> Volume:
-    """Read an image of one channel.
+    """Read an image with one channel.
 
     Args:
         path: a NIfTI file; a 2-D image is one slice.
-        time: which volume of a 4-D image; None for others.
+        time: index of the volume in a 4-D image; None for others.
 
     Raises:
-        DataError: not NIfTI, truncated, of absurd dimensions or not of two or three, without a positive spacing or with
-            two different ones, or with voxels that are NaN or infinite.
+        DataError: not NIfTI, truncated, with impossible dimensions or not two or three, without a positive spacing or
+            with two different ones, or with voxels that are NaN or infinite.
         StorageError: the file cannot be opened.
     """
     source = open_nifti(path)
     require_scan(source.shape, source.get_data_dtype(), path, path.stat().st_size)
-    # What overflows is infinite, and said below.
+    # Overflows become infinite, which is reported below.
     with np.errstate(all="ignore"):
         voxels = read_array(source, path, time).astype(np.float32, copy=False)
     bad = int(voxels.size - np.isfinite(voxels).sum())
@@ -81,7 +81,7 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
 
 
 def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
-    """Read an image whose channels are files of their own, on one grid.
+    """Read an image with one file per channel, all on one grid.
 
     Raises:
         DataError: as `load_volume`, or the files differ in shape, spacing or, as far as headers record it, orientation.
@@ -93,7 +93,7 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
         if volume.shape != first.shape or not np.allclose(volume.spacing_mm, first.spacing_mm, rtol=1e-3):
             raise DataError(
                 f"{path}: a channel of {volume.shape[::-1]} voxels of {volume.spacing_mm[::-1]} mm beside {paths[0]} "
-                f"of {first.shape[::-1]} of {first.spacing_mm[::-1]} mm (x, y, z); bring them to one grid"
+                f"of {first.shape[::-1]} of {first.spacing_mm[::-1]} mm (x, y, z); resample them to one grid"
             )
     if len(volumes) == 1:
         return first
@@ -105,34 +105,33 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
         (orientation, reference), (other, path), *_ = by_orientation.items()
         raise DataError(
             f"{path}: a channel with orientation {other} in its header beside {reference} with {orientation}, so one "
-            "is mirrored or rotated; bring them to one grid"
+            "is mirrored or rotated; resample them to one grid"
         )
     return replace(first, voxels=np.concatenate([volume.voxels for volume in volumes]))
 
 
 def num_volumes(path: Path) -> int:
-    """How many volumes a 4-D image holds; 1 for others. Raises as `load_volume`, and DataError for 5-D."""
+    """Number of volumes in a 4-D image; 1 for others. Raises as `load_volume`, and DataError for 5-D."""
     shape = without_trailing_ones(open_nifti(path).shape)
     if len(shape) > _PLAIN_DIMENSIONS + 1:
         raise DataError(
-            f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume or a cine of one is needed: save each channel as "
-            "a file"
+            f"{path}: {len(shape)}-D of shape {shape}; a 3-D volume or a cine is needed: save each channel as a file"
         )
     return shape[3] if len(shape) > _PLAIN_DIMENSIONS else 1
 
 
 def load_geometry(path: Path) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
-    """The shape (Z, Y, X) and spacing (z, y, x) in mm from the header alone. Raises as `load_volume`."""
+    """Shape (Z, Y, X) and spacing (z, y, x) in mm, from the header alone. Raises as `load_volume`."""
     source = open_nifti(path)
     width, height, depth = shape_of(source, path)
     return (depth, height, width), image_spacing_of(source, path)
 
 
 def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8], tuple[float, float, float]]:
-    """Read a mask or a scribble: (Z, Y, X) uint8 labels as in the file, and its spacing in mm (z, y, x).
+    """Read a mask or scribble: (Z, Y, X) uint8 labels as in the file, and the spacing (z, y, x) in mm.
 
     Raises:
-        DataError: as `load_volume`, or a value is not an integer or not among `allowed`.
+        DataError: as `load_volume`, or a value is not in `allowed`.
         StorageError: the file cannot be opened.
     """
     source = open_nifti(path)
@@ -141,7 +140,7 @@ def load_labels(path: Path, allowed: Collection[int]) -> tuple[NDArray[np.uint8]
 
 
 def near_integers(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The values with those that a header's scale left beside an integer on it, others as they are."""
+    """Round values within 0.001 of an integer, as a header's scale may leave them; keep others."""
     if values.dtype.kind != "f":
         return values
     nearest = np.rint(values)
@@ -150,12 +149,12 @@ def near_integers(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def as_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path) -> NDArray[np.uint8]:
-    """The values of the file `path` as labels of the same shape, taking what a header's scale left beside an integer.
+    """The values of the file `path` as uint8 labels of the same shape, after `near_integers`.
 
-    Raises DataError when a value is not among `allowed`.
+    Raises DataError when a value is not in `allowed`.
     """
     labels = near_integers(values)
-    with np.errstate(invalid="ignore"):  # NaN, which is named below
+    with np.errstate(invalid="ignore"):  # NaN, which is reported below
         small = labels.astype(np.uint8)
     same = labels.dtype == small.dtype or np.array_equal(small, labels)
     for value, count in (_counts(small) if same else _sorted_counts(labels)).items():
@@ -163,16 +162,16 @@ def as_labels(values: NDArray[np.generic], allowed: Collection[int], path: Path)
             way_out = (
                 f"save a black and white mask with 1 where it has {_WHITE}"
                 if {*np.unique(labels).tolist()} == {0, _WHITE} and 1 in allowed
-                else "correct the labels (`maag data renumber` exchanges numbers), or data.classes and "
-                'data.unlabelled_value, which nnU-Net\'s dataset.json calls "labels" and "ignore"'
+                else "correct the labels (`maag data renumber` changes them), or data.classes and "
+                'data.unlabelled_value, in nnU-Net\'s dataset.json "labels" and "ignore"'
             )
             raise DataError(f"{path}: {count} voxels have label {value:g}, allowed are {_listed(allowed)}; {way_out}")
     return small
 
 
 def _counts(labels: NDArray[np.uint8]) -> dict[float, int]:
-    """How often each label stands in (Z, Y, X) or (Y, X) labels."""
-    # Counted, as sorting a volume takes several times as long; in parts, as NumPy counts copies of 64 bits.
+    """Number of voxels of each label in (Z, Y, X) or (Y, X) labels."""
+    # bincount, as sorting a volume takes several times as long; by slice, as NumPy counts 64-bit copies.
     counts = sum((np.bincount(part.ravel(), minlength=256) for part in labels), np.zeros(256, np.int64))
     return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
 

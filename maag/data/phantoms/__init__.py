@@ -1,1 +1,1 @@
-"""Synthetic data sets in their native formats, noisy enough that thresholds fail and learning is needed."""
+"""Synthetic data sets in their native formats, noisy enough that thresholding fails."""

@@ -21,8 +21,8 @@ _NUM_FRAMES = 30
 def write_short_axis_patients(out: Path, patients: Sequence[str], seed: int) -> None:
     """Write `patients` as ACDC does: Info.cfg, and image, mask and scribble at end-diastole and end-systole.
 
-    As in the published data an image has an origin of its own, and a scribble the qform alone, with origin 0.
-    Same patients and seed, same bytes. Raises StorageError.
+    As in the published data, images have an origin and scribbles only a qform, with origin 0. Same patients
+    and seed, same bytes. Raises StorageError.
     """
     for patient in patients:
         random = np.random.default_rng([seed, *patient.encode()])

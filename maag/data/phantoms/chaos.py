@@ -30,7 +30,7 @@ MR_SPACING_MM, CT_SPACING_MM = 1.61, 2.4
 
 class _Ellipsoid(NamedTuple):
     centre: tuple[float, float, float]
-    """(z, y, x) in parts of the volume."""
+    """(z, y, x) as fractions of the volume."""
     radii: tuple[float, float, float]
     tilt: float = 0.0
 
@@ -38,8 +38,8 @@ class _Ellipsoid(NamedTuple):
 def write_mr_patients(out: Path, num_cases: int, seed: int) -> None:
     """Write patients with T1DUAL and T2SPIR series, each with `DICOM_anon` and `Ground`.
 
-    As in the real data: file order runs against the order in space, both T1 phases share a series UID and the masks,
-    T2 has another number of slices, greys vary within their ranges, and stray greys occur. Same seed, same bytes.
+    As in the real data: file order is opposite to the order in space, both T1 phases share a series UID and the masks,
+    T2 has another number of slices, grey values vary within their ranges, and stray ones occur. Same seed, same bytes.
     """
     for number in range(num_cases):
         patient = str(_IDS[number] if number < len(_IDS) else 40 + number)
@@ -59,7 +59,7 @@ def write_mr_patients(out: Path, num_cases: int, seed: int) -> None:
 
 
 def write_ct_patients(out: Path, num_cases: int, seed: int) -> None:
-    """Write CT patients, masks of the liver as bilevel PNG, names as in the real data. Same seed, same bytes."""
+    """Write CT patients with liver masks as bilevel PNG, named as in the real data. Same seed, same bytes."""
     for number in range(num_cases):
         patient = str(number + 1)
         random = np.random.default_rng([seed, number, 1])
@@ -81,13 +81,13 @@ def write_ct_patients(out: Path, num_cases: int, seed: int) -> None:
 
 
 def draw_mr(phase: str, depth: int, random: np.random.Generator) -> NDArray[np.uint16]:
-    """(`depth`, Y, X) a patient's MR, of pixels of MR_SPACING_MM; `phase` is InPhase, OutPhase or T2SPIR."""
+    """A patient's MR, (`depth`, Y, X) with pixels of MR_SPACING_MM; `phase` is InPhase, OutPhase or T2SPIR."""
     mask, tissue = _draw_volume(_draw_organs(random), depth)
     return _draw_image(mask, tissue, _CONTRASTS[phase], random, _MR_NOISE)
 
 
 def draw_ct(depth: int, random: np.random.Generator) -> NDArray[np.uint16]:
-    """(`depth`, Y, X) a patient's CT in Hounsfield units + 1000, of pixels of CT_SPACING_MM."""
+    """A patient's CT, (`depth`, Y, X) in Hounsfield units + 1000 with pixels of CT_SPACING_MM."""
     mask, tissue = _draw_volume(_draw_organs(random), depth)
     return _draw_image(mask, tissue, _CT, random, _CT_NOISE)
 
@@ -110,7 +110,7 @@ def _write_series(
 
 
 def _draw_organs(random: np.random.Generator) -> dict[int, _Ellipsoid]:
-    """The patient's right is the image's left."""
+    """Organs by label; the patient's right is the image's left."""
 
     def near(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> _Ellipsoid:
         moved = np.array(centre) + random.uniform(-0.02, 0.02, 3)
@@ -126,7 +126,7 @@ def _draw_organs(random: np.random.Generator) -> dict[int, _Ellipsoid]:
 
 
 def _draw_volume(organs: dict[int, _Ellipsoid], depth: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Labels (Z, Y, X), and what is around: 0 air, 1 fat, 2 muscle, 3 spine."""
+    """Labels (Z, Y, X), and the tissue around: 0 air, 1 fat, 2 muscle, 3 spine."""
     grid = np.indices((depth, *_SHAPE)).astype(float)
     places = [(axis + 0.5) / size for axis, size in zip(grid, (depth, *_SHAPE), strict=True)]
     body = _inside(places, _Ellipsoid((0.5, 0.5, 0.5), (9.0, 0.4, 0.46)))
@@ -169,7 +169,7 @@ def _draw_image(
 
 
 def _stored(plane: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """The organisers' greys, some of them off by one, and a few stray ones."""
+    """The organisers' grey values, some of them off by one, and a few stray ones."""
     stored = np.zeros(plane.shape, dtype=np.uint8)
     for value, grey in _STORED.items():
         stored[plane == value] = grey

@@ -1,4 +1,4 @@
-"""Writing DICOM slices, the same bytes for the same content."""
+"""Writing DICOM slices and PNG files; same content, same bytes."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def save_slice(
     """Write one axial MR slice (rows, columns) uint16.
 
     Args:
-        path: where to.
+        path: the file.
         pixels: stored values.
         spacing_mm: between rows and between columns.
         thickness_mm: SliceThickness.
         position: ImagePositionPatient.
-        series: what the series' UID is made from.
+        series: seed of the series' UID.
         number: InstanceNumber.
         tags: further elements by keyword; None leaves a standard one out.
     """

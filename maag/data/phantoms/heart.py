@@ -1,4 +1,4 @@
-"""The anatomy and the look of a short-axis heart."""
+"""Anatomy and intensities of a synthetic short-axis heart."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def draw_heart(random: np.random.Generator) -> Heart:
 
 
 def draw_mask(heart: Heart, contraction: float) -> NDArray[np.uint8]:
-    """(Z, Y, X) labels: a ring that narrows from base to apex, a crescent beside it that ends before the apex."""
+    """(Z, Y, X) labels: a ring that narrows from base to apex, and a crescent beside it that ends before the apex."""
     depth = heart.shape[0]
     planes = []
     for place in range(depth):
@@ -72,7 +72,7 @@ def draw_mask(heart: Heart, contraction: float) -> NDArray[np.uint8]:
 
 
 def _radius_about(heart: Heart, centre: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(Y, X) distance in mm from `centre`, on an ellipse's measure."""
+    """(Y, X) elliptic distance in mm from `centre`."""
     rows, columns = np.indices(heart.shape[1:]) * heart.spacing_mm
     down, right = rows - centre[0], columns - centre[1]
     along = down * np.cos(heart.tilt) + right * np.sin(heart.tilt)
@@ -82,7 +82,7 @@ def _radius_about(heart: Heart, centre: NDArray[np.float64]) -> NDArray[np.float
 
 
 def draw_tissue(heart: Heart, random: np.random.Generator) -> NDArray[np.float64]:
-    """(Z, Y, X) what surrounds the heart: chest, lungs, liver, vessels as bright as blood."""
+    """(Z, Y, X) intensities around the heart: chest, lungs, liver, vessels as bright as blood."""
     _, height, width = heart.shape
     rows, columns = np.indices((height, width))
     body = np.hypot((rows - height / 2) / (0.48 * height), (columns - width / 2) / (0.49 * width)) < 1
@@ -99,7 +99,7 @@ def draw_tissue(heart: Heart, random: np.random.Generator) -> NDArray[np.float64
 
 
 def draw_image(mask: NDArray[np.uint8], texture: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.int16]:
-    """(Z, Y, X) intensities: blood bright, muscle dark, both within the range of what is around them."""
+    """(Z, Y, X) intensities: bright blood, dark muscle, both within the range of the surroundings."""
     blood = random.uniform(150, 200)
     levels = {RV: 0.92 * blood, MYO: random.uniform(78, 96), LV: blood}
     image = texture.copy()

@@ -1,4 +1,4 @@
-"""Synthetic cine studies in LVSC's layout, with the oddities of the real ones."""
+"""Synthetic cine studies in LVSC's layout, with the irregularities of the real ones."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NUM_PHASES = 4
 def write_studies(out: Path, num_cases: int, seed: int) -> None:
     """Write studies `DET0000101` and so on, each slice and phase a DICOM file and a PNG of the myocardium.
 
-    As in the real data: slice numbers do not follow the order in space, a long-axis file without a mask lies among
-    them, PNGs are grey or colour, one extension is in capitals, one file lacks SliceLocation, one slice is of another
-    size, and a table stands beside the folders. Same seed, same bytes. Raises StorageError.
+    As in the real data: slice numbers do not follow the order in space, there is a long-axis file without a mask, PNGs
+    are grey or colour, one extension is in capitals, one file lacks SliceLocation, one slice has another size, and
+    there is a table beside the folders. Same seed, same bytes. Raises StorageError.
     """
     write_text(out / "EDES_Phases_TrainingDataSets.csv", "Patient,ED,ES\n")
     for number in range(1, num_cases + 1):

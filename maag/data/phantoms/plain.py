@@ -1,4 +1,4 @@
-"""Synthetic short-axis hearts in the two layouts for one's own data: nnU-Net's, and plain folders."""
+"""Synthetic short-axis hearts in the two layouts for own data: nnU-Net's, and plain folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROLES = ("scribbled", "shapes", "val", "scribbled", "unlabelled", "test", "shap
 
 
 def write_nnunet(out: Path, num_cases: int, seed: int) -> None:
-    """Half of the training labels are scribbles with `ignore`, half masks; every fifth case is in Ts. Same bytes."""
+    """Half of the training labels are scribbles with `ignore`, half masks; every fifth case is in Ts."""
     in_test = [number % 5 == 4 for number in range(num_cases)]
     for number, test in enumerate(in_test):
         image, mask, scribble, affine = _patient(number, seed)
@@ -36,7 +36,7 @@ def write_nnunet(out: Path, num_cases: int, seed: int) -> None:
 
 
 def write_folders(out: Path, num_cases: int, seed: int) -> None:
-    """Scribbled cases, cases with masks, and some of which only the image is there; `cases.csv` says who validates."""
+    """Cases with scribbles, with masks, and without labels; `cases.csv` has the split."""
     rows = ["case,patient,split,supervision,rater"]
     for number in range(num_cases):
         image, mask, scribble, affine = _patient(number, seed)

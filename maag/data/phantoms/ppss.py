@@ -15,15 +15,15 @@ from maag.storage import replacing
 
 _HAIR, _FACE, _UPPER, _LOWER, _ARMS, _LEGS, _SHOES = range(1, 8)
 _ROWS, _COLUMNS = 160, 80
-_IMAGE_SIZE = (120, 240)  # other than the masks', as in the real data
+_IMAGE_SIZE = (120, 240)  # unlike the masks', as in the real data
 _FRAMES = 3
 _SKIN = (np.array([205, 160, 130]), np.array([120, 80, 60]))
 
 
 def write_videos(out: Path, num_cases: int, seed: int) -> None:
-    """Write `num_cases` videos of a few pictures each, every fourth one beyond 100, where the test begins.
+    """Write `num_cases` videos of a few pictures each, every fourth one numbered above 100, for testing.
 
-    Masks carry the real palette; the first of each video is saved as RGB. Same seed, same bytes. Raises StorageError.
+    Masks have the real palette; the first of each video is RGB. Same seed, same bytes. Raises StorageError.
     """
     for number in range(num_cases):
         video = 101 + number // 4 if number % 4 == 3 else 1 + number
@@ -40,7 +40,7 @@ def write_videos(out: Path, num_cases: int, seed: int) -> None:
 
 
 def draw_picture(random: np.random.Generator) -> NDArray[np.float32]:
-    """(3, 160, 80) in [0, 255]: somebody who walks, in colour."""
+    """A walking pedestrian, (3, 160, 80) in [0, 255]."""
     scene = _draw_scene(random)
     clothes, skin = _draw_colours(random)
     picture = _paint(_draw_person(random), scene, clothes, skin, random)
@@ -49,12 +49,12 @@ def draw_picture(random: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _draw_colours(random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(3, 3) of three pieces of clothing, and (3,) of the skin."""
+    """Colours of three pieces of clothing (3, 3), and of the skin (3,)."""
     return random.integers(20, 236, size=(3, 3)), _SKIN[0] + random.random() * (_SKIN[1] - _SKIN[0])
 
 
 def _draw_person(random: np.random.Generator) -> NDArray[np.uint8]:
-    """(160, 80) labels: somebody who walks."""
+    """Labels (160, 80) of a walking pedestrian."""
     middle, top = 40 + random.uniform(-5, 5), 12 + random.uniform(-4, 4)
     size = random.uniform(0.9, 1.1)
     stride, swing = random.uniform(-9, 9), random.uniform(-8, 8)
@@ -78,7 +78,7 @@ def _draw_person(random: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _draw_scene(random: np.random.Generator) -> NDArray[np.float64]:
-    """(160, 80, 3) a street: walls, ground, blotches."""
+    """A street scene (160, 80, 3): walls, ground, blotches."""
     scene = np.empty((_ROWS, _COLUMNS, 3))
     scene[:] = random.uniform(60, 200, 3)
     scene[int(random.uniform(80, 120)) :] = random.uniform(60, 180, 3)
@@ -109,7 +109,7 @@ def _paint(
 
 
 def _with_palette(labels: NDArray[np.uint8], *, as_rgb: bool) -> Image.Image:
-    """The real files' palette is MATLAB's jet of 64 colours, of which eight are in use."""
+    """Masks with the real files' palette: eight of the 64 colours of MATLAB's jet."""
     image = Image.fromarray(np.array(INDICES, dtype=np.uint8)[labels])
     image.putpalette(_palette())
     return image.convert("RGB") if as_rgb else image

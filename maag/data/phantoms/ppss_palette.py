@@ -1,4 +1,4 @@
-"""How PPSS marks its classes."""
+"""Palette of PPSS's classes."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ COLOURS: Final = (
     *((0, 0, 143), (0, 32, 255), (0, 191, 255), (96, 255, 159)),
     *((255, 255, 0), (255, 80, 0), (175, 0, 0), (143, 0, 0)),
 )
-"""Their colours in files that were saved as RGB."""
+"""The classes' colours in RGB files."""

@@ -1,4 +1,4 @@
-"""Volumes that look like those of a data set, without files: to run a segmentor where its data are not at hand."""
+"""Phantom volumes in memory, to run a segmentor without its data."""
 
 from __future__ import annotations
 
@@ -23,16 +23,13 @@ Draw = Callable[[DataConfig, np.random.Generator], Volume]
 
 
 def draw_volume(data: DataConfig, random: np.random.Generator) -> Volume:
-    """A phantom of what `data.dataset` shows, of `data.channels` channels.
-
-    Of a data set whose content is not known it is a heart that fills the grid.
-    """
+    """A phantom of `data.dataset` with `data.channels` channels; for unknown data sets a heart that fills the grid."""
     return _DRAWN.get(data.dataset, _draw_any)(data, random)
 
 
 def draw_blobs(data: DataConfig, random: np.random.Generator) -> Volume:
-    """Smooth blobs of several intensities in [0, 255] that fill the grid of `data`, in every channel the same ones."""
-    # From an eighth of the grid, what organs have, to a few pixels of it.
+    """Smooth blobs with several intensities in [0, 255] that fill the grid of `data`, the same in each channel."""
+    # Widths from an eighth of the grid, like organs, to a few pixels.
     widths = np.geomspace(min(data.size_px) / 8, 2.0, _DEPTH)
     fields = [gaussian_filter(random.standard_normal(data.size_px), width) for width in widths]
     ranks = np.stack([field.ravel().argsort().argsort().reshape(data.size_px) / field.size for field in fields])
@@ -43,7 +40,7 @@ def draw_blobs(data: DataConfig, random: np.random.Generator) -> Volume:
 
 
 def _draw_heart(data: DataConfig, random: np.random.Generator, side_mm: float | None = None) -> Volume:
-    """A heart of its own size, or one whose longer side is `side_mm`."""
+    """A heart of its own size, or an image whose longer side is `side_mm`."""
     heart = draw_heart(random)
     mask, tissue = draw_mask(heart, float(random.uniform(0, 0.3))), draw_tissue(heart, random)
     spacing = heart.spacing_mm if side_mm is None else side_mm / max(heart.shape[1:])

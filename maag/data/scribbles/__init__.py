@@ -1,1 +1,1 @@
-"""Scribbles: where they come from, how hands draw them, and how far several hands agree."""
+"""Scribbles: their sources, simulated annotators, and the agreement of several raters."""

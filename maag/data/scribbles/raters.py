@@ -1,4 +1,4 @@
-"""Several scribbles of one image: how far their hands agree, and one label for each pixel."""
+"""Several raters' scribbles of one image: their agreement, and one combined label per pixel."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from maag.errors import ConfigError, DataError
 from maag.labels import IGNORE
 
 FULL_WEIGHT = 255
-"""Stored weight of a pixel that counts wholly."""
-_ROUNDS = 200  # of fitting skills to the pairs' agreement; each halves the distance
+"""Stored weight of a pixel with weight 1."""
+_ROUNDS = 200  # of fitting skills to pairwise agreement; each halves the distance
 _SLICES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RaterAgreement:
-    """One rater against the weighted vote of the others, on the pixels that both drew on."""
+    """Agreement of one rater with the weighted vote of the others, on commonly annotated pixels."""
 
     rater: str
     drawn: int
-    """Pixels drawn."""
+    """Annotated pixels."""
     shared: int
-    """Of these, pixels that another rater drew on too."""
+    """Annotated pixels that another rater annotated as well."""
     agreement: float | None
-    """Part of the shared pixels with the others' label, mean over classes; None when nothing is shared."""
+    """Fraction of the shared pixels with the others' label, mean over classes; None when nothing is shared."""
     weight: float | None
-    """Estimated skill above chance, the best rater's being 1; None when nothing is shared."""
+    """Estimated skill above chance, 1 for the best rater; None when nothing is shared."""
     with_rater: dict[str, float | None]
-    """The same agreement with each other rater alone."""
+    """Agreement with each other rater alone."""
 
 
 def measure_agreement(
@@ -40,12 +40,12 @@ def measure_agreement(
 ) -> tuple[RaterAgreement, ...]:
     """Compare raters, one entry for each.
 
-    Where each of C classes is hit with probability a and missed evenly, two raters' agreement above chance is the
-    product of their skills (a C - 1) / (C - 1) (the one-parameter case of Dawid and Skene, 1979). The skills are those
-    that fit all pairs best, each weighed by the pixels that they share.
+    Where a rater labels each of C classes correctly with probability a and errs evenly, two raters' agreement above
+    chance is the product of their skills (a C - 1) / (C - 1) (the one-parameter case of Dawid and Skene, 1979). The
+    skills are fitted to all pairs, each weighted by its number of shared pixels.
 
     Args:
-        scribbles: parts (S, R, H, W) uint8, IGNORE where no stroke is.
+        scribbles: parts (S, R, H, W) uint8, IGNORE where not annotated.
         raters: R names.
         num_classes: background included.
     """
@@ -80,23 +80,23 @@ def measure_agreement(
     return tuple(found)
 
 
-def require_sense(agreements: Sequence[RaterAgreement], num_classes: int) -> None:
-    """Refuse a rater whose strokes contradict the others' everywhere. Raises DataError naming them."""
+def require_plausible_raters(agreements: Sequence[RaterAgreement], num_classes: int) -> None:
+    """Raise DataError for a rater who agrees with the others less than by chance."""
     for item in agreements:
         if item.agreement is not None and item.agreement < 1 / num_classes:
             raise DataError(
-                f"rater {item.rater} has the others' label on {100 * item.agreement:.0f} % of the {item.shared} pixels "
-                f"that were drawn on twice, less than chance ({100 / num_classes:.0f} %); check the label numbers, "
-                "or leave this source out of --scribbles"
+                f"rater {item.rater} agrees with the others on {100 * item.agreement:.0f} % of the {item.shared} "
+                f"shared pixels, less than by chance ({100 / num_classes:.0f} %); check the label numbers, or leave "
+                "this source out of --scribbles"
             )
 
 
 def rater_weights(agreements: Sequence[RaterAgreement], given: Sequence[float]) -> tuple[float, ...]:
-    """A weight in [0, 1] for each rater, the greatest 1: as `given`, or from agreement where nothing is given.
+    """A weight in [0, 1] for each rater, the largest being 1: the `given` ones, else from agreement.
 
     Raises:
-        ConfigError: another number of weights than of raters, or all of them 0.
-        DataError: a rater who shares no pixel.
+        ConfigError: not one weight for each rater, or all of them are 0.
+        DataError: a rater shares no pixel with the others.
     """
     if given:
         if len(given) != len(agreements) or not max(given):
@@ -120,17 +120,17 @@ def combine(
     method: Literal["union", "majority", "weighted"],
     weights: Sequence[float],
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """One label for each pixel.
+    """Combine raters' scribbles into one label per pixel.
 
     Args:
-        scribbles: (S, R, H, W) uint8, IGNORE where no stroke is.
+        scribbles: (S, R, H, W) uint8, IGNORE where not annotated.
         num_classes: background included.
         method: as `data.raters`.
-        weights: one for each rater, used if weighted.
+        weights: one for each rater; used if `method` is weighted.
 
     Returns:
-        Labels (S, H, W) uint8, IGNORE where nobody drew or no label wins; and if weighted the pixels' weights
-        (S, H, W) uint8, the winning label's lead over the next in parts of FULL_WEIGHT.
+        Labels (S, H, W) uint8, IGNORE where not annotated or without a winning label; and if weighted their weights
+        (S, H, W) uint8, the winning label's lead over the next times FULL_WEIGHT.
     """
     shape = (len(scribbles), *scribbles.shape[2:])
     labels = np.empty(shape, dtype=np.uint8)
@@ -151,7 +151,7 @@ def combine(
 
 
 def agreement_rows(agreements: Sequence[RaterAgreement]) -> list[list[Any]]:
-    """The table as rows: a header, then one for each rater."""
+    """Table rows: a header, then one row for each rater."""
     names = [item.rater for item in agreements]
     header = ["rater", "drawn", "shared", "agreement", "weight", *(f"with {name}" for name in names)]
     rows = [
@@ -169,7 +169,7 @@ def agreement_rows(agreements: Sequence[RaterAgreement]) -> list[list[Any]]:
 
 
 def _skills(votes: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
-    """(R,) in [0, 1] from the pairs' agreement, by alternating least squares."""
+    """(R,) in [0, 1] from pairwise agreement, by alternating least squares."""
     count = votes.shape[1]
     above, shared = np.zeros((count, count)), np.zeros((count, count))
     for one in range(count):
@@ -187,7 +187,7 @@ def _skills(votes: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
 
 
 def _vote(votes: NDArray[np.uint8], weights: NDArray[np.float64], *, without: int) -> NDArray[np.uint8]:
-    """The label of most weight among the others, IGNORE where there is none or a tie: (P, R) to (P,)."""
+    """Weighted vote of the other raters, (P, R) to (P,); IGNORE where there is none or a tie."""
     others = [column for column in range(votes.shape[1]) if column != without]
     labels = sorted(set(np.unique(votes).tolist()) - {IGNORE})
     if not labels:
@@ -199,7 +199,7 @@ def _vote(votes: NDArray[np.uint8], weights: NDArray[np.float64], *, without: in
 
 
 def _agreement(one: NDArray[np.uint8], other: NDArray[np.uint8], num_classes: int) -> float | None:
-    """Part of the commonly drawn pixels with equal labels, by `other`'s class, mean over its classes."""
+    """Fraction of commonly annotated pixels with equal labels, mean over `other`'s classes."""
     both = (one != IGNORE) & (other != IGNORE)
     one, other = one[both], other[both]
     rates = [float((one[other == value] == value).mean()) for value in range(num_classes) if (other == value).any()]

@@ -1,4 +1,4 @@
-"""Where scribbles come from: beside the images, a rater's folder, or drawn from the masks."""
+"""Sources of scribbles: the data set's own, a rater's folder, or simulated from the masks."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from maag.data.scribbles.styles import STYLES
 from maag.errors import ConfigError, DataError, MissingDataError
 
 OWN = "own"
-"""The scribbles that the data set's own layout holds."""
+"""The scribbles in the data set's own layout."""
 _SIMULATED = "simulated"
 
 
 def attach_scribbles(cases: Sequence[Case], sources: Sequence[str], seed: int) -> tuple[Case, ...]:
-    """Give each case the scribbles of all `sources`, each of which is a rater of its own.
+    """Give each case the scribbles of all `sources`; each folder and each simulation is a rater.
 
-    A source is `own`, `simulated:STYLE` or `simulated:STYLE:RATIO`, or a folder with files named CASE_scribble or
-    CASE, NIfTI or for one slice a picture, at any depth.
+    A source is `own`, `simulated:STYLE`, `simulated:STYLE:RATIO`, or a folder of files named CASE_scribble or CASE, at
+    any depth: NIfTI, or a picture for a single slice.
 
     Raises:
-        ConfigError: a source that is none of these, or two of one name.
-        MissingDataError: a folder that is not there, or that holds no scribble of any case.
-        DataError: two scribbles of one rater for one case.
+        ConfigError: a source is none of these, or two have the same name.
+        MissingDataError: a folder is missing, or has no scribble of any case.
+        DataError: one folder has two scribbles of one case.
     """
     if tuple(sources) == (OWN,):
         return tuple(cases)
     bare = [replace(case, scribbles=()) for case in cases]
-    for place, source in enumerate(sources):
+    for index, source in enumerate(sources):
         if source == OWN:
             found = {case.case_id: case.scribbles for case in cases}
         elif source.partition(":")[0] == _SIMULATED:
@@ -40,14 +40,14 @@ def attach_scribbles(cases: Sequence[Case], sources: Sequence[str], seed: int) -
             found = {case.case_id: (simulated,) for case in cases if case.masks}
         else:
             found = {case_id: (file,) for case_id, file in _files(Path(source), cases).items()}
-        placed = {case_id: tuple(replace(each, source=place) for each in drawn) for case_id, drawn in found.items()}
-        bare = [replace(case, scribbles=case.scribbles + placed.get(case.case_id, ())) for case in bare]
+        indexed = {case_id: tuple(replace(each, source=index) for each in drawn) for case_id, drawn in found.items()}
+        bare = [replace(case, scribbles=case.scribbles + indexed.get(case.case_id, ())) for case in bare]
     for case in bare:
         raters = [scribble.rater for scribble in case.scribbles]
         if len(set(raters)) < len(raters):
             raise ConfigError(
                 f"--scribbles: case {case.case_id} has two scribbles of one rater ({', '.join(raters)}); folders must "
-                "have different names, and a source may be given once"
+                "have different names, and each source may be given once"
             )
     return tuple(bare)
 
@@ -60,8 +60,8 @@ def _simulated(source: str, seed: int) -> SimulatedScribble:
         ratio = 0.0
     if style not in STYLES or len(rest) > 1 or not 0 < ratio <= 1:
         raise ConfigError(
-            f"--scribbles {source}: expected simulated:STYLE or simulated:STYLE:RATIO with a style of "
-            f"{', '.join(STYLES)} and a ratio in (0, 1]"
+            f"--scribbles {source}: expected simulated:STYLE or simulated:STYLE:RATIO with STYLE one of "
+            f"{', '.join(STYLES)} and RATIO in (0, 1]"
         )
     return SimulatedScribble(rater=source, style=style, ratio=ratio, seed=seed)
 
@@ -69,8 +69,8 @@ def _simulated(source: str, seed: int) -> SimulatedScribble:
 def _files(folder: Path, cases: Sequence[Case]) -> dict[str, ScribbleFile]:
     if not folder.is_dir():
         raise MissingDataError(
-            f"--scribbles {folder}: no such folder; give a folder of scribble files, or simulated:STYLE to draw them "
-            "from the masks"
+            f"--scribbles {folder}: no such folder; give a folder of scribble files, or simulated:STYLE to simulate "
+            "them from the masks"
         )
     known = {case.case_id for case in cases}
     files: dict[str, ScribbleFile] = {}
@@ -83,8 +83,8 @@ def _files(folder: Path, cases: Sequence[Case]) -> dict[str, ScribbleFile]:
         files[case_id] = ScribbleFile(rater=Path(os.path.abspath(folder)).name, path=path)
     if not files:
         raise MissingDataError(
-            f"--scribbles {folder}: none of the {len(known)} cases has a scribble in it; files must be named as their "
-            f"case, such as {min(known)}_scribble.nii.gz"
+            f"--scribbles {folder}: it has no scribble of any of the {len(known)} cases; files must be named after "
+            f"their case, such as {min(known)}_scribble.nii.gz"
         )
     return files
 

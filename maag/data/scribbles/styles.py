@@ -1,6 +1,6 @@
-"""Scribbles from masks, in several hands: skeleton, random walk, curve, and an expert's few strokes.
+"""Scribbles simulated from masks in several styles: skeleton, random walk, curve, and an expert's few strokes.
 
-Every style is a function of one slice's mask and a generator; every stroke lies inside the structure it stands for.
+A style is a function of one slice's mask and a random generator; strokes are clipped to the structure they label.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from maag.labels import BACKGROUND, IGNORE
 
 Stroke = NDArray[np.bool_]
 Drawing = Callable[[NDArray[np.uint8], int, np.random.Generator], Mapping[int, Stroke]]
-"""Of a slice (Y, X), the number of classes and a generator: by class, where its strokes are (Y, X)."""
+"""From a slice (Y, X), the number of classes and a generator: by class, its strokes (Y, X)."""
 
 _BOX = np.ones((3, 3), dtype=bool)
-_WALK_PART = 0.10  # steps of a random walk as part of the structure's pixels, and at most so many tries
+_WALK_PART = 0.10  # steps of a random walk, as a fraction of the structure's pixels, in at most so many tries
 _WALK_TRIES = 4000
-_EXPERT_PART = (0.4, 0.7)  # of a skeleton's pixels that the hand follows
-_NEAR_PX, _FAR_PX = (6, 11), (22, 40)  # distances of the expert's two background strokes from the structures
-_BORDER_PART = 0.25  # of a structure's border that is traced
-_SMALLEST_PART_PX = 16  # of the background that has a stroke of its own
+_EXPERT_PART = (0.4, 0.7)  # fraction of a skeleton's pixels that is drawn
+_NEAR_PX, _FAR_PX = (6, 11), (22, 40)  # distance of the expert's two background strokes to the structures
+_BORDER_PART = 0.25  # fraction of a structure's border that is traced
+_SMALLEST_PART_PX = 16  # smallest enclosed background with a stroke of its own
 
 
 def simulate(
     mask: NDArray[np.uint8], num_classes: int, style: str, *, ratio: float = 1.0, seed: int = 0, case_id: str = ""
 ) -> NDArray[np.uint8]:
-    """Scribble a volume.
+    """Simulate the scribble of a volume.
 
     Args:
         mask: (Z, Y, X) uint8 labels in [0, num_classes).
         num_classes: background included.
         style: a name in STYLES.
-        ratio: part in (0, 1] of each stroke's length that is kept, in one piece.
-        seed: same seed, case and slice, same strokes, whatever else is scribbled.
-        case_id: which volume it is.
+        ratio: fraction in (0, 1] of each stroke's length that is kept, in one piece.
+        seed: strokes depend on seed, case and slice index alone.
+        case_id: name of the volume.
 
     Returns:
-        (Z, Y, X) uint8: the mask's label where a stroke is, IGNORE elsewhere.
+        (Z, Y, X) uint8: the mask's label on strokes, IGNORE elsewhere.
     """
     name = int.from_bytes(hashlib.blake2b(os.fsencode(case_id), digest_size=8).digest())
     return np.stack(
@@ -58,7 +58,7 @@ def simulate(
 def draw_scribble(
     mask: NDArray[np.uint8], num_classes: int, style: str, random: np.random.Generator, *, ratio: float = 1.0
 ) -> NDArray[np.uint8]:
-    """Scribble one slice (Y, X); see `simulate`."""
+    """Simulate the scribble of one slice (Y, X); see `simulate`."""
     scribble = np.full(mask.shape, IGNORE, dtype=np.uint8)
     for value, stroke in STYLES[style](mask, num_classes, random).items():
         inside = stroke & (mask == value)
@@ -79,14 +79,14 @@ def _skeletons(mask: NDArray[np.uint8], num_classes: int, random: np.random.Gene
 
 
 def _dilated_skeletons(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
-    """As the paper's release draws them: closed and dilated, so that half of a thin ring is covered."""
+    """As in the paper's release: closed and dilated, which covers half of a thin ring."""
     return {value: binary_dilation(binary_closing(skeletonize(mask == value))) for value in range(num_classes)}
 
 
 def _random_walks(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
-    """As the paper's release draws them: a walk inside each structure, its outline closed, thinned and dilated.
+    """As in the paper's release: a walk inside each structure, closed, thinned and dilated.
 
-    And one in each enclosed part of the background, which a walk from elsewhere never enters.
+    Each enclosed part of the background gets one too, as a walk from elsewhere never enters it.
     """
     walks = {value: _walk(mask == value, random) for value in range(num_classes)}
     for part in _enclosed(mask):
@@ -95,7 +95,7 @@ def _random_walks(mask: NDArray[np.uint8], num_classes: int, random: np.random.G
 
 
 def _walk(structure: Stroke, random: np.random.Generator) -> Stroke:
-    """Diagonal progress only: a step counts when both coordinates differ from those two steps before."""
+    """A random walk; a step is taken only if both coordinates differ from those before the previous step."""
     walked = np.zeros_like(structure)
     rows, columns = np.nonzero(structure)
     if len(rows) == 0:
@@ -118,7 +118,7 @@ def _walk(structure: Stroke, random: np.random.Generator) -> Stroke:
 
 
 def _curves(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
-    """A curve through each structure's middle, and a part of its border from inside; rings for the background."""
+    """A curve through each structure's middle and along a part of its inner border; arcs for the background."""
     strokes: dict[int, Stroke] = {BACKGROUND: _background_strokes(mask, random)}
     for value in range(1, num_classes):
         structure = mask == value
@@ -128,7 +128,7 @@ def _curves(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generat
 
 
 def _expert_strokes(mask: NDArray[np.uint8], num_classes: int, random: np.random.Generator) -> Mapping[int, Stroke]:
-    """A part of the way through each structure, and two strokes of background, near and far."""
+    """A stroke along a part of each structure, and two background strokes, near and far."""
     strokes = {
         value: _arc(_path_inside(mask == value), random.uniform(*_EXPERT_PART), random)
         for value in range(1, num_classes)
@@ -147,7 +147,7 @@ STYLES: Final[Mapping[str, Drawing]] = {
 
 
 def _path_inside(structure: Stroke) -> Stroke:
-    """The skeleton of a long structure; in a round one, whose skeleton is a dot, a loop half-way to its middle."""
+    """The skeleton of a long structure; for a round one, whose skeleton is a dot, a loop half-way to its middle."""
     skeleton: Stroke = skeletonize(structure)
     if skeleton.sum() >= np.sqrt(structure.sum()):
         return skeleton
@@ -158,14 +158,14 @@ def _path_inside(structure: Stroke) -> Stroke:
 
 
 def _arc(path: Stroke, part: float, random: np.random.Generator) -> Stroke:
-    """The pixels of a path within some angle about its centre: `part` of them."""
+    """A fraction `part` of a path's pixels: those within a random sector about its centre."""
     rows, columns = np.nonzero(path)
     stroke = np.zeros_like(path)
     if len(rows) == 0:
         return stroke
     angles = np.arctan2(rows - rows.mean(), columns - columns.mean())
-    turned = (angles - random.uniform(-np.pi, np.pi)) % (2 * np.pi)
-    kept = np.argsort(turned)[: max(2, round(part * len(rows)))]
+    rotated = (angles - random.uniform(-np.pi, np.pi)) % (2 * np.pi)
+    kept = np.argsort(rotated)[: max(2, round(part * len(rows)))]
     stroke[rows[kept], columns[kept]] = True
     return stroke
 
@@ -186,9 +186,9 @@ def _background_strokes(mask: NDArray[np.uint8], random: np.random.Generator) ->
 
 
 def _enclosed(mask: NDArray[np.uint8]) -> list[Stroke]:
-    """Parts of the background that structures cut off from the largest, as a wall does with a cavity of no class.
+    """Parts of the background that structures cut off from the largest part, such as a cavity inside a wall.
 
-    Whoever draws what is background marks these, too: without a stroke nothing tells that a bright cavity is no wall.
+    An annotator marks these as well: without a stroke nothing shows that a bright cavity is not wall.
     """
     parts, count = label(mask == BACKGROUND)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
@@ -200,7 +200,7 @@ def _enclosed(mask: NDArray[np.uint8]) -> list[Stroke]:
 
 
 def _shortened(stroke: Stroke, ratio: float, random: np.random.Generator) -> Stroke:
-    """Keep `ratio` of each connected stroke: what is nearest along it to one of its ends."""
+    """Keep a fraction `ratio` of each connected stroke, starting at one of its ends."""
     pieces, count = label(stroke, _BOX)
     kept = np.zeros_like(stroke)
     for piece in range(1, count + 1):
@@ -211,15 +211,15 @@ def _shortened(stroke: Stroke, ratio: float, random: np.random.Generator) -> Str
 
 
 def _along(rows: NDArray[np.int64], columns: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-    """Places of a stroke's pixels in the order in which they are reached along it from a far end."""
-    at = {(int(row), int(column)): place for place, (row, column) in enumerate(zip(rows, columns, strict=True))}
+    """Indices of a stroke's pixels in breadth-first order from one of its ends."""
+    index_of = {(int(row), int(column)): place for place, (row, column) in enumerate(zip(rows, columns, strict=True))}
 
     def reached_from(start: int) -> list[int]:
         order, seen = [start], {start}
         for place in order:
             for down in (-1, 0, 1):
                 for right in (-1, 0, 1):
-                    near = at.get((int(rows[place]) + down, int(columns[place]) + right))
+                    near = index_of.get((int(rows[place]) + down, int(columns[place]) + right))
                     if near is not None and near not in seen:
                         seen.add(near)
                         order.append(near)

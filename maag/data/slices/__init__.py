@@ -1,1 +1,1 @@
-"""Slices as training draws them: who teaches what, in batches, changed at random, on the device."""
+"""Slices for training: supervision, batches and augmentation, on the device."""

@@ -1,4 +1,4 @@
-"""How large each class is in real masks, as a prior for predictions."""
+"""Class areas in real masks, as a prior for predictions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _SLICES_AT_ONCE = 256
 
 
 class Areas(NamedTuple):
-    """The part of a slice that each class takes, over many slices; of those without the class it is 0."""
+    """Fraction of a slice that each class covers, over many slices; 0 in those without the class."""
 
     mean: Tensor
     """(num_classes,) float32."""
     spread: Tensor
     """(num_classes,) float32 standard deviations between slices."""
     num_masks: Tensor
-    """() float32: slices that they are of."""
+    """() float32: number of slices."""
 
 
 def measure_areas(masks: NDArray[np.uint8], slices: NDArray[np.int64], num_classes: int) -> Areas:
-    """Areas in `slices` of (S, H, W) uint8 masks, as parts of all pixels, which is how predictions are measured.
+    """Areas in `slices` of (S, H, W) uint8 masks, as fractions of all pixels, as predictions are measured.
 
-    Pixels that are IGNORE lie beside the image, so they hold no structure, and count as part of their slice.
+    IGNORE pixels are padding: they have no structure, but count as pixels of their slice.
     """
     parts = []
     for start in range(0, len(slices), _SLICES_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Random changes of slices and their labels, batched, on whatever device they are on."""
+"""Random augmentation of slices and their labels, in batches, on the tensors' device."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 from maag.config.data import AugmentConfig
 
 _ELASTIC_POINTS = 5
-"""Points a side that are moved at random, with smooth paths between them."""
+"""Control points per side of an elastic deformation."""
 _SAMPLING = {"linear": "bilinear", "cubic": "bicubic"}
 
 
 def random_affines(count: int, size_px: tuple[int, int], config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Draw `count` rotations, shifts, zooms and flips.
+    """Draw `count` random rotations, shifts, zooms and flips.
 
     Returns:
         (count, 2, 3) float32 on the generator's device: maps from output to input coordinates in [-1, 1], x first.
@@ -32,21 +32,21 @@ def random_affines(count: int, size_px: tuple[int, int], config: AugmentConfig, 
 
 
 def random_angles(count: int, limit_deg: float, generator: torch.Generator) -> Tensor:
-    """Draw (count,) float32 angles, in radians, of up to `limit_deg` degrees either way."""
+    """Draw (count,) float32 angles in radians, uniform within ± `limit_deg` degrees."""
     return _uniform(count, math.radians(limit_deg), generator)
 
 
 def rotations(angles: Tensor, size_px: tuple[int, int]) -> Tensor:
-    """Turns of slices of `size_px` about their centre by (N,) `angles` in radians: (N, 2, 3), as `random_affines`."""
-    # Coordinates are relative to each side, so a rotation of pixels is one of height / width in them.
+    """Rotations of slices about their centre by (N,) `angles` in radians: (N, 2, 3), as `random_affines`."""
+    # Coordinates are relative to each side, so the aspect ratio makes this a rotation of pixels.
     aspect = size_px[0] / size_px[1]
-    cos, sin, none = torch.cos(angles), torch.sin(angles), torch.zeros_like(angles)
-    rows = torch.stack([cos, -sin * aspect, none, sin / aspect, cos, none], dim=1)
+    cos, sin, zero = torch.cos(angles), torch.sin(angles), torch.zeros_like(angles)
+    rows = torch.stack([cos, -sin * aspect, zero, sin / aspect, cos, zero], dim=1)
     return rows.view(-1, 2, 3)
 
 
 def random_displacements(count: int, config: AugmentConfig, generator: torch.Generator) -> Tensor | None:
-    """Draw how far the control points of `count` smooth deformations move; None, and nothing drawn, if not asked for.
+    """Draw displacements of the control points of `count` elastic deformations; None, without drawing, if disabled.
 
     Returns:
         (count, 2, 5, 5) float32 on the generator's device, in coordinates in [-1, 1], x first.
@@ -58,7 +58,7 @@ def random_displacements(count: int, config: AugmentConfig, generator: torch.Gen
 
 
 def sampling_grids(affines: Tensor, displacements: Tensor | None, size_px: tuple[int, int]) -> Tensor:
-    """Where each output pixel is taken from: (N, H, W, 2) float coordinates in [-1, 1], x first."""
+    """Input coordinates of each output pixel: (N, H, W, 2) float in [-1, 1], x first."""
     grids = affine_grid(affines, [len(affines), 1, *size_px], align_corners=False)
     if displacements is None:
         return grids
@@ -67,26 +67,26 @@ def sampling_grids(affines: Tensor, displacements: Tensor | None, size_px: tuple
 
 
 def warp_images(images: Tensor, grids: Tensor, interpolation: Literal["linear", "cubic"]) -> Tensor:
-    """Resample (N, C, H, W) float images; what comes from outside repeats the edge."""
+    """Resample (N, C, H, W) float images; the outside repeats the edge."""
     return grid_sample(images, grids, mode=_SAMPLING[interpolation], padding_mode="border", align_corners=False)
 
 
 def warp_probabilities(probabilities: Tensor, grids: Tensor) -> Tensor:
-    """Resample (N, num_classes, H, W) probabilities bilinearly; what comes from outside has none for any class."""
+    """Resample (N, num_classes, H, W) probabilities bilinearly; the outside is 0 for every class."""
     return grid_sample(probabilities, grids, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def warp_labels(labels: Tensor, grids: Tensor, *, fill: int) -> Tensor:
-    """Resample (N, H, W) uint8 labels to the nearest; what comes from outside is `fill`."""
-    # Outside is sampled as 0, so labels are moved up by one to tell it from label 0.
-    moved_up = grid_sample(
+    """Resample (N, H, W) uint8 labels by nearest neighbour; the outside is `fill`."""
+    # The outside is sampled as 0, so labels are shifted by one to distinguish it from label 0.
+    shifted = grid_sample(
         labels[:, None].float() + 1, grids, mode="nearest", padding_mode="zeros", align_corners=False
     )[:, 0]
-    return torch.where(moved_up == 0, float(fill), moved_up - 1).to(torch.uint8)
+    return torch.where(shifted == 0, float(fill), shifted - 1).to(torch.uint8)
 
 
 class IntensityChanges(NamedTuple):
-    """What happens to the intensities of N slices."""
+    """Random intensity changes of N slices."""
 
     contrast: Tensor
     """(N, 1, 1, 1) factors."""
@@ -97,13 +97,13 @@ class IntensityChanges(NamedTuple):
     gamma: Tensor | None = None
     """(N, 1, 1, 1) exponents."""
     kept: Tensor | None = None
-    """(N, 1, H, W) factors: 0 in the box that is cut out, else 1."""
+    """(N, 1, H, W) factors: 0 in the cut-out box, else 1."""
 
 
 def random_intensities(
     shape: tuple[int, int, int, int], config: AugmentConfig, generator: torch.Generator
 ) -> IntensityChanges:
-    """Draw what is drawn per slice, and noise per pixel, for float images of `shape` (N, C, H, W)."""
+    """Draw intensity changes per slice, and noise per pixel, for float images of `shape` (N, C, H, W)."""
     count, _, height, width = shape
     per_slice = (-1, 1, 1, 1)
     contrast = 1 + _uniform(count, config.contrast, generator).view(per_slice)
@@ -118,7 +118,7 @@ def random_intensities(
 
 
 def change_intensities(images: Tensor, changes: IntensityChanges) -> Tensor:
-    """Apply `changes` to (N, C, H, W) float images; what is cut out becomes 0, the middle of normalised intensities."""
+    """Apply `changes` to (N, C, H, W) float images; cut-out boxes become 0, the median of normalised intensities."""
     if changes.gamma is not None:
         low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
         span = (high - low).clamp(min=torch.finfo(images.dtype).eps)
@@ -128,7 +128,7 @@ def change_intensities(images: Tensor, changes: IntensityChanges) -> Tensor:
 
 
 def _outside_boxes(count: int, size_px: tuple[int, int], longest: float, generator: torch.Generator) -> Tensor:
-    """(count, 1, H, W) float: 0 in one box each, of sides up to `longest` of the image's, 1 outside."""
+    """(count, 1, H, W) float: 0 in one box each, with sides up to `longest` times the image's, 1 outside."""
     device = generator.device
     half = longest / 2 * torch.rand(count, 2, generator=generator, device=device)
     centre = torch.rand(count, 2, generator=generator, device=device)

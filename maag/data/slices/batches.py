@@ -1,8 +1,8 @@
 """Training batches: slices drawn by step, augmented on the device.
 
-Every draw is a function of (seed, step): a run that stops at any step and resumes sees the same batches, without any
-generator state to keep. And so does a run on another number of workers: everything is drawn for the whole batch, and
-each worker does its shard of it.
+Every draw is a function of (seed, step): a run that stops at any step and resumes sees the same batches, without stored
+generator states. So does a run on another number of workers: everything is drawn for the whole batch, and each worker
+takes its shard of it.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ from maag.labels import BACKGROUND, IGNORE
 
 
 class TeacherView(NamedTuple):
-    """A batch's slices for a teacher to look at: nothing was changed in them, but that they may have been turned."""
+    """A batch's slices for a teacher: not augmented, except that they may be rotated."""
 
     images: Tensor
     """(M, C, H, W) float32: the supervised slices, then the unlabelled ones."""
     grids: Tensor
-    """(M, H, W, 2) float32: where the batch's pixels were taken from in them, see `sampling_grids`."""
+    """(M, H, W, 2) float32: coordinates in them of the batch's pixels, see `sampling_grids`."""
 
 
 class Batch(NamedTuple):
-    """What one training step sees on one worker: its shard of the whole batch."""
+    """The data of one training step on one worker: its shard of the whole batch."""
 
     images: Tensor
     """(N, C, H, W) float32: supervised slices, those with scribbles first."""
     labels: Tensor
-    """(N, H, W) uint8: their scribbles or masks, IGNORE where nothing is known."""
+    """(N, H, W) uint8: their scribbles or masks, IGNORE where unlabelled."""
     unlabelled: Tensor | None
-    """(N, C, H, W) float32: further slices for the adversarial term, if it has a weight."""
+    """(N, C, H, W) float32: further slices for the terms that need no labels, if there are any."""
     masks: Tensor | None
     """(N, H, W) uint8: real, unpaired masks for the discriminator, if there is one."""
     num_dense: int = 0
-    """How many of the supervised slices, the last ones, have masks."""
+    """Number of supervised slices with masks, which are the last ones."""
     label_weights: Tensor | None = None
-    """(N, H, W) float32 in [0, 1]: how much each label counts; None when all count alike."""
+    """(N, H, W) float32 in [0, 1]: weight of each label; None when all are 1."""
     teacher_view: TeacherView | None = None
-    """All images before they were changed, if a teacher is to see them."""
-    lesson: Tensor | None = None
-    """(M, num_classes, H, W) float32: what finished models say of all images, if such teach; 0 beyond their edges."""
+    """All images before augmentation, if a teacher is to see them."""
+    soft_labels: Tensor | None = None
+    """(M, num_classes, H, W) float32: finished teachers' probabilities for all images, if any; 0 beyond their edges."""
     areas: Areas | None = None
-    """How large each class is in real masks, if predictions are held to it."""
+    """Class areas in real masks, if `loss.areas` is set."""
 
 
 class TrainingBatches:
@@ -94,19 +94,19 @@ class TrainingBatches:
             self._num_dense = min(max(1, round(config.optim.dense_ratio * count)), count - 1)
 
         seed = config.train.seed
-        others = _second_batch(supervision, config)
+        others = _unlabelled_slices(supervision, config)
         self._scribbled = SliceSource(supervision.scribbled, seed, "scribbled")
         self._dense = SliceSource(supervision.dense, seed, "dense")
         self._unlabelled = SliceSource(others, seed, "unlabelled") if len(others) else None
         self._real = SliceSource(supervision.real, seed, "shapes") if config.adversarial else None
 
         arrays = (supervision.images, supervision.scribbles, supervision.masks, supervision.shapes)
-        further = (supervision.scribble_weights, supervision.lessons)
+        further = (supervision.scribble_weights, supervision.soft_labels)
         resident = fits(sum(array.nbytes for array in (*arrays, *further) if array is not None), device)
         self._images, self._scribbles, self._masks, self._shapes = (
             SliceStore(array, device, resident=resident) for array in arrays
         )
-        self._weights, self._lessons = (
+        self._weights, self._soft_labels = (
             None if array is None else SliceStore(array, device, resident=resident) for array in further
         )
         self._areas = None
@@ -115,19 +115,19 @@ class TrainingBatches:
             self._areas = Areas(*(part.to(device) for part in found))
 
     @property
-    def bring_lessons(self) -> bool:
-        """Whether finished models have said beforehand what a teacher would be asked of."""
-        return self._lessons is not None
+    def has_soft_labels(self) -> bool:
+        """Whether batches have soft labels, predicted beforehand by finished teachers."""
+        return self._soft_labels is not None
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which each kind of supervised slices is seen about once, or more often."""
+        """Steps in which each kind of supervised slice is seen about once, or more often."""
         count = self._config.optim.batch_size
         passes = [len(self._scribbled) / max(1, count - self._num_dense), len(self._dense) / max(1, self._num_dense)]
         return max(1, round(max(passes)))
 
     def at(self, step: int) -> Batch:
-        """This worker's part of the batch of training step `step`, counted from 0."""
+        """This worker's shard of the batch of training step `step`, counted from 0."""
         count, shard = self._config.optim.batch_size, self._shard
         generator = self._generator.manual_seed(seed_of(self._config.train.seed, "augment", step))
 
@@ -140,27 +140,27 @@ class TrainingBatches:
         labels = warp_labels(labels, grids, fill=self._fill)
         weights = self._weights_of(scribbled, labels, grids)
 
-        lessons = self._said_of(supervised, grids)
-        asks = self._config.loss.teacher > 0 and not lessons
-        view = self._teacher_view(originals, grids, generator) if asks else None
+        soft_labels = self._soft_labels_of(supervised, grids)
+        asks_teacher = self._config.loss.teacher > 0 and not soft_labels
+        view = self._teacher_view(originals, grids, generator) if asks_teacher else None
         unlabelled = masks = None
         if self._unlabelled:
             further = shard.of(self._unlabelled.draw(step * count, count))
             others = self._images.gather(further)
             grids = self._random_grids(generator)
             unlabelled = self._changed(others, grids, generator)
-            lessons += self._said_of(further, grids)
+            soft_labels += self._soft_labels_of(further, grids)
             if view:
                 parts = zip(view, self._teacher_view(others, grids, generator), strict=True)
                 view = TeacherView(*(torch.cat(both) for both in parts))
         if self._real:
             real = self._shapes.gather(shard.of(self._real.draw(step * count, count)))
             masks = warp_labels(real, self._random_grids(generator), fill=BACKGROUND)
-        lesson = torch.cat(lessons) if lessons else None
-        return Batch(images, labels, unlabelled, masks, len(dense), weights, view, lesson, self._areas)
+        soft = torch.cat(soft_labels) if soft_labels else None
+        return Batch(images, labels, unlabelled, masks, len(dense), weights, view, soft, self._areas)
 
     def _supervised_at(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Indices of this worker's slices with scribbles, and of those with masks, which come after them in a batch."""
+        """Indices of this worker's slices with scribbles, and of those with masks, which follow them in a batch."""
         count = self._config.optim.batch_size
         num_scribbled = count - self._num_dense
         places = self._shard.of(np.arange(count))
@@ -169,7 +169,7 @@ class TrainingBatches:
         return scribbled, dense[places[places >= num_scribbled] - num_scribbled]
 
     def _weights_of(self, scribbled: NDArray[np.int64], labels: Tensor, grids: Tensor) -> Tensor | None:
-        """(N, H, W) float, how much each pixel of `labels` counts, of slices with scribbles and then others."""
+        """(N, H, W) float weights of the pixels of `labels`, whose first slices are the `scribbled` ones."""
         if not self._weights:
             return None
         stored = torch.cat([self._weights.gather(scribbled), torch.full_like(labels[len(scribbled) :], FULL_WEIGHT)])
@@ -192,17 +192,17 @@ class TrainingBatches:
             return TeacherView(images, grids)
         size_px = self._config.data.size_px
         angles = self._shard.of(random_angles(self._config.optim.batch_size, limit, generator))
-        turned_grids = sampling_grids(rotations(angles, size_px), None, size_px)
-        turned = warp_images(images, turned_grids, self._config.augment.interpolation)
-        back = rotations(-angles, size_px)[:, :, :2]
-        return TeacherView(turned, torch.einsum("nij,nhwj->nhwi", back, grids))
+        rotation_grids = sampling_grids(rotations(angles, size_px), None, size_px)
+        rotated = warp_images(images, rotation_grids, self._config.augment.interpolation)
+        inverse = rotations(-angles, size_px)[:, :, :2]
+        return TeacherView(rotated, torch.einsum("nij,nhwj->nhwi", inverse, grids))
 
-    def _said_of(self, indices: NDArray[np.int64], grids: Tensor) -> list[Tensor]:
-        """What is said of some slices, in the geometry that `grids` bring them to; nothing where none was asked."""
-        if self._lessons is None:
+    def _soft_labels_of(self, indices: NDArray[np.int64], grids: Tensor) -> list[Tensor]:
+        """Soft labels of some slices, warped by `grids`; empty where there are none."""
+        if self._soft_labels is None:
             return []
-        parts = self._lessons.gather(indices).float()
-        # Each was rounded, so they need not add up to certainty.
+        parts = self._soft_labels.gather(indices).float()
+        # They are rounded, so they need not add up to SOFT_LABEL_SCALE.
         return [warp_probabilities(parts / parts.sum(dim=1, keepdim=True).clamp(min=1.0), grids)]
 
     def _random_intensities(self, generator: torch.Generator) -> IntensityChanges:
@@ -213,9 +213,9 @@ class TrainingBatches:
         return IntensityChanges(**own)
 
 
-def _second_batch(supervision: Supervision, config: Config) -> NDArray[np.int64]:
-    """The slices that a second batch in each step, without labels, is drawn from."""
+def _unlabelled_slices(supervision: Supervision, config: Config) -> NDArray[np.int64]:
+    """The slices that each step's second, unlabelled batch is drawn from."""
     if config.loss.adversarial_unlabelled:
         return np.concatenate([supervision.scribbled, supervision.dense, supervision.unlabelled])
-    # What a teacher has to say of the other slices' pixels, it says in the first batch.
+    # A teacher labels the other slices' pixels in the first batch.
     return supervision.unlabelled if config.loss.teacher else supervision.unlabelled[:0]

@@ -1,4 +1,4 @@
-"""Masks of another folder for the discriminator: classes by name in the run's numbers, and of other patients alone."""
+"""Masks from another folder for the discriminator: classes matched by name, and only of other patients."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from maag.data.splits import PARTS, Split
 from maag.errors import ConfigError, MissingDataError, SplitError
 from maag.labels import BACKGROUND, IGNORE
 
-_TELLING_PIXELS = 20
-"""Of structures in a mask; that of another patient may hold the same few."""
+_MIN_STRUCTURE_PIXELS = 20
+"""Of a mask that is compared; masks of two patients may share fewer."""
 _PARTS = 4
-"""Of a slice, along each side: their mean values tell an image."""
+"""Parts of a slice along each side, whose means identify an image."""
 
 
 def prepare_shapes(
@@ -33,13 +33,13 @@ def prepare_shapes(
 ) -> PreparedData:
     """The masks in `folder`, prepared on the grid and with the class numbers of a run with the settings `data`.
 
-    Its own classes are those that the layout `dataset`, or a description in the folder, names; they are matched with
-    the run's by name, and what the run does not have is background. Scribbles and cases without a mask are left out.
+    The folder's classes, from the layout `dataset` or a description in the folder, are matched with the run's by name;
+    those that the run does not have become background. Scribbles and cases without a mask are left out.
 
     Raises:
-        ConfigError: a class of the run is not there.
+        ConfigError: the folder lacks a class of the run.
         MissingDataError: no such folder, or no mask in it.
-        DataError: cases that would train wrongly, all of them in one error.
+        DataError: cases that cannot be trained on, all of them in one error.
         StorageError: the cache cannot be written.
     """
     own = _settings_of(dataset, folder, data)
@@ -48,58 +48,58 @@ def prepare_shapes(
     masked = [replace(case, scribbles=()) for case in cases if case.masks]
     if not masked:
         raise MissingDataError(
-            f"--shapes {folder}: none of its {len(cases)} cases has a mask, which the discriminator is to see; add "
-            "masks, or give another folder"
+            f"--shapes {folder}: none of its {len(cases)} cases has a mask for the discriminator; add masks, or give "
+            "another folder"
         )
     prepared = prepare_cases(masked, folder, own, cache_root, numbers=numbers, progress=progress)
     return replace(prepared, digest=f"{SHAPES_KIND}{prepared.digest}")
 
 
 def _settings_of(dataset: str, folder: Path, data: DataConfig) -> DataConfig:
-    """The other folder's own settings, on the run's grid."""
+    """The other folder's settings, on the run's grid."""
     reader = reader_of(dataset)
     same_layout = {"data.classes": list(data.classes), "data.channels": data.channels}
-    told = {
+    settings = {
         "data.dataset": dataset,
         **reader.defaults,
-        # In the run's own layout its --set says what the numbers are, unless the folder itself does.
+        # In the run's own layout the run's settings define the numbers, unless the folder itself does.
         **(same_layout if dataset == data.dataset else {}),
         **reader.settings(folder),
-        # No scribble is read, so its value is not needed, and one of other classes could not be right.
+        # No scribble is read, and the run's value may be a class here.
         "data.unlabelled_value": None,
     }
-    own = override(Config(), told).data
+    own = override(Config(), settings).data
     return replace(
         own,
         modality=data.modality,
         spacing_mm=data.spacing_mm,
         size_px=data.size_px,
         padding_label=data.padding_label,
-        # Nothing sees these images but `require_others`, which compares them with the run's.
+        # These images are only compared with the run's, by `require_other_patients`.
         normalization=data.normalization,
     )
 
 
 def _matched(theirs: Sequence[str], ours: Sequence[str], where: str) -> tuple[int, ...] | None:
-    """Our number of each of their classes, the background's where we have none of that name; None where all agree."""
+    """Our number of each of their classes, background where we have none of that name; None where all agree."""
     if tuple(theirs) == tuple(ours):
         return None
     missing = [name for name in ours[1:] if name not in theirs[1:]]
     if missing:
         raise ConfigError(
             f"{where}: it has no class {', '.join(missing)}: its classes are {', '.join(theirs)}, this run's are "
-            f"{', '.join(ours)}, and they are matched by name; give a folder that has all of the run's classes, or "
-            "correct the names"
+            f"{', '.join(ours)}, and they are matched by name; give a folder with all of the run's classes, or correct "
+            "the names"
         )
     number_of = {name: number for number, name in enumerate(ours)}
     return (BACKGROUND, *(number_of.get(name, BACKGROUND) for name in theirs[1:]))
 
 
-def require_others(prepared: PreparedData, split: Split, shapes: PreparedData) -> None:
-    """Raise SplitError where `shapes` have a patient who trains, validates or tests under `split` of `prepared`.
+def require_other_patients(prepared: PreparedData, split: Split, shapes: PreparedData) -> None:
+    """Raise SplitError where `shapes` have a patient of another part of the `split` of `prepared`.
 
-    Names tell nothing across folders, and files that were saved anew differ, so masks and images are compared as they
-    are prepared, and image files by their digests.
+    Names do not match across folders, and saving a file again changes it, so prepared masks and images are compared as
+    well as the digests of image files.
     """
     part_of = {patient: part for part in PARTS if part != "shapes" for patient in getattr(split, part)}
     known: dict[str, PreparedCase] = {}
@@ -114,20 +114,20 @@ def require_others(prepared: PreparedData, split: Split, shapes: PreparedData) -
         raise SplitError(
             f"--shapes: its case {case_id} is case {other.case_id} of the data, whose patient is in "
             f"{part_of[other.patient_id]} of the split; {len(same)} of the {len(shapes.cases)} cases there are of such "
-            "patients, and the discriminator may see the masks of others alone: leave --shapes out, so that the split "
-            "gives shapes, take these cases out of that folder, or give another folder"
+            "patients, but the discriminator may only see masks of others: leave --shapes out, so that the split gives "
+            "shapes, remove these cases from that folder, or give another folder"
         )
 
 
 def _digests(prepared: PreparedData, case: PreparedCase) -> list[str]:
-    """Of what tells a case whatever it is called: its image files, its image, and its mask if there is enough in it."""
+    """What identifies a case, whatever its name: its image files, its image, and its mask if large enough."""
     found = [f"image file {case.sha256['image']}"]
-    # Means, and rounded, for what was computed elsewhere or stored in fewer bits differs in the last places.
+    # Rounded means, as images computed elsewhere or stored in fewer bits differ in the last digits.
     image = torch.from_numpy(np.array(prepared.images[case.start : case.stop]))
     means = np.round(adaptive_avg_pool2d(image, _PARTS).numpy(), 2) + 0.0  # no -0.0
     if np.ptp(means) > 0:
         found.append(f"image {image.shape} {hashlib.sha256(means.tobytes()).hexdigest()}")
     mask = prepared.masks[case.start : case.stop]
-    if case.has_mask and np.count_nonzero((mask != BACKGROUND) & (mask != IGNORE)) >= _TELLING_PIXELS:
+    if case.has_mask and np.count_nonzero((mask != BACKGROUND) & (mask != IGNORE)) >= _MIN_STRUCTURE_PIXELS:
         found.append(f"mask {mask.shape} {hashlib.sha256(mask.tobytes()).hexdigest()}")
     return found

@@ -1,4 +1,4 @@
-"""Which part of every batch and of every validation is a worker's own."""
+"""A worker's part of every batch and of every validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices where training and validation find them: on the device, or in a file."""
+"""Slices for training and validation, on the device or in a file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _RESIDENT_PART = 0.5  # of the device's free memory that slices may take
 
 
 class SliceStore:
-    """Slices by index: on the device where they fit, else read from their file as they are asked for."""
+    """Slices by index: on the device if `resident`, else read from their file on demand."""
 
     def __init__(self, array: NDArray[Any], device: torch.device, *, resident: bool) -> None:
         self._device = device
-        # Not beside the array that it was made of, which may be gigabytes of memory. Torch warns of what is read-only.
+        # Only one copy is kept, as it may take gigabytes. Torch warns of read-only arrays.
         self._slices = torch.from_numpy(np.require(array, requirements="W")).to(device) if resident else array
 
     def gather(self, indices: NDArray[np.int64]) -> Tensor:
         """Slices `indices` (n,) as (n, ...) on the device."""
         if isinstance(self._slices, Tensor):
             return self._slices[torch.from_numpy(indices).to(self._device, non_blocking=True)]
-        # Reading in the file's order is what disks and page caches like best.
+        # Disks and page caches are fastest when read in the file's order.
         order = np.argsort(indices)
         found = np.empty((len(indices), *self._slices.shape[1:]), dtype=self._slices.dtype)
         found[order] = self._slices[indices[order]]

@@ -1,4 +1,4 @@
-"""Which slices teach what under a split: strokes, masks, shapes, or only how images look. Checked before training."""
+"""What supervises which slices under a split: scribbles, masks, shapes, or nothing. Checked before training."""
 
 from __future__ import annotations
 
@@ -11,58 +11,64 @@ from numpy.typing import NDArray
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
 from maag.data.geometry import Grid, inside
-from maag.data.scribbles.raters import RaterAgreement, combine, measure_agreement, rater_weights, require_sense
+from maag.data.scribbles.raters import (
+    RaterAgreement,
+    combine,
+    measure_agreement,
+    rater_weights,
+    require_plausible_raters,
+)
 from maag.data.splits import Split
 from maag.errors import SplitError
 from maag.labels import IGNORE
 
-FULLY_SAID = 255
-"""What certainty is in a lesson that is kept."""
+SOFT_LABEL_SCALE = 255
+"""Stored value of probability 1 in soft labels."""
 _SLICES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Supervision:
-    """Arrays over all slices of the data set, and which of them are for what."""
+    """Arrays over all slices of the data set, and the role of each slice."""
 
     images: NDArray[np.float32]
     """(S, C, H, W)."""
     scribbles: NDArray[np.uint8]
-    """(S, H, W), the raters' combined; IGNORE where nothing is known."""
+    """(S, H, W), combined over raters; IGNORE where unlabelled."""
     scribble_weights: NDArray[np.uint8] | None
-    """(S, H, W) in parts of FULL_WEIGHT; None where all pixels weigh alike."""
+    """(S, H, W) weights times FULL_WEIGHT; None where all are 1."""
     masks: NDArray[np.uint8]
     """(S, H, W)."""
     shapes: NDArray[np.uint8]
-    """(T, H, W) the masks for the discriminator, of this data set or of another."""
+    """(T, H, W) masks for the discriminator, of this data set or another."""
     scribbled: NDArray[np.int64]
     """Slices that scribbles supervise."""
     dense: NDArray[np.int64]
     """Slices that masks supervise."""
     unlabelled: NDArray[np.int64]
-    """Slices for what needs no label: the discriminator's verdict and a teacher's lessons."""
+    """Slices for the losses that need no labels: the adversarial term and a teacher's."""
     real: NDArray[np.int64]
     """Slices of `shapes` that the discriminator sees."""
     agreement: tuple[RaterAgreement, ...]
     """One entry for each rater where there are several."""
-    lessons: NDArray[np.uint8] | None = None
-    """(S, num_classes, H, W), what finished models say of the images, in parts of FULLY_SAID; None where none teach."""
+    soft_labels: NDArray[np.uint8] | None = None
+    """(S, num_classes, H, W) finished teachers' probabilities times SOFT_LABEL_SCALE; None without such teachers."""
 
 
 def supervise(prepared: PreparedData, split: Split, config: Config, shapes: PreparedData | None = None) -> Supervision:
-    """What the `split` of a `prepared` set teaches.
+    """The supervision of a `prepared` set under a `split`.
 
     Args:
         prepared: the data set.
-        split: which of its patients do what.
+        split: its patients by part.
         config: supervision and losses.
-        shapes: another prepared set whose masks the discriminator sees instead; all of its patients, whom
-            `maag.data.slices.shapes.require_others` compares with the split's.
+        shapes: another prepared set whose masks the discriminator sees instead, those of all its patients; see
+            `maag.data.slices.shapes.require_other_patients`.
 
     Raises:
-        SplitError: a kind of supervision that is asked for is nowhere, or a class is never supervised.
-        DataError: a rater contradicts the others everywhere, or their weights cannot be estimated.
-        ConfigError: `data.rater_weights` are not one for each rater, or all 0.
+        SplitError: a kind of supervision that is needed is missing, or a class is never supervised.
+        DataError: a rater contradicts the others, or raters' weights cannot be estimated.
+        ConfigError: `data.rater_weights` has not one weight for each rater, or only 0.
     """
     scribbled = prepared.slices_of(split.scribbled, scribbled=True)
     dense = prepared.slices_of(split.dense, masked=True)
@@ -98,17 +104,19 @@ def supervise(prepared: PreparedData, split: Split, config: Config, shapes: Prep
     )
 
 
-def without_effect(config: Config, split: Split, raters: Sequence[str]) -> list[str]:
-    """A sentence for each setting that was made and changes nothing for these patients and `raters`."""
+def ineffective_settings(config: Config, split: Split, raters: Sequence[str]) -> list[str]:
+    """A sentence for each setting that has no effect with this split and these `raters`."""
     data, notes = config.data, []
     labelled_cine = split.relabelled and data.cine
     if data.supervision == "semi" and not split.unlabelled and not labelled_cine:
         notes.append(
             "data.supervision=semi has no effect: no patient is unlabelled; lower data.scribbled_fraction, now "
-            f"{data.scribbled_fraction:g}, to use scribbles of some patients alone"
+            f"{data.scribbled_fraction:g}, to use the scribbles of only some patients"
         )
     if data.rater_weights and (data.raters != "weighted" or len(raters) < 2):
-        why = f"data.raters={data.raters}, only weighted uses them" if len(raters) > 1 else "there is one rater alone"
+        why = (
+            f"data.raters={data.raters}, and only weighted uses them" if len(raters) > 1 else "there is only one rater"
+        )
         notes.append(f"data.rater_weights={list(data.rater_weights)} has no effect: {why}")
     return notes
 
@@ -120,19 +128,19 @@ def _combined(
         return prepared.scribbles[:, 0], None, ()
     num_classes, method = config.data.num_classes, config.data.raters
     agreement = measure_agreement(_without_padding(prepared, split, config), prepared.raters, num_classes)
-    require_sense(agreement, num_classes)
+    require_plausible_raters(agreement, num_classes)
     weights = rater_weights(agreement, config.data.rater_weights) if method == "weighted" else ()
     return *combine(prepared.scribbles, num_classes, method, weights), agreement
 
 
 def _without_padding(prepared: PreparedData, split: Split, config: Config) -> Iterator[NDArray[np.uint8]]:
-    """The scribbles of the training cases as they were drawn: padding, on which all would agree, left out."""
+    """Scribbles of the training cases, with padding, on which all raters would agree, as IGNORE."""
     for case in prepared.cases:
         if case.patient_id in split.scribbled and case.raters:
             _, height, width = case.source_shape
             grid = Grid.plan((height, width), case.spacing_mm[1:], config.data.spacing_mm, config.data.size_px)
-            drawn = prepared.scribbles[case.start : case.stop]
-            yield np.where(inside(grid), drawn, np.uint8(IGNORE))
+            scribbles = prepared.scribbles[case.start : case.stop]
+            yield np.where(inside(grid), scribbles, np.uint8(IGNORE))
 
 
 def _require(indices: NDArray[np.int64], what: str, way_out: str) -> None:
@@ -141,7 +149,7 @@ def _require(indices: NDArray[np.int64], what: str, way_out: str) -> None:
 
 
 def _values(labels: NDArray[np.uint8], slices: NDArray[np.int64]) -> set[int]:
-    """All labels that occur in some slices, which need not fit into memory together."""
+    """All labels that occur in some slices, which may not fit into memory together."""
     parts = (slices[start : start + _SLICES_AT_ONCE] for start in range(0, len(slices), _SLICES_AT_ONCE))
     return {int(value) for part in parts for value in np.unique(labels[part])}
 

@@ -1,4 +1,4 @@
-"""Other views of slices for a segmentor to look at, and the way back for what it says of them."""
+"""Flipped and rotated views of slices for a segmentor, and the inverse for its probabilities."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from maag.data.slices.augment import rotations, sampling_grids, warp_images, war
 
 
 class View(NamedTuple):
-    """Mirrored, then turned about the centre."""
+    """A flip, then a rotation about the centre."""
 
-    mirrored: tuple[int, ...] = ()
+    flipped: tuple[int, ...] = ()
     """Axes of (N, C, H, W)."""
     degrees: float = 0.0
 
-    def of(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, C, H, W) images as this view shows them; what comes from outside repeats the edge."""
-        mirrored = np.ascontiguousarray(np.flip(images, self.mirrored))
+    def apply(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, C, H, W) images in this view; the outside repeats the edge."""
+        flipped = np.ascontiguousarray(np.flip(images, self.flipped))
         if not self.degrees:
-            return mirrored
-        given = torch.from_numpy(mirrored)
-        turned: NDArray[np.float32] = warp_images(given, _turn(given, self.degrees), "cubic").numpy()
-        return turned
+            return flipped
+        tensor = torch.from_numpy(flipped)
+        rotated: NDArray[np.float32] = warp_images(tensor, _rotation(tensor, self.degrees), "cubic").numpy()
+        return rotated
 
-    def back(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, num_classes, H, W) of a view as they lie in the images; all are 0 where the view shows nothing."""
+    def invert(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, num_classes, H, W) probabilities of a view, back in the images' geometry; 0 outside the view."""
         if self.degrees:
-            given = torch.from_numpy(probabilities)
-            probabilities = warp_probabilities(given, _turn(given, -self.degrees)).numpy()
-        return np.flip(probabilities, self.mirrored)
+            tensor = torch.from_numpy(probabilities)
+            probabilities = warp_probabilities(tensor, _rotation(tensor, -self.degrees)).numpy()
+        return np.flip(probabilities, self.flipped)
 
 
-def _turn(slices: Tensor, degrees: float) -> Tensor:
-    """Where each pixel of turned `slices` is taken from: (N, H, W, 2), as `augment.sampling_grids` says."""
+def _rotation(slices: Tensor, degrees: float) -> Tensor:
+    """Sampling grid (N, H, W, 2) that rotates `slices`, see `augment.sampling_grids`."""
     size_px = (slices.shape[2], slices.shape[3])
     angles = torch.full((len(slices),), math.radians(degrees))
     return sampling_grids(rotations(angles, size_px), None, size_px)

@@ -10,9 +10,9 @@ import ray
 
 from maag.checkpoint import TrainedSegmentor
 from maag.config.schema import Config
-from maag.data.cache.prepared import PreparedData, require_same
+from maag.data.cache.prepared import PreparedData, require_same_data
 from maag.data.cache.preparing import prepare
-from maag.data.slices.shapes import prepare_shapes, require_others
+from maag.data.slices.shapes import prepare_shapes, require_other_patients
 from maag.data.splits import Split
 from maag.errors import CheckpointError, DataError, MaagError
 from maag.train.launch.gathering import gathered
@@ -66,11 +66,11 @@ def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
         cache = Path(recipe.cache_root)
         prepared = prepare(Path(recipe.data_dir), config.data, cache, recipe.scribbles)
         if recipe.data_digest is not None:
-            require_same(prepared, recipe.data_digest, recipe.data_dir)
+            require_same_data(prepared, recipe.data_digest, recipe.data_dir)
         if recipe.shapes:
             name, folder = recipe.shapes
             shapes = prepare_shapes(name, Path(folder), config.data, cache)
-            require_others(prepared, split, shapes)
+            require_other_patients(prepared, split, shapes)
         teachers = open_teachers([Path(model) for model in recipe.teachers], config, split)
     except MaagError as error:
         problem = type(error)(f"on node {ray.util.get_node_ip_address()}: {error}")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedCase, PreparedData
 from maag.data.cache.preparing import Progress
-from maag.data.slices.supervision import FULLY_SAID, Supervision
+from maag.data.slices.supervision import SOFT_LABEL_SCALE, Supervision
 from maag.data.slices.views import View
 from maag.errors import OutOfTimeError, TrainingError
 from maag.inference import TorchRunner, mean_probabilities
@@ -72,7 +72,7 @@ def lessons_of(
         slices_at_once: bounds the memory that answers take before they are kept.
 
     Returns:
-        (S, num_classes, H, W) probabilities in parts of FULLY_SAID, mapped into memory; 0 in cases that do not train.
+        (S, num_classes, H, W) probabilities times SOFT_LABEL_SCALE, memory-mapped; 0 in cases that do not train.
 
     Raises:
         TrainingError: a teacher's answer is not a number.
@@ -106,7 +106,7 @@ def lessons_of(
                     f"case {case.case_id}: what the finished models of --teacher say of it is not a number; one of "
                     "them is damaged, or the image's intensities are extreme: look at both"
                 )
-            lessons[some] = np.rint(probabilities * FULLY_SAID)
+            lessons[some] = np.rint(probabilities * SOFT_LABEL_SCALE)
         if said:
             said(done, len(own))
     _share(lessons, cases, device, team)

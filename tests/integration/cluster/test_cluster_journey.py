@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from journeys import CALM, Command, history, require_same
+from journeys import CALM, Command, history, require_same_data
 from ray.cluster_utils import Cluster
 from s3 import BUCKET, client_of, s3_server
 
@@ -107,7 +107,7 @@ def test_a_node_that_dies_and_one_that_is_taken_away(
     code, output = command.end()
     taking.join()
     assert code == 0, command.text
-    require_same(history(run), undisturbed)
+    require_same_data(history(run), undisturbed)
     summary = json.loads(output)
     assert (summary["ending"], summary["run"]) == ("done", str(run))
     assert json.loads((run / "result.json").read_text())["run"] == str(run)
@@ -146,7 +146,7 @@ def test_uploads_that_are_killed_are_not_resumed_from(
         resumed.wait_for(r"from step [1-9]")
         code, _ = resumed.end()
         assert code == 0, resumed.text
-        require_same(history(again), undisturbed)
+        require_same_data(history(again), undisturbed)
 
         # A new run of the same name would go on from the old one.
         third = Command(*words, "--workers", 1, *storage, "--out", tmp_path / "third" / "run", environment=environment)
@@ -181,7 +181,7 @@ def test_to_the_cluster_and_back(words: list[object], undisturbed: list[dict[str
     last.wait_for(r"Training with 1 worker on 1 node, from step [1-9]")
     code, _ = last.end()
     assert code == 0, last.text
-    require_same(history(run), undisturbed)
+    require_same_data(history(run), undisturbed)
 
 
 def test_what_the_user_has_to_mend_is_not_tried_again(words: list[object], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from journeys import CALM, Command, history, require_same
+from journeys import CALM, Command, history, require_same_data
 
 pytestmark = pytest.mark.integration
 HOSTS = ("maag1", "maag2", "maag3")
@@ -113,7 +113,7 @@ def test_a_host_that_dies_in_the_middle_of_an_epoch(
     command.wait_for(r"Going on with 2 workers on 2 nodes, from step [1-9]")
     code, _ = command.end()
     assert code == 0, command.text
-    require_same(history(tmp_path / "run"), history(tmp_path / "plain"))
+    require_same_data(history(tmp_path / "run"), history(tmp_path / "plain"))
     # The storage has the whole run, for whoever was not here.
     assert history(tmp_path / "shared" / "run" / "run") == history(tmp_path / "run")
     assert (tmp_path / "shared" / "run" / "run" / "checkpoints" / "best.safetensors").exists()

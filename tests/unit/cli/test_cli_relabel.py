@@ -15,7 +15,7 @@ from maag.cli import main
 from maag.config.codec import override
 from maag.config.schema import Config
 from maag.data.catalog import find_cases
-from maag.data.slices.supervision import without_effect
+from maag.data.slices.supervision import ineffective_settings
 from maag.data.splits import Split
 from maag.models.build import build_segmentor
 from maag.storage import read_json, write_json
@@ -78,7 +78,7 @@ def test_labels_of_a_cine_are_read_by_what_it_says_to_type_next(
     assert ("split.json --set data.supervision=semi, and the settings" in told) == cine
     again = Split.from_dict(read_json(labels / "split.json"))
     config = override(Config(), semi)
-    assert bool(without_effect(config, again, ["labels"])) != cine
+    assert bool(ineffective_settings(config, again, ["labels"])) != cine
     found = find_cases(config.data, root, [str(labels)])
     assert sum(case.time is not None and bool(case.scribbles) for case in found) == (2 if cine else 0)
 

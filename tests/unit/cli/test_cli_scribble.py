@@ -120,4 +120,4 @@ def test_the_command_offers_every_style() -> None:
 def test_two_masks_of_one_name_are_refused(phantom_dir: Path, tmp_path: Path) -> None:
     code, text = run(phantom_dir, phantom_dir, "--out", tmp_path / "out", "--style", "curve")
     assert code != 0
-    assert "would both be scribbled as patient001_frame01_scribble" in text
+    assert "would both get the scribble patient001_frame01_scribble" in text

@@ -10,7 +10,7 @@ from maag.cli.main import commands
 from maag.cli.resolving import absolute_source, resolve_config
 from maag.cli.tune import tune_command, winner
 from maag.cli.tune_plan import Machine, machine_of, make_plans
-from maag.cli.tune_resumed import without_effect
+from maag.cli.tune_resumed import ineffective_settings
 from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import ConfigError
@@ -172,7 +172,7 @@ def test_a_resumed_search_says_which_options_it_does_not_follow(
 
     def told(*words: str, asked: Config = tiny_config, said: tuple[str, ...] = (), whole: bool = False) -> list[str]:
         with tune_command.make_context("tune", ["--dataset", "acdc", *words]):
-            return without_effect(out, asked, said, None, whole=whole)
+            return ineffective_settings(out, asked, said, None, whole=whole)
 
     assert told("--trials", "2", "--concurrency", "8", "--search", "random", "--time", "5") == []
     assert told("--trials", "64") == ["--trials 64 has no effect: the search goes on with its own 2."]
@@ -187,6 +187,6 @@ def test_a_resumed_search_says_which_options_it_does_not_follow(
     split = json.loads((out / "split.json").read_text())
     (tmp_path / "split.json").write_text(json.dumps({**split, "val": []}))
     with tune_command.make_context("tune", ["--dataset", "acdc"]):
-        assert without_effect(out, tiny_config, (), out / "split.json", whole=True) == []
-        (sentence,) = without_effect(out, tiny_config, (), tmp_path / "split.json", whole=True)
+        assert ineffective_settings(out, tiny_config, (), out / "split.json", whole=True) == []
+        (sentence,) = ineffective_settings(out, tiny_config, (), tmp_path / "split.json", whole=True)
     assert sentence.startswith(f"--split-file {tmp_path}/split.json has no effect")

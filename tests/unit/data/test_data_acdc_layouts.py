@@ -85,7 +85,7 @@ def test_linked_folders_of_patients_and_of_scribbles_are_entered(data_dir: Path,
 
 def test_one_case_twice_is_refused(data_dir: Path) -> None:
     shutil.copytree(data_dir / "training", data_dir / "testing")
-    with pytest.raises(DataError, match=r"there more than once, as .*testing.* and .*training.*; keep one copy"):
+    with pytest.raises(DataError, match=r"there twice, as .*testing.* and .*training.*; keep one of them"):
         find_cases(ACDC, data_dir)
 
 

@@ -45,5 +45,5 @@ def test_channels_that_lie_mirrored_are_refused(image: Path, tmp_path: Path) -> 
 def test_channels_of_another_grid_are_refused(tmp_path: Path, shape: tuple[int, ...], sides: Sequence[float]) -> None:
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1, 1, 8, 1])), tmp_path / "a.nii.gz")
     nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.diag([*sides, 1])), tmp_path / "b.nii.gz")
-    with pytest.raises(DataError, match=r"b\.nii\.gz: a channel of \(7, \d, 3\) voxels of .* bring them to one grid"):
+    with pytest.raises(DataError, match=r"b\.nii\.gz: a channel of \(7, \d, 3\) voxels of .* resample them to one"):
         load_channels([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"])

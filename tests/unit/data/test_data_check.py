@@ -22,7 +22,7 @@ def test_a_check_refuses_what_training_would(tmp_path: Path) -> None:
     data = replace(preset("folders", "fast", tmp_path / "hearts").data, unlabelled_value=4, channels=2)
     problems = check(tmp_path / "hearts", data).problems
     assert len(problems) == 4
-    assert "heart_000.nii.gz: the image has 1 channels, data.channels says 2" in problems[0]
+    assert "heart_000.nii.gz: the image has 1 channels, data.channels is 2" in problems[0]
 
 
 def test_what_is_odd_is_said_whenever_it_is_trained_on(
@@ -83,15 +83,15 @@ def test_masks_for_the_discriminator_that_lie_otherwise_than_the_images_are_told
         ) is told
 
 
-def test_a_scribble_in_which_nothing_is_undrawn_is_noted(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_a_scribble_without_unlabelled_voxels_is_noted(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     path = any_file(data_dir, "_scribble.nii.gz")
     spoil(path, lambda array: np.where(array == 4, 0, array))  # as ITK-SNAP saves it
-    assert [note for note in check(data_dir, tiny_config.data).notes if "undrawn" in note] == [
-        f"patient001_frame01: {path}: no voxel is undrawn (4), so all of them teach; if 0 is what nobody drew on, give "
-        "it another number with `maag data renumber`"
+    assert [note for note in check(data_dir, tiny_config.data).notes if "unlabelled" in note] == [
+        f"patient001_frame01: {path}: no voxel is unlabelled (4), so all voxels supervise; if 0 means "
+        "unlabelled in it, renumber it with `maag data renumber`"
     ]
     [note] = [note for case in prepare(data_dir, tiny_config.data, tmp_path / "cache").cases for note in case.notes]
-    assert "no voxel is undrawn" in note
+    assert "no voxel is unlabelled" in note
 
 
 def test_a_check_counts_cases_without_labels(data_dir: Path, tiny_config: Config) -> None:

@@ -54,7 +54,7 @@ def test_two_frames_in_folders_are_of_one_patient_unless_a_table_says_otherwise(
 
 
 def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is not said; say it with --set data\.unlabelled_value=N"):
+    with pytest.raises(ConfigError, match=r"is not set; set it with --set data\.unlabelled_value=N"):
         check(phantoms / "folders", preset("folders", "fast", phantoms / "folders").data)
 
 
@@ -65,10 +65,11 @@ def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
         ("case\nnobody\n", "line 2: case 'nobody' has no image"),
         ("case,split\nheart_000,fold1\n", "line 2: split 'fold1'; it must be one of train, val, test"),
         ("case,supervision\nheart_000,guess\n", "line 2: supervision 'guess'"),
-        ("case,patient\nheart_000,a\nheart_000,b\n", "line 3: patient b of case heart_000 was a before"),
+        ("case,patient\nheart_000,a\nheart_000,b\n", "line 3: patient of case heart_000 is b, but a in an earlier line"),
         (
             "case,supervision\nheart_000,masks\nheart_000,scribbles\n",
-            "line 3: supervision scribbles of case heart_000 was masks before; a case has one supervision",
+            "line 3: supervision of case heart_000 is scribbles, but masks in an earlier line; a case has one "
+            "supervision",
         ),
         ("case,patient\nheart_000,a,b\n", "line 2: 3 cells for 2 columns; put a cell with a comma in quotes"),
         (f"case\n{'x' * 200_000}\n", "not a readable table .field larger than field limit"),
@@ -129,5 +130,5 @@ def test_classes_begin_with_the_background(copy_of: Callable[[str], Path], text:
 def test_a_label_without_an_image_is_named(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("folders")
     shutil.copy(first(root, "masks/*"), root / "masks" / "stranger.nii.gz")
-    with pytest.raises(DataError, match="there is no image stranger in images/; name it as its image"):
+    with pytest.raises(DataError, match="there is no image stranger in images/; name it like its image"):
         find_cases(config_of("folders", root).data, root)

@@ -172,5 +172,5 @@ def test_spacings_of_32_bits_lose_no_pixel() -> None:
 
 def test_an_image_of_other_channels_than_the_settings_is_refused() -> None:
     volume = Volume(np.zeros((3, 1, 8, 8), np.float32), (1.0, 1.0, 1.0), np.eye(4))
-    with pytest.raises(DataError, match=r"the image has 3 channels, data\.channels says 1; correct one of them"):
+    with pytest.raises(DataError, match=r"the image has 3 channels, data\.channels is 1; correct one of them"):
         plan_grid(volume, DataConfig(size_px=(16, 16), spacing_mm=1.0))

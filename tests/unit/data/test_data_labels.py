@@ -59,7 +59,7 @@ def test_a_label_outside_the_classes_is_named(tmp_path: Path, value: float) -> N
     array = np.zeros(SHAPE, np.float32)
     array[:3, 0, 0] = value
     nib.save(nib.Nifti1Image(array, np.eye(4)), path)
-    allowed = "allowed are 0, 1, 4; correct the labels (`maag data renumber` exchanges numbers), or data.classes"
+    allowed = "allowed are 0, 1, 4; correct the labels (`maag data renumber` changes them), or data.classes"
     with pytest.raises(DataError, match=re.escape(f"mask.nii.gz: 3 voxels have label {value:g}, {allowed}")):
         load_labels(path, {0, 1, 4})
 

@@ -55,7 +55,7 @@ def test_nnunet_without_ignore_has_masks_alone(copy_of: Callable[[str], Path]) -
     assert len(found) == 2
     assert "heart_000.nii.gz: " in found[0]
     assert "voxels have label 4, allowed are 0" in found[0]
-    assert 'which nnU-Net\'s dataset.json calls "labels" and "ignore"' in found[0]
+    assert 'in nnU-Net\'s dataset.json "labels" and "ignore"' in found[0]
     (root / "dataset.json").write_text("[]")
     with pytest.raises(DataError, match=r'dataset\.json: "labels" must name "background": 0'):
         reader_of("nnunet").settings(root)

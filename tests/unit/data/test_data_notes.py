@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from maag.data.notes import gathered
+from maag.data.notes import merged_notes
 
 TURNED = "its header has orientation LAS, its image's RAS; so: save it"
 
@@ -24,4 +24,4 @@ TURNED = "its header has orientation LAS, its image's RAS; so: save it"
     ],
 )
 def test_a_sentence_is_said_once_with_whom_it_concerns(notes: list[tuple[str, str]], said: list[str]) -> None:
-    assert gathered(notes) == said
+    assert merged_notes(notes) == said

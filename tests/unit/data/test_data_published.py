@@ -92,7 +92,7 @@ def test_chaos_names_a_series_with_a_gap(copy_of: Callable[[str], Path]) -> None
 def test_chaos_counts_stray_greys(phantoms: Path) -> None:
     root = phantoms / "chaos"
     notes = check(root, config_of("chaos", root).data).notes
-    assert any("mask pixels have a grey of no organ, taken as background" in note for note in notes)
+    assert any("mask pixels have a grey value of no organ, taken as background" in note for note in notes)
 
 
 @pytest.mark.parametrize("nesting", ["Train_Sets", "Train_Sets/MR", "."])

@@ -10,7 +10,7 @@ from maag.data.scribbles.raters import (
     combine,
     measure_agreement,
     rater_weights,
-    require_sense,
+    require_plausible_raters,
 )
 from maag.errors import ConfigError, DataError
 from maag.labels import IGNORE
@@ -106,14 +106,14 @@ def test_weighting_is_nearer_to_the_truth_than_a_majority_of_bad_raters() -> Non
 def test_who_contradicts_everywhere_is_named() -> None:
     truth, raters = noisy_raters((0.05, 0.1, 0.1))
     raters[:, 2] = np.where(raters[:, 2] == IGNORE, IGNORE, (truth + 1) % 4)
-    with pytest.raises(DataError, match=r"rater upside-down has the others' label on 3 % .* --scribbles"):
-        require_sense(measure_agreement([raters], ("a", "b", "upside-down"), 4), 4)
+    with pytest.raises(DataError, match=r"rater upside-down agrees with the others on 3 % .* --scribbles"):
+        require_plausible_raters(measure_agreement([raters], ("a", "b", "upside-down"), 4), 4)
 
 
 def test_without_shared_pixels_weights_must_be_given() -> None:
     agreement = measure_agreement([votes([1, N], [N, 2])], ("a", "b"), 4)
     assert agreement[0].shared == 0
-    require_sense(agreement, 4)
+    require_plausible_raters(agreement, 4)
     with pytest.raises(DataError, match=r"rater a shares no pixel with the others.*data\.rater_weights"):
         rater_weights(agreement, ())
     assert rater_weights(agreement, (1, 4)) == (0.25, 1)

@@ -115,10 +115,10 @@ def shrink_mask(root: Path) -> None:
         ("lvsc", strip_pixels, "DICOM without pixel data; export the series again"),
         ("lvsc", strip_position, "DICOM without ImagePositionPatient"),
         ("lvsc", truncate("*_SA2_ph0.dcm"), "not a readable DICOM file"),
-        ("lvsc", remove("*_SA1_ph0.png"), "has no mask DET0000101_SA1_ph0.png, other slices of case"),
+        ("lvsc", remove("*_SA1_ph0.png"), "has no mask DET0000101_SA1_ph0.png, unlike other slices of case"),
         ("lvsc", shrink_mask, "(9, 9), its image"),
         ("lvsc", truncate("*.png"), "not a readable image"),
-        ("chaos", remove("T1DUAL/Ground/*.png"), "every slice needs its mask"),
+        ("chaos", remove("T1DUAL/Ground/*.png"), "every slice needs a mask"),
         ("chaos", double_slice, "lies at the place of"),
         ("ppss", spoil_colours, "12800 of 12800 pixels have a colour of no class"),
         ("ppss", truncate("*.jpg"), "not a readable image"),
@@ -155,7 +155,7 @@ def test_a_file_that_is_there_twice_is_refused(copy_of: Callable[[str], Path]) -
     root = copy_of("lvsc")
     (root / "copy").mkdir()
     shutil.copy(first(root, "*_SA1_ph0.dcm"), root / "copy")
-    with pytest.raises(DataError, match="is there twice, the other is"):
+    with pytest.raises(DataError, match="is there twice, also as"):
         find_cases(config_of("lvsc", root).data, root)
     root = copy_of("folders")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / "images" / "heart_000.png")
@@ -196,14 +196,16 @@ def test_the_readmes_example_of_a_further_data_set_works(tmp_path: Path) -> None
     for name, array in (("t2", np.ones((5, 4, 3), np.float32)), ("prostate", np.ones((5, 4, 3), np.uint8))):
         (tmp_path / "case00").mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "case00" / f"{name}.nii.gz")
-    config = apply_preset("fast", {"data.dataset": "prostate", **reader.defaults}, reader.in_presets.get("fast", {}))
+    config = apply_preset(
+        "fast", {"data.dataset": "prostate", **reader.defaults}, reader.preset_settings.get("fast", {})
+    )
     [case] = reader.find_cases(tmp_path, config.data)
     arrays = read_case(case, reader, config.data)
     assert arrays.volume.shape == (3, 4, 5)
     assert arrays.mask is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "reader_of", lambda _: reader)
-        assert catalog.way_out("prostate", tmp_path) == f"expected {reader.layout}"
+        assert catalog.missing_data_hint("prostate", tmp_path) == f"expected {reader.layout}"
         with pytest.raises(ConfigError, match="data set 'prostate' has no phantom"):
             write_phantom("prostate", tmp_path / "out", 4, seed=0)
     assert not (tmp_path / "out").exists()

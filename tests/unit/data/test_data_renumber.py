@@ -62,10 +62,10 @@ def test_pictures_and_numbers_of_more_than_eight_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ([0, 4, 1], r"has the number 4 already, which 0 would become; say what 4 becomes, with --number 4=N"),
-        ([0, 300, 1], r"has the number 300, and 8 bits hold 0 to 255; say what it becomes, with --number 300=N"),
-        ([0, 0.5, 1], r"has the value 0\.5; numbers of labels are whole"),
-        ([0, np.nan, 1], r"has the value nan; numbers of labels are whole"),
+        ([0, 4, 1], r"has the number 4 already, which 0 would become; renumber it with --number 4=N"),
+        ([0, 300, 1], r"has the number 300, but labels must be 0 to 255; renumber it with --number 300=N"),
+        ([0, 0.5, 1], r"has the value 0\.5, but labels are whole numbers"),
+        ([0, np.nan, 1], r"has the value nan, but labels are whole numbers"),
     ],
 )
 def test_what_would_be_lost_is_named_and_other_files_are_written(
@@ -100,7 +100,7 @@ def test_a_grey_picture_in_colours_is_one_of_labels(tmp_path: Path) -> None:
 
 def test_nothing_drawn_is_replaced(drawn: Path, tmp_path: Path) -> None:
     sources = label_files([drawn])
-    with pytest.raises(ConfigError, match="would take its own place"):
+    with pytest.raises(ConfigError, match="would replace itself"):
         renumber(sources, drawn, SNAP, overwrite=True)
     renumber(sources, tmp_path / "out", SNAP)
     with pytest.raises(StorageError, match="is there already"):
@@ -108,7 +108,7 @@ def test_nothing_drawn_is_replaced(drawn: Path, tmp_path: Path) -> None:
     assert renumber(sources, tmp_path / "out", SNAP, overwrite=True).files == 1
     with pytest.raises(ConfigError, match="would both be written"):
         renumber([*sources, draw(tmp_path / "a_scribble.nii.gz", np.zeros((2, 2, 1), np.uint8))], tmp_path / "o", SNAP)
-    with pytest.raises(MissingDataError, match="no such file or folder of labels"):
+    with pytest.raises(MissingDataError, match="no such label file or folder"):
         label_files([tmp_path / "nowhere"])
 
 

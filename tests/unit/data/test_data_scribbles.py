@@ -134,7 +134,7 @@ def test_simulated_sources_are_named_when_wrong(phantom_dir: Path, tmp_path: Pat
     with pytest.raises(MissingDataError, match="no such folder; give a folder of scribble files"):
         find_cases(DataConfig(), phantom_dir, [str(tmp_path / "absent")])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingDataError, match="none of the 12 cases has a scribble in it; files must be named as"):
+    with pytest.raises(MissingDataError, match="it has no scribble of any of the 12 cases; files must be named after"):
         find_cases(DataConfig(), phantom_dir, [str(tmp_path / "empty")])
     with pytest.raises(ConfigError, match="two scribbles of one rater"):
         find_cases(DataConfig(), phantom_dir, ["simulated:curve", "simulated:curve"])

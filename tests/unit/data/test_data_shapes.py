@@ -16,10 +16,10 @@ from torch import distributed
 from maag.config import codec
 from maag.config.data import DataConfig
 from maag.config.schema import Config
-from maag.data.cache.prepared import PreparedData, joined_digest, tells_of_others
+from maag.data.cache.prepared import PreparedData, data_changed, joined_digest
 from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset, write_phantom
-from maag.data.slices.shapes import prepare_shapes, require_others
+from maag.data.slices.shapes import prepare_shapes, require_other_patients
 from maag.data.slices.supervision import supervise
 from maag.data.splits import Split
 from maag.errors import ConfigError, MissingDataError, SplitError
@@ -123,7 +123,7 @@ def test_patients_of_the_split_give_no_shapes_whatever_they_are_called(
     with pytest.raises(
         SplitError, match=rf"case x4 is case {patient}_frame\d\d of the .* in {part} of the split; 2 of the 6 cases"
     ):
-        require_others(prepared, split, shapes)
+        require_other_patients(prepared, split, shapes)
 
 
 def test_patients_whom_the_split_leaves_to_shapes_may_give_them(
@@ -131,7 +131,7 @@ def test_patients_whom_the_split_leaves_to_shapes_may_give_them(
 ) -> None:
     root = renamed_copy(phantom_dir, tmp_path / "copy", split.shapes, packed_anew=False)
     shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
-    require_others(prepared, split, shapes)
+    require_other_patients(prepared, split, shapes)
     assert len(supervise(prepared, split, tiny_config, shapes).real) == len(shapes.masks)
 
 
@@ -143,7 +143,7 @@ def test_masks_moved_away_from_the_images_that_train_are_known_by_these(
     shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
     bare = replace(prepared, cases=tuple(replace(case, has_mask=False) for case in prepared.cases))
     with pytest.raises(SplitError, match=r"in scribbled of the split; 4 of the 4 cases"):
-        require_others(bare, split, shapes)
+        require_other_patients(bare, split, shapes)
 
 
 def test_empty_masks_and_images_are_nobody_s(prepared: PreparedData, split: Split) -> None:
@@ -151,7 +151,7 @@ def test_empty_masks_and_images_are_nobody_s(prepared: PreparedData, split: Spli
         prepared, masks=np.where(prepared.masks == 3, np.uint8(0), 0), images=np.zeros_like(prepared.images)
     )
     other = replace(empty, cases=tuple(replace(case, sha256={"image": case.case_id}) for case in empty.cases))
-    require_others(empty, split, other)
+    require_other_patients(empty, split, other)
 
 
 def test_images_are_known_though_the_last_places_differ_or_a_layout_normalises_otherwise(
@@ -161,12 +161,12 @@ def test_images_are_known_though_the_last_places_differ_or_a_layout_normalises_o
     bare = replace(prepared, cases=tuple(replace(case, has_mask=False) for case in prepared.cases))
     shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
     with pytest.raises(SplitError, match="4 of the 4 cases"):
-        require_others(replace(bare, images=bare.images * np.float32(1 + 1e-6)), split, shapes)
+        require_other_patients(replace(bare, images=bare.images * np.float32(1 + 1e-6)), split, shapes)
     unit = replace(tiny_config.data, normalization="unit")
     in_bytes = prepare(phantom_dir, unit, tmp_path / "cache")
     bare = replace(in_bytes, cases=tuple(replace(case, has_mask=False) for case in in_bytes.cases))
     with pytest.raises(SplitError, match="4 of the 4 cases"):
-        require_others(bare, split, prepare_shapes("nnunet", root, unit, tmp_path / "cache"))
+        require_other_patients(bare, split, prepare_shapes("nnunet", root, unit, tmp_path / "cache"))
 
 
 def test_a_run_of_an_earlier_version_which_digested_scribbles_beside_shapes_too_goes_on(
@@ -174,16 +174,16 @@ def test_a_run_of_an_earlier_version_which_digested_scribbles_beside_shapes_too_
 ) -> None:
     shapes = prepare_shapes("acdc", phantom_dir, tiny_config.data, tmp_path)
     now = joined_digest(prepared, shapes)
-    assert not tells_of_others(now, now)
-    assert not tells_of_others(f"{prepared.digest}+sha256-0123456789abcdef", now)
-    assert not tells_of_others(f"08f8cbb0784f61f8+{shapes.digest}", now)
+    assert not data_changed(now, now)
+    assert not data_changed(f"{prepared.digest}+sha256-0123456789abcdef", now)
+    assert not data_changed(f"08f8cbb0784f61f8+{shapes.digest}", now)
     for others in (
         f"sha256-0123456789abcdef+{shapes.digest}",
         "sha256-0123456789abcdef+sha256-0123456789abcdef",
         f"{prepared.digest}+shapes-sha256-0123456789abcdef",
         prepared.digest,
     ):
-        assert tells_of_others(others, now)
+        assert data_changed(others, now)
 
 
 def test_workers_of_a_cluster_see_the_same_shapes(

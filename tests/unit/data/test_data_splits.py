@@ -155,7 +155,7 @@ def test_a_split_comes_back_from_its_file() -> None:
 def test_an_edited_file_is_noticed() -> None:
     plain = make_split(people(ALL), DataConfig(), SPLIT0).to_dict()
     plain["val"].pop()
-    with pytest.raises(DataError, match="does not fit its patients"):
+    with pytest.raises(DataError, match="does not match its patients"):
         Split.from_dict(plain)
     with pytest.raises(SplitError, match="is in scribbled and in shapes"):
         Split.from_dict({**plain, "shapes": plain["scribbled"]})
@@ -166,7 +166,7 @@ def test_an_edited_file_is_noticed() -> None:
     [
         ({"format_version": 2}, "format_version 2 is unknown"),
         ({"val": None}, "val is null; each part is a list"),
-        ({"test": "patient005"}, 'test is "patient005"; each part is a list of names of patients, such as'),
+        ({"test": "patient005"}, 'test is "patient005"; each part is a list of patient names, such as'),
         ({"dense": ["a", 1]}, r'dense is \["a", 1\]; each part'),
     ],
 )

@@ -15,7 +15,7 @@ from maag.data.cache.prepared import PreparedData
 from maag.data.catalog import write_phantom
 from maag.data.datasets.acdc import SPLIT0
 from maag.data.slices.shapes import prepare_shapes
-from maag.data.slices.supervision import supervise, without_effect
+from maag.data.slices.supervision import ineffective_settings, supervise
 from maag.data.split_making import make_split
 from maag.data.splits import PARTS, Patient
 from maag.errors import SplitError
@@ -175,11 +175,11 @@ def test_settings_that_change_nothing_are_named(tiny_config: Config) -> None:
     weighted = codec.override(weights, {"data.raters": "weighted"})
 
     def told(config: Config, *raters: str) -> list[str]:
-        return without_effect(config, make_split(PEOPLE, config.data, SPLIT0), raters)
+        return ineffective_settings(config, make_split(PEOPLE, config.data, SPLIT0), raters)
 
     assert "no patient is unlabelled; lower data.scribbled_fraction" in told(semi, "a")[0]
     assert "only weighted uses them" in told(weights, "a", "b")[0]
-    assert "there is one rater alone" in told(weighted, "a")[0]
+    assert "there is only one rater" in told(weighted, "a")[0]
     assert not told(some, "a") + told(weighted, "a", "b") + told(tiny_config, "a")
 
 

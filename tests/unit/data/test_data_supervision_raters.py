@@ -53,7 +53,7 @@ def test_a_rater_upside_down_is_refused_before_training(tiny_config: Config, of_
     last = wrong[:, 2]
     last[last != IGNORE] = (last[last != IGNORE] + 1) % 4
     broken = replace(of_three_raters, scribbles=wrong)
-    with pytest.raises(DataError, match="less than chance"):
+    with pytest.raises(DataError, match="less than by chance"):
         supervised(broken, tiny_config)
 
 

@@ -191,10 +191,10 @@ def test_a_view_comes_back_to_where_it_was(size_px: tuple[int, int], mirrored: t
     view = View(mirrored, degrees)
     rows, columns = np.mgrid[: size_px[0], : size_px[1]].astype(np.float32)
     blob = np.exp(-((rows - 20) ** 2 + (columns - 17) ** 2) / 18)[None, None]
-    seen = view.of(blob)
+    seen = view.apply(blob)
     assert (np.abs(seen - blob).max() > 0.1) == (view != View())
     assert seen.sum() == pytest.approx(blob.sum(), rel=0.01)  # lengths are kept, on grids that are not square too
-    np.testing.assert_allclose(view.back(seen), blob, atol=0.02)
+    np.testing.assert_allclose(view.invert(seen), blob, atol=0.02)
 
 
 def test_of_each_class_the_largest_part_stays() -> None:

@@ -34,7 +34,7 @@ def test_a_node_with_other_data_trains_no_trial(
         cache_root=str(tmp_path / "cache"), split=split.to_dict(), trials_dir=str(tmp_path / "trials"), device="cpu",
         threads=1, exchange=False,
     )  # fmt: skip
-    with pytest.raises(DataError, match=r"node .*: has other data \(digest .*\) than training was begun on \(other\)"):
+    with pytest.raises(DataError, match=r"node .*: has other data \(digest .*\) than training began with \(other\)"):
         prepare_the_same(tiny_config, plan)
 
 

@@ -19,7 +19,7 @@ from maag.data.cache.prepared import PreparedData
 from maag.data.slices.augment import warp_probabilities
 from maag.data.slices.batches import TrainingBatches
 from maag.data.slices.shard import Shard
-from maag.data.slices.supervision import FULLY_SAID, Supervision, supervise
+from maag.data.slices.supervision import SOFT_LABEL_SCALE, Supervision, supervise
 from maag.data.splits import Split
 from maag.errors import OutOfTimeError, StorageError, TrainingError
 from maag.inference import ROTATIONS_DEG, Refinement, TorchRunner, mean_probabilities
@@ -92,7 +92,7 @@ def test_they_are_asked_of_turned_slices_too_and_of_those_that_train_alone(
             continue
         seen.add(case.patient_id)
         expected = mean_probabilities(np.array(asked.prepared.images[slices]), runner, views)
-        np.testing.assert_allclose(said[slices] / FULLY_SAID, expected, atol=0.51 / FULLY_SAID)
+        np.testing.assert_allclose(said[slices] / SOFT_LABEL_SCALE, expected, atol=0.51 / SOFT_LABEL_SCALE)
     assert seen == set(split.scribbled)
     assert not list(asked.folder.iterdir())  # nothing that a killed run would leave
 
@@ -188,28 +188,28 @@ def test_a_folder_without_room_is_named(config: Config, teachers: list[Segmentor
 def test_batches_bring_what_was_said_to_their_geometry(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
     twice = codec.override(config, {"loss.adversarial_unlabelled": 0.1, "augment.rotation_deg": 30.0})
     said = asked.say(teachers, twice)
-    with_lessons = dataclasses.replace(asked.supervision, lessons=said)
+    with_lessons = dataclasses.replace(asked.supervision, soft_labels=said)
     batch = TrainingBatches(with_lessons, twice, CPU).at(1)
     viewed = TrainingBatches(asked.supervision, twice, CPU).at(1)
     assert batch.teacher_view is None
-    assert viewed.lesson is None
-    assert batch.lesson is not None
+    assert viewed.soft_labels is None
+    assert batch.soft_labels is not None
     assert viewed.teacher_view is not None
     # The same slices, found by their pixels.
     by_pixels = {image.tobytes(): number for number, image in enumerate(asked.prepared.images)}
     numbers = [by_pixels[image.numpy().tobytes()] for image in viewed.teacher_view.images]
     kept = torch.from_numpy(said[numbers].astype(np.float32))
     expected = warp_probabilities(kept / kept.sum(dim=1, keepdim=True), viewed.teacher_view.grids)
-    assert len(batch.lesson) == len(batch.images) + len(batch.unlabelled if batch.unlabelled is not None else ())
-    torch.testing.assert_close(batch.lesson, expected)
-    total = batch.lesson.sum(dim=1)
+    assert len(batch.soft_labels) == len(batch.images) + len(batch.unlabelled if batch.unlabelled is not None else ())
+    torch.testing.assert_close(batch.soft_labels, expected)
+    total = batch.soft_labels.sum(dim=1)
     inside = viewed.teacher_view.grids.abs().amax(dim=3) < 0.9
     torch.testing.assert_close(total[inside], torch.ones_like(total[inside]))
 
-    parts = [TrainingBatches(with_lessons, twice, CPU, Shard(rank, 2)).at(1).lesson for rank in range(2)]
+    parts = [TrainingBatches(with_lessons, twice, CPU, Shard(rank, 2)).at(1).soft_labels for rank in range(2)]
     for rank, part in enumerate(parts):
         halves = (slice(config.optim.batch_size), slice(config.optim.batch_size, None))
-        torch.testing.assert_close(part, torch.cat([Shard(rank, 2).of(batch.lesson[half]) for half in halves]))
+        torch.testing.assert_close(part, torch.cat([Shard(rank, 2).of(batch.soft_labels[half]) for half in halves]))
 
 
 def test_who_was_asked_teaches_and_what_is_exported_is_the_own_average(
@@ -221,7 +221,7 @@ def test_who_was_asked_teaches_and_what_is_exported_is_the_own_average(
         ("all", asked.say(teachers, config)),
         ("one", asked.say(teachers[:1], config)),
     ):
-        batch = TrainingBatches(dataclasses.replace(asked.supervision, lessons=lessons), config, CPU).at(0)
+        batch = TrainingBatches(dataclasses.replace(asked.supervision, soft_labels=lessons), config, CPU).at(0)
         state = TrainState(config, CPU)
         state.set_rates(1e-3, 1e-3)
         losses[name] = float(update(state, batch, config)["teacher"])
@@ -234,11 +234,11 @@ def test_what_they_are_less_sure_of_is_left_out_on_request(
 ) -> None:
     strict = codec.override(config, {"teacher.confidence": 0.999})
     batch = TrainingBatches(
-        dataclasses.replace(asked.supervision, lessons=asked.say(teachers, strict)), strict, CPU
+        dataclasses.replace(asked.supervision, soft_labels=asked.say(teachers, strict)), strict, CPU
     ).at(0)
-    assert batch.lesson is not None
+    assert batch.soft_labels is not None
     assert (batch.labels == IGNORE).any()
-    assert float(batch.lesson.amax()) < 0.999
+    assert float(batch.soft_labels.amax()) < 0.999
     state = TrainState(strict, CPU)
     state.set_rates(1e-3, 1e-3)
     kept = update(state, batch, strict)["teacher"]

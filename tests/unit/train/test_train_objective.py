@@ -129,7 +129,7 @@ def test_what_pixels_without_a_label_teach_draws_beside_the_labels(tiny_config: 
     config = codec.override(tiny_config, {**ALONE, **weights, "teacher.confidence": 0.0})
     lesson = torch.randn(8, 4, 32, 32, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
     areas = Areas(torch.tensor([0.97, 0.01, 0.01, 0.01]), torch.zeros(4), torch.tensor(9.0))
-    taught = batch._replace(lesson=lesson, areas=areas)
+    taught = batch._replace(soft_labels=lesson, areas=areas)
     given, leaves = on_leaves(taught)
     found = play(state_of(config), given, config)
 

@@ -109,7 +109,7 @@ def run(
     if with_lessons:
         shape = (len(prepared.images), config.data.num_classes, *config.data.size_px)
         said = np.random.default_rng(0).integers(0, 64, shape, dtype=np.uint8)
-        supervision = replace(supervision, lessons=said)
+        supervision = replace(supervision, soft_labels=said)
     state = TrainState(config, CPU)
     once = update_of(state)
     batches = TrainingBatches(supervision, config, CPU)

@@ -87,7 +87,7 @@ def batch() -> Batch:
         masks,
         num_dense=3,
         label_weights=torch.rand(BATCH_SIZE, 32, 32, generator=generator),
-        lesson=(3 * torch.randn(2 * BATCH_SIZE, 4, 32, 32, generator=generator)).softmax(dim=1),
+        soft_labels=(3 * torch.randn(2 * BATCH_SIZE, 4, 32, 32, generator=generator)).softmax(dim=1),
         areas=Areas(torch.tensor([0.7, 0.1, 0.1, 0.1]), torch.full((4,), 0.01), torch.tensor(9.0)),
     )
 
@@ -95,7 +95,7 @@ def batch() -> Batch:
 def part_of(batch: Batch, shard: Shard) -> Batch:
     assert batch.unlabelled is not None
     assert batch.masks is not None
-    assert batch.lesson is not None
+    assert batch.soft_labels is not None
     assert batch.label_weights is not None
     return batch._replace(
         images=shard.of(batch.images),
@@ -104,7 +104,7 @@ def part_of(batch: Batch, shard: Shard) -> Batch:
         masks=shard.of(batch.masks),
         num_dense=len(shard.of(range(BATCH_SIZE))) - len(shard.of(range(BATCH_SIZE - batch.num_dense))),
         label_weights=shard.of(batch.label_weights),
-        lesson=torch.cat([shard.of(half) for half in batch.lesson.split(BATCH_SIZE)]),
+        soft_labels=torch.cat([shard.of(half) for half in batch.soft_labels.split(BATCH_SIZE)]),
     )
 
 
