@@ -65,7 +65,7 @@ def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
         ("case\nnobody\n", "line 2: case 'nobody' has no image"),
         ("case,split\nheart_000,fold1\n", "line 2: split 'fold1'; it must be one of train, val, test"),
         ("case,supervision\nheart_000,guess\n", "line 2: supervision 'guess'"),
-        ("case,patient\nheart_000,a\nheart_000,b\n", "line 3: patient of case heart_000 is b, but a in an earlier line"),
+        ("case,patient\nheart_000,a\nheart_000,b\n", "line 3: patient of case heart_000 is b, but a in an earlier"),
         (
             "case,supervision\nheart_000,masks\nheart_000,scribbles\n",
             "line 3: supervision of case heart_000 is scribbles, but masks in an earlier line; a case has one "
