@@ -134,16 +134,20 @@ class PhantomWriter(Protocol):
         """Write synthetic patients in this layout to the new folder `out`; same seed, same bytes."""
 
 
-class NiftiReader:
-    """Base of readers of data sets with NIfTI images and one NIfTI file for a mask."""
+class ReaderDefaults:
+    """The members of Reader that are alike for most data sets."""
 
     preset_settings: Mapping[str, Mapping[str, Any]] = {}
     split0: Mapping[str, frozenset[str]] | None = None
     default_scribbles = "own"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
-        """See Reader."""
+        """See Reader; none."""
         return {}
+
+
+class NiftiReader(ReaderDefaults):
+    """Base of readers of data sets with NIfTI images and one NIfTI file for a mask."""
 
     def load_volume(self, case: Case) -> Volume:
         """See Reader; each file is a channel."""

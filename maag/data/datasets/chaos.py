@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
-from maag.data.cases import Case, Mask
+from maag.data.cases import Case, Mask, ReaderDefaults
 from maag.data.datasets.mask_slices import load_mask_slice
 from maag.data.files.dicom_series import load_series, order_of_slices, require_even
 from maag.data.files.folder_tree import files_below
@@ -28,7 +28,7 @@ GREYS: Final[Mapping[int, tuple[int, int]]] = {1: (55, 70), 2: (110, 135), 3: (1
 """By class (liver, right kidney, left kidney, spleen): lowest and highest grey value, as the organisers define them."""
 
 
-class ChaosReader:
+class ChaosReader(ReaderDefaults):
     """MR: `MR/<id>/T1DUAL/DICOM_anon/InPhase/*.dcm` and its siblings, masks in `Ground/*.png`.
 
     Masks are paired with images by stem where the stems agree, else by the order of names, which must then follow the
@@ -42,13 +42,7 @@ class ChaosReader:
         "data.spacing_mm": 1.61,
         "data.size_px": [192, 192],
     }
-    preset_settings: Mapping[str, Mapping[str, Any]] = {}
-    split0: Mapping[str, frozenset[str]] | None = None
     default_scribbles = "simulated:skeleton-dilated"
-
-    def settings(self, directory: Path) -> Mapping[str, Any]:
-        """See Reader."""
-        return {}
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader."""
@@ -82,7 +76,7 @@ class ChaosReader:
         write_mr_patients(out / "Train_Sets" / "MR", num_cases, seed)
 
 
-class ChaosCtReader:
+class ChaosCtReader(ReaderDefaults):
     """CT: `CT/<id>/DICOM_anon/*.dcm`, liver masks in `Ground/*.png`."""
 
     layout = "CT/<id>/DICOM_anon/*.dcm with CT/<id>/Ground/*.png"
@@ -92,13 +86,7 @@ class ChaosCtReader:
         "data.spacing_mm": 1.5,
         "data.size_px": [256, 256],
     }
-    preset_settings: Mapping[str, Mapping[str, Any]] = {}
-    split0: Mapping[str, frozenset[str]] | None = None
     default_scribbles = "simulated:skeleton-dilated"
-
-    def settings(self, directory: Path) -> Mapping[str, Any]:
-        """See Reader."""
-        return {}
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader."""

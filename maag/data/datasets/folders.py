@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from maag.config.data import DataConfig
-from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
+from maag.data.cases import Case, Mask, Part, ReaderDefaults, ScribbleFile, patient_and_frame
 from maag.data.datasets.grid_choice import choose_grid, count_channels
 from maag.data.files.label_files import LABEL_ENDINGS, load_image, load_label_file, stem_of, suffix_of
 from maag.data.files.text_files import read_lines, read_table
@@ -31,7 +31,7 @@ class _Row:
     raters: set[str] = field(default_factory=set)
 
 
-class FoldersReader:
+class FoldersReader(ReaderDefaults):
     """Files are matched by name: `images/a.nii.gz`, `scribbles/a.nii.gz` or `a_scribble.nii.gz`, `masks/a.nii.gz`.
 
     Scribbles of several raters are in `scribbles/RATER/a.nii.gz`. Each case is a patient, except that X_frame01 and
@@ -44,9 +44,6 @@ class FoldersReader:
         "data.classes": ["background", "foreground"],
         "data.unlabelled_value": None,
     }
-    preset_settings: Mapping[str, Mapping[str, Any]] = {}
-    split0: Mapping[str, frozenset[str]] | None = None
-    default_scribbles = "own"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """Channels and grid from the images, classes from `classes.txt`, one per line.
@@ -109,10 +106,10 @@ def _class_names(path: Path) -> list[str]:
 def _case(name: str, image: Path, mask: Path | None, scribbles: tuple[ScribbleFile, ...], row: _Row) -> Case:
     absent = row.raters - {item.rater for item in scribbles}
     if absent and row.supervision in (None, "scribbles"):
-        there = ", ".join(item.rater for item in scribbles) or "nobody"
+        present = ", ".join(item.rater for item in scribbles) or "nobody"
         raise DataError(
-            f"cases.csv: case {name} has no scribble by rater {min(absent)}, only by {there}; a rater is the name of a "
-            "folder in scribbles/: move the files there, or leave the column empty"
+            f"cases.csv: case {name} has no scribble by rater {min(absent)}, only by {present}; a rater is the name of "
+            "a folder in scribbles/: move the files there, or leave the column empty"
         )
     case = Case(
         case_id=name,

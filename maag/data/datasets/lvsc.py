@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maag.config.data import DataConfig
-from maag.data.cases import Case, Mask
+from maag.data.cases import Case, Mask, ReaderDefaults
 from maag.data.datasets.mask_slices import load_mask_slice
 from maag.data.files.dicom_file import SliceGeometry, read_geometry
 from maag.data.files.dicom_series import load_series, order_of_slices
@@ -39,7 +39,7 @@ class _Slice:
     mask: Path | None
 
 
-class LvscReader:
+class LvscReader(ReaderDefaults):
     """Study folders at any depth, `DET0000101_SA1_ph0.dcm` with a PNG of the same stem.
 
     The masks may be in another folder. Long-axis files are ignored. A case is one phase of one study; slices of another
@@ -59,12 +59,7 @@ class LvscReader:
         "best-fast": {"data.spacing_mm": 2.0, "data.size_px": [96, 96], "teacher.gates": 0.5},
         "best": {"teacher.gates": 0.5},
     }
-    split0: Mapping[str, frozenset[str]] | None = None
     default_scribbles = "simulated:random-walk"
-
-    def settings(self, directory: Path) -> Mapping[str, Any]:
-        """See Reader."""
-        return {}
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader."""

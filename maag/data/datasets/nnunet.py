@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maag.config.data import DataConfig
-from maag.data.cases import Case, Mask, Part, ScribbleFile, patient_and_frame
+from maag.data.cases import Case, Mask, Part, ReaderDefaults, ScribbleFile, patient_and_frame
 from maag.data.datasets.grid_choice import choose_grid, count_channels
 from maag.data.files.label_files import holds_label, load_image, load_label_file, stem_of, suffix_of
 from maag.data.files.nifti import is_nifti
@@ -23,7 +23,7 @@ _IGNORE = "ignore"
 _FOLDERS: tuple[tuple[str, str, Part], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
 
 
-class NnunetReader:
+class NnunetReader(ReaderDefaults):
     """Label files that contain the label `ignore` of dataset.json are scribbles; all others are masks.
 
     Each case is a patient, except that CASE_frame01 and CASE_frame12 are two volumes of one.
@@ -31,9 +31,6 @@ class NnunetReader:
 
     layout = "dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, and optionally imagesTs and labelsTs"
     defaults: Mapping[str, Any] = {}
-    preset_settings: Mapping[str, Mapping[str, Any]] = {}
-    split0: Mapping[str, frozenset[str]] | None = None
-    default_scribbles = "own"
 
     def settings(self, directory: Path) -> Mapping[str, Any]:
         """Classes, unlabelled value, channels, and a grid for the images.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
-from maag.data.cases import Case, Mask
+from maag.data.cases import Case, Mask, ReaderDefaults
 from maag.data.files.folder_tree import files_below
 from maag.data.files.natural_order import natural_key
 from maag.data.files.pictures import in_colours, load_indices, load_picture
@@ -23,7 +23,7 @@ _MASK_SHAPE = (160, 80)
 _UNKNOWN = 255
 
 
-class PpssReader:
+class PpssReader(ReaderDefaults):
     """A numbered folder for each video, `1/0024_15.jpg` with `1/0024_15_m.png`; videos 1 to 100 are for training.
 
     Images are resized to their mask's grid. Pictures without a mask are unlabelled.
@@ -40,13 +40,7 @@ class PpssReader:
         "data.size_px": [160, 80],
         "data.normalization": "unit",
     }
-    preset_settings: Mapping[str, Mapping[str, Any]] = {}
-    split0: Mapping[str, frozenset[str]] | None = None
     default_scribbles = "simulated:skeleton-dilated"
-
-    def settings(self, directory: Path) -> Mapping[str, Any]:
-        """See Reader."""
-        return {}
 
     def find_cases(self, directory: Path, data: DataConfig) -> tuple[Case, ...]:
         """See Reader."""

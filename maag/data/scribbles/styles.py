@@ -101,18 +101,18 @@ def _walk(structure: Stroke, random: np.random.Generator) -> Stroke:
     if len(rows) == 0:
         return walked
     start = int(random.integers(len(rows)))
-    here = (int(rows[start]), int(columns[start]))
-    before = here
-    walked[here] = True
+    position = (int(rows[start]), int(columns[start]))
+    previous = position
+    walked[position] = True
     length, height, width = 1, *structure.shape
     steps = random.integers(-1, 2, size=(_WALK_TRIES, 2))
     for down, right in steps.tolist():
         if length >= _WALK_PART * len(rows):
             break
-        there = (min(max(here[0] + down, 0), height - 1), min(max(here[1] + right, 0), width - 1))
-        if structure[there] and there[0] != before[0] and there[1] != before[1]:
-            before, here = here, there
-            walked[there] = True
+        following = (min(max(position[0] + down, 0), height - 1), min(max(position[1] + right, 0), width - 1))
+        if structure[following] and following[0] != previous[0] and following[1] != previous[1]:
+            previous, position = position, following
+            walked[following] = True
             length += 1
     return walked
 
