@@ -1,4 +1,4 @@
-"""The command line: options to configuration, one call, one result. The only part that knows everyone."""
+"""The command line: options become a configuration, one call, one result. The only package that imports all others."""
 
 from maag.cli.main import main
 

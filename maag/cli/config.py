@@ -12,11 +12,13 @@ from maag.cli.resolving import resolve_config
 
 @click.group("config")
 def config_group() -> None:
-    """Look at settings."""
+    """Show settings."""
 
 
 @config_group.command("show")
-@click.option("--dataset", type=click.Choice(DATASETS), default="acdc", show_default=True, help="Whose settings.")
+@click.option(
+    "--dataset", type=click.Choice(DATASETS), default="acdc", show_default=True, help="Layout of the data set."
+)
 @config_options
 @json_option
 def config_show_command(
@@ -44,7 +46,7 @@ def config_show_command(
     ]
     print_table(
         f"Settings (config {codec.digest(config)}); change one with --set SETTING=VALUE",
-        ("setting", "type", "value", "default if other", "help"),
+        ("setting", "type", "value", "default if different", "help"),
         rows,
         numbers=False,
     )

@@ -1,4 +1,4 @@
-"""`maag data`: look at a data set, make a synthetic one, scribbles, other numbers, a model's labels."""
+"""`maag data`: check a data set, make a synthetic one, scribble, renumber labels, and label with a model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SHEET_TILES = 18
 
 @click.group("data")
 def data_group() -> None:
-    """Check a data set, make a synthetic one, scribble masks, renumber labels, or label with a model."""
+    """Check a data set, create a synthetic one, draw scribbles, renumber labels, or label with a model."""
 
 
 data_group.add_command(relabel_command)
@@ -57,16 +57,16 @@ def data_check_command(
     changes: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Read everything, count cases, classes and scribbles, and list every problem; exit 1 if a case is unusable."""
-    from maag.cli.terminal import counted, counting, print_json, print_table, say
+    """Read all cases, count classes and scribbles, and list every problem; exit 1 if a case is unusable."""
+    from maag.cli.terminal import pluralized, print_json, print_table, progress_bar, say
     from maag.data.check import check
 
     directory = find_data(dataset, data_dir)
     config = resolve_config(dataset, preset, config_file, changes, directory)
-    with counting("Checking cases") as progress:
+    with progress_bar("Checking cases") as progress:
         report = check(directory, config.data, scribbles, progress)
     print_table(f"{report.directory}", ("", "count"), [(name, str(count)) for name, count in report.counts.items()])
-    header = ("class", "masks with it", "slices scribbled", "coverage %", "std %")
+    header = ("class", "masks with it", "scribbled slices", "coverage %", "std %")
     rows = [
         (
             item.name,
@@ -88,7 +88,7 @@ def data_check_command(
         say(f"Note: {note}")
     for problem in report.problems:
         say(f"Problem: {problem}")
-    say(f"{counted(len(report.problems), 'problem')}, {counted(len(report.notes), 'note')}.")
+    say(f"{pluralized(len(report.problems), 'problem')}, {pluralized(len(report.notes), 'note')}.")
     if as_json:
         print_json(report.to_dict())
     return 1 if report.problems else 0
@@ -96,37 +96,45 @@ def data_check_command(
 
 @data_group.command("phantom")
 @dataset_option
-@click.option("--out", type=FOLDER, required=True, help="Where to; must be new or empty.")
+@click.option("--out", type=FOLDER, required=True, help="Output folder; must be new or empty.")
 @click.option("--cases", type=click.IntRange(min=4), default=20, show_default=True, help="Number of patients.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same bytes.")
 def data_phantom_command(dataset: str, out: Path, cases: int, seed: int) -> None:
-    """Write synthetic patients in a data set's own layout: images, masks and scribbles."""
-    from maag.cli.terminal import say, to_type
+    """Write synthetic patients in the layout of a data set: images, masks and scribbles."""
+    from maag.cli.terminal import say, shell_command
     from maag.data.catalog import write_phantom
 
     write_phantom(dataset, out, cases, seed)
     data = resolve_config(dataset, None, None, (), out).data
-    said = () if data.unlabelled_value is not None else ("--set", f"data.unlabelled_value={data.num_classes}")
-    words = to_type("data check", "--dataset", dataset, "--data", out, *said)
-    say(f"{cases} synthetic patients in {out}; look at them with: {words}")
+    value = () if data.unlabelled_value is not None else ("--set", f"data.unlabelled_value={data.num_classes}")
+    command = shell_command("data check", "--dataset", dataset, "--data", out, *value)
+    say(f"{cases} synthetic patients in {out}; check them with: {command}")
 
 
 @data_group.command("scribble")
 @click.argument("masks", type=ANY_PATH, nargs=-1, required=True)
-@click.option("--out", type=FOLDER, required=True, help="Where the scribbles go.")
-@click.option("--style", type=click.Choice(STYLES), required=True, help="How to draw.")
+@click.option("--out", type=FOLDER, required=True, help="Output folder for the scribbles.")
+@click.option("--style", type=click.Choice(STYLES), required=True, help="How the simulated annotator draws.")
 @click.option(
-    "--ratio", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="Part of each stroke."
+    "--ratio",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Fraction of each stroke to keep.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same strokes.")
-@click.option("--classes", type=click.IntRange(2, 254), help="Background included.  [default: by the largest label]")
 @click.option(
-    "--unlabelled", type=click.IntRange(2, 255), help="Value of undrawn pixels.  [default: after the classes]"
+    "--classes",
+    type=click.IntRange(2, 254),
+    help="Number of classes with background.  [default: from the largest label]",
 )
 @click.option(
-    "--dataset", type=click.Choice(DATASETS), help="MASKS is the folder of this data set, not of label files."
+    "--unlabelled",
+    type=click.IntRange(2, 255),
+    help="Value of unlabelled pixels.  [default: the number of classes]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace scribbles that are in --out already.")
+@click.option("--dataset", type=click.Choice(DATASETS), help="MASKS is a folder in this data set's layout.")
+@click.option("--overwrite", is_flag=True, help="Replace existing scribbles in --out.")
 @click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="With --dataset: change a setting.")
 def data_scribble_command(
     masks: tuple[Path, ...],
@@ -142,10 +150,10 @@ def data_scribble_command(
 ) -> None:
     """Draw scribbles from MASKS: files or folders of NIfTI or PNG labels, or a data set's folder.
 
-    Writes NAME_scribble to --out, on the masks' grid, and beside --out a contact sheet to look at, OUT-sheet.png.
+    Writes NAME_scribble to --out, on the grid of the mask, and next to --out a contact sheet, OUT-sheet.png.
     """
     from maag.cli.picture import draw_contact_sheet
-    from maag.cli.terminal import counting, print_table, say
+    from maag.cli.terminal import print_table, progress_bar, say
     from maag.data.scribble_files import (
         ScribbleOptions,
         count_classes,
@@ -166,47 +174,47 @@ def data_scribble_command(
     options = ScribbleOptions(
         style=style, ratio=ratio, seed=seed, num_classes=num_classes, unlabelled_value=unlabelled or num_classes
     )
-    with counting("Scribbling masks") as progress:
+    with progress_bar("Scribbling masks") as progress:
         report = scribble_masks(sources, out, options, progress, overwrite=overwrite)
     if report.done:
         rows = coverage_rows(report, names or tuple(map(str, range(num_classes))))
         print_table(f"{len(report.done)} scribbles in {out}", rows[0], rows[1:])
-        # Not within: in a folder of scribbles or masks it would be taken for one.
+        # Not inside, where it would be read as a scribble.
         sheet = out.resolve().with_name(f"{out.resolve().name}-sheet.png")
         draw_contact_sheet(sheet, samples(report, options), num_classes)
-        say(f"Look at {sheet}. Undrawn pixels are {options.unlabelled_value}.")
+        say(f"Look at {sheet}. Unlabelled pixels have value {options.unlabelled_value}.")
     end_with(
         report.problems,
         f"{len(report.problems)} of {len(sources)} masks could not be scribbled; correct them, and run again with "
-        "--overwrite, as the others are there now",
+        "--overwrite, as the others exist now",
         some_done=bool(report.done),
     )
 
 
 def coverage_rows(report: ScribblingReport, names: Sequence[str]) -> list[list[str]]:
-    """A header, and a row for each class: what part of its area is drawn, over the slices that have it."""
+    """A header, and a row for each class: the annotated percentage of its area, over the slices that contain it."""
     import numpy as np
 
-    covered = np.concatenate([item.coverage for item in report.done])
-    rows = [["class", "slices", "drawn in", "coverage % of the class", "std %"]]
+    coverage = np.concatenate([item.coverage for item in report.done])
+    rows = [["class", "slices", "annotated slices", "coverage % of the class", "std %"]]
     for value, name in enumerate(names):
-        there = covered[:, value][~np.isnan(covered[:, value])]
-        mean, std = (there.mean(), there.std()) if len(there) else (0.0, 0.0)
-        rows.append([name, str(len(there)), str(int((there > 0).sum())), f"{mean:.1f}", f"{std:.1f}"])
+        present = coverage[:, value][~np.isnan(coverage[:, value])]
+        mean, std = (present.mean(), present.std()) if len(present) else (0.0, 0.0)
+        rows.append([name, str(len(present)), str(int((present > 0).sum())), f"{mean:.1f}", f"{std:.1f}"])
     return rows
 
 
 def samples(report: ScribblingReport, options: ScribbleOptions) -> list[tuple[str, Labels, Labels]]:
-    """For the contact sheet: the slices with most classes, of masks spread over all."""
+    """Title, mask and scribble of contact sheet tiles: the slice with the most classes of evenly spaced masks."""
     import numpy as np
 
     from maag.data.scribble_files import strokes_of
 
-    shown = []
-    places = np.unique(np.linspace(0, len(report.done) - 1, _SHEET_TILES).astype(int))
-    for item in (report.done[place] for place in places):
+    tiles = []
+    indices = np.unique(np.linspace(0, len(report.done) - 1, _SHEET_TILES).astype(int))
+    for item in (report.done[index] for index in indices):
         plane = int((~np.isnan(item.coverage)).sum(axis=1).argmax())
         mask = item.source.read()
         strokes = strokes_of(mask, item.source.name, options)
-        shown.append((f"{item.source.name}, slice {plane}", mask[plane], strokes[plane]))
-    return shown
+        tiles.append((f"{item.source.name}, slice {plane}", mask[plane], strokes[plane]))
+    return tiles

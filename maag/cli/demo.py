@@ -12,16 +12,16 @@ from maag.cli.options import FOLDER
 
 _PATIENTS = 20
 _EPOCHS = 28
-_BATCH_SIZE = 4  # few patients are seen in few steps, so steps are made small
+_BATCH_SIZE = 4  # small, for enough steps with few patients
 
 
 @click.command("demo")
-@click.option("--out", type=FOLDER, help="A new folder for all of it.  [default: runs/demo-TIME]")
-@click.option("--epochs", type=click.IntRange(min=1), default=_EPOCHS, show_default=True, help="How long to train.")
+@click.option("--out", type=FOLDER, help="A new folder for all output.  [default: runs/demo-TIME]")
+@click.option("--epochs", type=click.IntRange(min=1), default=_EPOCHS, show_default=True, help="Epochs of training.")
 def demo_command(out: Path | None, epochs: int) -> None:
-    """Make synthetic patients, train on their scribbles, measure, export, and segment a folder.
+    """Create synthetic patients, train on their scribbles, export, segment a folder, and evaluate.
 
-    A few minutes on two CPU cores. Nothing of it is real data, so its scores say that everything works, and no more.
+    Takes a few minutes on two CPU cores. The data are synthetic, so the scores only show that everything works.
     """
     from deploy.predicting.batch import predict
     from deploy.predicting.crew import Threads
@@ -30,7 +30,7 @@ def demo_command(out: Path | None, epochs: int) -> None:
     from maag.cli.picture import draw_result
     from maag.cli.resolving import pick_device, resolve_config
     from maag.cli.runs import DEMO, DEMO_RUN, RUNS
-    from maag.cli.terminal import counting, print_table, say
+    from maag.cli.terminal import print_table, progress_bar, say
     from maag.cli.training import train
     from maag.data.catalog import find_cases, write_phantom
     from maag.data.splits import Split
@@ -59,7 +59,7 @@ def demo_command(out: Path | None, epochs: int) -> None:
     cases = find_cases(config.data, data_dir)
     split = Split.from_dict(read_json(run_path / "split.json"))
     held_out = [case for case in cases if case.patient_id in split.test]
-    with counting("Segmenting volumes") as progress:
+    with progress_bar("Segmenting volumes") as progress:
         predict(
             [case.images[0] for case in held_out],
             Threads(opened.runner),
@@ -83,7 +83,7 @@ def demo_command(out: Path | None, epochs: int) -> None:
     report.write(out / "evaluation")
     write_page(out / "evaluation", report, worst.slices)
     rows = table(report)
-    print_table("5. Measured at source resolution", rows[0], rows[1:])
+    print_table("5. Evaluation at source resolution", rows[0], rows[1:])
     draw_result(out / "result.png", held_out[0], predicted, config.data)
     say(
         f"Look at {out / 'result.png'} first. Then: {run_path} (config, curves, checkpoints; "

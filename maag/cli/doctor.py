@@ -28,22 +28,21 @@ _PACKAGES = (
     "pydicom",
 )
 _OLDEST_DRIVERS = {"11": 450, "12": 525, "13": 580}
-"""By CUDA; https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html."""
-_PATIENCE_S = 20
-"""With nvidia-smi, which takes seconds to wake a GPU."""
+"""By CUDA major version; https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html."""
+_TIMEOUT_S = 20  # nvidia-smi takes seconds to wake a GPU
 
 
 @click.command("doctor")
 @json_option
 def doctor_command(as_json: bool) -> None:
-    """Say what this machine has, and what is missing for which command."""
+    """Show what this machine has, and what is missing for which command."""
     from maag.cli.terminal import print_json, print_table, say
 
     facts, missing = examine()
     if as_json:
         print_json({"facts": facts, "missing": missing})
         return
-    print_table("This machine", ("what", "found"), sorted(facts.items()), numbers=False)
+    print_table("This machine", ("item", "found"), sorted(facts.items()), numbers=False)
     for sentence in missing:
         say(f"Missing: {sentence}")
     if not missing:
@@ -51,7 +50,7 @@ def doctor_command(as_json: bool) -> None:
 
 
 def examine() -> tuple[dict[str, str], list[str]]:
-    """Facts by name, and one sentence for each thing that is missing."""
+    """Facts by name, and one sentence for each missing item."""
     from maag import __version__
     from maag.data.cache.root import default_cache_root
 
@@ -61,7 +60,7 @@ def examine() -> tuple[dict[str, str], list[str]]:
         "Python": platform.python_version(),
         "CPU cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "Disk free for the cache": f"{shutil.disk_usage(_existing(cache)).free / 2**30:.1f} GiB at {cache}",
-        "MAAG_DATA": os.environ.get("MAAG_DATA", "not set; data/NAME is looked for"),
+        "MAAG_DATA": os.environ.get("MAAG_DATA", "not set; the default is data/NAME"),
     }
     for name in _PACKAGES:
         try:
@@ -83,30 +82,30 @@ def _cuda(facts: dict[str, str]) -> list[str]:
         )
         return []
     if torch.version.cuda is None:
-        return ["CUDA: this PyTorch is built for CPUs; the paper preset wants a GPU: install a CUDA build of torch"]
+        return ["CUDA: this PyTorch is built for CPUs; the paper preset needs a GPU: install a CUDA build of torch"]
     driver, oldest = _nvidia_driver(), _OLDEST_DRIVERS.get(torch.version.cuda.split(".")[0], 0)
     if driver is not None and int(driver.split(".")[0]) < oldest:
         return [
-            f"CUDA: NVIDIA's driver is {driver}, and CUDA {torch.version.cuda}, which this PyTorch is built for, wants "
-            f"{oldest} or newer: install a newer driver, or a build of torch for an older CUDA"
+            f"CUDA: the NVIDIA driver is {driver}, but CUDA {torch.version.cuda}, which this PyTorch is built for, "
+            f"needs {oldest} or newer: install a newer driver, or a build of torch for an older CUDA"
         ]
-    return ["CUDA: PyTorch sees no GPU; check the driver with nvidia-smi"]
+    return ["CUDA: PyTorch finds no GPU; check the driver with nvidia-smi"]
 
 
 def _nvidia_driver() -> str | None:
-    """Its version, `580.105.08`; None where nvidia-smi is not there or knows of none."""
+    """Driver version, such as `580.105.08`; None if nvidia-smi is missing or reports none."""
     try:
-        asked = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=_PATIENCE_S, check=False).stdout
+        query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        output = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.match(r"\d+(\.\d+)+", said)
+    found = re.match(r"\d+(\.\d+)+", output)
     return found[0] if found else None
 
 
 def _onnxruntime(facts: dict[str, str]) -> list[str]:
     if importlib.util.find_spec("onnxruntime") is None:
-        return ["ONNX Runtime, for running exported models: pip install onnxruntime-gpu (or onnxruntime)"]
+        return ["ONNX Runtime, to run exported models: pip install onnxruntime-gpu (or onnxruntime)"]
     from deploy.runners.onnx_runner import available_providers
 
     facts["ONNX Runtime providers"] = ", ".join(available_providers())
@@ -114,19 +113,19 @@ def _onnxruntime(facts: dict[str, str]) -> list[str]:
 
 
 def _tensorrt(facts: dict[str, str]) -> list[str]:
-    """Of TensorRT, without a word to its builder or runtime, which end the process where there is no GPU."""
+    """TensorRT, without touching its builder or runtime, which end the process if there is no GPU."""
     from deploy.runners.trt_presence import look_for_tensorrt
 
-    presence = look_for_tensorrt(has_gpu=lambda: True)  # Of the GPU there is a line already.
+    presence = look_for_tensorrt(has_gpu=lambda: True)  # the GPU has a line of its own
     if presence.trt is not None:
-        facts["TensorRT"] = f"{presence.trt.__version__}, its libraries can be loaded"
+        facts["TensorRT"] = f"{presence.trt.__version__}, libraries can be loaded"
     return [f"For engines (maag export --trt): {clause}" for clause in presence.missing]
 
 
 def _ray(facts: dict[str, str]) -> list[str]:
     if importlib.util.find_spec("ray") is None:
         return ["Ray, for clusters and searches: pip install 'ray[train,tune]'"]
-    facts["Ray cluster"] = os.environ.get("RAY_ADDRESS", "none named by RAY_ADDRESS")
+    facts["Ray cluster"] = os.environ.get("RAY_ADDRESS", "RAY_ADDRESS is not set")
     return []
 
 

@@ -33,12 +33,12 @@ _PICTURED = 6
 @click.argument("model", type=ANY_PATH, required=False)
 @dataset_option
 @data_option
-@click.option("--predictions", type=FOLDER, help="Measure the label files in this folder instead of a model.")
+@click.option("--predictions", type=FOLDER, help="Evaluate the label files in this folder instead of a model.")
 @click.option(
     "--split",
     "part",
     type=click.Choice(("val", "test", WHOLE)),
-    help="Which patients.  [default: val; with --predictions and no --split-file: all]",
+    help="Patients to evaluate.  [default: val; with --predictions and no --split-file: all]",
 )
 @click.option("--split-file", type=SPLIT_FILE, help="A split.json.  [default: the run's own]")
 @click.option(
@@ -47,16 +47,20 @@ _PICTURED = 6
 @click.option(
     "--out",
     type=FOLDER,
-    help="Where report.html, report.json and tables go.  [default: MODEL/evaluation-SPLIT; NAME-evaluation-SPLIT "
-    "beside a weights file or the folder of --predictions]",
+    help="Output folder for report.html, report.json and tables.  [default: MODEL/evaluation-SPLIT; "
+    "NAME-evaluation-SPLIT next to a weights file or the folder of --predictions]",
 )
-@click.option("--flips", is_flag=True, help="Measure the average over mirrored images too.")
-@click.option("--rotations", is_flag=True, help="Measure the average over images turned by 15 and 30° too.")
-@click.option("--largest-component", is_flag=True, help="Measure the largest part of each structure too.")
+@click.option("--flips", is_flag=True, help="Also evaluate with predictions averaged over mirrored images.")
+@click.option(
+    "--rotations", is_flag=True, help="Also evaluate with predictions averaged over images rotated by 15 and 30°."
+)
+@click.option(
+    "--largest-component", is_flag=True, help="Also evaluate with the largest connected component of each structure."
+)
 @click.option(
     "--pictures",
     is_flag=True,
-    help="Show slices of the six worst cases in report.html; they are of patients, so mind who gets the file.",
+    help="Show slices of the six worst cases in report.html; it then holds patient images, so share it with care.",
 )
 @backend_option
 @device_option
@@ -78,17 +82,18 @@ def evaluate_command(
     device_name: str,
     as_json: bool,
 ) -> None:
-    """Measure MODEL at source resolution: Dice, IoU, HD, HD95, ASSD in mm, per case and class.
+    """Evaluate MODEL at source resolution: Dice, IoU, HD, HD95 and ASSD in mm, per case and class.
 
-    MODEL is a run's folder, a weights file of one, or an exported model. A class that stands in neither mask nor
-    prediction is left out of the means and counted; one that stands in only one of them has Dice and IoU 0 and no
-    distance, and is counted as missed or invented. Cases without a mask are left out and named in report.json, as are
-    those that cannot be read, with which the command ends with 3.
-    Volumes, and measures of hearts of which two frames have masks, are compared with the masks'. report.html shows it
-    all on one page.
+    MODEL is a run's folder, a weights file, or an exported model. A class absent from both mask and prediction is
+    left out of the means and counted; a class present in only one of them has Dice and IoU 0 and no distance, and is
+    counted as missed or invented. Cases without a mask are left out and named in report.json, as are cases that
+    cannot be read; with these the exit code is 3.
 
-    With --flips, --rotations or --largest-component the model is measured without them and with them; the second report
-    goes into a folder of that name below the first.
+    Volumes are compared with those of the masks, and for hearts with masks of two frames cardiac measures too.
+    report.html shows everything on one page.
+
+    With --flips, --rotations or --largest-component the model is evaluated without and with them; the second report
+    goes to a subfolder of that name.
     """
     from maag.cli.terminal import print_json, say
     from maag.evaluate.measure import runner_predictor
@@ -106,7 +111,7 @@ def evaluate_command(
     require_outside(out, directory)
     data = opened.config.data if opened else resolve_config(dataset, None, None, changes, directory).data
     if data.dataset != dataset:
-        raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")
+        raise ConfigError(f"{model} was trained on data set {data.dataset!r}, but --dataset is {dataset!r}")
     part = part or (WHOLE if model is None and split_file is None else "val")
     chosen = choose_cases(directory, data, part, opened, split_file)
     subject = Subject(
@@ -121,8 +126,8 @@ def evaluate_command(
     predictors: dict[str, Predictor] = {}
     if opened:
         warn_of_orientations(chosen.cases, opened)
-        for asked in (PLAIN, refinement):
-            predictors[asked.name] = runner_predictor(opened.runner, data, asked, opened.shortfalls or {})
+        for each in (PLAIN, refinement):
+            predictors[each.name] = runner_predictor(opened.runner, data, each, opened.shortfalls or {})
     elif predictions:
         predictors[PLAIN.name] = file_predictor(find_label_files(predictions, chosen), data)
     folder = out or _default_out(model, predictions, part)
@@ -132,8 +137,8 @@ def evaluate_command(
         print_json({**plain, "refined": refined[0]} if refined else plain)
     end_with(
         failed.values(),
-        f"{len(failed)} of {len(chosen.cases)} cases could not be measured and are in no mean: {names_of(failed)}; "
-        "correct them, and measure again",
+        f"{len(failed)} of {len(chosen.cases)} cases could not be evaluated and are not in the means: "
+        f"{names_of(failed)}; correct them, and evaluate again",
         some_done=True,
     )
 
@@ -147,20 +152,20 @@ def _measure(
     *,
     pictures: bool,
 ) -> tuple[list[dict[str, object]], dict[str, str]]:
-    """Measure `cases` with each of the `predictors`, and write and tell what comes out.
+    """Evaluate `cases` with each of the `predictors`, and write and print the reports.
 
     Args:
-        predictors: by what they refine, as `Refinement.name` has it; the reports go to `folder` and such a name below.
-        cases: with those that have no mask.
+        predictors: by `Refinement.name`, which is also the subfolder of `folder` for the report.
+        cases: including those without a mask.
         data: the data settings.
         subject: of the reports, without a refinement.
-        folder: where they go.
-        pictures: show the worst cases on their pages.
+        folder: output folder.
+        pictures: show the worst cases on the pages.
 
     Returns:
-        The summary of each report, and the cases that could not be measured, each with why.
+        The summary of each report, and the error of each case that could not be evaluated.
     """
-    from maag.cli.terminal import counting
+    from maag.cli.terminal import progress_bar
     from maag.evaluate.measure import evaluate
     from maag.evaluate.page import write_page
     from maag.evaluate.worst import WorstCases
@@ -169,31 +174,31 @@ def _measure(
     failed: dict[str, str] = {}
     for refinement, predictor in predictors.items():
         worst = WorstCases(_PICTURED) if pictures else None
-        with counting(f"Measuring cases{_with(refinement)}") as progress:
-            told = replace(subject, refinement=refinement)
-            report = evaluate(cases, predictor, data, told, progress, worst, go_on=True)
+        with progress_bar(f"Evaluating cases{_with(refinement)}") as progress:
+            refined = replace(subject, refinement=refinement)
+            report = evaluate(cases, predictor, data, refined, progress, worst, go_on=True)
         failed |= report.failed
         target = folder / refinement
         report.write(target)
         write_page(target, report, worst.slices if worst else ())
-        _tell(report, target)
+        _show(report, target)
         summaries.append(_summary(report, target))
     return summaries, failed
 
 
 def _require_one(model: Path | None, predictions: Path | None, *, refined: bool, changed: bool) -> None:
-    """Raises ConfigError where it is not said which of the two is to be measured, or more than one of them can."""
+    """Raise ConfigError unless exactly one of both is given, with options that apply to it."""
     if (model is None) == (predictions is None):
-        raise ConfigError("give either MODEL or --predictions DIR: what is to be measured")
+        raise ConfigError("give what to evaluate: either MODEL or --predictions DIR")
     if model is None and refined:
         raise ConfigError(
-            "--flips, --rotations and --largest-component are what a MODEL does; leave them out with --predictions"
+            "--flips, --rotations and --largest-component need a MODEL; leave them out with --predictions"
         )
     if model is not None and changed:
-        raise ConfigError(f"--set: {model} keeps the settings that it was trained with; leave --set out")
+        raise ConfigError(f"--set: {model} keeps the settings it was trained with; leave --set out")
 
 
-def _tell(report: Report, folder: Path) -> None:
+def _show(report: Report, folder: Path) -> None:
     from maag.cli.terminal import print_table
     from maag.evaluate.tables import agreement_table, table
 
@@ -203,7 +208,7 @@ def _tell(report: Report, folder: Path) -> None:
     print_table(f"{what}; written to {folder}", rows[0], rows[1:])
     agreement = agreement_table(report)
     if agreement[1:]:
-        print_table("Volumes, and Dice that was expected: predicted - mask", agreement[0], agreement[1:])
+        print_table("Volumes and expected Dice: predicted - mask", agreement[0], agreement[1:])
 
 
 def _with(refinement: str) -> str:
@@ -213,10 +218,10 @@ def _with(refinement: str) -> str:
 def _default_out(model: Path | None, predictions: Path | None, part: str) -> Path:
     name = f"evaluation-{part}"
     if predictions is not None:
-        # Of "." and ".." it takes the whole path to know the name, and of links.
+        # The name of ".", ".." and of links is known only after resolving.
         plain = predictions.name not in ("", os.pardir) and not predictions.is_symlink()
-        whole = predictions if plain else predictions.resolve()
-        return whole.with_name(f"{whole.name}-{name}")
+        folder = predictions if plain else predictions.resolve()
+        return folder.with_name(f"{folder.name}-{name}")
     assert model is not None
     return model / name if model.is_dir() else model.with_name(f"{model.stem}-{name}")
 

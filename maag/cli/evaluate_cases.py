@@ -1,4 +1,4 @@
-"""Which cases `maag evaluate` measures, by split and by mask, and which label files are theirs."""
+"""Select the cases that `maag evaluate` measures, by split and by mask, and find their label files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maag.cli.models import OpenModel, read_own_split
-from maag.errors import ConfigError, DataError, StorageError
+from maag.errors import ConfigError, DataError, StorageError, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from maag.data.splits import Split
 
 WHOLE = "all"
-"""The part of a split that is every patient of the data set."""
+"""Value of `--split` for all patients of the data set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,22 +26,22 @@ class Chosen:
     """Cases of a data set."""
 
     split: Split | None
-    """What the patients were chosen by; None where all are wanted."""
+    """The split that the patients were chosen by; None for all patients."""
     found: Sequence[Case]
-    """All there are."""
+    """All cases of the data set."""
     wanted: Sequence[Case]
-    """Of the chosen patients."""
+    """Cases of the chosen patients."""
     cases: Sequence[Case]
-    """Those of `wanted` that have a mask to measure against."""
+    """Those of `wanted` with a mask."""
 
 
 def choose_cases(
     directory: Path, data: DataConfig, part: str, opened: OpenModel | None, split_file: Path | None
 ) -> Chosen:
-    """The cases of a `part` of the split in `split_file`, or else of the model's own; those without a mask are told of.
+    """The cases of a `part` of the split in `split_file`, or of the model's own; cases without a mask are reported.
 
     Raises:
-        ConfigError: there is no split to choose by, or it is not the one that the model was trained on.
+        ConfigError: there is no split, or the model was trained on another one.
         DataError: patients of the split are not in the data, or no case has a mask.
     """
     from maag.cli.terminal import say
@@ -50,15 +50,15 @@ def choose_cases(
 
     split = _split(opened, split_file, part)
     patients = None if part == WHOLE or split is None else frozenset[str](getattr(split, part))
-    # Frames of a cine have no masks to measure against, whatever they were trained as.
+    # Frames of a cine have no masks, even if the model was trained on them.
     found = find_cases(replace(data, cine=False), directory)
     _require_patients(patients, found, part, directory)
     wanted = [case for case in found if _is_wanted(case.patient_id, patients)]
     cases, without = by_mask(wanted, part)
     if without:
         say(
-            f"Note: {len(without)} of {len(wanted)} cases of split {part!r} have no mask to measure against and are "
-            f"left out, the first is {without[0].case_id}"
+            f"Note: {len(without)} of {len(wanted)} cases of split {part!r} have no mask and are left out, the first "
+            f"is {without[0].case_id}"
         )
     return Chosen(split=split, found=found, wanted=wanted, cases=cases)
 
@@ -70,18 +70,18 @@ def warn_of_orientations(cases: Sequence[Case], opened: OpenModel) -> None:
 
     orientations: dict[str, str | None] = {}
     for case in cases:
-        with suppress(DataError, StorageError):  # it will be told of when it is measured
+        with suppress(DataError, StorageError):  # reported when the case is measured
             orientations[case.case_id] = header_orientation(case.images[0])
     if sentence := differing_orientations(orientations, opened.orientations):
         say(f"Note: {sentence}; measure what `maag predict --reorient` makes of them with --predictions")
 
 
 def find_label_files(folder: Path, chosen: Chosen) -> dict[str, Path]:
-    """By case the label file below `folder` that is measured; where one differs from its image in place is told of.
+    """The label file of each case below `folder`; files whose position differs from the image's are reported.
 
     Raises:
         MissingDataError: there is no such folder.
-        DataError: a case has none, or several.
+        DataError: a case has no label file, or several.
     """
     from maag.cli.terminal import say
     from maag.data.files.header_agreement import header_differences
@@ -91,23 +91,24 @@ def find_label_files(folder: Path, chosen: Chosen) -> dict[str, Path]:
     files = prediction_files(folder, chosen.cases, chosen.found)
     notes: list[tuple[str, str]] = []
     for case in chosen.cases:
-        with suppress(DataError, StorageError):  # it will be told of when it is measured
-            found = header_differences(files[case.case_id], case.images[0], origins=True)
-            notes += [(case.case_id, note) for note in found]
+        with suppress(DataError, StorageError):  # reported when the case is measured
+            notes += [
+                (case.case_id, note) for note in header_differences(files[case.case_id], case.images[0], origins=True)
+            ]
     for sentence in merged_notes(notes):
         say(f"Note: {sentence}")
     return files
 
 
 def _split(opened: OpenModel | None, split_file: Path | None, part: str) -> Split | None:
-    """The split to choose patients by; None when all are wanted."""
+    """The split to choose patients by; None for all patients."""
     if part == WHOLE:
         return None
     path = split_file or (opened.split_file if opened else None)
     if path is None:
         raise ConfigError(
-            f"--split {part}: no split.json is beside this model; name its run's with --split-file, or measure all "
-            "patients, trained on or not, with --split all"
+            f"--split {part}: there is no split.json next to this model; give its run's with --split-file, or evaluate "
+            "all patients, including those it was trained on, with --split all"
         )
     return read_own_split(opened, path, ", or use --split all")
 
@@ -116,8 +117,8 @@ def _require_patients(patients: frozenset[str] | None, cases: Collection[Case], 
     absent = sorted((patients or frozenset()) - {case.patient_id for case in cases})
     if absent:
         raise DataError(
-            f"{directory}: {len(absent)} of {len(patients or ())} patients of split {part!r} are not in it: "
-            f"{', '.join(absent[:10])}; give the data that the split was made of, or another --split"
+            f"{directory}: {len(absent)} of {len(patients or ())} patients of split {part!r} are missing: "
+            f"{names_of(absent)}; give the data that the split was made from, or another --split"
         )
 
 

@@ -28,22 +28,22 @@ _SLICES_MEASURED = 32
 
 @click.command("export")
 @click.argument("run", type=ANY_PATH, required=False)
-@click.option("--out", type=FOLDER, help="The exported model's folder.  [default: RUN/export]")
+@click.option("--out", type=FOLDER, help="Output folder.  [default: RUN/export]")
 @click.option(
     "--precision",
     type=click.Choice(("fp32", "fp16", "int8")),
     default="fp32",
     show_default=True,
-    help="Of the graph; int8 is calibrated on training slices.",
+    help="Precision of the graph; int8 is calibrated on training slices.",
 )
 @click.option(
-    "--data", "data_dir", type=FOLDER, help="The data set: parity is measured on slices of it too; int8 needs it."
+    "--data", "data_dir", type=FOLDER, help="Folder of the data set, to measure parity on its slices too and for int8."
 )
-@click.option("--trt", is_flag=True, help="Build a TensorRT engine for this machine's GPU too.")
-@click.option("--gates", is_flag=True, help="With an output for each attention gate: gates_0, gates_1, …")
-@click.option("--dynamic-size", is_flag=True, help="For any height and width that are multiples of 16.")
-@click.option("--triton", is_flag=True, help="Write a model repository for Triton Inference Server too.")
-@click.option("--fall-back", is_flag=True, help="Export fp32 where the precision is too far from PyTorch; else fail.")
+@click.option("--trt", is_flag=True, help="Also build a TensorRT engine for the GPU of this machine.")
+@click.option("--gates", is_flag=True, help="Add an output for each attention gate: gates_0, gates_1, …")
+@click.option("--dynamic-size", is_flag=True, help="Accept any height and width that are multiples of 16.")
+@click.option("--triton", is_flag=True, help="Also write a model repository for Triton Inference Server.")
+@click.option("--fall-back", is_flag=True, help="Export fp32 if the precision differs too much from PyTorch.")
 @json_option
 def export_command(
     run: Path | None,
@@ -57,13 +57,13 @@ def export_command(
     fall_back: bool,
     as_json: bool,
 ) -> None:
-    """Export a run's best segmentor to ONNX, and prove that it agrees with PyTorch.
+    """Export a run's best segmentor to ONNX, and check that it agrees with PyTorch.
 
-    RUN is a run's folder or a weights file; without it, the run or search anywhere below runs/ with the newest best
-    model. The folder also holds a model card, and a program that segments with NumPy and ONNX Runtime alone.
+    RUN is a run's folder or a weights file; by default the run or search anywhere below runs/ with the newest best
+    model. The output folder also holds a model card, and a script that segments with NumPy and ONNX Runtime alone.
 
-    With --trt, where there is no TensorRT or no GPU, the ONNX model is written all the same, and the command ends with
-    1 and what is missing.
+    With --trt, if TensorRT or a GPU is missing, the ONNX model is written nevertheless, and the command reports what
+    is missing and exits with 1.
     """
     from maag.cli.terminal import print_json, say
 
@@ -75,7 +75,7 @@ def export_command(
     folder = out or (model / "export" if model.is_dir() else model.with_name(f"{model.stem}-export"))
     engine, missing = _engine_order() if trt else (None, None)
     if engine:
-        say("Building a TensorRT engine; this takes minutes the first time")
+        say("Building a TensorRT engine, which takes minutes the first time")
     manifest = export(
         model,
         folder,
@@ -89,7 +89,7 @@ def export_command(
     if triton:
         from deploy.exporting.triton import write_repository
 
-        say(f"Triton's model repository is {write_repository(folder, manifest)}")
+        say(f"The Triton model repository is {write_repository(folder, manifest)}")
     _show(model, folder, manifest)
     if as_json:
         facts = {
@@ -99,11 +99,11 @@ def export_command(
         }
         print_json({"out": str(folder), "files": manifest.files, **facts})
     if missing:
-        raise ExportError(f"no engine was built, {folder} holds the ONNX model alone: {missing}")
+        raise ExportError(f"no engine was built, {folder} holds only the ONNX model: {missing}")
 
 
 def _engine_order() -> tuple[EngineOrder | None, str | None]:
-    """An engine for the GPU that is here, or what is missing for one."""
+    """An order for an engine on this machine's GPU, or what is missing for one."""
     from deploy.exporting.onnx_export import EngineOrder
     from deploy.runners.engine_cache import engines_directory
     from deploy.runners.trt_presence import look_for_tensorrt, open_tensorrt
@@ -130,14 +130,14 @@ def _show(model: Path, folder: Path, manifest: Manifest) -> None:
         )
         for parity in manifest.parity
     ]
-    header = ("parity on", "run by", "slices", "max difference", "same labels", "Dice")
+    header = ("parity on", "runner", "slices", "max difference", "same labels", "Dice")
     if manifest.fell_back_from:
-        say(f"{manifest.fell_back_from} was too far from PyTorch; this is fp32")
+        say(f"{manifest.fell_back_from} differed too much from PyTorch; exported fp32 instead")
     largest = manifest.largest_activation
     if largest is not None and largest > NEAR_LARGEST_HALF:
         say(
-            f"Warning: the network has values up to {largest:g}, and fp16 ends at {LARGEST_HALF:g}: other images may "
-            "be labelled wrongly; measure with `maag evaluate`, or export with --precision fp32"
+            f"Warning: activations reach {largest:g}, and the maximum of fp16 is {LARGEST_HALF:g}: other images may be "
+            "labelled wrongly; check with `maag evaluate`, or export with --precision fp32"
         )
     print_table(f"Exported {model} to {folder} in {manifest.precision}", header, rows)
     if weak := weakness(manifest.parity):
@@ -190,20 +190,20 @@ def export(
 def _slices(
     split_file: Path, config: Config, directory: Path
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
-    """Slices to measure parity on, of validation patients, and slices to calibrate with, of training patients."""
+    """Slices of validation patients to measure parity on, and slices of training patients for calibration."""
     from deploy.exporting.precision import calibration_slices
-    from maag.cli.preparing import prepare_told
+    from maag.cli.preparing import prepare_and_report
     from maag.data.catalog import reader_of
     from maag.data.split_making import make_split
     from maag.train.folder import read_split
 
-    prepared = prepare_told(directory, config.data)
+    prepared = prepare_and_report(directory, config.data)
     if split_file.is_file():
         split = read_split(split_file, prepared.patient_ids)
     else:
         split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
-    measured = prepared.slices_of(split.val)
-    seen = prepared.slices_of({*split.scribbled, *split.dense, *split.unlabelled})
-    images, masks = prepared.images[seen], prepared.masks[seen]
-    some = measured[:: max(1, len(measured) // _SLICES_MEASURED)]
-    return {"validation": prepared.images[some]}, images[calibration_slices(images, masks, config.data.num_classes)]
+    validation = prepared.slices_of(split.val)
+    training = prepared.slices_of({*split.scribbled, *split.dense, *split.unlabelled})
+    images, masks = prepared.images[training], prepared.masks[training]
+    sample = validation[:: max(1, len(validation) // _SLICES_MEASURED)]
+    return {"validation": prepared.images[sample]}, images[calibration_slices(images, masks, config.data.num_classes)]

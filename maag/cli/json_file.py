@@ -1,4 +1,4 @@
-"""Options that name a JSON file that maag wrote."""
+"""Options that take a JSON file written by maag."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maag.errors import ConfigError, MissingDataError, StorageError
 
 
 class JsonFile(click.ParamType[Path]):
-    """A file that must be there and hold a JSON object with certain names; a wrong one is a mistake of usage."""
+    """An existing file with a JSON object that has the keys `needed`; anything else is a usage error."""
 
     name = "FILE"
 
@@ -20,7 +20,7 @@ class JsonFile(click.ParamType[Path]):
         self._needed = needed
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Click's. Raises MissingDataError and ConfigError, whose sentences are maag's."""
+        """See click.ParamType. Raises MissingDataError and ConfigError."""
         from maag.storage import read_json
 
         path, option = Path(value), param.opts[0] if param else self._kind
@@ -28,7 +28,7 @@ class JsonFile(click.ParamType[Path]):
             what = "it is a folder" if path.is_dir() else "there is no such file"
             raise MissingDataError(f"{option} {path}: {what}; give a {self._kind}")
         if not path.is_file():
-            return path  # a pipe can be read once, by whom it is for
+            return path  # a pipe can be read only once
         try:
             content = read_json(path)
         except StorageError as error:
@@ -36,7 +36,7 @@ class JsonFile(click.ParamType[Path]):
         absent = [name for name in self._needed if not isinstance(content, dict) or name not in content]
         if absent:
             raise ConfigError(
-                f"{option} {path}: it is no {self._kind} (no {absent[0]!r} in it); give one that maag wrote"
+                f"{option} {path}: not a {self._kind} (it has no {absent[0]!r}); give one that maag wrote"
             )
         return path
 

@@ -1,4 +1,4 @@
-"""The `maag` command: its subcommands, and what a user sees when something is wrong."""
+"""The `maag` command: its subcommands, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DEBUG = "--debug"
 def commands() -> None:
     """Learn to segment from scribbles.
 
-    Begin with `maag demo`. Add --debug anywhere to see the traceback of an error.
+    Start with `maag demo`. Add --debug to any command to see the traceback of an error.
     """
 
 
@@ -50,7 +50,7 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done; 1 could not; 2 wrong usage or configuration; 3 some cases failed."""
+    """Run one command and exit: 0 success; 1 failure; 2 wrong usage or configuration; 3 some cases failed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in words
     if threading.current_thread() is threading.main_thread():
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Do what Ctrl-C does, which takes away what is half made."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a script's shell starts with `&`
+    """Treat SIGTERM like Ctrl-C, which removes partial output."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell script does for what it starts with `&`
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""What a MODEL on the command line can be, opened: a run, a weights file, an exported model."""
+"""Open the MODEL of a command line: a run, a weights file, or an exported model."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class OpenModel:
     kind: str | None
     """best or final."""
     split_file: Path | None
-    """The split.json of the run it came from, where that is at hand."""
+    """The split.json of the run it came from, if found."""
     split_digest: str | None
-    """Of the split it was trained on, where that is known."""
+    """Digest of the split it was trained on, if known."""
     shortfalls: dict[str, float] | None
-    """How far it overrates itself, by class, see `maag.expected_dice`; None where its training did not say."""
+    """How much it overestimates its Dice, by class, see `maag.expected_dice`; None if not recorded in training."""
     orientations: tuple[str, ...]
     """Codes of its training images, such as `LPS`, the most frequent first; empty where unknown."""
     reason: str
-    """What runs it and why, in a line for people."""
+    """What runs it and why, as a line for people."""
 
 
 def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenModel:
@@ -50,22 +50,22 @@ def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenMode
 
     if is_artifact(model):
         if backend == "torch":
-            raise ConfigError(f"{model} is an exported model; --backend torch runs a run's folder or weights file")
+            raise ConfigError(f"{model} is an exported model, but --backend torch needs a run's folder or weights file")
         return _open_exported(model, device_name, backend)
     if backend in ("onnx", "tensorrt") and model.exists():
         way_out = f"`maag export {shlex.quote(str(model))}`"
-        raise ConfigError(f"{model} is no exported model; make one with {way_out}, or use --backend torch")
+        raise ConfigError(f"{model} is not an exported model; make one with {way_out}, or use --backend torch")
     return _open_trained(model, device_name)
 
 
 def read_own_split(opened: OpenModel | None, path: Path, otherwise: str = "") -> Split:
-    """The split in the file `path`, which must be the one that the model was trained on, where that is known.
+    """The split in the file `path`, which must be the one that the model was trained on, if that is known.
 
-    `otherwise` is another way out than naming the right file, in words.
+    `otherwise` is appended to the error message: another way out than giving the right file.
 
     Raises:
-        DataError: it is no split.
-        ConfigError: it is another one, by which patients who trained may come to validate or test.
+        DataError: it is not a split.
+        ConfigError: it is another split, with which training patients might be used for validation or test.
     """
     from maag.data.splits import Split
     from maag.storage import read_json
@@ -73,30 +73,31 @@ def read_own_split(opened: OpenModel | None, path: Path, otherwise: str = "") ->
     split = Split.from_dict(read_json(path), str(path))
     if opened and opened.split_digest not in (None, split.digest):
         raise ConfigError(
-            f"{path}: split {split.digest}, but the model was trained on split {opened.split_digest}; name its run's "
+            f"{path}: split {split.digest}, but the model was trained on split {opened.split_digest}; give its run's "
             f"split.json with --split-file{otherwise}"
         )
     return split
 
 
 def warn_of_views(model: Path, config: Config, refinement: Refinement) -> None:
-    """Say so where a model has never seen what it is to look at; a model of ACDC lost a tenth of its Dice by flips."""
+    """Warn of views that training had none of; averaging over flips cost a model of ACDC a tenth of its Dice."""
     from maag.cli.terminal import say
     from maag.inference import ROTATIONS_DEG
 
-    worse = "may well make its labels worse"
+    worse = "may make its labels worse"
     if refinement.flips and config.augment.flip == 0:
-        say(f"{model} was trained without mirrored images (augment.flip=0): --flips {worse}")
+        say(f"Warning: {model} was trained without mirrored images (augment.flip=0): --flips {worse}")
     if refinement.rotations and config.augment.rotation_deg < max(ROTATIONS_DEG):
         limit = f"augment.rotation_deg={config.augment.rotation_deg:g}"
-        say(f"{model} was trained without images turned by {max(ROTATIONS_DEG):g}° ({limit}): --rotations {worse}")
+        degrees = f"{max(ROTATIONS_DEG):g}°"
+        say(f"Warning: {model} was trained without images rotated by {degrees} ({limit}): --rotations {worse}")
 
 
 def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
     from deploy.runners.opening import open_artifact
 
-    pick_device(device_name)  # refuses one that is not there
-    artifact = open_artifact(model, device_name, backend=backend)  # type: ignore[arg-type] # The words are click's.
+    pick_device(device_name)  # raises if it is not available
+    artifact = open_artifact(model, device_name, backend=backend)  # type: ignore[arg-type] # checked by click
     return OpenModel(
         runner=artifact.runner,
         config=artifact.manifest.config,
@@ -126,7 +127,7 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
         split_digest=trained.info.get("split_digest"),
         shortfalls=trained.info.get("shortfalls"),
         orientations=tuple(trained.info.get("orientations", ())),
-        reason=f"PyTorch on {place}: it is no exported model, which `maag export` makes",
+        reason=f"PyTorch on {place}: not an exported model, see `maag export`",
     )
 
 

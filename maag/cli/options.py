@@ -18,12 +18,12 @@ BACKENDS = ("auto", "tensorrt", "onnx", "torch")
 
 
 class NamedPath(click.Path):
-    """A path that is not empty, as that of a script's variable that is not set: the folder here is not meant."""
+    """A non-empty path: an unset variable of a script must not select the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See click.ParamType."""
         if value == "":
-            self.fail("it is empty; write '.' for the folder here", param, ctx)
+            self.fail("the path is empty; use '.' for the current folder", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -35,7 +35,7 @@ PLACE = NamedPath(readable=False)
 
 def dataset_option(command: Command) -> Command:
     """`--dataset NAME`."""
-    return click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Which data set's layout.")(
+    return click.option("--dataset", type=click.Choice(DATASETS), required=True, help="Layout of the data set.")(
         command
     )
 
@@ -46,22 +46,26 @@ def scribbles_option(command: Command) -> Command:
         "--scribbles",
         multiple=True,
         metavar="DIR|simulated:STYLE[:RATIO]|own",
-        help="Scribbles from this folder, drawn from the masks, or the data set's own; repeat it for several raters.  "
-        "[default: own; simulated where the published data have none]",
+        help="Scribbles from a folder, simulated from the masks, or the data set's own; repeat for several raters.  "
+        "[default: own, or simulated if the data set was published without]",
     )(command)
 
 
 def data_option(command: Command) -> Command:
     """`--data DIR`."""
-    return click.option("--data", "data_dir", type=FOLDER, help="Its folder.  [default: $MAAG_DATA/NAME or data/NAME]")(
-        command
-    )
+    return click.option(
+        "--data", "data_dir", type=FOLDER, help="Folder of the data set.  [default: $MAAG_DATA/NAME or data/NAME]"
+    )(command)
 
 
 def config_options(command: Command) -> Command:
     """`--preset`, `--config` and `--set`."""
     command = click.option(
-        "--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; `maag config show`."
+        "--set",
+        "changes",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="Change a setting; `maag config show` lists all.",
     )(command)
     command = click.option(
         "--config", "config_file", type=CONFIG_FILE, help="Start from this config.json instead of a preset."
@@ -69,7 +73,7 @@ def config_options(command: Command) -> Command:
     return click.option(
         "--preset",
         type=click.Choice(("paper", "fast", "best", "best-fast")),
-        help="Where settings start: paper (as published), best, and the same two for a CPU: fast, best-fast.  "
+        help="Initial settings: paper (as published), best, and their versions for CPUs, fast and best-fast.  "
         "[default: paper]",
     )(command)
 
@@ -82,7 +86,7 @@ def device_option(command: Command) -> Command:
         type=click.Choice(("auto", "cpu", "cuda")),
         default="auto",
         show_default=True,
-        help="auto takes CUDA where there is one.",
+        help="auto uses CUDA if available.",
     )(command)
 
 
@@ -93,24 +97,24 @@ def backend_option(command: Command) -> Command:
         type=click.Choice(BACKENDS),
         default="auto",
         show_default=True,
-        help="auto runs an exported model with its TensorRT engine where there is one for a GPU here, else with ONNX "
-        "Runtime, and anything else with PyTorch.",
+        help="auto runs an exported model with TensorRT if it has an engine and there is a GPU, else with ONNX "
+        "Runtime, and other models with PyTorch.",
     )(command)
 
 
 class WorkerCount(click.ParamType[tuple[int, int]]):
-    """`N`, or `MIN:MAX` for a number that follows the cluster: the fewest and the most."""
+    """`N`, or `MIN:MAX` for as many as the cluster has room for: the minimum and the maximum."""
 
     name = "N|MIN:MAX"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Click's."""
+        """See click.ParamType."""
         if isinstance(value, tuple):
             return value
-        fewest, colon, most = value.partition(":")
-        if not fewest.isdecimal() or (colon and not most.isdecimal()) or not 1 <= int(fewest) <= int(most or fewest):
-            self.fail(f"{value!r} is neither a number from 1, as 4, nor a range, as 2:8", param, ctx)
-        return int(fewest), int(most or fewest)
+        low, colon, high = value.partition(":")
+        if not low.isdecimal() or (colon and not high.isdecimal()) or not 1 <= int(low) <= int(high or low):
+            self.fail(f"{value!r} is neither a number from 1, such as 4, nor a range, such as 2:8", param, ctx)
+        return int(low), int(high or low)
 
 
 def wait_option(command: Command) -> Command:
@@ -121,14 +125,16 @@ def wait_option(command: Command) -> Command:
         type=click.FloatRange(min=0),
         default=0.0,
         metavar="MINUTES",
-        help="How long an autoscaler may take to start nodes for the workers.  [default: 0]",
+        help="How long to wait for an autoscaler to start nodes for the workers.  [default: 0]",
     )(command)
 
 
 def address_option(command: Command) -> Command:
     """`--address`."""
     return click.option(
-        "--address", help="Of a running Ray cluster whose nodes see the data at the same path; auto: the one here."
+        "--address",
+        help="Address of a running Ray cluster whose nodes see the data at the same path; auto: the cluster of this "
+        "machine.",
     )(command)
 
 
@@ -138,21 +144,23 @@ def cluster_options(command: Command) -> Command:
     command = click.option(
         "--storage",
         metavar="DIR|URI",
-        help="Where checkpoints go that all nodes can reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
+        help="Where checkpoints go, for all nodes to reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
     )(command)
     command = address_option(command)
     return click.option(
         "--workers",
         type=WorkerCount(),
-        help="Processes that train together, over Ray Train, with a GPU each where there are any; MIN:MAX: as many as "
-        "there is room for.  [default: without Ray]",
+        help="Number of Ray Train workers, each with a GPU if the cluster has any; MIN:MAX: as many as there is room "
+        "for.  [default: no Ray]",
     )(command)
 
 
 def split_file_option(command: Command) -> Command:
-    """`--split-file` of what trains."""
+    """`--split-file` of commands that train."""
     return click.option(
-        "--split-file", type=SPLIT_FILE, help="Which patients do what: a split.json.  [default: data.split]"
+        "--split-file",
+        type=SPLIT_FILE,
+        help="Train, validation and test patients: a split.json.  [default: data.split]",
     )(command)
 
 
@@ -163,11 +171,11 @@ def resume_options(what: str) -> Callable[[Command], Command]:
         command = click.option(
             "--resume-if-there",
             is_flag=True,
-            help=f"Continue the {what} in --out if there is one there or in --storage, else begin it: for jobs that a "
-            "cluster starts again.",
+            help=f"Continue the {what} in --out if there is one there or in --storage, else start it: for jobs that a "
+            "cluster restarts.",
         )(command)
         return click.option(
-            "--resume", is_flag=True, help=f"Continue the {what} in --out, or the newest one of this data set."
+            "--resume", is_flag=True, help=f"Continue the {what} in --out, or the newest one on this data set."
         )(command)
 
     return add

@@ -1,4 +1,4 @@
-"""That nothing of maag's is written among the data that it reads."""
+"""Check that no output is written into the data that a command reads."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from maag.errors import ConfigError
 def require_outside(
     out: Path | None, directory: Path, scribbles: Sequence[str] = (), shapes: Path | None = None
 ) -> None:
-    """Refuse an output folder that is a folder of data or lies in one, where its files would pass for data.
+    """Refuse an output folder that is a data folder or inside one, where its files would be read as data.
 
-    A folder above the data is no such place, as `.` above `data/acdc`: what is written there lies beside them.
+    A parent of a data folder is allowed, such as `.` for `data/acdc`.
 
     Args:
-        out: where a command is told to write. None where nobody said: its own place, such as `runs/` of the folder
-            here, is a folder for itself, and who works in the data's folder may have it there.
+        out: `--out`. None if it was not given: default folders such as `runs/` may be inside the data folder.
         directory: the data set's folder.
-        scribbles: words of `--scribbles`, of which those that are folders count.
+        scribbles: values of `--scribbles`; only folders among them matter.
         shapes: the folder of `--shapes`.
 
     Raises ConfigError.
@@ -30,12 +29,12 @@ def require_outside(
     read += [("the folder of --shapes", shapes)] if shapes else []
     if out is None:
         return
-    # Not Path.resolve, which takes no links that lead in a circle.
-    place = Path(os.path.realpath(out))
+    # Not Path.resolve, which fails on circular links.
+    resolved_out = Path(os.path.realpath(out))
     for name, folder in read:
         real = Path(os.path.realpath(folder))
-        if place.is_relative_to(real):
+        if resolved_out.is_relative_to(real):
             raise ConfigError(
-                f"{out} {'is' if place == real else 'lies in'} {name}, {folder}, where its files would pass for data; "
-                "choose an --out outside of it"
+                f"{out} is {'' if resolved_out == real else 'inside '}{name}, {folder}, where its files would be read "
+                "as data; choose an --out outside of it"
             )

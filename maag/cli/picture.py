@@ -23,7 +23,7 @@ _SHEET_COLUMNS = 6
 
 
 def draw_result(out: Path, case: Case, predictions: Path, data: DataConfig) -> None:
-    """Draw some slices of `case` with its scribble, its prediction in the folder `predictions`, and its mask.
+    """Draw some slices of `case` with its scribble, its prediction from the folder `predictions`, and its mask.
 
     Raises:
         DataError: a file is unreadable.
@@ -65,11 +65,11 @@ def draw_result(out: Path, case: Case, predictions: Path, data: DataConfig) -> N
 
 
 def draw_contact_sheet(out: Path, pairs: Sequence[tuple[str, Labels, Labels]], num_classes: int) -> None:
-    """Draw one slice a tile: the mask pale, its scribble strong.
+    """Draw one slice per tile: the mask pale, its scribble opaque.
 
     Args:
         out: a PNG.
-        pairs: title, mask (Y, X) and scribble (Y, X), IGNORE where nothing is drawn.
+        pairs: title, mask (Y, X) and scribble (Y, X), IGNORE where unannotated.
         num_classes: background included.
 
     Raises StorageError.
@@ -91,7 +91,7 @@ def draw_contact_sheet(out: Path, pairs: Sequence[tuple[str, Labels, Labels]], n
         axis.imshow(np.ones((*mask.shape, 3)))
         axis.imshow(_coloured(shown, num_classes, opacity=0.25), interpolation="nearest")
         axis.imshow(_coloured(scribble, num_classes, opacity=1.0), interpolation="nearest")
-        # File names may hold any byte, and two dollars are no formula.
+        # File names may hold any byte, and two dollar signs are not a formula.
         axis.set_title(os.fsencode(title).decode(errors="replace"), fontsize=7, parse_math=False)
     with replacing(out) as temporary:
         canvas.print_figure(temporary, format="png", dpi=110)

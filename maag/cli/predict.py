@@ -10,7 +10,7 @@ import click
 
 from maag.cli.models import open_model, warn_of_views
 from maag.cli.options import ANY_PATH, PLACE, backend_option, device_option, json_option, wait_option
-from maag.cli.predict_told import told_of, why_failed
+from maag.cli.predict_summary import failure_message, summary_lines
 from maag.cli.resolving import refuse_idle_wait
 from maag.errors import SomeCasesFailed
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 @click.argument("inputs", type=PLACE, nargs=-1, required=True, metavar="INPUT...")
 @click.option("--model", type=ANY_PATH, required=True, help="A run's folder, a weights file, or an exported model.")
 @click.option(
-    "--out", type=PLACE, required=True, metavar="DIR|URI", help="Where the labels go; the inputs' tree is mirrored."
+    "--out", type=PLACE, required=True, metavar="DIR|URI", help="Output; mirrors the folder structure of the inputs."
 )
 @backend_option
 @click.option(
     "--resume",
     is_flag=True,
-    help="Skip volumes that this model has done, by the ledger in --out; labels changed by hand since stay.",
+    help="Skip volumes that this model has segmented, by the ledger in --out; manually edited labels are kept.",
 )
 @click.option(
     "--flips",
     is_flag=True,
-    help="Average over mirrored images too, for a model trained with augment.flip; four times the work.",
+    help="Average over mirrored images, for a model trained with augment.flip; takes four times as long.",
 )
 @click.option(
     "--rotations",
     is_flag=True,
-    help="Average over images turned by 15 and 30° either way too, for a model trained with augment.rotation_deg; five "
-    "times the work.",
+    help="Average over images rotated by ±15 and ±30°, for a model trained with augment.rotation_deg; takes five times "
+    "as long.",
 )
-@click.option("--largest-component", is_flag=True, help="Keep the largest connected part of each structure.")
-@click.option("--probabilities", is_flag=True, help="Write NAME_probabilities.nii.gz too: x, y, z, time, class.")
+@click.option("--largest-component", is_flag=True, help="Keep the largest connected component of each structure.")
+@click.option("--probabilities", is_flag=True, help="Also write NAME_probabilities.nii.gz: x, y, z, time, class.")
 @click.option("--measures", is_flag=True, help="Write measures.csv: EDV, ESV, SV, EF of the ventricles, wall mass.")
 @click.option(
     "--review",
     is_flag=True,
-    help="Write review.csv: the Dice to expect of each volume's labels, without a mask, the least first.",
+    help="Write review.csv: the Dice expected for each volume, estimated without a mask, lowest first.",
 )
 @click.option(
     "--reorient",
@@ -59,9 +59,12 @@ if TYPE_CHECKING:
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Processes that share the volumes, over Ray, with a GPU each where there are any.  [default: without Ray]",
+    help="Number of Ray workers, each with a GPU if the cluster has any.  [default: no Ray]",
 )
-@click.option("--address", help="Of a running Ray cluster whose nodes reach inputs and output too; auto: the one here.")
+@click.option(
+    "--address",
+    help="Address of a running Ray cluster whose nodes can reach inputs and output; auto: the cluster of this machine.",
+)
 @wait_option
 @device_option
 @json_option
@@ -85,16 +88,16 @@ def predict_command(
     device_name: str,
     as_json: bool,
 ) -> None:
-    """Segment NIfTI files, of one frame or of many, pictures, folders of them and of DICOM series, and buckets.
+    """Segment NIfTI files (3-D or 4-D), pictures, and folders of these or of DICOM series.
 
     INPUT may also be a prefix s3://BUCKET/PREFIX (or gs, az), a pattern, or a .txt file that lists inputs.
 
-    Labels have exactly the grid of their image. One bad volume never stops the rest: it is written down in
-    ledger.jsonl with the reason, and the command ends with 3.
+    Labels have exactly the grid of their image. A volume that fails never stops the rest: ledger.jsonl records the
+    error, and the exit code is 3.
     """
     from deploy.predicting.batch import predict
     from deploy.predicting.job import Work
-    from maag.cli.terminal import counting, print_json, say
+    from maag.cli.terminal import pluralized, print_json, progress_bar, say
     from maag.inference import Refinement
 
     work = Work(
@@ -107,26 +110,26 @@ def predict_command(
     )
     over_ray = bool(workers or address)
     refuse_idle_wait(wait_minutes, over_ray=over_ray)
-    # Of a model that others run this process wants settings and digest alone, and it may well have no GPU.
+    # With Ray, this process needs only the settings and the digest of the model, and may have no GPU.
     opened = open_model(model, *(("cpu", "auto") if over_ray else (device_name, backend)))
     warn_of_views(model, opened.config, work.refinement)
     if review and opened.shortfalls is None:
         say(
-            f"Note: {model} does not say how far it overrates itself, as its training did not end, or an earlier maag "
-            "trained it: review.csv has its own word, of which only the order is of use"
+            f"Note: {model} has no correction of its expected Dice, as its training did not finish or an earlier "
+            "version of maag trained it: in review.csv only the order is meaningful"
         )
     crew: Crew
     if over_ray:
-        inputs = tuple(map(_from_anywhere, inputs))
-        out = _from_anywhere(out)
+        inputs = tuple(map(_absolute, inputs))
+        out = _absolute(out)
         crew = _fleet(model, device_name, backend, workers or 1, address, wait_minutes)
-        say(f"Running {model} on {workers or 1} workers over Ray")
+        say(f"Running {model} on {pluralized(workers or 1, 'Ray worker')}")
     else:
         from deploy.predicting.crew import Threads
 
         crew = Threads(opened.runner)
         say(f"Running {model} with {opened.reason}")
-    with counting("Segmenting volumes") as progress:
+    with progress_bar("Segmenting volumes") as progress:
         outcome = predict(
             inputs,
             crew,
@@ -140,12 +143,12 @@ def predict_command(
             opened.shortfalls,
             opened.orientations,
         )
-    for line in told_of(outcome, out.rstrip("/"), work):
+    for line in summary_lines(outcome, out.rstrip("/"), work):
         say(line)
     if as_json:
         print_json(outcome.to_dict())
     if outcome.failed:
-        raise SomeCasesFailed(why_failed(outcome))
+        raise SomeCasesFailed(failure_message(outcome))
 
 
 def _fleet(model: Path, device_name: str, backend: str, workers: int, address: str | None, wait_minutes: float) -> Crew:
@@ -158,8 +161,8 @@ def _fleet(model: Path, device_name: str, backend: str, workers: int, address: s
     return Fleet(pack(model, device_name, backend), plan, say)
 
 
-def _from_anywhere(place: str) -> str:
-    """The same place for a process that has another working directory."""
+def _absolute(path: str) -> str:
+    """A URI, or an absolute path for processes with another working directory."""
     from maag.storage.keys import is_uri
 
-    return place if is_uri(place) else os.path.abspath(place)
+    return path if is_uri(path) else os.path.abspath(path)

@@ -1,4 +1,4 @@
-"""What `maag predict` says of a batch when it has ended."""
+"""Final summary of `maag predict`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from deploy.predicting.tables import Tables
 
 
-def told_of(outcome: Outcome, out: str, work: Work) -> list[str]:
-    """What became of the volumes that `work` was asked of, and what lies in `out`, a line each."""
-    from maag.cli.terminal import counted
+def summary_lines(outcome: Outcome, out: str, work: Work) -> list[str]:
+    """Lines that count the volumes by outcome, and name the files in `out`."""
+    from maag.cli.terminal import pluralized
 
     tables = outcome.tables
     done = f"{outcome.done} done, {outcome.skipped} skipped, {len(outcome.failed)} failed"
     lines = [f"{done}; the ledger is {out}/ledger.jsonl"]
     if outcome.kept:
         lines.append(
-            f"{outcome.kept} of those skipped were changed by somebody since and stay as they are"
-            f"{', measures.csv has none of the changes' if work.measures else ''}; remove one to have it made again"
+            f"{outcome.kept} of those skipped were edited since and are kept as they are"
+            f"{', measures.csv does not include the edits' if work.measures else ''}; delete one to segment it again"
         )
     if outcome.orientation_differs:
         are = "is" if outcome.orientation_differs == 1 else "are"
@@ -35,45 +35,45 @@ def told_of(outcome: Outcome, out: str, work: Work) -> list[str]:
             "record no orientation, or their axes are oblique"
         )
     if work.measures:
-        lines.append(f"{counted(tables.patients_measured, 'patient')} measured: {out}/measures.csv")
+        lines.append(f"{pluralized(tables.patients_measured, 'patient')} measured: {out}/measures.csv")
     if work.review:
-        lines.append(f"{counted(tables.frames_reviewed, 'frame')} by the Dice to expect: {out}/review.csv")
-    return lines + [f"Note: {sentence}" for sentence in told_as_left_out(tables)]
+        lines.append(f"{pluralized(tables.frames_reviewed, 'frame')} sorted by expected Dice: {out}/review.csv")
+    return lines + [f"Note: {sentence}" for sentence in table_notes(tables)]
 
 
-def told_as_left_out(tables: Tables) -> list[str]:
-    """What is not in the tables that one may look for there, a sentence each."""
-    from maag.cli.terminal import counted
+def table_notes(tables: Tables) -> list[str]:
+    """A sentence for each kind of volume that the tables leave out, and for tables that are out of date."""
+    from maag.cli.terminal import pluralized
 
-    told = []
+    notes = []
     if tables.changed:
-        told.append(
-            f"review.csv leaves out {counted(tables.changed, 'volume')} whose labels were changed by somebody since, "
-            "as nothing is known of them"
+        notes.append(
+            f"review.csv leaves out {pluralized(tables.changed, 'volume')} whose labels were edited since, as their "
+            "quality is unknown"
         )
     if tables.untold:
-        told.append(
-            f"review.csv has no row of {counted(tables.untold, 'volume')} that an earlier maag segmented, which wrote "
-            "down no expected Dice; segment them again, without --resume, to have it"
+        notes.append(
+            f"review.csv leaves out {pluralized(tables.untold, 'volume')} segmented by an earlier version of maag, "
+            "which recorded no expected Dice; segment them again, without --resume, to include them"
         )
     if tables.stale:
         names = " and ".join(tables.stale)
         verb = "are" if len(tables.stale) > 1 else "is"
         options = " ".join(f"--{Path(name).stem}" for name in tables.stale)
-        told.append(
-            f"{names} {verb} of an earlier call and may not fit the labels any more; the same call with --resume "
-            f"{options} writes {'them' if len(tables.stale) > 1 else 'it'} anew"
+        notes.append(
+            f"{names} {verb} from an earlier call and may be out of date; the same call with --resume {options} "
+            f"writes {'them' if len(tables.stale) > 1 else 'it'} again"
         )
-    return told
+    return notes
 
 
-def why_failed(outcome: Outcome) -> str:
-    """How many volumes failed, what became of the others, and why the first did."""
-    from maag.cli.terminal import counted
+def failure_message(outcome: Outcome) -> str:
+    """How many volumes failed, whether any succeeded, and the error of the first."""
+    from maag.cli.terminal import pluralized
 
-    failed, error = counted(len(outcome.failed), "volume"), outcome.failed[0].error
+    failed, error = pluralized(len(outcome.failed), "volume"), outcome.failed[0].error
     if outcome.done or outcome.skipped:
-        return f"{failed} failed, the rest are done; the first: {error}"
+        return f"{failed} failed, the rest are done; first error: {error}"
     if len(outcome.failed) == 1:
-        return f"the only volume failed, nothing was done: {error}"
-    return f"all {failed} failed, nothing was done; the first: {error}"
+        return f"the only volume failed: {error}"
+    return f"all {failed} failed; first error: {error}"

@@ -1,4 +1,4 @@
-"""The prepared set of a data set, told on the terminal: how far it is, and what is odd in it."""
+"""Prepare a data set, with progress and notes on the terminal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _NOTES_SHOWN = 3
 
 
-def prepare_told(directory: Path, data: DataConfig, scribbles: Sequence[str] = ()) -> PreparedData:
-    """As `prepare`, in the cache of this machine; what was noted of the cases is said each time, not only when read."""
+def prepare_and_report(directory: Path, data: DataConfig, scribbles: Sequence[str] = ()) -> PreparedData:
+    """`prepare` in the cache of this machine; notes on the cases are printed each time, also for cached data."""
     from maag.cli.terminal import preparing
     from maag.data.cache.preparing import default_cache_root, prepare
 
@@ -24,8 +24,8 @@ def prepare_told(directory: Path, data: DataConfig, scribbles: Sequence[str] = (
     return prepared
 
 
-def shapes_told(dataset: str, folder: Path, data: DataConfig, images: PreparedData) -> PreparedData:
-    """As `prepare_shapes`, in the cache of this machine; what was noted of the cases is said as by `prepare_told`.
+def prepare_shapes_and_report(dataset: str, folder: Path, data: DataConfig, images: PreparedData) -> PreparedData:
+    """`prepare_shapes` in the cache of this machine; notes on the cases are printed as by `prepare_and_report`.
 
     It is also reported where masks are oriented differently from the training `images`: the discriminator would learn
     other shapes.
@@ -59,4 +59,4 @@ def _tell_notes(prepared: PreparedData) -> None:
     for note in notes[:_NOTES_SHOWN]:
         say(f"Note: {note}")
     if len(notes) > _NOTES_SHOWN:
-        say(f"Note: … and {len(notes) - _NOTES_SHOWN} more; `maag data check` with the same data and --set has them")
+        say(f"Note: … and {len(notes) - _NOTES_SHOWN} more; `maag data check` with the same data and --set lists them")

@@ -1,4 +1,4 @@
-"""Cases that could not be done while others were: each told, then one sentence, and an exit code that says so."""
+"""Report of cases that failed while others did not: one line each, a summary, and the exit code."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from maag.errors import DataError, SomeCasesFailed
 
 
 def end_with(problems: Collection[str], sentence: str, *, some_done: bool) -> None:
-    """Say each problem, and end the command with `sentence` where there is any.
+    """Print each problem, and end the command with `sentence` if there is any.
 
     Raises:
-        SomeCasesFailed: the others are done.
-        DataError: nothing is.
+        SomeCasesFailed: the other cases are done.
+        DataError: no case is done.
     """
     from maag.cli.terminal import say
 

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 @dataset_option
 @data_option
 @scribbles_option
-@click.option("--out", type=FOLDER, required=True, help="Where the labels go; must be new or empty.")
+@click.option("--out", type=FOLDER, required=True, help="Output folder; must be new or empty.")
 @click.option(
     "--entropy",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.1,
     show_default=True,
-    help="Label where the model's entropy, as part of the largest possible one, is below this.",
+    help="Label pixels where the model's entropy, as a fraction of the maximum, is below this.",
 )
 @click.option(
     "--with-unlabelled",
     is_flag=True,
-    help="Also label what trained without any label (data.supervision=semi); it trains as scribbled afterwards.",
+    help="Also label images that trained without labels (data.supervision=semi); they then count as scribbled.",
 )
-@click.option("--split-file", type=SPLIT_FILE, help="The split.json of training.  [default: MODEL's own]")
+@click.option("--split-file", type=SPLIT_FILE, help="The split.json used in training.  [default: MODEL's own]")
 @device_option
 @json_option
 def relabel_command(
@@ -53,17 +53,17 @@ def relabel_command(
     device_name: str,
     as_json: bool,
 ) -> None:
-    """Label MODEL's training images where it is sure, for a second stage of training on these labels.
+    """Label MODEL's training images where it is confident, for a second stage of training.
 
-    MODEL is a run's folder, a weights file of one, or an exported model; --scribbles are those that it was trained on,
-    and stay as they are. A structure is labelled in its largest connected part alone; everything else that nobody drew
-    and the model is not sure of stays unlabelled. Patients who validate or test are never labelled.
+    MODEL is a run's folder, a weights file, or an exported model. --scribbles are those it was trained on; they are
+    kept unchanged. A structure is labelled in its largest connected component only; all other unannotated pixels stay
+    unlabelled. Validation and test patients are never labelled.
 
-    Cases that cannot be read get no labels, and the command ends with 3.
+    Cases that cannot be read get no labels, and the exit code is 3.
 
-    The folder of --out serves `maag train --scribbles`; split.json in it keeps patients in their parts.
+    Pass the --out folder to `maag train --scribbles`, and its split.json to --split-file.
     """
-    from maag.cli.terminal import counting, print_json, print_table, say, to_type
+    from maag.cli.terminal import print_json, print_table, progress_bar, say, shell_command
     from maag.data.catalog import find_cases, preset
     from maag.storage import require_empty_directory
     from maag.train.second_stage.relabel import Labeller, relabel
@@ -73,39 +73,39 @@ def relabel_command(
     opened = open_model(model, device_name)
     data = opened.config.data
     if data.dataset != dataset:
-        raise ConfigError(f"{model} was trained on data set {data.dataset!r}, --dataset says {dataset!r}")
+        raise ConfigError(f"{model} was trained on data set {data.dataset!r}, but --dataset is {dataset!r}")
     split = _split(model, opened, split_file or opened.split_file)
     directory = find_data(dataset, data_dir)
     require_outside(out, directory, scribbles)
     training = choose_cases(find_cases(data, directory, scribbles), split, with_unlabelled=with_unlabelled)
     say(f"Running {model} with {opened.reason}")
     labeller = Labeller(model=str(model), model_digest=opened.digest, entropy=entropy)
-    with counting("Labelling cases") as progress:
+    with progress_bar("Labelling cases") as progress:
         report = relabel(training, opened.runner, data, labeller, out, progress)
     rows = coverage_rows(report)
     print_table(f"{report.num_cases} cases of {report.num_patients} patients in {out}", rows[0], rows[1:])
     value = report.unlabelled_value
     usual = preset(dataset, "paper", directory).data.unlabelled_value
-    say(f"Unlabelled pixels are {value}.")
+    say(f"Unlabelled pixels have value {value}.")
     words = ["--dataset", dataset, "--data", directory, "--scribbles", out, "--split-file", out / "split.json"]
     words += ["--set", "data.supervision=semi"] if training.of_cine else []
     words += [] if value == usual else ["--set", f"data.unlabelled_value={value}"]
-    say(f"Next: {to_type('train', *words)}, and the settings of your choice")
+    say(f"Next: {shell_command('train', *words)}, with settings of your choice")
     if as_json:
         print_json({"out": str(out), **report.to_dict()})
     end_with(
         report.failed.values(),
         f"{len(report.failed)} of {len(training.cases)} cases got no labels: {names_of(report.failed)}; correct them "
-        "and label anew into another folder, or take them out of the data before you train",
+        "and label again into another folder, or remove them from the data before training",
         some_done=True,
     )
 
 
 def coverage_rows(report: RelabelReport) -> list[list[str]]:
-    """A header, and a row for each class: coverage before and after, and against the masks where there are any."""
-    header = ["class", "drawn %", "labelled %"]
+    """A header, and a row for each class: coverage before and after, and agreement with the masks if there are any."""
+    header = ["class", "annotated %", "labelled %"]
     if report.num_cases_with_mask:
-        header += ["drawn right %", "labelled right %", "drawn of mask %", "labelled of mask %"]
+        header += ["annotated correctly %", "labelled correctly %", "annotated of mask %", "labelled of mask %"]
     rows = [header]
     for item in report.classes:
         both = (item.drawn, item.labelled)
@@ -122,5 +122,5 @@ def _cell(value: float | None) -> str:
 
 def _split(model: Path, opened: OpenModel, path: Path | None) -> Split:
     if path is None:
-        raise ConfigError(f"{model}: no split.json belongs to this model; name that of its training with --split-file")
+        raise ConfigError(f"{model}: no split.json belongs to this model; give that of its training with --split-file")
     return read_own_split(opened, path)

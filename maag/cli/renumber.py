@@ -14,45 +14,44 @@ from maag.errors import ConfigError
 
 @click.command("renumber")
 @click.argument("labels", type=ANY_PATH, nargs=-1, required=True)
-@click.option("--out", type=FOLDER, required=True, help="Where the new files go, under the names of the old ones.")
+@click.option("--out", type=FOLDER, required=True, help="Output folder; files keep their names.")
 @click.option(
     "--number",
     "changes",
     multiple=True,
     required=True,
     metavar="OLD=NEW",
-    help="What a number becomes; all change at once, so `0=4` and `5=0` together lose nothing.",
+    help="Replace a number; all change at once, so `0=4` and `5=0` can be combined.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files that are in --out already.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files in --out.")
 def renumber_command(labels: tuple[Path, ...], out: Path, changes: tuple[str, ...], overwrite: bool) -> None:
-    """Give LABELS other numbers: files or folders of NIfTI or PNG labels, as a drawing program saved them.
+    """Renumber LABELS: files or folders of NIfTI or PNG labels, as saved by an annotation program.
 
-    ITK-SNAP and 3D Slicer call 0 what nobody drew on, and a stroke of background is a label like any other; data sets
-    here want it the other way round. For ACDC, with background strokes drawn as label 5, and as label 4 what is painted
-    to be unlabelled:
+    ITK-SNAP and 3D Slicer save unannotated voxels as 0, and background strokes as a label of their own; maag expects
+    the opposite. For ACDC, with background strokes drawn as label 5, and voxels painted as unlabelled as 4:
 
     \b
         maag data renumber drawn/ --out scribbles/ --number 0=4 --number 4=4 --number 5=0
     """
-    from maag.cli.terminal import counted, counting, print_table, say
+    from maag.cli.terminal import pluralized, print_table, progress_bar, say
     from maag.data.renumber import label_files, renumber
 
     numbers = _numbers(changes)
     sources = label_files(labels, out)
-    with counting("Renumbering labels") as progress:
+    with progress_bar("Renumbering labels") as progress:
         report = renumber(sources, out, numbers, progress, overwrite=overwrite)
     rows = [
         (str(old), str(numbers.get(old, old)), f"{count:,}".replace(",", " "))
         for old, count in sorted(report.voxels.items())
     ]
     if report.files:
-        print_table(f"{counted(report.files, 'file')} in {out}", ("old number", "new number", "voxels"), rows)
+        print_table(f"{pluralized(report.files, 'file')} in {out}", ("old number", "new number", "voxels"), rows)
     for absent in sorted(numbers.keys() - report.voxels.keys()):
         if numbers[absent] != absent:
-            say(f"Note: no voxel has the number {absent}.")
+            say(f"Note: no voxel has number {absent}.")
     end_with(
         report.problems,
-        f"{len(report.problems)} of {len(sources)} files got no new numbers; correct them, and run again with "
+        f"{len(report.problems)} of {len(sources)} files were not renumbered; correct them, and run again with "
         "--overwrite",
         some_done=report.files > 0,
     )

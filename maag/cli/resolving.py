@@ -1,4 +1,4 @@
-"""What options mean here: a folder, a whole configuration, a device."""
+"""Resolve options to a data folder, a complete configuration and a device."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def find_data(dataset: str, given: Path | None) -> Path:
 
 
 def absolute_source(source: str) -> str:
-    """A word of `--scribbles` that means the same from another working directory, and on another node.
+    """A value of `--scribbles` that means the same in another working directory and on another node.
 
-    Links are not followed: each node has its own behind the same path.
+    Links are not followed: each node may have its own behind the same path.
     """
     return os.path.abspath(source) if Path(source).is_dir() else source
 
@@ -37,31 +37,31 @@ def absolute_source(source: str) -> str:
 def resolve_config(
     dataset: str, preset: str | None, config_file: Path | None, changes: Sequence[str], directory: Path | None = None
 ) -> Config:
-    """The preset or the file, with the changes of `--set` applied.
+    """The preset or the configuration file, with the changes of `--set` applied.
 
-    Where the data set's `directory` is known, settings that the data tell, such as classes, are taken from there.
+    If the data set's `directory` is given, settings that the data define, such as classes, are read from there.
 
     Raises:
-        ConfigError: a value or name that is none.
-        DataError: a description in the data that cannot be used.
+        ConfigError: a setting or value is invalid.
+        DataError: the data set's description cannot be used.
     """
     from maag.config import codec
     from maag.data.catalog import preset as preset_of
     from maag.storage import read_json
 
     if config_file and preset:
-        raise ConfigError("--preset and --config exclude each other: a file holds every setting; give one of them")
+        raise ConfigError("--preset and --config exclude each other, as a file holds every setting; give one of them")
     if config_file:
         config = codec.from_document(read_json(config_file), str(config_file))
         if config.data.dataset != dataset:
-            raise ConfigError(f"{config_file} is for data set {config.data.dataset!r}, --dataset says {dataset!r}")
+            raise ConfigError(f"{config_file} is for data set {config.data.dataset!r}, but --dataset is {dataset!r}")
     else:
         config = preset_of(dataset, preset or "paper", directory)
     return codec.override(config, parse_changes(changes))
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, str]:
-    """`section.key=value` words as a mapping. Raises ConfigError when there is no `=`, or nothing before it."""
+    """`section.key=value` items as a mapping. Raises ConfigError if there is no `=`, or nothing before it."""
     parsed = {}
     for change in changes:
         path, equals, value = change.partition("=")
@@ -72,22 +72,20 @@ def parse_changes(changes: Sequence[str]) -> dict[str, str]:
 
 
 def refuse_idle_wait(wait_minutes: float, *, over_ray: bool) -> None:
-    """Raise ConfigError when --wait is given where there are no workers to wait for."""
+    """Raise ConfigError if --wait is given without Ray workers to wait for."""
     if wait_minutes and not over_ray:
         raise ConfigError(
-            f"--wait {wait_minutes:g}: only workers of a cluster are waited for; add --workers or --address, or leave "
-            "it out"
+            f"--wait {wait_minutes:g}: it waits for the workers of a cluster only; add --workers or --address, or "
+            "leave it out"
         )
 
 
 def pick_device(name: str) -> torch.device:
-    """The device for `--device`. Raises ConfigError when CUDA is asked for and not there."""
+    """The device for `--device`. Raises ConfigError if CUDA is requested and not available."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "--device cuda: PyTorch sees no CUDA device here; `maag doctor` says more, or use --device cpu"
-        )
+        raise ConfigError("--device cuda: PyTorch finds no CUDA device here; see `maag doctor`, or use --device cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

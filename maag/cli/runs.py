@@ -1,4 +1,4 @@
-"""Where runs and searches go that are given no place of their own."""
+"""The default folder of runs and searches, and how to find the newest one."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from maag.errors import MissingDataError
 
 RUNS = Path("runs")
 STORED_PLAN = "search.json"
-"""The file in a search's folder that says what was asked for."""
+"""The file in a search's folder with the options it was started with."""
 DEMO = "demo-"
-"""How the names of demos' folders begin under runs/."""
+"""Prefix of demo folders under runs/."""
 DEMO_RUN = "run"
-"""The run in a demo's folder."""
+"""Name of the run inside a demo's folder."""
 _BEST = ("checkpoints", "best.safetensors")
-"""Where a run and a search have their best model."""
+"""Path of the best model in the folder of a run or a search."""
 
 
 def newest_run(dataset: str) -> Path:
-    """The run of `dataset` under runs/ that was begun last. Raises MissingDataError."""
+    """The run on `dataset` under runs/ that was started last. Raises MissingDataError."""
     from maag.storage import read_json
 
-    # By what stands in them: the names of runs of `chaos-ct` begin like those of `chaos`.
+    # By content: names of runs on `chaos-ct` begin like those on `chaos`.
     found = RUNS.glob(f"{dataset}-*/config.json")
     runs = [path.parent for path in found if read_json(path).get("data", {}).get("dataset") == dataset]
     if not runs:
         raise MissingDataError(
-            f"{RUNS}: no run of {dataset} here to resume; name one with --out, or leave out --resume"
+            f"{RUNS}: no run on {dataset} to resume here; name one with --out, or leave out --resume"
         )
     return max(runs, key=lambda path: (path / "config.json").stat().st_mtime)
 
 
 def newest_trained() -> tuple[Path, str]:
-    """The run or the search anywhere below runs/ whose best model is the newest, and which of the two it is.
+    """The run or search anywhere below runs/ with the newest best model, and `run` or `search`.
 
-    A search's trials are no runs of their own: the best of them is the search's model, once it has ended. Nor is what
-    a demo trained: nobody means synthetic patients who has a run of real ones.
+    Trials of a search and runs of demos do not count: the best trial is the search's model once the search has ended,
+    and a demo trains on synthetic patients.
 
     Raises MissingDataError.
     """
@@ -46,9 +46,9 @@ def newest_trained() -> tuple[Path, str]:
     searches = {model: search for model in trained if (search := _search_around(model))}
     found = [model for model in trained if model not in searches]
     if not found:
-        sentence = f"{RUNS}: no trained run here to export; name one, or train one with `maag train`"
+        sentence = f"{RUNS}: no trained run to export here; name one, or train one with `maag train`"
         for search in sorted(set(searches.values()))[:1]:
-            sentence += f"; {search} is a search without a best model yet, which `maag tune --resume` goes on with"
+            sentence += f"; {search} is a search without a best model yet, which `maag tune --resume` continues"
         raise MissingDataError(sentence)
     newest = max(found, key=lambda model: trained[model].stat().st_mtime)
     return newest, "search" if (newest / STORED_PLAN).is_file() else "run"
@@ -59,5 +59,5 @@ def _is_of_demo(model: Path) -> bool:
 
 
 def _search_around(model: Path) -> Path | None:
-    """The search of which the run is a trial."""
+    """The search that the run is a trial of, if any."""
     return next((folder for folder in model.parents if (folder / STORED_PLAN).is_file()), None)

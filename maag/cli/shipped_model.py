@@ -1,4 +1,4 @@
-"""A model that travels to the workers of a cluster, which need not have its files."""
+"""A model that is sent to the workers of a cluster, which need not have its files."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShippedModel:
-    """What opens the model anywhere."""
+    """The files of a model; called on a worker, it opens the model there."""
 
     name: str
-    """Of its folder or file."""
+    """Name of the model's folder or file."""
     files: dict[str, bytes]
-    """By name in the folder; a weights file has the name `.`."""
+    """Content by name in the folder; a weights file has the name `.`."""
     device_name: str
     backend: str
 
     def __call__(self) -> Runner:
-        """Unpack it where this is called and open it, whereupon its files are no longer needed."""
+        """Unpack the files into a temporary folder and open the model, which needs them no longer then."""
         with tempfile.TemporaryDirectory(prefix="maag-model-") as folder:
             model = Path(folder) / self.name
-            for path, content in self.files.items():
-                (model / path).parent.mkdir(exist_ok=True)
-                (model / path).write_bytes(content)
+            for name, content in self.files.items():
+                (model / name).parent.mkdir(exist_ok=True)
+                (model / name).write_bytes(content)
             return open_model(model, self.device_name, self.backend).runner
 
 
 def pack(model: Path, device_name: str, backend: str) -> ShippedModel:
-    """All files that opening `model` needs: of an exported model those in its folder, of a run its best weights."""
+    """All files needed to open `model`: those in the folder of an exported model, or the best weights of a run."""
     from deploy.artifact.manifest import is_artifact
     from maag.checkpoint import find_weights
 

@@ -1,4 +1,4 @@
-"""What commands show: a live line on a terminal, plain lines elsewhere, one JSON line on request.
+"""Output of commands: a live line on a terminal, plain lines elsewhere, one JSON line on request.
 
 Everything for people goes to standard error, so that standard output stays clean for `--json`.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from maag.train.outcome import Outcome
     from maag.train.reports import EpochReport, Live
 
-_PLAIN_WIDTH = 120  # where there is no terminal to ask
+_PLAIN_WIDTH = 120  # without a terminal
 
 console = Console(stderr=True, highlight=False, markup=False)
 if not console.is_terminal:
@@ -36,38 +36,38 @@ if not console.is_terminal:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on one line of standard output."""
+    """Write one JSON object on one line of standard output."""
     click.echo(json.dumps(value, allow_nan=False))
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> None:
-    """A table for people: the first column to the left, the others to the right if they are numbers."""
+    """Print a table for people; columns after the first are right-aligned if they are numbers."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for place, name in enumerate(header):
-        table.add_column(name, justify="right" if numbers and place else "left", no_wrap=place == 0)
+    for column, name in enumerate(header):
+        table.add_column(name, justify="right" if numbers and column else "left", no_wrap=column == 0)
     for row in rows:
         table.add_row(*row)
     console.print(table)
 
 
 def say(text: str) -> None:
-    """A line for people."""
+    """Print a line for people."""
     console.print(Text(text), soft_wrap=True)
 
 
-def counted(number: int, noun: str) -> str:
+def pluralized(number: int, noun: str) -> str:
     """`1 volume`, `2 volumes`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def to_type(command: str, *words: object) -> str:
-    """A command that can be pasted into a shell as it stands, whatever is in the `words` after it."""
+def shell_command(command: str, *words: object) -> str:
+    """A command that can be pasted into a shell, its arguments quoted where needed."""
     return f"maag {command} {shlex.join(map(str, words))}"
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, a line at the end elsewhere; call it with (done, total)."""
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, one final line elsewhere; call it with (done, total)."""
     if not console.is_terminal:
         last = [0, 0]
 
@@ -86,28 +86,28 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def preparing() -> Any:
-    """Progress of reading a data set into its cache; shows nothing when the cache is there."""
-    return counting("Preparing volumes")
+    """Progress of reading a data set into its cache; shows nothing if it is cached already."""
+    return progress_bar("Preparing volumes")
 
 
 class TrainingDisplay:
-    """Listens to a run and shows it: one live line, and a line for each validation."""
+    """Shows a training run: one live line, and a line for each validation."""
 
     def __init__(self, run: Path, config: Config, split: Split, config_digest: str, place: str) -> None:
         say(f"Run {run} (config {config_digest}, split {split.scheme} {split.digest}, {place})")
-        judged = f", {len(split.shapes)} for the discriminator's masks" if config.adversarial else ""
-        taught = [
+        shapes = f", {len(split.shapes)} with masks for the discriminator" if config.adversarial else ""
+        training = [
             f"{len(members)} {role}"
             for members, role in (
-                (split.scribbled, "to train with scribbles"),
-                (split.dense, "to train with masks"),
+                (split.scribbled, "for training with scribbles"),
+                (split.dense, "for training with masks"),
                 (split.unlabelled, "unlabelled"),
             )
             if members
         ]
         say(
-            f"Patients: {', '.join(taught)}{judged}, "
-            f"{len(split.val)} to validate, {len(split.test)} held out for the test"
+            f"Patients: {', '.join(training)}{shapes}, "
+            f"{len(split.val)} for validation, {len(split.test)} held out for testing"
         )
         self._live = LiveDisplay(console=console, transient=True, refresh_per_second=4) if console.is_terminal else None
         self._dice = ""
@@ -124,14 +124,14 @@ class TrainingDisplay:
             self._live.stop()
 
     def on_lessons(self, done: int, total: int) -> None:
-        """Renew the live line, or print one when finished models have been asked of all cases."""
+        """Update the live line, or print one when the teachers have predicted all cases."""
         if self._live:
-            self._live.update(Text(f"asking the teachers: {done} of {total} cases"))
+            self._live.update(Text(f"soft labels of the teachers: {done} of {total} cases"))
         elif done == total:
-            say(f"Teachers were asked of {total} cases")
+            say(f"The teachers predicted soft labels of {total} cases")
 
     def on_live(self, live: Live) -> None:
-        """Renew the live line."""
+        """Update the live line."""
         if self._live:
             losses = "  ".join(f"{name} {value:.3f}" for name, value in live.losses.items())
             self._live.update(
@@ -142,7 +142,7 @@ class TrainingDisplay:
             )
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Print a line for an epoch with validation."""
+        """Print a line if the epoch was validated."""
         if report.validation is None:
             return
         self._dice = f"val Dice {report.validation.mean:.3f}  "
@@ -156,15 +156,17 @@ class TrainingDisplay:
         )
 
     def on_checkpoint(self, step: int) -> None:
-        """Nothing: checkpoints are frequent, and shown at the end."""
+        """Do nothing: checkpoints are frequent, and shown at the end."""
 
-    def tell_outcome(self, outcome: Outcome) -> None:
+    def show_outcome(self, outcome: Outcome) -> None:
         """Say how the run ended and what to do next."""
         if outcome.ending == "interrupted":
-            again = to_type("train …", "--out", outcome.run, "--resume")
-            say(f"Stopped at step {outcome.steps}, saved; go on with: {again}")
+            again = shell_command("train …", "--out", outcome.run, "--resume")
+            say(f"Stopped at step {outcome.steps} and saved; continue with: {again}")
             return
-        reason = {"done": "Done", "early": "Stopped early, no gain", "time": "Time is up"}[outcome.ending]
+        reason = {"done": "Done", "early": "Stopped early without improvement", "time": "Time limit reached"}[
+            outcome.ending
+        ]
         best = (
             "" if outcome.best_dice is None else f"best val Dice {outcome.best_dice:.4f} (epoch {outcome.best_epoch}), "
         )

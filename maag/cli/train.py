@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     "--shapes",
     "shapes_dir",
     type=FOLDER,
-    help="Another folder of this data set's layout: the discriminator sees its masks, instead of some patients' here.",
+    help="Another folder in the layout of the data set: the discriminator sees its masks instead of masks of --data.",
 )
 @click.option(
     "--shapes-dataset",
@@ -56,12 +56,12 @@ if TYPE_CHECKING:
     type=ANY_PATH,
     multiple=True,
     metavar="MODEL",
-    help="A finished run or weights file of the same split that teaches where nobody drew, instead of the average of "
-    "this run's own weights; several are averaged. Presets then have teacher.confidence=0 and teacher.ramp=0.",
+    help="A finished run or weights file of the same split as the teacher on unannotated pixels, instead of the "
+    "average of this run's own weights; several are averaged. Sets teacher.confidence=0 and teacher.ramp=0 in presets.",
 )
 @click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-PRESET-TIME]")
 @config_options
-@click.option("--epochs", type=click.IntRange(min=1), help="Short for --set optim.epochs=N; goes before it.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Same as --set optim.epochs=N, which it overrides.")
 @click.option(
     "--max-time", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop after this time."
 )
@@ -95,15 +95,15 @@ def train_command(
 ) -> int:
     """Train a segmentor from scribbles.
 
-    The run's folder holds config.json, split.json, metrics.jsonl, TensorBoard curves, and checkpoints: the best on
-    validation, the final one, and the whole state to resume from. Ctrl-C and SIGTERM save before they end.
+    The run's folder holds config.json, split.json, metrics.jsonl, TensorBoard curves, and checkpoints: the best in
+    validation, the final one, and the training state to resume from. Ctrl-C and SIGTERM save the state first.
     """
-    from maag.cli.terminal import print_json, say, to_type
+    from maag.cli.terminal import print_json, say, shell_command
     from maag.config.presets import FOR_CPUS, TAUGHT
 
     if shapes_dataset and not shapes_dir:
         raise ConfigError(
-            f"--shapes-dataset {shapes_dataset}: it is the layout of --shapes, which is not given; add --shapes DIR or "
+            f"--shapes-dataset {shapes_dataset} is the layout of --shapes, which is not given; add --shapes DIR or "
             "leave it out"
         )
     refuse_idle_wait(wait_minutes, over_ray=bool(workers or address or storage))
@@ -116,8 +116,8 @@ def train_command(
     if resume:
         if not resume_if_there and (preset or config_file or changes or split_file):
             raise ConfigError(
-                "--resume goes on with the run's own config.json and split.json: leave out --preset, --config, --set "
-                "and --split-file"
+                "--resume uses the run's own config.json and split.json: leave out --preset, --config, --set and "
+                "--split-file"
             )
         run_path = out or newest_run(dataset)
         config = resumed_config(run_path, dataset, epochs, cluster)
@@ -132,7 +132,7 @@ def train_command(
             require_new(run_path, cluster)
     device = pick_device("cpu" if cluster else device_name)
     if not cluster and device.type == "cpu" and not resume and not config_file and preset not in FOR_CPUS:
-        say("There is no GPU here: this preset would take hours to days; --preset best-fast is made for CPUs.")
+        say("No GPU found: this preset would take hours to days; --preset best-fast is made for CPUs.")
     outcome = train(
         config,
         directory,
@@ -147,17 +147,17 @@ def train_command(
         cluster=cluster,
     )
     if outcome.ending != "interrupted":
-        say(f"Next: {to_type('evaluate', run_path, '--dataset', dataset, '--data', directory)}")
+        say(f"Next: {shell_command('evaluate', run_path, '--dataset', dataset, '--data', directory)}")
     if as_json:
         print_json(asdict(outcome))
     return 1 if outcome.ending == "interrupted" else 0
 
 
 def resumed_config(run_path: Path, dataset: str, epochs: int | None, cluster: ClusterPlan | None = None) -> Config:
-    """The configuration of the run at `run_path`, with another number of epochs if one is given.
+    """The configuration of the run at `run_path`, with `epochs` if given.
 
-    What the storage of a cluster has beyond the run folder is fetched first. Raises ConfigError for a run of another
-    data set than `dataset`.
+    Newer files in the storage of a cluster are fetched into the run folder first. Raises ConfigError if the run was
+    trained on another data set than `dataset`.
     """
     from maag.config.codec import override
     from maag.train.folder import RunFolder, open_run
@@ -168,5 +168,5 @@ def resumed_config(run_path: Path, dataset: str, epochs: int | None, cluster: Cl
         fetch_run(RunFolder(run_path), cluster)
     _, config = open_run(run_path)
     if config.data.dataset != dataset:
-        raise ConfigError(f"{run_path} trains on data set {config.data.dataset!r}, --dataset says {dataset!r}")
+        raise ConfigError(f"{run_path} trains on data set {config.data.dataset!r}, but --dataset is {dataset!r}")
     return override(config, {"optim.epochs": epochs}) if epochs else config

@@ -1,4 +1,4 @@
-"""What `maag train` asks of a cluster, from its options."""
+"""Cluster options of `maag train`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def plan_cluster(
     workers: tuple[int, int], address: str | None, storage: str | None, device_name: str, wait_minutes: float
 ) -> ClusterPlan:
-    """Where to train, as the options say it."""
+    """Where to train, from the options."""
     from maag.train.launch.launch import ClusterPlan
 
     gpu = {"auto": None, "cpu": False, "cuda": True}[device_name]
@@ -31,11 +31,11 @@ def plan_cluster(
 
 
 def is_there(out: Path | None, cluster: ClusterPlan | None) -> bool:
-    """Whether there is a run to resume in --out or in the storage. Raises ConfigError without --out."""
+    """Whether a run to resume exists in --out or in the storage. Raises ConfigError without --out."""
     from maag.train.folder import RunFolder
 
     if out is None:
-        raise ConfigError("--resume-if-there: say with --out which run is meant")
+        raise ConfigError("--resume-if-there: name the run with --out")
     if cluster:
         from maag.train.launch.launch import stored_checkpoint
 
@@ -45,7 +45,7 @@ def is_there(out: Path | None, cluster: ClusterPlan | None) -> bool:
 
 
 def require_new(run_path: Path, cluster: ClusterPlan) -> None:
-    """Raises ConfigError when the storage has a run of this name, which a new one would go on from."""
+    """Raise ConfigError if the storage has a run of this name, which a new one would continue."""
     from maag.train.folder import RunFolder
     from maag.train.launch.launch import stored_checkpoint
 
@@ -65,9 +65,9 @@ def recipe_of(
     max_time: float | None,
     teachers: Sequence[Path] = (),
 ) -> Recipe:
-    """What every worker needs to know, with paths that mean the same from anywhere.
+    """What every worker needs to know, with absolute paths.
 
-    Links in them are left for each node to follow, for they may lead to a disk of its own.
+    Links in them are not followed: on each node they may lead to a disk of its own.
     """
     from maag.config import codec
     from maag.data.cache.preparing import default_cache_root

@@ -1,4 +1,4 @@
-"""One run as the terminal sees it: prepared, begun or gone on with, and trained here or on a cluster."""
+"""One training run: prepare the data, create or resume the run, and train in this process or on a cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Shapes(NamedTuple):
 
 
 class _Begun(NamedTuple):
-    """A run whose folder is there."""
+    """A run whose folder exists."""
 
     run: RunFolder
     split: Split
@@ -51,12 +51,12 @@ def train(
     resume: bool = False,
     cluster: ClusterPlan | None = None,
 ) -> Outcome:
-    """Prepare, split, and train, in this process or on a cluster, told on the terminal.
+    """Prepare, split, and train, in this process or on a cluster, with progress on the terminal.
 
     `shapes` is the layout and the folder of other patients whose masks the discriminator sees; `teachers` are finished
     models, see `open_teachers`.
     """
-    from maag.cli.preparing import prepare_told
+    from maag.cli.preparing import prepare_and_report
     from maag.cli.terminal import TrainingDisplay, say
     from maag.config import codec
     from maag.storage import require_writable_place
@@ -70,8 +70,8 @@ def train(
     if not resume:
         require_no_run(run_path)
     require_writable_place(run_path)
-    prepared = prepare_told(directory, config.data, scribbles)
-    others = _shapes_told(*shapes, config, prepared) if shapes else None
+    prepared = prepare_and_report(directory, config.data, scribbles)
+    others = _prepare_shapes(*shapes, config, prepared) if shapes else None
     if resume:
         run, split, opened = _open(run_path, config, prepared, others, teachers)
     else:
@@ -99,21 +99,21 @@ def train(
                 teachers=opened,
                 said=display.on_lessons,
             )
-    display.tell_outcome(outcome)
+    display.show_outcome(outcome)
     return outcome
 
 
-def _shapes_told(layout: str, folder: Path, config: Config, images: PreparedData) -> _Shapes:
-    from maag.cli.preparing import shapes_told
+def _prepare_shapes(layout: str, folder: Path, config: Config, images: PreparedData) -> _Shapes:
+    from maag.cli.preparing import prepare_shapes_and_report
 
-    prepared = shapes_told(layout, folder, config.data, images)
+    prepared = prepare_shapes_and_report(layout, folder, config.data, images)
     return _Shapes(prepared, tuple(f"{folder.resolve().name}/{patient}" for patient in prepared.patient_ids))
 
 
 def _open(
     run_path: Path, config: Config, prepared: PreparedData, others: _Shapes | None, teachers: Sequence[Path]
 ) -> _Begun:
-    """The run to go on with; its own teachers, unless `teachers` names others."""
+    """The run to resume, with its own teachers unless `teachers` are given."""
     from maag.config import codec
     from maag.data.slices.shapes import require_other_patients
     from maag.storage import write_json
@@ -122,7 +122,7 @@ def _open(
 
     run, before = open_run(run_path)
     if config != before:
-        # More epochs are this run's from now on, also for whoever resumes it next.
+        # A new number of epochs also holds for the next resume.
         write_json(run.config, codec.document(config))
     split = read_split(run.split, _patients(prepared, others))
     opened = open_teachers(teachers or read_teachers(run.teachers), config, split)
@@ -139,7 +139,7 @@ def _create(
     teachers: Sequence[Path],
     split_file: Path | None,
 ) -> _Begun:
-    """A new run, after all that could refuse it has been asked."""
+    """Create a new run after all checks have passed."""
     from maag.cli.terminal import say
     from maag.data.catalog import reader_of
     from maag.data.slices.shapes import require_other_patients

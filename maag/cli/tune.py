@@ -26,7 +26,7 @@ from maag.cli.options import (
 from maag.cli.out_place import require_outside
 from maag.cli.resolving import find_data, resolve_config
 from maag.cli.runs import RUNS
-from maag.cli.tune_plan import look_at, make_plans
+from maag.cli.tune_plan import inspect_machine, make_plans
 from maag.cli.tune_resumed import ineffective_settings, refuse_what_is_fixed
 from maag.cli.tune_stored import fetch_search, is_there, newest_search
 from maag.errors import ConfigError
@@ -43,15 +43,19 @@ _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
 @data_option
 @scribbles_option
 @click.option("--out", type=FOLDER, help="The search's folder.  [default: runs/NAME-tune-TIME]")
-@click.option("--trials", type=click.IntRange(min=1), help="How many settings to try.  [default: 12, with a GPU 32]")
+@click.option("--trials", type=click.IntRange(min=1), help="Number of trials.  [default: 12, with a GPU 32]")
 @click.option(
-    "--concurrency", type=click.IntRange(min=1), help="Trials at once.  [default: one a GPU, or one a CPU core]"
+    "--concurrency",
+    type=click.IntRange(min=1),
+    help="Number of concurrent trials.  [default: one per GPU, or one per CPU core]",
 )
-@click.option("--time", "minutes", type=click.FloatRange(min=0, min_open=True), help="Minutes for all of it.")
+@click.option(
+    "--time", "minutes", type=click.FloatRange(min=0, min_open=True), help="Time limit of the search in minutes."
+)
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="Of a trial; goes before --set optim.epochs.  [default: 9, with a GPU 90]",
+    help="Epochs of each trial; overrides --set optim.epochs.  [default: 9, with a GPU 90]",
 )
 @click.option(
     "--search",
@@ -59,20 +63,20 @@ _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
     type=click.Choice(("tpe", "random", "pbt")),
     default="tpe",
     show_default=True,
-    help="tpe and random stop poor trials early (ASHA); pbt changes settings on the way.",
+    help="tpe and random stop poor trials early (ASHA); pbt changes settings during training.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that train each trial together.  [default: 1]")
+@click.option("--workers", type=click.IntRange(min=1), help="Number of workers per trial.  [default: 1]")
 @address_option
 @click.option(
     "--storage",
     metavar="DIR|URI",
-    help="Where states go that all nodes can reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
+    help="Where states of trials go, for all nodes to reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
 )
 @wait_option
 @config_options
 @device_option
 @split_file_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sampler.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the sampler.")
 @resume_options("search")
 @json_option
 def tune_command(
@@ -101,9 +105,9 @@ def tune_command(
 ) -> int:
     """Search loss weights and gate settings.
 
-    Every trial is a training of its own in OUT/trials, with the fast preset where there is no GPU. OUT holds
-    trials.csv, best.json (maag train --config takes it), the best model (maag export OUT takes it), and search.png.
-    Killed in the middle, --resume goes on.
+    Every trial is a training run in OUT/trials, with the fast preset if there is no GPU. OUT holds trials.csv,
+    best.json (for maag train --config), the best model (for maag export OUT), and search.png. After an interruption,
+    continue with --resume.
     """
     from maag.cli.terminal import print_json, say
     from maag.cli.tune_display import SearchDisplay
@@ -113,14 +117,14 @@ def tune_command(
     from tune.space import explain
 
     directory = find_data(dataset, data_dir)
-    machine = look_at(device_name, address, workers or 1, wait_minutes)
+    machine = inspect_machine(device_name, address, workers or 1, wait_minutes)
     on_gpu = machine.device == "cuda"
     if resume_if_there:
         resume = is_there(out, storage)
     if resume:
         if not resume_if_there and (preset or config_file or changes or split_file):
             raise ConfigError(
-                "--resume goes on with the search's own settings and split: leave out --preset, --config, --set and "
+                "--resume uses the search's own settings and split: leave out --preset, --config, --set and "
                 "--split-file"
             )
         if not resume_if_there:
@@ -133,7 +137,7 @@ def tune_command(
         require_outside(out, directory, scribbles)
     names = {change.partition("=")[0].strip() for change in changes}
     if validated := sorted(name for name in names if name.startswith("train.validate_every")):
-        say(f"--set {validated[0]} has no effect: a search validates all its trials alike, nine times.")
+        say(f"--set {validated[0]} has no effect: a search validates every trial nine times.")
     words = [*changes]
     if epochs or not (config_file or "optim.epochs" in names):
         words.append(f"optim.epochs={epochs or (_GPU_EPOCHS if on_gpu else _CPU_EPOCHS)}")
@@ -143,12 +147,12 @@ def tune_command(
             dataset, None if config_file else preset or ("paper" if on_gpu else "fast"), config_file, words, directory
         )
     if config and resume:
-        said = {*names, "optim.epochs"} if epochs or config_file else names
-        for sentence in ineffective_settings(path, config, said, split_file, whole=bool(preset or config_file)):
+        given = {*names, "optim.epochs"} if epochs or config_file else names
+        for sentence in ineffective_settings(path, config, given, split_file, whole=bool(preset or config_file)):
             say(sentence)
-        config = None  # its own are in its folder
+        config = None  # the search's own settings are in its folder
     if config and config.train.patience:
-        say(f"train.patience={config.train.patience} has no effect: the search itself stops poor trials early.")
+        say(f"train.patience={config.train.patience} has no effect: the search stops poor trials early itself.")
     plan, trial = make_plans(
         path, config, directory, scribbles, machine, split_file,
         {"trials": trials, "at_once": concurrency, "max_minutes": minutes, "algorithm": algorithm, "address": address,
@@ -165,23 +169,23 @@ def tune_command(
     ended = sum(result.status in ("done", "stopped", "failed") for result in results)
     best = best_of(results)
     if best is None:
-        say(f"No trial was measured yet; go on with --resume{', and more --time' if out_of_time else ''}.")
+        say(f"No trial was validated yet; continue with --resume{' and a longer --time' if out_of_time else ''}.")
         return 1
-    _tell_found(path, results, best, winner(path, dataset, directory, trial.scribbles))
+    _show_results(path, results, best, options_of_best(path, dataset, directory, trial.scribbles))
     if as_json:
         summary = {"out": str(path), "trials": len(results), "failed": _failed(results), "objective": best.objective}
         whole = {"ended": ended, "best": best.sample, "config_digest": codec.digest(_best(path))}
         print_json({**summary, **whole})
     if ended == plan.trials:
         return 0
-    why = "Out of time" if out_of_time else "Stopped"
-    say(f"{why}: {ended} of {plan.trials} trials came to their end; go on with --resume.")
+    why = "Time limit reached" if out_of_time else "Stopped"
+    say(f"{why}: {ended} of {plan.trials} trials have ended; continue with --resume.")
     return 0 if out_of_time else 1
 
 
-def _tell_found(path: Path, results: Sequence[TrialResult], best: TrialResult, again: Sequence[object]) -> None:
-    """Say what a search found, and what can be done with it; `again` are options that train the best trial anew."""
-    from maag.cli.terminal import counted, print_table, say, to_type
+def _show_results(path: Path, results: Sequence[TrialResult], best: TrialResult, again: Sequence[object]) -> None:
+    """Show the results of a search and the next commands; `again` are options that train the best trial again."""
+    from maag.cli.terminal import pluralized, print_table, say, shell_command
     from tune.results import importance
     from tune.schedule import SCHEDULE, read_schedule
 
@@ -192,23 +196,23 @@ def _tell_found(path: Path, results: Sequence[TrialResult], best: TrialResult, a
         f"Best is trial {best.trial}: objective {best.objective:.4f}, "
         + ", ".join(f"{name}={value}" for name, value in best.sample.items())
     )
-    or_again = f", or {to_type('train', *again)}"
+    or_again = f", or {shell_command('train', *again)}"
     if (changes_of_best := len(read_schedule(path / SCHEDULE)) - 1) > 0:
-        or_again = ""  # it would not be trained again by the settings that it ended with
+        or_again = ""  # training with the last settings alone does not reproduce the trial
         say(
-            f"Its settings changed {counted(changes_of_best, 'time')} on the way, as {path / SCHEDULE} says; best.json "
-            "has the last ones, with which alone a training is another."
+            f"Its settings changed {pluralized(changes_of_best, 'time')} during training, see {path / SCHEDULE}; "
+            "best.json has the last ones, which alone do not reproduce the trial."
         )
     trials = f"{len(results)} trials, {_failed(results)} failed: {path / 'trials.csv'}"
-    say(f"{trials}. Next: {to_type('export', path)}{or_again}")
+    say(f"{trials}. Next: {shell_command('export', path)}{or_again}")
 
 
 def _failed(results: Sequence[TrialResult]) -> int:
     return sum(result.status == "failed" for result in results)
 
 
-def winner(path: Path, dataset: str, directory: Path, scribbles: Sequence[str]) -> list[object]:
-    """The options of `maag train` that train the best trial of the search in `path` once more, the very same."""
+def options_of_best(path: Path, dataset: str, directory: Path, scribbles: Sequence[str]) -> list[object]:
+    """The options of `maag train` that reproduce the best trial of the search in `path`."""
     sources = [word for source in scribbles for word in ("--scribbles", source)]
     files = ["--split-file", path / "split.json", "--config", path / "best.json"]
     return ["--dataset", dataset, "--data", directory, *sources, *files]

@@ -1,4 +1,4 @@
-"""How a search stands: a live table on a terminal, a line for each change of a trial elsewhere."""
+"""Progress of a search: a live table on a terminal, a line for each change of a trial elsewhere."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from maag.cli.terminal import console, say
 if TYPE_CHECKING:
     from tune.results import TrialResult
 
-_ROWS = 16  # of trials shown live: the running ones, then the best
+_ROWS = 16  # trials in the live table: running ones, then the best
 
 
 class SearchDisplay:
-    """Shows trials as they move."""
+    """Shows the progress of trials."""
 
     def __init__(self, trials: int) -> None:
         self._trials = trials
         self._started = time.monotonic()
         self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
-        self._told: dict[str, tuple[str, int]] = {}
+        self._shown: dict[str, tuple[str, int]] = {}
 
     def __enter__(self) -> SearchDisplay:
         if self._live:
@@ -40,14 +40,14 @@ class SearchDisplay:
             self._live.stop()
 
     def show(self, results: Sequence[TrialResult]) -> None:
-        """Show how all trials stand."""
+        """Show the state of all trials."""
         if self._live:
             self._live.update(self._table(results))
             return
         for result in results:
             now = (result.status, result.epoch)
-            if self._told.get(result.trial) != now and result.status != "waiting":
-                self._told[result.trial] = now
+            if self._shown.get(result.trial) != now and result.status != "waiting":
+                self._shown[result.trial] = now
                 say(self._line(result, results))
 
     def _line(self, result: TrialResult, results: Sequence[TrialResult]) -> str:
@@ -79,7 +79,7 @@ class SearchDisplay:
 
 
 def _differing(result: TrialResult, results: Sequence[TrialResult]) -> str:
-    """The settings in which trials differ, short."""
+    """The settings in which trials differ, abbreviated."""
     names = [name for name in result.sample if len({str(other.sample.get(name)) for other in results}) > 1]
     return " ".join(f"{name.split('.')[1]}={_short(result.sample[name])}" for name in names)
 

@@ -1,4 +1,4 @@
-"""What a search is asked for: from the options of `maag tune` to plans."""
+"""From the options of `maag tune` to the plans of a search and its trials."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from tune.trial import TrialPlan
 
 VALIDATIONS = 9
-"""Of a trial that is not stopped early."""
+"""Validations of a trial that is not stopped early."""
 OWN = ("train.validate_every", "train.validate_every_late", "train.patience")
-"""Settings that a search makes itself: it compares trials by validations, and a trial that its patience ended, which
-the search did not stop, could not win."""
+"""Settings that the search sets itself: it compares trials by validations, and a trial ended by its own patience could
+not win."""
 _CPU_TRIALS, _GPU_TRIALS = 12, 32
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a search may use."""
+    """Resources of a search."""
 
     device: str
-    """cpu or cuda."""
+    """`cpu` or `cuda`."""
     gpus: int
     cores: int
 
 
-def look_at(device_name: str, address: str | None, workers: int, wait_minutes: float) -> Machine:
-    """This machine, or the cluster at `address`, for trials of `workers` each.
+def inspect_machine(device_name: str, address: str | None, workers: int, wait_minutes: float) -> Machine:
+    """Resources of this machine, or of the cluster at `address`, for trials of `workers` each.
 
     Raises:
-        ConfigError: CUDA is asked for and not here, or no node is there yet that would tell.
+        ConfigError: CUDA is requested and not available, or the cluster has no node yet to inspect.
     """
     if address:
         from maag.train.launch.connection import connected
@@ -58,7 +58,7 @@ def look_at(device_name: str, address: str | None, workers: int, wait_minutes: f
 
 
 def machine_of(nodes: list[Node], device_name: str, workers: int, wait_minutes: float) -> Machine:
-    """What the nodes of a cluster have together. Raises ConfigError as `takes_gpu` does."""
+    """Total resources of the nodes of a cluster. Raises ConfigError as `takes_gpu` does."""
     from maag.train.launch.room import takes_gpu
 
     wanted = {"auto": None, "cpu": False, "cuda": True}[device_name]
@@ -70,17 +70,17 @@ def machine_of(nodes: list[Node], device_name: str, workers: int, wait_minutes: 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Settled:
-    """What a search is about, begun now or gone on with."""
+    """Inputs of a new or resumed search."""
 
     base: Config
-    """Of all trials."""
+    """Settings that all trials share."""
     scribbles: tuple[str, ...]
     data_digest: str
     split: Split
     space: Sequence[str]
     """Names of the settings that are searched."""
     settings: Mapping[str, Any]
-    """The options that say how."""
+    """Options of the search itself."""
 
 
 def make_plans(
@@ -90,14 +90,14 @@ def make_plans(
     scribbles: tuple[str, ...],
     machine: Machine,
     split_file: Path | None,
-    said: dict[str, Any],
+    options: dict[str, Any],
     *,
     held: Collection[str] = (),
     resume: bool,
 ) -> tuple[SearchPlan, TrialPlan]:
-    """What is searched and how; a resumed search takes all that is not said anew from its search.json.
+    """Plans of the search and of its trials; a resumed search takes options that are not given from its search.json.
 
-    `held` are settings that all trials have as they stand.
+    `held` are settings that stay fixed in all trials.
     """
     from maag.config import codec
     from maag.data.cache.preparing import default_cache_root
@@ -106,7 +106,7 @@ def make_plans(
     from tune.space import SPACE
     from tune.trial import TrialPlan
 
-    settled = _settle(path, config, directory, scribbles, machine, split_file, said, held=held, resume=resume)
+    settled = _settle(path, config, directory, scribbles, machine, split_file, options, held=held, resume=resume)
     how = {name: value for name, value in settled.settings.items() if name != "workers"}
     workers = settled.settings["workers"]
     plan = SearchPlan(
@@ -119,13 +119,13 @@ def make_plans(
     )
     trial = TrialPlan(
         base=codec.to_dict(settled.base),
-        # Links are not followed here: each node has its own behind the same path.
+        # Links are not followed: each node may have its own behind the same path.
         data_dir=os.path.abspath(directory),
         scribbles=tuple(absolute_source(word) for word in settled.scribbles),
         data_digest=settled.data_digest,
         cache_root=os.path.abspath(default_cache_root()),
         split=settled.split.to_dict(),
-        # Without a storage the nodes share this folder; with one it is each node's own.
+        # Without a storage the nodes share this folder; with one each node has its own.
         trials_dir=os.path.abspath(path / "trials"),
         device=machine.device,
         threads=threads_of(max(1, machine.cores // (plan.at_once * workers))),
@@ -143,13 +143,13 @@ def _settle(
     scribbles: tuple[str, ...],
     machine: Machine,
     split_file: Path | None,
-    said: dict[str, Any],
+    options: dict[str, Any],
     *,
     held: Collection[str],
     resume: bool,
 ) -> _Settled:
-    """Read the data, refuse what cannot be searched on them, and write a new search down in `path`."""
-    from maag.cli.preparing import prepare_told
+    """Read the data, check that they can be searched on, and write search.json of a new search to `path`."""
+    from maag.cli.preparing import prepare_and_report
     from maag.config import codec
     from maag.data.cache.prepared import data_changed
     from maag.data.catalog import reader_of
@@ -160,17 +160,17 @@ def _settle(
 
     before = read_stored(path) if resume else {}
     if resume:
-        require_same_storage(before, path, said["storage"])
+        require_same_storage(before, path, options["storage"])
     else:
-        require_new(path, said["storage"])
-    _require_apt_for_pbt(said)
+        require_new(path, options["storage"])
+    _check_pbt(options)
     base = codec.from_dict(before["base"]) if config is None else config
     scribbles = tuple(before.get("scribbles", ())) if resume and not scribbles else scribbles
-    prepared = prepare_told(directory, base.data, scribbles)
+    prepared = prepare_and_report(directory, base.data, scribbles)
     if resume and data_changed(before.get("data_digest", ""), prepared.digest):
         raise ConfigError(
-            f"{path}: the search was begun on other data (digest {before['data_digest']}, now {prepared.digest}), and "
-            "trials of both cannot be compared; restore the data set and the scribbles, or start another search"
+            f"{path}: the search was started on other data (digest {before['data_digest']}, now {prepared.digest}), "
+            "and their trials cannot be compared; restore the data set and the scribbles, or start another search"
         )
     if resume:
         split = read_split(path / "split.json", prepared.patient_ids)
@@ -179,8 +179,10 @@ def _settle(
     else:
         split = make_split(prepared.patients, base.data, reader_of(base.data.dataset).split0)
     supervise(prepared, split, base)
-    space = before.get("space", list(SPACE)) if resume else searched(base, held, on_the_way=said["algorithm"] == "pbt")
-    settings = _settings(said, before, machine)
+    space = (
+        before.get("space", list(SPACE)) if resume else searched(base, held, on_the_way=options["algorithm"] == "pbt")
+    )
+    settings = _settings(options, before, machine)
     if not resume:
         every = max(1, base.optim.epochs // VALIDATIONS)
         base = codec.override(base, dict(zip(OWN, (every, every, 0), strict=True)))
@@ -191,22 +193,22 @@ def _settle(
     )
 
 
-def _require_apt_for_pbt(said: dict[str, Any]) -> None:
-    if said["algorithm"] == "pbt" and (said["workers"] or 1) > 1:
+def _check_pbt(options: dict[str, Any]) -> None:
+    if options["algorithm"] == "pbt" and (options["workers"] or 1) > 1:
         raise ConfigError("--search pbt: its trials train on one worker each; leave out --workers, or use --search tpe")
-    if said["algorithm"] == "pbt" and said["trials"] == 1:
-        raise ConfigError("--search pbt: one trial has no other to learn from; ask for more --trials")
+    if options["algorithm"] == "pbt" and options["trials"] == 1:
+        raise ConfigError("--search pbt: a single trial has no other to learn from; increase --trials")
 
 
-def _settings(said: dict[str, Any], before: dict[str, Any], machine: Machine) -> dict[str, Any]:
-    """What options say, or `before`, the search that is resumed; the rest as it suits the machine."""
+def _settings(options: dict[str, Any], before: dict[str, Any], machine: Machine) -> dict[str, Any]:
+    """Options, replaced by those of `before`, the resumed search; unset ones get defaults for the machine."""
     from maag.train.launch.remote import absolute_storage
 
-    settings = {name: before.get(name, value) for name, value in said.items()}
+    settings = {name: before.get(name, value) for name, value in options.items()}
     defaults = {"trials": _GPU_TRIALS if machine.gpus else _CPU_TRIALS, "workers": 1}
     settings |= {name: settings[name] or value for name, value in defaults.items()}
-    # For this time alone: the next may have less of it, and another cluster.
-    settings |= {name: said[name] for name in ("max_minutes", "address", "wait_minutes")}
+    # These hold for this call only: the next may have another time limit or cluster.
+    settings |= {name: options[name] for name in ("max_minutes", "address", "wait_minutes")}
     if settings["storage"]:
         settings["storage"] = absolute_storage(settings["storage"])
     settings["at_once"] = settings["at_once"] or max(1, (machine.gpus or machine.cores) // settings["workers"])

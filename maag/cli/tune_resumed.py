@@ -1,4 +1,4 @@
-"""Options that a search which is resumed does not follow, for it keeps what it was begun with."""
+"""Options that have no effect on a resumed search, which keeps those it was started with."""
 
 from __future__ import annotations
 
@@ -23,65 +23,67 @@ _STORED_AS = {
     "workers": "workers",
     "seed": "seed",
 }
-"""Parameters of the command that a search keeps from its begin to its end, by name; epochs are in its settings."""
+"""Name in search.json of each command parameter that a search keeps; epochs are among its settings."""
 
 
 def refuse_what_is_fixed() -> None:
-    """Raise ConfigError for an option that would change a search on its way."""
-    for option, _, _ in _said():
-        raise ConfigError(f"--resume goes on with the search's own {option}: leave it out, or start another")
+    """Raise ConfigError for an option that would change a resumed search."""
+    for option, _, _ in _given_options():
+        raise ConfigError(f"--resume uses the search's own {option}: leave it out, or start another search")
 
 
 def ineffective_settings(
-    path: Path, asked: Config, said: Collection[str], split_file: Path | None, *, whole: bool
+    path: Path, requested: Config, given: Collection[str], split_file: Path | None, *, whole: bool
 ) -> list[str]:
-    """A sentence for everything on the command line that is not what the search in `path` was begun with.
+    """A sentence for each command line option that differs from what the search in `path` was started with.
 
     Args:
         path: the search's folder.
-        asked: the settings that the command line makes.
-        said: those of them that it names.
+        requested: the configuration that results from the command line.
+        given: names of settings that it sets.
         split_file: the split that it names.
-        whole: it names a preset or a file, so all settings were meant.
+        whole: it names a preset or a file, so all settings count as given.
     """
     from maag.storage import read_json
 
     before = read_stored(path)
     sentences = []
-    for option, name, value in _said():
+    for option, name, value in _given_options():
         if name is None:
             continue
-        # No more at once than there are trials.
+        # Concurrency is stored capped at the number of trials.
         wanted = min(value, before["trials"]) if name == "at_once" else value
         if wanted != before[name]:
-            sentences.append(f"{option} {value} has no effect: the search goes on with its own {before[name]}.")
-    sentences += _settings_without_effect(before, asked, said, whole)
+            sentences.append(f"{option} {value} has no effect: the search keeps its own {before[name]}.")
+    sentences += _settings_without_effect(before, requested, given, whole)
     if split_file and read_json(split_file) != read_json(path / "split.json"):
-        sentences.append(f"--split-file {split_file} has no effect: the search goes on with {path / 'split.json'}.")
+        sentences.append(f"--split-file {split_file} has no effect: the search keeps {path / 'split.json'}.")
     return sentences
 
 
-def _settings_without_effect(before: Mapping[str, Any], asked: Config, said: Collection[str], whole: bool) -> list[str]:
+def _settings_without_effect(
+    before: Mapping[str, Any], requested: Config, given: Collection[str], whole: bool
+) -> list[str]:
     from maag.config import codec
 
     own = {setting.path: setting.value for setting in codec.leaves(codec.from_dict(before["base"]))}
     others = [
         setting
-        for setting in codec.leaves(asked)
+        for setting in codec.leaves(requested)
         if setting.value != own[setting.path]
         and setting.path not in OWN
-        # How many epochs there are unless it is said hangs on the machine.
-        and (setting.path in said or (whole and setting.path != "optim.epochs"))
+        # The default number of epochs depends on the machine.
+        and (setting.path in given or (whole and setting.path != "optim.epochs"))
     ]
     if not others:
         return []
     now = ", ".join(f"{setting.path}={setting.value}" for setting in others)
     kept = ", ".join(f"{setting.path}={own[setting.path]}" for setting in others)
-    return [f"{now} has no effect: the search goes on with its own {kept}."]
+    return [f"{now} has no effect: the search keeps its own {kept}."]
 
 
-def _said() -> list[tuple[str, str | None, Any]]:
-    """Option, name in search.json and value of each of those that stand on the command line."""
+def _given_options() -> list[tuple[str, str | None, Any]]:
+    """Option, name in search.json and value of each kept option given on the command line."""
     context = click.get_current_context()
     options = {each.name: each.opts[0] for each in context.command.params}
     return [

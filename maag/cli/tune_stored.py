@@ -1,4 +1,4 @@
-"""The search that lies in a folder, or in a storage, already."""
+"""Searches that exist in a folder or a storage: find, read and write them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ FORMAT_VERSION = 1
 
 
 def newest_search(dataset: str) -> Path:
-    """The search of `dataset` under runs/ that was begun last. Raises MissingDataError."""
+    """The search on `dataset` under runs/ that was started last. Raises MissingDataError."""
     searches = [path.parent for path in RUNS.glob(f"{dataset}-tune-*/{STORED_PLAN}")]
     if not searches:
-        raise MissingDataError(f"{RUNS}: no search of {dataset} here to resume; name one with --out, or start one")
+        raise MissingDataError(f"{RUNS}: no search on {dataset} to resume here; name one with --out, or start one")
     return max(searches, key=lambda path: (path / STORED_PLAN).stat().st_mtime)
 
 
 def is_there(out: Path | None, storage: str | None) -> bool:
-    """Whether there is a search to resume in --out or in the storage. Raises ConfigError without --out."""
+    """Whether a search to resume exists in --out or in the storage. Raises ConfigError without --out."""
     if out is None:
-        raise ConfigError("--resume-if-there: say with --out which search is meant")
+        raise ConfigError("--resume-if-there: name the search with --out")
     if storage:
         fetch_search(out, storage)
     return (out / STORED_PLAN).exists()
 
 
 def fetch_search(path: Path, storage: str) -> None:
-    """Bring what a search is resumed with from its storage, where it is not here."""
+    """Fetch what is needed to resume a search from its storage, unless it is in `path` already."""
     from tune.place import fetch
 
     if not (path / STORED_PLAN).exists():
@@ -40,15 +40,15 @@ def fetch_search(path: Path, storage: str) -> None:
 
 
 def require_new(path: Path, storage: str | None) -> None:
-    """Raises ConfigError when the folder or the storage has a search of this name, or the folder a run."""
+    """Raise ConfigError if the folder or the storage has a search of this name, or the folder a run."""
     from maag.train.folder import RunFolder, require_no_run
     from tune.place import is_taken
 
     if (path / STORED_PLAN).exists():
         raise ConfigError(f"{path} already holds a search; add --resume to continue it, or choose another --out")
-    # What a run leaves behind has names of a search's files: its split and its best weights.
+    # A run and a search have files of the same names: the split and the best weights.
     if RunFolder(path).config.exists():
-        raise ConfigError(f"{path} holds a run, whose files a search would replace; choose another --out")
+        raise ConfigError(f"{path} holds a run, whose files a search would overwrite; choose another --out")
     require_no_run(path)
     if storage and is_taken(storage, path):
         raise ConfigError(
@@ -57,10 +57,10 @@ def require_new(path: Path, storage: str | None) -> None:
 
 
 def write_stored(path: Path, asked: dict[str, Any], split: Split) -> None:
-    """Begin a search in `path`, and in its storage: with its split, and what was `asked` for.
+    """Write split.json and search.json, with the options `asked`, to `path` and to the search's storage.
 
     Raises:
-        ConfigError: another split lies there.
+        ConfigError: `path` has another split.
         StorageError: the folder or the storage cannot be written.
     """
     from maag.storage import write_json
@@ -76,17 +76,17 @@ def write_stored(path: Path, asked: dict[str, Any], split: Split) -> None:
 
 
 def read_stored(path: Path) -> dict[str, Any]:
-    """What the search in `path` was asked for.
+    """The options that the search in `path` was started with.
 
     Raises:
-        MissingDataError: there is none.
-        ConfigError: another maag wrote it.
+        MissingDataError: there is no search.
+        ConfigError: it has another format version.
     """
     from maag.storage import read_json
 
     stored = path / STORED_PLAN
     if not stored.exists():
-        raise MissingDataError(f"{path}: there is no search here to resume (no {STORED_PLAN}); start without --resume")
+        raise MissingDataError(f"{path}: no search to resume here (no {STORED_PLAN}); start without --resume")
     before: dict[str, Any] = read_json(stored)
     if before.get("format_version") != FORMAT_VERSION:
         raise ConfigError(
@@ -96,10 +96,12 @@ def read_stored(path: Path) -> dict[str, Any]:
 
 
 def require_same_storage(before: dict[str, Any], path: Path, storage: str | None) -> None:
-    """Raises ConfigError when --storage is another one than the search has its trials' states in."""
+    """Raise ConfigError if --storage is not where the search keeps the states of its trials."""
     from maag.train.launch.remote import absolute_storage
 
     own = before.get("storage")
     if storage and (own is None or absolute_storage(own) != absolute_storage(storage)):
-        where = f"the states of its trials are in {own}" if own else f"the states of its trials are in {path}"
-        raise ConfigError(f"--storage {storage}: the search {path} was begun without it, and {where}; leave it out")
+        raise ConfigError(
+            f"--storage {storage}: the search {path} was started with another storage, and the states of its trials "
+            f"are in {own or path}; leave it out"
+        )

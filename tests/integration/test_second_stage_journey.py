@@ -45,7 +45,7 @@ def test_a_second_stage_trains_on_the_firsts_labels(
     assert "it is there and not empty" in text
     weights = first / "checkpoints" / "final.safetensors"
     _, text = run("data", "relabel", weights, "--dataset", "lvsc", "--out", tmp_path / "other", code=2)
-    assert "was trained on data set 'acdc', --dataset says 'lvsc'" in text
+    assert "was trained on data set 'acdc', but --dataset is 'lvsc'" in text
 
 
 def test_a_second_run_is_taught_by_the_first(

@@ -51,7 +51,7 @@ def test_without_tensorrt_the_onnx_model_is_whole_and_one_sentence_says_what_is_
     assert (out / "triton" / "segmentor" / "1" / "model.onnx").is_file()
     assert json.loads(said.out)["engine"] is None
     sentence = said.err.splitlines()[-1]
-    assert sentence.startswith(f"Error: no engine was built, {out} holds the ONNX model alone: ")
+    assert sentence.startswith(f"Error: no engine was built, {out} holds only the ONNX model: ")
     assert all(clause in sentence for clause in MISSING)
     assert "Traceback" not in said.err
 

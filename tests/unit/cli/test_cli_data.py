@@ -55,4 +55,4 @@ def test_a_check_says_what_its_counts_are_of(phantom_dir: Path, capsys: pytest.C
     assert run("data", "check", "--dataset", "acdc", "--data", phantom_dir) == 0
     said = capsys.readouterr().err
     assert "masks with it" in said  # a set of scribbles alone has none, and yet strokes of each class
-    assert "slices scribbled" in said
+    assert "scribbled slices" in said

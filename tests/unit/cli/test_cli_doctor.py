@@ -9,8 +9,8 @@ import torch
 
 from maag.cli.doctor import examine
 
-TOO_OLD = "CUDA: NVIDIA's driver is 470.161.03, and CUDA 13.0, which this PyTorch is built for, wants 580 or newer: "
-UNSEEN = "CUDA: PyTorch sees no GPU; check the driver with nvidia-smi"
+TOO_OLD = "CUDA: the NVIDIA driver is 470.161.03, but CUDA 13.0, which this PyTorch is built for, needs 580 or newer: "
+UNSEEN = "CUDA: PyTorch finds no GPU; check the driver with nvidia-smi"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_split_is_measured_whole_or_not_at_all(
     weights = write_weights(tmp_path / "run", split)
     write_json(tmp_path / "run" / "split.json", split.to_dict())
     assert run(weights, "--dataset", "acdc", "--data", phantom_dir) == 1
-    assert "1 of 2 patients of split 'val' are not in it: patient999" in capsys.readouterr().err
+    assert "1 of 2 patients of split 'val' are missing: patient999" in capsys.readouterr().err
 
 
 def test_without_a_split_nobody_is_measured_on_what_was_trained_on_unasked(
@@ -55,7 +55,7 @@ def test_without_a_split_nobody_is_measured_on_what_was_trained_on_unasked(
 ) -> None:
     weights = write_weights(tmp_path / "run", split_with("patient003"))
     assert run(weights, "--dataset", "acdc", "--data", phantom_dir) == 2
-    assert "--split val: no split.json is beside this model" in capsys.readouterr().err
+    assert "--split val: there is no split.json next to this model" in capsys.readouterr().err
     other = split_with("patient002")
     write_json(tmp_path / "other.json", other.to_dict())
     assert run(weights, "--dataset", "acdc", "--data", phantom_dir, "--split-file", tmp_path / "other.json") == 2
@@ -104,9 +104,7 @@ def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: p
     assert run(*words) == 0
     left_out = first.name.removesuffix("_gt.nii.gz")
     told = " ".join(capsys.readouterr().err.split())
-    assert (
-        f"1 of 4 cases of split 'all' have no mask to measure against and are left out, the first is {left_out}" in told
-    )
+    assert f"1 of 4 cases of split 'all' have no mask and are left out, the first is {left_out}" in told
     assert read_json(tmp_path / "out" / "report.json")["without_mask"] == [left_out]
     for mask in others:
         mask.unlink()
@@ -130,7 +128,7 @@ def test_cases_that_cannot_be_read_are_named_and_the_others_measured(
     assert run(*words) == 3
     told = " ".join((said := capsys.readouterr()).err.split())
     names = [path.name.removesuffix(".nii.gz") for path in (first, second)]
-    assert f"2 of 4 cases could not be measured and are in no mean: {', '.join(names)}; correct them" in told
+    assert f"2 of 4 cases could not be evaluated and are not in the means: {', '.join(names)}; correct them" in told
     assert f"Problem: {first}: not a readable NIfTI file" in told
     assert f"Problem: {image}: not a readable NIfTI file" in told
     assert json.loads(said.out)["summary"]["num_failed"] == 2

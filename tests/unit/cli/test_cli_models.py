@@ -48,10 +48,10 @@ def test_a_run_and_its_weights_run_with_pytorch(weights: Path) -> None:
 
 
 def test_a_backend_that_cannot_run_what_is_there_is_refused(artifact: Path, weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is an exported model; --backend torch runs"):
+    with pytest.raises(ConfigError, match="is an exported model, but --backend torch needs"):
         open_model(artifact, "cpu", "torch")
     for backend in ("onnx", "tensorrt"):
-        with pytest.raises(ConfigError, match="is no exported model; make one with `maag export"):
+        with pytest.raises(ConfigError, match="is not an exported model; make one with `maag export"):
             open_model(weights, "cpu", backend)
         with pytest.raises(MissingDataError):
             open_model(tmp_path / "nowhere", "cpu", backend)
@@ -67,7 +67,7 @@ def test_a_backend_that_cannot_run_what_is_there_is_refused(artifact: Path, weig
         (
             {"augment.rotation_deg": 20.0},
             Refinement(rotations=True),
-            ["images turned by 30° (augment.rotation_deg=20): --rotations"],
+            ["images rotated by 30° (augment.rotation_deg=20): --rotations"],
         ),
         ({"augment.rotation_deg": 30.0}, Refinement(rotations=True), []),
         ({"augment.flip": 0.0, "augment.rotation_deg": 0.0}, Refinement(), []),
@@ -79,4 +79,4 @@ def test_views_are_warned_of_where_training_had_none(
     warn_of_views(Path("runs/a"), override(CONFIG, training), refinement)
     printed = " ".join(capsys.readouterr().err.split())
     assert printed.count("trained without") == len(warnings)
-    assert all(f"trained without {warning} may well make its labels worse" in printed for warning in warnings)
+    assert all(f"trained without {warning} may make its labels worse" in printed for warning in warnings)

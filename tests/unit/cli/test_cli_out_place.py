@@ -34,12 +34,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("data/acdc", "data/acdc is the data set's folder, data/acdc"),
         ("data/acdc/", "data/acdc is the data set's folder"),
-        ("data/acdc/patient001", "data/acdc/patient001 lies in the data set's folder"),
-        ("data/acdc/not/there", "lies in the data set's folder"),
-        ("runs/../data/acdc/run", "lies in the data set's folder"),
+        ("data/acdc/patient001", "data/acdc/patient001 is inside the data set's folder"),
+        ("data/acdc/not/there", "is inside the data set's folder"),
+        ("runs/../data/acdc/run", "is inside the data set's folder"),
         ("link", "link is the data set's folder"),
-        ("link/run", "lies in the data set's folder"),
-        ("drawn/run", "lies in the folder of --scribbles, drawn"),
+        ("link/run", "is inside the data set's folder"),
+        ("drawn/run", "is inside the folder of --scribbles, drawn"),
         ("shapes", "is the folder of --shapes, shapes"),
     ],
 )
@@ -49,7 +49,7 @@ def test_a_folder_of_data_or_within_is_refused(place: Path, out: str, said: str,
     with pytest.raises(ConfigError) as caught:
         require_outside(given, Path("data/acdc"), ("own", "simulated:curve", "drawn"), Path("shapes"))
     assert said in str(caught.value)
-    assert str(caught.value).endswith("where its files would pass for data; choose an --out outside of it")
+    assert str(caught.value).endswith("where its files would be read as data; choose an --out outside of it")
 
 
 @pytest.mark.parametrize("out", [".", "data", "data/acdc-2", "data/run", "data/acdc/../run", "runs/x", "own", "/"])
@@ -60,7 +60,7 @@ def test_beside_and_above_them_is_not(place: Path, out: str) -> None:
 
 def test_the_folder_here_is_refused_where_it_holds_the_data(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place / "data" / "acdc")
-    with pytest.raises(ConfigError, match=r"^x lies in the data set's folder, \."):
+    with pytest.raises(ConfigError, match=r"^x is inside the data set's folder, \."):
         require_outside(Path("x"), Path("."))
     require_outside(None, Path("."))
 
@@ -91,7 +91,7 @@ def test_every_command_says_so_before_it_writes(
     }
     write_run(tmp_path / "run")
     assert run(*words[command]) == 2
-    assert f"{phantom_dir / 'new'} lies in the data set's folder, {phantom_dir}" in capsys.readouterr().err
+    assert f"{phantom_dir / 'new'} is inside the data set's folder, {phantom_dir}" in capsys.readouterr().err
     assert sorted(os.walk(phantom_dir)) == before
 
 

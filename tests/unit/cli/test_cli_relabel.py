@@ -75,7 +75,7 @@ def test_labels_of_a_cine_are_read_by_what_it_says_to_type_next(
     words = (model, "--dataset", "acdc", "--data", root, "--out", labels, "--entropy", 1, "--with-unlabelled")
     assert run(*words) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert ("split.json --set data.supervision=semi, and the settings" in told) == cine
+    assert ("split.json --set data.supervision=semi, with settings" in told) == cine
     again = Split.from_dict(read_json(labels / "split.json"))
     config = override(Config(), semi)
     assert bool(ineffective_settings(config, again, ["labels"])) != cine

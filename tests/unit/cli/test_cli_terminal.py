@@ -12,15 +12,15 @@ from maag.config.schema import Config
 @pytest.mark.parametrize(
     ("done", "failed", "sentence"),
     [
-        (0, 1, "the only volume failed, nothing was done: broken"),
-        (0, 2, "all 2 volumes failed, nothing was done; the first: broken"),
-        (3, 1, "1 volume failed, the rest are done; the first: broken"),
+        (0, 1, "the only volume failed: broken"),
+        (0, 2, "all 2 volumes failed; first error: broken"),
+        (3, 1, "1 volume failed, the rest are done; first error: broken"),
     ],
 )
 def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, sentence: str) -> None:
     from deploy.predicting.batch import Outcome
     from deploy.predicting.ledger import Entry
-    from maag.cli.predict_told import why_failed
+    from maag.cli.predict_summary import failure_message
 
     entry = Entry(
         source="a",
@@ -32,7 +32,7 @@ def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, senten
         seconds=0,
         error="broken",
     )
-    assert why_failed(Outcome(done=done, skipped=0, failed=(entry,) * failed)) == sentence
+    assert failure_message(Outcome(done=done, skipped=0, failed=(entry,) * failed)) == sentence
 
 
 def test_the_parts_of_a_split_are_told_of_one_patient_and_of_many(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +42,6 @@ def test_the_parts_of_a_split_are_told_of_one_patient_and_of_many(capsys: pytest
     split = Split(scheme="own", scribbled=("a", "b"), unlabelled=("c",), shapes=("d",), val=("e",))
     TrainingDisplay(Path("run"), Config(), split, "digest", "cpu")
     assert (
-        "Patients: 2 to train with scribbles, 1 unlabelled, 1 for the discriminator's masks, 1 to validate, 0 held out "
-        "for the test"
+        "Patients: 2 for training with scribbles, 1 unlabelled, 1 with masks for the discriminator, 1 for validation, "
+        "0 held out for testing"
     ) in " ".join(capsys.readouterr().err.split())

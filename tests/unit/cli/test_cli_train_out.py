@@ -52,7 +52,7 @@ def test_a_search_in_a_runs_folder_is_not_told_to_resume_it(
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert run("tune", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path, *tiny_words) == 2
-    assert "holds a run, whose files a search would replace; choose another --out" in capsys.readouterr().err
+    assert "holds a run, whose files a search would overwrite; choose another --out" in capsys.readouterr().err
 
 
 def test_a_run_that_is_there_is_named_before_data_are_prepared(

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from maag.cli.main import commands
 from maag.cli.resolving import absolute_source, resolve_config
-from maag.cli.tune import tune_command, winner
+from maag.cli.tune import options_of_best, tune_command
 from maag.cli.tune_plan import Machine, machine_of, make_plans
 from maag.cli.tune_resumed import ineffective_settings
 from maag.config import codec
@@ -38,9 +38,9 @@ def test_what_cannot_be_searched_is_said_before_ray_starts(
     data = ("--data", phantom_dir)
     out = tmp_path / "search"
     assert "no such folder; expected patientNNN" in run("--data", tmp_path / "absent")
-    assert "there is no search here to resume (no search.json); start without" in run(*data, "--resume", "--out", out)
-    assert "no search of acdc here to resume; name one with --out" in run(*data, "--resume")
-    assert "--resume goes on with the search's own settings" in run(*data, "--resume", "--out", out, "--preset", "fast")
+    assert "no search to resume here (no search.json); start without" in run(*data, "--resume", "--out", out)
+    assert "no search on acdc to resume here; name one with --out" in run(*data, "--resume")
+    assert "--resume uses the search's own settings" in run(*data, "--resume", "--out", out, "--preset", "fast")
     assert "data.scribbled_fraction=0.01 of 2 patients leaves none" in run(
         *data, "--out", out, *tiny_words, "--set", "data.scribbled_fraction=0.01"
     )
@@ -49,9 +49,9 @@ def test_what_cannot_be_searched_is_said_before_ray_starts(
     (out / "search.json").write_text(json.dumps({"format_version": 9}))
     assert "already holds a search; add --resume to continue it" in run(*data, "--out", out, *tiny_words)
     assert "format_version 9 is unknown; this maag reads 1" in run(*data, "--out", out, "--resume")
-    assert "--resume goes on with the search's own --trials" in run(*data, "--out", out, "--resume", "--trials", 9)
-    assert "--resume goes on with the search's own --search" in run(*data, "--out", out, "--resume", "--search", "tpe")
-    assert "one trial has no other to learn from" in run(
+    assert "--resume uses the search's own --trials" in run(*data, "--out", out, "--resume", "--trials", 9)
+    assert "--resume uses the search's own --search" in run(*data, "--out", out, "--resume", "--search", "tpe")
+    assert "a single trial has no other to learn from" in run(
         *data, "--out", tmp_path / "pbt", *tiny_words, "--search", "pbt", "--trials", 1
     )
 
@@ -65,7 +65,7 @@ def test_a_search_is_resumed_with_its_own_scribbles_and_data(
     make_plans(out, config, phantom_dir, ("simulated:curve",), MACHINE, None, SAID, resume=False)
     _, trial = make_plans(out, None, phantom_dir, (), MACHINE, None, SAID, resume=True)
     assert trial.scribbles == ("simulated:curve",)
-    with pytest.raises(ConfigError, match="the search was begun on other data"):
+    with pytest.raises(ConfigError, match="the search was started on other data"):
         make_plans(out, None, phantom_dir, ("own",), MACHINE, None, SAID, resume=True)
 
 
@@ -121,7 +121,7 @@ def test_a_resumed_search_holds_what_it_held(
 
 
 def test_the_winner_is_trained_again_with_its_scribbles_and_its_split(tmp_path: Path) -> None:
-    words = winner(tmp_path, "acdc", Path("data"), ("/scribbles/a", "simulated:curve"))
+    words = options_of_best(tmp_path, "acdc", Path("data"), ("/scribbles/a", "simulated:curve"))
     assert " ".join(map(str, words)) == (
         "--dataset acdc --data data --scribbles /scribbles/a --scribbles simulated:curve "
         f"--split-file {tmp_path}/split.json --config {tmp_path}/best.json"
@@ -175,11 +175,11 @@ def test_a_resumed_search_says_which_options_it_does_not_follow(
             return ineffective_settings(out, asked, said, None, whole=whole)
 
     assert told("--trials", "2", "--concurrency", "8", "--search", "random", "--time", "5") == []
-    assert told("--trials", "64") == ["--trials 64 has no effect: the search goes on with its own 2."]
-    assert told("--search", "tpe") == ["--search tpe has no effect: the search goes on with its own random."]
+    assert told("--trials", "64") == ["--trials 64 has no effect: the search keeps its own 2."]
+    assert told("--search", "tpe") == ["--search tpe has no effect: the search keeps its own random."]
     other = codec.override(tiny_config, {"optim.lr": 5e-4, "optim.epochs": 3, "train.patience": 4})
     assert told(asked=other) == []
-    lr = f"optim.lr=0.0005 has no effect: the search goes on with its own optim.lr={tiny_config.optim.lr}."
+    lr = f"optim.lr=0.0005 has no effect: the search keeps its own optim.lr={tiny_config.optim.lr}."
     assert told(asked=other, said=("optim.lr",)) == [lr]
     assert told(asked=other, whole=True) == [lr]
     both = told(asked=other, said=("optim.lr", "optim.epochs"))

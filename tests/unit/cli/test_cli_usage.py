@@ -39,10 +39,10 @@ def test_a_path_that_a_script_left_empty_is_not_the_folder_here(
 ) -> None:
     for words in (("--data", phantom_dir, "--out", ""), ("--data", "")):
         assert run("train", "--dataset", "acdc", *words, *tiny_words) == 2
-        assert "it is empty; write '.'" in capsys.readouterr().err
+        assert "the path is empty; use '.'" in capsys.readouterr().err
     for words in (("", "--out", "labels"), ("scans", "--out", "")):
         assert run("predict", *words, "--model", "model", "--workers", 2) == 2
-        assert "it is empty; write '.'" in capsys.readouterr().err
+        assert "the path is empty; use '.'" in capsys.readouterr().err
 
 
 def test_wrong_words_are_wrong_usage() -> None:
@@ -61,8 +61,8 @@ def test_debug_shows_where_and_keeps_the_exit_code(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--shapes-dataset", "chaos"), "it is the layout of --shapes, which is not given"),
-        (("--wait", 3), "--wait 3: only workers of a cluster are waited for"),
+        (("--shapes-dataset", "chaos"), "is the layout of --shapes, which is not given"),
+        (("--wait", 3), "--wait 3: it waits for the workers of a cluster only"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(
@@ -74,7 +74,7 @@ def test_options_that_would_be_ignored_are_refused(
 
 def test_nobody_waits_for_workers_that_are_not_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run("predict", tmp_path, "--model", tmp_path, "--out", tmp_path / "out", "--wait", 3) == 2
-    assert "--wait 3: only workers of a cluster are waited for" in capsys.readouterr().err
+    assert "--wait 3: it waits for the workers of a cluster only" in capsys.readouterr().err
 
 
 def test_labels_of_others_are_not_refined(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from spoiling import any_file, spoil
 
-from maag.cli.preparing import prepare_told, shapes_told
+from maag.cli.preparing import prepare_and_report, prepare_shapes_and_report
 from maag.config.schema import Config
 from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset, write_phantom
@@ -34,7 +34,7 @@ def test_what_is_odd_is_said_whenever_it_is_trained_on(
         image = nib.load(path)
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([-1, 1, 1, 1]) @ image.affine), path)
     for _ in ("read", "taken from the cache"):
-        prepare_told(data_dir, tiny_config.data, ["own"])
+        prepare_and_report(data_dir, tiny_config.data, ["own"])
         said = capsys.readouterr().err
         assert said.count("its header has orientation") == 1
         assert f"Note: 5 cases, {turned[0]} and {turned[1]} among them: its header has orientation" in said
@@ -47,10 +47,10 @@ def test_of_different_oddities_the_first_are_said_and_all_are_checked(
     for place, path in enumerate(sorted(data_dir.rglob("*_scribble.nii.gz"))[:5], start=2):
         image = nib.load(path)
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([place, place, 1, 1])), path)
-    prepare_told(data_dir, tiny_config.data, ["own"])
+    prepare_and_report(data_dir, tiny_config.data, ["own"])
     said = capsys.readouterr().err
     assert said.count("its header has voxels") == 3
-    assert "Note: … and 2 more; `maag data check` with the same data and --set has them" in said
+    assert "Note: … and 2 more; `maag data check` with the same data and --set lists them" in said
     notes = check(data_dir, tiny_config.data, ["own"]).notes
     assert sum("its header has voxels" in note for note in notes) == 5
 
@@ -63,7 +63,7 @@ def test_images_that_lie_otherwise_are_told_of_by_a_check_and_before_training(
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([-8.0, 1.0, 1.0, 1.0])), path)
     notes = "\n".join(check(data_dir, tiny_config.data).notes)
-    prepare_told(data_dir, tiny_config.data)
+    prepare_and_report(data_dir, tiny_config.data)
     for said in (notes, capsys.readouterr().err):
         assert "1 image has orientation LAS in the header, 11 have RAS; the first is patient" in said
         assert "1 image has the thickest voxels along x, 11 along z; the first is patient" in said
@@ -73,10 +73,10 @@ def test_masks_for_the_discriminator_that_lie_otherwise_than_the_images_are_told
     data_dir: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
-    images = prepare_told(data_dir, tiny_config.data)
+    images = prepare_and_report(data_dir, tiny_config.data)
     for orientation, told in (("RAS", False), ("LAS", True)):
         cases = tuple(replace(case, orientation=orientation) for case in images.cases)
-        shapes_told("acdc", data_dir, tiny_config.data, replace(images, cases=cases))
+        prepare_shapes_and_report("acdc", data_dir, tiny_config.data, replace(images, cases=cases))
         said = capsys.readouterr().err.replace("\n", " ")
         assert (
             f"Note: --shapes {data_dir}: 12 cases are oriented differently from the training images (LAS)" in said

@@ -141,7 +141,7 @@ def test_after_bad_files_are_corrected_the_command_goes_as_it_says(drawn: Path) 
     words = ["data", "renumber", str(drawn), "--out", str(drawn / "out"), "--number", "0=4", "--number", "5=0"]
     failed = CliRunner().invoke(commands, words)
     assert isinstance(failed.exception, SomeCasesFailed)
-    assert "1 of 2 files got no new numbers; correct them, and run again with --overwrite" in str(failed.exception)
+    assert "1 of 2 files were not renumbered; correct them, and run again with --overwrite" in str(failed.exception)
     draw(bad, np.array([0, 3, 1], np.int16).reshape(3, 1, 1))
     done = CliRunner().invoke(commands, [*words, "--overwrite"])
     assert done.exit_code == 0, done.output
@@ -155,7 +155,7 @@ def test_the_command_says_what_became_of_what(drawn: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(commands, [*words, "--number", "0=4", "--number", "5=0", "--number", "7=1"])
     assert done.exit_code == 0, done.output
     assert "1 file in" in done.output
-    assert "Note: no voxel has the number 7." in done.output
+    assert "Note: no voxel has number 7." in done.output
     for wrong, sentence in (
         (["0:4"], "--number 0:4: give the old and the new number, such as 0=4"),
         (["0=4", "0=5"], "0 cannot become both 4 and 5"),

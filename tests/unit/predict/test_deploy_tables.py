@@ -1,4 +1,4 @@
-"""What is left out of the tables of an output, and which of them are of an earlier call."""
+"""What is left out of the tables of an output, and which of them are from an earlier call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.job import Work
 from deploy.predicting.tables import Tables, write_tables
-from maag.cli.predict_told import told_as_left_out
+from maag.cli.predict_summary import table_notes
 from maag.storage.local import LocalStore
 from maag.storage.store import StoredObject
 
@@ -145,14 +145,14 @@ def test_programs_are_told_of_the_tables_what_people_are(scans: Path, out: Path)
 
 
 def test_a_sentence_for_each() -> None:
-    assert told_as_left_out(Tables(patients_measured=3, frames_reviewed=4)) == []
-    assert told_as_left_out(Tables(changed=1, untold=2, stale=("review.csv",))) == [
-        "review.csv leaves out 1 volume whose labels were changed by somebody since, as nothing is known of them",
-        "review.csv has no row of 2 volumes that an earlier maag segmented, which wrote down no expected Dice; segment "
-        "them again, without --resume, to have it",
-        "review.csv is of an earlier call and may not fit the labels any more; the same call with --resume --review "
-        "writes it anew",
+    assert table_notes(Tables(patients_measured=3, frames_reviewed=4)) == []
+    assert table_notes(Tables(changed=1, untold=2, stale=("review.csv",))) == [
+        "review.csv leaves out 1 volume whose labels were edited since, as their quality is unknown",
+        "review.csv leaves out 2 volumes segmented by an earlier version of maag, which recorded no expected Dice; "
+        "segment them again, without --resume, to include them",
+        "review.csv is from an earlier call and may be out of date; the same call with --resume --review writes it "
+        "again",
     ]
-    (both,) = told_as_left_out(Tables(stale=("measures.csv", "review.csv")))
-    assert both.startswith("measures.csv and review.csv are of an earlier call")
+    (both,) = table_notes(Tables(stale=("measures.csv", "review.csv")))
+    assert both.startswith("measures.csv and review.csv are from an earlier call")
     assert "--resume --measures --review writes them anew" in both

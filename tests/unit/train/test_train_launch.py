@@ -185,7 +185,7 @@ def test_what_is_started_again_by_itself_needs_a_name(command: str, tmp_path: Pa
     words = [command, "--dataset", "acdc", "--data", str(tmp_path), "--resume-if-there"]
     result = CliRunner().invoke(commands, words)
     assert isinstance(result.exception, ConfigError)
-    assert "say with --out" in str(result.exception)
+    assert "with --out" in str(result.exception)
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("3:3", (3, 3))])
