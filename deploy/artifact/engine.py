@@ -1,4 +1,4 @@
-"""What a TensorRT engine belongs to: one ONNX file, one kind of GPU, one TensorRT, one CUDA."""
+"""Description of a TensorRT engine, which fits one ONNX file, GPU model, TensorRT version and CUDA version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shape = tuple[int, int, int, int]
 """(N, C, H, W)."""
 
 _STRICT = ConfigDict(extra="forbid")
-# Memory is taken for the largest shape; at four times the area fewer slices at once fill a GPU.
+# Memory is allocated for the largest shape; at four times the area smaller batches fill a GPU.
 _BATCHES = (1, 16, 64)
 _BATCHES_OF_ANY_SIZE = (1, 8, 16)
 _LARGEST_SIDE = 2  # times the training grid's
@@ -24,7 +24,7 @@ _LARGEST_SIDE = 2  # times the training grid's
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Environment:
-    """What must be the same where an engine was built and where it runs."""
+    """What must be equal where an engine was built and where it runs."""
 
     gpu: str
     compute_capability: str
@@ -34,15 +34,14 @@ class Environment:
 
     @property
     def name(self) -> str:
-        """For files: `nvidia-h100-80gb-hbm3-sm90-trt11.4.0.106-cuda13.0`."""
+        """For file names: `nvidia-h100-80gb-hbm3-sm90-trt11.4.0.106-cuda13.0`."""
         gpu = re.sub(r"[^a-z0-9]+", "-", self.gpu.lower()).strip("-")
         return f"{gpu}-sm{self.compute_capability.replace('.', '')}-trt{self.tensorrt}-cuda{self.cuda}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Profile:
-    """The input shapes (N, C, H, W) that an engine takes, from the smallest to the largest, and the one it is tuned
-    for."""
+    """Input shapes (N, C, H, W) of an engine's optimisation profile: minimum, optimum and maximum."""
 
     smallest: Shape
     tuned: Shape
@@ -56,13 +55,13 @@ class Profile:
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Engine:
-    """An engine file, as the manifest and the side-car beside a rebuilt one describe it."""
+    """An engine file, as described by the manifest, or by the sidecar file of a rebuilt one."""
 
     file: str
     sha256: str
     environment: Environment
     onnx_sha256: str
-    """Of the graph that it was built from."""
+    """SHA-256 of the graph that it was built from."""
     precision: Precision
     profile: Profile
 
@@ -73,7 +72,7 @@ def engine_file(precision: Precision, environment: Environment) -> str:
 
 
 def differences(engine: Engine, here: Environment, onnx_sha256: str, profile: Profile) -> str | None:
-    """Why an engine cannot be used here, each difference with both values; None where it can."""
+    """Why an engine cannot be used here, each difference with both values; None if it can."""
     pairs = [
         ("GPU", engine.environment.gpu, here.gpu),
         ("compute capability", engine.environment.compute_capability, here.compute_capability),
@@ -89,8 +88,8 @@ def differences(engine: Engine, here: Environment, onnx_sha256: str, profile: Pr
 def profile_of(spec: TensorSpec, size_px: tuple[int, int]) -> Profile:
     """The shapes for a model with the input `spec`.
 
-    Batches are 1, 16, 64 of the training grid; where height and width are free 1, 8, 16, and sides go from 16 over
-    the training grid's to twice the training grid's.
+    Batch sizes are 1, 16, 64 at the training grid's size; with dynamic height and width 1, 8, 16, at 16 x 16, the
+    training grid's size, and twice that.
     """
     channels = int(spec.shape[1])
     height, width = size_px

@@ -1,4 +1,4 @@
-"""What `maag.data.geometry` does to an image and back, written out for those who have the manifest alone."""
+"""Description of the preprocessing and its inverse in `maag.data.geometry`, for users of the manifest alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Step:
-    """One thing that is done to all slices of a volume."""
+    """One operation on all slices of a volume."""
 
     name: str
     rule: str
-    """What is done, in words and formulas that can be followed without another source."""
+    """Description in words and formulas, sufficient to implement it."""
     values: dict[str, float | str | tuple[int, ...]]
-    """The numbers and names in it."""
+    """Its parameters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -31,12 +31,12 @@ class Geometry:
     size_px: tuple[int, int]
     """Rows and columns of the training grid, on which the normalisation's statistics are taken."""
     size_multiple: int
-    """Of the rows and columns that the model takes where they are free."""
+    """Rows and columns must be multiples of this, if dynamic."""
     to_grid: tuple[Step, ...]
     to_source: tuple[Step, ...]
 
     def does_as(self, other: Geometry) -> bool:
-        """Whether both do the same by the names and values of their steps, in whatever words."""
+        """Whether names and values of all steps are equal; descriptions may differ."""
         return self._without_words() == other._without_words()
 
     def _without_words(self) -> tuple[object, ...]:
@@ -45,7 +45,7 @@ class Geometry:
 
 
 def describe_geometry(data: DataConfig) -> Geometry:
-    """The steps for models that were trained with `data`."""
+    """The steps for models trained with `data`."""
     return Geometry(
         spacing_mm=data.spacing_mm,
         size_px=data.size_px,
@@ -53,15 +53,15 @@ def describe_geometry(data: DataConfig) -> Geometry:
         to_grid=(
             Step(
                 name="resize",
-                rule="each slice to max(1, floor(n * spacing / spacing_mm + 0.0001)) rows and columns, unless it has "
-                "them; cubic convolution with a, sampled at (i + 0.5) * n_in / n_out - 0.5, without anti-aliasing; "
-                "outside of the slice its edge is repeated",
+                rule="resize each slice to max(1, floor(n * spacing / spacing_mm + 0.0001)) rows and columns, unless "
+                "it has these; cubic convolution with a, sampled at (i + 0.5) * n_in / n_out - 0.5, without "
+                "anti-aliasing; edge values are repeated outside the slice",
                 values={"spacing_mm": data.spacing_mm, "kernel": "cubic", "a": -0.75},
             ),
             Step(
                 name="fit",
                 rule="crop or pad rows and columns at the centre to size_px: floor(|have - want| / 2) of them are "
-                "taken away or added before, the rest after; what is added repeats the edge",
+                "removed or added before, the rest after; padding repeats edge values",
                 values={"size_px": data.size_px, "padding": "edge"},
             ),
             _normalization(data),
@@ -70,17 +70,17 @@ def describe_geometry(data: DataConfig) -> Geometry:
             Step(
                 name="fit",
                 rule="crop or pad the probabilities at the centre to the rows and columns after `resize`, by the same "
-                "rule; what is added has probability 1 of the background and 0 of all others",
+                "rule; padding has probability 1 for background and 0 for all other classes",
                 values={"padding": "background", "background": (BACKGROUND,)},
             ),
             Step(
                 name="resize",
-                rule="each class's probabilities to the rows and columns of the source, unless they have them; linear "
-                "interpolation, sampled at (i + 0.5) * n_in / n_out - 0.5, without anti-aliasing; outside of the "
-                "slice its edge is repeated",
+                rule="resize each class's probabilities to the rows and columns of the source, unless they have these; "
+                "linear interpolation, sampled at (i + 0.5) * n_in / n_out - 0.5, without anti-aliasing; edge values "
+                "are repeated outside the slice",
                 values={"kernel": "linear"},
             ),
-            Step(name="label", rule="the class of the largest probability, the first of equal ones", values={}),
+            Step(name="label", rule="the class with the largest probability, the first of equal ones", values={}),
         ),
     )
 
@@ -90,9 +90,9 @@ def _normalization(data: DataConfig) -> Step:
         return Step(name="normalize", rule="x / 255", values={"normalization": "unit"})
     return Step(
         name="normalize",
-        rule="per volume and channel, over all slices on the grid of size_px at once: take the percentiles p5, p25, "
-        "p50, p75, p95 (linear interpolation), then (min(max(x, p5), p95) - p50) / width, where width is p75 - p25, or "
-        "p95 - p5 if that is more than 1000 times as much; all is 0 if p95 - p5 is at most 0.00001 of the larger of "
-        "|p5| and |p95|; images of another size are normalised with the same five numbers",
+        rule="per volume and channel, over all slices on the grid of size_px together: compute the percentiles p5, "
+        "p25, p50, p75, p95 (linear interpolation), then (min(max(x, p5), p95) - p50) / width, where width is "
+        "p75 - p25, or p95 - p5 if that is at least 1000 times as large; all values are 0 if p95 - p5 is at most "
+        "0.00001 of the larger of |p5| and |p95|; normalise images of another size with the same five numbers",
         values={"normalization": "robust"},
     )

@@ -1,4 +1,4 @@
-"""An exported model on disk: a folder with `model.onnx` and `manifest.json`, which says all there is to know of it."""
+"""An exported model on disk: a folder with `model.onnx` and `manifest.json`, which describes it completely."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 
 _STRICT = ConfigDict(extra="forbid")
-_CHUNK_BYTES = 1 << 20
-_SHOWN_PARTS = 3  # RUN/checkpoints/best.safetensors: enough to know it, and no folder of the machine it came from.
+_SHOWN_PARTS = 3  # RUN/checkpoints/best.safetensors: enough to identify it, without folders of the machine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class LabelledClass:
-    """What a label value means, and how to draw it."""
+    """Meaning and colour of a label value."""
 
     value: int
     name: str
@@ -39,7 +38,7 @@ class LabelledClass:
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Source:
-    """What was exported."""
+    """The exported checkpoint."""
 
     checkpoint: str
     sha256: str
@@ -47,14 +46,15 @@ class Source:
     """best or final."""
     split_digest: str | None = None
     shortfalls: dict[str, float] | None = None
-    """How far the model overrates itself, by class, see `maag.expected_dice`; None where its training did not say."""
+    """How much the model overestimates its Dice, by class, see `maag.expected_dice`; None if not recorded in training.
+    """
     orientations: tuple[str, ...] | None = None
     """Codes of its training images, such as `LPS`, the most frequent first; empty where their headers did not record
     them, None where its training did not."""
 
     @classmethod
     def of(cls, path: Path, sha256: str, info: dict[str, Any]) -> Source:
-        """The checkpoint at `path`, with what training wrote in it."""
+        """The checkpoint at `path`, with the `info` that training wrote in it."""
         return cls(
             checkpoint="/".join(path.parts[-_SHOWN_PARTS:]),
             sha256=sha256,
@@ -67,7 +67,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Parity:
-    """How far two runners were apart on the same slices."""
+    """Difference of two runners on the same slices."""
 
     inputs: str
     num_slices: int
@@ -76,27 +76,26 @@ class Parity:
     max_difference: float
     """Largest absolute difference of a probability."""
     label_agreement: float
-    """Part of the pixels with the same label, in [0, 1]."""
+    """Fraction of pixels with the same label, in [0, 1]."""
     dice: float | None
-    """Of the candidate's labels against the reference's: mean over the foreground classes that either has, in [0, 1];
-    None where neither has any."""
+    """Dice of the candidate's labels against the reference's: mean over the foreground classes that either has, in
+    [0, 1]; None if neither has any."""
     foreground_pixels: int | None = None
-    """How many the reference labels as something else than background; None in artefacts that were made before it was
-    counted."""
+    """Pixels that the reference labels as foreground; None in artefacts of versions that did not count them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Manifest:
     """The content of `manifest.json`.
 
-    `classes` and `geometry` say what `config.data` means; they follow from it, and one that does not is refused. The
-    words of `geometry` may be those of an earlier maag, its names and numbers may not.
+    `classes` and `geometry` follow from `config.data`; a manifest in which they do not is refused. The descriptions in
+    `geometry` may be those of an earlier version of maag, its names and numbers may not.
     """
 
     format_version: Literal[2] = 2
     precision: Precision = "fp32"
     fell_back_from: Precision | None = None
-    """The precision that was asked for, where it was not near enough to PyTorch."""
+    """The requested precision, if it differed too much from PyTorch."""
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -107,8 +106,8 @@ class Manifest:
     source: Source
     parity: tuple[Parity, ...]
     largest_activation: float | None = None
-    """Inside the network, on the slices that parity was measured on; where the graph computes in fp16, which ends at
-    65504."""
+    """Largest absolute activation on the slices that parity was measured on, for fp16 graphs only; the maximum of fp16
+    is 65504."""
     engine: Engine | None = None
     files: dict[str, str]
     """SHA-256, hexadecimal, by file name."""
@@ -119,14 +118,14 @@ _ADAPTER = TypeAdapter(Manifest)
 
 
 def labelled_classes(config: Config) -> tuple[LabelledClass, ...]:
-    """The classes by label value, each with the colour that maag draws it in."""
+    """The classes by label value, with maag's colours."""
     return tuple(
         LabelledClass(value=value, name=name, colour=colour_of(value)) for value, name in enumerate(config.data.classes)
     )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` in `folder`. Raises StorageError."""
+    """Write `manifest.json` to `folder`. Raises StorageError."""
     write_json(folder / MANIFEST, _ADAPTER.dump_python(manifest, mode="json"))
 
 
@@ -140,8 +139,8 @@ def load_manifest(folder: Path) -> Manifest:
 
     Raises:
         MissingDataError: `folder` holds no exported model.
-        CheckpointError: the manifest is damaged or changed, or of another version or geometry, or a file is missing or
-            not the one it names.
+        CheckpointError: the manifest is damaged, edited, or of another version or geometry, or a file is missing or has
+            another digest.
     """
     path = folder / MANIFEST
     if not is_artifact(folder):
@@ -151,7 +150,7 @@ def load_manifest(folder: Path) -> Manifest:
         version = plain.get("format_version") if isinstance(plain, dict) else None
         if version != FORMAT_VERSION:
             raise CheckpointError(
-                f"{path}: format_version {version} is not {FORMAT_VERSION}, the one this maag reads; export it again"
+                f"{path}: format_version is {version}, but this maag reads {FORMAT_VERSION}; export the model again"
             )
         manifest = _ADAPTER.validate_python(plain)
     except ValidationError as error:
@@ -160,16 +159,16 @@ def load_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"{path}: {field}: {first['msg']}; export the model again") from error
     except StorageError as error:
         raise CheckpointError(f"{path}: the manifest is damaged; export the model again") from error
-    # Of the settings as they stand there: with those that came since, filled in, it would be another digest.
+    # Of the settings in the file: defaults of newer settings would change the digest.
     changed = codec.digest_of_plain(plain["config"]) != manifest.config_digest
     data, geometry = manifest.config.data, manifest.geometry
     described = (labelled_classes(manifest.config), data.spacing_mm, data.size_px)
     if changed or (manifest.classes, geometry.spacing_mm, geometry.size_px) != described:
-        raise CheckpointError(f"{path}: the settings were changed after the export; export the model again")
+        raise CheckpointError(f"{path}: the settings were edited after the export; export the model again")
     if not geometry.does_as(describe_geometry(data)):
         raise CheckpointError(
-            f"{path}: another version of maag made it, which brought images to the model's grid and labels back in "
-            "another way; export the model again"
+            f"{path}: it is from another version of maag, which preprocessed images or resampled labels differently; "
+            "export the model again"
         )
     for name, digest in manifest.files.items():
         _require_digest(folder, name, digest)
@@ -177,12 +176,9 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal, read in pieces. Raises StorageError."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file, hexadecimal. Raises StorageError."""
     with storage_errors(path, "read"), path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _require_digest(folder: Path, name: str, digest: str) -> None:
@@ -190,6 +186,6 @@ def _require_digest(folder: Path, name: str, digest: str) -> None:
         raise CheckpointError(f"{folder / MANIFEST}: files: {name!r} is not a plain file name; export the model again")
     path = folder / name
     if not path.is_file():
-        raise CheckpointError(f"{path}: the manifest names this file, and it is missing; export the model again")
+        raise CheckpointError(f"{path}: this file of the manifest is missing; export the model again")
     if sha256_of(path) != digest:
         raise CheckpointError(f"{path}: not the file that was exported (SHA-256 differs); export the model again")

@@ -1,4 +1,4 @@
-"""What goes into an exported model and what comes out: names, types, shapes."""
+"""Inputs and outputs of an exported model: names, types, shapes."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
-    """A name stands for a size that is free: `batch`, `height`, `width`, `height/2`."""
+    """A string is a dynamic size: `batch`, `height`, `width`, `height/2`."""
 
 
 def input_spec(config: Config, *, dynamic_size: bool = False) -> TensorSpec:
-    """The model's input: normalised images, any number of them, of the training grid's size or of any."""
+    """The model's input: a batch of normalised images, of the training grid's size or with `dynamic_size` of any."""
     height, width = _sides(config, 0, dynamic_size=dynamic_size)
     return TensorSpec(name=IMAGES, dtype="float32", shape=("batch", config.data.channels, height, width))
 
 
 def output_specs(config: Config, *, gates: bool = False, dynamic_size: bool = False) -> tuple[TensorSpec, ...]:
-    """The model's outputs: class probabilities, the label of the largest, and on request what each gate lets pass."""
+    """The model's outputs: class probabilities, their argmax as labels, and with `gates` the attention of each gate."""
     height, width = _sides(config, 0, dynamic_size=dynamic_size)
     return (
         TensorSpec(name=PROBABILITIES, dtype="float32", shape=("batch", config.data.num_classes, height, width)),
@@ -50,25 +50,25 @@ def output_specs(config: Config, *, gates: bool = False, dynamic_size: bool = Fa
 
 
 def gate_levels(config: Config, *, gates: bool) -> tuple[int, ...]:
-    """The levels of the gates that have an output, in its order; none where `gates` are not asked for."""
+    """Levels of the gates that are outputs, in order; none without `gates`."""
     return tuple(sorted(config.gates.levels)) if gates else ()
 
 
 def gate_name(level: int) -> str:
-    """`gates_1`: the output of the gate at that level of the decoder."""
+    """Output name of the gate at a level of the decoder: `gates_1`."""
     return f"gates_{level}"
 
 
 def has_dynamic_size(spec: TensorSpec) -> bool:
-    """Whether the model with this input takes images of any height and width."""
+    """Whether a model with this input accepts any height and width."""
     return isinstance(spec.shape[2], str)
 
 
 def require_fitting(images: NDArray[np.float32], spec: TensorSpec) -> None:
-    """Refuse images (N, C, H, W) that the model does not take, before it fails somewhere inside.
+    """Check that the model accepts images (N, C, H, W).
 
     Raises:
-        DataError: C, H or W are not those of `spec`, or no multiples of 16 where they are free.
+        DataError: C, H or W differ from `spec`, or dynamic ones are not multiples of 16.
     """
     found = images.shape[1:]
     if len(found) == len(spec.shape) - 1 and all(

@@ -1,1 +1,1 @@
-"""From a checkpoint to an exported model: the graph, its precision, its parity, and what lies beside it."""
+"""Export a checkpoint: the graph, its precision, its parity, and the files beside it."""

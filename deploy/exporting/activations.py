@@ -1,4 +1,4 @@
-"""How large the numbers inside a network become, which decides whether fp16 can hold them."""
+"""The largest activation of a network, which decides whether fp16 can represent it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from maag.errors import ExportError
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
 NEAR_LARGEST_HALF = 0.5 * LARGEST_HALF
-"""From here on other images than those measured may well go beyond it."""
+"""Above this, images other than those measured may exceed the maximum."""
 
 _SLICES_AT_ONCE = 8
 _ERRORS_ONLY = 3
 
 
 def largest_activation(model: onnx.ModelProto, images: Iterable[NDArray[np.float32]]) -> float:
-    """The largest absolute value of any floating point tensor inside the fp32 graph `model`.
+    """The largest absolute value of any float32 tensor inside the fp32 graph `model`.
 
     Args:
         model: as exported.
-        images: several times (N, C, H, W) float32.
+        images: arrays (N, C, H, W) float32.
     """
     probe = _with_largest_of_each(model)
     options = onnxruntime.SessionOptions()
@@ -41,16 +41,16 @@ def largest_activation(model: onnx.ModelProto, images: Iterable[NDArray[np.float
 
 
 def require_room_in_fp16(largest: float) -> None:
-    """Refuse activations that fp16 would make infinite. Raises ExportError."""
+    """Raise ExportError for activations that overflow in fp16."""
     if not largest < LARGEST_HALF:
         raise ExportError(
-            f"fp16 ends at {LARGEST_HALF:g}, and the network has values up to {largest:g} on the slices measured; "
+            f"the maximum of fp16 is {LARGEST_HALF:g}, but activations reach {largest:g} on the slices measured; "
             "export with --precision fp32"
         )
 
 
 def _with_largest_of_each(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with one number for each tensor inside, in the place of its outputs."""
+    """The graph with the largest absolute value of each inner tensor as its outputs."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     graph = probe.graph

@@ -1,4 +1,4 @@
-"""Where an exported model is put: a new folder, an empty one, or that of an older export that holds nothing else."""
+"""The output folder of an export: new, empty, or holding only an older export, which is replaced."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _WAY_OUT = "choose an empty or new folder with --out"
 
 @contextmanager
 def building_artifact(out: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; on success its files stand in `out`, in the place of those of an older export.
+    """Yield an empty temporary folder; on success its files move to `out` and replace those of an older export.
 
-    A link is followed. A folder that is there stays the same one, for it may be a working directory or a mount.
+    Links are followed. An existing folder is kept, not recreated, as it may be a working directory or a mount.
 
     Raises:
-        StorageError: `out` holds something that no export wrote, or cannot be written.
+        StorageError: `out` holds files that no export wrote, or cannot be written.
     """
-    folder = Path(os.path.realpath(out)) if out.is_symlink() else out  # which errors name as it was typed
+    folder = Path(os.path.realpath(out)) if out.is_symlink() else out  # errors show it as typed
     require_replaceable(folder)
-    there = folder.is_dir()
-    staging = (folder if there else folder.parent) / _temporary_name()
+    exists = folder.is_dir()
+    staging = (folder if exists else folder.parent) / _temporary_name()
     with building_directory(staging) as temporary:
         yield temporary
     try:
-        require_replaceable(folder)  # An export takes minutes, in which somebody may put a file there.
+        require_replaceable(folder)  # again, as files may have been added during the export
         with storage_errors(out):
-            if there:
+            if exists:
                 _exchange(folder, staging)
             else:
                 os.rename(staging, folder)
@@ -45,34 +45,34 @@ def building_artifact(out: Path) -> Iterator[Path]:
 
 
 def require_replaceable(folder: Path) -> None:
-    """Raise StorageError, naming what is in the way, unless `folder` is new, empty, or holds an export and only that.
+    """Raise StorageError, naming the obstacle, unless `folder` is new, empty, or holds an export and nothing else.
 
-    By names alone: what somebody wrote into one of the export's own files is not seen.
+    Only file names are checked: edits to the export's own files are not noticed.
     """
     with storage_errors(folder):
         if not os.path.lexists(folder):
             return
         if not folder.is_dir():
-            raise StorageError(f"cannot write {folder}: it is no folder; {_WAY_OUT}")
+            raise StorageError(f"cannot write {folder}: it is not a folder; {_WAY_OUT}")
         found = sorted(_files_in(folder))
         if not found:
             return
         files = _exported_files(folder)
         if files is None:
-            raise StorageError(f"cannot write {folder}: it holds other files, {found[0]} among them; {_WAY_OUT}")
+            raise StorageError(f"cannot write {folder}: it holds other files, such as {found[0]}; {_WAY_OUT}")
         ours = {MANIFEST, README, CARD, PROGRAM, *TRITON_FILES, *files}
         others = [name for name in found if name not in ours]
         if others:
             raise StorageError(
-                f"cannot replace the exported model in {folder}: {others[0]} is no part of it; "
-                f"move that elsewhere, or {_WAY_OUT}"
+                f"cannot replace the exported model in {folder}: {others[0]} is not part of it; "
+                f"move it elsewhere, or {_WAY_OUT}"
             )
 
 
 def _exported_files(folder: Path) -> list[str] | None:
-    """What the manifest, also one of another format version, names; None where there is none that `maag export` wrote.
+    """Files named by a manifest of any format version; None if there is none that `maag export` wrote.
 
-    Other programs call files of theirs `manifest.json` too.
+    Other programs have files called `manifest.json` too.
     """
     if not is_artifact(folder):
         return None
@@ -89,7 +89,7 @@ def _exported_files(folder: Path) -> list[str] | None:
 
 
 def _files_in(folder: Path) -> Iterator[str]:
-    """Everything but folders, relative to `folder` with `/`, and but what an export that was killed has left."""
+    """Files and links relative to `folder` with `/`, without temporary ones of a killed export."""
     for place, folders, names in os.walk(folder):
         links = [name for name in folders if Path(place, name).is_symlink()]
         folders[:] = [name for name in folders if not is_temporary(name)]
@@ -99,9 +99,9 @@ def _files_in(folder: Path) -> Iterator[str]:
 
 
 def _exchange(folder: Path, staging: Path) -> None:
-    """Put what is in `staging` in the place of all else in `folder`, in which it is.
+    """Replace everything in `folder` by the content of its subfolder `staging`.
 
-    The old manifest goes first and the new one comes last: whatever is cut off when, what looks like a model is whole.
+    The old manifest goes first and the new one comes last, so that after an interruption no partial model has one.
     """
     retired = folder / _temporary_name()
     retired.mkdir()

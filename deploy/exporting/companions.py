@@ -1,4 +1,4 @@
-"""What lies beside an exported model for people: a README, a model card, and a program that needs nothing of maag."""
+"""Files for people beside an exported model: a README, a model card, and a script that does not need maag."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ README = "README.md"
 CARD = "model_card.md"
 LICENCE = (
     "TensorRT's licence forbids its use in medical and life critical applications without a further agreement with\n"
-    "NVIDIA; that is about the engine, and `model.onnx` on ONNX Runtime's CUDA and CPU needs no TensorRT."
+    "NVIDIA. This concerns the engine only: `model.onnx` on ONNX Runtime's CUDA and CPU needs no TensorRT."
 )
 
 
 def write_companions(folder: Path, manifest: Manifest) -> None:
-    """Write them in the artefact's folder. Raises StorageError."""
+    """Write them into the artefact's folder. Raises StorageError."""
     write_text(folder / PROGRAM, (files("deploy.exporting") / "standalone" / PROGRAM).read_text(encoding="utf-8"))
     write_text(folder / README, _readme(manifest))
     write_text(folder / CARD, _card(manifest))
@@ -36,7 +36,7 @@ def _readme(manifest: Manifest) -> str:
     labels = "\n".join(f"| {one.value} | {one.name} | {_hex(one.colour)} |" for one in manifest.classes)
     return f"""# A segmentor for {data.dataset}, exported by maag
 
-`model.onnx` labels slices; `manifest.json` says everything that is needed to use it; `model_card.md` what it is.
+`model.onnx` labels slices, `manifest.json` has everything needed to use it, and `model_card.md` describes it.
 
 | label | structure | colour |
 | --- | --- | --- |
@@ -49,11 +49,11 @@ pip install numpy nibabel onnxruntime
 {_segment_command(data.channels)}
 ```
 {_of_channels(data.channels)}
-`segment.py` is a short program of NumPy to read and to change: slices are resampled to {data.spacing_mm:g} mm,
-brought to {data.size_px[0]} x {data.size_px[1]} pixels at the centre, normalised ({data.normalization}), segmented, and
-the probabilities brought back to the image's own grid. `geometry` in the manifest says each of these steps, with its
-kernel, rounding and padding, and the way back, so that another program can do
-the same.{_of_int8(manifest)}{_of_orientations(manifest)}
+`segment.py` is a short NumPy script to read and to change: slices are resampled to {data.spacing_mm:g} mm, cropped or
+padded at the centre to {data.size_px[0]} x {data.size_px[1]} pixels, normalised ({data.normalization}) and segmented,
+and the probabilities are resampled to the grid of the image. `geometry` in the manifest describes each of these steps
+and its inverse, with kernel, rounding and padding, so that other programs can do the
+same.{_of_int8(manifest)}{_of_orientations(manifest)}
 
 ## With maag
 
@@ -67,7 +67,7 @@ maag predict IMAGES --model . --out LABELS
 | --- | --- | --- | --- | --- |
 {_tensor_rows(manifest)}
 
-{_free_sizes(manifest)}
+{_dynamic_sizes(manifest)}
 {_engine(manifest)}"""
 
 
@@ -79,30 +79,30 @@ def _segment_command(channels: int) -> str:
 
 
 def _of_channels(channels: int) -> str:
-    return "" if channels == 1 else "\nOf an image there is a file for each channel, in the order of training.\n"
+    return "" if channels == 1 else "\nAn image has one file per channel, in the order of training.\n"
 
 
 def _of_folders(data: DataConfig) -> str:
-    """What files are an image for `maag predict`."""
+    """Which files `maag predict` takes as an image."""
     if data.channels == 1:
         return ""
     if takes_colours(data):
-        return "\nIMAGES is a folder of pictures in colour, or in grey for all channels.\n"
+        return "\nIMAGES is a folder of colour pictures; grey ones are used for all channels.\n"
     names = ", ".join(f"`X_{channel:04}.nii.gz`" for channel in range(data.channels))
     joined = f"\nIn the folder IMAGES, {names} are the channels of one image, whose labels are `X.nii.gz`.\n"
     if data.dataset != CHANNELS_APART:
         return joined
-    alone = " a picture in colour holds all three, whatever its number, and" if data.channels == COLOURS else ""
-    return f"{joined}Of pictures{alone} grey ones of such names are joined, to `X.png`.\n"
+    alone = "A colour picture holds all three channels, whatever its number. " if data.channels == COLOURS else ""
+    return f"{joined}{alone}Grey pictures with such names are joined, and their labels are `X.png`.\n"
 
 
 def _of_extent(data: DataConfig) -> str:
-    """What `geometry` in the manifest does not say, for it begins with the spacing of the image."""
+    """The step before `geometry` in the manifest, which starts from the spacing of the image."""
     if not has_own_extent(data):
         return ""
     return (
-        "\nBefore all that `geometry` says, a picture is taken as 160 x 80 mm in extent (height x width), whatever\n"
-        "its pixels, as in training; `maag predict` does so.\n"
+        "\nBefore the steps of `geometry`, a picture is assumed to measure 160 x 80 mm (height x width), whatever its\n"
+        "number of pixels, as in training; `maag predict` does so.\n"
     )
 
 
@@ -122,20 +122,22 @@ def _meaning(spec: TensorSpec, manifest: Manifest) -> str:
     if spec.name == LABELS:
         return "the class of the largest probability, on the model's grid"
     level = spec.name.rpartition("_")[2]
-    kept = "multiplied by it" if not manifest.config.gates.residual else "multiplied by 1 + it"
-    return f"attention of the gate at level {level}, in [0, 1], at its own resolution: the features there were {kept}"
+    factor = "1 + this" if manifest.config.gates.residual else "this"
+    return (
+        f"attention of the gate at level {level}, in [0, 1], at its own resolution; it multiplies features by {factor}"
+    )
 
 
-def _free_sizes(manifest: Manifest) -> str:
+def _dynamic_sizes(manifest: Manifest) -> str:
     spec = manifest.inputs[0]
     if not has_dynamic_size(spec):
-        return "Any number of slices at once."
+        return "A batch may have any number of slices."
     height, width = manifest.config.data.size_px
     return (
-        f"Any number of slices at once, of any height and width that are multiples of {SIZE_MULTIPLE}. The segmentor\n"
-        f"was trained on {height} x {width}, where `segment.py` and `maag predict` run it. That it computes what\n"
-        "PyTorch does was measured on another size too, how good its labels are there was not. Normalise other sizes\n"
-        "with the statistics of the training grid."
+        f"A batch may have any number of slices, of any height and width that are multiples of {SIZE_MULTIPLE}. The\n"
+        f"segmentor was trained on {height} x {width}, and `segment.py` and `maag predict` run it at that size.\n"
+        "Parity with PyTorch was measured at another size too, the quality of labels there was not. Normalise other\n"
+        "sizes with the statistics of the training grid."
     )
 
 
@@ -148,8 +150,8 @@ def _engine(manifest: Manifest) -> str:
 ## The engine
 
 `{engine.file}` is a TensorRT engine for {made_for.gpu} (compute capability {made_for.compute_capability}) with TensorRT
-{made_for.tensorrt} and CUDA {made_for.cuda}, for inputs of {engine.profile.name} (smallest, tuned for, largest). On
-anything else `maag predict` says what differs and builds one from `model.onnx`.
+{made_for.tensorrt} and CUDA {made_for.cuda}, for inputs of {engine.profile.name} (smallest, optimal, largest). On
+other systems `maag predict` reports what differs and builds an engine from `model.onnx`.
 
 {LICENCE}
 """
@@ -159,9 +161,9 @@ def _of_int8(manifest: Manifest) -> str:
     if manifest.precision != "int8":
         return ""
     return (
-        "\n\nOn the CPU this int8 model is to be run without ONNX Runtime's fusions, as `segment.py` does: fused, its\n"
-        "sums overflow on processors without VNNI. The last bit of an intensity may turn a rounding, so that programs\n"
-        "which resample in another order differ in single voxels along borders."
+        "\n\nRun this int8 model on CPUs without ONNX Runtime's fusions, as `segment.py` does: fused, its sums\n"
+        "overflow on processors without VNNI. The last bit of an intensity may change a rounding, so programs that\n"
+        "resample in another order differ in single voxels along borders."
     )
 
 
@@ -192,19 +194,19 @@ def _card(manifest: Manifest) -> str:
     encoder = f", residual blocks {list(blocks)} in its encoder" if any(blocks) else ""
     return f"""# Model card
 
-- **What it does**: labels {", ".join(data.classes[1:])} in two-dimensional slices of {data.dataset} images.
-- **What it is**: a U-Net with adversarial attention gates at levels {list(config.gates.levels)}, width
-  {config.segmentor.width}{encoder}, {manifest.precision}; learned from {data.supervision} supervision.
-- **Where it comes from**: `{source.checkpoint}` ({source.kind or "weights"}), SHA-256 `{source.sha256}`; configuration
+- **Task**: labels {", ".join(data.classes[1:])} in two-dimensional slices of {data.dataset} images.
+- **Architecture**: a U-Net with adversarial attention gates at levels {list(config.gates.levels)}, width
+  {config.segmentor.width}{encoder}, {manifest.precision}; trained with {data.supervision} supervision.
+- **Source**: `{source.checkpoint}` ({source.kind or "weights"}), SHA-256 `{source.sha256}`; configuration
   `{manifest.config_digest}`, split `{source.split_digest}`.
 - **Made with**: {versions}; ONNX opset {manifest.opset}.
-- **How good it is**: as good as `maag evaluate` of this folder says on images that took no part in training. Scanners,
-  protocols and diseases that were not in the training data may be labelled wrongly without any sign of it.
-- **What it is not**: a medical device. Do not decide on patients with it.{_limits(manifest)}
+- **Accuracy**: measure it with `maag evaluate` of this folder on images that took no part in training. Images of
+  scanners, protocols and diseases that were not in the training data may be labelled wrongly without warning.
+- **Intended use**: research. It is not a medical device: do not base decisions on patients on it.{_limits(manifest)}
 
 ## Agreement with PyTorch
 
-| what runs it | inputs | slices | largest difference of a probability | same labels | Dice of the labels |
+| runner | inputs | slices | largest difference of a probability | same labels | Dice of the labels |
 | --- | --- | --- | --- | --- | --- |
 {parity}
 """
@@ -214,11 +216,11 @@ def _limits(manifest: Manifest) -> str:
     lines = []
     if manifest.largest_activation is not None:
         lines.append(
-            f"- **How much room fp16 has**: the largest value inside was {manifest.largest_activation:.3g} on the\n"
-            f"  slices below; fp16 ends at {LARGEST_HALF:g}."
+            f"- **Range of fp16**: the largest activation was {manifest.largest_activation:.3g} on the slices below;\n"
+            f"  the maximum of fp16 is {LARGEST_HALF:g}."
         )
     if weak := weakness(manifest.parity):
-        lines.append(f"- **What the table below proves**: {weak}.")
+        lines.append(f"- **Limits of the table below**: {weak}.")
     if manifest.engine is not None:
-        lines.append(f"- **Its TensorRT engine**: for {manifest.engine.environment.gpu}. {LICENCE}")
+        lines.append(f"- **TensorRT engine**: for {manifest.engine.environment.gpu}. {LICENCE}")
     return "".join(f"\n{line}" for line in lines)

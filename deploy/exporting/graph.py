@@ -1,4 +1,4 @@
-"""From a segmentor to its ONNX graph: the very module, with what leaves it beside the logits."""
+"""Convert a segmentor to its ONNX graph, with all outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPSET = 20
 
 
 class Exported(nn.Module):
-    """A segmentor as it is exported: what leaves the graph, beside what the segmentor gives."""
+    """A segmentor with the outputs of the exported graph."""
 
     def __init__(self, segmentor: nn.Module, levels: tuple[int, ...]) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class Exported(nn.Module):
         self.levels = levels
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(N, C, H, W) float32 images to (N, num_classes, H, W) float32 probabilities, (N, H, W) uint8 labels, and for
-        each level (N, 1, H / 2**level, W / 2**level) float32 in [0, 1]: the attention of its gate.
+        """(N, C, H, W) float32 images to (N, num_classes, H, W) float32 probabilities, (N, H, W) uint8 labels, and the
+        attention of the gate at each level, (N, 1, H / 2**level, W / 2**level) float32 in [0, 1].
         """
         output = self.segmentor(images)
         probabilities = output.logits.softmax(dim=1)
-        # By way of float32, as TensorRT casts to uint8 only from floating point.
+        # Via float32, as TensorRT casts to uint8 only from floating point.
         labels = probabilities.argmax(dim=1).to(torch.float32).to(torch.uint8)
         gates = (output.gate_maps[level][:, 1:].sum(dim=1, keepdim=True) for level in self.levels)
         return probabilities, labels, *gates
@@ -44,13 +44,13 @@ class Exported(nn.Module):
 def onnx_from_segmentor(
     segmentor: nn.Module, config: Config, *, gates: bool = False, dynamic_size: bool = False
 ) -> onnx.ModelProto:
-    """The fp32 graph of `segmentor`, batch normalisation folded, for any number of images.
+    """The fp32 graph of `segmentor`, batch normalisation folded, with a dynamic batch size.
 
     Args:
-        segmentor: its weights, device and mode are left as they are.
+        segmentor: its weights, device and mode are not changed.
         config: what it was trained with.
-        gates: with an output for each gate.
-        dynamic_size: for any height and width that are multiples of 16, else for the training grid's alone.
+        gates: add an output for each gate.
+        dynamic_size: accept any height and width that are multiples of 16, not only those of the training grid.
 
     Raises:
         ExportError: it cannot be exported.
@@ -72,13 +72,13 @@ def onnx_from_segmentor(
                 dynamic_shapes={IMAGES: {axis: name for axis, name in enumerate(spec.shape) if isinstance(name, str)}},
                 verbose=False,
             )
-        except Exception as error:  # Whatever an exporter of tens of passes may raise.
+        except Exception as error:  # the exporter's passes may raise anything
             raise ExportError(f"PyTorch cannot export the segmentor: {first_line(error)}") from error
     if program is None:
-        raise ExportError("PyTorch gave no graph for the segmentor; is its version the one in constraints.txt?")
+        raise ExportError("PyTorch returned no graph for the segmentor; use the version in constraints.txt")
     model: onnx.ModelProto = program.model_proto
     _strip_metadata(model)
-    _name_free_sizes(model, (spec, *outputs))
+    _name_dynamic_sizes(model, (spec, *outputs))
     onnx.helper.set_model_props(model, {"maag": __version__, "config_digest": codec.digest(config)})
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -94,7 +94,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Without the exporter's remarks about itself and absent packages; what counts is measured after it."""
+    """Silence the exporter's remarks on itself and missing packages; parity is measured afterwards."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -107,7 +107,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _strip_metadata(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes at each node: paths and lines of the source on the machine that exported."""
+    """Remove source paths and lines of the exporting machine, which the exporter adds to each node."""
     graph = model.graph
     for parts in (graph.node, graph.value_info, graph.initializer, graph.input, graph.output, [graph]):
         for part in parts:
@@ -115,8 +115,8 @@ def _strip_metadata(model: onnx.ModelProto) -> None:
             part.doc_string = ""
 
 
-def _name_free_sizes(model: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:
-    """Call them as the manifest does; the exporter's own names for those of outputs are formulas."""
+def _name_dynamic_sizes(model: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:
+    """Give dynamic dimensions the names in the manifest; the exporter's names for outputs are formulas."""
     values = {value.name: value for value in (*model.graph.input, *model.graph.output)}
     for spec in specs:
         dims = values[spec.name].type.tensor_type.shape.dim

@@ -1,4 +1,4 @@
-"""From a trained segmentor to an artefact: exported, checked, measured, whole or not at all."""
+"""Export a trained segmentor to an artefact: convert, check, measure parity, and write it atomically."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ _VERSIONS_OF = ("torch", "onnx", "onnxscript")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineOrder:
-    """An engine that is wanted too."""
+    """A TensorRT engine to build."""
 
     tensorrt: TensorRT
     timing_caches: Path | None = None
-    """A folder for what TensorRT learns about this GPU."""
+    """A folder for TensorRT's kernel timings on this GPU."""
 
 
 class _Written(NamedTuple):
@@ -75,21 +75,21 @@ def export(
     dynamic_size: bool = False,
     engine: EngineOrder | None = None,
 ) -> Manifest:
-    """Export `segmentor` to the folder `out`, whole or not at all.
+    """Export `segmentor` to the folder `out`, atomically.
 
     Args:
-        segmentor: the trained module; its output has `logits` and `gate_maps`. Its weights, device and mode are left as
-            they are.
+        segmentor: the trained module; its output has `logits` and `gate_maps`. Its weights, device and mode are not
+            changed.
         config: what it was trained with; goes into the manifest.
-        out: the artefact's folder; an older artefact there is replaced, where nothing else is in it.
+        out: the artefact's folder; an older artefact is replaced if the folder holds nothing else.
         source: where the weights came from.
         samples: real slices (N, C, H, W) float32, prepared as in training, by name; parity is measured on them too.
         precision: of the graph.
-        calibration: (N, C, H, W) float32 slices that show what occurs, for int8.
-        fall_back: export fp32 where the precision asked for is too far from PyTorch, instead of an error.
-        gates: with an output for each attention gate.
-        dynamic_size: for images of any height and width that are multiples of 16.
-        engine: build a TensorRT engine too, and measure it as well.
+        calibration: representative (N, C, H, W) float32 slices, for int8.
+        fall_back: export fp32 instead of raising if the requested precision differs too much from PyTorch.
+        gates: add an output for each attention gate.
+        dynamic_size: accept images of any height and width that are multiples of 16.
+        engine: also build a TensorRT engine, and measure its parity.
 
     Raises:
         ExportError: the segmentor cannot be exported, or the export does not agree with it.
@@ -134,7 +134,7 @@ def export(
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Writes the fp32 graph in a precision, with its engine if there shall be one, and measures both."""
+    """Writes the graph in a given precision, and its engine if ordered, and measures parity of both."""
 
     folder: Path
     model: onnx.ModelProto
@@ -145,7 +145,7 @@ class _Writer:
     order: EngineOrder | None
 
     def write(self, precision: Precision, calibration: NDArray[np.float32] | None = None) -> _Written:
-        """Raises ExportError where it is too far from the reference."""
+        """Write and measure. Raises ExportError if the result differs too much from the reference."""
         largest = None
         if precision == "fp16":
             largest = largest_activation(self.model, self.inputs.values())
@@ -166,7 +166,7 @@ class _Writer:
             return to_fp16(self.model)
         if precision == "int8":
             if calibration is None:
-                raise ExportError("int8 needs slices to calibrate with; say where the data set is with --data")
+                raise ExportError("int8 needs slices for calibration; give the data set's folder with --data")
             return to_int8(self.model, calibration, self.config.data.num_classes)
         return self.model
 

@@ -1,7 +1,6 @@
-"""The exported graph in fewer bits: fp16 by conversion, int8 by quantisation with explicit scales.
+"""Reduced precision of the exported graph: fp16 by conversion, int8 by quantisation with explicit scales.
 
-TensorRT 11 takes a network's types from the graph alone, and 10.12 and later can, so precision is a property of the
-ONNX file.
+Precision is a property of the ONNX file: TensorRT 11 takes types from the graph only, and 10.12 and later can.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from maag.errors import ExportError
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that computes in fp16 from the input to the logits; inputs, the last softmax and outputs stay fp32.
+    """A copy that computes in fp16 from the input to the logits; inputs, the final softmax and outputs stay fp32.
 
-    Batch normalisation was folded in fp32 before, so that only weights and sums are rounded. The softmax and the sum of
-    the gates are fp16 like what they multiply: in fp32 they brought the largest difference of a logit from 3.05e-2 to
-    3.02e-2, on a network trained on phantoms, for eight casts more.
+    Batch normalisation is folded in fp32 already, so only weights and sums are rounded. The softmax and the sum of the
+    gates are fp16 like what they multiply: fp32 would lower the largest difference of a logit from 3.05e-2 to 3.02e-2
+    only, on a network trained on phantoms, for eight more casts.
 
     Raises:
         ExportError: a weight is too large for fp16.
@@ -48,14 +47,14 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
             largest = float(np.abs(values).max(initial=0.0))
             if largest > LARGEST_HALF:
                 raise ExportError(
-                    f"{tensor.name}: a weight of {largest:g} is beyond fp16's {LARGEST_HALF:g}; export with "
-                    "--precision fp32"
+                    f"{tensor.name}: a weight of {largest:g} exceeds the maximum of fp16, {LARGEST_HALF:g}; export "
+                    "with --precision fp32"
                 )
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
     nodes = list(graph.node)
     (images,) = graph.input
     (softmax,) = (node for node in nodes if PROBABILITIES in node.output)
-    # Gate maps leave the graph in fp32 too, and are fp16 where they are used inside.
+    # Gate maps are fp32 outputs too, and fp16 where used inside.
     gates = [
         output.name
         for output in graph.output
@@ -78,20 +77,20 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 def to_int8(model: onnx.ModelProto, calibration: NDArray[np.float32], num_classes: int) -> onnx.ModelProto:
     """A copy whose convolutions are quantised symmetrically: activations per tensor, weights per output channel.
 
-    The first convolution, the heads, which make class scores, and transposed convolutions stay in fp32: there int8
-    costs most and gains least. Biases stay float, as TensorRT asks for.
+    The first convolution, the heads, which compute class scores, and transposed convolutions stay in fp32: int8 would
+    cost most and gain least there. Biases stay float, as TensorRT requires.
 
     Args:
         model: the fp32 graph.
-        calibration: (N, C, H, W) float32 images, prepared as in training, that show what occurs.
-        num_classes: tells the heads.
+        calibration: representative (N, C, H, W) float32 images, prepared as in training.
+        num_classes: identifies the heads.
     """
     (images,) = model.graph.input
     kept = [node.name for node in _convolutions(model) if _is_kept(model, node, images.name, num_classes)]
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, str(source))
-        # What it advises, to fold and infer before, the exporter has done.
+        # It recommends folding and shape inference, which the exporter has done.
         with _without_warnings():
             quantize_static(
                 str(source),
@@ -119,9 +118,10 @@ def to_int8(model: onnx.ModelProto, calibration: NDArray[np.float32], num_classe
 def calibration_slices(
     images: NDArray[np.float32], masks: NDArray[np.uint8], num_classes: int, count: int = 32
 ) -> NDArray[np.int64]:
-    """Which of (N, C, H, W) images show all classes and the whole range of intensities: up to `count` indices.
+    """Indices of up to `count` of the (N, C, H, W) images that cover all classes and the range of intensities.
 
-    By turns the slices with most of each class, and those at even steps of mean intensity; `masks` are (N, H, W).
+    Alternates between slices with the largest area of each class, and slices at even steps of mean intensity; `masks`
+    are (N, H, W).
     """
     by_class = [np.argsort(-(masks == label).sum(axis=(1, 2)), kind="stable") for label in range(1, num_classes)]
     by_intensity = np.argsort(images.mean(axis=(1, 2, 3)), kind="stable")
@@ -150,7 +150,7 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
         self._feeds: Iterator[Mapping[str, NDArray[np.float32]]] = ({name: image[None]} for image in images)
 
     def get_next(self) -> Mapping[str, NDArray[np.float32]] | None:
-        """ONNX Runtime's."""
+        """See CalibrationDataReader."""
         return next(self._feeds, None)
 
 

@@ -1,4 +1,4 @@
-"""What an export must compute: the segmentor in PyTorch, with all that leaves the graph."""
+"""The reference for parity: the segmentor in PyTorch with all outputs of the exported graph."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from maag.inference import evaluation_mode
 
 
 class Reference:
-    """A segmentor in PyTorch, where its weights are; its training mode is left as it was.
+    """A segmentor in PyTorch on the device of its weights; its training mode is not changed.
 
     Args:
         segmentor: a module whose output has `logits` and `gate_maps`.
-        outputs: what leaves the graph.
-        levels: those of the gates among them.
-        batch_size: slices at once.
+        outputs: outputs of the exported graph.
+        levels: levels of the gates among them.
+        batch_size: slices per batch.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Reference:
         return self.outputs(images)[PROBABILITIES]
 
     def outputs(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """All outputs by name, of the types that the manifest says."""
+        """All outputs by name, with the types in the manifest."""
         with evaluation_mode(self._module), torch.inference_mode():
             parts = [
-                # The memory layout in which convolutions are fastest.
+                # Convolutions are fastest in this memory layout.
                 self._module(batch.to(self._device, memory_format=torch.channels_last))
                 for batch in torch.split(torch.from_numpy(images), self._batch_size)
             ]

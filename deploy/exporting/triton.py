@@ -1,4 +1,4 @@
-"""The exported model as a model repository of NVIDIA's Triton Inference Server."""
+"""Write the exported model as a model repository of NVIDIA's Triton Inference Server."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FILES = tuple(
 )
 """All that `write_repository` may write."""
 _TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
-_FREE = -1
+_DYNAMIC = -1
 
 
 def write_repository(folder: Path, manifest: Manifest) -> Path:
-    """Write `triton/segmentor/` with `config.pbtxt` and version 1 in the artefact's `folder`, and where there is an
+    """Write `triton/segmentor/` with `config.pbtxt` and version 1 to the artefact's `folder`, and if there is an
     engine `triton/segmentor_tensorrt/`; serve them with `tritonserver --model-repository=FOLDER/triton`.
 
-    Triton runs an engine only with the very TensorRT that built it.
+    Triton can run an engine only with the TensorRT version that built it.
 
     Returns:
         The repository. Raises StorageError.
@@ -38,10 +38,10 @@ def write_repository(folder: Path, manifest: Manifest) -> Path:
 
 
 def config_of(manifest: Manifest, name: str, platform: str) -> str:
-    """Triton's `config.pbtxt`; the batch, which Triton counts itself, is left out of the shapes."""
+    """Content of `config.pbtxt`; shapes are without the batch dimension, which Triton adds."""
     inputs = ",\n".join(_tensor(spec) for spec in manifest.inputs)
     outputs = ",\n".join(_tensor(spec) for spec in manifest.outputs)
-    # The graph takes any number; an engine no more than its profile.
+    # The graph takes any batch size, an engine at most that of its profile.
     max_batch_size = profile_of(manifest.inputs[0], manifest.config.data.size_px).largest[0]
     return (
         f'name: "{name}"\n'
@@ -61,5 +61,5 @@ def _write_model(folder: Path, manifest: Manifest, name: str, platform: str, sou
 
 
 def _tensor(spec: TensorSpec) -> str:
-    dims = ", ".join(str(_FREE if isinstance(side, str) else side) for side in spec.shape[1:])
+    dims = ", ".join(str(_DYNAMIC if isinstance(side, str) else side) for side in spec.shape[1:])
     return f'  {{ name: "{spec.name}" data_type: {_TYPES[spec.dtype]} dims: [ {dims} ] }}'

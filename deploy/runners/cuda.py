@@ -1,4 +1,4 @@
-"""The few things of CUDA that an engine needs, by way of PyTorch: memory, a stream, a graph, the device's name."""
+"""The parts of CUDA that an engine needs, through PyTorch: memory, a stream, graphs, the device's name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Cuda(Protocol):
-    """A CUDA device with a stream of its own; tests bring one of host memory."""
+    """A CUDA device with its own stream; tests use one of host memory."""
 
     @property
     def gpu(self) -> str:
@@ -23,21 +23,21 @@ class Cuda(Protocol):
 
     @property
     def version(self) -> str:
-        """Of the CUDA runtime: `13.0`."""
+        """Version of the CUDA runtime: `13.0`."""
 
     @property
     def stream(self) -> int:
         """The handle of the stream."""
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory on the device; its content is undefined."""
+        """Uninitialised memory on the device."""
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Work of the body goes to the stream, and is done at the end, also at that by an error."""
+        """Queue the body's work on the stream, and synchronise at the end, also after an error."""
 
     def capture(self, work: Callable[[], bool]) -> Callable[[], None] | None:
-        """`work`, which says whether it could be queued, as a graph that is replayed on the stream; None where it
+        """Capture `work`, which returns whether it could be queued, as a graph to replay on the stream; None if it
         cannot be captured."""
 
 
@@ -46,7 +46,7 @@ class TorchCuda:
 
     def __init__(self) -> None:
         self._device = torch.device("cuda", torch.cuda.current_device())
-        # Not the default stream, on which TensorRT would wait for the whole device at each step.
+        # On the default stream TensorRT would synchronise the whole device at each step.
         self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     @property
@@ -62,7 +62,7 @@ class TorchCuda:
 
     @property
     def version(self) -> str:
-        """Of the CUDA runtime: `13.0`."""
+        """Version of the CUDA runtime: `13.0`."""
         return str(torch.version.cuda)
 
     @property
@@ -71,25 +71,25 @@ class TorchCuda:
         return int(self._stream.cuda_stream)
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory on the device; its content is undefined."""
+        """Uninitialised memory on the device."""
         return torch.empty(shape, dtype=dtype, device=self._device)
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Work of the body goes to the stream, and is done at the end."""
+        """See Cuda."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             try:
                 yield
             finally:
-                # After an error, too: the body's buffers go now, and what is queued may yet write to them.
+                # Also after an error: the body's buffers are freed now, and queued work may still write to them.
                 self._stream.synchronize()
 
     def capture(self, work: Callable[[], bool]) -> Callable[[], None] | None:
-        """`work` as a graph; None where CUDA or TensorRT refuses to capture it."""
+        """See Cuda; None if CUDA or TensorRT refuses the capture."""
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may go on using CUDA meanwhile.
+            # Other threads may use CUDA meanwhile.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 captured = work()
         except RuntimeError:

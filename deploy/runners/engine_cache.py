@@ -1,4 +1,4 @@
-"""The engine for this machine: the one beside the model where it fits, else one that was or is built here from it."""
+"""The engine for this machine: the one beside the model if it fits, else one built here and cached."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from maag.errors import StorageError
 from maag.storage import read_json, replacing, require_writable_directory, storage_errors, write_json
 
 _ENGINE = TypeAdapter(Engine)
-_DIGITS = 16  # of the graph's digest, in the names of files
+_DIGITS = 16  # of the graph's digest, in file names
 _WITHOUT_IT = (
-    "the engine that was built here is not used; go on without one (--backend onnx), or export the model anew with "
+    "the engine that was built here is not used; run without one (--backend onnx), or export the model again with "
     "another --precision"
 )
 _log = logging.getLogger(__name__)
 
 
 class FoundEngine(NamedTuple):
-    """An engine that runs here."""
+    """An engine that runs on this machine."""
 
     runner: TrtRunner
     reason: str
-    """Which engine it is, and why: a clause."""
+    """A clause: which engine it is, and why."""
 
 
 def engines_directory() -> Path:
-    """Where engines that are built when a model is opened are kept: `engines` in $MAAG_CACHE, else ~/.cache/maag."""
+    """Cache of engines built when a model is opened: `engines` in $MAAG_CACHE, else in ~/.cache/maag."""
     return default_cache_root() / "engines"
 
 
 def find_engine(folder: Path, manifest: Manifest, tensorrt: TensorRT, batch_size: int = 16) -> FoundEngine:
-    """Open the engine of the artefact in `folder`; where it was built for something else than is here, say what
-    differs, build one from `model.onnx` beside it into the cache, measure it against ONNX Runtime, and use that.
+    """Open the engine of the artefact in `folder`; if it was built for another environment, use a cached engine, or
+    build one from `model.onnx`, measure its parity with ONNX Runtime, and cache it.
 
     Raises:
-        ExportError: no engine can be built, or it does not agree with the graph.
+        ExportError: the engine cannot be built, or does not agree with the graph.
         CheckpointError: TensorRT cannot read the engine.
         StorageError: the cache cannot be written.
     """
@@ -58,9 +58,9 @@ def find_engine(folder: Path, manifest: Manifest, tensorrt: TensorRT, batch_size
     profile = profile_of(spec, manifest.config.data.size_px)
     digest = manifest.files[MODEL]
     if manifest.engine is None:
-        why = "the model came without one"
+        why = "the model has none"
     elif differ := differences(manifest.engine, here, digest, profile):
-        why = f"the one beside the model is for another place: {differ}"
+        why = f"the one beside the model is for another environment: {differ}"
     else:
         plan = _read(folder / manifest.engine.file)
         return FoundEngine(TrtRunner(plan, spec, tensorrt, batch_size), "the engine beside the model")
@@ -96,7 +96,7 @@ def _sidecar(path: Path) -> Path:
 
 
 def _kept(path: Path) -> Engine | None:
-    """What the side-car says of the engine at `path`; None where either is missing or damaged."""
+    """The sidecar file of the engine at `path`; None if either is missing or damaged."""
     if not (path.is_file() and _sidecar(path).is_file()):
         return None
     try:

@@ -1,4 +1,4 @@
-"""A `model.onnx` on ONNX Runtime: on TensorRT, CUDA or the CPU, and never on another than it says."""
+"""Run a `model.onnx` on ONNX Runtime with TensorRT, CUDA or the CPU, never on another than its name says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
 _TENSORRT_LIBRARY = "libnvinfer.so.10"
-"""What ONNX Runtime's provider is linked with, whatever TensorRT Python has."""
+"""The library ONNX Runtime's provider links to, whatever TensorRT version Python has."""
 _NAMES = {_CPU: "onnx-cpu", _CUDA: "onnx-cuda", _TENSORRT: "onnx-tensorrt"}
 _ERRORS_ONLY = 3
 
@@ -35,15 +35,15 @@ class OnnxRunner:
 
     Args:
         model: the file.
-        spec: its input, as the manifest has it.
-        device: auto takes CUDA where there is one and ONNX Runtime can use it.
-        batch_size: slices at once.
+        spec: its input, from the manifest.
+        device: auto uses CUDA if it is available and ONNX Runtime can use it.
+        batch_size: slices per batch.
         precision: the graph's. int8 runs without ONNX Runtime's fusions, which saturate on CPUs without VNNI.
 
     Raises:
-        CheckpointError: the file is not a model that ONNX Runtime can open.
-        ConfigError: device is cuda, and ONNX Runtime cannot use one here.
-        StorageError: the engines of ONNX Runtime's TensorRT cannot be kept.
+        CheckpointError: ONNX Runtime cannot open the file.
+        ConfigError: device is cuda, and ONNX Runtime cannot use CUDA here.
+        StorageError: the cache of ONNX Runtime's TensorRT engines cannot be written.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class OnnxRunner:
 
     @property
     def name(self) -> str:
-        """`onnx-cpu`, `onnx-cuda` or `onnx-tensorrt`: what the session really runs on."""
+        """`onnx-cpu`, `onnx-cuda` or `onnx-tensorrt`: what the session actually runs on."""
         return _NAMES[self._session.get_providers()[0]]
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities (N, num_classes, H, W) float32 of normalised images (N, C, H, W) float32.
 
         Raises:
-            DataError: C, H or W are not those that the model takes.
+            DataError: the model does not accept C, H or W.
         """
         return self._run([PROBABILITIES], images)[PROBABILITIES]
 
     def outputs(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """All outputs by name, of the types that the manifest says; errors as for a call."""
+        """All outputs by name, with the types in the manifest; raises as a call does."""
         return self._run([output.name for output in self._session.get_outputs()], images)
 
     def _run(self, names: list[str], images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -87,9 +87,9 @@ class OnnxRunner:
 
 
 def available_providers() -> tuple[str, ...]:
-    """ONNX Runtime's execution providers that this machine has a device and libraries for, the fastest first.
+    """ONNX Runtime's execution providers with a device and libraries on this machine, fastest first.
 
-    ONNX Runtime itself lists what it was compiled with, and falls back to the CPU without an error.
+    ONNX Runtime itself lists those it was compiled with, and falls back to the CPU without an error.
     """
     if not torch.cuda.is_available():
         return (_CPU,)
@@ -106,17 +106,17 @@ def _open_session(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads that wait busily take the processor from whatever else runs on it.
+    # Spinning threads take the processor from other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(model, options, providers=[*providers, _CPU])
-    except Exception as error:  # Its exception classes are not public.
+    except Exception as error:  # its exception classes are not public
         reason = first_line(error)
         raise CheckpointError(f"{model}: ONNX Runtime cannot open it ({reason}); export the model again") from error
     if device == "cuda" and session.get_providers()[0] == _CPU:
         raise ConfigError(
-            "device: ONNX Runtime cannot use CUDA here (no GPU, or its CUDA and cuDNN libraries are missing); "
-            "use cpu, or see `maag doctor`"
+            "--device cuda: ONNX Runtime cannot use CUDA here (no GPU, or CUDA and cuDNN libraries are missing); use "
+            "cpu, or see `maag doctor`"
         )
     return session
 
@@ -124,11 +124,11 @@ def _open_session(
 def _providers(
     model: Path, spec: TensorSpec, batch_size: int, precision: Precision
 ) -> list[tuple[str, dict[str, str]]]:
-    """What may run the graph on the GPU here, the fastest first, with its options."""
+    """Providers that can run the graph on the GPU here, fastest first, with their options."""
     available = available_providers()
-    # Without TF32, as the reference in parity: its ten bits of mantissa would be the largest difference.
+    # Without TF32, as the reference of parity: its 10-bit mantissa would be the largest difference.
     options = {_CUDA: {"use_tf32": "0"}}
-    # TensorRT's provider has no switch for TF32, and without a fixed size it would build an engine again and again.
+    # The TensorRT provider cannot turn TF32 off, and with dynamic sizes it would rebuild its engine again and again.
     if _TENSORRT in available and precision != "fp32" and not has_dynamic_size(spec):
         sides = "x".join(map(str, spec.shape[1:]))
         options[_TENSORRT] = {
@@ -143,10 +143,10 @@ def _providers(
 
 
 def _engines_of(model: Path, batch_size: int) -> Path:
-    """Where ONNX Runtime's TensorRT keeps the engines of this very model.
+    """Cache folder of ONNX Runtime's TensorRT engines for this model only.
 
-    It names them by the file's name, the inputs and the nodes, which any two models of one architecture share: it
-    would run the weights of whichever was opened first.
+    ONNX Runtime names engines by file name, inputs and nodes, which models of one architecture share: in a common
+    folder it would run the weights of whichever model was opened first.
     """
     return default_cache_root() / "engines" / "onnxruntime" / f"{sha256_of(model)}-{batch_size}"
 

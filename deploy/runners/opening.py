@@ -1,4 +1,4 @@
-"""Exported models, ready to run: which backend, and why that one."""
+"""Open exported models: choose a backend, and say why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maag.inference import Runner
 
 Backend = Literal["auto", "tensorrt", "onnx"]
 
-_PLACES = {"onnx-cpu": "the CPU", "onnx-cuda": "the GPU", "onnx-tensorrt": "the GPU, by its own TensorRT"}
+_PLACES = {"onnx-cpu": "the CPU", "onnx-cuda": "the GPU", "onnx-tensorrt": "the GPU, with its own TensorRT"}
 
 
 class OpenArtifact(NamedTuple):
@@ -27,7 +27,7 @@ class OpenArtifact(NamedTuple):
     digest: str
     """SHA-256 of `model.onnx`, hexadecimal."""
     reason: str
-    """What runs it and why, in a line for people."""
+    """What runs it and why, as a line for people."""
 
 
 def open_artifact(
@@ -41,19 +41,19 @@ def open_artifact(
 
     Args:
         folder: the artefact.
-        device: auto takes the GPU where there is one.
-        batch_size: slices at once.
-        backend: auto takes TensorRT where the artefact has an engine and this machine can run one, else ONNX Runtime.
-        tensorrt: with what to run engines; found here by default.
+        device: auto uses the GPU if there is one.
+        batch_size: slices per batch.
+        backend: auto uses TensorRT if the artefact has an engine and this machine can run one, else ONNX Runtime.
+        tensorrt: runs engines; found on this machine by default.
 
     Raises:
         MissingDataError: `folder` holds no artefact.
         CheckpointError: the artefact is damaged.
-        ConfigError: the device or backend that was asked for cannot be used here.
+        ConfigError: the requested device or backend cannot be used here.
     """
     manifest = load_manifest(folder)
     if backend == "tensorrt" and device == "cpu":
-        raise ConfigError("--backend tensorrt needs a GPU, and --device says cpu; leave one of them out")
+        raise ConfigError("--backend tensorrt needs a GPU, but --device is cpu; leave one of them out")
     why_not = None if backend == "tensorrt" else _why_no_engine(manifest, device, backend, tensorrt)
     if why_not is None:
         try:
@@ -65,21 +65,21 @@ def open_artifact(
             why_not = f"no engine can be used, {error}"
     runner = OnnxRunner(folder / MODEL, manifest.inputs[0], device, batch_size, precision=manifest.precision)
     if runner.name == "onnx-cpu" and device != "cpu" and torch.cuda.is_available():
-        why_not = "it cannot use the GPU here, whose CUDA or cuDNN libraries are missing; see `maag doctor`"
+        why_not = "it cannot use the GPU, as CUDA or cuDNN libraries are missing; see `maag doctor`"
     reason = f"ONNX Runtime on {_PLACES[runner.name]}: {why_not}"
     return OpenArtifact(runner, manifest, manifest.files[MODEL], reason)
 
 
 def _why_no_engine(manifest: Manifest, device: Device, backend: Backend, tensorrt: TensorRT | None) -> str | None:
-    """Why `auto` takes no engine; None where it does."""
+    """Why `auto` does not use an engine; None if it does."""
     if device == "cpu":
-        return "--device says cpu"
+        return "--device is cpu"
     if tensorrt is None and not torch.cuda.is_available():
-        return "no GPU here"
+        return "no GPU found"
     if backend == "onnx":
-        return "--backend says onnx"
+        return "--backend is onnx"
     if manifest.engine is None:
-        return "the model has no TensorRT engine, which `maag export --trt` makes"
+        return "the model has no TensorRT engine; `maag export --trt` builds one"
     if tensorrt is None and (presence := look_for_tensorrt()).missing:
         return presence.sentence
     return None

@@ -1,4 +1,4 @@
-"""Whether two runners of one segmentor agree, in numbers."""
+"""Measure whether two runners of one segmentor agree."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from maag.inference import Runner
 
 
 class Limit(NamedTuple):
-    """How far an export may be from PyTorch."""
+    """Tolerance of an export's difference from PyTorch."""
 
     max_difference: float
     """Of a probability."""
     min_label_agreement: float
     min_dice: float
-    """Of the labels, where there are foreground labels; and of each class, where the reference is sure of its label."""
+    """Of the labels, if any is foreground; and of each class, over pixels where the reference is confident."""
 
 
 LIMITS: Mapping[Precision, Limit] = {
-    # Some hundred times what reordered sums make, far below what moves a label.
+    # Some hundred times the effect of reordered sums, far below what changes a label.
     "fp32": Limit(1e-3, 0.9999, 0.999),
     "fp16": Limit(0.1, 0.999, 0.99),
-    # A probability near one half may move far; what counts are labels.
+    # A probability near one half may change a lot; labels are what matters.
     "int8": Limit(1.0, 0.98, 0.95),
 }
 
 SURE = 0.9
-"""From this probability on a label counts on any image; fewer bits move labels where two are about as likely."""
+"""Labels with at least this probability count on any image; lower precision changes labels that are about as likely."""
 FEWEST_PIXELS = 50
-"""Of a class, for its Dice to say something."""
+"""Pixels of a class for its Dice to be meaningful."""
 
 AT_EXPORT = "nothing was exported; choose another --precision, or --fall-back for fp32"
-"""What to do where an export disagrees."""
+"""What to do if an export disagrees."""
 
 _TIE = 1e-3
-"""Probabilities nearer than this may be equal where the labels are made, in half precision."""
+"""Probabilities closer than this may be equal in half precision, in which labels are computed."""
 
 
 @runtime_checkable
 class HasOutputs(Protocol):
-    """A runner that gives all that leaves the graph."""
+    """A runner that returns all outputs of the graph."""
 
     def outputs(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """By name: probabilities (N, num_classes, H, W), labels (N, H, W), and gates (N, 1, H / 2**level, …)."""
@@ -57,11 +57,11 @@ class HasOutputs(Protocol):
 class _Measured(NamedTuple):
     row: Parity
     sure: NDArray[np.int64]
-    """(3, num_classes): pixels whose label the reference is sure of, by its label, by the candidate's, and of both."""
+    """(3, num_classes): pixels where the reference is confident, by its label, by the candidate's, and by both."""
     wrong_labels: int
-    """Pixels whose label in the candidate's own output is not that of its largest probability."""
+    """Pixels whose label output of the candidate is not the class of its largest probability."""
     gate_difference: float
-    """Largest absolute difference of a gate, in [0, 1]; infinity for one that is not a number or of another shape."""
+    """Largest absolute difference of a gate, in [0, 1]; infinity if it is not finite or has another shape."""
 
 
 def compare(
@@ -72,26 +72,26 @@ def compare(
     *,
     way_out: str = AT_EXPORT,
 ) -> tuple[Parity, ...]:
-    """Run both on the same images; all that both give is compared, and labels with the probabilities beside them.
+    """Run both on the same images and compare all common outputs, and the candidate's labels with its probabilities.
 
     Args:
-        reference: what is right by definition.
-        candidate: what must agree with it.
-        inputs: images (N, C, H, W) float32 by name. Those that are made here are held to the difference, and to the
-            labels that the reference is sure of: on what a segmentor was not trained with its largest probabilities are
-            often close to each other, and which is the largest means nothing.
-        precision: the candidate's, which decides the limits.
-        way_out: what becomes of the candidate, and what to do, in a clause for whoever is told that they disagree.
+        reference: correct by definition.
+        candidate: must agree with the reference.
+        inputs: images (N, C, H, W) float32 by name. For synthetic ones, only the difference and the labels where the
+            reference is confident count: on images unlike its training data the largest probabilities are often close
+            to each other, and which is the largest is meaningless.
+        precision: the candidate's, which selects the limits.
+        way_out: a clause for the error message: what happens to the candidate, and what to do.
 
     Raises:
-        ExportError: shapes differ, a value is not a number, or a limit of this module is passed; with all numbers.
+        ExportError: shapes differ, a value is not finite, or a limit is exceeded; the message has all numbers.
     """
     limit = LIMITS[precision]
     measured = [_measure(reference, candidate, name, images, way_out) for name, images in inputs.items()]
     rows = tuple(item.row for item in measured)
-    made = (PHANTOMS, BLOBS) if precision == "fp32" else (NOISE, PHANTOMS, BLOBS)
+    synthetic = (PHANTOMS, BLOBS) if precision == "fp32" else (NOISE, PHANTOMS, BLOBS)
     for row in rows:
-        if _is_beyond(row, limit, labels_count=not row.inputs.startswith(made)):
+        if _is_beyond(row, limit, labels_count=not row.inputs.startswith(synthetic)):
             raise ExportError(f"{_verdict(row, limit)}; {way_out}.{_table(rows)}")
     for item in measured:
         if wrong := _wrong_beside(item, limit):
@@ -103,13 +103,13 @@ def compare(
 
 
 def weakness(rows: Sequence[Parity]) -> str | None:
-    """Why parity proves little, in a sentence; None where it does not, or where it was not counted."""
+    """A sentence if parity proves little; None if not, or if foreground was not counted."""
     counts = [row.foreground_pixels for row in rows]
     if not counts or None in counts or sum(filter(None, counts)) >= FEWEST_PIXELS:
         return None
     return (
-        "PyTorch itself labels next to nothing as foreground in the images that parity was measured on, so that parity "
-        "proves little; --data gives images of the data set"
+        "PyTorch labels almost no foreground in the images that parity was measured on, so parity proves little; add "
+        "images of the data set with --data"
     )
 
 
@@ -121,7 +121,7 @@ def _measure(reference: Runner, candidate: Runner, name: str, images: NDArray[np
         raise ExportError(f"{who}: shapes {found.shape} and {expected.shape} differ; {way_out}")
     if not (np.isfinite(expected).all() and np.isfinite(found).all()):
         counts = [int((~np.isfinite(values)).sum()) for values in (found, expected)]
-        raise ExportError(f"{who}: {counts[0]} and {counts[1]} probabilities are not numbers; {way_out}")
+        raise ExportError(f"{who}: {counts[0]} and {counts[1]} probabilities are not finite; {way_out}")
     expected_labels, found_labels = expected.argmax(axis=1), found.argmax(axis=1)
     row = Parity(
         inputs=name,
@@ -160,9 +160,9 @@ def _gate_difference(expected: NDArray[np.float32], found: NDArray[np.float32]) 
 
 
 def _wrong_beside(item: _Measured, limit: Limit) -> str | None:
-    """What is wrong with labels or gates, in a clause."""
+    """A clause on what is wrong with labels or gates, if anything."""
     if item.wrong_labels:
-        return f"{item.wrong_labels} labels are not those of the largest probabilities beside them"
+        return f"{item.wrong_labels} labels are not the class of the largest probability"
     if item.gate_difference > limit.max_difference:
         return f"gates differ by up to {item.gate_difference:.2e} (limit {limit.max_difference:.0e})"
     return None
@@ -175,12 +175,12 @@ def _is_beyond(row: Parity, limit: Limit, *, labels_count: bool) -> bool:
 
 
 def _lost_class(sure: NDArray[np.int64], limit: Limit) -> str | None:
-    """The first class that the candidate gives to other pixels than the reference, which is sure of them; a clause."""
+    """A clause on the first class that the candidate labels differently where the reference is confident, if any."""
     for label, (expected, found, both) in enumerate(sure.T):
         dice = 2 * both / max(1, expected + found)
         if expected >= FEWEST_PIXELS and dice < limit.min_dice:
             return (
-                f"where {expected} pixels are surely of class {label}, {both} of them are labelled so, "
+                f"of {expected} pixels that are confidently class {label}, {both} are labelled so, "
                 f"a Dice of {dice:.4f} (limit {limit.min_dice})"
             )
     return None
@@ -195,8 +195,7 @@ def _verdict(worst: Parity, limit: Limit) -> str:
 
 
 def _table(rows: Sequence[Parity]) -> str:
-    """All that was measured."""
-    return " All that was measured:" + "".join(
+    return " All measurements:" + "".join(
         f"\n  {row.inputs} ({row.num_slices} slices): {row.candidate} differs by {row.max_difference:.1e}, "
         f"{row.label_agreement:.3%} same labels, Dice {_text(row.dice)}"
         for row in rows
@@ -218,6 +217,6 @@ def _tally(expected: NDArray[np.int64], found: NDArray[np.int64], num_classes: i
 
 
 def _mean_dice(tally: NDArray[np.int64]) -> float | None:
-    """Over the foreground classes that stand in either."""
+    """Mean over the foreground classes that are in either."""
     scores = [2 * both / (one + other) for one, other, both in tally.T[1:] if one + other]
     return float(np.mean(scores)) if scores else None

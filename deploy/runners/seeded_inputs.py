@@ -1,4 +1,4 @@
-"""Fixed images that any segmentor can be run on: noise, phantoms of its data set, and blobs."""
+"""Fixed test images for any segmentor: noise, phantoms of its data set, and blobs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from maag.data.phantoms.volumes import Draw, draw_blobs, draw_volume
 
 NOISE = "noise"
 PHANTOMS = "phantoms"
-"""A trained segmentor calls noise background with great certainty, whatever is broken inside; not so these."""
+"""A trained segmentor labels noise as background with high confidence, whatever is broken inside; not so phantoms."""
 BLOBS = "blobs"
 """For data sets that no phantom resembles."""
 _SEED = 20200701
-_NOISE_BATCHES = (1, 2, 5)  # More than one size, lest the exporter has taken the batch for a constant.
+_NOISE_BATCHES = (1, 2, 5)  # several, to detect a batch size exported as a constant
 _VOLUMES = 2
 _SLICES_OF_A_VOLUME = 4
 
 
 def seeded_inputs(data: DataConfig, *, dynamic_size: bool = False) -> dict[str, NDArray[np.float32]]:
-    """Fixed images (N, C, H, W) float32 by name, as the segmentor sees them.
+    """Fixed normalised images (N, C, H, W) float32 by name.
 
-    Normalised intensities of noise, in several batch sizes, and where the size is free in a second size; slices of
-    phantoms and of blobs.
+    Noise in several batch sizes, and with `dynamic_size` in a second image size; slices of phantoms and of blobs.
     """
     random = np.random.default_rng(_SEED)
     inputs = {
@@ -40,7 +39,7 @@ def seeded_inputs(data: DataConfig, *, dynamic_size: bool = False) -> dict[str, 
 
 
 def _slices(draw: Draw, data: DataConfig, random: np.random.Generator) -> NDArray[np.float32]:
-    """Some of each of a few volumes, from one end to the other, prepared as in training."""
+    """Evenly spaced slices of a few volumes, prepared as in training."""
     volumes = (prepare_image(draw(data, random), data)[0] for _ in range(_VOLUMES))
     return np.concatenate(
         [images[np.linspace(0, len(images) - 1, _SLICES_OF_A_VOLUME).astype(int)] for images in volumes]

@@ -1,7 +1,7 @@
-"""From an ONNX file to a TensorRT engine: one flow for TensorRT 10.12 and later, and 11.
+"""Build a TensorRT engine from an ONNX file, the same way for TensorRT 10.12 and later, and 11.
 
-Every type comes from the graph (strong typing), so nothing here depends on the precision but TF32, which would take
-thirteen bits from fp32.
+Every type comes from the graph (strong typing), so only TF32, which drops thirteen bits of fp32, depends on the
+precision.
 """
 
 from __future__ import annotations
@@ -25,56 +25,56 @@ _log = logging.getLogger(__name__)
 def build_engine(
     model: Path, precision: Precision, profile: Profile, tensorrt: TensorRT, timing_caches: Path | None = None
 ) -> bytes:
-    """The serialized engine of the ONNX file `model` for the device of `tensorrt`; it takes from seconds to minutes.
+    """The serialized engine of the ONNX file `model` for the device of `tensorrt`; takes seconds to minutes.
 
     Args:
         model: a graph without external data.
         precision: the graph's.
-        profile: the input shapes that the engine must take.
-        tensorrt: with what to build.
-        timing_caches: a folder that keeps how fast TensorRT found its kernels here, so that the next build is faster.
+        profile: the input shapes that the engine must accept.
+        tensorrt: TensorRT and its device.
+        timing_caches: a folder for kernel timings, which make the next build faster.
 
     Raises:
-        ExportError: TensorRT does not start, does not read the graph or cannot build it; with all that it says.
+        ExportError: TensorRT does not start, cannot parse the graph or cannot build it; with its messages.
         StorageError: a file cannot be read or written.
     """
     trt = tensorrt.trt
     with storage_errors(model, "read"):
         graph = model.read_bytes()
-    said = messages(trt)
+    logger = messages(trt)
     try:
-        builder = trt.Builder(said)
-    except TypeError as error:  # What pybind makes of a constructor that returns nothing.
-        raise ExportError(f"TensorRT does not start here ({error}){said.text()}") from error
-    # The member's value is 1 in TensorRT 10 and 0 in 11.
+        builder = trt.Builder(logger)
+    except TypeError as error:  # pybind's error for a constructor that returns nothing
+        raise ExportError(f"TensorRT does not start here ({error}){logger.text()}") from error
+    # The enum value is 1 in TensorRT 10 and 0 in 11.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, said)
+    parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph):
-        raise ExportError(f"TensorRT does not read {model.name}:{_parser_errors(parser)}")
+        raise ExportError(f"TensorRT cannot parse {model.name}:{_parser_errors(parser)}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
-    # For inspectors: which types the layers really have.
+    # Engine inspectors then show the types of layers.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if precision == "fp32":
         config.clear_flag(trt.BuilderFlag.TF32)
     shapes = builder.create_optimization_profile()
     shapes.set_shape(IMAGES, profile.smallest, profile.tuned, profile.largest)
     if config.add_optimization_profile(shapes) < 0:
-        raise ExportError(f"TensorRT does not take the profile {profile.name}{said.text()}")
+        raise ExportError(f"TensorRT does not accept the profile {profile.name}{logger.text()}")
     timings = timing_caches / f"timings-{tensorrt.environment.name}.cache" if timing_caches else None
     cache = _use_timings(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ExportError(f"TensorRT cannot build an engine of {model.name}{said.text()}")
+        raise ExportError(f"TensorRT cannot build an engine from {model.name}{logger.text()}")
     if timings and cache is not None:
         _keep_timings(bytes(cache.serialize()), timings)
     return bytes(plan)
 
 
 def messages(trt: Any) -> Any:
-    """A logger for TensorRT that keeps its errors, for the exception that they end in, and leaves the terminal alone.
+    """A TensorRT logger that collects errors, for the message of an exception, instead of printing them.
 
-    Its `text()` is all of them, each on a line, and empty where there are none.
+    Its `text()` has each error on a line of its own, and is empty if there are none.
     """
 
     class Messages(trt.ILogger):  # type: ignore[misc]
@@ -99,7 +99,7 @@ def _parser_errors(parser: Any) -> str:
 
 
 def _use_timings(config: Any, path: Path | None) -> Any | None:
-    """Give `config` the cache at `path`, or an empty one where it is of another device or version."""
+    """Set the timing cache at `path`, or an empty one if that is of another device or version."""
     if path is None:
         return None
     with storage_errors(path, "read"):

@@ -1,6 +1,6 @@
-"""Whether TensorRT can be used here, and if not what is missing. Nothing of it is touched before there is a GPU.
+"""Check whether TensorRT can be used here, and if not, what is missing.
 
-TensorRT's own builder and runtime end the process where there is no GPU, so that must be known first.
+TensorRT's builder and runtime end the process if there is no GPU, so this is checked first.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from deploy.runners.cuda import Cuda, TorchCuda
 from maag.errors import ExportError, first_line
 
 OLDEST = (10, 12)
-"""The first version that takes every type from the graph, as all do from 11 on."""
+"""The first version that can take every type from the graph, as 11 and later always do."""
 
 _PACKAGE = "tensorrt"
 _INSTALL = "pip install 'maag[tensorrt]' --extra-index-url https://pypi.nvidia.com"
 
 
 class TensorRT(NamedTuple):
-    """TensorRT and the device that it works on."""
+    """TensorRT and its device."""
 
     trt: Any
-    """The module `tensorrt`, or what stands for it in a test."""
+    """The module `tensorrt`, or a stand-in of a test."""
     cuda: Cuda
 
     @property
     def environment(self) -> Environment:
-        """What engines that are built here belong to."""
+        """The environment of engines built here."""
         return Environment(
             gpu=self.cuda.gpu,
             compute_capability=self.cuda.compute_capability,
@@ -42,21 +42,21 @@ class TensorRT(NamedTuple):
 
 
 class Presence(NamedTuple):
-    """What there is of TensorRT."""
+    """Result of the check for TensorRT."""
 
     trt: Any | None
-    """The module, where it can be imported and is new enough."""
+    """The module, if it can be imported and is new enough."""
     missing: tuple[str, ...]
-    """What is missing and how to get it, each a clause; none where engines can be built and run."""
+    """Clauses on what is missing and how to get it; empty if engines can be built and run."""
 
     @property
     def sentence(self) -> str:
-        """All that is missing."""
+        """Everything that is missing."""
         return ", and ".join(self.missing)
 
 
 def import_tensorrt() -> Any:
-    """The module `tensorrt`; its import touches no device. Raises ImportError or OSError."""
+    """The module `tensorrt`; importing it does not touch a device. Raises ImportError or OSError."""
     return importlib.import_module(_PACKAGE)
 
 
@@ -75,16 +75,16 @@ def look_for_tensorrt(
             missing.append(f"TensorRT's package is damaged, {error} ({_INSTALL})")
     except (ImportError, OSError) as error:
         reason = first_line(error)
-        missing.append(f"TensorRT's package is there without its libraries, {reason} ({_INSTALL})")
+        missing.append(f"TensorRT's package is installed without its libraries, {reason} ({_INSTALL})")
     if trt is not None and (found := _version(trt)) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         missing.append(
-            f"TensorRT {'.'.join(map(str, found))} is older than {wanted}, the first that will do ({_INSTALL})"
+            f"TensorRT {'.'.join(map(str, found))} is older than {wanted}, the oldest supported version ({_INSTALL})"
         )
         trt = None
     if not has_gpu():
         missing.append(
-            "PyTorch sees no GPU (an engine is built on the very NVIDIA GPU that it is for, with a CUDA build of torch)"
+            "PyTorch finds no GPU (engines must be built on the NVIDIA GPU that runs them, with a CUDA build of torch)"
         )
     return Presence(trt, tuple(missing))
 

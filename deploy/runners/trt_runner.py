@@ -1,4 +1,4 @@
-"""A TensorRT engine as a runner: read once, on a stream of its own, with a CUDA graph for each size of a batch."""
+"""Run a TensorRT engine: loaded once, on its own stream, with a CUDA graph for each batch size."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from maag.errors import CheckpointError, DataError
 
 Shape = tuple[int, ...]
 
-_MOST_PREPARED = 8  # shapes that are kept ready, each with its buffers
+_MOST_PREPARED = 8  # shapes kept ready, each with its buffers
 
 
 class TrtRunner:
     """A serialized engine on TensorRT.
 
-    Batches are padded to 1, 2, 4, … or `batch_size` slices, so that there are few sizes, and each is prepared once.
+    Batches are padded to 1, 2, 4, … or `batch_size` slices, so that there are few sizes, each prepared once.
 
     Args:
-        plan: the engine, built here; see `deploy.artifact.engine.differences`.
+        plan: the engine, built for this machine; see `deploy.artifact.engine.differences`.
         spec: the model's input.
-        tensorrt: with what to run it.
-        batch_size: slices at once, at most the engine's largest.
-        graphs: replay a CUDA graph where one can be captured, which saves the launches of some forty kernels.
+        tensorrt: TensorRT and its device.
+        batch_size: slices per batch, at most the engine's largest.
+        graphs: replay a CUDA graph if one can be captured, which saves the launches of some forty kernels.
 
     Raises:
         CheckpointError: TensorRT does not start or cannot read the engine, or the device has too little memory for it.
@@ -44,14 +44,14 @@ class TrtRunner:
         self._trt, self._cuda = tensorrt
         self._spec = spec
         self._graphs = graphs
-        self._said = messages(self._trt)
+        self._messages = messages(self._trt)
         try:
-            self._runtime = self._trt.Runtime(self._said)
-        except TypeError as error:  # What pybind makes of a constructor that returns nothing.
-            raise CheckpointError(f"TensorRT does not start here ({error}){self._said.text()}") from error
+            self._runtime = self._trt.Runtime(self._messages)
+        except TypeError as error:  # pybind's error for a constructor that returns nothing
+            raise CheckpointError(f"TensorRT does not start here ({error}){self._messages.text()}") from error
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise CheckpointError(f"TensorRT cannot read the engine; export the model again{self._said.text()}")
+            raise CheckpointError(f"TensorRT cannot read the engine; export the model again{self._messages.text()}")
         self._outputs = {
             name: _torch_type(self._trt, self._engine.get_tensor_dtype(name))
             for name in (self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors))
@@ -60,10 +60,10 @@ class TrtRunner:
         _, tuned, self._largest = map(tuple, self._engine.get_tensor_profile_shape(spec.name, 0))
         self._batch_size = min(batch_size, int(self._largest[0]))
         self._prepared: dict[Shape, _Prepared] = {}
-        with _memory_told(), self._cuda.working():
-            # Contexts run one after the other, so they share the memory between layers.
+        with _memory_errors(), self._cuda.working():
+            # Contexts run one after the other, so they share scratch memory.
             self._scratch = self._cuda.empty((max(1, int(self._engine.device_memory_size_v2)),), torch.uint8)
-            # Now, so that an engine that cannot run here is known before the first volume.
+            # Prepare now, so that an engine that cannot run fails before the first volume.
             self._prepare((self._batch_size, *tuned[1:]))
 
     @property
@@ -73,25 +73,25 @@ class TrtRunner:
 
     @property
     def num_graphs(self) -> int:
-        """CUDA graphs that stand ready."""
+        """Number of captured CUDA graphs."""
         return sum(prepared.replay is not None for prepared in self._prepared.values())
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities (N, num_classes, H, W) float32 of normalised images (N, C, H, W) float32.
 
         Raises:
-            DataError: C, H or W are not those that the engine takes.
+            DataError: the engine does not accept C, H or W.
             CheckpointError: TensorRT failed, or the device has too little memory for another size of images.
         """
         return self.outputs(images)[PROBABILITIES]
 
     def outputs(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """All outputs by name, of the types that the manifest says; errors as for a call."""
+        """All outputs by name, with the types in the manifest; raises as a call does."""
         require_fitting(images, self._spec)
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in self._outputs}
         for start in range(0, len(images), self._batch_size):
             batch = np.ascontiguousarray(images[start : start + self._batch_size])
-            with _memory_told(), self._cuda.working():
+            with _memory_errors(), self._cuda.working():
                 found = self._run(torch.from_numpy(batch))
                 for name, values in found.items():
                     parts[name].append(values[: len(batch)].cpu().numpy().copy())
@@ -105,11 +105,11 @@ class TrtRunner:
         if prepared.replay:
             prepared.replay()
         elif not prepared.enqueue():
-            raise CheckpointError(f"TensorRT could not run the engine{self._said.text()}")
+            raise CheckpointError(f"TensorRT could not run the engine{self._messages.text()}")
         return prepared.outputs
 
     def _prepare(self, shape: Shape) -> _Prepared:
-        """Buffers and a context for images of `shape`, with a graph where one can be had."""
+        """Buffers and a context for images of `shape`, with a graph if one can be captured."""
         if shape in self._prepared:
             return self._prepared[shape]
         # A graph belongs to the state of its context, so each shape has a context of its own.
@@ -117,12 +117,12 @@ class TrtRunner:
         context = self._engine.create_execution_context(strategy=strategy)
         if context is None:
             raise CheckpointError(
-                f"TensorRT cannot prepare the engine: too little memory on the GPU?{self._said.text()}"
+                f"TensorRT cannot prepare the engine, perhaps for lack of GPU memory{self._messages.text()}"
             )
         context.set_device_memory(self._scratch.data_ptr(), self._scratch.numel())
         if not context.set_input_shape(self._spec.name, shape):
             raise DataError(
-                f"the engine does not take images of {shape}, its largest are {self._largest}; export others"
+                f"the engine does not accept images of shape {shape}, the largest is {self._largest}; export another"
             )
         images = self._cuda.empty(shape, torch.float32)
         outputs = {
@@ -133,7 +133,7 @@ class TrtRunner:
             context.set_tensor_address(name, buffer.data_ptr())
         prepared = _Prepared(context, self._cuda.stream, images, outputs)
         images.zero_()
-        # Once without a graph: TensorRT does what is done once, which a graph must not hold.
+        # Run once without a graph, for TensorRT's one-time work, which a graph must not contain.
         if self._graphs and prepared.enqueue():
             prepared.replay = self._cuda.capture(prepared.enqueue)
         if len(self._prepared) >= _MOST_PREPARED:
@@ -144,7 +144,7 @@ class TrtRunner:
 
 @dataclass(slots=True)
 class _Prepared:
-    """What runs one shape of images."""
+    """Context and buffers for one shape of images."""
 
     context: Any
     stream: int
@@ -153,19 +153,19 @@ class _Prepared:
     replay: Callable[[], None] | None = None
 
     def enqueue(self) -> bool:
-        """Queue one run; False where TensorRT refuses."""
+        """Enqueue one run; False if TensorRT refuses."""
         return bool(self.context.execute_async_v3(self.stream))
 
 
 @contextmanager
-def _memory_told() -> Iterator[None]:
-    """Raises CheckpointError, as where TensorRT itself finds no room, where PyTorch finds none for its buffers."""
+def _memory_errors() -> Iterator[None]:
+    """Turn PyTorch's out-of-memory errors into CheckpointError, as for TensorRT's own."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        said = ". ".join(str(error).split(". ")[:2])
+        reason = ". ".join(str(error).split(". ")[:2])
         raise CheckpointError(
-            f"the GPU has too little memory for the engine ({said}); free it of other work, or use --backend onnx"
+            f"the GPU has too little memory for the engine ({reason}); stop other work on it, or use --backend onnx"
         ) from error
 
 

@@ -171,7 +171,7 @@ def test_what_tensorrt_cannot_read_is_told_in_its_own_words(tensorrt: TensorRT, 
     write_tiny_graph(tmp_path / MODEL)
     (tmp_path / MODEL).write_bytes((tmp_path / MODEL).read_bytes()[:-40])
     one = (1, 1, 16, 32)
-    with pytest.raises(ExportError, match=r"does not read model\.onnx:\n"):
+    with pytest.raises(ExportError, match=r"cannot parse model\.onnx:\n"):
         build_engine(tmp_path / MODEL, "fp32", Profile(smallest=one, tuned=one, largest=one), tensorrt)
 
 

@@ -1,9 +1,9 @@
-"""Segment NIfTI volumes with the model beside this file. Needs numpy, nibabel and onnxruntime, and nothing else.
+"""Segment NIfTI volumes with the model beside this file. Needs only numpy, nibabel and onnxruntime.
 
 pip install numpy nibabel onnxruntime
 python segment.py IMAGE.nii.gz LABELS.nii.gz
 
-A model of several channels takes a file for each, in their order, before that of the labels:
+A model of several channels takes a file for each channel, in their order, followed by that of the labels:
 python segment.py IMAGE_0000.nii.gz IMAGE_0001.nii.gz LABELS.nii.gz
 
 With --reorient before them, images whose headers have another orientation than the training images are reoriented
@@ -25,7 +25,7 @@ SLICES_AT_ONCE = 16
 
 
 def cubic(x):
-    """The kernel of cubic convolution with a = -0.75."""
+    """Kernel of cubic convolution with a = -0.75."""
     x, a = abs(x), -0.75
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
@@ -37,7 +37,7 @@ def linear(x):
 
 
 def resampling(size_in, size_out, kernel, reach):
-    """A (size_out, size_in) matrix that resamples a line; what lies outside repeats the edge."""
+    """A (size_out, size_in) matrix that resamples a line; the edge is repeated outside."""
     matrix = np.zeros((size_out, size_in))
     centres = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
     for tap in range(1 - reach, 1 + reach):
@@ -76,7 +76,7 @@ def normalise(voxels, rule):
 
 
 def segment(voxels, spacing_mm, session, data):
-    """(C, Z, Y, X) intensities, with the millimetres of a pixel along Y and X, to (Z, Y, X) labels."""
+    """(C, Z, Y, X) intensities, with the pixel spacing (Y, X) in mm, to (Z, Y, X) labels."""
     size, source = data["size_px"], voxels.shape[2:]
     resized = [max(1, int(n * mm / data["spacing_mm"] + 1e-4)) for n, mm in zip(source, spacing_mm)]
     channels = [fit(resize(channel, resized, cubic, 2), size, mode="edge") for channel in voxels]
@@ -95,7 +95,7 @@ def segment(voxels, spacing_mm, session, data):
 
 
 def fail(what, rule, error):
-    """End with one sentence; what libraries say of an error may have several lines."""
+    """Exit with one sentence; error messages of libraries may have several lines."""
     sys.exit(f"{what}: {rule} ({' '.join(str(error).split()) or type(error).__name__})")
 
 
@@ -130,42 +130,42 @@ def load(path):
     try:
         image = nib.load(path)
         kind, unit = image.get_data_dtype().kind, int(image.header["xyzt_units"]) % 8
-        with np.errstate(all="ignore"):  # What overflows is infinite, and refused below.
+        with np.errstate(all="ignore"):  # overflows become infinite, and are refused below
             voxels = np.asarray(image.dataobj, dtype=np.float32 if kind in "iuf" else None)
         orientation = orientation_of(image)
-    except Exception as error:  # Of damaged files nibabel raises whatever it stumbles over.
+    except Exception as error:  # nibabel may raise anything for damaged files
         fail(path, "not a whole, readable NIfTI file; copy or export it again", error)
     if kind not in "iuf" or voxels.ndim < 2 or not voxels.size or not np.isfinite(voxels).all():
-        sys.exit(f"{path}: a slice or volume of finite numbers is needed, or a cine of such; export it again")
+        sys.exit(f"{path}: not a slice, volume or cine of finite numbers; export it again")
     unit_mm = {1: 1e3, 3: 1e-3}.get(unit, 1.0)
     sizes_mm = [float(zoom) * unit_mm for zoom in (*image.header.get_zooms(), 1.0)[:3]]  # a slice has no third
     return image, voxels[..., None] if voxels.ndim == 2 else voxels, sizes_mm, orientation
 
 
 def open_model():
-    """What the manifest beside this file says, and the model, ready to run."""
+    """Data settings and axes from the manifest, and the model, ready to run."""
     try:
         manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # What is wrong with a model is said once, below.
-        if manifest["precision"] == "int8":  # Fused int8 convolutions overflow on CPUs without VNNI.
+        options.log_severity_level = 4  # errors are reported once, below
+        if manifest["precision"] == "int8":  # fused int8 convolutions overflow on CPUs without VNNI
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         model = HERE / "model.onnx"
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return manifest["config"]["data"], manifest["source"].get("orientations") or (), session
-    except Exception as error:  # ONNX Runtime has types of its own for what is wrong with a model.
+    except Exception as error:  # ONNX Runtime has exception types of its own
         fail(HERE, "manifest.json or model.onnx in it cannot be used; export or copy the model again", error)
 
 
 def save(image, path):
-    """Whole or not at all: what was there stays until the labels are complete."""
+    """Save atomically: an existing file stays until the labels are complete."""
     path = Path(path).resolve()
     partial = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         nib.save(image, partial)
         partial.replace(path)
     except OSError as error:
-        fail(path, "the labels cannot be written; free the place, or choose another", error)
+        fail(path, "the labels cannot be written; make room, or choose another path", error)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -177,24 +177,24 @@ def main(*paths):
     *image_paths, labels_path = paths or ("",)
     if len(image_paths) != data["channels"]:
         sys.exit(
-            f"{len(image_paths)} images and where the labels go were given; this model takes {data['channels']}: one "
-            "NIfTI file for each channel, in their order"
+            f"{len(image_paths)} images and a path for the labels were given; this model takes {data['channels']}: one "
+            "NIfTI file per channel, in their order"
         )
     if any(Path(labels_path).resolve() == Path(path).resolve() for path in image_paths):
-        sys.exit(f"{labels_path}: the labels would replace the image; give them another name")
+        sys.exit(f"{labels_path}: the labels would overwrite the image; give them another name")
     if not labels_path.lower().endswith((".nii", ".nii.gz")) or not Path(labels_path).parent.is_dir():
-        sys.exit(f"{labels_path}: the labels need a name that ends in .nii.gz or .nii, in a folder that is there")
+        sys.exit(f"{labels_path}: the labels need a name that ends in .nii.gz or .nii, in an existing folder")
     (image, first, sizes_mm, orientation), *others = map(load, image_paths)
     for path, (_, voxels, other_mm, other) in zip(image_paths[1:], others):
         alike = voxels.shape == first.shape and np.allclose(other_mm[:2], sizes_mm[:2], rtol=1e-3)
         if not alike or (orientation and other and orientation != other):
-            sys.exit(f"{path}: not on the grid of {image_paths[0]}; bring all channels to one")
+            sys.exit(f"{path}: not on the grid of {image_paths[0]}; resample all channels to one grid")
     pair = reorientation(image_paths[0], orientation, trained, reorient)
     forward, inverse = ornt_transform(*pair), ornt_transform(*reversed(pair))
     channels = [apply_orientation(voxels, forward).T for voxels in (first, *(other[1] for other in others))]
     x_mm, y_mm, _ = (sizes_mm[axis] for axis in forward[:, 0].argsort())
     if not (0 < x_mm < 1e3 and 0 < y_mm < 1e3):
-        sys.exit(f"{image_paths[0]}: its header says that a pixel is {x_mm:g} x {y_mm:g} mm; correct it")
+        sys.exit(f"{image_paths[0]}: the pixel spacing in its header is {x_mm:g} x {y_mm:g} mm; correct it")
     shape = channels[0].shape
     parts = [voxels.reshape(-1, *shape[-3:]) for voxels in channels]
     labels = [segment(np.stack(frame), (y_mm, x_mm), session, data) for frame in zip(*parts)]
@@ -206,5 +206,5 @@ def main(*paths):
 
 
 if __name__ == "__main__":
-    nib.imageglobals.logger.disabled = True  # What is wrong with a header is said once, in the words above.
+    nib.imageglobals.logger.disabled = True  # errors in headers are reported once, by the messages above
     main(*sys.argv[1:])

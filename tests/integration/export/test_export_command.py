@@ -74,6 +74,6 @@ def test_parity_on_images_without_foreground_is_said_to_prove_little(
         blind.classify.bias.copy_(torch.tensor([9.0, -9.0]))
     save_segmentor(tmp_path / "w.safetensors", config, blind.state_dict(), {"kind": "best"})
     assert run("export", tmp_path / "w.safetensors", "--out", tmp_path / "model") == 0
-    sentence = "labels next to nothing as foreground in the images that parity was measured on"
-    assert f"Warning: PyTorch itself {sentence}" in " ".join(capsys.readouterr().err.split())
+    sentence = "labels almost no foreground in the images that parity was measured on"
+    assert f"Warning: PyTorch {sentence}" in " ".join(capsys.readouterr().err.split())
     assert sentence in (tmp_path / "model" / "model_card.md").read_text()

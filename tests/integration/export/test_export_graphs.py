@@ -181,7 +181,7 @@ def test_a_residual_encoder_leaves_in_int8_too_and_the_card_says_so(tmp_path: Pa
     assert load_manifest(tmp_path / "model").config == config
     assert [row.candidate for row in manifest.parity] == ["onnx-cpu"] * 5
     card = " ".join((tmp_path / "model" / "model_card.md").read_text().split())
-    assert "width 6, residual blocks [1, 2, 0, 2] in its encoder, int8; learned from" in card
+    assert "width 6, residual blocks [1, 2, 0, 2] in its encoder, int8; trained with" in card
 
 
 @pytest.mark.parametrize("version", VERSIONS)

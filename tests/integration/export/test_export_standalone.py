@@ -109,11 +109,11 @@ def test_a_model_of_several_channels_is_used_as_its_readme_says(config: Config, 
     before = Path(channels[1]).read_bytes()
     done = subprocess.run([*program, *channels, channels[1]], capture_output=True, text=True)
     assert (done.returncode, Path(channels[1]).read_bytes() == before) == (1, True)
-    assert "the labels would replace the image" in done.stderr
+    assert "the labels would overwrite the image" in done.stderr
     for words in ([channels[0]], [], [*channels, channels[0]]):
         done = subprocess.run([*program, *words, str(alone)], capture_output=True, text=True)
         assert done.returncode == 1
-        assert f"{len(words)} images and where the labels go were given; this model takes 2" in done.stderr
+        assert f"{len(words)} images and a path for the labels were given; this model takes 2" in done.stderr
     done = subprocess.run([*program, channels[0], str(tmp_path / "in" / "volume_0001.nii.gz"), str(alone)],
                           capture_output=True, text=True)  # fmt: skip
     assert "not on the grid of" in done.stderr

@@ -34,9 +34,9 @@ def weights(tmp_path: Path) -> Path:
 def test_an_exported_model_runs_with_onnx_runtime_and_says_why(artifact: Path) -> None:
     opened = open_model(artifact, "cpu")
     assert opened.runner.name == "onnx-cpu"
-    assert opened.reason == "ONNX Runtime on the CPU: --device says cpu"
+    assert opened.reason == "ONNX Runtime on the CPU: --device is cpu"
     if not torch.cuda.is_available():
-        assert open_model(artifact, "auto", "onnx").reason == "ONNX Runtime on the CPU: no GPU here"
+        assert open_model(artifact, "auto", "onnx").reason == "ONNX Runtime on the CPU: no GPU found"
 
 
 def test_a_run_and_its_weights_run_with_pytorch(weights: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_backend_that_cannot_run_what_is_there_is_refused(artifact: Path, weig
             open_model(weights, "cpu", backend)
         with pytest.raises(MissingDataError):
             open_model(tmp_path / "nowhere", "cpu", backend)
-    with pytest.raises(ConfigError, match="needs a GPU, and --device says cpu"):
+    with pytest.raises(ConfigError, match="needs a GPU, but --device is cpu"):
         open_model(artifact, "cpu", "tensorrt")
 
 

@@ -54,7 +54,7 @@ def test_an_export_that_holds_a_file_of_the_users_is_not_replaced(artifact: Path
     (artifact / name).parent.mkdir(exist_ok=True, parents=True)
     (artifact / name).write_text("years of work")
     before = names(artifact)
-    with pytest.raises(StorageError, match=f"cannot replace the exported model in .*{name} is no part of it"):
+    with pytest.raises(StorageError, match=f"cannot replace the exported model in .*{name} is not part of it"):
         export_to(artifact)
     assert names(artifact) == before
 
@@ -67,7 +67,7 @@ def test_a_file_that_came_during_the_export_stays(artifact: Path) -> None:
             write_tiny_artifact(folder)
             (artifact / "notes.txt").write_text("years of work")
 
-    with pytest.raises(StorageError, match=r"notes\.txt is no part of it"):
+    with pytest.raises(StorageError, match=r"notes\.txt is not part of it"):
         export_slowly()
     assert names(artifact) == {*before, "notes.txt"}
 
@@ -90,7 +90,7 @@ def test_a_folder_that_no_export_wrote_is_not_replaced(tmp_path: Path, content: 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("a file")
-    with pytest.raises(StorageError, match="no folder"):
+    with pytest.raises(StorageError, match="not a folder"):
         export_to(tmp_path / "model")
 
 
@@ -157,6 +157,6 @@ def test_a_link_stays_one_and_what_it_leads_to_is_filled(artifact: Path, tmp_pat
 def test_a_link_of_the_users_to_a_folder_is_no_part_of_an_export(artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (artifact / "data").symlink_to(tmp_path / "data")
-    with pytest.raises(StorageError, match=r"cannot replace the exported model in .*data is no part of it"):
+    with pytest.raises(StorageError, match=r"cannot replace the exported model in .*data is not part of it"):
         export_to(artifact)
     assert (artifact / "data").is_symlink()

@@ -14,10 +14,15 @@ from deploy.exporting.companions import README, write_companions
 @pytest.mark.parametrize(
     ("dataset", "channels", "said", "unsaid"),
     [
-        ("acdc", 1, (), ("160 x 80 mm", "X_0000", "in colour")),
-        ("ppss", 3, ("a picture is taken as 160 x 80 mm in extent", "pictures in colour, or in grey"), ("X_0000",)),
-        ("nnunet", 3, ("`X_0002.nii.gz` are the channels of one", "a picture in colour holds all three"), ("160 x",)),
-        ("nnunet", 2, ("`X_0001.nii.gz` are the channels of one", "joined, to `X.png`"), ("in colour",)),
+        ("acdc", 1, (), ("160 x 80 mm", "X_0000", "olour picture")),
+        ("ppss", 3, ("a picture is assumed to measure 160 x 80 mm", "colour pictures; grey ones"), ("X_0000",)),
+        ("nnunet", 3, ("`X_0002.nii.gz` are the channels of one", "A colour picture holds all three"), ("160 x",)),
+        (
+            "nnunet",
+            2,
+            ("`X_0001.nii.gz` are the channels of one", "joined, and their labels are `X.png`"),
+            ("olour picture",),
+        ),
         ("folders", 2, ("`X_0001.nii.gz` are the channels of one",), ("X.png",)),
     ],
 )

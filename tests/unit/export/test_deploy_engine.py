@@ -91,8 +91,8 @@ def raising(error: Exception) -> Any:
         (raising(ImportError("libnvinfer.so.10: cannot open")), True, ["without its libraries, libnvinfer.so.10"]),
         (raising(OSError("libnvinfer.so.11: cannot open")), True, ["without its libraries"]),
         (lambda: SimpleNamespace(__version__="10.11.0.33"), True, ["TensorRT 10.11 is older than 10.12, the first"]),
-        (lambda: SimpleNamespace(__version__="8.6.1.post1"), False, ["TensorRT 8.6 is older", "PyTorch sees no GPU"]),
-        (lambda: SimpleNamespace(__version__="10.12.0.36"), False, ["PyTorch sees no GPU"]),
+        (lambda: SimpleNamespace(__version__="8.6.1.post1"), False, ["TensorRT 8.6 is older", "PyTorch finds no GPU"]),
+        (lambda: SimpleNamespace(__version__="10.12.0.36"), False, ["PyTorch finds no GPU"]),
         (lambda: SimpleNamespace(__version__="11.0.0.114"), True, []),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_package_without_libraries_is_seen_as_python_tells_it(
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     presence = look_for_tensorrt(import_tensorrt, lambda: True)
-    assert "is there without its libraries, libnvinfer-nowhere.so.10: cannot open" in presence.sentence
+    assert "is installed without its libraries, libnvinfer-nowhere.so.10: cannot open" in presence.sentence
 
 
 @pytest.fixture(params=VERSIONS)
@@ -173,7 +173,7 @@ def test_a_damaged_cache_is_built_anew(tmp_path: Path, tensorrt: TensorRT, damag
     (kept,) = engines_directory().glob("*.engine")
     (kept if damage == "engine" else kept.with_name(f"{kept.name}.json")).write_bytes(b"half")
     found = find_engine(tmp_path / "model", manifest, tensorrt)
-    assert found.reason == "an engine built here now, as the model came without one"
+    assert found.reason == "an engine built here now, as the model has none"
     assert sidecar_digest(kept) == sha256_of(kept)
 
 
@@ -184,7 +184,7 @@ def sidecar_digest(engine: Path) -> str:
 def test_a_rebuilt_engine_that_computes_something_else_is_not_kept(tmp_path: Path, tensorrt: TensorRT) -> None:
     manifest = write_tiny_artifact(tmp_path / "model")
     wrong = TensorRT(TensorRTStandIn(version_of(tensorrt), "numbers"), tensorrt.cuda)
-    sentence = r"tensorrt against onnx-cpu .*is not used; go on without one \(--backend onnx\)"
+    sentence = r"tensorrt against onnx-cpu .*is not used; run without one \(--backend onnx\)"
     with pytest.raises(ExportError, match=sentence) as told:
         find_engine(tmp_path / "model", manifest, wrong)
     assert "exported" not in str(told.value)
@@ -206,7 +206,7 @@ def test_auto_falls_to_onnx_runtime_and_says_why(tmp_path: Path, tensorrt: Tenso
         assert opened.runner.name == "onnx-cpu"
     full = TensorRT(TensorRTStandIn(version_of(tensorrt), "context"), tensorrt.cuda)
     opened = open_artifact(tmp_path / "model", tensorrt=full)
-    assert "no engine can be used, TensorRT cannot prepare the engine: too little memory" in opened.reason
+    assert "no engine can be used, TensorRT cannot prepare the engine, perhaps for lack of GPU memory" in opened.reason
     opened = open_artifact(tmp_path / "model", tensorrt=TensorRT(tensorrt.trt, HostCuda(memory=0)))
     assert "no engine can be used, the GPU has too little memory for the engine (CUDA out of memory." in opened.reason
     assert opened.runner.name == "onnx-cpu"
@@ -218,21 +218,21 @@ def version_of(tensorrt: TensorRT) -> str:
 
 def test_what_is_asked_for_is_what_runs(tmp_path: Path, tensorrt: TensorRT) -> None:
     write_tiny_artifact(tmp_path / "model")
-    assert open_artifact(tmp_path / "model", "cpu").reason == "ONNX Runtime on the CPU: --device says cpu"
+    assert open_artifact(tmp_path / "model", "cpu").reason == "ONNX Runtime on the CPU: --device is cpu"
     without = open_artifact(tmp_path / "model", tensorrt=tensorrt)
-    assert "the model has no TensorRT engine, which `maag export --trt` makes" in without.reason
+    assert "the model has no TensorRT engine; `maag export --trt` builds one" in without.reason
     asked = open_artifact(tmp_path / "model", backend="tensorrt", tensorrt=tensorrt)
-    assert asked.reason == "TensorRT: an engine built here now, as the model came without one"
+    assert asked.reason == "TensorRT: an engine built here now, as the model has none"
     assert asked.runner.name == "tensorrt"
     chosen = open_artifact(tmp_path / "model", backend="onnx", tensorrt=tensorrt)
-    assert chosen.reason.endswith(": --backend says onnx")
-    with pytest.raises(ConfigError, match="needs a GPU, and --device says cpu"):
+    assert chosen.reason.endswith(": --backend is onnx")
+    with pytest.raises(ConfigError, match="needs a GPU, but --device is cpu"):
         open_artifact(tmp_path / "model", "cpu", backend="tensorrt")
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
 def test_without_a_gpu(tmp_path: Path) -> None:
     write_tiny_artifact(tmp_path / "model")
-    assert open_artifact(tmp_path / "model").reason == "ONNX Runtime on the CPU: no GPU here"
-    with pytest.raises(ConfigError, match=r"--backend tensorrt cannot be used: .*PyTorch sees no GPU"):
+    assert open_artifact(tmp_path / "model").reason == "ONNX Runtime on the CPU: no GPU found"
+    with pytest.raises(ConfigError, match=r"--backend tensorrt cannot be used: .*PyTorch finds no GPU"):
         open_artifact(tmp_path / "model", backend="tensorrt")

@@ -88,7 +88,7 @@ class WithOutputs(Logistic):
 @pytest.mark.parametrize(
     ("candidate", "sentence"),
     [
-        (WithOutputs("two", labels=1), "512 labels are not those of the largest probabilities beside them"),
+        (WithOutputs("two", labels=1), "512 labels are not the class of the largest probability"),
         (WithOutputs("two", gate=0.6), r"gates differ by up to 1\.00e-01 \(limit 1e-03\)"),
         (WithOutputs("two", gate=float("nan")), "gates differ by up to inf"),
     ],
@@ -148,7 +148,7 @@ def test_a_small_structure_that_is_lost_is_refused_though_nearly_all_labels_agre
 
 def test_a_class_that_spreads_over_others_is_named() -> None:
     reference, candidate = Given("one", first(60, 0.95), first(0, 0)), Given("two", first(120, 0.95), first(0, 0))
-    with pytest.raises(ExportError, match=r"where 60 pixels are surely of class 1, 60 of them .* a Dice of 0\.6667"):
+    with pytest.raises(ExportError, match=r"of 60 pixels that are confidently class 1, 60 .* a Dice of 0\.6667"):
         compare(reference, candidate, {"blobs": FLAT["validation"]}, "int8")
 
 

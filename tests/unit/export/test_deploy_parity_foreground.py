@@ -46,9 +46,7 @@ def test_a_segmentor_that_sees_no_foreground_any_more_is_refused(precision: Prec
 
 
 def test_a_lost_class_is_named() -> None:
-    with pytest.raises(
-        ExportError, match=r"surely of class 1, 0 of them are labelled so, a Dice of 0\.0000 \(limit 0\.95\)"
-    ):
+    with pytest.raises(ExportError, match=r"confidently class 1, 0 are labelled so, a Dice of 0\.0000 \(limit 0\.95\)"):
         compare(Trained("one"), Trained("two", dark=True), seeded_inputs(LARGER), "int8")
 
 
@@ -71,7 +69,7 @@ def test_some_fifty_pixels_of_a_class_say_something(num_pixels: int, says_someth
     inputs = {"blobs": images}
     assert (weakness(compare(Spot("one"), Spot("two"), inputs)) is None) == says_something
     if says_something:
-        with pytest.raises(ExportError, match="where 50 pixels are surely of class 1, 0 of them are labelled so"):
+        with pytest.raises(ExportError, match="of 50 pixels that are confidently class 1, 0 are labelled so"):
             compare(Spot("one"), Spot("two", blind=True), inputs, "int8")
     else:
         compare(Spot("one"), Spot("two", blind=True), inputs, "int8")
@@ -93,6 +91,6 @@ def test_parity_without_foreground_is_said_to_prove_little() -> None:
     assert sum(count for count in counted if count) > FEWEST_PIXELS
     assert weakness(rows) is None
     blind = compare(Trained("one", dark=True), Trained("two", dark=True), inputs)
-    assert "PyTorch itself labels next to nothing as foreground" in str(weakness(blind))
+    assert "PyTorch labels almost no foreground" in str(weakness(blind))
     of_before = [dataclasses.replace(row, foreground_pixels=None) for row in blind]
     assert weakness(of_before) is None

@@ -155,9 +155,9 @@ def damaged(scan: Path, how: str) -> Path:
         ("empty", "not a whole, readable NIfTI file"),
         ("a text", "not a whole, readable NIfTI file"),
         ("impossible", "not a whole, readable NIfTI file"),
-        ("nan", "a slice or volume of finite numbers is needed"),
-        ("complex", "a slice or volume of finite numbers is needed"),
-        ("a line", "a slice or volume of finite numbers is needed"),
+        ("nan", "not a slice, volume or cine of finite numbers"),
+        ("complex", "not a slice, volume or cine of finite numbers"),
+        ("a line", "not a slice, volume or cine of finite numbers"),
     ],
 )
 def test_an_image_that_cannot_be_used_is_named(model: Path, scan: Path, how: str, said: str) -> None:
@@ -175,14 +175,12 @@ def test_as_a_program_it_says_so_in_one_line_and_ends_with_1(model: Path, scan: 
 
 @pytest.mark.parametrize("words", [[], ["one.nii.gz"], ["one.nii.gz", "two.nii.gz", "labels.nii.gz"]])
 def test_so_is_another_number_of_files(model: Path, words: list[str]) -> None:
-    assert "this model takes 1: one NIfTI file for each channel" in refused(model, words)
+    assert "this model takes 1: one NIfTI file per channel" in refused(model, words)
 
 
 @pytest.mark.parametrize("name", ["labels", "labels.png", "not there/labels.nii.gz"])
 def test_so_is_a_place_for_labels_that_is_none(model: Path, scan: Path, name: str) -> None:
-    assert "a name that ends in .nii.gz or .nii, in a folder that is there" in refused(
-        model, [scan, scan.parent / name]
-    )
+    assert "a name that ends in .nii.gz or .nii, in an existing folder" in refused(model, [scan, scan.parent / name])
 
 
 def test_labels_that_cannot_be_written_leave_nothing_behind(model: Path, scan: Path) -> None:

@@ -99,7 +99,7 @@ def test_any_size_within_the_profile(tmp_path: Path, tensorrt: TensorRT) -> None
         shape = (1, 1, 16, side)
         if side <= 64:
             assert runner(np.zeros(shape, np.float32)).shape == (1, 2, 16, side)
-    with pytest.raises(DataError, match=r"does not take images of \(1, 1, 48, 16\), its largest are \(16, 1, 32, 64\)"):
+    with pytest.raises(DataError, match=r"shape \(1, 1, 48, 16\), the largest is \(16, 1, 32, 64\)"):
         runner(np.zeros((1, 1, 48, 16), np.float32))
     with pytest.raises(DataError, match="multiples of 16"):
         runner(np.zeros((1, 1, 24, 16), np.float32))
@@ -138,7 +138,7 @@ def test_timings_of_another_device_are_replaced(model: Path, tensorrt: TensorRT,
 def test_all_that_the_parser_says_is_shown(tmp_path: Path, tensorrt: TensorRT) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(
-        ExportError, match=r"does not read model\.onnx:\n  Conv node_0: .*\n  Conv node_0: a second error"
+        ExportError, match=r"cannot parse model\.onnx:\n  Conv node_0: .*\n  Conv node_0: a second error"
     ):
         plan_of(tmp_path / "model.onnx", tensorrt)
 
@@ -147,8 +147,8 @@ def test_all_that_the_parser_says_is_shown(tmp_path: Path, tensorrt: TensorRT) -
     ("fail", "error", "sentence"),
     [
         ("start", ExportError, r"does not start here \(.* returned nullptr\)\n  CUDA initialization failure"),
-        ("build", ExportError, r"cannot build an engine of model\.onnx\n  no tactic for node_conv$"),
-        ("context", CheckpointError, "cannot prepare the engine: too little memory"),
+        ("build", ExportError, r"cannot build an engine from model\.onnx\n  no tactic for node_conv$"),
+        ("context", CheckpointError, "cannot prepare the engine, perhaps for lack of GPU memory"),
         ("enqueue", CheckpointError, "could not run the engine"),
     ],
 )
