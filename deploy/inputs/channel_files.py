@@ -1,4 +1,4 @@
-"""Images whose channels are files of their own, `X_0000.nii.gz` and `X_0001.nii.gz`, and what a model takes of them."""
+"""Images with one file per channel, `X_0000.nii.gz` and `X_0001.nii.gz`, and the channels that a model takes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from maag.data.files.volume import Volume
 from maag.errors import DataError
 
 CHANNELS_APART = "nnunet"
-"""The one data set whose pictures may hold a channel each; everywhere else a picture holds all."""
+"""The only data set whose pictures may hold one channel each; in all others a picture holds all channels."""
 
 _OWN_EXTENT = "ppss"
-"""The one data set whose reader brings pictures of any size to one."""
+"""The only data set whose reader resizes pictures of any size to one extent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelFiles:
-    """A NIfTI file or a picture for each channel, in their order; labels are those of the first."""
+    """A NIfTI file or a picture per channel, in order; labels are written as for the first."""
 
     files: tuple[Path, ...]
     target: Path
@@ -52,8 +52,8 @@ class ChannelFiles:
         for file, count in zip(self.files, counts, strict=True):
             if count != counts[0]:
                 raise DataError(
-                    f"{file}: a channel of {count} frames beside {self.place} of {counts[0]}; each channel needs the "
-                    "same: export them again"
+                    f"{file}: a channel of {count} frames, but {self.place} has {counts[0]}; all channels need the "
+                    "same number: export them again"
                 )
         for number in range(counts[0]):
             yield volume.load_channels(self.files, number if counts[0] > 1 else None)
@@ -67,19 +67,19 @@ class ChannelFiles:
 
 
 def takes_colours(data: DataConfig) -> bool:
-    """Whether the model was trained on pictures that hold all of their channels: red, green and blue."""
+    """Whether the model was trained on pictures with all channels in one file: red, green and blue."""
     return data.channels == pictures.COLOURS and data.dataset != CHANNELS_APART
 
 
 def has_own_extent(data: DataConfig) -> bool:
-    """Whether pictures are of one extent to the model, whatever their pixels."""
+    """Whether the model takes all pictures to have the same extent, whatever their number of pixels."""
     return data.dataset == _OWN_EXTENT
 
 
 def fitting(found: Volume, image: InputImage, data: DataConfig) -> Volume:
-    """The volume as the model takes it: a grey picture in colours, and of PPSS's extent, as its reader trains on them.
+    """The volume as the model takes it: a grey picture as colours, and with PPSS's extent, as in training.
 
-    Raises DataError where it has other channels than the model takes.
+    Raises DataError if the model takes another number of channels.
     """
     if has_own_extent(data) and isinstance(image, Picture):
         found = with_mask_extent(found)
@@ -88,11 +88,9 @@ def fitting(found: Volume, image: InputImage, data: DataConfig) -> Volume:
         return found
     if takes_colours(data) and isinstance(image, Picture) and number == 1:
         return pictures.in_colours(found)
-    has = f"the image has {number} channel{'s' if number > 1 else ''}, the model takes {wanted}"
+    has = f"the image has {number} channel{'s' if number > 1 else ''}, but the model takes {wanted}"
     if wanted == 1:
-        raise DataError(f"{has}; save it in grey, or take a model that was trained on such images")
+        raise DataError(f"{has}; save it in grey, or use a model that was trained on such images")
     names = ", ".join(f"CASE_{channel:04}" for channel in range(wanted))
     picture = "give a colour picture, or " if wanted == pictures.COLOURS else ""
-    raise DataError(
-        f"{has}; {picture}save each channel as a 2-D or 3-D file of its own, {names}, and give the folder of these"
-    )
+    raise DataError(f"{has}; {picture}save each channel as its own 2-D or 3-D file, {names}, and give their folder")

@@ -1,4 +1,4 @@
-"""Which files are channels of one image, by their names: `X_0000.nii.gz` and `X_0001.nii.gz` of one folder."""
+"""Join files that are channels of one image by their names: `X_0000.nii.gz` and `X_0001.nii.gz` in one folder."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from maag.data.datasets.nnunet import CHANNEL_NAME
 from maag.data.files import nifti, pictures
 from maag.data.files.label_files import stem_of
 
-_KNOWN = "with the name of the image whose channels are beside them"
+_REASON = "named as the image whose channels are beside them"
 
 
 def join_channels(
     sources: Iterable[Source], data: DataConfig, passed_over: MutableMapping[str, str] | None = None
 ) -> Iterator[Source]:
-    """The sources, where the model takes several channels with `X_0000`, `X_0001` of one folder as one, `X`.
+    """The sources; if the model takes several channels, `X_0000` and `X_0001` of one folder become one source, `X`.
 
-    Pictures are joined for models of nnU-Net's layout alone, and only where their numbers are those of all channels
-    and each holds one: others hold all channels in a file, and numbers may be those of frames.
+    Pictures are joined only for models of nnU-Net's layout, and only if their numbers are those of all channels and
+    each holds one channel: others hold all channels in one file, and their numbers may be those of frames.
 
-    A file `X` beside them is the label of that image: it is none, and is written down in `passed_over`.
+    A file `X` beside them is the label of that image, not an image, and is added to `passed_over`.
     """
     if data.channels == 1:
         yield from sources
@@ -44,7 +44,7 @@ def join_channels(
                 if source.slices or _number_of(source) is not None or _image_of(source) not in images:
                     yield source
                 elif passed_over is not None:
-                    passed_over[source.place] = _KNOWN
+                    passed_over[source.place] = _REASON
             continue
         first = ordered[0]
         name, target = _case_of(first), PurePosixPath(first.target)
@@ -54,29 +54,30 @@ def join_channels(
 
 
 def _are_channels(ordered: Sequence[Source], data: DataConfig) -> bool:
-    """Whether files of one name are channels of an image, each holding one."""
+    """Whether files of one name are channels of an image, one channel each."""
     numbers = [_number_of(source) for source in ordered]
     if not pictures.is_picture(Path(ordered[0].place)):
         return None not in numbers
     if data.dataset != CHANNELS_APART or numbers != list(range(data.channels)):
         return False
-    # Looking costs a fetch from a bucket, so only where names leave it open.
+    # Only if names are ambiguous, as this may fetch an object from a bucket.
     return next((bands for source in ordered if (bands := source.bands())), 1) == 1
 
 
 def _problem_of(name: str, members: Sequence[Source], channels: int) -> str | None:
-    """Why the members are not the channels that the model takes; None where they are."""
+    """Why the members are not the channels that the model takes; None if they are."""
     numbers = [_number_of(source) for source in members]
     if numbers == list(range(channels)):
         return None
     takes = f"the model takes {channels} channels, {name}_0000 to {name}_{channels - 1:04}"
     for one, other in pairwise(members):
         if _number_of(one) == _number_of(other):
-            return f"{takes}, and {one.place} and {other.place} are one channel; keep one of them"
+            return f"{takes}, but {one.place} and {other.place} are the same channel; keep one of them"
     missing = [f"{name}_{number:04}" for number in range(channels) if number not in numbers]
     if missing:
-        return f"{takes}, and {', '.join(missing)} is not in the input; put it beside {members[0].place}"
-    return f"{takes}, and {members[-1].place} is one more; take it out, or take a model that was trained with it"
+        verb, them = ("are", "them") if len(missing) > 1 else ("is", "it")
+        return f"{takes}, but {', '.join(missing)} {verb} missing; put {them} beside {members[0].place}"
+    return f"{takes}, and {members[-1].place} is one too many; remove it, or use a model that was trained with it"
 
 
 def _key_of(source: Source) -> tuple[str, ...]:
@@ -99,6 +100,6 @@ def _case_of(source: Source) -> str:
 
 
 def _number_of(source: Source) -> int | None:
-    """Which channel a file is by its name; None where that does not say."""
+    """The channel number in the name of a file; None if there is none."""
     match = None if source.slices else CHANNEL_NAME.match(stem_of(Path(source.place)))
     return int(match[2]) if match else None

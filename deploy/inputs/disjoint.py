@@ -1,4 +1,4 @@
-"""That nothing is written where images are read."""
+"""Check that nothing is written where images are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maag.storage.keys import is_uri, split_uri
 
 
 def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], out: str) -> None:
-    """Refuse to write where we read: sources would be overwritten, or labels taken for images the next time.
+    """Refuse an output inside the input, where images would be overwritten, or labels read as images the next time.
 
     Raises ConfigError.
     """
@@ -23,27 +23,27 @@ def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], ou
     read = {_absolute(place) for place in given if is_uri(place) or Path(place).is_dir()}
     places = {_absolute(source.place) for source in sources}
     above_places = {folder for place in places for folder in (place, *parents(place))}
-    # By the names that were found and by what links lead to: either folder may hold a mask of the user's own.
+    # Both the folder of a link and that of its target may hold a mask of the user's.
     files = {file for source in sources for file in source.files}
     beside = {_folder_of(place): file for file in files for place in (_absolute(file), _named(file))}
     wild = [place for place in given if has_magic(place) and not Path(place).exists()]
-    # In a store too what is really called so was taken by its name.
+    # In a store, too, an object with this literal name takes precedence over the pattern.
     patterns = [pattern_of(place) for place in map(_absolute, wild) if not (is_uri(place) and place in above_places)]
     for target in (out, *(f"{out}/{source.target}" for source in sources)):
         resolved = _absolute(target)
         above = {resolved, *parents(resolved)}
         matched = any(pattern.fullmatch(place) for pattern in patterns for place in above)
         if resolved in places or read & above or matched:
-            raise ConfigError(f"{target} lies in the input; choose an output folder outside of it")
+            raise ConfigError(f"{target} is inside the input; choose an output folder outside of it")
         if target != out and (image := beside.get(_folder_of(resolved)) or beside.get(_folder_of(_named(target)))):
             raise ConfigError(
-                f"{target} would lie beside {image}, where it may replace a mask of yours; choose an output folder "
-                "that holds no image"
+                f"{target} would be written beside {image}, where it may replace your own mask; choose an output "
+                "folder without images"
             )
 
 
 def _named(place: str) -> str:
-    """As `_absolute`, but for a file that is a link: its own place."""
+    """As `_absolute`, but a link as the last part is not followed."""
     if is_uri(place):
         return _absolute(place)
     folder, name = os.path.split(place)
@@ -55,6 +55,6 @@ def _folder_of(place: str) -> str:
 
 
 def _absolute(place: str) -> str:
-    """In the one way to write it; S3:// is s3://."""
-    # Not Path.resolve, which takes no links that lead in a circle.
+    """The canonical path or URI, with a lower-case scheme."""
+    # Not Path.resolve, which fails on circular links.
     return "/".join(split_uri(place)).rstrip("/") if is_uri(place) else os.path.realpath(place)

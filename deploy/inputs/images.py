@@ -1,4 +1,4 @@
-"""What can be predicted: NIfTI files of one frame or many, pictures, and series of DICOM files."""
+"""Images that can be predicted: NIfTI files of one or several frames, pictures, and DICOM series."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from maag.storage import write_json
 
 
 class InputImage(Protocol):
-    """One image to predict, of whatever files."""
+    """One image to predict, of any file type."""
 
     @property
     def place(self) -> Path:
@@ -32,26 +32,26 @@ class InputImage(Protocol):
 
     @property
     def target(self) -> Path:
-        """Where its labels go, relative to the output folder."""
+        """Path of its labels, relative to the output folder."""
 
     def digest(self) -> str:
-        """Changes when a byte of it does; hexadecimal. Raises StorageError."""
+        """Hexadecimal digest of its files. Raises StorageError."""
 
     def frames(self) -> Iterator[Volume]:
-        """Its volumes in the order of time, one at a time. Raises DataError or StorageError."""
+        """Its volumes in temporal order, loaded lazily. Raises DataError or StorageError."""
 
     def save_labels(
         self, path: Path, labels: NDArray[np.uint8], classes: Sequence[str], model_digest: str = ""
     ) -> None:
-        """Write (T, Z, Y, X) labels at `path` on the image's own grid, atomically.
+        """Write (T, Z, Y, X) labels to `path` on the image's own grid, atomically.
 
-        Where the file type has a place for it, `model_digest` says what made them. Raises DataError or StorageError.
+        File types with a field for it record `model_digest`. Raises DataError or StorageError.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class NiftiImage:
-    """A NIfTI file; labels are NIfTI of the same grid, codes and units, with a JSON file where names do not fit."""
+    """A NIfTI file; labels are NIfTI with the same grid, codes and units, and a JSON file if class names do not fit."""
 
     place: Path
     target: Path
@@ -76,7 +76,7 @@ class NiftiImage:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG, JPEG or TIFF file; labels are a PNG of the same size, their names a JSON file beside it."""
+    """A PNG, JPEG or TIFF file; labels are a PNG of the same size, class names a JSON file beside it."""
 
     place: Path
     target: Path
@@ -145,7 +145,7 @@ class DicomSeries:
 
 
 def _save_names(path: Path, classes: Sequence[str]) -> None:
-    """Write the classes beside labels whose header has no room for them, before the labels, which say it is done."""
+    """Write the classes to a JSON file if the labels' header has no room; before the labels, which mark it as done."""
     if not nifti_writing.fit_description(classes):
         write_json(path.with_name(f"{stem_of(path)}.json"), {"labels": dict(enumerate(classes))})
 
@@ -153,14 +153,14 @@ def _save_names(path: Path, classes: Sequence[str]) -> None:
 def find_images(
     given: Path, *, dicom_seg: bool = False, foreign: MutableSequence[str] | None = None
 ) -> list[InputImage]:
-    """The images that `given` means: one file, or all in a folder and below it, whatever they show.
+    """The images at `given`: one file, or all files in a folder and below it.
 
-    With `dicom_seg` the labels of a DICOM series become a DICOM segmentation, `NAME.dcm`; else `NAME.nii.gz`. What lies
-    in a folder and is a volume that cannot be read, by its name, is added to `foreign`.
+    With `dicom_seg` the labels of a DICOM series become a DICOM segmentation, `NAME.dcm`, else `NAME.nii.gz`. Files in
+    a folder whose names say that they are volumes in an unsupported format are added to `foreign`.
 
     Raises:
-        MissingDataError: there is nothing at `given`, or no image in it.
-        ConfigError: the file is of no type that can be read.
+        MissingDataError: `given` does not exist, or has no image in it.
+        ConfigError: the file type is not supported.
     """
     if _is_file(given):
         if image := _image_at(given, Path(given.name)):
@@ -168,12 +168,12 @@ def find_images(
         if is_foreign(given.name):
             raise ConfigError(f"{given}: {FOREIGN}; convert it to .nii.gz")
         raise ConfigError(
-            f"{given}: neither a NIfTI file nor a picture by its name; a DICOM series is given by its folder"
+            f"{given}: neither a NIfTI file nor a picture by its name; for a DICOM series give its folder"
         )
     if given.exists() and not given.is_dir():
         raise ConfigError(f"{given}: a pipe or a device; give a file or a folder")
     if not given.is_dir():
-        raise MissingDataError(f"{given}: there is no such file or folder")
+        raise MissingDataError(f"{given}: no such file or folder")
     found: list[InputImage] = []
     others = []
     for path in sorted(filter(_is_file, files_below(given))):
@@ -184,7 +184,7 @@ def find_images(
     found += _series_in(given, others, dicom_seg)
     unread = [str(path) for path in others if is_foreign(path.name)]
     if not found:
-        way_out = f"; {unread[0]} is {FOREIGN}: convert such to .nii.gz" if unread else ""
+        way_out = f"; {unread[0]} is {FOREIGN}: convert it to .nii.gz" if unread else ""
         raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series in this folder or below it{way_out}")
     if foreign is not None:
         foreign += unread
@@ -192,7 +192,7 @@ def find_images(
 
 
 def _is_file(path: Path) -> bool:
-    """Whether it is one, or by its name a link to one that is not there, which its reader is to name: no silent loss.
+    """Whether it is a file, or a broken link with the suffix of an image, which reading then reports.
 
     DataLad leaves such links for files that it has not fetched.
     """
@@ -201,7 +201,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _image_at(path: Path, relative: Path) -> InputImage | None:
-    """The file as an image whose labels go to where it lies in the input; None where it is neither type by its name."""
+    """The file as an image whose labels go to the `relative` path; None if its name has no known suffix."""
     if nifti.is_nifti(path):
         return NiftiImage(path, relative)
     return Picture(path, relative.with_suffix(".png")) if pictures.is_picture(path) else None
@@ -214,17 +214,17 @@ def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[Input
     for file in files:
         by_folder.setdefault(file.parent, []).append(file)
     series: list[InputImage] = []
-    for folder, there in by_folder.items():
+    for folder, members in by_folder.items():
         relative = folder.relative_to(root)
         whole = relative if relative.name else Path(root.resolve().name)
-        for one in series_of_folder(there, lambda some: map(_series_of, some)):
+        for one in series_of_folder(members, lambda some: map(_series_of, some)):
             target = relative / f"{one.name}{ending}" if one.name else whole.with_name(f"{whole.name}{ending}")
             series.append(DicomSeries(folder, target, one.files, dicom_seg, one.even))
     return series
 
 
 def _series_of(file: Path) -> str | None:
-    """Of a file that may not be read nobody knows whether it is a slice, which its series tells; the rest goes on."""
+    """The series UID of a file; UNREADABLE if it cannot be read, which fails its series only."""
     try:
         return dicom_file.series_uid(file) if file.exists() else dicom_file.UNREADABLE
     except StorageError:

@@ -1,4 +1,4 @@
-"""Inputs as they were given, and text files that list them."""
+"""Inputs, and text files that list inputs."""
 
 from __future__ import annotations
 
@@ -14,39 +14,41 @@ LISTS = ".txt"
 
 
 def together(inputs: Sequence[str | Path]) -> Iterator[tuple[str, ...]]:
-    """The places that are meant, each by itself, and those of a list in one. Raises as `without_lists`."""
+    """For each input, a tuple: the input itself, or everything that a list names. Raises as `without_lists`."""
     for given in inputs:
         yield tuple(without_lists([given]))
 
 
 def without_lists(inputs: Sequence[str | Path], above: tuple[str, ...] = ()) -> Iterator[str]:
-    """The places that are meant, lists replaced by what they list.
+    """The inputs, with lists replaced by what they list; `above` are the lists that contain them.
 
     Raises:
-        ConfigError: a place is empty, or a list is no text, or lists nothing or itself, as the lists `above` would.
+        ConfigError: an input is empty, or a list is not text, or lists nothing or itself.
         StorageError: a list cannot be read.
     """
     for given in inputs:
         place = local_place(given)
-        if not place:  # as of a script's variable that is not set; the working folder is not meant
-            raise ConfigError("an input is empty; give a file, a folder, a pattern or a URI, '.' for the folder here")
+        if not place:  # as from an unset variable of a script
+            raise ConfigError(
+                "an input is empty; give a file, a folder, a pattern or a URI, '.' for the current folder"
+            )
         if not (place.lower().endswith(LISTS) and (is_uri(place) or Path(place).is_file())):
             yield place
         elif place in above:
-            raise ConfigError(f"{place}: a list that lists itself, by way of {above[-1]}; take it out there")
+            raise ConfigError(f"{place}: the list contains itself, through {above[-1]}; remove it there")
         else:
             if not (lines := _lines_of(place)):
-                raise ConfigError(f"{place}: the list names no input; write one on each line")
+                raise ConfigError(f"{place}: the list names no input; write one per line")
             yield from without_lists(lines, (*above, place))
 
 
 def local_place(given: str | Path) -> str:
-    """A place as it was given, `file:///PATH` as PATH. Raises ConfigError where that is on another host."""
+    """The input as given, `file:///PATH` as PATH. Raises ConfigError if that is on another host."""
     return str(file_path(str(given))) if str(given).lower().startswith("file://") else str(given)
 
 
 def _lines_of(given: str) -> list[str]:
-    """What a list says, line by line; paths are relative to it, empty lines and those that begin with # say nothing."""
+    """Items of a list, one per line; paths are relative to the list, and empty lines and those with # are skipped."""
     if is_uri(given):
         root, key = split_uri(given)
         base, content = given.rpartition("/")[0], open_store(root).read_bytes(key)

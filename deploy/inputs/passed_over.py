@@ -1,4 +1,4 @@
-"""Which of the files that inputs name are labels of the others, by their paths alone: they are no images to segment."""
+"""Recognise input files that are labels of others, by their paths only: they are not segmented."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ _BESIDE = {
     **dict.fromkeys(("masks", "scribbles"), ("images",)),
     **dict.fromkeys(("labelsTr", "labelsTs"), ("imagesTr", "imagesTs")),
 }
-"""Folders of labels in layouts that maag reads, and those of their images, of which one must be beside them."""
+"""Folders of labels in layouts that maag reads, and folders of their images, one of which must be beside them."""
 _APART = ("masks", "scribbles", "acdc_scribbles")
-"""Folders whose files are labels if an image elsewhere has their name but for the ending."""
+"""Folders whose files are labels if an image elsewhere has the same name but for the suffix."""
 _SCRIBBLES = tuple(ending for ending in LABEL_ENDINGS if ending.startswith("_scribble"))
-"""Endings that only labels have: with them an image of that name may lie in any folder."""
+"""Suffixes of names that only labels have: their image may be in any folder."""
 _SHEET = "-sheet"
-"""What `maag data scribble` adds to a folder's name, for a picture of the scribbles in it."""
+"""`maag data scribble` adds this to a folder's name for its contact sheet."""
 _GROUND = "Ground"
 
 
 def labels_among(
     files: Sequence[PurePath], dicom_files: Collection[PurePath] = (), root: PurePath | None = None
 ) -> dict[PurePath, str]:
-    """Those of `files` that are masks or scribbles of others or of DICOM files, with how they are known.
+    """Those of `files` that are masks or scribbles of others or of DICOM files, each with the reason.
 
-    Nothing is asked of what is not given: a folder `masks` without the images beside it is one of images.
+    Only given files count: a folder `masks` without images beside it is a folder of images.
 
     Args:
         files: NIfTI files and pictures.
-        dicom_files: the slices that are there.
-        root: the folder that was given; its own name and those above it say nothing of the files. None for any.
+        dicom_files: the DICOM slices.
+        root: the input folder; its name and those above it are ignored. None for none.
     """
     paths = _Paths(files, dicom_files, root)
     return {file: reason for file in files if (reason := paths.reason_of(file))}
 
 
 def sentence(passed_over: Mapping[str, str]) -> str:
-    """How many were passed over, and why, in a line; by place, how each is known."""
+    """A line on how many files were passed over and why; `passed_over` has the reason by path."""
     foreign = [place for place, reason in passed_over.items() if reason == FOREIGN]
     labels = {place: reason for place, reason in passed_over.items() if reason != FOREIGN}
     parts = [_of_labels(labels)] if labels else []
     if foreign:
         what, them = (f"{len(foreign)} files", "them") if len(foreign) > 1 else ("1 file", "it")
-        parts.append(f"{what} {FOREIGN}: to have {them} segmented convert {them} to .nii.gz, first {foreign[0]}")
+        parts.append(f"{what} {FOREIGN}: to segment {them}, convert {them} to .nii.gz, first {foreign[0]}")
     return f"Passed over {'; and '.join(parts)}"
 
 
@@ -58,15 +58,15 @@ def _of_labels(passed_over: Mapping[str, str]) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(passed_over.values()).most_common())
     first = next(iter(passed_over))
     what, way_out = (
-        ("files that are labels, no images", f"give these files themselves, in a call of their own, first {first}")
+        ("files that are labels rather than images", f"them, give these files in a separate call, first {first}")
         if total > 1
-        else ("file that is a label, no image", f"give {first} itself, in a call of its own")
+        else ("file that is a label rather than an image", f"it, give {first} in a separate call")
     )
-    return f"{total} {what}: {reasons}; to have such segmented {way_out}"
+    return f"{total} {what}: {reasons}; to segment {way_out}"
 
 
 class _Paths:
-    """What is there, to be asked about each file."""
+    """All paths, to look up each file among them."""
 
     def __init__(self, files: Sequence[PurePath], dicom_files: Collection[PurePath], root: PurePath | None) -> None:
         self._root = root
@@ -78,7 +78,7 @@ class _Paths:
         self._lvsc_stems = {stem.name for stem in self._dicom_stems if SLICE_NAME.match(stem.name)}
 
     def reason_of(self, file: PurePath) -> str | None:
-        """Why the file is a label; None for an image."""
+        """Why the file is a label; None if it is an image."""
         stem = _stem(file)
         owners = {stem.name.removesuffix(ending): ending for ending in LABEL_ENDINGS if stem.name.endswith(ending)}
         owners = {owner: ending for owner, ending in owners.items() if owner not in _NO_NAMES}
@@ -107,7 +107,7 @@ class _Paths:
         return folder not in (*_NO_NAMES, stem.name) and stem.with_name(folder) in self._folders
 
     def _folders_of(self, file: PurePath) -> Iterator[PurePath]:
-        """The folders that a file is in, below the root if it is there."""
+        """The parent folders of a file, up to the root."""
         for folder in file.parents:
             if folder == self._root:
                 return
@@ -123,7 +123,7 @@ def _stem(file: PurePath) -> PurePath:
 
 
 def _stems(file: PurePath) -> Iterator[PurePath]:
-    """A file's name, and that of its image where it is a channel, `X` of `X_0000`."""
+    """A file's stem, and that of its image if it is a channel: `X` of `X_0000`."""
     stem = _stem(file)
     yield stem
     if (match := CHANNEL_NAME.match(stem.name)) and match[1] not in _NO_NAMES:

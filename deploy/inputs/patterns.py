@@ -1,4 +1,4 @@
-"""Patterns of inputs, as a shell reads them, for keys of a store too."""
+"""Shell patterns of inputs, also for keys of a store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from glob import has_magic
 
 
 def pattern_of(key: str) -> re.Pattern[str]:
-    """As a shell reads it: `*` and `?` stay within a folder, `**/` is any number of folders."""
+    """The regular expression of a shell pattern: `*` and `?` match within a folder, `**/` any number of folders."""
     words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^]]*\])", key)
     return re.compile("".join(words.get(part) or _translated(part) for part in parts))
@@ -21,14 +21,14 @@ def _translated(part: str) -> str:
 
 
 def literal_folder(pattern: str) -> str:
-    """The folders of a pattern before its first wild part."""
+    """The folders of a pattern before its first wildcard."""
     folders = pattern.split("/")[:-1]
-    wild = next((place for place, part in enumerate(folders) if has_magic(part)), len(folders))
+    wild = next((index for index, part in enumerate(folders) if has_magic(part)), len(folders))
     return "/".join(folders[:wild]) or ("/" if pattern.startswith("/") else "")
 
 
 def parents(place: str) -> Iterator[str]:
-    """The folders that a path or key is in, the nearest first."""
+    """The parent folders of a path or key, nearest first."""
     while "/" in place:
         place = place.rpartition("/")[0]
         yield place or "/"

@@ -1,4 +1,4 @@
-"""One image to predict, wherever it lies: files here, or objects in a bucket that are fetched when it is its turn."""
+"""One image to predict: local files, or objects in a bucket that are fetched when they are needed."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from maag.storage.opening import open_store
 from maag.storage.store import Store, StoredObject
 
 DICOM_SUFFIXES = dicom_file.SUFFIXES
-"""By which DICOM files in a bucket are known, where opening each to look would cost too much."""
+"""DICOM files in a bucket are recognised by these, as opening each would cost too much."""
 
 
 class Fetched(NamedTuple):
-    """An image that lies here now."""
+    """An image in local files."""
 
     image: InputImage
     version: str
-    """Of the source, as in the ledger."""
+    """Version of the source, as in the ledger."""
     origins: Mapping[str, str]
-    """By path here: where each file was fetched from."""
+    """By local path: where the file was fetched from."""
 
 
 class Source(Protocol):
@@ -39,36 +39,36 @@ class Source(Protocol):
 
     @property
     def place(self) -> str:
-        """Path or URI, for people."""
+        """Path or URI, to show to people."""
 
     @property
     def target(self) -> str:
-        """The key of its labels in the output."""
+        """Key of its labels in the output."""
 
     @property
     def slices(self) -> tuple[str, ...]:
-        """Paths or URIs of a DICOM series' files; none of what is a file."""
+        """Paths or URIs of a DICOM series' files; empty for other images."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths or URIs of all that it is made of."""
+        """Paths or URIs of all its files."""
 
     def bands(self) -> int | None:
-        """How many channels a picture holds; None where it cannot be read."""
+        """Number of channels in a picture; None if it cannot be read."""
 
     def with_channels(self, further: Sequence[Any], target: str, problem: str | None) -> Source:
-        """The image of which this file is the first channel and `further`, of the same kind, are the others.
+        """The image whose first channel is this file, and whose other channels are `further`, of the same type.
 
         Its labels go to `target`; `problem` is why it cannot be segmented, if so.
         """
 
     def version(self) -> str:
-        """Changes when its content does: `sha256:` of files, `etag:` of objects as listed. Raises StorageError."""
+        """Version of its content: `sha256:` of files, `etag:` of objects as listed. Raises StorageError."""
 
     def fetch(self, scratch: Path, version: str) -> Fetched:
-        """Bring it here, into the folder `scratch` if need be; `version` is what it had.
+        """Fetch it, into the folder `scratch` if needed; `version` is what `version()` returned.
 
-        Raises StorageError, and DataError where its files make no image.
+        Raises StorageError, and DataError if its files are not an image.
         """
 
 
@@ -79,7 +79,7 @@ class LocalSource:
     image: InputImage
     target: str
     problem: str | None = None
-    """Why its channels make no image."""
+    """Why its channels are not an image, if so."""
 
     @property
     def place(self) -> str:
@@ -94,8 +94,8 @@ class LocalSource:
     @property
     def files(self) -> tuple[str, ...]:
         """See Source."""
-        several = self.image.files if isinstance(self.image, DicomSeries | ChannelFiles) else (self.image.place,)
-        return tuple(map(str, several))
+        paths = self.image.files if isinstance(self.image, DicomSeries | ChannelFiles) else (self.image.place,)
+        return tuple(map(str, paths))
 
     def bands(self) -> int | None:
         """See Source."""
@@ -127,9 +127,9 @@ class CloudSource:
     target: str
     dicom_seg: bool = False
     problem: str | None = None
-    """Why its channels make no image."""
+    """Why its channels are not an image, if so."""
     even: bool | None = None
-    """Of slices that are known to be one volume, as in BucketSeries; None where their headers are to tell."""
+    """For slices that are known to be one volume, as in BucketSeries; None if that is decided by their headers."""
 
     @property
     def place(self) -> str:
@@ -149,7 +149,7 @@ class CloudSource:
         return tuple(store_of(self.root).child(found.key) for found in self.objects)
 
     def bands(self) -> int | None:
-        """See Source; fetches it."""
+        """See Source; fetches the object."""
         first = self.objects[0]
         with tempfile.TemporaryDirectory(prefix="maag-bands-") as folder, suppress(MaagError):
             place = Path(folder) / f"picture{_ending(first.key)}"
@@ -167,14 +167,14 @@ class CloudSource:
         return _version_of(self.objects)
 
     def fetch(self, scratch: Path, version: str) -> Fetched:
-        """See Source. An object that was replaced after it was listed is taken as it is now.
+        """See Source. An object replaced after it was listed is fetched in its current version.
 
-        Raises DataError where it is not one image.
+        Raises DataError if the objects are not one image.
         """
         if self.problem:
             raise DataError(self.problem)
         store = store_of(self.root)
-        # Names of our own, for keys may be longer or odder than file systems allow.
+        # Not named by keys, which file systems may not allow.
         places = [scratch / f"{number:05}{_ending(listed.key)}" for number, listed in enumerate(self.objects)]
         found = [fetch_current(store, listed, place) for listed, place in zip(self.objects, places, strict=True)]
         origins = {str(place): store.child(listed.key) for place, listed in zip(places, self.objects, strict=True)}
@@ -195,26 +195,26 @@ class CloudSource:
 def _bands_of(picture: Path) -> int | None:
     try:
         return len(pictures.load_picture(picture).voxels)
-    except MaagError:  # Its volume will say so.
+    except MaagError:  # reported when the image is segmented
         return None
 
 
 def fetch_current(store: Store, listed: StoredObject, to: Path) -> StoredObject:
-    """Bring an object here as it is now, should it have been replaced after it was listed. Raises StorageError."""
+    """Fetch an object, in its current version if it was replaced after it was listed. Raises StorageError."""
     try:
         return store.fetch(listed.key, to, listed.version)
     except ObjectChangedError:
-        now = store.stat(listed.key)
-        if now is None:
+        current = store.stat(listed.key)
+        if current is None:
             raise MissingObjectError(f"{store.child(listed.key)}: was removed after it was listed") from None
-        return store.fetch(now.key, to, now.version)
+        return store.fetch(current.key, to, current.version)
 
 
 def _version_of(objects: Sequence[StoredObject]) -> str:
     if len(objects) == 1:
         return f"etag:{objects[0].version}"
-    all_of_them = json.dumps([(found.key, found.version) for found in objects])
-    return f"etag:{hashlib.sha256(all_of_them.encode()).hexdigest()}"
+    versions = json.dumps([(found.key, found.version) for found in objects])
+    return f"etag:{hashlib.sha256(versions.encode()).hexdigest()}"
 
 
 def _ending(key: str) -> str:
@@ -228,5 +228,5 @@ def is_dicom(key: str) -> bool:
 
 @lru_cache(maxsize=32)
 def store_of(root: str) -> Store:
-    """One client a process for each store."""
+    """The store at `root`, with one client per process."""
     return open_store(root)

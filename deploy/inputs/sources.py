@@ -1,4 +1,4 @@
-"""What is to be predicted, wherever it lies: in files, folders, patterns and lists, and below prefixes of buckets."""
+"""Find the images to predict in files, folders, patterns, lists and prefixes of buckets."""
 
 from __future__ import annotations
 
@@ -31,35 +31,37 @@ def find_sources(
     data: DataConfig | None = None,
     passed_over: MutableMapping[str, str] | None = None,
 ) -> Iterator[Source]:
-    """Every image that `inputs` name; labels that one folder, pattern or list names along with their image are none.
+    """Every image in `inputs`, except labels found in the same folder, pattern or list as their image.
 
     Args:
-        inputs: NIfTI files, pictures, folders that are searched through, for DICOM series too, and prefixes
-            `s3://BUCKET/PREFIX` (gs, az) likewise; patterns of any of these; and `.txt` files that list them. A file's
-            labels get its name, those of a file in a folder or of a pattern its path from there.
-        dicom_seg: labels of DICOM series are to be DICOM-SEG.
-        data: of the model; where it takes several channels, files of one image, X_0000 and X_0001, are one source. None
-            for a model of one channel.
-        passed_over: is told which files were passed over as labels, each with how it is known, or as FOREIGN.
+        inputs: NIfTI files; pictures; folders and prefixes `s3://BUCKET/PREFIX` (gs, az), which are searched
+            recursively, also for DICOM series; patterns of any of these; and `.txt` files that list them. Labels get
+            the name of a file, or for a folder or pattern its path from there.
+        dicom_seg: write labels of DICOM series as DICOM-SEG.
+        data: settings of the model; if it takes several channels, files of one image, X_0000 and X_0001, are one
+            source. None for a model of one channel.
+        passed_over: gets the files passed over as labels, each with the reason, or as FOREIGN.
 
     Raises:
-        MissingDataError: an input does not exist, or holds no image.
-        ConfigError: an input is of no type that can be read, or a list is no text or lists itself.
+        MissingDataError: an input does not exist, or contains no image.
+        ConfigError: the type of an input is not supported, or a list is not text or lists itself.
         StorageError: a store or a list cannot be read.
     """
-    found = _found(inputs, dicom_seg, {} if passed_over is None else passed_over)
+    found = _images_among(inputs, dicom_seg, {} if passed_over is None else passed_over)
     yield from found if data is None else join_channels(found, data, passed_over)
 
 
-def _found(inputs: Sequence[str | Path], dicom_seg: bool, passed_over: MutableMapping[str, str]) -> Iterator[Source]:
-    """Every file and series but labels, unless these are given themselves."""
+def _images_among(
+    inputs: Sequence[str | Path], dicom_seg: bool, passed_over: MutableMapping[str, str]
+) -> Iterator[Source]:
+    """Every file and series except labels, unless these are given explicitly."""
     taken: set[str] = set()
     labels: dict[str, str] = {}
     foreign: list[str] = []
     for places in together(inputs):
         found: list[Source] = []
         for place in places:
-            found += _instore_of(place, dicom_seg, foreign) if is_uri(place) else _here(Path(place), dicom_seg, foreign)
+            found += _in_store(place, dicom_seg, foreign) if is_uri(place) else _local(Path(place), dicom_seg, foreign)
         files = [PurePosixPath(source.place) for source in found if not source.slices]
         slices = {PurePosixPath(file) for source in found for file in source.slices}
         reasons = labels_among(files, slices, _root_of(places, found))
@@ -75,7 +77,7 @@ def _found(inputs: Sequence[str | Path], dicom_seg: bool, passed_over: MutableMa
 
 
 def _root_of(places: Sequence[str], found: Sequence[Source]) -> PurePosixPath | None:
-    """The folder that holds all that was given, as a folder, in the plain part of a pattern, or in a list."""
+    """The common folder of everything given: folders, patterns up to the first wildcard, and items of a list."""
     known = {PurePosixPath(source.place): not source.slices for source in found}
     roots = []
     for place in places:
@@ -91,17 +93,17 @@ def _root_of(places: Sequence[str], found: Sequence[Source]) -> PurePosixPath | 
     return PurePosixPath(os.path.commonpath(roots))
 
 
-def _here(given: Path, dicom_seg: bool, foreign: list[str]) -> Iterator[Source]:
+def _local(given: Path, dicom_seg: bool, foreign: list[str]) -> Iterator[Source]:
     if given.exists() or not has_magic(str(given)):
         for image in find_images(given, dicom_seg=dicom_seg, foreign=foreign):
             yield LocalSource(image, image.target.as_posix())
         return
     matches = sorted(Path(match) for match in glob(str(given), recursive=True))
     if not matches:
-        raise MissingDataError(f"{given}: no file or folder is of this pattern")
+        raise MissingDataError(f"{given}: no file or folder matches this pattern")
     root = literal_folder(given.as_posix())
     unread = {match for match in matches if match.is_file() and is_foreign(match.name)}
-    if len(unread) < len(matches):  # else the first is refused, by itself
+    if len(unread) < len(matches):  # otherwise find_images refuses the first
         foreign += sorted(map(str, unread))
         matches = [match for match in matches if match not in unread]
     for match in matches:
@@ -111,29 +113,29 @@ def _here(given: Path, dicom_seg: bool, foreign: list[str]) -> Iterator[Source]:
             yield LocalSource(image, (above / image.target).as_posix())
 
 
-def _instore_of(given: str, dicom_seg: bool, foreign: list[str]) -> Iterator[Source]:
+def _in_store(given: str, dicom_seg: bool, foreign: list[str]) -> Iterator[Source]:
     root, key = split_uri(given)
     store = store_of(root)
     if is_dicom(key) and not has_magic(key):
-        raise ConfigError(f"{given}: a DICOM series is given by its folder")
+        raise ConfigError(f"{given}: for a DICOM series give its folder")
     if key.lower().endswith(SUFFIXES) and (found := store.stat(key)):
         yield _source(root, found, key.rpartition("/")[2])
         return
     base = key.rstrip("/")
     listed = list(store.list(_as_prefix(base)))
-    if has_magic(key) and not listed:  # As here, what is really called so goes before what is of the pattern.
+    if has_magic(key) and not listed:  # as for files, a literal name takes precedence
         base, wanted = literal_folder(key), pattern_of(key)
         listed = [
             found
             for found in store.list(_as_prefix(base))
             if any(map(wanted.fullmatch, (found.key, *parents(found.key))))
         ]
-    # As in a folder, no hidden ones.
+    # Without hidden ones, as in a folder.
     shown = [found for found in listed if not re.search(r"(^|/)\.[^./]", found.key)]
     files = [found for found in shown if found.key.lower().endswith(SUFFIXES)]
     series = series_among([found for found in shown if is_dicom(found.key)], store)
     if not files and not series:
-        raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series (.dcm) of this name or below it")
+        raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series (.dcm) with this name or below it")
     foreign += [store.child(found.key) for found in shown if is_foreign(found.key)]
     for found in files:
         yield _source(root, found, found.key.removeprefix(_as_prefix(base)))
@@ -145,11 +147,11 @@ def _instore_of(given: str, dicom_seg: bool, foreign: list[str]) -> Iterator[Sou
 
 
 def _source(root: str, found: StoredObject, inside: str) -> CloudSource:
-    """With the key of its labels: a picture's are PNG."""
+    """The source of one object; labels of a picture are PNG."""
     is_picture = pictures.is_picture(Path(inside))
     return CloudSource(root, (found,), f"{inside.removesuffix(Path(inside).suffix)}.png" if is_picture else inside)
 
 
 def _as_prefix(folder: str) -> str:
-    """Only what is below it: not `scans-old` for `scans`."""
+    """The folder with a final slash, so that `scans` does not match `scans-old`."""
     return f"{folder}/" if folder else ""

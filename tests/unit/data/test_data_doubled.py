@@ -54,5 +54,5 @@ def test_among_scans_to_segment(tmp_path: Path, folders: tuple[str, str]) -> Non
     plain, packed = write_volume(one / "a.nii"), write_volume(two / "a.nii.gz")
     with pytest.raises(ConfigError) as caught:
         plan(sorted({one, two}), tmp_path / "out")
-    assert str(caught.value).startswith(f"{plain} and {packed} are of one name")
+    assert str(caught.value).startswith(f"{plain} and {packed} have the same name")
     assert "predict them in two calls with different output folders" in str(caught.value)

@@ -171,7 +171,7 @@ def test_a_volume_is_renumbered_in_little_more_memory_than_it_has(tmp_path: Path
     labels = np.zeros((128, 128, 64), np.uint8)
     labels[:, 5] = 5
     files = [draw(tmp_path / "drawn" / "a.nii.gz", labels)]
-    renumber(files, tmp_path / "before", {})  # what is loaded once is no part of it
+    renumber(files, tmp_path / "before", {})  # what is loaded once is not part of it
     tracemalloc.start()
     report = renumber(files, tmp_path / "out", {0: 4, 5: 0})
     peak = tracemalloc.get_traced_memory()[1]

@@ -131,7 +131,7 @@ def test_channels_in_a_bucket(folder: Path, out: Path, monkeypatch: pytest.Monke
     first = run("s3://bkt/in", out)
     assert (first.done, len(first.failed)) == (1, 1)
     assert first.failed[0].source == "s3://bkt/in/sub/b_0000.nii.gz"
-    assert "b_0001 is not in the input; put it beside s3://bkt/in/sub/b_0000.nii.gz" in str(first.failed[0].error)
+    assert "b_0001 is missing; put it beside s3://bkt/in/sub/b_0000.nii.gz" in str(first.failed[0].error)
     np.testing.assert_array_equal(load_labels(out / "a.nii.gz", range(2))[0], np.stack([BOTTOM] * 2))
     write_channel(folder / "sub" / "b_0001.nii.gz", 2)
     again = run("s3://bkt/in", out, resume=True)
@@ -143,13 +143,13 @@ def test_channels_in_a_bucket(folder: Path, out: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["c_0000.nii"], "channels, c_0000 to c_0001, and c_0001 is not in the input; put it beside {0}"),
-        (["c_0001.nii"], "and c_0000 is not in the input; put it beside {0}"),
-        (["c_0000.nii", "c_0002.nii"], "and c_0001 is not in the input; put it beside {0}"),
-        (["c_0000.nii", "c_0001.nii", "c_0002.nii"], "and {2} is one more; take it out"),
-        (["c_0000.nii", "c_0001.nii", "c_0001.nii.gz"], "and {1} and {2} are one channel; keep one of them"),
-        (["c.nii"], "the image has 1 channel, the model takes 2; save each channel as a 2-D or 3-D file of its own, "
-                    "CASE_0000, CASE_0001, and give the folder of these"),
+        (["c_0000.nii"], "channels, c_0000 to c_0001, but c_0001 is missing; put it beside {0}"),
+        (["c_0001.nii"], "but c_0000 is missing; put it beside {0}"),
+        (["c_0000.nii", "c_0002.nii"], "but c_0001 is missing; put it beside {0}"),
+        (["c_0000.nii", "c_0001.nii", "c_0002.nii"], "and {2} is one too many; remove it"),
+        (["c_0000.nii", "c_0001.nii", "c_0001.nii.gz"], "but {1} and {2} are the same channel; keep one of them"),
+        (["c.nii"], "the image has 1 channel, but the model takes 2; save each channel as its own 2-D or 3-D file, "
+                    "CASE_0000, CASE_0001, and give their folder"),
     ],
 )  # fmt: skip
 def test_what_makes_no_image_fails_alone(folder: Path, out: Path, names: list[str], sentence: str) -> None:
@@ -169,8 +169,8 @@ def test_channels_of_cines(folder: Path, out: Path) -> None:
     outcome = run(folder, out)
     errors = {entry.target: str(entry.error) for entry in outcome.failed}
     assert (outcome.done, set(errors)) == (1, {"sub/b.nii.gz", "four.nii.gz"})
-    assert "a channel of 3 frames beside" in errors["sub/b.nii.gz"]
-    assert "save each channel as a 2-D or 3-D file" in errors["four.nii.gz"]
+    assert "a channel of 3 frames, but" in errors["sub/b.nii.gz"]
+    assert "save each channel as its own 2-D or 3-D file" in errors["four.nii.gz"]
     labels = np.asarray(nibabel.load(out / "a.nii.gz").dataobj)
     assert labels.shape == (16, 16, 2, 3)
     assert labels.sum(axis=(0, 1, 2)).tolist() == [20, 20, 20]
@@ -210,11 +210,10 @@ def test_a_grey_picture_is_one_of_colours_for_a_model_of_such_alone(tmp_path: Pa
         assert images.shape == (1, 3, 16, 16)
         np.testing.assert_array_equal(images, images[:, :1].repeat(3, axis=1))
     np.testing.assert_array_equal(seen[1][0, 0], square(2) / np.float32(255))
-    takes = "the image has 1 channel, the model takes"
+    takes = "the image has 1 channel, but the model takes"
     (failed,) = run(place, out, THREE).failed
-    assert (
-        f"{takes} 3; give a colour picture, or save each channel as a 2-D or 3-D file of its own, CASE_0000, "
-        in str(failed.error)
+    assert f"{takes} 3; give a colour picture, or save each channel as its own 2-D or 3-D file, CASE_0000, " in str(
+        failed.error
     )
     (failed,) = run(write_channel(tmp_path / "a.nii", 1), out, COLOUR).failed
     assert f"{takes} 3; give a colour picture" in str(failed.error)

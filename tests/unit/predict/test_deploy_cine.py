@@ -95,7 +95,7 @@ def test_measures_of_earlier_calls_stay_while_their_labels_do(tmp_path: Path, ru
 def test_two_endings_of_one_name_are_not_measured_as_one(tmp_path: Path, runner: BrightIsForeground) -> None:
     for number, name in enumerate(("a.nii", "a.nii.gz")):
         write_cine(tmp_path / "in" / name, [3 + number])
-    with pytest.raises(ConfigError, match=r"a\.nii and .*a\.nii\.gz are of one name"):
+    with pytest.raises(ConfigError, match=r"a\.nii and .*a\.nii\.gz have the same name"):
         predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1", work=Work(measures=True))
     assert not (tmp_path / "out").exists()
 

@@ -41,7 +41,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_mask_beside_images_is_not_replaced(work: Path, inputs: list[str]) -> None:
     base = "s3://bkt/" if inputs[0].startswith("s3") else ""
-    with pytest.raises(ConfigError, match=r"would lie beside .*scans/.*choose an output folder that holds no image"):
+    with pytest.raises(ConfigError, match=r"would be written beside .*scans/.*choose an output folder without images"):
         plan(inputs, f"{base}scans", data=TWO)
     (source,) = plan(inputs, f"{base}labels", data=TWO)
     assert source.target in ("x.nii.gz", "a.png")
@@ -56,5 +56,5 @@ def test_nor_is_one_beside_a_link_to_an_image_or_what_it_leads_to(work: Path, ou
     (work / "links" / "two").symlink_to(work / "links" / "one")
     (work / "links" / "one" / "x_0000.nii.gz").symlink_to(work / "scans" / "x_0000.nii.gz")
     (work / "links" / "one" / "x_0001.nii.gz").symlink_to(work / "other" / "x_0001.nii.gz")
-    with pytest.raises(ConfigError, match="would lie beside"):
+    with pytest.raises(ConfigError, match="would be written beside"):
         plan(["links/two/x_*"], out, data=TWO)

@@ -167,7 +167,7 @@ def test_what_is_no_image_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "notes.pdf").write_text("x")
     with pytest.raises(MissingDataError, match="no NIfTI file, picture or DICOM series"):
         find_images(tmp_path)
-    with pytest.raises(ConfigError, match="a DICOM series is given by its folder"):
+    with pytest.raises(ConfigError, match="for a DICOM series give its folder"):
         find_images(tmp_path / "notes.pdf")
     (tmp_path / "a.nii.gz").write_bytes(b"")
     (tmp_path / "b.png").write_bytes(b"")
@@ -204,8 +204,8 @@ def test_an_image_of_other_channels_is_recorded_with_a_sentence(tmp_path: Path) 
     assert outcome.done == 1
     place = tmp_path / "in" / "colour.png"
     assert outcome.failed[0].error == (
-        f"{place}: the image has 3 channels, the model takes 1; save it in grey, or take a model that was trained on "
-        "such images"
+        f"{place}: the image has 3 channels, but the model takes 1; save it in grey, or use a model that was "
+        "trained on such images"
     )
 
 

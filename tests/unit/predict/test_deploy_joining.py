@@ -51,8 +51,8 @@ def test_a_file_of_the_case_s_bare_name_is_its_label(
     label = "s3://bkt/in/x.nii.gz" if way == "bucket" else str(scans / "x.nii.gz")
     assert list(passed_over) == [label]
     assert sentence(passed_over) == (
-        "Passed over 1 file that is a label, no image: 1 with the name of the image whose channels are beside them; "
-        f"to have such segmented give {label} itself, in a call of its own"
+        "Passed over 1 file that is a label rather than an image: 1 named as the image whose channels are beside them; "
+        f"to segment it, give {label} in a separate call"
     )
     assert len(plan([label], out, data=TWO, passed_over={})) == 1
 

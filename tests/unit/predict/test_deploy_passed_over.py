@@ -150,7 +150,7 @@ def test_a_label_that_is_given_itself_is_segmented(tmp_path: Path) -> None:
         assert list(passed_over) == [str(tmp_path / "a_gt.nii")]
     _, passed_over = found(tmp_path)
     assert sentence(passed_over).endswith(
-        f"give these files themselves, in a call of their own, first {tmp_path / 'a_gt.nii'}"
+        f"to segment them, give these files in a separate call, first {tmp_path / 'a_gt.nii'}"
     )
     targets, nothing = found(*passed_over)
     assert (targets, nothing) == (["a_gt.nii", "b_gt.nii"], {})
@@ -168,7 +168,7 @@ def test_how_many_were_passed_over_and_why_is_told_in_a_line(tmp_path: Path, cop
     assert (outcome.failed, outcome.passed_over, outcome.to_dict()["passed_over"]) == ((), labels + 1, labels + 1)
     assert not (tmp_path / "out" / "masks").exists()
     (line,) = told
-    assert line.startswith(f"Passed over {labels + 1} files that are labels, no images: ")
+    assert line.startswith(f"Passed over {labels + 1} files that are labels rather than images: ")
     assert f"{masks} in masks/ beside images/" in line
     assert "1 named as labels of the image beside them" in line
     predict([data / "images"], runner, DATA, tmp_path / "images", "m", tell=told.append)
@@ -195,12 +195,12 @@ def test_volumes_that_cannot_be_read_are_told_of(way: str, tmp_path: Path, monke
     targets, passed_over = found(given)
     assert len(targets) == 1
     first = "s3://bkt/scans/a/C.NRRD" if way == "bucket" else scans / "a" / "C.NRRD"
-    way_out = (
-        f"2 files of a format that maag does not read: to have them segmented convert them to .nii.gz, first {first}"
-    )
+    way_out = f"2 files of a format that maag does not read: to segment them, convert them to .nii.gz, first {first}"
     assert sentence(passed_over) == f"Passed over {way_out}"
     label = {"x_gt.nii": "named so"}
-    assert sentence(passed_over | label).startswith("Passed over 1 file that is a label, no image: 1 named so; ")
+    assert sentence(passed_over | label).startswith(
+        "Passed over 1 file that is a label rather than an image: 1 named so; "
+    )
     assert sentence(passed_over | label).endswith(f"; and {way_out}")
 
 
@@ -209,5 +209,5 @@ def test_a_volume_that_cannot_be_read_is_to_be_converted(tmp_path: Path) -> None
     scan.write_bytes(b"x")
     with pytest.raises(ConfigError, match=r"b\.mha: of a format that maag does not read; convert it to \.nii\.gz"):
         found(scan)
-    with pytest.raises(MissingDataError, match=r"below it; \S+b\.mha is of a format .* convert such to \.nii\.gz"):
+    with pytest.raises(MissingDataError, match=r"below it; \S+b\.mha is of a format .* convert it to \.nii\.gz"):
         found(tmp_path)

@@ -27,9 +27,9 @@ def test_an_output_without_a_name_is_refused(scans: Path) -> None:
 @pytest.mark.parametrize("place", ["", "deep", "new/folder"])
 def test_nothing_is_written_into_the_input(scans: Path, runner: BrightIsForeground, place: str) -> None:
     before = tree(scans)
-    with pytest.raises(ConfigError, match="lies in the input"):
+    with pytest.raises(ConfigError, match="is inside the input"):
         run(scans, scans / place, runner)
-    with pytest.raises(ConfigError, match="lies in the input"):
+    with pytest.raises(ConfigError, match="is inside the input"):
         predict([scans / "a.nii.gz"], Threads(runner), DATA, scans, "m1")
     assert tree(scans) == before
 
@@ -69,7 +69,7 @@ def test_the_output_is_none_of_what_a_pattern_or_a_list_names(tmp_path: Path, mo
     (tmp_path / "all.txt").write_text("work/one\n")
     monkeypatch.chdir(tmp_path)
     for given, out in (("work/**/sa_*.nii.gz", "work/labels"), ("all.txt", "work/one/labels"), ("work/o*", "work/out")):
-        with pytest.raises(ConfigError, match="lies in the input"):
+        with pytest.raises(ConfigError, match="is inside the input"):
             plan([given], out)
     assert len(plan(["work/one/sa_*.nii.gz"], "work/labels")) == 1
 
