@@ -1,1 +1,1 @@
-"""From checkpoints to exported models, from exported models to label maps."""
+"""Export checkpoints, and predict label maps with exported models."""

@@ -1,4 +1,4 @@
-"""One volume: fetched, segmented, put in its place, and written down. Whatever goes wrong with it stays with it."""
+"""One volume: fetch, segment, store, and record in the ledger. Its errors do not affect other volumes."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from maag.storage.keys import safe_key
 from maag.storage.opening import open_store
 
 _DECODED_AT_ONCE = 3
-"""Volumes, each with what is made of it, that keep a runner on a CPU busy."""
-_MOST_DECODED_AT_ONCE = 8  # for memory's sake
+"""Volumes decoded at once that keep a runner on a CPU busy."""
+_MOST_DECODED_AT_ONCE = 8  # limits memory
 _DIGITS = 4
-"""Of an expected Dice."""
+"""Decimals of an expected Dice."""
 
 
 class Found(NamedTuple):
-    """What the frames of an image hold, each by foreground class."""
+    """Results for each frame of an image, by foreground class."""
 
     volumes_ml: tuple[dict[str, float], ...] = ()
     expected_dice: tuple[dict[str, float], ...] = ()
-    """Corrected by the model's shortfalls; of classes that were labelled."""
+    """Corrected by the model's shortfalls; only classes that were labelled."""
     orientation: str | None = None
-    """Of the first frame."""
+    """Orientation code of the first frame."""
 
 
 _NOTHING = Found()
 
 
 class Worker:
-    """Does volumes, from any number of threads: while one runs the network, others fetch, decode, encode and store.
+    """Processes volumes from any number of threads: while one runs the network, others fetch, decode and store.
 
     Args:
-        job: what is the same for all.
-        runner: runs the model; is called by one thread at a time.
+        job: settings that all volumes share.
+        runner: runs the model; called by one thread at a time.
 
     Raises:
         StorageError: the output cannot be opened.
@@ -73,10 +73,10 @@ class Worker:
         self._room = threading.Semaphore(decoded_at_once(runner))
 
     def attempt(self, task: Task) -> Entry | Standing:
-        """Do one volume, or say why it is left alone: by ledger and output it is done, or changed since.
+        """Segment one volume, or return why it is skipped: it is done by the ledger, or its labels were edited since.
 
         Raises:
-            AccessDeniedError: the output may not be written; the other volumes would fare alike.
+            AccessDeniedError: the output may not be written, so the other volumes would fail too.
             StorageError: the ledger cannot be written.
         """
         source = task.source
@@ -87,39 +87,39 @@ class Worker:
             fetched_to.mkdir()
             fetched: Fetched | None = None
             try:
-                there = source.version()
-                standing = self._standing(task, there)
+                found_version = source.version()
+                standing = self._standing(task, found_version)
                 if standing is not Standing.TO_DO:
                     return standing
                 safe_key(source.target)
                 self._replacing.require_ours_or_none(source.target)
-                # Not before: with a version --resume takes what lies in the labels' place for a correction of them.
-                version = there
+                # Only now: with a version in the ledger, --resume takes a file of the user's for edited labels.
+                version = found_version
                 fetched = source.fetch(fetched_to, version)
                 version = fetched.version
                 with self._room:
                     found = self._segment(fetched.image, made_in / source.target)
-            except Exception as problem:  # A volume may exhaust the memory, and the next one not.
-                entry = self._entry(source, version, started, error=_sentence(problem, source, fetched))
+            except Exception as problem:  # One volume may exhaust the memory and the next may not.
+                entry = self._entry(source, version, started, error=_message_of(problem, source, fetched))
                 self._ledger.append(entry)
                 return entry
-            md5s = {place.relative_to(made_in).as_posix(): _md5_of(place) for place in _files_below(made_in)}
+            md5s = {path.relative_to(made_in).as_posix(): _md5_of(path) for path in _files_below(made_in)}
             target_md5 = md5s.pop(source.target)
             entry = self._entry(source, version, started, target_md5=target_md5, found=found, side_files=md5s)
             return self._store(made_in, source.target, entry)
 
     def _standing(self, task: Task, version: str) -> Standing:
         target = task.source.target
-        asked_for = (probabilities_of(target),) if self._job.work.probabilities else ()
-        return standing_of(self._out, target, task.history, version, self._job.identity, asked_for)
+        requested = (probabilities_of(target),) if self._job.work.probabilities else ()
+        return standing_of(self._out, target, task.history, version, self._job.identity, requested)
 
     def _segment(self, image: InputImage, target: Path) -> Found:
-        """Segment all frames of an image, write what was asked for, and tell what each frame holds."""
+        """Segment all frames of an image and write the requested files."""
         data, work = self._job.data, self._job.work
         labels: list[NDArray[np.uint8]] = []
         volumes, expected, affine, orientation = [], [], np.eye(4), None
-        place = Path(probabilities_of(str(target)))
-        with ProbabilityWriter(place, data.num_classes) if work.probabilities else nullcontext() as probabilities:
+        path = Path(probabilities_of(str(target)))
+        with ProbabilityWriter(path, data.num_classes) if work.probabilities else nullcontext() as probabilities:
             take = probabilities.add if probabilities else None
             for volume in (fitting(frame, image, data) for frame in image.frames()):
                 found = self._labelled(volume, take)
@@ -144,12 +144,12 @@ class Worker:
         return segment_fully(volume, self._runner, data, work.refinement, take_probabilities=take)
 
     def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:
-        """Put what was made in its place: the labels last, for they say that a volume is done, and after their line."""
+        """Store the files and the ledger line, then the labels, whose presence marks a volume as done."""
         try:
             if self._replacing.absent_beside(target, entry.side_files or {}):
-                # Should they come and their labels not, the next attempt knows that they are no files of the user's.
-                broken_off = f"{entry.source}: ended before its labels were stored; go on with --resume"
-                self._ledger.append(replace(entry, error=broken_off, target_md5=None, **_NOTHING._asdict()))
+                # If this attempt stops before the labels, the next one must know that these are not the user's files.
+                interrupted = f"{entry.source}: interrupted before its labels were stored; continue with --resume"
+                self._ledger.append(replace(entry, error=interrupted, target_md5=None, **_NOTHING._asdict()))
             for path in _files_below(made_in):
                 if path != made_in / target:
                     self._out.put(path, path.relative_to(made_in).as_posix())
@@ -191,28 +191,28 @@ class Worker:
 
 
 class _OneAtATime:
-    """A runner that several threads may call; each waits for its turn."""
+    """A runner that several threads may call, one at a time."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
         return self._runner.name
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        with self._turn:
+        with self._lock:
             return self._runner(images)
 
 
 def decoded_at_once(runner: Runner) -> int:
-    """How many volumes keep a runner busy here."""
+    """How many volumes to decode at once to keep a runner on this machine busy."""
     return decoded_with(os.cpu_count() or 1, gpu=any(word in runner.name for word in ("tensorrt", "cuda")))
 
 
 def decoded_with(cores: int, *, gpu: bool) -> int:
-    """How many volumes keep a runner busy: a GPU is so fast that it waits for files, so there all cores read them."""
+    """How many volumes to decode at once to keep a runner busy; a GPU is faster than reading, so all cores read."""
     return min(max(_DECODED_AT_ONCE, cores), _MOST_DECODED_AT_ONCE) if gpu else _DECODED_AT_ONCE
 
 
@@ -233,11 +233,11 @@ def _md5_of(path: Path) -> str:
         return md5_of(content).hexdigest()
 
 
-def _sentence(problem: Exception, source: Source, fetched: Fetched | None) -> str:
-    """The problem in words, of the places that the user knows."""
+def _message_of(problem: Exception, source: Source, fetched: Fetched | None) -> str:
+    """The error message, with temporary paths replaced by the user's."""
     if not isinstance(problem, MaagError):
         return f"{source.place}: {type(problem).__name__}: {problem}"
-    sentence = str(problem)
+    message = str(problem)
     for here, origin in (fetched.origins if fetched else {}).items():
-        sentence = sentence.replace(here, origin)
-    return sentence if source.place in sentence else f"{source.place}: {sentence}"
+        message = message.replace(here, origin)
+    return message if source.place in message else f"{source.place}: {message}"

@@ -1,4 +1,4 @@
-"""Many volumes through one model: output mirrors input, a ledger remembers, one bad volume never stops the rest."""
+"""Batch prediction: output mirrors input, a ledger records every attempt, one bad volume never stops the rest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deploy.inputs.sources import find_sources
 from deploy.predicting.crew import Crew
 from deploy.predicting.job import Job, Task, Work, probabilities_of
 from deploy.predicting.ledger import Entry, History, gather, read_histories
-from deploy.predicting.measures import require_heart, require_told_apart
+from deploy.predicting.measures import require_distinct_rows, require_heart
 from deploy.predicting.standing import Standing
 from deploy.predicting.tables import NO_TABLES, Tables, require_tables_replaceable, write_tables
 from maag.config.data import DataConfig
@@ -28,29 +28,29 @@ from maag.storage.opening import open_store
 
 _PLAIN_WORK = Work()
 _SEGMENTATION = ".dcm"
-"""How the labels of a DICOM series end when they are a DICOM segmentation, and no others."""
+"""Suffix of labels that are a DICOM segmentation, and of no others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of the volumes."""
+    """Volumes by outcome."""
 
     done: int
     skipped: int
-    """Done earlier, by the ledger; `kept` among them."""
+    """Done earlier, by the ledger; includes `kept`."""
     failed: tuple[Entry, ...]
     kept: int = 0
-    """Whose labels somebody has changed since; they stay as they are."""
+    """Volumes whose labels were edited since; they stay as they are."""
     tables: Tables = NO_TABLES
     orientation_differs: int = 0
     """Of those done: by their headers oriented differently from the training images, and segmented as stored."""
     orientation_unknown: int = 0
     """Of those done: to be reoriented, but segmented as stored, as their orientation is unknown or oblique."""
     passed_over: int = 0
-    """Files of the inputs that are labels, no images, or volumes of formats that are not read."""
+    """Input files that are labels rather than images, or volumes in unsupported formats."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types: the counts, source and error of each failure, and under `tables` what `Tables` has."""
+        """Plain types: the counts, source and error of each failure, and the fields of `Tables` under `tables`."""
         failures = [{"source": entry.source, "error": entry.error} for entry in self.failed]
         counts = {"done": self.done, "skipped": self.skipped, "kept": self.kept, "failed": len(failures)}
         counts["passed_over"] = self.passed_over
@@ -76,25 +76,26 @@ def predict(
     """Segment every volume in `inputs` and write its labels under `out`.
 
     Args:
-        inputs: files, folders, patterns, lists and URIs, as `find_sources` takes them.
-        crew: does the volumes.
+        inputs: files, folders, patterns, lists and URIs, see `find_sources`.
+        crew: processes the volumes.
         data: the data settings that the model was trained with.
-        out: the output, a folder or a URI; its ledger gets a line for every volume.
+        out: output folder or URI; its ledger gets a line for every volume.
         model_digest: identifies the model in the ledger.
-        resume: skip volumes whose labels this model has written from the very same source, and that are still there,
-            and those whose labels somebody has changed since.
-        progress: called with (volumes done, volumes in all) after each.
+        resume: skip volumes whose labels this model has written from the same source and that still exist, and those
+            whose labels were edited since.
+        progress: called with (volumes done, total) after each.
         work: what to do with each volume.
         tell: is given a sentence about files that are passed over, and one about the first image that is oriented
             differently from the training images.
-        shortfalls: how far the model overrates itself, by class, see `maag.expected_dice`.
+        shortfalls: how much the model overestimates its Dice, by class, see `maag.expected_dice`.
         orientations: codes of the training images, such as `LPS`, the most frequent first; empty where unknown.
 
     Raises:
-        MissingDataError: there is nothing to do.
-        ConfigError: labels would be written into the input, or two volumes to one place; or measures are asked for of
-            a model that labels no heart, of volumes that would share a row, or where the user has such a file; or
-            images are to be reoriented, but the training images' orientation is unknown.
+        MissingDataError: there is no input.
+        ConfigError: labels would be written into the input, or two volumes to one path; or measures are requested for
+            a model without cardiac classes, for volumes that would share a row, or a file of the user would be
+            overwritten; or images are to be reoriented, but the orientation of the training images is
+            unknown.
         StorageError: a store cannot be read, or the output or the ledger cannot be written.
     """
     if work.measures:
@@ -113,12 +114,18 @@ def predict(
         orientations=tuple(orientations),
     )
     passed_over: dict[str, str] = {}
-    asked = {"dicom_seg": work.dicom_seg, "probabilities": work.probabilities}
-    sources = plan(inputs, job.out, data=data, passed_over=passed_over, **asked)
+    sources = plan(
+        inputs,
+        job.out,
+        dicom_seg=work.dicom_seg,
+        probabilities=work.probabilities,
+        data=data,
+        passed_over=passed_over,
+    )
     if passed_over:
         tell(sentence(passed_over))
     if work.measures:
-        require_told_apart(source.target for source in sources)
+        require_distinct_rows(source.target for source in sources)
     if job.folder:
         require_writable_directory(job.folder)
     store = open_store(job.out)
@@ -168,15 +175,14 @@ def plan(
     data: DataConfig | None = None,
     passed_over: MutableMapping[str, str] | None = None,
 ) -> tuple[Source, ...]:
-    """Find the images in `inputs` for a model of these `data`, of one channel where they are None; nothing is written.
+    """Find the images in `inputs` for a model with these `data` settings (None: one channel); nothing is written.
 
-    Labels among the inputs, and volumes of formats that are not read, are written down in `passed_over`, each with how
-    it is known.
+    Labels among the inputs, and volumes in unsupported formats, are added to `passed_over`, each with the reason.
 
     Raises:
-        MissingDataError: an input does not exist, or holds no image.
-        ConfigError: labels would be written into the input, or two images' to one place or name; or `dicom_seg` is
-            asked for where there is no DICOM series.
+        MissingDataError: an input does not exist, or contains no image.
+        ConfigError: labels would be written into the input, or labels of two images to one path or name; or
+            `dicom_seg` is requested and there is no DICOM series.
     """
     by_target: dict[str, Source] = {}
     by_name: dict[str, Source] = {}
@@ -186,8 +192,8 @@ def plan(
         twin = by_name.setdefault(_unpacked(source.target), source)
         if twin.target != source.target:
             raise ConfigError(
-                f"{twin.place} and {source.place} are of one name, so their labels would pass for one case; take one "
-                "of them out, rename it, or predict them in two calls with different output folders"
+                f"{twin.place} and {source.place} have the same name, so their labels would count as one case; remove "
+                "or rename one of them, or predict them in two calls with different output folders"
             )
         for file in (source.target, *((probabilities_of(source.target),) if probabilities else ())):
             other = by_file.setdefault(file, source)
@@ -199,8 +205,8 @@ def plan(
     sources = tuple(by_target.values())
     if dicom_seg and not any(target.endswith(_SEGMENTATION) for target in by_target):
         raise ConfigError(
-            f"--dicom-seg: no input is a DICOM series, the first is {sources[0].place}; leave it out, or give the "
-            "folder of a series"
+            f"--dicom-seg: no input is a DICOM series, the first is {sources[0].place}; leave the option out, or give "
+            "the folder of a series"
         )
     require_disjoint(inputs, sources, _plain(out))
     return sources
@@ -217,12 +223,12 @@ def _oriented_differently(entry: Entry, job: Job) -> str:
 def _plain(out: str | Path) -> str:
     place = local_place(out)
     if not place:
-        raise ConfigError("the output is empty; give a folder or a URI, '.' for the folder here")
+        raise ConfigError("the output is empty; give a folder or a URI, '.' for the current folder")
     return place.rstrip("/") if is_uri(place) else place
 
 
 def _unpacked(file: str) -> str:
-    """The same for `a.nii` and `a.nii.gz`."""
+    """`a.nii` for both `a.nii` and `a.nii.gz`."""
     return file[: -len(".gz")] if file.lower().endswith(".nii.gz") else file
 
 

@@ -1,4 +1,4 @@
-"""Volumes in the hands of workers that may be lost: what is handed out next, taken back, and given up."""
+"""Assignment of volumes to workers that may be lost: which is next, which are retried, and which are given up."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from deploy.predicting.standing import Standing
 from maag.storage.opening import open_store
 
 TRIES_ALONE = 2
-"""A volume that takes down so many workers that did nothing else is given up."""
+"""A volume is given up after it crashed this many workers that had no other volume."""
 
 
 @dataclass(slots=True)
 class Charge:
-    """A volume to do, and how it went so far."""
+    """A volume and its attempts so far."""
 
     given: Task
-    """As it came."""
+    """The original task."""
     stored: History | None = None
-    """What the ledger has of it since a worker was lost while it had this one."""
+    """Its history in the ledger, read when a worker that had it was lost."""
     taken_down: int = 0
-    """Workers that were lost with this one alone."""
+    """Workers lost while they had only this volume."""
 
     @property
     def task(self) -> Task:
-        """What a worker is to do now."""
+        """The task for the next worker."""
         return Task(self.given.source, self.stored or self.given.history)
 
-    def result(self, told: Entry | Standing) -> Entry | Standing:
-        """What became of it, by what its worker `told`: done, not skipped, where a lost one had stored it."""
+    def result(self, reply: Entry | Standing) -> Entry | Standing:
+        """Its outcome, given the worker's `reply`: done rather than skipped if a lost worker had stored it."""
         last = self.stored.last if self.stored else None
         new = last != self.given.history.last
-        return last if last and new and told is Standing.DONE else told
+        return last if last and new and reply is Standing.DONE else reply
 
 
 class Charges:
     """All volumes of a job.
 
     Args:
-        job: what is the same for all of them; its ledger is asked what lost workers had stored.
-        tasks: taken when there is a worker for them, but for the next one.
+        job: settings that all share; its ledger shows what lost workers had stored.
+        tasks: taken one ahead of the workers.
     """
 
     def __init__(self, job: Job, tasks: Iterator[Task]) -> None:
@@ -51,18 +51,18 @@ class Charges:
         self._tasks = tasks
         self._suspects: deque[Charge] = deque()
         self.next = next(tasks, None)
-        """The next of the tasks that nobody had yet; None where there is no more."""
+        """The next unassigned task; None at the end."""
 
     def are_left(self) -> bool:
-        """Whether there is one to hand out."""
+        """Whether any volume can be assigned."""
         return self.next is not None or bool(self._suspects)
 
     def take_suspect(self) -> Charge | None:
-        """The first of those that a lost worker had, for one that is to have nothing else; None where there is none."""
+        """The first volume of a lost worker, for a worker that gets no other; None if there is none."""
         return self._suspects.popleft() if self._suspects else None
 
     def take_new(self) -> Charge | None:
-        """The next one that nobody had yet; None where there is no more."""
+        """The next unassigned volume; None at the end."""
         task = self.next
         if task is None:
             return None
@@ -70,9 +70,9 @@ class Charges:
         return Charge(task)
 
     def come_back(self, charges: Iterable[Charge], *, alone: bool) -> Iterator[Entry]:
-        """Take back those of a lost worker, and give up, as a failure each, those that took down too many `alone`.
+        """Take back the volumes of a lost worker; those that crashed too many workers `alone` fail.
 
-        Raises StorageError where the ledger cannot be read or written.
+        Raises StorageError if the ledger cannot be read or written.
         """
         stored = read_histories(open_store(self._job.out))
         for charge in charges:
@@ -93,7 +93,7 @@ class Charges:
             target_md5=None,
             finished_at=now(),
             seconds=0.0,
-            error=f"{source.place}: took down {charge.taken_down} workers; it may need more memory than a worker has",
+            error=f"{source.place}: crashed {charge.taken_down} workers; it may need more memory than a worker has",
         )
         open_ledger(open_store(self._job.out), self._job.folder).append(entry)
         return entry

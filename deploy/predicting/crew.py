@@ -1,4 +1,4 @@
-"""Who does the volumes: threads of this process around one runner."""
+"""Process volumes with threads of this process around one runner."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from deploy.predicting.standing import Standing
 from maag.inference import Runner
 from maag.storage.keys import is_uri
 
-_THREADS_FOR_STORES = 8  # most of them wait for the network
+_THREADS_FOR_STORES = 8  # most wait for the network
 
 
 class Crew(Protocol):
-    """Does volumes, in any order."""
+    """Processes volumes, in any order."""
 
     def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
-        """What became of each task, as it is known; tasks are taken when there is room for them.
+        """The outcome of each task as it ends; tasks are taken when there is room for them.
 
         Raises:
             StorageError: the output or its ledger cannot be written.
@@ -32,7 +32,7 @@ class Threads:
 
     Args:
         runner: runs the model.
-        number: of threads; None: as many as keep the runner busy.
+        number: number of threads; None: as many as keep the runner busy.
     """
 
     def __init__(self, runner: Runner, number: int | None = None) -> None:
@@ -62,5 +62,5 @@ class Threads:
 
 
 def threads_for(task: Task, job: Job, enough: int) -> int:
-    """How many threads keep one runner busy, by where images come from and go to, and how many volumes are `enough`."""
+    """Threads that keep one runner busy: `enough`, or more if images come from or go to a store."""
     return max(enough, _THREADS_FOR_STORES) if is_uri(task.source.place) or is_uri(job.out) else enough

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster that do volumes, each with a runner of its own; what a lost worker had is done by others."""
+"""Process volumes with workers on a Ray cluster, each with its own runner; volumes of lost workers are retried."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from maag.train.launch.recovery import cause_of
 from maag.train.launch.room import Room, require_room, takes_gpu
 
 _LOST = (RayActorError, ActorUnavailableError, NodeDiedError, OutOfMemoryError)
-"""What Ray raises of a worker that is gone; not all are of one kind."""
+"""What Ray raises for a lost worker; these have no common base class."""
 _TRIES_TO_START = 3
 _PATIENCE_S = 600.0
-"""How long a fleet without a single worker waits for one."""
+"""How long to wait for a worker if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FleetPlan:
-    """Where to predict, and with how many."""
+    """Cluster and number of workers."""
 
     workers: int
     address: str | None
-    """Of a running cluster, whose nodes reach inputs and output at the same places; None starts one here."""
+    """Address of a running cluster whose nodes reach inputs and output at the same paths; None starts one here."""
     gpu: bool | None
-    """One for each worker; None: where the cluster has any."""
+    """Whether each worker gets a GPU; None: if the cluster has any."""
     wait_minutes: float = 0.0
-    """For nodes that an autoscaler starts."""
+    """How long to wait for nodes that an autoscaler starts."""
 
 
 class Member:
-    """A process of the cluster with a runner; Ray calls it from several threads."""
+    """A worker process of the cluster with a runner; Ray calls it from several threads."""
 
     _worker: Worker
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
-        # Ray kills members, at the end and when the user interrupts: no `finally` of theirs removes what was fetched.
+        # Ray kills actors at the end and on interrupts, so no `finally` would remove fetched files.
         keep_temporary_files_together()
 
     def open(self, job: Job, open_runner: Callable[[], Runner]) -> None:
-        """Open the model and the output. Not where it is made, from where Ray would not bring the error whole."""
+        """Open the model and the output; not in `__init__`, whose errors Ray does not pass on intact."""
         self._worker = Worker(job, open_runner())
 
     def attempt(self, task: Task) -> Entry | Standing:
@@ -63,12 +63,12 @@ class Member:
 
 
 class Fleet:
-    """A crew of Members.
+    """A crew of workers on a Ray cluster.
 
     Args:
-        open_runner: opens the model on any node; it travels there with all that it holds.
-        plan: where.
-        tell: is given sentences about workers that are lost.
+        open_runner: opens the model on any node; it is pickled with all its content.
+        plan: cluster and number of workers.
+        tell: called with a sentence about each lost worker.
     """
 
     def __init__(self, open_runner: Callable[[], Runner], plan: FleetPlan, tell: Callable[[str], None]) -> None:
@@ -80,7 +80,7 @@ class Fleet:
         """See Crew.
 
         Raises:
-            ConfigError: the cluster cannot be reached, or has no room.
+            ConfigError: the cluster cannot be reached, or has too few resources.
             PredictionError: no worker is left.
         """
         plan = self._plan
@@ -92,13 +92,13 @@ class Fleet:
 
 
 def done_at_once(task: Task, job: Job, room: Room) -> int:
-    """How many volumes a member with this `room` does at once: as many as a process with the same cores and GPU."""
+    """Volumes that a worker with this `room` processes at once: as many as a process with the same cores and GPU."""
     return threads_for(task, job, decoded_with(room.cpus, gpu=room.gpus > 0))
 
 
 @dataclass(slots=True)
 class _Hire:
-    """Starts members."""
+    """Starts workers."""
 
     job: Job
     open_runner: Any
@@ -112,19 +112,19 @@ class _Hire:
 
 @dataclass(slots=True, eq=False)
 class _Seat:
-    """A member as the dispatcher sees it."""
+    """A worker as the dispatcher sees it."""
 
     handle: Any
     opened: Any
-    """Ray's reference to that."""
+    """Ray's reference to the result of `open`."""
     at_work: dict[Any, Charge] = field(default_factory=dict)
-    """By Ray's reference to the result."""
+    """Assigned volumes by Ray's reference to the result."""
     alone: bool = False
-    """At a volume that may take it down, and at nothing else."""
+    """Whether it has a single volume that may crash it, and gets no other."""
 
 
 class _Dispatch:
-    """Hands out tasks, a few to each member, and takes back those of lost ones."""
+    """Assigns tasks to workers, a few to each, and takes back those of lost workers."""
 
     def __init__(self, job: Job, charges: Charges, hire: _Hire, tell: Callable[[str], None]) -> None:
         self._charges = charges
@@ -136,7 +136,7 @@ class _Dispatch:
         self._each = done_at_once(charges.next, job, hire.room) if charges.next else 1
 
     def run(self, workers: int) -> Iterator[Entry | Standing]:
-        """What became of each task."""
+        """The outcome of each task."""
         if not self._charges.are_left():
             return
         self._hiring = [self._hire(self._each) for _ in range(workers)]
@@ -145,12 +145,12 @@ class _Dispatch:
             at_work = [ref for seat in self._seats for ref in seat.at_work]
             if not at_work and not self._charges.are_left():
                 return
-            # Hired members count while there is work for them, or nobody else to wait for.
+            # Also wait for workers that are starting.
             done, _ = ray.wait([*at_work, *(seat.opened for seat in self._hiring)], timeout=_PATIENCE_S)
             if not done and not self._seats:
                 raise PredictionError(
                     f"no worker is left and none could be started in {_PATIENCE_S / 60:.0f} minutes; see Ray's logs in "
-                    f"{LOGS}, and go on with --resume"
+                    f"{LOGS}, and continue with --resume"
                 )
             for ref in done:
                 yield from self._take(ref)
@@ -172,13 +172,13 @@ class _Dispatch:
             self._welcome(seat)
         for seat in [seat for seat in self._seats if ref in seat.at_work]:
             try:
-                told = _value(ref)
+                reply = _value(ref)
             except _LOST:
                 yield from self._lose(seat)
                 continue
             charge = seat.at_work.pop(ref)
             seat.alone = False
-            yield charge.result(told)
+            yield charge.result(reply)
 
     def _welcome(self, seat: _Seat) -> None:
         try:
@@ -187,23 +187,23 @@ class _Dispatch:
             self._failed_starts += 1
             if self._failed_starts >= _TRIES_TO_START:
                 raise PredictionError(
-                    f"workers end as soon as they start ({first_line(error)}); see Ray's logs in {LOGS}"
+                    f"workers end right after they start ({first_line(error)}); see Ray's logs in {LOGS}"
                 ) from error
             self._hiring.append(self._hire(self._each))
         else:
             self._seats.append(seat)
 
     def _lose(self, seat: _Seat) -> Iterator[Entry]:
-        """Have a lost member's volumes done by others, one at a time, for one of them may be why; hire another."""
+        """Retry a lost worker's volumes one at a time, as one of them may be the cause; start a new worker."""
         self._seats.remove(seat)
         ray.kill(seat.handle)
-        self._tell(f"Lost a worker with {len(seat.at_work)} volumes at hand: others do them, and a new one is started")
+        self._tell(f"Lost a worker with {len(seat.at_work)} volumes: others take over, and a new worker is started")
         self._hiring.append(self._hire(self._each))
         yield from self._charges.come_back(seat.at_work.values(), alone=seat.alone)
 
 
 def _value(ref: Any) -> Any:
-    """What a call returned. Raises MaagError as the member raised it, and Ray's own errors."""
+    """The return value of a call. Raises MaagError as the worker raised it, and Ray's own errors."""
     try:
         return ray.get(ref)
     except (RayTaskError, RayActorError) as error:

@@ -1,4 +1,4 @@
-"""What is asked for: the work on each volume, what is the same for all of them, and one volume to do."""
+"""A batch: the work on each volume, the settings that all volumes share, and the task for one volume."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Work:
 
     refinement: Refinement = PLAIN
     probabilities: bool = False
-    """Write them too, as `NAME_probabilities.nii.gz`."""
+    """Also write `NAME_probabilities.nii.gz`."""
     measures: bool = False
-    """Write `measures.csv` in the end."""
+    """Write `measures.csv` at the end."""
     review: bool = False
-    """Write `review.csv` in the end."""
+    """Write `review.csv` at the end."""
     reorient: bool = False
     """Lay images as those that trained, and labels back."""
     dicom_seg: bool = False
-    """Labels of a DICOM series are DICOM-SEG."""
+    """Write labels of a DICOM series as DICOM-SEG."""
 
     def identity(self, model_digest: str, data: DataConfig) -> str:
-        """What decides the labels and their company: model and options, and rules that earlier versions had not."""
+        """Everything that determines the output files: the model, the options, and rules new since earlier versions."""
         options = (
             self.refinement.name,
             "probabilities" if self.probabilities else "",
             "dicom-seg" if self.dicom_seg else "",
             "reoriented" if self.reorient else "",
-            # Labels of before that rule are those of another scale: --resume must not keep them.
+            # Labels from before this rule are on another scale: --resume must not keep them.
             "own-extent" if has_own_extent(data) else "",
         )
         return "+".join([model_digest, *(option for option in options if option)])
@@ -47,39 +47,39 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What is the same for all volumes."""
+    """Settings that all volumes share."""
 
     data: DataConfig
-    """With which the model was trained."""
+    """The data settings that the model was trained with."""
     work: Work
     model_digest: str
     out: str
-    """The output: a folder or a URI."""
+    """Output folder or URI."""
     shortfalls: Mapping[str, float] = field(default_factory=dict)
-    """How far the model overrates itself, by class, see `maag.expected_dice`."""
+    """How much the model overestimates its Dice, by class, see `maag.expected_dice`."""
     orientations: tuple[str, ...] = ()
     """Codes of the training images, such as `LPS`, the most frequent first; empty where unknown."""
 
     @property
     def folder(self) -> Path | None:
-        """The output where it is a folder here."""
+        """The output folder; None if the output is a URI."""
         return None if is_uri(self.out) else Path(self.out)
 
     @property
     def identity(self) -> str:
-        """Of model and options, for the ledger."""
+        """Identity of model and options, for the ledger."""
         return self.work.identity(self.model_digest, self.data)
 
 
 class Task(NamedTuple):
-    """One volume to do."""
+    """One volume to segment."""
 
     source: Source
     history: History = History()
-    """What was done before, by the ledger."""
+    """Earlier attempts, by the ledger."""
 
 
 def probabilities_of(target: str) -> str:
-    """Where the probabilities go of a volume whose labels go to `target`."""
-    place = PurePath(target)
-    return str(place.with_name(f"{stem_of(Path(place))}_probabilities.nii.gz"))
+    """Path of the probabilities next to the labels `target`."""
+    path = PurePath(target)
+    return str(path.with_name(f"{stem_of(Path(path))}_probabilities.nii.gz"))

@@ -1,8 +1,8 @@
-"""The ledger of a batch: what became of each volume, one JSON object a line, only ever added to.
+"""The ledger of a batch: the outcome of each attempt at a volume, one JSON object per line, append-only.
 
-A line that says "done" is written before the labels are put in their place, with their MD5: whatever is killed when, a
-volume is done if and only if the labels that its line names are there. Files beside them come before that line, and are
-named in one of their own before they come.
+The line of a volume that is done is written before its labels, with their MD5: whenever a process is killed, a volume
+is done if and only if the labels that its line names exist. Side files are written before that line, after a line of
+their own that announces them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from maag.storage.store import Store
 
 LEDGER = "ledger.jsonl"
 PARTS = "ledger/"
-"""Where the parts of a ledger lie in a store whose objects cannot be added to."""
+"""Prefix of the parts of a ledger in a store whose objects cannot be appended to."""
 FORMAT_VERSION = 3
 _LINES_A_PART = 256
 _READINGS = 100
@@ -41,28 +41,28 @@ class Entry:
     target: str
     """Relative to the output, with `/`."""
     source_version: str | None
-    """`sha256:` of a file's content, `etag:` of an object; None where it could not be read, or where
-    something in the labels' place forbade to begin."""
+    """`sha256:` of a file's content, `etag:` of an object; None if it could not be read, or a file of the user's is in
+    the place of the labels."""
     model: str
     """Digest of the model, and the options that change labels."""
     target_md5: str | None
-    """Of the labels' file; None where there are none."""
+    """MD5 of the label file; None if there is none."""
     finished_at: str
     """UTC, ISO 8601."""
     seconds: float
     error: str | None
-    """One sentence; None where the labels were written."""
+    """One sentence; None if the labels were written."""
     volumes_ml: tuple[dict[str, float], ...] = ()
     """For each frame: millilitres by foreground class."""
     expected_dice: tuple[dict[str, float], ...] = ()
-    """For each frame: in [0, 1] by foreground class that was labelled, see `maag.expected_dice`; () in lines of before
-    it was written down, and of failures."""
+    """For each frame: in [0, 1] by foreground class that was labelled, see `maag.expected_dice`; () in lines of
+    earlier versions, and of failures."""
     orientation: str | None = None
     """Orientation code of its first frame, such as `LPS`; None where it is unknown or the axes are oblique, and in
-    lines of before it was written down."""
+    lines of earlier versions."""
     side_files: dict[str, str] | None = None
-    """What was written beside the labels, such as probabilities, or was about to be: MD5 by name relative to the
-    output; None in lines of before this was written down, and of failures."""
+    """Files written, or about to be written, beside the labels, such as probabilities: MD5 by name relative to the
+    output; None in lines of earlier versions, and of failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,46 +71,46 @@ class History:
 
     last: Entry | None = None
     target_md5s: frozenset[str] = frozenset()
-    """Of all labels that were ever written there."""
+    """MD5s of all labels ever written there."""
     side_names: frozenset[str] | None = frozenset()
-    """Of all that was ever written beside them; None where a line is of before this was written down."""
+    """Names of all files ever written beside them; None if an earlier version wrote a line without them."""
 
     def then(self, entry: Entry) -> History:
-        """The history with one attempt more."""
-        told = self.side_names is not None and (entry.side_files is not None or entry.target_md5 is None)
-        sides = frozenset((*(self.side_names or ()), *(entry.side_files or ()))) if told else None
+        """The history with one more attempt."""
+        known = self.side_names is not None and (entry.side_files is not None or entry.target_md5 is None)
+        sides = frozenset((*(self.side_names or ()), *(entry.side_files or ()))) if known else None
         return History(entry, self.target_md5s | ({entry.target_md5} if entry.target_md5 else set()), sides)
 
-    def knows(self, name: str) -> bool:
-        """Whether the file of this name beside the labels may be maag's."""
+    def may_have_written(self, name: str) -> bool:
+        """Whether maag may have written the side file of this name."""
         return self.side_names is None or name in self.side_names
 
 
 class Ledger(Protocol):
-    """Where attempts are written down."""
+    """Records attempts."""
 
     def append(self, entry: Entry) -> None:
-        """Add one line; on return it is on disk or in the store. From any thread. Raises StorageError."""
+        """Add one line; on return it is on disk or in the store. Thread-safe. Raises StorageError."""
 
 
 def now() -> str:
-    """The time for `Entry.finished_at`."""
+    """The current time in the format of `Entry.finished_at`."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def open_ledger(out: Store, folder: Path | None) -> Ledger:
-    """The ledger of an output: of the local `folder` if it is one, else of the store. Raises StorageError."""
+    """The ledger of an output: in the local `folder` if given, else in the store. Raises StorageError."""
     return FileLedger(folder / LEDGER) if folder else StoreLedger(out)
 
 
 class FileLedger:
-    """A file that any number of threads, processes and, where its file system has locks, machines add to."""
+    """A file that threads, processes and, if the file system supports locks, machines append to."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, entry: Entry) -> None:
-        """See Ledger. A line that a crash has cut off is ended first."""
+        """See Ledger. A line truncated by a crash is terminated first."""
         with storage_errors(self._path):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             try:
@@ -124,9 +124,9 @@ class FileLedger:
 
 
 class StoreLedger:
-    """Objects `ledger/JOB-NUMBER.jsonl`, each written by one process alone, again and again until it is full.
+    """Objects `ledger/JOB-NUMBER.jsonl`, each rewritten by a single process until it is full.
 
-    Threads that add at the same time share one write.
+    Threads that append at the same time share one write.
     """
 
     def __init__(self, out: Store) -> None:
@@ -158,18 +158,18 @@ class StoreLedger:
 
 
 def read_finished(out: Store) -> dict[str, Entry]:
-    """By target: its last attempt, where that succeeded.
+    """The last attempt at each target, if it succeeded.
 
     Raises:
-        ConfigError: a line is of another format version.
-        StorageError: the ledger is there and cannot be read.
+        ConfigError: a line has another format version.
+        StorageError: the ledger exists and cannot be read.
     """
     histories = read_histories(out)
     return {target: found.last for target, found in histories.items() if found.last and found.last.error is None}
 
 
 def read_histories(out: Store) -> dict[str, History]:
-    """By target: all attempts at it. Raises as `read_finished`."""
+    """All attempts by target. Raises as `read_finished`."""
     histories: dict[str, History] = {}
     for entry in read_entries(out):
         histories[entry.target] = histories.get(entry.target, History()).then(entry)
@@ -177,9 +177,9 @@ def read_histories(out: Store) -> dict[str, History]:
 
 
 def read_entries(out: Store) -> list[Entry]:
-    """All attempts, the last one last. Raises as `read_finished`.
+    """All attempts in order of time. Raises as `read_finished`.
 
-    An output that was copied from a bucket, or into one, goes on in the other way: what stands in both counts once.
+    An output copied between a folder and a bucket has both kinds of ledger; attempts in both count once.
     """
     keys = [found.key for found in out.list(PARTS) if found.key.endswith(".jsonl")]
     if out.stat(LEDGER):
@@ -191,12 +191,12 @@ def read_entries(out: Store) -> list[Entry]:
 
 
 def gather(out: Store) -> None:
-    """Write `ledger.jsonl` from the parts, for people and programs that look for it. Raises StorageError."""
+    """Write `ledger.jsonl` from the parts, for people and other programs. Raises StorageError."""
     out.write_bytes(LEDGER, b"".join(_line_of(entry) for entry in read_entries(out)))
 
 
 def _content_of(out: Store, key: str) -> bytes:
-    """Another job, or worker, may add a line while it is read."""
+    """Content of an object; retried, as another job or worker may append while it is read."""
     for _ in range(_READINGS - 1):
         with contextlib.suppress(ObjectChangedError):
             return out.read_bytes(key)
@@ -214,7 +214,7 @@ def _entries_in(content: bytes, place: str) -> Iterator[Entry]:
             version = plain["format_version"]
             entry = Entry(**plain) if version == FORMAT_VERSION else None
         except (ValueError, KeyError, TypeError):
-            continue  # A line cut off by a crash: its volume was not done.
+            continue  # a line truncated by a crash: its volume is not done
         if entry is None:
             raise ConfigError(f"{place}: format_version {version} is unknown; choose another output folder")
         yield entry

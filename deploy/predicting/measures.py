@@ -1,4 +1,4 @@
-"""A table of the measures of hearts, from the volumes that predictions have."""
+"""`measures.csv`: cardiac measures from the volumes of predicted structures."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ KEYS = ("patient", "ed_frame", "es_frame")
 
 
 def require_heart(classes: Sequence[str]) -> None:
-    """Raise ConfigError unless the model labels the left ventricle, by which the frames are told apart."""
+    """Raise ConfigError unless the model labels the left ventricle, which determines the ED and ES frames."""
     if VENTRICLES[0] not in classes:
         raise ConfigError(
-            f"--measures needs a model that labels {VENTRICLES[0]}, this one labels {', '.join(classes[1:])}; "
-            "leave it out"
+            f"--measures needs a model that labels {VENTRICLES[0]}, but this one labels {', '.join(classes[1:])}; "
+            "leave the option out"
         )
 
 
-def require_told_apart(targets: Iterable[str]) -> None:
-    """Refuse labels of which one would take another's place in the rows, before hours of work.
+def require_distinct_rows(targets: Iterable[str]) -> None:
+    """Check, before hours of work, that no two labels share a place in the rows.
 
     Args:
-        targets: of the labels, relative to the output.
+        targets: label paths relative to the output.
 
     Raises:
-        ConfigError: two are of one name but for the ending, or of one frame, or a file of a whole patient lies beside
-            files of its frames.
+        ConfigError: two have the same name but for the suffix, or are the same frame, or a patient has both a file of
+            all frames and files of single frames.
     """
     places = _Places()
     for target in targets:
@@ -50,9 +50,7 @@ def require_told_apart(targets: Iterable[str]) -> None:
 
 
 def with_earlier(wanted: Sequence[str], earlier: Iterable[str]) -> list[str]:
-    """The targets `wanted`, which are told apart, and of the `earlier` ones those that would share no row with any
-    before them.
-    """
+    """The targets `wanted`, which have distinct rows, and `earlier` ones that conflict with none before them."""
     places, found = _Places(), list(wanted)
     for target in wanted:
         places.take(target)
@@ -64,18 +62,18 @@ def with_earlier(wanted: Sequence[str], earlier: Iterable[str]) -> list[str]:
 
 
 class _Place(NamedTuple):
-    """Where a volume belongs, by its name."""
+    """Patient and frame of a volume, from its name."""
 
     patient: str
-    """The path without frame and ending."""
+    """The path without frame and suffix."""
     frame: int | None
-    """As its name has it; None where the volume is by its name all that there is of the patient."""
+    """Frame number in the name; None if the name has none, so the volume is the whole patient."""
     part: int = 1
-    """Which of the volumes that make the frame: slices of another size are one of their own."""
+    """Which of the volumes that make up the frame: slices of another size are a volume of their own."""
 
 
 class _Places:
-    """Rows of patients, and the places of frames in them."""
+    """Places in the table that targets occupy."""
 
     def __init__(self) -> None:
         self._whole: dict[str, str] = {}
@@ -83,7 +81,7 @@ class _Places:
         self._frames: dict[_Place, str] = {}
 
     def taken_by(self, target: str) -> str | None:
-        """The target that is where this one belongs."""
+        """The target that occupies the place of this one, if any."""
         place = _place_of(target)
         if place.frame is None:
             return self._whole.get(place.patient) or self._single.get(place.patient)
@@ -98,14 +96,14 @@ class _Places:
 
 
 def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes: Sequence[str]) -> int:
-    """Write `measures.csv`: a row a patient, empty but for its name where `end_frames` tells none.
+    """Write `measures.csv`: a row per patient, empty but for the name if `end_frames` finds no ED and ES frame.
 
-    Frames are those of a 4-D image, counted from 1, or files of the names `PATIENT_frame01`, `PATIENT_frame12`, or
-    phases of LVSC's studies, `DET0000101_ph00`, by the numbers in their names.
+    Frames are those of a 4-D image, counted from 1, or files named `PATIENT_frame01`, `PATIENT_frame12`, or phases of
+    LVSC studies, `DET0000101_ph00`, by the numbers in their names.
 
     Args:
         out: the output.
-        volumes: by target, relative to the output: what each frame of it holds.
+        volumes: volumes of each frame by target, relative to the output.
         classes: of the model.
 
     Returns:
@@ -130,7 +128,7 @@ def write_measures(out: Store, volumes: Mapping[str, Sequence[Volumes]], classes
 
 
 def _by_patient(volumes: Mapping[str, Sequence[Volumes]]) -> dict[str, dict[int, Volumes]]:
-    """By patient and frame what it holds, in all of its parts; a frame that lacks one that others have is left out."""
+    """Volumes by patient and frame, summed over its parts; a frame that lacks a part of the others is left out."""
     parts: dict[str, dict[int, list[Volumes]]] = defaultdict(lambda: defaultdict(list))
     for target, frames in volumes.items():
         place = _place_of(target)

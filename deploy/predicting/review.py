@@ -1,4 +1,4 @@
-"""A table of what to look at first: volumes by the Dice that the model expects of its own labels."""
+"""`review.csv`: what to review first, volumes by the Dice that the model expects of its own labels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ KEYS = ("labels", "frame", "expected_dice", "least")
 
 
 def write_review(out: Store, entries: Iterable[Entry], classes: Sequence[str]) -> int:
-    """Write `review.csv`: a row a frame, the least Dice expected first, and before it frames without any label.
+    """Write `review.csv`: a row per frame, frames without any label first, then by increasing expected Dice.
 
     `expected_dice` is the mean over the classes that were labelled, `least` the class with the lowest.
 
     Args:
         out: the output.
-        entries: of volumes that are done; those of before expected Dice were written down have no row.
+        entries: of volumes that are done; those from before expected Dice was recorded have no row.
         classes: of the model, background first.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How it stands with one volume's labels in the output, by the ledger: to do, done, or changed by somebody's hand."""
+"""State of one volume's labels in the output, by the ledger: to do, done, or edited."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from maag.storage.store import Store
 
 
 class Standing(Enum):
-    """Why a volume is left alone, or not."""
+    """State of a volume's labels."""
 
     TO_DO = "to do"
     DONE = "done"
     CHANGED = "changed"
-    """Since maag wrote them somebody has changed the labels."""
+    """The labels were edited since maag wrote them."""
 
 
 def standing_of(
     out: Store, target: str, history: History, version: str, identity: str, side_files: Iterable[str] = ()
 ) -> Standing:
-    """How it stands with the labels at `target` of a source of that `version`, for the model and options `identity`.
+    """State of the labels at `target` of a source of that `version`, for the model and options `identity`.
 
-    Done is what also has its side files: those that its line in the ledger names, or if it is of before lines did
-    `side_files`, which are asked for. Labels that somebody has changed are not made again for the sake of those.
+    A volume is done only if its side files exist: those named in its ledger line, or the requested `side_files` if an
+    earlier version wrote the line. Edited labels are not segmented again if only side files are missing.
 
-    Labels get into their place whole, by a rename or in one upload, and after their MD5 is in the ledger: what is there
-    with an MD5 that the ledger never had for this target is no half of ours, but somebody's work.
+    Labels are stored atomically, after their MD5 is in the ledger: a file with an MD5 that the ledger never had for
+    this target is not a partial write, but was edited.
 
     Raises:
         StorageError: the output cannot be read.
@@ -38,22 +38,22 @@ def standing_of(
     last = history.last
     if last is None or (last.source_version, last.model) != (version, identity):
         return Standing.TO_DO
-    there = md5_there(out, target)
-    if there is None:
+    md5 = stored_md5(out, target)
+    if md5 is None:
         return Standing.TO_DO
-    if there not in history.target_md5s:
+    if md5 not in history.target_md5s:
         return Standing.CHANGED
     beside = side_files if last.side_files is None else last.side_files
-    done = there == last.target_md5 and all(out.stat(name) for name in beside)
+    done = md5 == last.target_md5 and all(out.stat(name) for name in beside)
     return Standing.DONE if done else Standing.TO_DO
 
 
-def md5_there(out: Store, target: str) -> str | None:
-    """Of the file at `target`; None only where there is none. Raises StorageError."""
+def stored_md5(out: Store, target: str) -> str | None:
+    """MD5 of the file at `target`; None if there is none. Raises StorageError."""
     known = out.md5_of(target)
     if known is not None or out.stat(target) is None:
         return known
-    # What other programs put into a bucket may have no MD5 there.
+    # Objects that other programs wrote to a bucket may have no MD5.
     with tempfile.TemporaryDirectory(prefix="maag-predict-") as folder:
         path = Path(folder) / "labels"
         out.fetch(target, path)

@@ -1,4 +1,4 @@
-"""The tables of a whole output: what goes into them, what is left out of them, and which are of an earlier call."""
+"""Tables of a whole output: which volumes they include, and whether they are out of date."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from deploy.predicting.measures import MEASURES, with_earlier, write_measures
 from deploy.predicting.replacing import require_replaceable
 from deploy.predicting.review import KEYS as REVIEW_KEYS
 from deploy.predicting.review import REVIEW, write_review
-from deploy.predicting.standing import md5_there
+from deploy.predicting.standing import stored_md5
 from maag.storage.store import Store
 
 _Listed = Callable[[], Mapping[str, str]]
-"""The versions by key of all that is in an output, listed once and only where somebody asks."""
+"""Versions by key of everything in an output, listed lazily and once."""
 _BEGINNINGS = {name: ",".join(keys).encode() for name, keys in ((MEASURES, MEASURES_KEYS), (REVIEW, REVIEW_KEYS))}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tables:
-    """What became of the tables."""
+    """Summary of the tables."""
 
     patients_measured: int = 0
-    """Rows of `measures.csv`, if it was asked for."""
+    """Rows of `measures.csv`, if requested."""
     frames_reviewed: int = 0
-    """Rows of `review.csv`, if it was asked for."""
+    """Rows of `review.csv`, if requested."""
     changed: int = 0
-    """Volumes left out of it, whose labels somebody has changed since."""
+    """Volumes left out of `review.csv` as their labels were edited since."""
     untold: int = 0
-    """Volumes left out of it, of which the ledger has no expected Dice."""
+    """Volumes left out of `review.csv` as the ledger has no expected Dice of them."""
     stale: tuple[str, ...] = ()
-    """Names of those that an earlier call wrote, and this one not, though labels are others now."""
+    """Tables of an earlier call that this one did not rewrite although labels have changed."""
 
 
 NO_TABLES = Tables()
 
 
 def require_tables_replaceable(out: Store, work: Work) -> None:
-    """Refuse to write a table where the user has a file of its name. Raises as `require_replaceable`."""
-    for name in _asked_for(work):
+    """Refuse to overwrite a file of the user's with a table. Raises as `require_replaceable`."""
+    for name in _requested(work):
         require_replaceable(out, name, _BEGINNINGS[name])
 
 
 def write_tables(
     out: Store, work: Work, wanted: Sequence[str], classes: Sequence[str], *, done: Collection[str], kept: int
 ) -> Tables:
-    """Write those tables that were asked for.
+    """Write the requested tables.
 
     Args:
         out: the output, with its ledger.
-        work: says which.
+        work: which tables to write.
         wanted: the targets of this call.
         classes: of the model, background first.
         done: those of `wanted` that were labelled in this call.
-        kept: how many of `wanted` somebody has changed since.
+        kept: how many of `wanted` were edited since.
 
     Raises:
         StorageError: the output cannot be read or written.
     """
-    asked_for = _asked_for(work)
-    # Measures are of the labels that maag wrote, so those that somebody has changed make none of them anew.
+    requested = _requested(work)
+    # Measures are of the labels that maag wrote, so edited labels do not make them stale.
     others = {MEASURES: bool(done), REVIEW: bool(done or kept)}
-    stale = tuple(name for name, differs in others.items() if differs and name not in asked_for and _is_ours(out, name))
-    if not asked_for:
+    stale = tuple(name for name, differs in others.items() if differs and name not in requested and _is_ours(out, name))
+    if not requested:
         return Tables(stale=stale)
     listed = cache(lambda: {found.key: found.version for found in out.list()})
     entries = _entries(out, wanted, classes, listed)
@@ -82,8 +82,8 @@ def write_tables(
     return Tables(patients_measured=measured, frames_reviewed=reviewed, changed=changed, untold=untold, stale=stale)
 
 
-def _asked_for(work: Work) -> list[str]:
-    return [name for name, asked in ((MEASURES, work.measures), (REVIEW, work.review)) if asked]
+def _requested(work: Work) -> list[str]:
+    return [name for name, wanted in ((MEASURES, work.measures), (REVIEW, work.review)) if wanted]
 
 
 def _is_ours(out: Store, name: str) -> bool:
@@ -91,16 +91,16 @@ def _is_ours(out: Store, name: str) -> bool:
 
 
 def _is_unchanged(out: Store, entry: Entry, listed: _Listed) -> bool:
-    """Whether the labels are those that the line tells of.
+    """Whether the labels are those that the ledger line describes.
 
-    In a bucket the version of an object is its MD5 more often than not: where the two agree it is not asked for.
+    In a bucket the version of an object is usually its MD5, which saves a request if it matches.
     """
-    return listed().get(entry.target) == entry.target_md5 or md5_there(out, entry.target) == entry.target_md5
+    return listed().get(entry.target) == entry.target_md5 or stored_md5(out, entry.target) == entry.target_md5
 
 
 def _entries(out: Store, wanted: Sequence[str], classes: Sequence[str], listed: _Listed) -> dict[str, Entry]:
-    """By target what is done, by the ledger: of those `wanted`, and then of earlier ones of the same classes that are
-    still there, the last first.
+    """Finished volumes by target: those `wanted`, then earlier ones with the same classes that still exist, newest
+    first.
     """
     finished, labelled = read_finished(out), set(classes[1:])
     asked = {target: finished[target] for target in wanted if target in finished}

@@ -1,4 +1,4 @@
-"""A folder for what a process makes in passing, which goes with the process, however that ends."""
+"""A temporary folder that is removed when the process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import subprocess
 import tempfile
 
 _ONCE_IT_ENDS = 'exec 3<&0; (read -r _ <&3; rm -rf -- "$0") >/dev/null 2>&1 &'
-"""A pipe that nobody writes to can be read to its end once the process that holds its other side is no more. In the
-background, and so nobody's child, for whoever ends the process may end its children too."""
+"""Reading a pipe ends once the process that holds its other side has ended. The shell puts it into the background, so
+that it is not a child that would be killed together with the process."""
 
 
 def keep_temporary_files_together() -> None:
-    """Have this process make its temporary files in a folder that is removed when it ends, also where it is killed."""
+    """Put this process's temporary files into a folder that is removed when it ends, even if it is killed."""
     folder = tempfile.mkdtemp(prefix="maag-predict-")
-    read, _write = os.pipe()  # the system closes the other side
+    read, _write = os.pipe()  # the system closes the other side when this process ends
     subprocess.run(["sh", "-c", _ONCE_IT_ENDS, folder], stdin=read, start_new_session=True, check=True)
     os.close(read)
     tempfile.tempdir = folder

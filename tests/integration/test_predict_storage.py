@@ -165,7 +165,7 @@ def test_an_object_of_somebody_elses_is_not_replaced(server: tuple[S3Server, dic
         code, printed = Command(*words, *more, environment=environment).end()
         (failure,) = json.loads(printed)["failures"]
         assert code == 3
-        assert f"s3://{BUCKET}/out/{name_of(0)} is there already, and no ledger" in failure["error"]
+        assert f"s3://{BUCKET}/out/{name_of(0)} already exists and was not written by maag" in failure["error"]
     assert client.get_object(Bucket=BUCKET, Key=f"out/{name_of(0)}")["Body"].read() == b"something else"
     client.delete_object(Bucket=BUCKET, Key=f"out/{name_of(0)}")
     code, printed = Command(*words, "--resume", environment=environment).end()

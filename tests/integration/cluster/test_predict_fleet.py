@@ -122,7 +122,7 @@ def test_a_volume_that_takes_workers_down_is_given_up_and_the_rest_done(scans: P
     outcome = predict([scans], crew, DATA, tmp_path / "out", "m")
     assert (outcome.done, outcome.skipped) == (12, 0)
     (failed,) = outcome.failed
-    assert "05-poison.nii.gz: took down 2 workers" in str(failed.error)
+    assert "05-poison.nii.gz: crashed 2 workers" in str(failed.error)
     assert any("Lost a worker" in sentence for sentence in told)
     lines = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
     # A worker that dies between line and labels leaves a line for labels that are then made again.

@@ -60,7 +60,7 @@ def test_what_takes_down_workers_that_had_nothing_else_is_given_up(charges: Char
         assert list(charges.come_back([charge], alone=True)) == []
     (entry,) = charges.come_back([charge], alone=True)
     assert entry.error == (
-        f"{charge.given.source.place}: took down {TRIES_ALONE} workers; it may need more memory than a worker has"
+        f"{charge.given.source.place}: crashed {TRIES_ALONE} workers; it may need more memory than a worker has"
     )
     (line,) = ledger(out)
     assert (line["target"], line["error"], line["target_md5"]) == ("a.nii.gz", entry.error, None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.predicting.measures import require_told_apart, write_measures
+from deploy.predicting.measures import require_distinct_rows, write_measures
 from maag.errors import ConfigError
 from maag.storage.local import LocalStore
 
@@ -63,7 +63,7 @@ def test_slices_of_another_size_count_to_their_phase_and_a_phase_without_them_do
     name = "DET0000101_ph{:02}{}.nii.gz"
     volumes = {name.format(phase, ""): [heart(lv)] for phase, lv in ((0, 100), (1, 60), (2, 10))}
     volumes |= {name.format(phase, "_size2"): [heart(lv)] for phase, lv in ((0, 20), (1, 12))}
-    require_told_apart(volumes)
+    require_distinct_rows(volumes)
     (row,) = measure(tmp_path, volumes)
     assert (row["ed_frame"], row["es_frame"], row["LV_edv_ml"], row["LV_esv_ml"]) == ("0", "1", "120", "72")
 
@@ -106,8 +106,8 @@ def test_patients_of_one_name_in_two_folders_stay_two(tmp_path: Path) -> None:
 )
 def test_two_volumes_that_would_share_a_row_are_refused(targets: tuple[str, str]) -> None:
     with pytest.raises(ConfigError, match=f"{targets[0]} and {targets[1]} would share the patient .*two calls"):
-        require_told_apart(targets)
+        require_distinct_rows(targets)
 
 
 def test_frames_of_a_patient_and_patients_of_one_name_share_nothing() -> None:
-    require_told_apart(["x/a_frame01.nii", "x/a_frame12.nii", "y/a_frame01.nii", "a.nii", "a_4d.nii"])
+    require_distinct_rows(["x/a_frame01.nii", "x/a_frame12.nii", "y/a_frame01.nii", "a.nii", "a_4d.nii"])

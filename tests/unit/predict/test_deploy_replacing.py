@@ -34,8 +34,8 @@ def test_a_file_of_the_users_in_the_place_of_labels_fails_that_volume_alone(
         (failed,) = outcome.failed
         assert (outcome.kept, outcome.done + outcome.skipped) == (0, 1)
         assert failed.error == (
-            f"{scans / 'a.nii.gz'}: {out / 'a.nii.gz'} is there already, and no ledger there says that maag wrote it; "
-            "move it away, or choose another output folder"
+            f"{scans / 'a.nii.gz'}: {out / 'a.nii.gz'} already exists and was not written by maag, "
+            "according to the ledger; move it away, or choose another output folder"
         )
     (out / "a.nii.gz").unlink()
     assert run(scans, out, runner, resume=True) == Outcome(done=1, skipped=1, failed=())
@@ -134,7 +134,7 @@ def test_what_a_killed_job_left_beside_labels_is_replaced(
     predict([scans], Threads(runner), DATA, out, "m1", work=work)
     begun = [line for line in ledger(out) if line["error"]]
     assert {line["error"].partition(": ")[2] for line in begun} == {
-        "ended before its labels were stored; go on with --resume"
+        "interrupted before its labels were stored; continue with --resume"
     }
     (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in begun))
     for labels in ("a.nii.gz", "deep/er/b.nii"):
@@ -158,7 +158,7 @@ def test_lines_that_say_nothing_of_what_lies_beside_know_it_all(
 def test_measures_replace_no_other_table(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     predict([scans], Threads(runner), HEART, out, "m1")
     (out / "measures.csv").write_text("patient,age\na,70\n")
-    with pytest.raises(ConfigError, match=r"measures\.csv is there already, and no ledger"):
+    with pytest.raises(ConfigError, match=r"measures\.csv already exists and was not written by maag"):
         predict([scans], Threads(runner), HEART, out, "m1", work=Work(measures=True))
     assert (out / "measures.csv").read_text() == "patient,age\na,70\n"
 
@@ -168,7 +168,7 @@ def test_measures_replace_no_file_where_no_ledger_is(scans: Path, out: Path, run
     work = Work(measures=True)
     for content in ("mine", "patient,ed_frame,es_frame,LV_edv_ml\na,1,2,140\n"):
         (out / "measures.csv").write_text(content)
-        with pytest.raises(ConfigError, match=r"measures\.csv is there already, and no ledger"):
+        with pytest.raises(ConfigError, match=r"measures\.csv already exists and was not written by maag"):
             predict([scans], Threads(runner), HEART, out, "m1", work=work)
     assert [path.name for path in out.iterdir()] == ["measures.csv"]
     (out / "measures.csv").unlink()

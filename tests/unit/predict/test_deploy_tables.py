@@ -155,4 +155,4 @@ def test_a_sentence_for_each() -> None:
     ]
     (both,) = table_notes(Tables(stale=("measures.csv", "review.csv")))
     assert both.startswith("measures.csv and review.csv are from an earlier call")
-    assert "--resume --measures --review writes them anew" in both
+    assert "--resume --measures --review writes them again" in both
