@@ -1,4 +1,4 @@
-"""What the segmentor and the discriminator minimise. Tensors only."""
+"""The losses of the segmentor and the discriminator, as functions of tensors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from maag.labels import IGNORE
 REAL = 1.0
 FAKE = -1.0
 _SMOOTH_PX = 1.0
-"""Added to both sides of a Dice, so that a class that is nowhere has 1."""
+"""Added to numerator and denominator of a Dice, so that a class absent from both scores 1."""
 
 
 def class_counts(labels: Tensor, num_classes: int, pixel_weights: Tensor | None = None) -> Tensor:
-    """Labelled pixels of each class: (N, H, W) uint8 labels, IGNORE left out, to (num_classes,) float.
+    """Number of labelled pixels of each class: (N, H, W) uint8 labels to (num_classes,) float; IGNORE is left out.
 
-    With `pixel_weights` (N, H, W) each pixel counts as much as it weighs.
+    With `pixel_weights` (N, H, W) it is the sum of their weights.
     """
     classes = torch.arange(num_classes, device=labels.device, dtype=labels.dtype)
     members = labels.flatten()[None] == classes[:, None]
@@ -27,9 +27,9 @@ def class_counts(labels: Tensor, num_classes: int, pixel_weights: Tensor | None 
 
 
 def balancing_weights(counts: Tensor, power: float) -> Tensor:
-    """Class weights (n_total / n_class) ** `power` of (num_classes,) counts; 0 for a class that is not there."""
-    there = counts > 0
-    return torch.where(there, (counts.sum() / torch.where(there, counts, 1.0)).pow(power), 0.0)
+    """Class weights (n_total / n_class) ** `power` from (num_classes,) counts; 0 for an absent class."""
+    present = counts > 0
+    return torch.where(present, (counts.sum() / torch.where(present, counts, 1.0)).pow(power), 0.0)
 
 
 def partial_cross_entropy(
@@ -40,18 +40,18 @@ def partial_cross_entropy(
     pixel_weights: Tensor | None = None,
     counts: Tensor | None = None,
 ) -> Tensor:
-    """Mean weighted cross-entropy over the labelled pixels (paper eq. 1).
+    """Mean class-weighted cross-entropy over the labelled pixels (paper eq. 1).
 
-    With weights n_total / n_class the mean over pixels is the sum over classes of each class's own mean, so a thin
-    scribble counts as much as a wide background. With smaller powers of them classes that were drawn more count more.
+    With weights n_total / n_class, the mean over pixels is the sum over classes of each class's own mean: a thin
+    scribble counts as much as a wide background. With smaller powers, classes with more labelled pixels count more.
 
     Args:
         logits: (N, num_classes, H, W) float.
-        labels: (N, H, W) uint8, IGNORE where nothing is known.
-        class_weights: power of this batch's `balancing_weights`: 1 is the paper's, with 0 all pixels weigh alike.
-        pixel_weights: (N, H, W) float in [0, 1], how much each label counts; None when all count alike.
-        counts: `class_counts` of the whole batch, where `labels` are only a part of it: the parts' losses then sum up
-            to the whole batch's.
+        labels: (N, H, W) uint8, IGNORE for unlabelled pixels.
+        class_weights: power of the batch's `balancing_weights`: 1 as in the paper, 0 for equal pixel weights.
+        pixel_weights: (N, H, W) float in [0, 1]; None weighs all pixels equally.
+        counts: `class_counts` of the whole batch where `labels` are only a part of it; the losses of the parts then
+            add up to that of the whole batch.
 
     Returns:
         Scalar; 0 when no pixel is labelled.
@@ -79,40 +79,40 @@ def adversarial_loss(on_fake: Tensor) -> Tensor:
 
 
 def balance(supervised: Tensor, adversarial: Tensor) -> Tensor:
-    """Scalar that brings the adversarial loss to the supervised loss's size; no gradient flows through it."""
+    """Scalar factor |supervised / adversarial| that scales the adversarial loss to the supervised one; no gradient."""
     return (supervised / adversarial.clamp(min=torch.finfo(adversarial.dtype).eps)).abs().detach()
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
-    """Sum of the cross-entropy with soft labels over some pixels.
+def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum over pixels of the cross-entropy with soft labels.
 
     Args:
         logits: (N, num_classes, H, W) float.
-        targets: (N, num_classes, H, W) float, probabilities.
-        taught: (N, H, W) bool, the pixels, or float, how much each counts.
+        targets: (N, num_classes, H, W) float in [0, 1], class probabilities.
+        weights: (N, H, W) bool, or float in [0, 1].
 
     Returns:
         Scalar.
     """
-    entropy: Tensor = -(targets * logits.float().log_softmax(dim=1) * taught[:, None]).sum()
+    entropy: Tensor = -(targets * logits.float().log_softmax(dim=1) * weights[:, None]).sum()
     return entropy
 
 
-def class_overlaps(logits: Tensor, targets: Tensor, taught: Tensor) -> Tensor:
-    """What a soft Dice is made of, for the arguments of `soft_cross_entropy`.
+def class_overlaps(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Intersection and size sums of a soft Dice; the arguments are those of `soft_cross_entropy`.
 
     Returns:
-        (2, num_classes): the common size of prediction and target, and the sum of their sizes.
+        (2, num_classes): the intersection of prediction and target, and the sum of their sizes.
     """
     predicted = logits.float().softmax(dim=1)
     products = torch.stack([predicted * targets, predicted + targets])
-    return (products * taught[:, None]).sum(dim=(1, 3, 4))
+    return (products * weights[:, None]).sum(dim=(1, 3, 4))
 
 
 def overlap_loss(overlaps: Tensor) -> Tensor:
-    """One minus the mean soft Dice of the classes, from the (2, num_classes) `class_overlaps` of a whole batch."""
-    common, sizes = overlaps
-    dice: Tensor = (2 * common + _SMOOTH_PX) / (sizes + _SMOOTH_PX)
+    """One minus the mean soft Dice over classes, from the (2, num_classes) `class_overlaps` of a whole batch."""
+    intersection, sizes = overlaps
+    dice: Tensor = (2 * intersection + _SMOOTH_PX) / (sizes + _SMOOTH_PX)
     return 1 - dice.mean()
 
 
@@ -120,14 +120,14 @@ def area_loss(predicted: Tensor, mean: Tensor, tolerance: Tensor) -> Tensor:
     """Mean over foreground classes of the squared relative distance of an area from its plausible interval.
 
     Args:
-        predicted: (num_classes,) float, each class's part of a batch.
-        mean: (num_classes,) float, middle of the interval.
-        tolerance: (num_classes,) float, half its length.
+        predicted: (num_classes,) float in [0, 1], each class's fraction of the pixels.
+        mean: (num_classes,) float, centre of the interval.
+        tolerance: (num_classes,) float, half its width.
 
     Returns:
         Scalar; 0 within the intervals.
     """
     outside = ((predicted - mean).abs() - tolerance).clamp(min=0)
-    there = mean > 0
-    relative = torch.where(there, outside / torch.where(there, mean, 1.0), 0.0)
+    present = mean > 0
+    relative = torch.where(present, outside / torch.where(present, mean, 1.0), 0.0)
     return relative[1:].square().mean()

@@ -1,1 +1,1 @@
-"""The segmentor with its gates, and the discriminator: tensors in, tensors out."""
+"""The networks: the segmentor with its attention gates, and the discriminator. Tensors in, tensors out."""

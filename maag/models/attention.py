@@ -1,4 +1,4 @@
-"""The adversarial attention gate: a small segmentation inside the decoder that decides what passes."""
+"""The adversarial attention gate (AAG): a segmentation head inside the decoder that masks its features."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from maag.models.layers import pointwise
 
 
 class AdversarialAttentionGate(nn.Module):
-    """Multiply features by the probability that a pixel is foreground.
+    """Multiply features by the predicted probability that a pixel is foreground (paper section III-B).
 
-    The class probabilities behind it are the map that the discriminator judges at this scale, so that the gate
-    learns shapes although no label reaches it (paper section III-B).
+    The discriminator judges the class probabilities at the scale of the gate, which so learns shapes without labels.
     """
 
     def __init__(self, channels: int, num_classes: int, config: GateConfig) -> None:
@@ -21,17 +20,17 @@ class AdversarialAttentionGate(nn.Module):
         self.temperature = config.temperature
         self.residual = config.residual
 
-    def forward(self, evidence: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Gate `features` by what `evidence` shows.
+    def forward(self, gating: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Gate `features` by the foreground probability predicted from `gating`.
 
         Args:
-            evidence: (N, channels, H, W) float, the decoder block's first convolution.
-            features: (N, channels, H, W) float, its second.
+            gating: (N, channels, H, W) float, output of the decoder block's first convolution.
+            features: (N, channels, H, W) float, output of its second.
 
         Returns:
-            Gated features (N, channels, H, W) and class probabilities (N, num_classes, H, W) in [0, 1].
+            Gated features (N, channels, H, W), and the gate map: class probabilities (N, num_classes, H, W) in [0, 1].
         """
-        probabilities = (self.classify(evidence) / self.temperature).softmax(dim=1)
-        attention = probabilities[:, 1:].sum(dim=1, keepdim=True)  # (N, 1, H, W), background left out
+        probabilities = (self.classify(gating) / self.temperature).softmax(dim=1)
+        attention = probabilities[:, 1:].sum(dim=1, keepdim=True)  # (N, 1, H, W): all classes but the background
         factor = 1 + attention if self.residual else attention
         return features * factor, probabilities

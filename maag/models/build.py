@@ -1,4 +1,4 @@
-"""From a configuration to networks."""
+"""Build the networks of a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The multi-scale discriminator: does a pyramid of masks look like anatomy?"""
+"""The multi-scale discriminator: tells real masks from predictions at four scales."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MaskPyramid = Mapping[int, Tensor]
 
 
 class DiscriminatorNoise(NamedTuple):
-    """What keeps the discriminator unsure in training, for N pyramids."""
+    """Random numbers that regularise the discriminator in training, for N pyramids."""
 
     instance: Tensor
     """(N, num_classes - 1, H, W) float, standard normal."""
@@ -27,11 +27,11 @@ class DiscriminatorNoise(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """Least-squares critic of masks at full resolution and, joined on the way down, at 1/2, 1/4, 1/8.
+    """Least-squares discriminator of masks at full resolution, 1/2, 1/4 and 1/8 (paper section III-C).
 
-    Each step squeezes what was seen so far to a few sigmoid channels, joins the next scale, and goes on with a
-    spectrally normalised convolution (paper section III-C). In training it is kept unsure by Gaussian noise on its
-    full-resolution input and by now and then changing the sign of a verdict.
+    At each scale the features so far are squeezed to a few sigmoid channels, concatenated with the input of that scale,
+    and passed through a spectrally normalised convolution. In training, Gaussian noise is added to the full-resolution
+    input (instance noise) and the sign of a score is flipped at random (label noise).
     """
 
     def __init__(self, num_classes: int, size_px: tuple[int, int], config: DiscriminatorConfig) -> None:
@@ -45,23 +45,23 @@ class Discriminator(nn.Module):
         self.descend = nn.ModuleList()
         width = config.width
         for scale in range(1, NUM_LEVELS):
-            joined = config.squeeze_channels + (foreground if scale in config.scales else 0)
+            channels_in = config.squeeze_channels + (foreground if scale in config.scales else 0)
             self.squeeze.append(nn.Sequential(pointwise(width, config.squeeze_channels), nn.Sigmoid()))
             width = config.width * 2 ** (scale + 1)
-            self.descend.append(spectral_conv(joined, width, stride=1 if scale == NUM_LEVELS - 1 else 2))
+            self.descend.append(spectral_conv(channels_in, width, stride=1 if scale == NUM_LEVELS - 1 else 2))
         self.verdict = nn.Linear(width * (size_px[0] // 8) * (size_px[1] // 8), 1)
         nn.init.xavier_uniform_(self.verdict.weight)
         nn.init.zeros_(self.verdict.bias)
 
     def forward(self, pyramid: MaskPyramid, noise: DiscriminatorNoise | None = None) -> Tensor:
-        """Judge a pyramid that holds every scale of `scales`.
+        """Score pyramids that hold every scale in `scales`.
 
         Args:
             pyramid: see MaskPyramid.
-            noise: for as many pyramids; None judges without any.
+            noise: for the same N pyramids; None adds none.
 
         Returns:
-            (N,) float: towards +1 for real masks, towards -1 for predictions.
+            (N,) float scores: trained towards +1 for real masks, -1 for predictions.
         """
         full = pyramid[0]
         features = self.first(full if noise is None else full + self.instance_noise * noise.instance)
@@ -83,9 +83,9 @@ def pyramid_of_masks(masks: Tensor, num_classes: int, scales: tuple[int, ...]) -
     """One-hot foreground of real masks, resized bilinearly to each scale.
 
     Args:
-        masks: (N, H, W) integer labels; IGNORE is no class, so no foreground.
+        masks: (N, H, W) integer labels; IGNORE counts as background.
         num_classes: background included.
-        scales: which scales are wanted.
+        scales: 0 is full resolution, `s` is 1 / 2**s of it.
     """
     classes = torch.arange(1, num_classes, device=masks.device, dtype=masks.dtype)
     foreground = (masks[:, None] == classes[None, :, None, None]).float()
@@ -93,13 +93,10 @@ def pyramid_of_masks(masks: Tensor, num_classes: int, scales: tuple[int, ...]) -
 
 
 def pyramid_of_predictions(output: SegmentorOutput, scales: tuple[int, ...], *, conditioned: bool) -> dict[int, Tensor]:
-    """What the discriminator sees of a prediction.
+    """The discriminator's input for a prediction.
 
-    At full resolution the foreground of the softmax prediction; at each lower scale the foreground of that level's
-    gate map if gates are conditioned and the level has one, else the prediction, resized.
-
-    Returns:
-        (N, num_classes - 1, H / 2**scale, W / 2**scale) float in [0, 1], by scale.
+    At full resolution it is the foreground of the softmax prediction. At each lower scale it is the foreground of that
+    level's gate map if gates are `conditioned` and the level has one, otherwise the resized prediction.
     """
     foreground = output.logits.softmax(dim=1)[:, 1:]
     return {

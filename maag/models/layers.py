@@ -1,4 +1,4 @@
-"""Convolution blocks that the networks are made of."""
+"""Convolution blocks of the networks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.nn.utils.parametrize import register_parametrization
 
 Conv = TypeVar("Conv", nn.Conv2d, nn.ConvTranspose2d)
 
-_LEAK = 0.2  # slope of the discriminator's first activation, as in the release
+_LEAK = 0.2  # negative slope of the discriminator's first activation, as in the released code
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution, batch normalisation, and what may follow them.
+    """A convolution, batch normalisation, and optional further layers.
 
-    Normalisation by the batch's own mean takes away whatever a bias before it adds. So in training the bias is left
-    out, and with it two passes over all features; it stays as it is, which is nought.
+    Batch normalisation cancels a bias before it, so training skips the bias, which saves two passes over all features.
+    The bias is not trained and stays 0.
     """
 
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
@@ -29,9 +29,9 @@ class ConvNorm(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, channels_in, H, W) to (N, channels_out, H, W)."""
-        conv, *further = self
+        conv, *others = self
         features: Tensor = self._without_bias(input) if self.training else conv(input)
-        for layer in further:
+        for layer in others:
             features = layer(features)
         return features
 
@@ -44,7 +44,7 @@ class ConvNorm(nn.Sequential):
 
     @torch.no_grad()
     def absorb_bias(self) -> None:
-        """Give a bias, which networks of earlier versions have, to the running mean; the outputs stay as they are."""
+        """Move a bias, which checkpoints of earlier versions have, into the running mean; outputs do not change."""
         bias, mean = self[0].bias, self[1].running_mean
         assert isinstance(bias, Tensor)
         assert isinstance(mean, Tensor)
@@ -53,24 +53,24 @@ class ConvNorm(nn.Sequential):
 
 
 class DenseGradient(torch.autograd.Function):
-    """The identity, whose gradient is brought to a memory layout that fast kernels read.
+    """The identity, with a gradient that is made contiguous in the channels-last layout.
 
-    The gradient of one part of a concatenation is a view with gaps, for which normalisation on a GPU is slow.
+    The gradient of one part of a concatenation is a strided view, for which batch normalisation on a GPU is slow.
     """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
-        """The (N, C, H, W) features themselves."""
+        """(N, C, H, W) features, unchanged."""
         return features.view_as(features)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """The same gradient without gaps."""
+        """The same gradient, contiguous."""
         return gradients[0].contiguous(memory_format=torch.channels_last)
 
 
 def conv_norm(channels_in: int, channels_out: int, *, kernel: int, norm_momentum: float) -> ConvNorm:
-    """Convolution of odd `kernel`, batch normalisation: (N, channels_in, H, W) to (N, channels_out, H, W)."""
+    """Convolution with an odd `kernel` and batch normalisation: (N, channels_in, H, W) to (N, channels_out, H, W)."""
     return ConvNorm(
         _he_normal(nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2)),
         nn.BatchNorm2d(channels_out, momentum=norm_momentum),
@@ -93,9 +93,9 @@ def double_conv(channels_in: int, channels_out: int, *, kernel: int, norm_moment
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions whose result is added to their input before the last ReLU (He et al. 2016, figure 2).
+    """Two 3x3 convolutions whose output is added to their input before the last ReLU (He et al. 2016, figure 2).
 
-    Where the number of channels changes, the input goes through a 1x1 convolution (there option B).
+    Where the number of channels changes, the shortcut is a 1x1 convolution (option B of that paper).
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, norm_momentum: float) -> None:
@@ -116,7 +116,7 @@ class ResidualBlock(nn.Module):
 
 
 def residual_conv(channels_in: int, channels_out: int, *, num_blocks: int, norm_momentum: float) -> nn.Sequential:
-    """`num_blocks` >= 1 residual blocks, channels changed by the first: (N, channels_in, H, W) to channels_out."""
+    """`num_blocks` >= 1 residual blocks: (N, channels_in, H, W) to (N, channels_out, H, W)."""
     inputs = [channels_in] + [channels_out] * (num_blocks - 1)
     return nn.Sequential(*(ResidualBlock(channels, channels_out, norm_momentum=norm_momentum) for channels in inputs))
 
@@ -130,12 +130,12 @@ def upsample(channels_in: int, channels_out: int, *, norm_momentum: float) -> Co
 
 
 def pointwise(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """Convolution of 1x1: one linear map at every pixel."""
+    """1x1 convolution."""
     return _he_normal(nn.Conv2d(channels_in, channels_out, 1))
 
 
 def halving_conv(channels_in: int, channels_out: int) -> nn.Sequential:
-    """The discriminator's first layer: 4x4 convolution of stride 2, LeakyReLU; H and W even."""
+    """The discriminator's first layer: 4x4 convolution of stride 2 and LeakyReLU; H and W must be even."""
     return nn.Sequential(
         _he_normal(nn.Conv2d(channels_in, channels_out, 4, stride=2, padding=1)),
         nn.LeakyReLU(_LEAK),
@@ -143,8 +143,8 @@ def halving_conv(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def spectral_conv(channels_in: int, channels_out: int, *, stride: int) -> nn.Sequential:
-    """4x4 convolution of spectral norm 1, tanh; stride 2 halves even H and W, stride 1 keeps them."""
-    # A kernel of 4 at stride 1 needs three more pixels: one before, two after.
+    """Spectrally normalised 4x4 convolution and tanh; stride 2 halves even H and W, stride 1 keeps them."""
+    # A 4x4 kernel at stride 1 needs three pixels of padding: one before, two after.
     pad = nn.ZeroPad2d((1, 2, 1, 2) if stride == 1 else 1)
     conv = nn.Conv2d(channels_in, channels_out, 4, stride=stride)
     register_parametrization(conv, "weight", SpectralNorm(conv.weight))
@@ -152,10 +152,10 @@ def spectral_conv(channels_in: int, channels_out: int, *, stride: int) -> nn.Seq
 
 
 class SpectralNorm(_SpectralNorm):
-    """torch's spectral norm of a weight, which under autocast would iterate with the digits of bf16."""
+    """torch's spectral norm, kept out of autocast, which would run its power iteration in bf16."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight over its largest singular value, in the weight's own precision."""
+        """The weight divided by its largest singular value, in the weight's own precision."""
         with torch.autocast(weight.device.type, enabled=False):
             return super().forward(weight)
 

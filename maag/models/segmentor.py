@@ -1,4 +1,4 @@
-"""The segmentor: a U-Net whose decoder is gated. What is trained is what is exported."""
+"""The segmentor: a U-Net with an adversarial attention gate in each decoder block."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ NUM_LEVELS = 4
 
 
 class SegmentorOutput(NamedTuple):
-    """What one forward pass gives."""
+    """Output of one forward pass."""
 
     logits: Tensor
     """(N, num_classes, H, W) float."""
     gate_maps: dict[int, Tensor]
-    """By gated level: class probabilities (N, num_classes, H / 2**level, W / 2**level)."""
+    """By gated level: class probabilities (N, num_classes, H / 2**level, W / 2**level) in [0, 1]."""
 
 
 def encoder_block(channels_in: int, channels: int, num_residual: int, norm_momentum: float) -> nn.Sequential:
-    """(N, channels_in, H, W) to (N, channels, H, W): the paper's double convolution, or residual blocks if any."""
+    """The paper's double convolution, or `num_residual` residual blocks if that is not 0.
+
+    (N, channels_in, H, W) to (N, channels, H, W).
+    """
     if num_residual == 0:
         return double_conv(channels_in, channels, kernel=3, norm_momentum=norm_momentum)
     return residual_conv(channels_in, channels, num_blocks=num_residual, norm_momentum=norm_momentum)
 
 
 class DecoderBlock(nn.Module):
-    """Double the size, join the skip, convolve twice, and gate."""
+    """Upsample by 2, concatenate the skip connection, convolve twice, and gate."""
 
     def __init__(
         self, channels_in: int, channels: int, num_classes: int, gates: GateConfig | None, norm_momentum: float
@@ -45,17 +48,25 @@ class DecoderBlock(nn.Module):
         self.gate = AdversarialAttentionGate(channels, num_classes, gates) if gates else None
 
     def forward(self, below: Tensor, skip: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features (N, channels_in, h, w) and skip (N, channels, 2h, 2w) to (N, channels, 2h, 2w), and the map."""
-        enlarged = self.upsample(below)
+        """Decode one level.
+
+        Args:
+            below: (N, channels_in, h, w) features of the coarser level.
+            skip: (N, channels, 2h, 2w) features of the encoder.
+
+        Returns:
+            Features (N, channels, 2h, 2w), and the gate map (N, num_classes, 2h, 2w), None without a gate.
+        """
+        upsampled = self.upsample(below)
         if self.training:
-            enlarged = DenseGradient.apply(enlarged)  # type: ignore[no-untyped-call]
-        evidence = self.first(torch.cat([enlarged, skip], dim=1))
-        features = self.second(evidence)
-        return self.gate(evidence, features) if self.gate else (features, None)
+            upsampled = DenseGradient.apply(upsampled)  # type: ignore[no-untyped-call]
+        gating = self.first(torch.cat([upsampled, skip], dim=1))
+        features = self.second(gating)
+        return self.gate(gating, features) if self.gate else (features, None)
 
 
 class Segmentor(nn.Module):
-    """Images to class logits, and the maps of the gates on the way."""
+    """Predict class logits and gate maps from images."""
 
     def __init__(self, channels: int, num_classes: int, config: SegmentorConfig, gates: GateConfig) -> None:
         super().__init__()
@@ -77,7 +88,7 @@ class Segmentor(nn.Module):
         self.classify = pointwise(widths[0], num_classes)
 
     def forward(self, images: Tensor) -> SegmentorOutput:
-        """Segment (N, C, H, W) float images; H and W multiples of 16."""
+        """Segment (N, C, H, W) float images; H and W must be multiples of 16."""
         skips = []
         features = images
         for block in self.encoder:

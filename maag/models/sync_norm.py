@@ -1,4 +1,4 @@
-"""Batch normalisation over the slices of all workers, on CPUs, where torch's own needs CUDA."""
+"""Batch normalisation synchronised over workers on CPUs; torch's own needs CUDA."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose training statistics are those of all workers' (N, C, H, W) inputs together.
+    """BatchNorm2d with training statistics over the (N, C, H, W) inputs of all workers.
 
-    Workers may have different N. Needs torch's default process group.
+    N may differ between workers. Needs torch's default process group.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        # Under autocast: neither a count nor a sum over many pixels fits the digits of bf16.
+        # Under autocast the input is bf16, whose precision is too low for counts and for sums over many pixels.
         input = input.to(self.weight.dtype)
         own_count = input.new_tensor([input.numel() / input.shape[1]])
         sums: Tensor = _SumOverWorkers.apply(  # type: ignore[no-untyped-call]
@@ -33,7 +33,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = input - mean[None, :, None, None]
-        # In a second turn, for the difference of two large sums would lose digits.
+        # A second pass, because the difference of two large sums would lose precision.
         spread: Tensor = _SumOverWorkers.apply(centred.square().sum(dim=(0, 2, 3)))  # type: ignore[no-untyped-call]
         variance = spread / count
         with torch.no_grad():
@@ -45,7 +45,7 @@ class SynchronizedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _SumOverWorkers(torch.autograd.Function):
-    """All-reduce that gradients flow through: what one worker's sum moves, moves every worker's loss."""
+    """All-reduce with gradients: every worker's loss depends on every worker's summand."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class _SumOverWorkers(torch.autograd.Function):
 
 
 def with_synchronized_norms(network: Network) -> Network:
-    """`network` with each of its BatchNorm2d made a SynchronizedBatchNorm2d, weights and statistics kept."""
+    """Convert each BatchNorm2d of `network` to SynchronizedBatchNorm2d in place; weights and statistics are kept."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SynchronizedBatchNorm2d
