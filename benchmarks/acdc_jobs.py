@@ -11,7 +11,7 @@ from typing import Any
 from acdc_arms import WITHOUT_SHAPES, WITHOUT_TEACHER
 from compare import COMPONENT, ROTATIONS, ROTATIONS_COMPONENT, read_report
 
-from maag.config.presets import TAUGHT
+from maag.config.presets import STUDENT
 from maag.data.datasets.acdc import SPLIT0
 from maag.inference import PLAIN
 from maag.train.folder import RunFolder
@@ -33,8 +33,8 @@ _ONE, _THREE = "best, taught by a first run", "best, taught by three first runs"
 ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "paper": ("paper", {}),
     "best": ("best", {}),
-    _ONE: ("best", TAUGHT),
-    _THREE: ("best", TAUGHT),
+    _ONE: ("best", STUDENT),
+    _THREE: ("best", STUDENT),
     "best, without gates and discriminator": ("best", {**WITHOUT_SHAPES, "loss.adversarial_unlabelled": 0}),
     "partial cross-entropy, best's recipe": ("best", PARTIAL),
     "dense masks, best's recipe (bound)": ("best", DENSE),

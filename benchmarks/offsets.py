@@ -38,7 +38,16 @@ from maag.data.cache.preparing import default_cache_root, prepare
 from maag.data.splits import Split
 from maag.models.segmentor import Segmentor
 from maag.storage import read_json
-from maag.train.offsets import LIMIT, Verdicts, best_offsets, dice_of_cases, sure_gain, together, verdicts, with_offsets
+from maag.train.offsets import (
+    LIMIT,
+    PixelScores,
+    best_offsets,
+    concatenated,
+    dice_of_cases,
+    gain_lower_bound,
+    pixel_scores,
+    with_offsets,
+)
 
 _SUBSETS = 40
 _REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
@@ -48,22 +57,24 @@ _REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
 class Cases:
     """A segmentor's verdicts on some patients' cases."""
 
-    verdicts: Verdicts
+    scores: PixelScores
     patients: tuple[str, ...]
     """Of each case."""
 
     def dice(self, offsets: Tensor) -> Tensor:
         """(num_cases, num_classes - 1)."""
-        return dice_of_cases(self.verdicts.confusion(offsets))
+        return dice_of_cases(self.scores.confusion(offsets))
 
     def fitted(self, some: Sequence[str]) -> Tensor:
         chosen = torch.tensor([patient in some for patient in self.patients])
-        num_classes = self.verdicts.settled.shape[-1]
+        num_classes = self.scores.settled.shape[-1]
         before = self.dice(torch.zeros(num_classes))[chosen]
         numbers = torch.from_numpy(np.unique(self.patients, return_inverse=True)[1])[chosen]
         return best_offsets(
             num_classes,
-            lambda rows: sure_gain(torch.stack([self.dice(row)[chosen] for row in rows]), before, numbers).tolist(),
+            lambda rows: gain_lower_bound(
+                torch.stack([self.dice(row)[chosen] for row in rows]), before, numbers
+            ).tolist(),
         )
 
 
@@ -104,14 +115,14 @@ def look(segmentor: Segmentor, prepared: PreparedData, patients: Sequence[str]) 
             images, masks = (np.array(array[case.start : case.stop]) for array in (prepared.images, prepared.masks))
             logits = segmentor(torch.from_numpy(images)).logits
             numbers = torch.full((len(images),), number)
-            parts.append(verdicts(logits, torch.from_numpy(masks), numbers, len(cases), LIMIT))
-    return Cases(together(parts), tuple(case.patient_id for case in cases))
+            parts.append(pixel_scores(logits, torch.from_numpy(masks), numbers, len(cases), LIMIT))
+    return Cases(concatenated(parts), tuple(case.patient_id for case in cases))
 
 
 def by_number(val: Cases, others: Cases, patients: Sequence[str]) -> list[str]:
     """The gain on `others` by the number of validation patients, over random subsets of them."""
     draw = np.random.default_rng(0)
-    none = torch.zeros(val.verdicts.settled.shape[-1])
+    none = torch.zeros(val.scores.settled.shape[-1])
     plain = mean_dice(others, none)
     lines = ["| fitted on | mean gain | least | largest | offsets, mean |", "| --- | --- | --- | --- | --- |"]
     for number in sorted({1, 2, 3, 5, 8, len(patients)}):

@@ -165,9 +165,9 @@ def segment_fully(
                 f"{runner.name} gives probabilities that are not numbers, from slice {start} on; "
                 "the model is damaged, or the image's intensities are extreme: look at both"
             )
-        expected.add(plain, likeliest(plain))
+        expected.add(plain, argmax_labels(plain))
         in_source = np.asarray(scores_to_source(probabilities, grid))
-        labels.append(likeliest(in_source))
+        labels.append(argmax_labels(in_source))
         if kept is not None:
             kept[start : start + len(in_source)] = in_source
         if take_probabilities:
@@ -205,7 +205,7 @@ def segment_reoriented(
     return Segmentation(reorientation.invert(found.labels), None, found.expected_dice)
 
 
-def likeliest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+def argmax_labels(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(N, Y, X) uint8: the class of the largest of (N, num_classes, Y, X) scores, the first of equal ones."""
     labels = np.zeros((len(scores), *scores.shape[2:]), np.uint8)
     # Slice by slice, in the processor's cache, and plane by plane: faster than argmax over an axis that is not last.

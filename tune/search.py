@@ -19,7 +19,7 @@ from maag.errors import TrainingError
 from maag.train.launch.connection import connected
 from maag.train.launch.remote import upload
 from maag.train.launch.room import require_room
-from maag.train.stopping import giving_ctrl_c_back
+from maag.train.stopping import restoring_sigint
 from tune import failures
 from tune.place import BEGUN_WITH, EXPERIMENT, beside, goes_on, ray_place
 from tune.population import Population
@@ -75,7 +75,7 @@ def search(
         resumes = resume and goes_on(plan.storage, plan.out)
         tuner = _restored(plan, trial, recorder) if resumes else _new_tuner(plan, trial, recorder)
         # Ray Tune keeps Ctrl-C to itself, and would pass over the first one in what follows.
-        with giving_ctrl_c_back():
+        with restoring_sigint():
             tuner.fit()
         del stops
         recorder.finish()

@@ -123,7 +123,7 @@ class TrainingDisplay:
         if self._live:
             self._live.stop()
 
-    def on_lessons(self, done: int, total: int) -> None:
+    def on_soft_labels(self, done: int, total: int) -> None:
         """Update the live line, or print one when the teachers have predicted all cases."""
         if self._live:
             self._live.update(Text(f"soft labels of the teachers: {done} of {total} cases"))

@@ -99,7 +99,7 @@ def train_command(
     validation, the final one, and the training state to resume from. Ctrl-C and SIGTERM save the state first.
     """
     from maag.cli.terminal import print_json, say, shell_command
-    from maag.config.presets import FOR_CPUS, TAUGHT
+    from maag.config.presets import FOR_CPUS, STUDENT
 
     if shapes_dataset and not shapes_dir:
         raise ConfigError(
@@ -122,7 +122,7 @@ def train_command(
         run_path = out or newest_run(dataset)
         config = resumed_config(run_path, dataset, epochs, cluster)
     else:
-        implied = [f"{name}={value}" for name, value in TAUGHT.items()] if teachers and not config_file else []
+        implied = [f"{name}={value}" for name, value in STUDENT.items()] if teachers and not config_file else []
         words = [*implied, *changes, *([f"optim.epochs={epochs}"] if epochs else [])]
         config = resolve_config(dataset, preset, config_file, words, directory)
         name = "custom" if config_file else preset or "paper"

@@ -97,7 +97,7 @@ def train(
                 resume=resume,
                 shapes=others.prepared if others else None,
                 teachers=opened,
-                said=display.on_lessons,
+                teacher_progress=display.on_soft_labels,
             )
     display.show_outcome(outcome)
     return outcome

@@ -76,7 +76,7 @@ FOR_CPUS = ("fast", "best-fast")
 _FAST_SIDE_PX = 96
 
 
-TAUGHT: Mapping[str, Any] = {"teacher.confidence": 0.0, "teacher.ramp": 0.0}
+STUDENT: Mapping[str, Any] = {"teacher.confidence": 0.0, "teacher.ramp": 0.0}
 """What changes in any preset where finished models teach: they are as good at first as at the end, and as they never
 follow what they taught, what they are less sure of does no harm."""
 

@@ -1,7 +1,7 @@
-"""How forward passes run: in which precision, and compiled or not.
+"""Precision and compilation of forward passes.
 
-Networks, optimisers, checkpoints and losses know nothing of it: weights keep their fp32 and their names, and what a
-pass gives is float32 again.
+Networks, optimisers, checkpoints and losses are unaffected: weights stay fp32 and keep their names, and outputs are
+float32.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from maag.models.segmentor import SegmentorOutput
 
 
 def require_fast(config: TrainConfig, device: torch.device) -> None:
-    """Raise ConfigError where `train.precision` would be slower than fp32, or `train.compile` impossible."""
+    """Raise ConfigError if `train.precision` would be slower than fp32 or `train.compile` cannot work."""
     name = "GPU" if device.type == "cuda" else "CPU"
     if config.precision == "bf16" and not _has_bf16(device):
         raise ConfigError(
-            f"train.precision=bf16: this {name} has no units for bf16, so it would be slower than fp32; "
+            f"train.precision=bf16: this {name} has no bf16 hardware, so it would be slower than fp32; "
             "use train.precision=auto"
         )
     if config.compile and (needed := _missing_compiler(device)):
@@ -32,23 +32,23 @@ def require_fast(config: TrainConfig, device: torch.device) -> None:
 
 
 def accelerated(network: nn.Module, config: TrainConfig, device: torch.device) -> nn.Module:
-    """What training calls instead of `network`, whose parameters and buffers it shares; itself in eager fp32."""
+    """A module that shares the parameters and buffers of `network` and runs faster; `network` itself in eager fp32."""
     faster = InBfloat16(network, device) if runs_in_bf16(config, device) else network
     if not config.compile:
         return faster
-    # Training sees few shapes, and each of them at every step: kernels for just these are the fastest.
+    # Training has few input shapes, so kernels specialised for each of them are the fastest.
     compiled = torch.compile(faster, dynamic=False)
     assert isinstance(compiled, nn.Module)
     return compiled
 
 
 def runs_in_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether forward passes run in bf16: as asked, or by `auto` where units for it make training faster."""
+    """Whether forward passes run in bf16: if set, or with `auto` on hardware where bf16 training is faster."""
     return config.precision == "bf16" or (config.precision == "auto" and _gains_by_bf16(device))
 
 
 class InBfloat16(nn.Module):
-    """Another network with its convolutions and linear maps in bf16; what it gives is float32."""
+    """Run a network with its convolutions and linear layers in bf16; its outputs are float32."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class InBfloat16(nn.Module):
         self._device_type = device.type
 
     def forward(self, *inputs: object) -> SegmentorOutput | Tensor:
-        """Call the network with the same arguments."""
+        """Call the network under autocast."""
         with torch.autocast(self._device_type, torch.bfloat16):
             output: SegmentorOutput | Tensor = self._network(*inputs)
         if isinstance(output, Tensor):
@@ -65,7 +65,7 @@ class InBfloat16(nn.Module):
 
 
 def _gains_by_bf16(device: torch.device) -> bool:
-    # What Arm's units for it gain nobody has timed.
+    # The gain on Arm CPUs has not been measured.
     return _has_bf16(device) and (device.type == "cuda" or _is_x86())
 
 
@@ -74,7 +74,7 @@ def _has_bf16(device: torch.device) -> bool:
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if _is_x86():
-        # oneDNN's own answer, below, counts processors on which it only emulates bf16.
+        # oneDNN's own answer, below, includes processors on which it only emulates bf16.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.backends.mkldnn.is_available() and bool(  # type: ignore[no-untyped-call]
         torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -86,13 +86,13 @@ def _is_x86() -> bool:
 
 
 def _missing_compiler(device: torch.device) -> str | None:
-    """What torch's compiler needs and does not find; None where it has all."""
+    """What torch's compiler needs and does not find; None if nothing is missing."""
     if device.type != "cuda":
         found = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
         return None if found else "a C++ compiler, such as g++"
     if find_spec("triton") is None:
         return "Triton (python -m pip install triton)"
-    # Triton compiles what starts its kernels by $CC, if that is set, and by nothing else.
+    # Triton compiles its kernel launchers with $CC alone, if that is set.
     named = os.environ.get("CC")
     if any(shutil.which(name) for name in ([named] if named else ["gcc", "clang"])):
         return None

@@ -1,8 +1,9 @@
-"""The prior of areas: over many batches, each class is predicted as large as unpaired masks have it.
+"""The area prior: over many batches, the predicted area of each class should match that in unpaired masks.
 
-One batch says little: its few slices may well hold twice as much of a class as the next. So predictions are averaged
-over the batches of late, which are held to a far narrower interval, and the batch at hand is moved for all of them.
-Self-training is what it is for: a teacher that is a little less sure of a thin structure each time wears it away.
+The few slices of one batch vary too much: they may hold twice as much of a class as the next batch. So predicted areas
+are averaged over recent batches, whose mean has a far narrower plausible interval; its gradient goes to the current
+batch. The prior is for self-training, in which a teacher that is a little less sure of a thin structure each time
+erodes it.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from maag.data.slices.areas import Areas
 from maag.losses import area_loss
 from maag.train.team import Team
 
-_KEPT = 0.98
-"""Part of the past that each batch leaves: about fifty batches count."""
-_SPREADS = 2.0
-"""Half a plausible interval in standard deviations of the difference between the two means."""
+_DECAY = 0.98
+"""Of the running mean at each batch: about fifty batches count."""
+_NUM_SD = 2.0
+"""Half the width of the plausible interval, in standard deviations of the difference between the two means."""
 
 
 class RunningAreas(nn.Module):
-    """How large each class was in predictions of late: discounted sums, which a checkpoint holds."""
+    """Running mean of the predicted area of each class, as discounted sums that a checkpoint holds."""
 
     total: Tensor
-    """(num_classes,) float32: sum of batches' mean areas, in parts of a slice."""
+    """(num_classes,) float32: discounted sum of the batches' mean areas, as fractions of a slice."""
     weight: Tensor
-    """() float32: sum of their weights."""
+    """() float32: sum of the discounts."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -34,40 +35,40 @@ class RunningAreas(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     @torch.no_grad()
-    def take_in(self, areas: Tensor) -> tuple[Tensor, Tensor]:
-        """Remember a batch's mean `areas` (num_classes,).
+    def add(self, areas: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a batch's mean `areas` (num_classes,).
 
         Returns:
-            The mean over the batches so far (num_classes,), and how many equal batches would be as sure of it ().
+            The discounted mean over batches (num_classes,), and the effective number of batches in it ().
         """
-        self.total.mul_(_KEPT).add_(areas)
-        self.weight.mul_(_KEPT).add_(1.0)
-        # Of weights 1, k, k^2, ... that add up to w, the squares add up to w (2 - w (1 - k)) / (1 + k).
-        num_batches = self.weight * (1 + _KEPT) / (2 - self.weight * (1 - _KEPT))
+        self.total.mul_(_DECAY).add_(areas)
+        self.weight.mul_(_DECAY).add_(1.0)
+        # The squares of weights 1, k, k^2, ... whose sum is w add up to w (2 - w (1 - k)) / (1 + k).
+        num_batches = self.weight * (1 + _DECAY) / (2 - self.weight * (1 - _DECAY))
         return self.total / self.weight, num_batches
 
 
 def areas_loss(logits: Tensor, areas: Areas, running: RunningAreas, num_slices: int, team: Team) -> Tensor:
-    """How far the classes' parts of the slices of late are from what masks have; scalar.
+    """`area_loss` of the running mean of predicted areas; scalar.
 
     Args:
         logits: (M, num_classes, H, W) of this worker's slices.
-        areas: what masks have.
-        running: what predictions had; takes in the whole batch.
-        num_slices: in the whole batch.
-        team: the workers that share it.
+        areas: mean and spread of the areas in unpaired masks.
+        running: running mean of predicted areas; the whole batch is added to it.
+        num_slices: number of slices in the whole batch.
+        team: the workers that share the batch.
     """
     own = logits.softmax(dim=1).mean(dim=(2, 3)).sum(dim=0) / num_slices
     batch = of_whole_batch(own, team)
-    mean, num_batches = running.take_in(batch.detach())
-    of_late = mean + (batch - batch.detach())
-    tolerance = _SPREADS * areas.spread * (1 / (num_slices * num_batches) + 1 / areas.num_masks).sqrt()
-    return area_loss(of_late, areas.mean, tolerance)
+    mean, num_batches = running.add(batch.detach())
+    with_gradient = mean + (batch - batch.detach())
+    tolerance = _NUM_SD * areas.spread * (1 / (num_slices * num_batches) + 1 / areas.num_masks).sqrt()
+    return area_loss(with_gradient, areas.mean, tolerance)
 
 
 def of_whole_batch(own: Tensor, team: Team) -> Tensor:
-    """The sum over the workers of what each has of its own slices, through which gradients flow to the own part.
+    """Sum over the workers of a statistic of their `own` slices, with gradients for this worker's part.
 
-    Multiplied by the number of workers, for gradients are averaged over them afterwards.
+    The gradients are multiplied by the number of workers, because they are averaged over the workers afterwards.
     """
     return team.sum(own.detach()) + team.size * (own - own.detach())

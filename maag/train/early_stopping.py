@@ -1,4 +1,4 @@
-"""The best validation so far, and the patience with a run that gains nothing any more."""
+"""The best validation so far, and early stopping."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from maag.config.training import TrainConfig
 from maag.train.state import Progress
 
 
-def note_validation(progress: Progress, dice: float, epoch: int, train: TrainConfig, *, is_due: bool) -> bool:
-    """Take a validation with the mean `dice` into `progress`; whether it is the best so far.
+def record_validation(progress: Progress, dice: float, epoch: int, train: TrainConfig, *, is_due: bool) -> bool:
+    """Record a validation with the mean `dice` in `progress`; return whether it is the best so far.
 
-    One that is not due, but that a time limit asked for, is no use of the run's patience: undisturbed it would not have
-    been.
+    A validation that is not due, but was forced by a time limit, does not count against patience, because an
+    uninterrupted run would not have it.
     """
-    # An equal Dice is no gain, though min_delta may be 0: a dead run has the same again and again.
+    # An equal Dice is no gain even if min_delta is 0: a collapsed run has the same Dice again and again.
     if dice <= progress.best_dice or dice < progress.best_dice + train.min_delta:
         progress.without_gain += is_due
         return False
@@ -20,6 +20,6 @@ def note_validation(progress: Progress, dice: float, epoch: int, train: TrainCon
     return True
 
 
-def patience_is_over(progress: Progress, train: TrainConfig) -> bool:
-    """Whether `patience` validations, where that is not 0, passed without gain."""
+def out_of_patience(progress: Progress, train: TrainConfig) -> bool:
+    """Whether `patience` validations passed without gain; never if `patience` is 0."""
     return 0 < train.patience <= progress.without_gain

@@ -24,7 +24,7 @@ from maag.train.loop import Loop
 from maag.train.outcome import Outcome, begin_peak_memory, peak_memory_mib, with_earlier_steps, write_outcome
 from maag.train.reports import Listener, Listeners
 from maag.train.saving import Checkpoints, origin_of
-from maag.train.second_stage.lessons import lessons_of
+from maag.train.second_stage.soft_labels import predict_soft_labels
 from maag.train.shortfalls import note_shortfalls
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
@@ -46,36 +46,36 @@ def fit(
     teachers: Sequence[TrainedSegmentor] = (),
     other_settings: bool = False,
     team: Team = ALONE,
-    said: Progress | None = None,
+    teacher_progress: Progress | None = None,
 ) -> Outcome:
-    """Train, keeping best and last.
+    """Train a segmentor; keep the best, the final and the last checkpoint.
 
-    In a team all workers call it at once, each with a run folder of its own; only the leader's is written to, and
-    every worker that resumes reads its own.
+    All workers of a team call it at once, each with its own run folder. Only the leader's folder is written to; on a
+    resume every worker reads its own.
 
     Args:
         config: all settings.
         prepared: the data set.
-        split: which of its patients do what.
-        run: where everything goes.
+        split: the role of each of its patients.
+        run: the run folder.
         device: where to train.
-        listener: is told what happens.
-        stop: may ask for an end.
-        resume: go on from `checkpoints/last.pt` if there is one.
+        listener: receives progress reports.
+        stop: may request an early end.
+        resume: continue from `checkpoints/last.pt` if it exists.
         shapes: another prepared set, whose masks the discriminator sees instead of the split's.
-        teachers: finished models that teach where nobody drew, instead of the average of the run's own weights; see
-            `maag.train.second_stage.teachers`.
-        other_settings: the checkpoint may be of other settings, of losses and rates say; else that is refused.
+        teachers: finished models whose soft labels supervise unlabelled pixels, instead of those of the run's own
+            average; see `maag.train.second_stage.teachers`.
+        other_settings: accept a checkpoint with other settings, such as losses and rates, instead of refusing it.
         team: the workers that train together.
-        said: is told how many cases the `teachers` have been asked of, before the first step.
+        teacher_progress: called with (cases done, cases in all) while the `teachers` predict, before the first step.
 
     Raises:
-        ConfigError: the device cannot do what `train.precision` or `train.compile` say, or `data.rater_weights` are
-            not one for each rater.
+        ConfigError: the device does not support `train.precision` or `train.compile`, or `data.rater_weights` has not
+            one weight for each rater.
         SplitError: the split leaves nothing to train or validate on.
-        DataError: raters who contradict each other, or whose weights cannot be estimated.
-        CheckpointError: the checkpoint is damaged or of other data, patients, settings or teachers.
-        TrainingError: a loss, a weight or what teachers say became NaN, or the device's memory is too small.
+        DataError: raters contradict each other, or their weights cannot be estimated.
+        CheckpointError: the checkpoint is damaged or has other data, patients, settings or teachers.
+        TrainingError: a loss, a weight or a teacher's prediction became NaN, or the device's memory is too small.
         StorageError: the run folder cannot be written.
     """
     begin_peak_memory(device)
@@ -84,11 +84,13 @@ def fit(
     if supervision.agreement and team.leads:
         run.write_agreement(supervision.agreement)
     origin = origin_of(config, prepared, split, shapes, teachers)
-    with _memory_told(config, device):
+    with _device_memory_errors(config, device):
         if teachers:
             models = [teacher.segmentor for teacher in teachers]
-            lessons = lessons_of(models, prepared, supervision, config, device, team, run.path, said, stop=stop)
-            supervision = replace(supervision, soft_labels=lessons)
+            soft_labels = predict_soft_labels(
+                models, prepared, supervision, config, device, team, run.path, teacher_progress, stop=stop
+            )
+            supervision = replace(supervision, soft_labels=soft_labels)
         batches = TrainingBatches(supervision, config, device, team.shard)
         validator = Validator(prepared, split.val, config.data, device, team, fit_offsets=config.train.class_offsets)
         state = TrainState(config, device, team)
@@ -131,15 +133,15 @@ def fit(
 
 
 @contextmanager
-def _memory_told(config: Config, device: torch.device) -> Iterator[None]:
-    """Raises DeviceMemoryError where memory of the device runs out."""
+def _device_memory_errors(config: Config, device: torch.device) -> Iterator[None]:
+    """Raise DeviceMemoryError if the device runs out of memory."""
     try:
         yield
     except torch.OutOfMemoryError as problem:
-        # What torch says after that is of its own settings and of other processes.
-        said = ". ".join(str(problem).split(". ")[:3])
+        # The rest of torch's message is about its own settings and other processes.
+        reason = ". ".join(str(problem).split(". ")[:3])
         height, width = config.data.size_px
         raise DeviceMemoryError(
-            f"{device}: its memory does not hold training with optim.batch_size={config.optim.batch_size} and "
-            f"data.size_px=[{height},{width}] ({said}); take less of either, or free it of other work"
+            f"{device}: out of memory in training with optim.batch_size={config.optim.batch_size} and "
+            f"data.size_px=[{height},{width}] ({reason}); lower either, or end other work on the device"
         ) from problem

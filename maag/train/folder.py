@@ -1,4 +1,4 @@
-"""A run's folder: where everything of it lies, and the rule that no run is overwritten."""
+"""The run folder: the paths in it, and the rule that no run is overwritten."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from maag.train.second_stage.teachers import write_teachers
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths of one run; the README documents the format."""
+    """Paths of one run; the documentation describes the files."""
 
     path: Path
 
@@ -32,12 +32,12 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """Which patients did what: `split.json`."""
+        """The role of each patient: `split.json`."""
         return self.path / "split.json"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line and epoch: `metrics.jsonl`."""
+        """One JSON object per epoch and line: `metrics.jsonl`."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -47,12 +47,12 @@ class RunFolder:
 
     @property
     def raters(self) -> Path:
-        """How far the raters agree, if there are several: `raters.csv`."""
+        """Agreement of the raters, if there are several: `raters.csv`."""
         return self.path / "raters.csv"
 
     @property
     def teachers(self) -> Path:
-        """Which finished models teach, if any do: `teachers.json`."""
+        """The finished models that teach, if any: `teachers.json`."""
         return self.path / "teachers.json"
 
     @property
@@ -83,7 +83,7 @@ class RunFolder:
 
 
 def require_no_run(path: Path) -> None:
-    """Raise ConfigError when a run was begun at `path`, or lies there what a run would replace, as of a search."""
+    """Raise ConfigError if `path` holds a run, or files that a run would replace, such as those of a search."""
     run = RunFolder(path)
     if run.config.exists():
         raise ConfigError(f"{path} already holds a run; add --resume to continue it, or choose another --out")
@@ -91,9 +91,9 @@ def require_no_run(path: Path) -> None:
 
 
 def require_no_other_split(path: Path, split: Split) -> None:
-    """Raise ConfigError when `path` has a split.json that is not of this `split`.
+    """Raise ConfigError if `path` has a split.json that differs from `split`.
 
-    The very same one may be of what was killed there between its first files, or given to what begins now.
+    An equal one is accepted: a run may have been killed before it wrote its other files, or the user gave this file.
     """
     run = RunFolder(path)
     if not _holds(run.split, split):
@@ -101,20 +101,20 @@ def require_no_other_split(path: Path, split: Split) -> None:
 
 
 def _require_absent(path: Path, files: Sequence[Path]) -> None:
-    there = next((file for file in files if file.exists()), None)
-    if there:
+    existing = next((file for file in files if file.exists()), None)
+    if existing:
         raise ConfigError(
-            f"{path} holds {there.relative_to(path)}, which would be replaced; move it away, or choose another --out"
+            f"{path} holds {existing.relative_to(path)}, which would be replaced; move it away, or choose another --out"
         )
 
 
 def create_run(
     path: Path, config: Config, split: Split, teachers: Sequence[checkpoint.TrainedSegmentor] = ()
 ) -> RunFolder:
-    """Begin a run at `path`.
+    """Create the folder of a new run at `path`.
 
     Raises:
-        ConfigError: another run is there, or files that this one would replace.
+        ConfigError: the folder holds another run, or files that this one would replace.
         StorageError: the folder cannot be written.
     """
     require_no_run(path)
@@ -135,7 +135,7 @@ def _holds(path: Path, split: Split) -> bool:
 
 
 def open_run(path: Path) -> tuple[RunFolder, Config]:
-    """A run that was begun before, and its configuration. Raises MissingDataError when there is none at `path`."""
+    """The run at `path` and its configuration. Raises MissingDataError if there is none."""
     run = RunFolder(path)
     if not run.config.is_file():
         raise MissingDataError(f"{path}: there is no run here to resume (no config.json); start without --resume")
@@ -143,11 +143,11 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
 
 
 def read_split(path: Path, patients: Collection[str]) -> Split:
-    """The split in the file `path`, all of whose patients must be among those that are there.
+    """The split in the file `path`; all its patients but those who test must be among `patients`.
 
     Raises:
-        DataError: the file is no split, or was edited without taking its digest out.
-        SplitError: a patient stands in two parts, or is not there.
+        DataError: the file is not a split, or was edited without removing its digest.
+        SplitError: a patient is in two parts, or not among `patients`.
         StorageError: the file cannot be read.
     """
     split = Split.from_dict(read_json(path), str(path))
@@ -156,6 +156,6 @@ def read_split(path: Path, patients: Collection[str]) -> Split:
     if absent:
         raise SplitError(
             f"{path}: {len(absent)} of its patients are not in the data, the first is {absent[0]}; "
-            "restore them, or take them out of the split and its digest with them"
+            "restore them, or remove them and the digest from the split"
         )
     return split

@@ -15,11 +15,11 @@ from maag.train.reports import EpochReport, Live
 
 
 class Journal:
-    """A listener that writes every epoch down.
+    """A listener that records every epoch.
 
     Args:
-        run: where to.
-        step: updates done so far; lines and curves beyond it, of a part that is repeated, are dropped.
+        run: the run folder.
+        step: updates done so far; lines and curves of later steps, which will be repeated, are dropped.
 
     Raises StorageError.
     """
@@ -30,7 +30,7 @@ class Journal:
         with storage_errors(self._path):
             self._lines = self._path.open("a", encoding="utf-8")
             self._curves = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
-            self._curves.flush()  # what a thread of its own would write some time later, and fail alone
+            self._curves.flush()  # else a background thread would write later, and its error would be lost
 
     def __enter__(self) -> Journal:
         return self
@@ -38,7 +38,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # On a full disk what is left to write fails again, and would take the place of the error that said so.
+        # On a full disk, closing fails again; that error must not hide the first one.
         quiet = nullcontext() if error is None else suppress(StorageError)
         with quiet, storage_errors(self._path), closing(self._curves):
             self._lines.close()
@@ -67,6 +67,6 @@ class Journal:
     def _keep_up_to(self, step: int) -> None:
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-            # A line cut short by a crash has no end of line.
+            # A line cut short by a crash does not end with a newline.
             whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             write_text(self._path, "".join(whole))

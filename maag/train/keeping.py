@@ -1,4 +1,4 @@
-"""How the loop saves, and when: as often as asked for, but never so often that training is kept waiting."""
+"""How and when the loop saves checkpoints: as often as configured, unless saving would slow training down."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from dataclasses import dataclass
 
 from maag.train.validate import ValidationDice
 
-_LARGEST_PART_FOR_SAVING = 0.1
-"""Of the time, where validations are so frequent that a checkpoint after each would cost more."""
+_MAX_SAVING_FRACTION = 0.1
+"""Of the time, for checkpoints after validations that are so frequent that saving after each would cost more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keeper:
-    """How the loop saves; the caller knows where."""
+    """The loop's callbacks for saving."""
 
     save_last: Callable[[], None]
     save_best: Callable[[ValidationDice], None]
 
 
 NOT_KEPT = Keeper(save_last=lambda: None, save_best=lambda dice: None)
-"""For workers who leave saving to their leader."""
+"""For workers that leave saving to their leader."""
 
 
 class SaveTimes:
-    """When this process saved the state last, and how long that took."""
+    """When this process last saved the state, and how long that took."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.last_step: int | None = None
-        """The step that it was saved at; None before the first time."""
+        """Step of the last save; None before the first."""
         self._clock = clock
         self._saved_at = clock()
         self._seconds_to_save = 0.0
 
     def is_due(self, every_minutes: float) -> bool:
-        """Whether the last time, or the start, is longer ago."""
+        """Whether the last save, or the start, is more than `every_minutes` ago."""
         return (self._clock() - self._saved_at) / 60 > every_minutes
 
     @property
     def are_cheap(self) -> bool:
         """Whether saving now leaves most of the time to training: on a GPU an epoch may take less than a checkpoint."""
-        return self._clock() - self._saved_at > self._seconds_to_save / _LARGEST_PART_FOR_SAVING
+        return self._clock() - self._saved_at > self._seconds_to_save / _MAX_SAVING_FRACTION
 
     @contextmanager
     def timed(self, step: int) -> Iterator[None]:
-        """Saves the state at `step` in its body; what fails does not count."""
+        """Time the body, which saves the state at `step`; a save that fails does not count."""
         started = self._clock()
         yield
         self.last_step = step

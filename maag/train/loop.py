@@ -1,4 +1,4 @@
-"""The training loop: steps, epochs, validation, checkpoints, and every way to end."""
+"""The training loop: steps, epochs, validation, checkpoints, and the ways to end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from maag.config.schema import Config
 from maag.data.slices.batches import TrainingBatches
 from maag.data.slices.draws import seed_of
-from maag.train.early_stopping import note_validation, patience_is_over
+from maag.train.early_stopping import out_of_patience, record_validation
 from maag.train.keeping import Keeper, SaveTimes
 from maag.train.loss_sums import LossSums, not_finite, steps_between_readings
 from maag.train.recorded import updates_of
@@ -24,7 +24,7 @@ Ending = Literal["done", "early", "time", "interrupted"]
 
 
 class Loop:
-    """Train `state` on `batches` until an end is reached."""
+    """Train `state` on `batches` to the last epoch, an early stop, a time limit or an interruption."""
 
     def __init__(
         self,
@@ -54,28 +54,28 @@ class Loop:
         self._counted_at = clock()
         self._saves = SaveTimes(clock)
         self._validated: tuple[int, ValidationDice] | None = None
-        # Workers whose teachers had statistics of their own would be taught otherwise after each save, which makes
-        # them the same, and a resumed run would not repeat an undisturbed one.
-        asks_own = config.loss.teacher > 0 and not batches.has_soft_labels
-        self._teaches_apart = self._team.size > 1 and asks_own and not config.segmentor.sync_batchnorm
+        # A save averages the running statistics over the workers. If teachers predicted with different ones in between,
+        # soft labels would depend on when saves happen, and a resumed run would differ from an undisturbed one.
+        own_teacher = config.loss.teacher > 0 and not batches.has_soft_labels
+        self._average_each_step = self._team.size > 1 and own_teacher and not config.segmentor.sync_batchnorm
 
     def run(self) -> Ending:
-        """Go on from where the state stands.
+        """Train from the current step on.
 
         Returns:
-            `done` after the last epoch, `early` without gain for `patience` validations, `time` at the time limit
-            (after a validation), `interrupted` when asked to stop. The state is saved in each case.
+            `done` after the last epoch, `early` after `patience` validations without gain, `time` at the time limit
+            (after a validation), `interrupted` on a request to stop. The state is saved in each case.
 
         Raises:
-            TrainingError: a loss or a weight is not a number; the checkpoints are those before it.
+            TrainingError: a loss or a weight is NaN or infinite; the checkpoints are from before it.
             StorageError: a checkpoint could not be written; the one before it is intact.
         """
         progress, per_epoch = self._state.progress, self._batches.steps_per_epoch
         total = per_epoch * self._config.optim.epochs
-        if progress.step < total and patience_is_over(progress, self._config.train):  # of a run that is resumed
+        if progress.step < total and out_of_patience(progress, self._config.train):  # of a run that is resumed
             return self._save_and_return("early")
         if progress.step < total and self._asked(at_reading=True)[0]:
-            # Before the first step finished models are asked, and of what is interrupted not all was asked.
+            # The interruption may have cut off the predictions of finished teachers, so no step may follow.
             return self._save_and_return("interrupted")
         while progress.step < total:
             self._step()
@@ -88,20 +88,20 @@ class Loop:
             if at_end or out_of_time:
                 self._end_epoch(validate=out_of_time)
             if progress.step == total:
-                break  # Whatever was asked for meanwhile, nothing is left to be done.
-            # Only after an epoch's end was dealt with, or a resumed run would miss its validation.
+                break  # Training is complete, whatever was requested meanwhile.
+            # Only after the end of the epoch is handled, or a resumed run would miss its validation.
             if interrupted:
                 return self._save_and_return("interrupted")
             if out_of_time:
                 return self._save_and_return("time")
-            if patience_is_over(progress, self._config.train):
+            if out_of_patience(progress, self._config.train):
                 return self._save_and_return("early")
             if save_is_due:
                 self._save()
         return self._save_and_return("done")
 
     def validate(self) -> ValidationDice:
-        """Dice of the segmentor, or of its average where one is kept, as it stands; measured once per step."""
+        """Validation Dice of `state.product`; measured at most once per step."""
         step = self._state.progress.step
         if self._validated is None or self._validated[0] != step:
             self._average_statistics()
@@ -111,13 +111,13 @@ class Loop:
 
     @property
     def steps_per_second(self) -> float:
-        """Speed of the training steps of this process, without validation and saving; 0 before the first."""
+        """Training speed of this process, without validation and saving; 0 before the first step."""
         return self._steps_here / self._seconds_in_steps if self._seconds_in_steps else 0.0
 
     def _asked(self, *, at_reading: bool) -> tuple[bool, ...]:
-        """Whether to end for an interruption, to end for the time limit, and to save: agreed by all workers."""
+        """Whether an interruption, the end of the time limit and a save are requested, by any of the workers."""
         if not at_reading and self._team.size > 1:
-            return False, False, False  # agreeing waits for the slowest worker, so it is not done at every step
+            return False, False, False  # agreement waits for the slowest worker, so not at every step
         return self._team.any(
             self._stop.interrupted is not None,
             self._stop.out_of_time,
@@ -131,10 +131,10 @@ class Loop:
         epoch = step / self._batches.steps_per_epoch
         factor = rate_factor(optim, epoch)
         state.set_rates(factor * optim.lr, factor * optim.lr_discriminator)
-        state.trust = ramp_factor(self._config.teacher.ramp, epoch / optim.epochs)
+        state.ramp = ramp_factor(self._config.teacher.ramp, epoch / optim.epochs)
         state.noise.manual_seed(seed_of(self._config.train.seed, "noise", step))
         self._losses.add(self._update(self._batches.at(step)))
-        if self._teaches_apart:
+        if self._average_each_step:
             self._average_statistics()
         state.progress.step += 1
         self._steps_here += 1
@@ -143,7 +143,7 @@ class Loop:
     def _read_losses(self) -> None:
         started = self._clock()
         if self._losses.read():
-            # The device's queue drained here, so this is time of the steps.
+            # Reading waited for queued steps, so its time is theirs.
             self._seconds_in_steps += self._clock() - started
 
     def _end_epoch(self, *, validate: bool) -> None:
@@ -156,7 +156,7 @@ class Loop:
         is_due = at_end and validates_after(config.train, epoch, config.optim.epochs)
         if validate or is_due:
             validation = self.validate()
-            is_best = note_validation(progress, validation.mean, epoch, config.train, is_due=is_due)
+            is_best = record_validation(progress, validation.mean, epoch, config.train, is_due=is_due)
             if is_best:
                 self._keeper.save_best(validation)
         self._listener.on_epoch(
@@ -173,7 +173,7 @@ class Loop:
             )
         )
         self._losses.begin_epoch()
-        # The leader's alone is written, so it alone knows what that takes.
+        # Only the leader writes checkpoints, so only it knows how long that takes.
         cheap = self._team.leads and self._saves.are_cheap
         if validation is not None and self._team.any(cheap or self._stop.save_is_asked)[0]:
             self._save()
@@ -184,7 +184,7 @@ class Loop:
         return ending
 
     def _save(self) -> None:
-        """Once a step: what ends training right after a validation finds its state saved."""
+        """Save the state, at most once per step: training may end right after a validation that saved it."""
         step = self._state.progress.step
         self._stop.save_is_asked = False
         if self._saves.last_step == step:
@@ -204,15 +204,15 @@ class Loop:
                 self._team.average_statistics(network)
 
     def _require_finite_weights(self) -> None:
-        """The losses of the last steps before a save were computed before these changed the weights."""
-        if unfit := self._state.unfit:
+        """Finite losses are not enough: those of the last step were computed before it changed the weights."""
+        if names := self._state.non_finite_networks:
             step = self._state.progress.step
-            raise not_finite(f"weights of the {unfit[0]} are NaN or infinite after step {step}", self._config.optim.lr)
+            raise not_finite(f"weights of the {names[0]} are NaN or infinite after step {step}", self._config.optim.lr)
 
     def _live(self) -> Live:
         progress, epochs = self._state.progress, self._config.optim.epochs
         total = epochs * self._batches.steps_per_epoch
-        # Validation and checkpoints take their share, so time left comes from wall time, not from the steps' alone.
+        # From wall time, because validation and checkpoints take their share of the time left.
         per_step = self._seconds() / progress.step
         return Live(
             step=progress.step,

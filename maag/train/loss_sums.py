@@ -1,4 +1,4 @@
-"""The losses of an epoch: summed on the device step by step, read now and then, for reading waits for the device."""
+"""The losses of an epoch, summed on the device and read only every few steps, because reading waits for the device."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from maag.train.step import StepLosses
 
 
 def steps_between_readings(device: torch.device) -> int:
-    """Reading a loss waits for the device, and a GPU then stands idle until it is given the next step."""
+    """Steps between two readings of the losses; more on a GPU, which idles after a reading until the next step."""
     return 25 if device.type == "cuda" else 10
 
 
 class LossSums:
-    """Those of this process since the last reading; what was read is in the progress of `state`, over all workers."""
+    """Sums of this process since the last reading; earlier sums, over all workers, are in the progress of `state`."""
 
     def __init__(self, state: TrainState, lr: float) -> None:
         self._state = state
@@ -27,16 +27,16 @@ class LossSums:
         self._unread = 0
 
     def add(self, losses: StepLosses) -> None:
-        """Those of one step more."""
+        """Add the losses of one step."""
         for name, loss in losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss
         self._unread += 1
 
     def read(self) -> bool:
-        """Bring the sums to the progress as numbers; whether there were any.
+        """Move the sums to the progress as numbers; return whether there were any.
 
         Raises:
-            NotFiniteError: one is none.
+            NotFiniteError: a loss is NaN or infinite.
         """
         if not self._unread:
             return False
@@ -51,17 +51,17 @@ class LossSums:
         return True
 
     def means(self) -> dict[str, float]:
-        """Of the epoch's steps that were read."""
+        """Mean losses over those steps of the epoch that were read."""
         progress = self._state.progress
         return {name: value / progress.steps_in_losses for name, value in progress.losses.items()}
 
     def begin_epoch(self) -> None:
-        """From here on the means are of other steps."""
+        """Reset the means."""
         self._state.progress.losses, self._state.progress.steps_in_losses = {}, 0
 
 
 def not_finite(what: str, lr: float) -> NotFiniteError:
-    """The error of a run that cannot go on, as `what` it has says."""
+    """The error of a run that cannot continue because of `what`."""
     return NotFiniteError(
         f"{what}; the last good checkpoint is kept; try a lower optim.lr than {lr:g}, or check the images"
     )

@@ -1,4 +1,4 @@
-"""How a run ended, and `result.json`, where that is kept."""
+"""The outcome of a run, and `result.json`, which holds it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Outcome:
     steps: int
     seconds: float
     best_dice: float | None
-    """Mean validation Dice on the training grid, of the best validation; None before the first."""
+    """Mean Dice of the best validation, on the training grid; None before the first."""
     best_epoch: int | None
     final_dice: float | None
-    """The same of the last weights; None when the run was interrupted."""
+    """Mean validation Dice of the final weights; None if the run was interrupted."""
     steps_per_second: float
     peak_memory_mib: float
     config_digest: str
@@ -44,9 +44,9 @@ def write_outcome(run: RunFolder, outcome: Outcome) -> None:
 
 
 def with_earlier_steps(outcome: Outcome, run: RunFolder) -> Outcome:
-    """Of a run that had ended, when no step was taken that could be timed: with what its `result.json` says of steps.
+    """The outcome of a run that took no step since its resume, with the speed and memory from its `result.json`.
 
-    The same as given where there is none, or a damaged one, for it is about to be written anew.
+    Unchanged if that file is missing or damaged, because it is about to be rewritten.
     """
     if not run.result.exists():
         return outcome
@@ -60,15 +60,15 @@ def with_earlier_steps(outcome: Outcome, run: RunFolder) -> Outcome:
 
 
 def begin_peak_memory(device: torch.device) -> None:
-    """Have `peak_memory_mib` count from now, as far as the device can: its process may have trained before."""
+    """Reset `peak_memory_mib` on CUDA, as the process may have trained before; a CPU's peak cannot be reset."""
     if device.type == "cuda":
-        # Where CUDA has not begun, there are no peaks, and torch refuses.
+        # torch refuses to reset the peak before CUDA is initialised.
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Highest memory of this run in MiB: the device's allocations on CUDA, the process's resident set on a CPU."""
+    """Peak memory in MiB: the device's allocations on CUDA, the process's resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,8 +1,8 @@
-"""An update recorded once and replayed: a GPU then starts some thousand kernels by one call instead of one by one.
+"""A training step recorded as a CUDA graph and replayed, so that one call launches its thousand or so kernels.
 
-Small networks are otherwise bound by the CPU that starts their kernels. What changes from step to step reaches the
-recording through tensors that stay where they are: the batch, the learning rates, and the teacher's trust; random
-numbers come from the state's generator, as seeded before each step. The numbers are those of the plain update.
+Without it, small networks are limited by the CPU that launches the kernels. Everything that changes from step to step
+is read from tensors at fixed addresses: the batch, the learning rates and the ramp. Random numbers come from the
+state's generator, seeded before each step. Results equal those of the plain update.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from maag.config.schema import Config
 from maag.data.slices.batches import Batch
 from maag.errors import TrainingError, first_line
 from maag.train.state import TrainState
-from maag.train.step import StepLosses, follow_up, play, update
+from maag.train.step import StepLosses, update, update_networks, update_teacher
 from maag.train.team import ALONE
 
 PLAIN_STEPS = 3
-"""Steps done plainly at first, in which optimisers make their states and libraries choose and compile kernels."""
+"""First steps, not recorded, in which optimisers allocate their states and libraries choose and compile kernels."""
 
 Update = Callable[[Batch], StepLosses]
 T = TypeVar("T")
 
 
 class Recorder(Protocol):
-    """What can record work on a device, and do it again on the same memory."""
+    """Records work on a device and replays it on the same memory."""
 
-    def aside(self, work: Callable[[], StepLosses]) -> StepLosses:
-        """Do `work` now, where recordings are made, so that nothing in it is new to the recording."""
+    def warm_up(self, work: Callable[[], StepLosses]) -> StepLosses:
+        """Do `work` now, on the stream that records, and return its losses."""
 
     def record(self, work: Callable[[], StepLosses]) -> tuple[Callable[[], None], StepLosses]:
-        """What does `work` each time it is called, and the tensors that then hold its losses.
+        """A function that replays `work`, and the tensors that then hold its losses.
 
-        Raises RuntimeError where some of it cannot be recorded.
+        Raises RuntimeError if a part of it cannot be recorded.
         """
 
 
 class CudaRecorder:
-    """Records CUDA graphs on a stream of its own."""
+    """Records CUDA graphs on a side stream."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
         self._stream = torch.cuda.Stream(generator.device)  # type: ignore[no-untyped-call]
 
-    def aside(self, work: Callable[[], StepLosses]) -> StepLosses:
+    def warm_up(self, work: Callable[[], StepLosses]) -> StepLosses:
         """See Recorder."""
-        here = torch.cuda.current_stream(self._stream.device)
-        self._stream.wait_stream(here)
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             losses = work()
-        here.wait_stream(self._stream)
+        current.wait_stream(self._stream)
         return losses
 
     def record(self, work: Callable[[], StepLosses]) -> tuple[Callable[[], None], StepLosses]:
@@ -69,9 +69,9 @@ class CudaRecorder:
 def updates_of(
     state: TrainState, config: Config, recorder_of: Callable[[torch.Generator], Recorder] = CudaRecorder
 ) -> Update:
-    """The quickest way to do `update` on the state's device: recorded on a GPU with one worker, unless asked not to.
+    """The fastest `update` on the state's device: recorded on a GPU with one worker if `train.cuda_graph` is set.
 
-    A team's networks cannot be recorded even where it has one worker: see `team_of_workers`.
+    The networks of a team cannot be recorded; see `team_of_workers`.
     """
     if config.train.cuda_graph and state.noise.device.type == "cuda" and state.team is ALONE:
         return RecordedUpdate(state, config, recorder_of(state.noise))
@@ -79,18 +79,18 @@ def updates_of(
 
 
 class Recording(NamedTuple):
-    """A recorded `play`, and the memory that it reads and writes."""
+    """A recorded `update_networks`, and the memory that it reads and writes."""
 
     replay: Callable[[], None]
     batch: Batch
     rates: list[Tensor]
-    trust: Tensor
+    ramp: Tensor
     names: list[str]
     losses: Tensor
 
 
 class RecordedUpdate:
-    """`update` of one state, whose first steps are plain and whose others replay a recording."""
+    """`update` of one state: the first steps run plainly, the others replay a recording."""
 
     def __init__(self, state: TrainState, config: Config, recorder: Recorder) -> None:
         self._state, self._config, self._recorder = state, config, recorder
@@ -98,22 +98,22 @@ class RecordedUpdate:
         self._plain_steps = 0
 
     def __call__(self, batch: Batch) -> StepLosses:
-        """Do one step; losses as `update` has them.
+        """Do one step and return the losses of `update`.
 
         Raises:
             TrainingError: the step cannot be recorded.
         """
         if self._plain_steps < PLAIN_STEPS:
             self._plain_steps += 1
-            return self._recorder.aside(lambda: update(self._state, batch, self._config))
+            return self._recorder.warm_up(lambda: update(self._state, batch, self._config))
         if self._recording is None:
             self._recording = self._record(batch)
         _copy(batch, self._recording.batch)
         for rate, optimizer in zip(self._recording.rates, self._state.optimizers, strict=True):
             rate.fill_(optimizer.param_groups[0]["lr"])
-        self._recording.trust.fill_(self._state.trust)
+        self._recording.ramp.fill_(self._state.ramp)
         self._recording.replay()
-        follow_up(self._state, self._config)
+        update_teacher(self._state, self._config)
         return dict(zip(self._recording.names, self._recording.losses.clone(), strict=True))
 
     def _record(self, batch: Batch) -> Recording:
@@ -121,15 +121,15 @@ class RecordedUpdate:
         static = _map_tensors(batch, torch.clone)
         device = batch.images.device
         rates = [torch.zeros((), device=device) for _ in state.optimizers]
-        trust = torch.zeros((), device=device)
+        ramp = torch.zeros((), device=device)
         names: list[str] = []
 
         def work() -> StepLosses:
-            losses = play(state, static, self._config)
+            losses = update_networks(state, static, self._config)
             names[:] = losses
             return {"all": torch.stack(list(losses.values()))}
 
-        with _on_tensors(state, rates, trust):
+        with _on_tensors(state, rates, ramp):
             for optimizer in state.optimizers:
                 optimizer.zero_grad(set_to_none=True)
             try:
@@ -138,31 +138,31 @@ class RecordedUpdate:
                 raise
             except RuntimeError as problem:
                 raise TrainingError(
-                    f"a training step could not be recorded ({first_line(problem)}); go on with "
+                    f"a training step could not be recorded as a CUDA graph ({first_line(problem)}); continue with "
                     "--set train.cuda_graph=false"
                 ) from problem
-        return Recording(replay, static, rates, trust, names, losses["all"])
+        return Recording(replay, static, rates, ramp, names, losses["all"])
 
 
 @contextmanager
-def _on_tensors(state: TrainState, rates: list[Tensor], trust: Tensor) -> Iterator[None]:
-    """While it lasts, rates and trust are tensors that a recording can read anew, and optimisers may be recorded."""
+def _on_tensors(state: TrainState, rates: list[Tensor], ramp: Tensor) -> Iterator[None]:
+    """Within the body, learning rates and ramp are tensors that a replay reads again, and optimisers are capturable."""
     groups = [optimizer.param_groups[0] for optimizer in state.optimizers]
     plain = [(group["lr"], group["capturable"]) for group in groups]
-    plain_trust = state.trust
+    plain_trust = state.ramp
     for group, rate in zip(groups, rates, strict=True):
         group.update(lr=rate, capturable=True)
-    state.trust = trust
+    state.ramp = ramp
     try:
         yield
     finally:
         for group, (lr, capturable) in zip(groups, plain, strict=True):
             group.update(lr=lr, capturable=capturable)
-        state.trust = plain_trust
+        state.ramp = plain_trust
 
 
 def _map_tensors(part: T, change: Callable[[Tensor], Tensor]) -> T:
-    """Batches are tuples within tuples; what is not a tensor stays."""
+    """Apply `change` to the tensors of a batch, which is a tuple of tensors and tuples."""
     if isinstance(part, Tensor):
         return change(part)  # type: ignore[return-value]
     if isinstance(part, tuple):

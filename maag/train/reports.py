@@ -1,4 +1,4 @@
-"""What training tells whoever listens: the terminal, the journal, a cluster, a test's list."""
+"""Progress reports of training and the listeners that receive them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from maag.train.validate import ValidationDice
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Live:
-    """A glance in the middle of an epoch."""
+    """Progress within an epoch."""
 
     step: int
     epoch: int
@@ -24,7 +24,7 @@ class Live:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochReport:
-    """The end of an epoch; a line of `metrics.jsonl`."""
+    """Results of an epoch; a line of `metrics.jsonl`."""
 
     epoch: int
     """Epochs done, from 1."""
@@ -32,18 +32,18 @@ class EpochReport:
     step: int
     """Updates done."""
     seconds: float
-    """Wall time since the run began, over all resumed parts."""
+    """Wall time of the run, including before a resume."""
     lr: float
     losses: dict[str, float]
     """Means over the epoch's steps."""
     steps_per_second: float
-    """Of the training steps alone, since this process began or resumed."""
+    """Of the training steps alone, in this process."""
     validation: ValidationDice | None
     """None in an epoch without validation."""
     is_best: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, flat."""
+        """The JSON object of the line."""
         plain: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
@@ -60,35 +60,35 @@ class EpochReport:
 
 
 class Listener(Protocol):
-    """Hears of progress; must not change it."""
+    """Receives progress reports; must not change the training state."""
 
     def on_live(self, live: Live) -> None:
-        """Some steps were done."""
+        """Called after some steps."""
 
     def on_epoch(self, report: EpochReport) -> None:
-        """An epoch ended."""
+        """Called after an epoch."""
 
     def on_checkpoint(self, step: int) -> None:
-        """The whole state was saved."""
+        """Called after the whole state was saved."""
 
 
 class Listeners:
-    """Several listeners as one, told in order."""
+    """Several listeners as one, called in order."""
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
 
     def on_live(self, live: Live) -> None:
-        """Tell all."""
+        """See Listener."""
         for listener in self._listeners:
             listener.on_live(live)
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Tell all."""
+        """See Listener."""
         for listener in self._listeners:
             listener.on_epoch(report)
 
     def on_checkpoint(self, step: int) -> None:
-        """Tell all."""
+        """See Listener."""
         for listener in self._listeners:
             listener.on_checkpoint(step)

@@ -1,4 +1,4 @@
-"""A run's checkpoints: what they say of where their weights come from, and what must agree before a run goes on."""
+"""The checkpoints of a run: the provenance of their weights, and what must match when a run resumes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from maag.train.validate import ValidationDice
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
-    """What a run's weights come from; each of its checkpoints says so."""
+    """Provenance of a run's weights, stored in each of its checkpoints."""
 
     config_digest: str
     split_digest: str
     data_digest: str
     split_scheme: str
     teachers: list[str]
-    """Digests of the finished models that teach, in their order."""
+    """Digests of the finished models that teach, in order."""
     orientations: list[str]
     """Codes of the training images, such as `LPS`, the most frequent first; empty where unknown."""
 
@@ -44,7 +44,7 @@ def origin_of(
     shapes: PreparedData | None,
     teachers: Sequence[TrainedSegmentor],
 ) -> Origin:
-    """What weights come from that these teach; `shapes` is another prepared set, whose masks are seen."""
+    """The provenance of weights trained on this data; `shapes` is a prepared set with the discriminator's masks."""
     training = {*split.scribbled, *split.dense, *split.unlabelled}
     counted = Counter(each.orientation for each in prepared.cases if each.orientation and each.patient_id in training)
     return Origin(
@@ -59,7 +59,7 @@ def origin_of(
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Writes `state` into the checkpoints of `run`, and reads it back."""
+    """Writes `state` to the checkpoints of `run`, and restores it."""
 
     run: RunFolder
     config: Config
@@ -67,16 +67,16 @@ class Checkpoints:
     origin: Origin
 
     def save_last(self) -> None:
-        """The whole state. Raises StorageError."""
+        """Save the whole state. Raises StorageError."""
         run = asdict(self.origin)
         checkpoint.save_state(self.run.last, self.config, {**self.state.state_dict(), "run": run})
 
     def save_best(self, dice: ValidationDice) -> None:
-        """The weights for use, which had this Dice. Raises StorageError."""
+        """Save the best weights, with their validation `dice`. Raises StorageError."""
         self._save_segmentor(self.run.best, "best", dice)
 
     def save_final(self, dice: ValidationDice) -> None:
-        """The same, of the end. Raises StorageError."""
+        """Save the final weights, with their validation `dice`. Raises StorageError."""
         self._save_segmentor(self.run.final, "final", dice)
 
     def _save_segmentor(self, path: Path, kind: str, dice: ValidationDice) -> None:
@@ -92,17 +92,18 @@ class Checkpoints:
         checkpoint.save_segmentor(path, self.config, weights, info)
 
     def restore(self, device: torch.device, *, other_settings: bool) -> None:
-        """Bring the state to where `save_last` left it.
+        """Restore the state that `save_last` wrote.
 
         Raises:
-            CheckpointError: it is damaged, of other data, patients or teachers, or of settings that may not be others.
+            CheckpointError: it is damaged, has other data, patients or teachers, or settings that may not differ.
             StorageError: it cannot be read.
         """
         saved_config, saved = checkpoint.load_state(self.run.last, device)
         self._require_same_origin(saved["run"])
         if not other_settings and _without_length(saved_config) != _without_length(self.config):
             raise CheckpointError(
-                f"{self.run.last}: the settings changed since; only optim.epochs and train.* may, on a resume"
+                f"{self.run.last}: the settings have changed; on a resume only optim.epochs and train.* but train.seed "
+                "may change"
             )
         self.state.load_state_dict(saved)
 
@@ -111,18 +112,18 @@ class Checkpoints:
         if data_changed(saved["data_digest"], here.data_digest):
             raise CheckpointError(
                 f"{last}: the run was trained on other data ({saved['data_digest']}) than are here now "
-                f"({here.data_digest}); restore the data set as it was, or start a new run"
+                f"({here.data_digest}); restore the original data set, or start a new run"
             )
         if saved["split_digest"] != here.split_digest:
             raise CheckpointError(
-                f"{last}: the run was trained on split {saved['split_digest']}, and here it is {here.split_digest}, "
-                "whose patients to validate and test on it may have learnt from; restore its "
+                f"{last}: the run was trained on split {saved['split_digest']}, not {here.split_digest}, and may have "
+                "learnt from patients who now validate or test; restore its "
                 f"{self.run.split.name}, or start a new run"
             )
         teachers = saved.get("teachers", [])
         if teachers != here.teachers:
             raise CheckpointError(
-                f"{last}: the run was taught by finished models {teachers}, and those of --teacher here are "
+                f"{last}: the run had finished models {teachers} as teachers, and --teacher now gives "
                 f"{here.teachers}; name the same with --teacher, in the same order"
             )
 

@@ -1,4 +1,4 @@
-"""The course of learning rates, weights and validations, pure functions of how far training has come."""
+"""Schedules of learning rates, loss weights and validations, as pure functions of training progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RAMP_STEEPNESS = 5.0
 
 
 def rate_factor(config: OptimConfig, epoch: float) -> float:
-    """Learning rate at a fractional `epoch` in [0, epochs], as a part of `config.lr`, in [`lr_min` / `lr`, 1]."""
+    """Learning rate at a fractional `epoch` in [0, epochs], divided by `config.lr`: in [`lr_min` / `lr`, 1]."""
     lowest = config.lr_min / config.lr
     if config.schedule == "constant":
         return 1.0
@@ -20,18 +20,18 @@ def rate_factor(config: OptimConfig, epoch: float) -> float:
         return lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * progress))
     if config.schedule == "poly":
         return lowest + (1 - lowest) * math.pow(1 - progress, _POLY_POWER)
-    # Triangular: up for half a cycle from the lowest rate, down for the other half, again and again.
+    # Triangular: from the lowest rate up for half a cycle, then down for the other half, repeatedly (Smith 2017).
     phase = (epoch / config.half_cycle_epochs) % 2
     return lowest + (1 - lowest) * (1 - abs(1 - phase))
 
 
 def ramp_factor(length: float, progress: float) -> float:
-    """Part in (0, 1] of its full weight that a term has at `progress` in [0, 1]: exp(-5 (1 - t)²) up to `length`."""
+    """Weight factor in (0, 1] of a loss term at `progress` t in [0, 1]: exp(-5 (1 - t / `length`)²), then 1."""
     remaining = 0.0 if length == 0 else max(0.0, 1 - progress / length)
     return math.exp(-_RAMP_STEEPNESS * remaining**2)
 
 
 def validates_after(config: TrainConfig, epoch: int, epochs: int) -> bool:
-    """Whether a validation follows `epoch`, from 1, of `epochs`."""
+    """Whether a validation follows `epoch`, counted from 1, of `epochs`."""
     every = config.validate_every if epoch <= epochs // 2 else config.validate_every_late
     return epoch % every == 0 or epoch == epochs

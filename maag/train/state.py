@@ -1,4 +1,4 @@
-"""All that training changes: networks, optimisers, and how far it has come."""
+"""The training state: networks, optimisers and progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maag.models.layers import ConvNorm
 from maag.models.segmentor import Segmentor
 from maag.train.acceleration import accelerated
 from maag.train.areas import RunningAreas
-from maag.train.teacher import teacher_of
+from maag.train.teacher import ema_copy
 from maag.train.team import ALONE, Team
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -24,12 +24,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(slots=True)
 class Progress:
-    """Where training stands; plain numbers, so that a checkpoint can hold them."""
+    """How far training has come; plain numbers, so that a checkpoint can hold them."""
 
     step: int = 0
     """Updates done."""
     seconds: float = 0.0
-    """Wall time spent so far, over all resumed parts."""
+    """Wall time so far, including before a resume."""
     best_dice: float = -1.0
     """Highest mean validation Dice; -1 before the first."""
     best_epoch: int = 0
@@ -41,27 +41,28 @@ class Progress:
 
 
 class TrainState:
-    """Networks and optimisers on one device, of one worker of a team.
+    """Networks and optimisers of one worker on its device.
 
-    Initial weights are a function of `config.train.seed` alone; torch's global generator is left as it was.
+    Initial weights depend on `config.train.seed` alone; torch's global generator is left unchanged.
     """
 
     team: Team
     segmentor: Segmentor
-    joined_segmentor: nn.Module
-    """The same, accelerated, for forward passes whose gradients are to be the team's."""
+    parallel_segmentor: nn.Module
+    """The segmentor, accelerated, for forward passes whose gradients are averaged over the workers."""
     teacher: Segmentor | None
     """The running average of the segmentor's weights, in evaluation mode, if one is kept."""
-    lecturer: nn.Module | None
-    """The same, accelerated, for its lessons."""
+    accelerated_teacher: nn.Module | None
+    """The teacher, accelerated, for soft labels."""
     areas: RunningAreas | None
-    """How large predictions have been of late, if they are held to what masks have."""
-    trust: float | Tensor
-    """Part of their full weight that the teacher's lesson and the prior of areas have in the coming step."""
+    """Running mean of the predicted areas, if `loss.areas` is not 0."""
+    ramp: float | Tensor
+    """Factor in (0, 1] on the weights of the soft labels and of `loss.areas` in the coming step."""
     discriminator: Discriminator | None
-    judge: nn.Module | None
-    """The same, accelerated, for forward passes that leave no gradients in it."""
-    joined_discriminator: nn.Module | None
+    accelerated_discriminator: nn.Module | None
+    """The discriminator, accelerated, for forward passes that leave no gradients in it."""
+    parallel_discriminator: nn.Module | None
+    """The discriminator, accelerated, for forward passes whose gradients are averaged over the workers."""
     segmentor_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer | None
     noise: torch.Generator
@@ -75,36 +76,36 @@ class TrainState:
             self.discriminator = _placed(build_discriminator(config), device) if config.adversarial else None
         if config.segmentor.sync_batchnorm:
             self.segmentor = team.synchronized(self.segmentor)
-        self.teacher = teacher_of(self.segmentor) if config.teacher.decay else None
+        self.teacher = ema_copy(self.segmentor) if config.teacher.decay else None
         self.areas = RunningAreas(config.data.num_classes).to(device) if config.loss.areas else None
-        self.trust = 1.0
-        self.joined_segmentor = team.joined(accelerated(self.segmentor, config.train, device))
-        self.lecturer = accelerated(self.teacher, config.train, device) if self.teacher else None
-        self.judge = self.joined_discriminator = None
+        self.ramp = 1.0
+        self.parallel_segmentor = team.parallel(accelerated(self.segmentor, config.train, device))
+        self.accelerated_teacher = accelerated(self.teacher, config.train, device) if self.teacher else None
+        self.accelerated_discriminator = self.parallel_discriminator = None
         self.segmentor_optimizer = _adam(self.segmentor, config.optim.lr)
         self.discriminator_optimizer = None
         if self.discriminator is not None:
-            self.judge = accelerated(self.discriminator, config.train, device)
-            self.joined_discriminator = team.joined(self.judge)
+            self.accelerated_discriminator = accelerated(self.discriminator, config.train, device)
+            self.parallel_discriminator = team.parallel(self.accelerated_discriminator)
             self.discriminator_optimizer = _adam(self.discriminator, config.optim.lr_discriminator)
-        # Seeded anew at each step, so a checkpoint need not hold it.
+        # Reseeded at each step, so a checkpoint need not hold it.
         self.noise = torch.Generator(device)
         self.progress = Progress()
 
     @property
     def product(self) -> Segmentor:
-        """What is validated and exported: the teacher if there is one."""
+        """The network to validate and export: the teacher if there is one, else the segmentor."""
         return self.segmentor if self.teacher is None else self.teacher
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The segmentor's, then the discriminator's, if there is one."""
+        """The segmentor's, then the discriminator's if there is one."""
         both = (self.segmentor_optimizer, self.discriminator_optimizer)
         return [optimizer for optimizer in both if optimizer is not None]
 
     @property
-    def unfit(self) -> tuple[str, ...]:
-        """Names of networks with a weight or statistic that is NaN or infinite."""
+    def non_finite_networks(self) -> tuple[str, ...]:
+        """Names of the networks that have a NaN or infinite weight or running statistic."""
         networks = {name: part for name, part in self._parts().items() if isinstance(part, nn.Module)}
         return tuple(name for name, network in networks.items() if not _is_finite(network))
 
@@ -115,14 +116,14 @@ class TrainState:
             _set_rate(self.discriminator_optimizer, discriminator)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain types only; `load_state_dict` takes it back."""
+        """The whole state, as tensors and plain types only."""
         return {
             "parts": {name: part.state_dict() for name, part in self._parts().items()},
             "progress": dataclasses.asdict(self.progress),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where `state_dict` was taken."""
+        """Restore what `state_dict` returned."""
         for name, part in self._parts().items():
             part.load_state_dict(state["parts"][name])
         for network in (self.segmentor, self.teacher):
@@ -144,14 +145,14 @@ class TrainState:
 
 
 def _placed(network: Network, device: torch.device) -> Network:
-    # Channels-last is what the convolution kernels of CPUs and tensor cores read fastest.
+    # Convolutions on CPUs and tensor cores are fastest in the channels-last layout.
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 
 def _is_finite(network: nn.Module) -> bool:
     tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
-    # All answers at once, for each alone would be waited for on a GPU.
+    # One transfer for all tensors: on a GPU each one would wait for the device.
     return all(torch.stack([tensor.isfinite().all() for tensor in tensors]).tolist()) if tensors else True
 
 

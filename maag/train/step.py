@@ -1,8 +1,8 @@
-"""One update of the three-player game.
+"""One training step: an update of the discriminator, then of the segmentor, then of its teacher.
 
-Supervision pulls the segmentor to the scribbles; the discriminator learns to tell its predictions from real masks;
-the segmentor learns to be taken for one. The signs: real masks go to +1 and predictions to -1 for the discriminator,
-predictions go to +1 for the segmentor, and neither player's loss moves the other's weights.
+The segmentor minimises the supervised loss on the labelled pixels plus the adversarial loss. The discriminator learns
+to score real masks +1 and predictions -1, the segmentor to have its predictions scored +1; neither network's loss
+updates the other's weights.
 """
 
 from __future__ import annotations
@@ -35,68 +35,69 @@ from maag.models.discriminator import (
 )
 from maag.train.areas import of_whole_batch
 from maag.train.state import TrainState
-from maag.train.teacher import follow, warmed_up
+from maag.train.teacher import update_ema, warmed_up_decay
 from maag.train.team import Team
 from maag.train.unlabelled import unlabelled_terms
 
 StepLosses = dict[str, Tensor]
-"""Detached scalars on the device: `supervised`, with a discriminator `adversarial` and `discriminator`, and as they are
-weighted what pixels without a label teach, `teacher`, `gates` and `areas`.
+"""Detached scalars on the device: `supervised`; with a discriminator `adversarial` and `discriminator`; and `teacher`,
+`gates` and `areas`, the weighted terms on unlabelled pixels.
 
-Their mean over the workers is the whole batch's loss.
+Their mean over the workers is the loss of the whole batch.
 """
 
 
 def update(state: TrainState, batch: Batch, config: Config) -> StepLosses:
-    """Update the discriminator, if there is one, the segmentor, and its teacher, if it has one, on one batch."""
-    losses = play(state, batch, config)
-    follow_up(state, config)
+    """Update the discriminator (if any), the segmentor, and its teacher (if any) on one batch."""
+    losses = update_networks(state, batch, config)
+    update_teacher(state, config)
     return losses
 
 
-def follow_up(state: TrainState, config: Config) -> None:
-    """After a `play` of the segmentor: its teacher moves towards it."""
+def update_teacher(state: TrainState, config: Config) -> None:
+    """Move the teacher, if there is one, towards the segmentor; call it after `update_networks`."""
     if state.teacher is not None:
-        follow(state.teacher, state.segmentor, warmed_up(config.teacher.decay, state.progress.step))
+        update_ema(state.teacher, state.segmentor, warmed_up_decay(config.teacher.decay, state.progress.step))
 
 
-def play(state: TrainState, batch: Batch, config: Config) -> StepLosses:
-    """Update the discriminator, if there is one, then the segmentor.
+def update_networks(state: TrainState, batch: Batch, config: Config) -> StepLosses:
+    """Update the discriminator (if any), then the segmentor.
 
-    This worker's means count by its share of the whole batch: one that has more slices than others counts more. Where
-    scribbles and masks supervise together, their parts are told apart as `scribbles` and `dense`.
+    The adversarial losses of this worker are scaled by its share of the whole batch, as workers may have different
+    numbers of slices. Where scribbles and masks supervise together, their losses are also reported as `scribbles` and
+    `dense`.
     """
     state.segmentor.train()
     num_supervised = len(batch.images)
     images = batch.images if batch.unlabelled is None else torch.cat([batch.images, batch.unlabelled])
-    output = state.joined_segmentor(images.contiguous(memory_format=torch.channels_last))
+    output = state.parallel_segmentor(images.contiguous(memory_format=torch.channels_last))
     supervised, parts = _supervised_terms(output.logits[:num_supervised], batch, config, state.team)
-    further = unlabelled_terms(state, output, batch, config)
-    objective = sum(further.values(), start=supervised)
-    losses = {"supervised": supervised.detach(), **parts, **{name: term.detach() for name, term in further.items()}}
+    unlabelled = unlabelled_terms(state, output, batch, config)
+    objective = sum(unlabelled.values(), start=supervised)
+    losses = {"supervised": supervised.detach(), **parts, **{name: term.detach() for name, term in unlabelled.items()}}
     if state.discriminator is None or batch.masks is None:
-        _descend(state.segmentor_optimizer, objective)
+        _gradient_step(state.segmentor_optimizer, objective)
         return losses
 
     fakes = pyramid_of_predictions(output, config.discriminator.scales, conditioned=config.gates.conditioned)
     share = state.team.size * num_supervised / config.optim.batch_size
-    on_discriminator = _update_discriminator(state, fakes, batch.masks, share, config)
+    discriminator = _update_discriminator(state, fakes, batch.masks, share, config)
     adversarial, weighted = (share * term for term in _adversarial_terms(state, fakes, num_supervised, config))
     factor: Tensor | float = 1.0
     if config.loss.dynamic_balance:
         factor = balance(*state.team.mean(torch.stack([supervised, adversarial])))
-    _descend(state.segmentor_optimizer, objective + factor * weighted)
-    return {**losses, "adversarial": adversarial.detach(), "discriminator": on_discriminator.detach()}
+    _gradient_step(state.segmentor_optimizer, objective + factor * weighted)
+    return {**losses, "adversarial": adversarial.detach(), "discriminator": discriminator.detach()}
 
 
 def _supervised_terms(logits: Tensor, batch: Batch, config: Config, team: Team) -> tuple[Tensor, StepLosses]:
-    """The weighted sum of the losses on scribbles and on masks, and both by name where both are there."""
+    """The weighted sum of the losses on scribbles and on masks, and where both supervise, each by name."""
     num_scribbled, num_classes = len(batch.labels) - batch.num_dense, logits.shape[1]
     parts = {"scribbles": slice(num_scribbled), "dense": slice(num_scribbled, None)}
     pixel_weights = {
         name: None if batch.label_weights is None else batch.label_weights[part] for name, part in parts.items()
     }
-    # Of the whole batch: a class that is rare here may be frequent on another worker.
+    # Class weights come from the whole batch: a class that is rare here may be frequent on another worker.
     counts = team.sum(
         torch.stack(
             [class_counts(batch.labels[part], num_classes, pixel_weights[name]) for name, part in parts.items()]
@@ -122,7 +123,7 @@ def _supervised_terms(logits: Tensor, batch: Batch, config: Config, team: Team) 
 
 
 def _overlap_with_masks(logits: Tensor, labels: Tensor, team: Team) -> Tensor:
-    """One minus the soft Dice over the known pixels of the whole batch, of which a worker may have no slice."""
+    """One minus the soft Dice over the labelled pixels of the whole batch; a worker may have no slice of it."""
     classes = torch.arange(logits.shape[1], device=labels.device, dtype=labels.dtype)
     masks = (labels[:, None] == classes[None, :, None, None]).float()
     return overlap_loss(of_whole_batch(class_overlaps(logits, masks, labels != IGNORE), team))
@@ -130,27 +131,27 @@ def _overlap_with_masks(logits: Tensor, labels: Tensor, team: Team) -> Tensor:
 
 def _update_discriminator(state: TrainState, fakes: MaskPyramid, masks: Tensor, share: float, config: Config) -> Tensor:
     assert state.discriminator is not None
-    assert state.joined_discriminator is not None
+    assert state.parallel_discriminator is not None
     assert state.discriminator_optimizer is not None
     state.discriminator.train()
     reals = pyramid_of_masks(masks, config.data.num_classes, config.discriminator.scales)
-    # One pass over both, for one step of the spectral norm and one synchronisation of gradients. Detached: the
-    # discriminator's loss must not reach the segmentor, for which its sign would be wrong.
+    # One pass over both, so that the spectral norm takes one power iteration and gradients are synchronised once.
+    # Predictions are detached: the discriminator's loss has the wrong sign for the segmentor.
     both = {scale: torch.cat([reals[scale], fakes[scale].detach()]) for scale in reals}
-    scores = state.joined_discriminator(both, _noise(state, both[0], len(masks), config))
+    scores = state.parallel_discriminator(both, _noise(state, both[0], len(masks), config))
     loss = share * discriminator_loss(scores[: len(masks)], scores[len(masks) :])
-    _descend(state.discriminator_optimizer, loss)
+    _gradient_step(state.discriminator_optimizer, loss)
     return loss
 
 
 def _adversarial_terms(
     state: TrainState, fakes: MaskPyramid, num_supervised: int, config: Config
 ) -> tuple[Tensor, Tensor]:
-    """The plain mean over all slices, for balance and display, and the sum weighted by kind of slice."""
+    """The unweighted mean over all slices, for balance and display, and the sum weighted by kind of slice."""
     assert state.discriminator is not None
-    assert state.judge is not None
+    assert state.accelerated_discriminator is not None
     with _frozen(state.discriminator):
-        scores = state.judge(fakes, _noise(state, fakes[0], num_supervised, config))
+        scores = state.accelerated_discriminator(fakes, _noise(state, fakes[0], num_supervised, config))
     weighted = config.loss.adversarial * adversarial_loss(scores[:num_supervised])
     if len(scores) > num_supervised:
         weighted = weighted + config.loss.adversarial_unlabelled * adversarial_loss(scores[num_supervised:])
@@ -159,7 +160,7 @@ def _adversarial_terms(
 
 @contextmanager
 def _frozen(discriminator: Discriminator) -> Iterator[None]:
-    """The discriminator as a fixed judge: gradients pass through it to the segmentor and leave none in it."""
+    """Let gradients pass through the discriminator to the segmentor without accumulating in its own weights."""
     discriminator.requires_grad_(False)
     try:
         yield
@@ -167,14 +168,14 @@ def _frozen(discriminator: Discriminator) -> Iterator[None]:
         discriminator.requires_grad_(True)
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def _gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
 def _noise(state: TrainState, maps: Tensor, num_own: int, config: Config) -> DiscriminatorNoise:
-    """Noise for full-resolution `maps`, `num_own` slices of each kind, as this worker's shard of the whole batch's."""
+    """This worker's shard of the whole batch's noise, for full-resolution `maps` of `num_own` slices of each kind."""
     shape = torch.Size((config.optim.batch_size, *maps.shape[1:]))
     kinds = [draw_noise(shape, state.noise) for _ in range(len(maps) // num_own)]
     return DiscriminatorNoise(

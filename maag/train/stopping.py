@@ -1,4 +1,4 @@
-"""What is asked of a run from outside: to end, at Ctrl-C, SIGTERM or a time limit, or to save."""
+"""Requests to a running training: to end, at Ctrl-C, SIGTERM or a time limit, or to save."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class StopRequest:
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self._reason: str | None = None
         self.save_is_asked = False
-        """Set it to have the state saved soon, within `on_epoch` at once; saving clears it."""
+        """Set it to have the state saved soon, at once if set within `on_epoch`; saving clears it."""
 
     def ask(self, reason: str) -> None:
-        """End after the current step."""
+        """Request the end after the current step."""
         self._reason = reason
 
     @property
@@ -36,7 +36,7 @@ class StopRequest:
 
 @contextmanager
 def stopping_on_signals(request: StopRequest) -> Iterator[None]:
-    """Make the first SIGINT or SIGTERM a request to stop; a second one acts as if nothing were here."""
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one has its usual effect."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         request.ask(signal.Signals(number).name)
@@ -52,8 +52,8 @@ def stopping_on_signals(request: StopRequest) -> Iterator[None]:
 
 
 @contextmanager
-def giving_ctrl_c_back() -> Iterator[None]:
-    """Have SIGINT do after the body what it did before, whatever the body made of it."""
+def restoring_sigint() -> Iterator[None]:
+    """Restore the SIGINT handler after the body, which may replace it."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield

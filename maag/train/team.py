@@ -1,4 +1,4 @@
-"""Processes that train one pair of networks together; alone, every method is the obvious nothing.
+"""Data-parallel training: the workers that train one pair of networks; with one worker every method does nothing.
 
 A batch is the same whatever the number of workers: each takes its shard, and losses are scaled so that their mean over
 the workers is the loss of the whole batch. Averaging gradients, as DistributedDataParallel does, then gives the update
@@ -44,26 +44,26 @@ class Team:
         return values
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag whether any worker raised it, so that all do the same."""
+        """For each flag whether it is true on any worker; the same on each."""
         return flags
 
     def synchronized(self, network: Network) -> Network:
-        """The network with batch statistics over all workers' slices."""
+        """The network with batch normalisation over the slices of all workers."""
         return network
 
-    def joined(self, network: nn.Module) -> nn.Module:
-        """What training calls instead of `network`: after a backward pass each worker has the mean gradient."""
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """`network` wrapped so that after a backward pass each worker has the mean gradient."""
         return network
 
     def average_statistics(self, network: nn.Module) -> None:
-        """Give batch normalisation's running statistics, which each worker has of its own slices, to all as a mean."""
+        """Average batch normalisation's running statistics, which differ between workers, over all workers."""
 
 
 ALONE = Team()
 
 
 class TorchTeam(Team):
-    """The workers of torch's default process group, which must have been begun: NCCL on GPUs, gloo on CPUs."""
+    """The workers of torch's default process group, which must be initialised: NCCL on GPUs, gloo on CPUs."""
 
     def __init__(self, device: torch.device) -> None:
         self.shard = Shard(distributed.get_rank(), distributed.get_world_size())
@@ -71,7 +71,7 @@ class TorchTeam(Team):
 
     def sum(self, values: Tensor) -> Tensor:
         """See Team."""
-        # NCCL takes no other layout, as what was indexed or moved has.
+        # NCCL needs contiguous tensors.
         total = values.detach().clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
         return total
@@ -91,12 +91,12 @@ class TorchTeam(Team):
             return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-any-return, no-untyped-call]
         return with_synchronized_norms(network)
 
-    def joined(self, network: nn.Module) -> nn.Module:
+    def parallel(self, network: nn.Module) -> nn.Module:
         """See Team."""
-        # Buffers stay each worker's own: `average_statistics` brings them together without loss, whenever it is done,
-        # for running statistics are linear in those of the batches.
+        # Buffers are not broadcast: `average_statistics` combines them exactly at any time, because running statistics
+        # are linear in those of the batches.
         with warnings.catch_warnings():
-            # torch 2.13 has another name for it, which the oldest torch that maag takes does not know.
+            # torch 2.13 renames an argument; the new name is unknown to the oldest torch that maag supports.
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
@@ -117,9 +117,8 @@ class TorchTeam(Team):
 
 
 def team_of_workers(device: torch.device) -> Team:
-    """The workers of torch's default process group, which must have been begun; ALONE where this is the only one.
+    """The workers of torch's default process group, which must be initialised; ALONE if this is the only one.
 
-    Even around a single worker's networks DistributedDataParallel would synchronise as they run, which a CUDA graph
-    cannot record.
+    Even with a single worker, DistributedDataParallel would synchronise in each pass, which a CUDA graph cannot record.
     """
     return TorchTeam(device) if distributed.get_world_size() > 1 else ALONE

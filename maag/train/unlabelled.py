@@ -1,7 +1,7 @@
-"""What pixels without any label teach the segmentor, beside the discriminator's verdict.
+"""Loss terms on pixels without a label, beside the adversarial one.
 
-An average of the segmentor's weights, the teacher, or what finished models said before the first step, says softly what
-it is sure of, to the prediction and to the gates, and unpaired masks say how large each class may be in a batch.
+Soft labels come from the teacher, which is a running average of the segmentor, or from finished models that predicted
+them before the first step; they supervise the prediction and the gate maps. Unpaired masks bound the area of a class.
 """
 
 from __future__ import annotations
@@ -22,80 +22,83 @@ from maag.train.areas import areas_loss, of_whole_batch
 from maag.train.state import TrainState
 from maag.train.team import Team
 
-_LEAST_LIKELY = 1e-6
-"""Below this a gate's map draws no gradient through its logarithm, which would have no bound."""
+_MIN_PROBABILITY = 1e-6
+"""Gate probabilities are clamped to it, because the gradient of their logarithm has no bound."""
 
 
 def unlabelled_terms(state: TrainState, output: SegmentorOutput, batch: Batch, config: Config) -> dict[str, Tensor]:
-    """The weighted terms of this worker, by name; none where they have no weight.
+    """The weighted terms of this worker by name; terms of weight 0 are left out.
 
     Args:
-        state: whose teacher is used where the batch brings no lesson, and `trust`, which all terms gain weight with.
+        state: its teacher is used where the batch has no soft labels; all terms are scaled by its `ramp`.
         output: of the batch's supervised slices, then of its unlabelled ones; M in all.
-        batch: what they are of.
-        config: weights.
+        batch: the slices of `output`.
+        config: the weights.
 
     Returns:
         Scalars, each the whole batch's value; the mean of their gradients over the workers is the whole batch's.
     """
     terms = {}
-    lesson = _lesson(state, batch, config.teacher.confidence)
-    if lesson is not None:
-        weight = config.loss.teacher * state.trust
-        terms["teacher"] = weight * lesson_loss(output.logits, beside_labels(lesson, batch.labels), state.team)
+    soft_labels = _soft_labels(state, batch, config.teacher.confidence)
+    if soft_labels is not None:
+        weight = config.loss.teacher * state.ramp
+        outside_labels = exclude_labelled(soft_labels, batch.labels)
+        terms["teacher"] = weight * soft_label_loss(output.logits, outside_labels, state.team)
         if config.teacher.gates and output.gate_maps:
-            terms["gates"] = config.teacher.gates * weight * gates_loss(output.gate_maps, lesson, state.team)
+            terms["gates"] = config.teacher.gates * weight * gates_loss(output.gate_maps, soft_labels, state.team)
     if batch.areas is not None and state.areas is not None:
         num_slices = config.optim.batch_size * (1 if batch.unlabelled is None else 2)
         distance = areas_loss(output.logits, batch.areas, state.areas, num_slices, state.team)
-        terms["areas"] = config.loss.areas * state.trust * distance
+        terms["areas"] = config.loss.areas * state.ramp * distance
     return terms
 
 
-def _lesson(state: TrainState, batch: Batch, confidence: float) -> Lesson | None:
+def _soft_labels(state: TrainState, batch: Batch, confidence: float) -> SoftLabels | None:
     if batch.soft_labels is not None:
-        return sure_part(batch.soft_labels, confidence)
-    if state.lecturer is not None and batch.teacher_view is not None:
-        return teach(state.lecturer, batch.teacher_view, confidence)
+        return confident_labels(batch.soft_labels, confidence)
+    if state.accelerated_teacher is not None and batch.teacher_view is not None:
+        return teacher_labels(state.accelerated_teacher, batch.teacher_view, confidence)
     return None
 
 
-class Lesson(NamedTuple):
-    """What a teacher says of M slices."""
+class SoftLabels(NamedTuple):
+    """A teacher's class probabilities for M slices, and how much each pixel counts."""
 
     probabilities: Tensor
-    """(M, num_classes, H, W)."""
-    taught: Tensor
-    """(M, H, W) bool: where it counts, or float in [0, 1]: how much."""
+    """(M, num_classes, H, W) float in [0, 1]."""
+    weights: Tensor
+    """(M, H, W) bool, or float in [0, 1]."""
 
 
-def teach(teacher: nn.Module, view: TeacherView, confidence: float) -> Lesson:
-    """Let the teacher look at its view of the slices, and bring what it is sure of to the batch's geometry."""
+def teacher_labels(teacher: nn.Module, view: TeacherView, confidence: float) -> SoftLabels:
+    """Soft labels from the teacher's view of the slices, warped to the geometry of the batch; no gradient."""
     with torch.no_grad():
         images = view.images.contiguous(memory_format=torch.channels_last)
-        return sure_part(warp_probabilities(teacher(images).logits.softmax(dim=1), view.grids), confidence)
+        return confident_labels(warp_probabilities(teacher(images).logits.softmax(dim=1), view.grids), confidence)
 
 
-def sure_part(probabilities: Tensor, confidence: float) -> Lesson:
-    """What (M, num_classes, H, W) `probabilities` teach: pixels whose likeliest class has `confidence` or more."""
-    return Lesson(probabilities, probabilities.amax(dim=1) >= max(confidence, torch.finfo(probabilities.dtype).tiny))
+def confident_labels(probabilities: Tensor, confidence: float) -> SoftLabels:
+    """Soft labels from (M, num_classes, H, W) `probabilities`: pixels whose highest is at least `confidence` count."""
+    # Pixels from outside a slice have probabilities of 0, and never count.
+    threshold = max(confidence, torch.finfo(probabilities.dtype).tiny)
+    return SoftLabels(probabilities, probabilities.amax(dim=1) >= threshold)
 
 
-def beside_labels(lesson: Lesson, labels: Tensor) -> Lesson:
-    """The part of a lesson that no label says already; labels (N, H, W) uint8 of the first N of its slices."""
-    taught = lesson.taught.clone()
-    taught[: len(labels)] &= labels == IGNORE
-    return lesson._replace(taught=taught)
+def exclude_labelled(soft_labels: SoftLabels, labels: Tensor) -> SoftLabels:
+    """Soft labels without the pixels that have a label; labels (N, H, W) uint8 of the first N slices."""
+    weights = soft_labels.weights.clone()
+    weights[: len(labels)] &= labels == IGNORE
+    return soft_labels._replace(weights=weights)
 
 
-def lesson_loss(logits: Tensor, lesson: Lesson, team: Team) -> Tensor:
-    """Cross-entropy and soft Dice with the lesson over the pixels that it teaches in the whole batch; scalar."""
-    probabilities, taught = lesson
-    count = taught.sum().to(logits.dtype)
+def soft_label_loss(logits: Tensor, soft_labels: SoftLabels, team: Team) -> Tensor:
+    """Weighted mean cross-entropy plus soft Dice loss with the soft labels of the whole batch; scalar."""
+    probabilities, weights = soft_labels
+    count = weights.sum().to(logits.dtype)
     own = torch.cat(
         [
-            torch.stack([soft_cross_entropy(logits, probabilities, taught), count]),
-            class_overlaps(logits, probabilities, taught).flatten(),
+            torch.stack([soft_cross_entropy(logits, probabilities, weights), count]),
+            class_overlaps(logits, probabilities, weights).flatten(),
         ]
     )
     whole = of_whole_batch(own, team)
@@ -104,21 +107,21 @@ def lesson_loss(logits: Tensor, lesson: Lesson, team: Team) -> Tensor:
     return loss
 
 
-def gates_loss(gate_maps: dict[int, Tensor], lesson: Lesson, team: Team) -> Tensor:
-    """`lesson_loss` of the gates' maps, the mean over levels; scalar.
+def gates_loss(gate_maps: dict[int, Tensor], soft_labels: SoftLabels, team: Team) -> Tensor:
+    """`soft_label_loss` of the gate maps, the mean over levels; scalar.
 
-    Labels are no exception here, for none reaches a gate. A pixel of a map counts by how many of those that it stands
-    for are taught, and is taught their mean.
+    Pixels with a label are not left out, because labels do not supervise the gates.
     """
     losses = [
-        lesson_loss(gate_map.float().clamp(min=_LEAST_LIKELY).log(), _coarser(lesson, 2**level), team)
+        soft_label_loss(gate_map.float().clamp(min=_MIN_PROBABILITY).log(), _pooled(soft_labels, 2**level), team)
         for level, gate_map in gate_maps.items()
     ]
     return torch.stack(losses).mean()
 
 
-def _coarser(lesson: Lesson, factor: int) -> Lesson:
-    weights = lesson.taught[:, None].to(lesson.probabilities.dtype)
-    taught = avg_pool2d(weights, factor)
-    tiny = torch.finfo(taught.dtype).tiny
-    return Lesson(avg_pool2d(lesson.probabilities * weights, factor) / taught.clamp(min=tiny), taught[:, 0])
+def _pooled(soft_labels: SoftLabels, factor: int) -> SoftLabels:
+    """Weighted mean of each `factor` x `factor` block, weighted by the block's mean weight."""
+    weights = soft_labels.weights[:, None].to(soft_labels.probabilities.dtype)
+    pooled = avg_pool2d(weights, factor)
+    tiny = torch.finfo(pooled.dtype).tiny
+    return SoftLabels(avg_pool2d(soft_labels.probabilities * weights, factor) / pooled.clamp(min=tiny), pooled[:, 0])

@@ -1,4 +1,4 @@
-"""Validation during training: Dice on the prepared grid, fast enough to do often."""
+"""Validation during training: Dice on the training grid."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from maag.models.segmentor import Segmentor
 from maag.train.offsets import (
     FEWEST_PATIENTS,
     LIMIT,
-    Verdicts,
+    PixelScores,
     best_offsets,
+    concatenated,
     dice_of_cases,
-    no_verdicts,
-    stride_of,
-    sure_gain,
-    together,
-    verdicts,
+    gain_lower_bound,
+    no_scores,
+    pixel_scores,
+    sampling_stride,
 )
 from maag.train.team import ALONE, Team
 
@@ -36,21 +36,21 @@ _SLICES_AT_ONCE = 24
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationDice:
-    """Dice per foreground class: the mean over cases in which the class stands in mask or prediction."""
+    """Dice per foreground class: the mean over cases in which the class is in mask or prediction."""
 
     per_class: dict[str, float]
-    """Without classes that stand in no case."""
+    """Without classes that are in no case."""
     mean: float
-    """Mean over these classes, in [0, 1]; 0 without any."""
+    """Mean over these classes, in [0, 1]; 0 if there are none."""
     offsets: tuple[float, ...] = ()
-    """Added to the classes' logits, background's first, for this Dice; () where none were looked for."""
+    """Class offsets on the logits for this Dice, the background's first; () if none were fitted."""
 
 
 class Validator:
-    """The validation cases, or one worker's part of them, on the device, and their Dice with a segmentor.
+    """Measures a segmentor on the validation cases, or on one worker's part of them.
 
-    Dice of a case is over its whole volume, on the grid that training uses; `maag evaluate` measures at source
-    resolution. With `fit_offsets` the segmentor is measured with the class offsets that surely gain on these patients.
+    The Dice of a case is over its whole volume, on the training grid; `maag evaluate` measures at source resolution.
+    With `fit_offsets` the segmentor is measured with class offsets fitted to these patients; see `maag.train.offsets`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Validator:
         indices = [range(cases[number].start, cases[number].stop) for number in own]
         flat = np.array([index for part in indices for index in part], dtype=np.int64)
         resident = fits(len(flat) * (prepared.images[0].nbytes + prepared.masks[0].nbytes), device)
-        # Where they do not stay there, copies would only fill the memory that the page cache reads them from.
+        # Arrays that do not fit on the device are read from the memory map; a copy would only take memory.
         self._slices = np.arange(len(flat)) if resident else flat
         self._images, self._masks = (
             SliceStore(array[flat] if resident else array, device, resident=resident)
@@ -84,14 +84,14 @@ class Validator:
         self._classes = config.classes
         self._team = team
         self._fit_offsets = fit_offsets
-        # Of fewer patients no offset would be sure.
+        # With fewer patients no gain is significant.
         self._search = fit_offsets and int(self._patients.max()) + 1 >= FEWEST_PATIENTS
-        self._stride = stride_of(sum(case.stop - case.start for case in cases) * prepared.masks[0].size)
+        self._stride = sampling_stride(sum(case.stop - case.start for case in cases) * prepared.masks[0].size)
 
     def dice(self, segmentor: Segmentor) -> ValidationDice:
-        """Segment all validation slices in evaluation mode; the segmentor is left in the mode it had.
+        """Segment all validation slices in evaluation mode; the segmentor's own mode is restored.
 
-        All workers must call it at once; each gets the same, whatever their number.
+        All workers must call it at once; each gets the same result, whatever their number.
         """
         own = self._segment(segmentor)
         offsets = torch.zeros(len(self._classes))
@@ -99,7 +99,7 @@ class Validator:
         if self._search:
             offsets = best_offsets(
                 len(self._classes),
-                lambda rows: sure_gain(self._dice_of_cases(own, rows), dice, self._patients).tolist(),
+                lambda rows: gain_lower_bound(self._dice_of_cases(own, rows), dice, self._patients).tolist(),
             )
             dice = self._dice_of_cases(own, offsets[None])[0]
         means = zip(self._classes[1:], dice.nanmean(dim=0).tolist(), strict=True)
@@ -110,22 +110,22 @@ class Validator:
             offsets=tuple(round(value, 3) for value in offsets.tolist()) if self._fit_offsets else (),
         )
 
-    def _segment(self, segmentor: Segmentor) -> Verdicts:
+    def _segment(self, segmentor: Segmentor) -> PixelScores:
         with evaluation_mode(segmentor), torch.inference_mode():
-            return together(self._verdicts(segmentor))
+            return concatenated(self._pixel_scores(segmentor))
 
-    def _verdicts(self, segmentor: Segmentor) -> Iterator[Verdicts]:
-        """Those on the own slices, some at a time; at first none, as a worker may have no slice."""
+    def _pixel_scores(self, segmentor: Segmentor) -> Iterator[PixelScores]:
+        """Scores of this worker's slices, in batches; the first part is empty, because a worker may have no slice."""
         limit = LIMIT if self._search else 0.0
-        yield no_verdicts(self._num_cases, len(self._classes), self._cases.device)
+        yield no_scores(self._num_cases, len(self._classes), self._cases.device)
         for start in range(0, len(self._slices), _SLICES_AT_ONCE):
             some = slice(start, start + _SLICES_AT_ONCE)
             images, masks = (store.gather(self._slices[some]) for store in (self._images, self._masks))
             logits = segmentor(images.contiguous(memory_format=torch.channels_last)).logits
-            yield verdicts(logits, masks, self._cases[some], self._num_cases, limit, self._stride)
+            yield pixel_scores(logits, masks, self._cases[some], self._num_cases, limit, self._stride)
 
-    def _dice_of_cases(self, own: Verdicts, candidates: Tensor) -> Tensor:
+    def _dice_of_cases(self, own: PixelScores, candidates: Tensor) -> Tensor:
         """(M, num_cases, num_classes - 1): the Dice of all workers' cases with each of (M, num_classes) offsets."""
         confusions = own.confusions(candidates.to(own.logits))
-        # Each case is nought but on one worker, so this sum is exact.
+        # Each case is 0 on all workers but one, so this sum is exact.
         return dice_of_cases(self._team.sum(confusions)).cpu()

@@ -31,7 +31,7 @@ class Course(NamedTuple):
 
     lr: float
     lr_discriminator: float
-    trust: float
+    ramp: float
     seed: int
 
 
@@ -48,7 +48,7 @@ class WatchingBatches:
 
     def at(self, step: int) -> Batch:
         lr, lr_discriminator = (float(each.param_groups[0]["lr"]) for each in self.state.optimizers)
-        self.courses.append(Course(lr, lr_discriminator, float(self.state.trust), self.state.noise.initial_seed()))
+        self.courses.append(Course(lr, lr_discriminator, float(self.state.ramp), self.state.noise.initial_seed()))
         images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
         masks = torch.zeros(2, 16, 16, dtype=torch.uint8)
         masks[:, 4:12, 4:12] = 1

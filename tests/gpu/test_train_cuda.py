@@ -103,7 +103,7 @@ def test_a_recorded_step_does_what_the_plain_one_does(
         losses = []
         for step in range(PLAIN_STEPS + 6):
             state.set_rates(1e-4 * (1 + step), 1e-4 / (1 + step))
-            state.trust = step / 10
+            state.ramp = step / 10
             state.noise.manual_seed(step)
             losses.append({name: float(loss) for name, loss in once(batches.at(step)).items()})
             state.progress.step += 1
@@ -150,9 +150,9 @@ def test_the_power_iteration_keeps_the_digits_of_fp32(tiny_config: Config) -> No
     faster = TrainState(codec.override(tiny_config, {"train.precision": "auto"}), CUDA)
     assert plain is not None
     assert faster.discriminator is not None
-    assert faster.judge is not None
+    assert faster.accelerated_discriminator is not None
     plain(pyramid)
-    faster.judge(pyramid)
+    faster.accelerated_discriminator(pyramid)
     for (name, one), two in zip(plain.named_buffers(), faster.discriminator.buffers(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=1e-6, msg=name)
 

@@ -23,7 +23,7 @@ from maag.errors import MaagError
 from maag.train.fit import fit
 from maag.train.folder import create_run
 from maag.train.reports import Listeners
-from maag.train.second_stage.lessons import lessons_of
+from maag.train.second_stage.soft_labels import predict_soft_labels
 from maag.train.state import TrainState
 from maag.train.step import update
 from maag.train.stopping import StopRequest
@@ -80,7 +80,7 @@ def validate(config: Config, prepared: PreparedData, team: Team) -> dict[str, An
 def ask_teachers(config: Config, prepared: PreparedData, split: Split, team: Team, folder: Path) -> dict[str, Any]:
     """What two segmentors say of the training images."""
     models = [TrainState(codec.override(config, {"train.seed": seed}), CPU).segmentor for seed in (1, 2)]
-    said = lessons_of(models, prepared, supervise(prepared, split, config), config, CPU, team, folder)
+    said = predict_soft_labels(models, prepared, supervise(prepared, split, config), config, CPU, team, folder)
     return {"said": torch.from_numpy(said.copy())}
 
 

@@ -58,7 +58,7 @@ def test_a_second_run_is_taught_by_the_first(
 
     words = ("train", *source, "--out", second, *tiny_words, "--teacher", first)
     _, text = run(*words, code=2)
-    assert "loss.teacher is 0, so it would teach nothing" in text
+    assert "loss.teacher is 0, so its soft labels would have no weight" in text
     assert not (second / "config.json").exists()
     lesson = ("--set", "loss.teacher=1", "--set", "teacher.decay=0.9")
     run(*words, *lesson, "--epochs", 1)

@@ -1,1 +1,1 @@
-"""The same training run over a Ray cluster; nothing else in maag knows of Ray Train."""
+"""Training over a Ray cluster; the only part of maag that uses Ray Train."""

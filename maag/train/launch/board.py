@@ -1,4 +1,4 @@
-"""Notes between the workers, Ray Train's controller and the process that shows progress."""
+"""Messages from the workers and Ray Train's controller to the driver, the process that shows progress."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ class Started:
     """A group of workers is ready to train."""
 
     step: int
-    """Where it goes on from."""
+    """From which it continues."""
     workers: int
     nodes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A group of workers ended before its time."""
+    """A group of workers failed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """There is no room for a group now."""
+    """The cluster has no room for a group now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A whole run folder is in the storage."""
+    """The run folder was saved to the storage."""
 
     checkpoint: Checkpoint
     step: int
@@ -44,24 +44,24 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """A node announced its end; the state is being saved."""
+    """A node will be preempted; the state is being saved."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Finished models were asked of some of the leader's part of the cases."""
+class SoftLabelProgress:
+    """Finished models have predicted some of the leader's cases."""
 
     done: int
     total: int
 
 
-Note: TypeAlias = Live | EpochReport | Started | Lost | Waiting | Saved | Leaving | Asked
+Note: TypeAlias = Live | EpochReport | Started | Lost | Waiting | Saved | Leaving | SoftLabelProgress
 
 
 class Board:
-    """An actor that keeps notes until they are taken, and whether a stop was asked for."""
+    """An actor that queues notes for the driver, and passes its request to stop to the workers."""
 
     def __init__(self) -> None:
         self._notes: list[Note] = []
@@ -69,27 +69,27 @@ class Board:
         self._furthest: Saved | None = None
 
     def put(self, note: Note) -> str | None:
-        """Leave a note for the driver; returns why to stop, if that was asked for."""
+        """Queue a note for the driver; return the reason to stop, if a stop was requested."""
         self._notes.append(note)
         if isinstance(note, Saved) and (self._furthest is None or note.step >= self._furthest.step):
             self._furthest = note
         return self._stop
 
     def take(self) -> list[Note]:
-        """All notes since the last time, oldest first."""
+        """Remove and return all queued notes, oldest first."""
         notes, self._notes = self._notes, []
         return notes
 
     def furthest(self) -> Saved | None:
-        """The checkpoint that is furthest of all that notes told of, taken or not."""
+        """The Saved note of the highest step so far, taken or not."""
         return self._furthest
 
     def stop(self, reason: str) -> None:
-        """Ask the workers to save and end."""
+        """Request that the workers save and end."""
         self._stop = reason
 
 
 def start_board() -> Any:
-    """A Board on this node, so that it outlives the workers' nodes; a Ray actor handle."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    """Start a Board on this node, so that it outlives the workers' nodes; returns a Ray actor handle."""
+    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Board).options(num_cpus=0, scheduling_strategy=this_node).remote()

@@ -1,4 +1,4 @@
-"""Being connected to a Ray cluster, quietly."""
+"""The connection to a Ray cluster."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LOGS = "/tmp/ray/session_latest/logs"
 
 @contextmanager
 def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
-    """Ray at `address`, or started here with `num_cpus` (None: those of this machine), until the end of the block.
+    """Connect to Ray at `address`, or start it here with `num_cpus` (None: all of this machine), for the block.
 
-    Without an address no cluster is joined, be it that one runs on this machine or that RAY_ADDRESS names one, as it
-    does in a job of `ray job submit`: `auto` says to.
+    Without an address no existing cluster is joined, even if one runs on this machine or RAY_ADDRESS names one, as in a
+    job of `ray job submit`; the address `auto` joins it.
 
-    What Ray prints meanwhile is dropped, for standard output belongs to results: the user hears of losses and
-    recoveries from us, and Ray's logs hold the rest.
+    Ray's own output is dropped, because standard output is for results: maag reports losses and recoveries itself, and
+    Ray's logs hold the rest.
 
     Raises:
         ConfigError: no cluster answers.
@@ -34,8 +34,8 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address and address.startswith("ray://"):
         raise ConfigError(
-            f"--address {address}: maag does not run over a Ray client; run it with --address auto on a node of the "
-            "cluster, there or by `ray job submit`"
+            f"--address {address}: Ray Client is not supported; run maag with --address auto on a node of the "
+            "cluster, directly or with `ray job submit`"
         )
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -60,6 +60,6 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
 
 
 def _handle_sigterm(handler: Any) -> None:
-    """Undo that Ray takes SIGTERM for itself, which would abort where others save."""
+    """Restore the SIGTERM handler that Ray replaces: Ray's aborts, and maag's saves the state."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)

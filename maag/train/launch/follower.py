@@ -1,17 +1,17 @@
-"""What the workers tell, passed on where the user sits: the run folder and the listener follow."""
+"""Applies the workers' notes on the user's machine: to the run folder and the listener."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Asked, Leaving, Lost, Note, Saved, Started, Waiting
+from maag.train.launch.board import Leaving, Lost, Note, Saved, SoftLabelProgress, Started, Waiting
 from maag.train.launch.run_files import follow
 from maag.train.reports import EpochReport, Listener, Live
 
 
 class Follower:
-    """Takes the workers' notes: the run folder and the listener follow."""
+    """Applies notes to the run folder and the listener, and reports events in sentences to `tell`."""
 
     def __init__(self, run: RunFolder, listener: Listener, tell: Callable[[str], None]) -> None:
         self._run = run
@@ -20,7 +20,7 @@ class Follower:
         self._group: Started | None = None
 
     def take(self, note: Note) -> None:
-        """One of them."""
+        """Apply one note."""
         if isinstance(note, Live):
             self._listener.on_live(note)
         elif isinstance(note, EpochReport):
@@ -29,14 +29,14 @@ class Follower:
             follow(self._run, note.checkpoint)
             self._listener.on_checkpoint(note.step)
         elif isinstance(note, Leaving):
-            self._tell(f"A node is about to be taken away: the state is being saved at step {note.step}")
-        elif isinstance(note, Asked):
+            self._tell(f"A node is about to be preempted: the state is being saved at step {note.step}")
+        elif isinstance(note, SoftLabelProgress):
             if note.done == note.total:
-                self._tell(f"Teachers were asked of the first worker's part of the cases, {note.total}")
+                self._tell(f"The teachers have predicted the first worker's {note.total} cases")
         elif isinstance(note, Lost):
-            self._tell(f"Lost at work: {note.reason}; going on from the last checkpoint as soon as there is room")
+            self._tell(f"Workers failed: {note.reason}; continuing from the last checkpoint as soon as there is room")
         elif isinstance(note, Waiting):
-            self._tell("The cluster has no room for the workers now: waiting for it")
+            self._tell("The cluster has no room for the workers now: waiting")
         else:
             self._tell(_sentence(note, again=self._group is not None))
             self._group = note
@@ -45,5 +45,5 @@ class Follower:
 def _sentence(group: Started, *, again: bool) -> str:
     workers = f"{group.workers} worker{'s' if group.workers > 1 else ''}"
     nodes = f"{group.nodes} node{'s' if group.nodes > 1 else ''}"
-    begin = "Going on" if again else "Training"
+    begin = "Continuing" if again else "Training"
     return f"{begin} with {workers} on {nodes}, from step {group.step}"

@@ -1,4 +1,4 @@
-"""What the workers of a group say to one another beside their gradients."""
+"""Exchange of Python objects between the workers of a group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import distributed
 
 
 def gathered(own: Any) -> list[Any]:
-    """What each worker has, in the order of their ranks; all must call it at once."""
+    """The objects of all workers, in the order of their ranks; all must call it at once."""
     found = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, own)
     return found

@@ -1,4 +1,4 @@
-"""One training run over a Ray cluster, from the process that the user started."""
+"""The driver of a training run over a Ray cluster: the process that the user started."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from maag.train.reports import Listener
 from maag.train.stopping import StopRequest
 
 _LONGEST_WAIT_S = 2 * 60 * 60
-"""Of workers for one of them. All wait until the slowest node has prepared its data, which may take it much longer than
-one that has them in its cache; after Ray's own half an hour it would be taken for lost, and begin anew in vain. Ray
-itself sees at once when a worker has died. It costs that a worker which hangs while it lives, in NCCL say, keeps all
-GPUs idle for as long: the limit is of the group, for steps too, and a second group for the wait alone would need gloo
-to find its way between nodes where NCCL does."""
+"""Timeout of collective operations. All workers wait until the slowest node has prepared its data, which may take far
+longer than on a node that has it in its cache. With Ray's default of half an hour the worker would count as lost, and
+would start again in vain. Ray notices a dead worker at once; but a worker that hangs, in NCCL say, keeps all GPUs idle
+for this long, because the timeout holds for training steps too. A second process group for this wait alone would need
+gloo to connect the nodes in addition to NCCL."""
 _LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterPlan:
-    """Where to train, and with how many."""
+    """Where to train, and with how many workers."""
 
     fewest: int
     most: int
-    """The same as `fewest`, or more: then workers join and leave as the cluster grows and shrinks."""
+    """If more than `fewest`, workers join and leave as the cluster grows and shrinks."""
     address: str | None
     """Of a running cluster; None starts one here."""
     storage: str | None
     """A folder that all nodes share, or a URI such as s3://bucket/prefix; None: in the run folder."""
     gpu: bool | None
-    """One for each worker; None: where the cluster has any."""
+    """Whether each worker takes a GPU; None: if the cluster has any."""
     wait_minutes: float = 0.0
-    """For nodes that an autoscaler starts."""
+    """How long to wait for nodes that an autoscaler starts."""
 
 
 def launch(
@@ -62,20 +62,20 @@ def launch(
     stop: StopRequest,
     resume: bool,
 ) -> Outcome:
-    """Train on the cluster; the run folder here follows each checkpoint, and `run/` in the storage is a copy of it.
+    """Train on the cluster; each checkpoint is copied to the run folder here, and at the end to `run/` in the storage.
 
     Args:
         recipe: what to train.
-        plan: where.
-        run: the run's folder on this machine, with its configuration and split.
-        listener: is told what happens.
-        tell: is given sentences about workers that start and are lost.
-        stop: may ask for an end; the state is saved first.
-        resume: go on from the run folder or from the storage, whichever is further.
+        plan: where to train.
+        run: the run folder on this machine, with its configuration and split.
+        listener: receives progress reports.
+        tell: receives sentences about workers that start and fail.
+        stop: may request an end; the state is saved first.
+        resume: continue from the run folder or from the storage, whichever has the higher step.
 
     Raises:
         ConfigError: the cluster cannot be reached, or has no room.
-        MaagError: what a worker met that the user has to mend.
+        MaagError: an error on a worker that the user must fix.
         TrainingError: the cluster failed.
         StorageError: the run folder cannot be written.
     """
@@ -97,7 +97,7 @@ def train_on_cluster(
     stop: StopRequest,
     resume: bool,
 ) -> Outcome:
-    """`launch` in a process that is connected to the cluster already, with `room` for each worker."""
+    """`launch` in a process that is already connected to the cluster, with `room` for each worker."""
     board = start_board()
     recovery = Recovery(board)
     starts = _starts(board, recovery)
@@ -114,7 +114,7 @@ def train_on_cluster(
         run_config=RunConfig(
             name=name,
             storage_path=storage,
-            # The newest may still be on its way to this machine when the next one is stored.
+            # The newest may still be copied to this machine when the next one is stored.
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=-1, controller_failure_limit=-1 if starts else TRIES_FOR_ROOM),
             callbacks=[recovery, *starts],
@@ -133,25 +133,25 @@ def train_on_cluster(
 
 
 def fetch_run(run: RunFolder, plan: ClusterPlan) -> None:
-    """Bring the run folder up to what its storage has, for a resume on another machine. Raises StorageError."""
+    """Update the run folder from its storage, for a resume on another machine. Raises StorageError."""
     newest = stored_checkpoint(run, plan)
     if newest is not None and step_of(newest) > saved_step(run):
         follow(run, newest)
 
 
 def stored_checkpoint(run: RunFolder, plan: ClusterPlan) -> Checkpoint | None:
-    """The newest checkpoint that the storage has of a run of this name; see `newest_checkpoint`."""
+    """The newest checkpoint of a run of this name in the storage; see `newest_checkpoint`."""
     return newest_checkpoint("/".join(_place(plan, run)))
 
 
 def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopRequest) -> Result:
-    """`trainer.fit()` in a thread of its own, while notes are taken here, where signals arrive."""
+    """Run `trainer.fit()` in a thread, and take notes in this one, which receives signals."""
     ended: list[Result | BaseException] = []
 
     def fit() -> None:
         try:
             ended.append(trainer.fit())
-        except BaseException as error:  # raised again below, in the thread that can deal with it
+        except BaseException as error:  # raised below, in the main thread
             ended.append(error)
 
     thread = threading.Thread(target=fit, daemon=True)
@@ -173,7 +173,7 @@ def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopReques
 
 
 def _starts(board: Any, recovery: Recovery) -> list[Any]:
-    """Nothing with a Ray whose inner parts lie elsewhere, whose own limit on starts counts over the whole run."""
+    """The Starts callback; empty with a version of Ray whose internals differ, where Ray's own limit applies."""
     try:
         from maag.train.launch.starts import Starts
     except ImportError:
@@ -190,7 +190,7 @@ def _scaling(plan: ClusterPlan, room: Room) -> ScalingConfig:
 
 
 def _place(plan: ClusterPlan, run: RunFolder) -> tuple[str, str]:
-    """Storage and name of the run in it."""
+    """The storage, and the run's name in it."""
     if plan.storage is None:
         return absolute_storage(str(run.path)), OWN_STORAGE
     return absolute_storage(plan.storage), run.path.name

@@ -1,4 +1,4 @@
-"""What all workers need to train, and the data and teachers that each of them makes of it."""
+"""The recipe that all workers receive, and the data and teachers that each loads by it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from maag.train.second_stage.teachers import open_teachers
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What all workers need to train; plain enough to travel to any node."""
+    """What all workers need to train; plain types, so that it can be sent to any node."""
 
     config: dict[str, Any]
     split: dict[str, Any]
@@ -34,15 +34,15 @@ class Recipe:
     threads: int
     """Of PyTorch, on a CPU."""
     deadline: float | None = None
-    """In seconds since the epoch."""
+    """Unix time in seconds."""
     other_settings: bool = False
-    """A checkpoint may be of other settings; see `fit`."""
+    """Accept a checkpoint with other settings; see `fit`."""
     teachers: tuple[str, ...] = ()
     """Paths of finished models that teach, on every node."""
     saves_validations: bool = False
     """Save after every validation, whatever it costs."""
     data_digest: str | None = None
-    """Of what every node must find in `data_dir`; None: what they agree on."""
+    """Required digest of the data in `data_dir`; None: the nodes need only agree."""
 
 
 class Material(NamedTuple):
@@ -54,7 +54,7 @@ class Material(NamedTuple):
 
 
 def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
-    """The data and teachers, on every worker or on none: what one of them cannot read, all of them refuse.
+    """Load the data and teachers on every worker; if one of them fails, all do.
 
     Raises:
         MaagError: the same on every worker; it names the node.
@@ -82,12 +82,12 @@ def prepare_together(recipe: Recipe, config: Config, split: Split) -> Material:
     if len(set(digests)) > 1:
         raise DataError(
             f"{recipe.data_dir}: the nodes have different data there (digests {sorted(set(digests))}); share the "
-            "folder, or copy the same files to all of them"
+            "folder, or copy the same files to all nodes"
         )
     models = gathered([teacher.digest for teacher in teachers])
     if any(others != models[0] for others in models):
         raise CheckpointError(
             f"{', '.join(recipe.teachers)}: the nodes have different teachers there; share the folder, or copy the "
-            "same files to all of them"
+            "same files to all nodes"
         )
     return Material(prepared, shapes, teachers)

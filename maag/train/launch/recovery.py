@@ -1,4 +1,4 @@
-"""What to do when workers fail: tell of it, go on after a loss, and give up on what would only fail again."""
+"""Recovery from failing workers: report it, retry after a loss, and give up on errors that would only recur."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ from maag.train.launch.board import Lost
 from maag.train.launch.connection import LOGS
 
 LOSSES_IN_A_ROW = 3
-"""Without a checkpoint in between, after which it is no bad luck."""
+"""Failures without a checkpoint in between, after which the run ends."""
 TRIES_FOR_ROOM = 40
-"""In a row, of a minute each."""
+"""Failed starts in a row for want of room, of a minute each, after which the run ends."""
 
 
 class Recovery(UserCallback):  # type: ignore[misc]
-    """A callback of Ray Train's controller; an error raised here ends the run instead of another attempt."""
+    """A callback of Ray Train's controller; an error raised here ends the run, which is retried otherwise."""
 
     def __init__(self, board: Any) -> None:
         self._board = board
         self._losses = 0
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        """Ray Train's, after each report of all workers."""
+        """Called by Ray Train after each report of all workers."""
         if checkpoint is not None:
             self._losses = 0
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, BaseException]) -> None:
-        """Ray Train's, after workers failed.
+        """Called by Ray Train after workers failed.
 
         Raises:
-            MaagError: it is the user's to mend.
-            TrainingError: workers were lost three times without getting to a checkpoint.
+            MaagError: an error that the user must fix.
+            TrainingError: workers failed three times without reaching a checkpoint.
         """
         errors = [cause_of(error) for _, error in sorted(worker_exceptions.items())]
         for error in errors:
-            # What a node's memory did not hold, shared with others as it may be, another try may.
+            # A retry may succeed when a device that others share has more free memory.
             if isinstance(error, MaagError) and not isinstance(error, DeviceMemoryError):
                 raise error
         self._losses += 1
         reason = _most_telling(errors)
         if self._losses >= LOSSES_IN_A_ROW:
             raise TrainingError(
-                f"workers failed {self._losses} times without getting to a checkpoint, at last with: {reason}"
+                f"workers failed {self._losses} times without reaching a checkpoint, the last time with: {reason}"
             )
         self._board.put.remote(Lost(reason))
 
 
 def give_up(end: BaseException) -> NoReturn:
-    """End as the user is to read it, for `end`, what Ray Train ended with.
+    """Raise the error to show to the user for `end`, the exception that ended Ray Train's run.
 
     Raises:
-        MaagError: it is the user's to mend.
-        TrainingError: anything else; where to look, and how to go on.
+        MaagError: an error that the user must fix.
+        TrainingError: any other; it names the logs and the way to continue.
     """
-    cause, goes_on = cause_of(end), f"Ray's logs are in {LOGS}, and --resume goes on from the last checkpoint"
+    cause, way_out = cause_of(end), f"Ray's logs are in {LOGS}, and --resume continues from the last checkpoint"
     if isinstance(cause, TrainingError) and not isinstance(cause, OutOfTimeError):
-        raise TrainingError(f"{cause}; {goes_on}")
+        raise TrainingError(f"{cause}; {way_out}")
     if isinstance(cause, MaagError):
         raise cause
-    raise TrainingError(f"the cluster failed ({first_line(cause)}); {goes_on}") from end
+    raise TrainingError(f"the cluster failed ({first_line(cause)}); {way_out}") from end
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The error as the worker raised it, without Ray's wrapping."""
+    """The error that the worker raised, without Ray's wrappers."""
     for name in ("_base_exc", "health_check_failure", "controller_failure", "cause"):
         inner = getattr(error, name, None)
         if isinstance(inner, BaseException):
@@ -76,10 +76,10 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def _most_telling(errors: list[BaseException]) -> str:
-    """In a line: a worker's death rather than the broken connections that it left with the others."""
+    """One line: the death of a worker rather than the broken connections of the others that follow from it."""
     deaths = [error for error in errors if isinstance(error, ray.exceptions.RayActorError)]
     first = (deaths or errors)[0]
     lines = [line.strip() for line in str(first).splitlines() if line.strip()]
     if isinstance(first, ray.exceptions.RayActorError):
-        return "a worker died" + (", its node was taken away" if first.preempted else "")
+        return "a worker died" + (", its node was preempted" if first.preempted else "")
     return f"{type(first).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,4 +1,4 @@
-"""What Ray keeps in a storage, and small files beside it."""
+"""Ray's checkpoints in a storage, and small files beside them."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from maag.storage import replacing, storage_errors
 
 
 def absolute_storage(storage: str) -> str:
-    """A URI as it is, without a slash at its end; a folder as an absolute path, whose links each node follows."""
+    """A URI without a trailing slash; a folder as an absolute path, in which each node resolves links."""
     return storage.rstrip("/") if "://" in storage else abspath(storage)
 
 
 def newest_checkpoint(place: str) -> Checkpoint | None:
-    """Of Ray Train's run at `place`, a URI or an absolute path; None where there is no run, or none that got so far.
+    """The newest checkpoint of Ray Train's run at `place`, a URI or an absolute path; None if it has none.
 
-    Raises StorageError where nobody knows: to begin anew, or to go on from an older state, would be wrong then.
+    Raises StorageError if the storage cannot be read: starting over, or from an older state, would be wrong then.
     """
     with place_errors(place, "read"):
         filesystem, root = FileSystem.from_uri(place)
-        # Ray would take a storage that does not answer for an empty one.
+        # Ray treats a storage that does not answer like an empty one.
         if filesystem.get_file_info(root).type == FileType.NotFound:
             return None
         try:
             return Result.from_path(place).checkpoint
-        except RuntimeError:  # a run that has stored no checkpoint yet
+        except RuntimeError:  # the run has stored no checkpoint yet
             return None
 
 
 @contextmanager
 def place_errors(place: str, verb: str = "write") -> Iterator[None]:
-    """`storage_errors` for a URI too, whose storage tells its errors in words alone. Raises StorageError."""
+    """`storage_errors` also for URIs, whose errors have a message but no error number. Raises StorageError."""
     with storage_errors(Path(place), verb):
         try:
             yield
         except MaagError:
             raise
-        except (OSError, ValueError) as error:  # ValueError: a URI that is none
+        except (OSError, ValueError) as error:  # ValueError: an invalid URI
             if "://" not in place:
                 raise
             raise StorageError(
@@ -53,7 +53,7 @@ def place_errors(place: str, verb: str = "write") -> Iterator[None]:
 
 
 def upload(folder: Path, names: Iterable[str], place: str) -> None:
-    """Copy those of the files `names` that are in `folder` to `place`, a URI or an absolute path.
+    """Copy the files `names` that exist in `folder` to `place`, a URI or an absolute path.
 
     Raises StorageError.
     """
@@ -69,7 +69,7 @@ def upload(folder: Path, names: Iterable[str], place: str) -> None:
 
 
 def download(place: str, names: Iterable[str], folder: Path) -> None:
-    """Copy those of the files `names` that are at `place` to `folder`. Raises StorageError."""
+    """Copy the files `names` that exist at `place` to `folder`. Raises StorageError."""
     with place_errors(place, "read"):
         filesystem, root = FileSystem.from_uri(place)
         for name in names:

@@ -1,4 +1,4 @@
-"""What a worker hears while it trains, passed on: checkpoints to Ray Train, the rest to the board."""
+"""The listener of a worker: it sends checkpoints to Ray Train, and other reports to the board."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ray
 import ray.train
 
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Asked, Leaving, Note, Saved
+from maag.train.launch.board import Leaving, Note, Saved, SoftLabelProgress
 from maag.train.launch.run_files import step_of
 from maag.train.reports import EpochReport, Live
 from maag.train.stopping import StopRequest
@@ -17,7 +17,7 @@ from maag.train.team import Team
 
 
 class Reporter:
-    """A listener that passes on what a worker hears: checkpoints to Ray Train, the rest to the board."""
+    """A listener that sends checkpoints to Ray Train, and other reports to the board."""
 
     def __init__(
         self, run: RunFolder, board: Any, stop: StopRequest, team: Team, *, saves_validations: bool = False
@@ -31,33 +31,33 @@ class Reporter:
         self._leaving = False
 
     def tell(self, note: Note) -> None:
-        """Leave a note, if this worker leads, and hear whether to stop."""
+        """Send a note, if this worker leads, and receive requests to stop."""
         if not self._team.leads:
             return
         if self._answer is not None and (reason := ray.get(self._answer)) is not None:
             self._stop.ask(reason)
-        # Its answer is read next time, so that training does not wait for it.
+        # The answer is read at the next note, so that training does not wait for it.
         self._answer = self._board.put.remote(note)
 
-    def on_lessons(self, done: int, total: int) -> None:
-        """Pass it on, and hear whether to stop meanwhile."""
-        self.tell(Asked(done, total))
+    def on_soft_labels(self, done: int, total: int) -> None:
+        """Send the progress of the teachers' predictions."""
+        self.tell(SoftLabelProgress(done, total))
 
     def on_live(self, live: Live) -> None:
-        """Pass it on, and have the state saved when a node of the team is about to leave."""
+        """Send the report, and have the state saved when a node of the team is about to be preempted."""
         self.tell(live)
         if not self._leaving and ray.train.get_preemption_info() is not None:
             self._leaving = self._stop.save_is_asked = True
             self.tell(Leaving(live.step))
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Pass it on."""
+        """Send the report."""
         self.tell(report)
         if self._saves_validations and report.validation is not None:
             self._stop.save_is_asked = True
 
     def on_checkpoint(self, step: int) -> None:
-        """Put the run folder as it stands into the storage, as a checkpoint of Ray Train: whole or not at all."""
+        """Save the run folder to the storage as a checkpoint of Ray Train, all or nothing."""
         if not self._team.leads:
             ray.train.report({"step": step})
             return
@@ -68,5 +68,5 @@ class Reporter:
         )
         stored = ray.train.get_checkpoint()
         if stored is not None:
-            # Not `step`: Ray Train skips a report while a group falls apart.
+            # Not `step`: Ray Train skips reports while a group is failing.
             self.tell(Saved(stored, step_of(stored)))

@@ -1,4 +1,4 @@
-"""A run folder on its way: between the machine of the user, the storage that all nodes reach, and the workers."""
+"""Transfer of a run folder between the user's machine, the shared storage, and the workers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from maag.storage import replacing, storage_errors
 from maag.train.folder import RunFolder
 
 OWN_STORAGE = "cluster"
-"""Where in the run folder checkpoints go while no other storage is named."""
+"""Folder in the run folder for Ray's checkpoints if no other storage is given."""
 FolderFiles = dict[str, bytes]
-"""The files of a run folder by their path in it."""
+"""Contents of the files of a run folder, by relative path."""
 
 
 def files_of(run: RunFolder) -> FolderFiles:
-    """All but what the storage in it has."""
+    """All files of the run folder except Ray's checkpoints."""
     own = run.path / OWN_STORAGE
     return {
         str(file.relative_to(run.path)): file.read_bytes()
@@ -29,14 +29,14 @@ def files_of(run: RunFolder) -> FolderFiles:
 
 
 def write_files(run: RunFolder, files: FolderFiles) -> None:
-    """Make an empty run folder that of which these are the files."""
+    """Write the files to an empty run folder."""
     for name, content in files.items():
         (run.path / name).parent.mkdir(parents=True, exist_ok=True)
         (run.path / name).write_bytes(content)
 
 
 def follow(run: RunFolder, stored: Checkpoint) -> None:
-    """Make the run folder what the checkpoint holds, file by file, each whole. Raises StorageError."""
+    """Update the run folder from a checkpoint, each file atomically. Raises StorageError."""
     with tempfile.TemporaryDirectory(prefix="maag-run-") as folder:
         with storage_errors(Path(stored.path), "read"):
             stored.to_directory(folder)
@@ -47,12 +47,12 @@ def follow(run: RunFolder, stored: Checkpoint) -> None:
 
 
 def step_of(stored: Checkpoint) -> int:
-    """How far training was when this checkpoint of ours was stored."""
+    """The training step of a checkpoint that maag stored."""
     return int(Path(stored.path).name.split("-")[1])
 
 
 def saved_step(run: RunFolder) -> int:
-    """How far the state in a run folder is; -1 when there is none. Raises CheckpointError."""
+    """The training step of the state in a run folder; -1 if there is none. Raises CheckpointError."""
     if not run.last.exists():
         return -1
     _, state = checkpoint.load_state(run.last, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What to do when workers cannot start: wait for room, and when to give up. Stands on inner parts of Ray Train."""
+"""What to do when workers cannot start: wait for room, and finally give up. Uses internals of Ray Train."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, cause_of
 
 
 class Starts(ControllerCallback):  # type: ignore[misc]
-    """Hears of workers that could not start, of which Ray Train tells no UserCallback.
+    """Handles workers that could not start, which Ray Train does not report to a UserCallback.
 
-    Ray's own limit on that counts over the whole run, and would end a long one for its many short spells without room.
+    Ray's own limit on failed starts counts over the whole run, and would end a long run with many short waits for room.
     """
 
     def __init__(self, board: Any, recovery: Recovery) -> None:
@@ -25,10 +25,10 @@ class Starts(ControllerCallback):  # type: ignore[misc]
         self._tries = 0
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """Ray Train's, at each turn that a run takes.
+        """Called by Ray Train at each change of the run's state.
 
         Raises:
-            TrainingError: there was no room for too long, or what Recovery raises for losses.
+            TrainingError: there was no room for too long, or an error of Recovery.
         """
         if isinstance(current_state, RunningState):
             self._tries = 0

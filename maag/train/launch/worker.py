@@ -1,4 +1,4 @@
-"""What each worker of a cluster does; Ray Train calls it on every one of them, and again after a loss."""
+"""The training function of each worker; Ray Train calls it on every worker, and again after a failure."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from maag.train.team import team_of_workers
 
 
 def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
-    """Train as one of the team.
+    """Train as one worker of a team.
 
     Args:
-        given: `recipe`, a Recipe; `board`, the actor for notes; `state`, a reference to the FolderFiles of a run to go
-            on with, or None, and `state_step`, how far that is.
+        given: `recipe`, a Recipe; `board`, the Board actor; `state`, a reference to the FolderFiles of a run to
+            continue, or None; and `state_step`, its step.
 
     Returns:
         The Outcome as a dict.
@@ -74,7 +74,7 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
             teachers=material.teachers,
             other_settings=recipe.other_settings,
             team=team,
-            said=reporter.on_lessons,
+            teacher_progress=reporter.on_soft_labels,
         )
         # Once more, now with the final weights and the result.
         reporter.on_checkpoint(outcome.steps)
@@ -82,20 +82,20 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stored(board: Any) -> ray.train.Checkpoint | None:
-    """The checkpoint to go on from; the same on every worker.
+    """The checkpoint to continue from; the same on every worker.
 
-    Ray Train's controller hears of a checkpoint up to two seconds after it was stored, and the workers may be lost in
-    between; the board was told at once.
+    Ray Train's controller learns of a checkpoint up to two seconds after it was stored, and workers may fail in
+    between; the board learns of it at once.
     """
-    told: Saved | None = gathered(ray.get(board.furthest.remote()))[0]
+    saved: Saved | None = gathered(ray.get(board.furthest.remote()))[0]
     known = ray.train.get_checkpoint()
-    if told is None or (known is not None and step_of(known) >= told.step):
+    if saved is None or (known is not None and step_of(known) >= saved.step):
         return known
-    return told.checkpoint
+    return saved.checkpoint
 
 
 def _restore(run: RunFolder, stored: ray.train.Checkpoint | None, state: Any, state_step: int) -> int:
-    """Fill the run folder from the checkpoint that is furthest, if there is any, and say its step."""
+    """Fill the run folder from the checkpoint or state with the higher step, if there is any; return that step."""
     stored_step = step_of(stored) if stored else -1
     if stored and stored_step >= state_step:
         stored.to_directory(str(run.path))

@@ -1,1 +1,1 @@
-"""A second stage of training: on denser labels from what a first one is sure of, or taught by its models."""
+"""A second stage of training: on denser labels that a first model is confident of, or on its soft labels."""

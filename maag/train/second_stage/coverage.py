@@ -1,4 +1,4 @@
-"""How much of each class labels cover, and where there are masks how much of that is right."""
+"""Coverage of labels by class and, where there are masks, their correctness."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Coverage:
     """One class in the labels of some cases."""
 
     percent: float
-    """Pixels with this label in % of all pixels."""
+    """Percentage of all pixels that have this label."""
     correct_percent: float | None
-    """Part in % of these pixels that is of the class in the masks; None without masks, or without such pixels."""
+    """Percentage of these pixels that have the class in the masks; None without masks or without such pixels."""
     reached_percent: float | None
-    """Part in % of the class in the masks that has this label; None without masks, or where they lack the class."""
+    """Percentage of the class's pixels in the masks that have this label; None without masks or if they lack it."""
 
 
 class CoverageTally:
-    """Counts over the cases seen so far."""
+    """Counts over cases."""
 
     def __init__(self, num_classes: int) -> None:
         self._num_classes = num_classes
@@ -32,7 +32,7 @@ class CoverageTally:
         self._confusion = np.zeros((num_classes, IGNORE + 1), np.int64)  # by mask and label
 
     def add(self, labels: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> None:
-        """Count a case: (Z, Y, X) labels, IGNORE where there is none, and its mask of the same shape."""
+        """Count a case: its (Z, Y, X) labels, IGNORE where unlabelled, and its mask of the same shape."""
         self._num_pixels += labels.size
         self._labelled += np.bincount(labels.ravel(), minlength=IGNORE + 1)[: self._num_classes]
         if mask is not None:

@@ -1,7 +1,7 @@
-"""Denser labels for a second stage: what a trained model is sure of, under what was drawn by hand.
+"""Denser labels for a second stage: a trained model's confident predictions, overlaid with the scribbles.
 
-Train on scribbles, label with the model where it is sure, train anew on these labels. A second stage on the first
-one's labels of low uncertainty is that of DMSPS (Han et al., Medical Image Analysis 2024).
+Train on scribbles, label the pixels of which the model is confident, and train again on these labels. The second stage
+of DMSPS (Han et al., Medical Image Analysis 2024) likewise trains on the first stage's labels of low uncertainty.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ SPLIT = "split.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labeller:
-    """What labels, and when it is sure."""
+    """The model that labels, and its confidence threshold."""
 
     model: str
-    """In words: the path of a run or a checkpoint."""
+    """Path of a run or a checkpoint."""
     model_digest: str
     entropy: float
-    """In (0, 1]: pixels whose entropy is below this part of the largest possible one are labelled."""
+    """In (0, 1]: pixels with a lower normalised entropy are labelled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,26 +52,25 @@ class ClassCoverage:
 
     name: str
     drawn: Coverage
-    """By hand."""
+    """Of the scribbles."""
     labelled: Coverage
-    """By hand and by the model."""
+    """Of the scribbles and the model's labels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RelabelReport:
-    """What `relabel` wrote. Masks, where there are any, are looked at for this report alone."""
+    """What `relabel` wrote. Masks, if there are any, are used for this report alone."""
 
     labeller: Labeller
     split_digest: str
-    """Of the split that was written beside the labels."""
+    """Of the second stage's split."""
     unlabelled_value: int
     num_patients: int
     num_cases: int
     num_cases_with_mask: int
     classes: tuple[ClassCoverage, ...]
     failed: dict[str, str]
-    """By name of each case that could not be read the sentence that says why; patients without another are not in the
-    split."""
+    """Error message by name of each case that could not be read; patients without another case are not in the split."""
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `relabelling.json`."""
@@ -86,22 +85,22 @@ def relabel(
     out: Path,
     progress: Progress | None = None,
 ) -> RelabelReport:
-    """Write labels of the training cases that can be read to the new folder `out`, whole or not at all.
+    """Write labels of the readable training cases to the new folder `out`, all or nothing.
 
-    The folder is one for `--scribbles`: CASE_scribble.nii.gz on each image's own grid, `data.unlabelled_value` (where
-    that is not said the value after the classes) where nothing is known. Beside them lie split.json of the second
-    stage, and the report as relabelling.json.
+    The folder can be given to `--scribbles`. It has CASE_scribble.nii.gz on each image's own grid, with unlabelled
+    pixels set to `data.unlabelled_value` or, if that is null, to the number of classes; the second stage's split.json;
+    and the report as relabelling.json.
 
     Args:
         training: see `maag.train.second_stage.training_cases`.
         runner: the trained model.
-        data: as in training.
-        labeller: names the model, and says when it is sure.
-        out: a folder that is not there, or empty.
+        data: the settings of its training.
+        labeller: the model's name and its confidence threshold.
+        out: a folder that does not exist or is empty.
         progress: called with (cases done, cases in all) after each.
 
     Raises:
-        DataError: no case can be read, or one is without a pixel that is known to be background.
+        DataError: no case can be read, or a case has no pixel labelled as background.
         StorageError: `out` is not empty, or cannot be written.
     """
     require_empty_directory(out)
@@ -142,9 +141,9 @@ def relabel(
 def _readable(
     cases: Sequence[Case], data: DataConfig, failed: dict[str, str], progress: Progress | None = None
 ) -> Iterator[tuple[Case, CaseArrays]]:
-    """Those of the `cases` that can be read, with what is in them; into `failed` goes why others cannot.
+    """The readable `cases` and their arrays; the error messages of the others are added to `failed`.
 
-    Raises DataError where none can.
+    Raises DataError if no case can be read.
     """
     reader = reader_of(data.dataset)
     for done, case in enumerate(cases, start=1):
@@ -161,7 +160,7 @@ def _readable(
 
 
 def _without_lost(training: TrainingCases, labelled: Sequence[Case]) -> Split:
-    """The split without patients none of whose cases could be read: they are to be mended, or taken out of the data."""
+    """The split without patients none of whose cases could be read."""
     split, kept = training.split, {case.patient_id for case in labelled}
     lost = {case.patient_id for case in training.cases} - kept
     return replace(split, scribbled=tuple(patient for patient in split.scribbled if patient not in lost))
@@ -170,9 +169,9 @@ def _without_lost(training: TrainingCases, labelled: Sequence[Case]) -> Split:
 def drawn_by_hand(
     arrays: CaseArrays, raters: Sequence[str], data: DataConfig, weights: Sequence[float] = ()
 ) -> NDArray[np.uint8]:
-    """(Z, Y, X) uint8: the raters' scribbles combined as `data.raters` says, IGNORE where no label wins.
+    """(Z, Y, X) uint8: the raters' scribbles combined by `data.raters`, IGNORE where no label wins.
 
-    `weights` has one for each of the `raters`, if they are weighted.
+    `weights` has one weight for each of the `raters`, if they are weighted.
     """
     if len(raters) == 1:
         return _votes(arrays, raters)[:, 0]
@@ -180,13 +179,13 @@ def drawn_by_hand(
 
 
 def _votes(arrays: CaseArrays, raters: Sequence[str]) -> NDArray[np.uint8]:
-    """(Z, R, Y, X)."""
+    """(Z, R, Y, X) uint8 scribbles of R raters."""
     nothing = np.full(arrays.volume.shape, IGNORE, np.uint8)
     return np.stack([arrays.scribbles.get(rater, nothing) for rater in raters], axis=1)
 
 
 def _weights_of_raters(training: TrainingCases, data: DataConfig) -> tuple[float, ...]:
-    """As in training, but for the grid on which agreement is measured: here the images' own."""
+    """The raters' weights, as in training, but with agreement measured on the images' own grids."""
     if data.raters != "weighted" or len(training.raters) == 1:
         return ()
     scribbled = [case for case in training.cases if case.scribbles]
@@ -195,9 +194,9 @@ def _weights_of_raters(training: TrainingCases, data: DataConfig) -> tuple[float
 
 
 def _require_background(labels: NDArray[np.uint8], case: Case, entropy: float) -> None:
-    """Every case that has scribbles has such a pixel, and training insists on it."""
+    """Training refuses a case without a background label; cases with scribbles have one."""
     if not (labels == BACKGROUND).any():
         raise DataError(
-            f"case {case.case_id}: the model is nowhere sure of background (--entropy {entropy:g}), so the case could "
-            "not train; raise --entropy, or leave out --with-unlabelled"
+            f"case {case.case_id}: the model is nowhere sure of background (--entropy {entropy:g}), so the case cannot "
+            "be used for training; raise --entropy, or leave out --with-unlabelled"
         )

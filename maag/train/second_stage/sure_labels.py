@@ -1,4 +1,4 @@
-"""Labels of one volume: what was drawn, and what a trained model is sure of."""
+"""Labels of one volume: its scribbles, and a trained model's confident predictions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ def label_volume(
 
     Args:
         volume: voxels (C, Z, Y, X) in any intensity.
-        drawn: (Z, Y, X) uint8, IGNORE where nothing is drawn; stays as it is.
+        drawn: (Z, Y, X) uint8 scribbles, IGNORE where unannotated; these labels are kept.
         runner: the trained model.
         data: the grid and classes that it was trained with.
         entropy: see `sure_labels`.
 
     Returns:
-        (Z, Y, X) uint8, IGNORE where nothing is drawn and the model is not sure, or was not asked: where its grid does
-        not reach.
+        (Z, Y, X) uint8, IGNORE where unannotated pixels are outside the model's grid or it is not confident of them.
 
     Raises DataError as `segment_fully` does.
     """
@@ -40,19 +39,19 @@ def label_volume(
 
 
 def sure_labels(found: Segmentation, num_classes: int, entropy: float) -> NDArray[np.uint8]:
-    """(Z, Y, X) uint8: the likeliest class where its normalised entropy is below `entropy`, IGNORE elsewhere.
+    """(Z, Y, X) uint8: the most probable class where the normalised entropy is below `entropy`, IGNORE elsewhere.
 
-    A structure counts in its largest part alone, which may hang together by voxels that are not sure. Its other parts
-    are not taken for background, but for unknown.
+    Only the largest component of each structure is labelled; voxels that are not sure may connect it. Its other
+    components are IGNORE, not background.
     """
     assert found.probabilities is not None
     sure = normalised_entropy(found.probabilities) < entropy
-    # What falls out becomes background there, and so differs; the background itself has no parts.
+    # Other components become background in `largest_components`, and so differ; background has no components.
     in_largest = largest_components(found.labels, num_classes) == found.labels
     return np.where(sure & in_largest, found.labels, np.uint8(IGNORE))
 
 
 def normalised_entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(Z, num_classes, Y, X) to (Z, Y, X) in [0, 1]: -sum p log p / log num_classes; 1 where all classes are alike."""
+    """(Z, num_classes, Y, X) to (Z, Y, X) in [0, 1]: -sum p log p / log num_classes; 1 where all are equally likely."""
     entropy: NDArray[np.float32] = entr(probabilities).sum(axis=1) / math.log(probabilities.shape[1])
     return entropy

@@ -90,8 +90,8 @@ def test_a_node_that_dies_and_one_that_is_taken_away(
     command.wait_for(r"Training with 2 workers on 2 nodes, from step 0")
     command.wait_for(r"^epoch 2/")
     cluster.remove_node(nodes_with_workers(cluster)[0], allow_graceful=False)
-    command.wait_for(r"Lost at work: a worker died")
-    command.wait_for(r"Going on with 2 workers on 2 nodes, from step [1-9]")
+    command.wait_for(r"Workers failed: a worker died")
+    command.wait_for(r"Continuing with 2 workers on 2 nodes, from step [1-9]")
     cluster.add_node(num_cpus=1)
     doomed = nodes_with_workers(cluster)[0]
     deadline_s = 6
@@ -103,7 +103,7 @@ def test_a_node_that_dies_and_one_that_is_taken_away(
     )  # fmt: skip
     taking = threading.Timer(deadline_s, lambda: cluster.remove_node(doomed, allow_graceful=False))
     taking.start()
-    command.wait_for(r"A node is about to be taken away: the state is being saved at step \d")
+    command.wait_for(r"A node is about to be preempted: the state is being saved at step \d")
     code, output = command.end()
     taking.join()
     assert code == 0, command.text
@@ -130,9 +130,9 @@ def test_uploads_that_are_killed_are_not_resumed_from(
         assert server.holding.wait(120)
         for process in workers():
             process.kill()
-        command.wait_for(r"Lost at work")
+        command.wait_for(r"Workers failed")
         server.release()
-        command.wait_for(r"Going on with 2 workers .* from step [1-9]")
+        command.wait_for(r"Continuing with 2 workers .* from step [1-9]")
         command.wait_for(r"^epoch 5/")
         command.send(signal.SIGKILL)
         command.end()

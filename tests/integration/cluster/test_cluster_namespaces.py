@@ -109,8 +109,8 @@ def test_a_host_that_dies_in_the_middle_of_an_epoch(
     for pid in pids_on(victim):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    command.wait_for(r"Lost at work: a worker died")
-    command.wait_for(r"Going on with 2 workers on 2 nodes, from step [1-9]")
+    command.wait_for(r"Workers failed: a worker died")
+    command.wait_for(r"Continuing with 2 workers on 2 nodes, from step [1-9]")
     code, _ = command.end()
     assert code == 0, command.text
     require_same_data(history(tmp_path / "run"), history(tmp_path / "plain"))

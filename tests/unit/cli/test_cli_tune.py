@@ -130,7 +130,9 @@ def test_the_winner_is_trained_again_with_its_scribbles_and_its_split(tmp_path: 
 
 def test_a_cluster_whose_nodes_are_still_to_be_started_is_not_taken_for_one_of_cpus() -> None:
     head = [Node(0, 0)]
-    with pytest.raises(ConfigError, match="no node is there yet to tell whether workers take GPUs; say --device cuda"):
+    with pytest.raises(
+        ConfigError, match="whether workers take GPUs is unknown until nodes are there; add --device cuda"
+    ):
         machine_of(head, "auto", workers=1, wait_minutes=5)
     assert machine_of(head, "cuda", workers=1, wait_minutes=5) == Machine("cuda", 0, 0)
     assert machine_of([*head, Node(8, 2)], "auto", workers=1, wait_minutes=5) == Machine("cuda", 2, 8)

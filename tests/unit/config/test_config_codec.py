@@ -59,7 +59,7 @@ def values(leaf: codec.Setting) -> st.SearchStrategy[Any]:
 
 
 def with_a_teacher(changes: dict[str, Any]) -> dict[str, Any]:
-    """A lesson needs one who gives it."""
+    """Soft labels need a teacher."""
     return {"teacher.decay": 0.5, **changes} if changes.get("loss.teacher") else changes
 
 

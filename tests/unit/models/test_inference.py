@@ -12,7 +12,7 @@ from maag.config.data import DataConfig
 from maag.data.files.volume import Volume
 from maag.data.slices.views import View
 from maag.errors import DataError
-from maag.inference import Refinement, TorchRunner, largest_components, likeliest, segment, segment_fully
+from maag.inference import Refinement, TorchRunner, argmax_labels, largest_components, segment, segment_fully
 
 Images = NDArray[np.float32]
 
@@ -216,7 +216,7 @@ def test_of_each_class_the_largest_part_stays() -> None:
 
 def test_the_likeliest_class_is_the_first_of_the_largest() -> None:
     scores = np.random.default_rng(0).integers(0, 3, (2, 4, 5, 6)).astype(np.float32)  # with many ties
-    np.testing.assert_array_equal(likeliest(scores), scores.argmax(axis=1))
+    np.testing.assert_array_equal(argmax_labels(scores), scores.argmax(axis=1))
 
 
 class Unsure:

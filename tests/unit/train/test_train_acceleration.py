@@ -152,7 +152,7 @@ def test_what_would_be_slow_or_impossible_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    with pytest.raises(ConfigError, match=r"train\.precision=bf16: this CPU has no units for bf16.*precision=auto"):
+    with pytest.raises(ConfigError, match=r"train\.precision=bf16: this CPU has no bf16 hardware.*precision=auto"):
         require_fast(TrainConfig(precision="bf16"), CPU)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("CXX", "none")

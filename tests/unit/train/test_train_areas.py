@@ -61,7 +61,7 @@ def test_many_batches_say_more_than_one() -> None:
     running = RunningAreas(2)
     values, weights = [torch.tensor([0.9 - 0.01 * number, 0.1 + 0.01 * number]) for number in range(30)], []
     for value in values:
-        mean, num_batches = running.take_in(value)
+        mean, num_batches = running.add(value)
         weights = [0.98 * weight for weight in weights] + [1.0]
         expected = sum(weight * value for weight, value in zip(weights, values, strict=False)) / sum(weights)
         torch.testing.assert_close(mean, expected)

@@ -19,7 +19,7 @@ from maag.errors import ConfigError
 from maag.storage import write_json
 from maag.train.folder import RunFolder
 from maag.train.launch import launch
-from maag.train.launch.board import Asked, Board, Leaving, Lost, Saved, Started, Waiting
+from maag.train.launch.board import Board, Leaving, Lost, Saved, SoftLabelProgress, Started, Waiting
 from maag.train.launch.connection import connected
 from maag.train.launch.follower import Follower
 from maag.train.launch.launch import ClusterPlan
@@ -65,7 +65,9 @@ def test_whether_gpus_are_taken_is_not_guessed_before_there_are_nodes() -> None:
     assert not takes_gpu(None, 2, 5, look=lambda: [Node(2, 0)])
     assert not takes_gpu(None, 2, 0, look=lambda: [])
     assert not takes_gpu(False, 2, 5, look=lambda: [])
-    with pytest.raises(ConfigError, match=r"--wait 5: no node is there yet .* --device cuda or --device cpu"):
+    with pytest.raises(
+        ConfigError, match=r"--wait 5: whether workers take GPUs is unknown .* --device cuda or --device cpu"
+    ):
         takes_gpu(None, 2, 5, look=lambda: [Node(1, 0)])
 
 
@@ -143,18 +145,18 @@ def test_the_user_is_told_of_every_turn_and_the_folder_follows(tmp_path: Path) -
         Waiting(),
         Started(12, 1, 1),
         Leaving(20),
-        Asked(1, 2),
-        Asked(2, 2),
+        SoftLabelProgress(1, 2),
+        SoftLabelProgress(2, 2),
         Saved(Checkpoint.from_directory(str(stored)), 12),
     ):
         follower.take(note)
     assert told == [
         "Training with 2 workers on 1 node, from step 0",
-        "Lost at work: a worker died; going on from the last checkpoint as soon as there is room",
-        "The cluster has no room for the workers now: waiting for it",
-        "Going on with 1 worker on 1 node, from step 12",
-        "A node is about to be taken away: the state is being saved at step 20",
-        "Teachers were asked of the first worker's part of the cases, 2",
+        "Workers failed: a worker died; continuing from the last checkpoint as soon as there is room",
+        "The cluster has no room for the workers now: waiting",
+        "Continuing with 1 worker on 1 node, from step 12",
+        "A node is about to be preempted: the state is being saved at step 20",
+        "The teachers have predicted the first worker's 2 cases",
     ]
     assert heard.saved == [12]
     assert "true" in run.config.read_text()

@@ -25,7 +25,7 @@ from maag.models.discriminator import (
 )
 from maag.models.segmentor import SegmentorOutput
 from maag.train.state import TrainState
-from maag.train.step import play, update
+from maag.train.step import update, update_networks
 from maag.train.unlabelled import unlabelled_terms
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ def as_logits(images: Tensor) -> SegmentorOutput:
 def state_of(config: Config) -> TrainState:
     state = TrainState(config, CPU)
     state.set_rates(0.0, 0.0)
-    state.joined_segmentor = as_logits  # type: ignore[assignment]
+    state.parallel_segmentor = as_logits  # type: ignore[assignment]
     return state
 
 
@@ -73,7 +73,7 @@ def test_each_label_draws_as_its_class_its_weight_and_its_kind_say(
     config = codec.override(tiny_config, {**ALONE, **weights, "data.supervision": supervision})
     label_weights = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(1))
     given, leaves = on_leaves(batch._replace(num_dense=num_dense, label_weights=label_weights))
-    found = play(state_of(config), given._replace(unlabelled=None), config)
+    found = update_networks(state_of(config), given._replace(unlabelled=None), config)
 
     images = batch.images.clone().requires_grad_()
     logits = as_logits(images).logits
@@ -101,7 +101,7 @@ def test_verdicts_weigh_by_the_kind_of_slice_and_are_brought_to_the_size_of_the_
     assert state.discriminator is not None
     judge = copy.deepcopy(state.discriminator)
     given, leaves = on_leaves(batch)
-    found = play(state, given, config)
+    found = update_networks(state, given, config)
 
     again, same = on_leaves(batch)
     assert again.unlabelled is not None
@@ -127,13 +127,13 @@ def test_verdicts_weigh_by_the_kind_of_slice_and_are_brought_to_the_size_of_the_
 def test_what_pixels_without_a_label_teach_draws_beside_the_labels(tiny_config: Config, batch: Batch) -> None:
     weights = {"loss.teacher": 2.0, "loss.areas": 3.0, "teacher.gates": 0.5, "teacher.decay": 0.9}
     config = codec.override(tiny_config, {**ALONE, **weights, "teacher.confidence": 0.0})
-    lesson = torch.randn(8, 4, 32, 32, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
+    soft_labels = torch.randn(8, 4, 32, 32, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
     areas = Areas(torch.tensor([0.97, 0.01, 0.01, 0.01]), torch.zeros(4), torch.tensor(9.0))
-    taught = batch._replace(soft_labels=lesson, areas=areas)
-    given, leaves = on_leaves(taught)
-    found = play(state_of(config), given, config)
+    student = batch._replace(soft_labels=soft_labels, areas=areas)
+    given, leaves = on_leaves(student)
+    found = update_networks(state_of(config), given, config)
 
-    again, same = on_leaves(taught)
+    again, same = on_leaves(student)
     assert again.unlabelled is not None
     output = as_logits(torch.cat([again.images, again.unlabelled]))
     terms = unlabelled_terms(state_of(config), output, again, config)
@@ -175,8 +175,8 @@ def test_each_mask_and_prediction_has_noise_of_its_own_at_each_look(tiny_config:
     state = state_of(config)
     assert state.discriminator is not None
     watched = Watched(state.discriminator)
-    state.judge = state.joined_discriminator = watched  # type: ignore[assignment]
-    play(state, on_leaves(batch)[0], config)
+    state.accelerated_discriminator = state.parallel_discriminator = watched  # type: ignore[assignment]
+    update_networks(state, on_leaves(batch)[0], config)
     on_all, on_fakes = watched.noise
     assert (len(on_all.instance), len(on_fakes.instance)) == (12, 8)
     drawn = torch.cat([on_all.instance, on_fakes.instance]).flatten(start_dim=1)

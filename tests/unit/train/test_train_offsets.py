@@ -11,14 +11,14 @@ from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
 from maag.train.offsets import (
     LIMIT,
-    Verdicts,
+    PixelScores,
     best_offsets,
+    concatenated,
     dice_of_cases,
-    no_verdicts,
-    stride_of,
-    sure_gain,
-    together,
-    verdicts,
+    gain_lower_bound,
+    no_scores,
+    pixel_scores,
+    sampling_stride,
     with_offsets,
 )
 
@@ -44,8 +44,8 @@ def test_confusion_with_offsets_is_that_of_all_pixels(seed: int, num_classes: in
     cases = torch.tensor([0, 0, 2, 2, 2])
     offsets = LIMIT * (2 * torch.rand(num_classes, generator=generator) - 1)
 
-    parts = [verdicts(logits[some], masks[some], cases[some], NUM_CASES, LIMIT) for some in (slice(2), slice(2, 5))]
-    found = together([no_verdicts(NUM_CASES, num_classes, torch.device("cpu")), *parts])
+    parts = [pixel_scores(logits[some], masks[some], cases[some], NUM_CASES, LIMIT) for some in (slice(2), slice(2, 5))]
+    found = concatenated([no_scores(NUM_CASES, num_classes, torch.device("cpu")), *parts])
 
     labels = (logits + offsets[:, None, None]).argmax(dim=1)
     assert torch.equal(found.confusion(offsets), counted(labels, masks, cases, num_classes))
@@ -57,7 +57,7 @@ def test_offsets_of_one_class_are_told_of_in_one_pass(seed: int, num_classes: in
     # Few digits, so that classes are alike in many pixels.
     logits = torch.randn(3, num_classes, 6, 4, generator=generator).round(decimals=digits)
     masks = torch.randint(num_classes, (3, 6, 4), generator=generator, dtype=torch.uint8)
-    own = verdicts(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT)
+    own = pixel_scores(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT)
     candidates = (2 * torch.rand(num_classes, generator=generator) - 1).round(decimals=digits).repeat(7, 1)
     candidates[:, int(torch.randint(num_classes, (), generator=generator))] = torch.tensor(
         [0.0, -0.2, 0.2, 1.0, -1.0, 0.6, 0.0]
@@ -69,7 +69,7 @@ def test_one_pass_counts_as_many_pixels_as_there_are() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 2, 400, 500, generator=generator)
     masks = torch.randint(2, (3, 400, 500), generator=generator, dtype=torch.uint8)
-    own = verdicts(logits, masks, torch.tensor([0, 1, 2]), NUM_CASES, 9 * LIMIT)
+    own = pixel_scores(logits, masks, torch.tensor([0, 1, 2]), NUM_CASES, 9 * LIMIT)
     assert len(own.cells) == 600_000  # more than go at once
     candidates = torch.tensor([[0.0, 0.2], [0.0, -0.6]])
     assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
@@ -82,7 +82,7 @@ def test_one_pass_tells_of_some_pixels_what_each_offset_alone_does(
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(3, num_classes, 6, 4, generator=generator).round(decimals=digits)
     masks = torch.randint(num_classes, (3, 6, 4), generator=generator, dtype=torch.uint8)
-    own = verdicts(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT, stride)
+    own = pixel_scores(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT, stride)
     candidates = torch.zeros(7, num_classes)
     candidates[:, 1] = torch.tensor([0.0, -0.2, 0.2, 1.0, -1.0, 0.6, 0.0])
     assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
@@ -94,7 +94,7 @@ def test_of_some_pixels_the_counts_are_about_those_of_all_and_exact_without_offs
     masks = torch.randint(3, (4, 256, 256), generator=generator, dtype=torch.uint8)
     masks[torch.rand(masks.shape, generator=generator) < 0.2] = IGNORE
     cases = torch.tensor([0, 0, 1, 2])
-    every, some = (verdicts(logits, masks, cases, NUM_CASES, LIMIT, stride) for stride in (1, 5))
+    every, some = (pixel_scores(logits, masks, cases, NUM_CASES, LIMIT, stride) for stride in (1, 5))
     assert len(some.cells) < len(every.cells) / 4
     assert torch.equal(some.confusion(torch.zeros(3)), every.confusion(torch.zeros(3)))
     offsets = torch.tensor([0.0, 0.4, -0.6])
@@ -108,16 +108,18 @@ def test_which_pixels_are_asked_about_is_the_same_for_any_share_of_the_slices() 
     generator = torch.Generator().manual_seed(0)
     logits, masks = torch.randn(4, 3, 8, 8, generator=generator), torch.zeros(4, 8, 8, dtype=torch.uint8)
     cases = torch.tensor([0, 0, 1, 2])
-    whole = verdicts(logits, masks, cases, NUM_CASES, LIMIT, 3)
-    parts = [verdicts(logits[some], masks[some], cases[some], NUM_CASES, LIMIT, 3) for some in (slice(1), slice(1, 4))]
-    joined = together([no_verdicts(NUM_CASES, 3, torch.device("cpu")), *parts])
+    whole = pixel_scores(logits, masks, cases, NUM_CASES, LIMIT, 3)
+    parts = [
+        pixel_scores(logits[some], masks[some], cases[some], NUM_CASES, LIMIT, 3) for some in (slice(1), slice(1, 4))
+    ]
+    joined = concatenated([no_scores(NUM_CASES, 3, torch.device("cpu")), *parts])
     assert all(torch.equal(a, b) for a, b in zip(whole[:3], joined[:3], strict=True))
     assert joined.stride == 3
 
 
 def test_a_pixel_that_stands_for_more_than_there_are_takes_no_more_along() -> None:
     logits = torch.tensor([[0.1, 0.0]] * 2).T.reshape(1, 2, 1, 2)
-    own = verdicts(logits, torch.ones(1, 1, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), 1, LIMIT, 5)
+    own = pixel_scores(logits, torch.ones(1, 1, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), 1, LIMIT, 5)
     moved = torch.tensor([0.0, 0.6])
     for counts in (own.confusion(moved), own.confusions(torch.stack([torch.zeros(2), moved]))):
         assert (counts >= 0).all()
@@ -125,18 +127,18 @@ def test_a_pixel_that_stands_for_more_than_there_are_takes_no_more_along() -> No
 
 
 def test_a_set_that_fits_is_asked_about_whole_and_a_large_one_at_an_odd_stride() -> None:
-    assert stride_of(300 * 160 * 160) == 1
-    assert stride_of(2**25) == 1
-    assert stride_of(2**25 + 1) == 3
-    assert stride_of(20 * 225 * 512 * 512) == 37
+    assert sampling_stride(300 * 160 * 160) == 1
+    assert sampling_stride(2**25) == 1
+    assert sampling_stride(2**25 + 1) == 3
+    assert sampling_stride(20 * 225 * 512 * 512) == 37
 
 
 def test_only_pixels_that_offsets_can_change_are_kept_whole() -> None:
     logits = torch.tensor([[4 * LIMIT, 0.0], [1.5 * LIMIT, 0.0]]).T.reshape(1, 2, 1, 2)
     masks = torch.zeros(1, 1, 2, dtype=torch.uint8)
     cases = torch.zeros(1, dtype=torch.int64)
-    assert verdicts(logits, masks, cases, 1, LIMIT).logits.tolist() == [[1.5 * LIMIT, 0.0]]
-    assert verdicts(logits, masks, cases, 1, 0.0).logits.shape == (0, 2)
+    assert pixel_scores(logits, masks, cases, 1, LIMIT).logits.tolist() == [[1.5 * LIMIT, 0.0]]
+    assert pixel_scores(logits, masks, cases, 1, 0.0).logits.shape == (0, 2)
 
 
 def test_the_search_finds_the_best_of_each_class() -> None:
@@ -169,7 +171,7 @@ def test_a_gain_is_sure_as_far_as_patients_agree() -> None:
     before = torch.tensor([[0.5, 0.7], [0.7, 0.5], [0.6, nan], [0.8, 0.8], [nan, nan]])
     patients = torch.tensor([0, 0, 1, 2, 3])
     apart = before + torch.tensor([0.15, 0.05, -0.05, 0.01, 0.0])[:, None]
-    found = sure_gain(torch.stack([before, before + 0.02, apart]), before, patients)
+    found = gain_lower_bound(torch.stack([before, before + 0.02, apart]), before, patients)
     gains = torch.tensor([0.1, -0.05, 0.01])
     torch.testing.assert_close(found, torch.tensor([0.0, 0.02, gains.mean() - 2 * gains.std() / 3**0.5]))
     assert found[2] < 0
@@ -177,8 +179,8 @@ def test_a_gain_is_sure_as_far_as_patients_agree() -> None:
 
 def test_two_patients_say_nothing_for_sure() -> None:
     before = torch.tensor([[0.5, 0.5]]).repeat(4, 1)
-    assert sure_gain((before + 0.1)[None], before, torch.tensor([0, 0, 1, 1])).tolist() == [0.0]
-    assert sure_gain((before + 0.1)[None], before, torch.tensor([0, 0, 1, 2])).tolist() == pytest.approx([0.1])
+    assert gain_lower_bound((before + 0.1)[None], before, torch.tensor([0, 0, 1, 1])).tolist() == [0.0]
+    assert gain_lower_bound((before + 0.1)[None], before, torch.tensor([0, 0, 1, 2])).tolist() == pytest.approx([0.1])
 
 
 def test_weights_with_offsets_add_them_to_the_logits() -> None:
@@ -195,13 +197,13 @@ def test_weights_with_offsets_add_them_to_the_logits() -> None:
 def test_counts_of_all_cases_are_summed_as_they_come() -> None:
     counts: list[weakref.ref[torch.Tensor]] = []
 
-    def parts() -> Iterator[Verdicts]:
+    def parts() -> Iterator[PixelScores]:
         for _ in range(4):
-            part = no_verdicts(num_cases=3, num_classes=2, device=torch.device("cpu"))
+            part = no_scores(num_cases=3, num_classes=2, device=torch.device("cpu"))
             part = part._replace(settled=part.settled + 1)
             assert all(count() is None for count in counts[:-1])  # the last one is in the caller's hands
             counts.append(weakref.ref(part.settled))
             yield part
             del part
 
-    assert (together(parts()).settled == 4).all()
+    assert (concatenated(parts()).settled == 4).all()

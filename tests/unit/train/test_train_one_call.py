@@ -111,7 +111,7 @@ def test_shapes_of_another_folder_are_seen_and_asked_for_again(tiny_config: Conf
 def test_other_settings_are_gone_on_with_on_request(tiny_config: Config, go: Go) -> None:
     go.one_step(tiny_config)
     other = codec.override(tiny_config, {"optim.lr": 1e-3})
-    with pytest.raises(CheckpointError, match="the settings changed"):
+    with pytest.raises(CheckpointError, match="the settings have changed"):
         go.one_step(other)
     assert go.one_step(other, other_settings=True).steps == 2
 

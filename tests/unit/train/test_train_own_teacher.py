@@ -21,8 +21,8 @@ from maag.data.split_making import make_split
 from maag.labels import IGNORE
 from maag.train.state import TrainState
 from maag.train.step import update
-from maag.train.teacher import follow, teacher_of, warmed_up
-from maag.train.unlabelled import beside_labels, teach
+from maag.train.teacher import ema_copy, update_ema, warmed_up_decay
+from maag.train.unlabelled import exclude_labelled, teacher_labels
 
 CPU = torch.device("cpu")
 TAUGHT = {"teacher.decay": 0.9, "teacher.confidence": 0.0, "teacher.gates": 0.5, "loss.teacher": 1.0}
@@ -58,12 +58,12 @@ def test_the_average_forgets_its_start_and_keeps_its_statistics(config: Config, 
             tensor.fill_(1)
         for tensor in (*state.teacher.parameters(), *state.teacher.buffers()):
             tensor.fill_(0)
-    follow(state.teacher, state.segmentor, 0.75)
-    follow(state.teacher, state.segmentor, 0.75)
+    update_ema(state.teacher, state.segmentor, 0.75)
+    update_ema(state.teacher, state.segmentor, 0.75)
     for name, tensor in state.teacher.state_dict().items():
         expected = 1.0 if name.endswith("num_batches_tracked") else 1 - 0.75**2
         assert (tensor == expected).all(), name
-    assert [warmed_up(0.99, step) for step in (0, 8, 10**6)] == [0.1, 0.5, 0.99]
+    assert [warmed_up_decay(0.99, step) for step in (0, 8, 10**6)] == [0.1, 0.5, 0.99]
 
 
 def test_no_gradient_reaches_the_teacher_and_each_step_moves_it(config: Config, batch: Batch) -> None:
@@ -74,7 +74,7 @@ def test_no_gradient_reaches_the_teacher_and_each_step_moves_it(config: Config, 
     losses = update(state, batch, config)
     assert set(losses) == {"supervised", "teacher", "gates", "adversarial", "discriminator"}
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in state.teacher.parameters())
-    decay = warmed_up(0.9, 0)
+    decay = warmed_up_decay(0.9, 0)
     for name, tensor in state.segmentor.named_parameters():
         expected = decay * before[name] + (1 - decay) * tensor.detach()
         torch.testing.assert_close(state.teacher.state_dict()[name], expected)
@@ -83,21 +83,21 @@ def test_no_gradient_reaches_the_teacher_and_each_step_moves_it(config: Config, 
 def test_the_teacher_teaches_what_it_is_sure_of_where_no_label_is_and_it_could_see(
     config: Config, batch: Batch
 ) -> None:
-    teacher = teacher_of(TrainState(config, CPU).segmentor)
+    teacher = ema_copy(TrainState(config, CPU).segmentor)
     assert batch.teacher_view is not None
-    everything = teach(teacher, batch.teacher_view, confidence=0.0)
-    assert everything.taught[:, :4, :16].all()
-    beside = beside_labels(everything, batch.labels).taught
+    everything = teacher_labels(teacher, batch.teacher_view, confidence=0.0)
+    assert everything.weights[:, :4, :16].all()
+    beside = exclude_labelled(everything, batch.labels).weights
     assert not beside[:, :4].any()
-    assert torch.equal(beside[:, 4:], everything.taught[:, 4:])
-    assert everything.taught[:, 4:, :16].all()
-    assert not everything.taught[:, :, 17:].any()  # from outside
+    assert torch.equal(beside[:, 4:], everything.weights[:, 4:])
+    assert everything.weights[:, 4:, :16].all()
+    assert not everything.weights[:, :, 17:].any()  # from outside
     seen = teacher(batch.teacher_view.images).logits.softmax(dim=1)
     torch.testing.assert_close(everything.probabilities[..., :15], seen[..., 16:31], atol=1e-5, rtol=0)
-    some = teach(teacher, batch.teacher_view, confidence=0.4)
-    assert torch.equal(some.taught, everything.taught & (some.probabilities.amax(dim=1) >= 0.4))
-    assert 0 < int(some.taught.sum()) < int(everything.taught.sum())
-    assert not teach(teacher, batch.teacher_view, confidence=0.999).taught.any()
+    some = teacher_labels(teacher, batch.teacher_view, confidence=0.4)
+    assert torch.equal(some.weights, everything.weights & (some.probabilities.amax(dim=1) >= 0.4))
+    assert 0 < int(some.weights.sum()) < int(everything.weights.sum())
+    assert not teacher_labels(teacher, batch.teacher_view, confidence=0.999).weights.any()
 
 
 def test_the_teacher_sees_all_slices_as_they_were(config: Config, prepared: PreparedData) -> None:

@@ -17,7 +17,7 @@ from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
 from maag.data.splits import Split
 from maag.expected_dice import ExpectedDice, shortfall
-from maag.inference import TorchRunner, likeliest
+from maag.inference import TorchRunner, argmax_labels
 from maag.metrics import score_case
 from maag.train.state import TrainState
 from maag.train.validate import Validator
@@ -68,7 +68,7 @@ def test_best_and_final_tell_how_far_they_overrate_themselves(
         for case in prepared.cases:
             if case.patient_id in split.val:
                 probabilities = runner(np.array(prepared.images[case.start : case.stop]))
-                labels = likeliest(probabilities)
+                labels = argmax_labels(probabilities)
                 asked = ExpectedDice(len(classes))
                 asked.add(probabilities, labels)
                 mask = prepared.masks[case.start : case.stop]

@@ -39,7 +39,7 @@ STEPS = PLAIN_STEPS + 4
 
 
 class Again:
-    """A CUDA graph as a CPU can do it: the work is done again, with the rates and the trust that it was recorded with.
+    """A CUDA graph as a CPU can do it: the work is done again, with the rates and the ramp that it was recorded with.
 
     Recording does nothing to the state, as with a graph, and every replay writes its losses to the same tensors.
     """
@@ -48,13 +48,13 @@ class Again:
         self._state = state
         self.replays = 0
 
-    def aside(self, work: Callable[[], StepLosses]) -> StepLosses:
+    def warm_up(self, work: Callable[[], StepLosses]) -> StepLosses:
         return work()
 
     def record(self, work: Callable[[], StepLosses]) -> tuple[Callable[[], None], StepLosses]:
         state = self._state
         groups = [optimizer.param_groups[0] for optimizer in state.optimizers]
-        rates, trust = [group["lr"] for group in groups], state.trust
+        rates, ramp = [group["lr"] for group in groups], state.ramp
         assert all(group["capturable"] for group in groups)
         tensors, noise = tensors_of(state), state.noise.get_state()
         before = [tensor.clone() for tensor in tensors]
@@ -65,13 +65,13 @@ class Again:
 
         def replay() -> None:
             self.replays += 1
-            now = [group["lr"] for group in groups], state.trust
-            state.trust = trust
+            now = [group["lr"] for group in groups], state.ramp
+            state.ramp = ramp
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
             for name, loss in work().items():
                 losses[name].copy_(loss)
-            state.trust = now[1]
+            state.ramp = now[1]
             for group, rate in zip(groups, now[0], strict=True):
                 group["lr"] = rate
 
@@ -102,11 +102,11 @@ def run(
     split: Split,
     update_of: Callable[[TrainState], Update],
     *,
-    with_lessons: bool = False,
+    with_soft_labels: bool = False,
 ) -> Any:
-    """Losses of some steps whose rates, trust and noise all differ, and the state after them."""
+    """Losses of some steps whose rates, ramp and noise all differ, and the state after them."""
     supervision = supervise(prepared, split, config)
-    if with_lessons:
+    if with_soft_labels:
         shape = (len(prepared.images), config.data.num_classes, *config.data.size_px)
         said = np.random.default_rng(0).integers(0, 64, shape, dtype=np.uint8)
         supervision = replace(supervision, soft_labels=said)
@@ -116,7 +116,7 @@ def run(
     losses = []
     for step in range(STEPS):
         state.set_rates(1e-3 / (1 + step), 1e-4 * (1 + step))
-        state.trust = step / STEPS
+        state.ramp = step / STEPS
         state.noise.manual_seed(step)
         losses.append(once(batches.at(step)))
         state.progress.step += 1
@@ -124,7 +124,7 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("changes", "with_lessons"),
+    ("changes", "with_soft_labels"),
     [
         ({}, False),
         (EVERYTHING, False),
@@ -134,7 +134,7 @@ def run(
     ids=["MAAG", "everything", "taught by finished models", "alone"],
 )
 def test_it_does_what_the_plain_update_does(
-    tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any], with_lessons: bool
+    tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any], with_soft_labels: bool
 ) -> None:
     config = codec.override(tiny_config, changes)
     recorders: list[Again] = []
@@ -146,8 +146,8 @@ def test_it_does_what_the_plain_update_does(
     def plain_of(state: TrainState) -> Update:
         return lambda batch: update(state, batch, config)
 
-    expected, plain = run(config, prepared, split, plain_of, with_lessons=with_lessons)
-    found, state = run(config, prepared, split, recorded, with_lessons=with_lessons)
+    expected, plain = run(config, prepared, split, plain_of, with_soft_labels=with_soft_labels)
+    found, state = run(config, prepared, split, recorded, with_soft_labels=with_soft_labels)
     assert recorders[0].replays == STEPS - PLAIN_STEPS
     for one, other in zip(found, expected, strict=True):
         assert list(one) == list(other)
@@ -200,5 +200,5 @@ def test_the_only_worker_of_a_cluster_is_alone_and_recorded(tiny_config: Config)
     team = team_of_workers(CPU)
     assert team is ALONE
     state = TrainState(tiny_config, CPU, team)
-    assert state.joined_segmentor is state.segmentor
+    assert state.parallel_segmentor is state.segmentor
     assert isinstance(update_on_a_gpu(tiny_config, team), RecordedUpdate)

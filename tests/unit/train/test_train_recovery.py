@@ -50,7 +50,7 @@ def test_losses_without_a_checkpoint_in_between_are_no_bad_luck() -> None:
     recovery = Recovery(FakeBoard())
     losses(recovery, LOSSES_IN_A_ROW - 1, ray.exceptions.RayActorError())
     recovery.after_report(None, [{}], None)
-    with pytest.raises(TrainingError, match="3 times without getting to a checkpoint, at last with: a worker died"):
+    with pytest.raises(TrainingError, match="3 times without reaching a checkpoint, the last time with: a worker died"):
         losses(recovery, 1, ray.exceptions.RayActorError())
 
 
@@ -90,7 +90,7 @@ def test_workers_that_end_as_they_start_are_losses(tmp_path: Path) -> None:
         starts_in_vain(starts, failed, LOSSES_IN_A_ROW - 1)
         recovery.after_report(None, [{}], Checkpoint.from_directory(str(tmp_path)))
     assert {note.reason for note in board.notes} == {"a worker died"}
-    with pytest.raises(TrainingError, match="3 times without getting to a checkpoint, at last with: a worker died"):
+    with pytest.raises(TrainingError, match="3 times without reaching a checkpoint, the last time with: a worker died"):
         starts_in_vain(starts, failed, LOSSES_IN_A_ROW)
 
 
@@ -129,4 +129,4 @@ def test_what_ended_a_run_says_where_to_look_and_how_to_go_on(error: Exception, 
     with pytest.raises(TrainingError) as raised:
         give_up(Wrapped(error))
     assert str(raised.value).startswith(told)
-    assert str(raised.value).endswith(", and --resume goes on from the last checkpoint")
+    assert str(raised.value).endswith(", and --resume continues from the last checkpoint")

@@ -80,7 +80,7 @@ def test_other_settings_or_data_are_refused_on_a_resume(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
-    with pytest.raises(CheckpointError, match="the settings changed"):
+    with pytest.raises(CheckpointError, match="the settings have changed"):
         run_it(codec.override(tiny_config, {"optim.lr": 1e-3}), prepared, split, tmp_path / "run", resume=True)
     with pytest.raises(CheckpointError, match="trained on other data"):
         run_it(tiny_config, replace(prepared, digest="other"), split, tmp_path / "run", resume=True)

@@ -86,7 +86,7 @@ def test_a_full_memory_is_told_with_the_settings_that_fill_it(
     run, stop = create_run(tmp_path / "run", tiny_config, split), StopRequest()
     sentence = (
         r"optim\.batch_size=4 and data\.size_px=\[32,32\] \(CUDA out of memory\. Tried to allocate 20\.00 MiB\. "
-        r"GPU 0 has a total capacity of 7\.79 GiB of which 1\.00 MiB is free\); take less of either, or free it"
+        r"GPU 0 has a total capacity of 7\.79 GiB of which 1\.00 MiB is free\); lower either, or end other work"
     )
     with pytest.raises(DeviceMemoryError, match=sentence):
         fit(tiny_config, prepared, split, run, device=CPU, listener=FullAt(stop, 0), stop=stop, resume=False)

@@ -20,7 +20,7 @@ from maag.data.slices.shard import Shard
 from maag.labels import IGNORE
 from maag.models.segmentor import SegmentorOutput
 from maag.train.state import TrainState
-from maag.train.step import play
+from maag.train.step import update_networks
 from maag.train.team import ALONE, Team
 
 CPU = torch.device("cpu")
@@ -117,11 +117,11 @@ def as_logits(images: Tensor) -> SegmentorOutput:
 def played(config: Config, batch: Batch, state: TrainState) -> Played:
     state.set_rates(0.0, 0.0)
     state.noise.manual_seed(0)
-    state.joined_segmentor = as_logits  # type: ignore[assignment]
+    state.parallel_segmentor = as_logits  # type: ignore[assignment]
     assert batch.unlabelled is not None
     assert state.discriminator is not None
     leaves = [images.clone().requires_grad_() for images in (batch.images, batch.unlabelled)]
-    losses = play(state, batch._replace(images=leaves[0], unlabelled=leaves[1]), config)
+    losses = update_networks(state, batch._replace(images=leaves[0], unlabelled=leaves[1]), config)
     on_slices = tuple(leaf.grad for leaf in leaves if leaf.grad is not None)
     on_discriminator = [weight.grad for weight in state.discriminator.parameters() if weight.grad is not None]
     return Played(losses, on_slices, on_discriminator)  # type: ignore[arg-type]

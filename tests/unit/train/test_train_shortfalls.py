@@ -15,7 +15,7 @@ from maag import checkpoint
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
 from maag.expected_dice import ExpectedDice, shortfall
-from maag.inference import TorchRunner, likeliest
+from maag.inference import TorchRunner, argmax_labels
 from maag.labels import IGNORE
 from maag.metrics import score_case
 from maag.models.build import build_segmentor
@@ -63,7 +63,7 @@ def test_cases_of_many_slices_tell_by_all_of_them(tiny_config: Config, prepared:
     for case in cases:
         some = slice(case.start, case.stop)
         probabilities = TorchRunner(segmentor)(images[some])
-        labels = likeliest(probabilities)
+        labels = argmax_labels(probabilities)
         asked = ExpectedDice(len(classes))
         asked.add(probabilities, labels)
         scores = score_case(labels, masks[some], (1.0, 1.0, 1.0), classes)

@@ -1,4 +1,4 @@
-"""The losses of a lesson, by hand, and that workers say the same together."""
+"""The losses on soft labels, computed by hand, and that several workers agree on them."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from maag.data.slices.shard import Shard
 from maag.losses import class_overlaps, overlap_loss, soft_cross_entropy
 from maag.train.areas import RunningAreas, areas_loss
 from maag.train.team import ALONE, Team
-from maag.train.unlabelled import Lesson, gates_loss, lesson_loss
+from maag.train.unlabelled import SoftLabels, gates_loss, soft_label_loss
 
 
-def lesson_and_logits(count: int) -> tuple[Lesson, Tensor]:
+def soft_labels_and_logits(count: int) -> tuple[SoftLabels, Tensor]:
     generator = torch.Generator().manual_seed(1)
     probabilities = torch.randn(count, 3, 6, 5, generator=generator, dtype=torch.float64).softmax(dim=1)
-    taught = torch.rand(count, 6, 5, generator=generator) < 0.6
+    weights = torch.rand(count, 6, 5, generator=generator) < 0.6
     logits = torch.randn(count, 3, 6, 5, generator=generator, dtype=torch.float64)
-    return Lesson(probabilities, taught), logits
+    return SoftLabels(probabilities, weights), logits
 
 
-def test_the_lesson_by_hand() -> None:
-    lesson, logits = lesson_and_logits(2)
-    own = logits.softmax(dim=1).permute(0, 2, 3, 1)[lesson.taught]
-    targets = lesson.probabilities.permute(0, 2, 3, 1)[lesson.taught]
+def test_the_soft_label_loss_by_hand() -> None:
+    soft_labels, logits = soft_labels_and_logits(2)
+    own = logits.softmax(dim=1).permute(0, 2, 3, 1)[soft_labels.weights]
+    targets = soft_labels.probabilities.permute(0, 2, 3, 1)[soft_labels.weights]
     entropy = -(targets * own.log()).sum()
-    assert float(soft_cross_entropy(logits, *lesson)) == pytest.approx(float(entropy), rel=1e-6)
-    common, sizes = class_overlaps(logits, *lesson)
+    assert float(soft_cross_entropy(logits, *soft_labels)) == pytest.approx(float(entropy), rel=1e-6)
+    common, sizes = class_overlaps(logits, *soft_labels)
     torch.testing.assert_close(common, (own * targets).sum(dim=0), check_dtype=False)
     torch.testing.assert_close(sizes, (own + targets).sum(dim=0), check_dtype=False)
     dice = (2 * common + 1) / (sizes + 1)
     assert float(overlap_loss(torch.stack([common, sizes]))) == pytest.approx(1 - float(dice.mean()))
-    whole = float(lesson_loss(logits, lesson, ALONE))
-    assert whole == pytest.approx(float(entropy) / int(lesson.taught.sum()) + 1 - float(dice.mean()), rel=1e-6)
+    whole = float(soft_label_loss(logits, soft_labels, ALONE))
+    assert whole == pytest.approx(float(entropy) / int(soft_labels.weights.sum()) + 1 - float(dice.mean()), rel=1e-6)
 
 
-def test_nothing_taught_is_no_gradient_and_no_nan() -> None:
-    lesson, logits = lesson_and_logits(2)
+def test_weights_of_zero_give_no_gradient_and_no_nan() -> None:
+    soft_labels, logits = soft_labels_and_logits(2)
     logits.requires_grad_()
-    loss = lesson_loss(logits, lesson._replace(taught=torch.zeros_like(lesson.taught)), ALONE)
+    loss = soft_label_loss(logits, soft_labels._replace(weights=torch.zeros_like(soft_labels.weights)), ALONE)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0
     assert logits.grad is not None
     assert not logits.grad.any()
 
 
-def test_the_lesson_draws_predictions_towards_it() -> None:
-    lesson, logits = lesson_and_logits(2)
+def test_the_soft_label_loss_moves_predictions_towards_the_soft_labels() -> None:
+    soft_labels, logits = soft_labels_and_logits(2)
     logits.requires_grad_()
-    loss = lesson_loss(logits, lesson, ALONE)
+    loss = soft_label_loss(logits, soft_labels, ALONE)
     loss.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
-    assert not logits.grad.permute(0, 2, 3, 1)[~lesson.taught].any()
+    assert not logits.grad.permute(0, 2, 3, 1)[~soft_labels.weights].any()
     step = (logits - 0.1 * logits.grad / logits.grad.abs().max()).detach()
-    assert float(lesson_loss(step, lesson, ALONE)) < loss.item()
+    assert float(soft_label_loss(step, soft_labels, ALONE)) < loss.item()
 
 
-def test_gates_are_taught_the_mean_of_what_each_pixel_of_a_map_stands_for() -> None:
-    lesson, _ = lesson_and_logits(2)
-    lesson = Lesson(lesson.probabilities[..., :4], lesson.taught[..., :4])
+def test_gate_maps_are_compared_with_the_mean_of_each_block_of_soft_labels() -> None:
+    soft_labels, _ = soft_labels_and_logits(2)
+    soft_labels = SoftLabels(soft_labels.probabilities[..., :4], soft_labels.weights[..., :4])
     maps = {level: torch.rand(2, 3, 6 // 2**level, 4 // 2**level).softmax(dim=1) for level in (0, 1)}
     expected = []
     for level, gate_map in maps.items():
@@ -70,23 +70,23 @@ def test_gates_are_taught_the_mean_of_what_each_pixel_of_a_map_stands_for() -> N
         for row in range(6):
             for column in range(4):
                 for image in range(2):
-                    if lesson.taught[image, row, column]:
+                    if soft_labels.weights[image, row, column]:
                         own = gate_map[image, :, row // size, column // size]
-                        target = lesson.probabilities[image, :, row, column].float()
+                        target = soft_labels.probabilities[image, :, row, column].float()
                         entropy -= float((target * own.log()).sum()) / size**2
                         common += own * target / size**2
                         sizes += (own + target) / size**2
                         count += 1 / size**2
         expected.append(entropy / count + float(overlap_loss(torch.stack([common, sizes]))))
-    assert float(gates_loss(maps, lesson, ALONE)) == pytest.approx(sum(expected) / 2, rel=1e-5)
-    nothing = lesson._replace(taught=torch.zeros_like(lesson.taught))
+    assert float(gates_loss(maps, soft_labels, ALONE)) == pytest.approx(sum(expected) / 2, rel=1e-5)
+    nothing = soft_labels._replace(weights=torch.zeros_like(soft_labels.weights))
     assert float(gates_loss(maps, nothing, ALONE)) == 0
 
 
 def test_a_gate_that_is_surely_wrong_is_drawn_no_further_than_numbers_go() -> None:
-    lesson = Lesson(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
+    soft_labels = SoftLabels(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
     gate_map = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).requires_grad_()
-    loss = gates_loss({0: gate_map}, lesson, ALONE)
+    loss = gates_loss({0: gate_map}, soft_labels, ALONE)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.isfinite()
     assert gate_map.grad is not None
@@ -104,19 +104,19 @@ class Half(Team):
         return values.detach() + self._others
 
 
-def seen(lesson: Lesson) -> Lesson:
+def seen(soft_labels: SoftLabels) -> SoftLabels:
     """Its part that an average over two by two pixels of logits can be compared with."""
-    return Lesson(lesson.probabilities[..., :4], lesson.taught[..., :4])
+    return SoftLabels(soft_labels.probabilities[..., :4], soft_labels.weights[..., :4])
 
 
 def test_halves_of_a_batch_give_the_loss_and_the_gradient_of_the_whole() -> None:
-    lesson, logits = lesson_and_logits(5)
+    soft_labels, logits = soft_labels_and_logits(5)
     areas = Areas(torch.tensor([0.8, 0.1, 0.1]).double(), torch.tensor([0.1, 0.01, 0.02]).double(), torch.tensor(9.0))
     whole = logits.clone().requires_grad_()
     expected = (
-        lesson_loss(whole, lesson, ALONE),
+        soft_label_loss(whole, soft_labels, ALONE),
         areas_loss(whole, areas, RunningAreas(3), 5, ALONE),
-        gates_loss({1: avg_pool2d(whole, 2).softmax(dim=1)}, seen(lesson), ALONE),
+        gates_loss({1: avg_pool2d(whole, 2).softmax(dim=1)}, seen(soft_labels), ALONE),
     )
     torch.stack(expected).sum().backward()  # type: ignore[no-untyped-call]
     assert whole.grad is not None
@@ -131,16 +131,18 @@ def test_halves_of_a_batch_give_the_loss_and_the_gradient_of_the_whole() -> None
                 told.append(values.detach())
                 return values.detach()
 
-        lesson_loss(other.of(logits), Lesson(*map(other.of, lesson)), Listening())
+        soft_label_loss(other.of(logits), SoftLabels(*map(other.of, soft_labels)), Listening())
         areas_loss(other.of(logits), areas, RunningAreas(3), 5, Listening())
         pooled = avg_pool2d(other.of(logits), 2).softmax(dim=1)
-        gates_loss({1: pooled}, Lesson(*map(other.of, seen(lesson))), Listening())
+        gates_loss({1: pooled}, SoftLabels(*map(other.of, seen(soft_labels))), Listening())
         part = own.of(logits).clone().requires_grad_()
         losses = (
-            lesson_loss(part, Lesson(*map(own.of, lesson)), Half(rank, told[0])),
+            soft_label_loss(part, SoftLabels(*map(own.of, soft_labels)), Half(rank, told[0])),
             areas_loss(part, areas, RunningAreas(3), 5, Half(rank, told[1])),
             gates_loss(
-                {1: avg_pool2d(part, 2).softmax(dim=1)}, Lesson(*map(own.of, seen(lesson))), Half(rank, told[2])
+                {1: avg_pool2d(part, 2).softmax(dim=1)},
+                SoftLabels(*map(own.of, seen(soft_labels))),
+                Half(rank, told[2]),
             ),
         )
         assert [loss.item() for loss in losses] == pytest.approx([loss.item() for loss in expected])

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from maag.config import codec
-from maag.config.presets import TAUGHT
+from maag.config.presets import STUDENT
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
 from maag.data.slices.augment import warp_probabilities
@@ -25,7 +25,7 @@ from maag.errors import OutOfTimeError, StorageError, TrainingError
 from maag.inference import ROTATIONS_DEG, Refinement, TorchRunner, mean_probabilities
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
-from maag.train.second_stage.lessons import MeanOfSegmentors, lessons_of
+from maag.train.second_stage.soft_labels import MeanOfSegmentors, predict_soft_labels
 from maag.train.state import TrainState
 from maag.train.step import update
 from maag.train.stopping import StopRequest
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def config(tiny_config: Config) -> Config:
-    changes = {"teacher.decay": 0.9, "loss.teacher": 1.0, "train.precision": "fp32", **TAUGHT}
+    changes = {"teacher.decay": 0.9, "loss.teacher": 1.0, "train.precision": "fp32", **STUDENT}
     return codec.override(tiny_config, changes)
 
 
@@ -58,7 +58,7 @@ class Asked(NamedTuple):
     folder: Path
 
     def say(self, teachers: list[Segmentor], config: Config, team: Team = ALONE, **options: Any) -> NDArray[np.uint8]:
-        return lessons_of(teachers, self.prepared, self.supervision, config, CPU, team, self.folder, **options)
+        return predict_soft_labels(teachers, self.prepared, self.supervision, config, CPU, team, self.folder, **options)
 
 
 @pytest.fixture
@@ -129,13 +129,13 @@ def test_workers_share_the_cases_out_and_know_all_answers(
     assert first.any()
     assert second.any()
     assert np.array_equal(first + second, whole)
-    taught = sum(whole[case.start].any() for case in asked.prepared.cases)
-    assert halves[0].sums == halves[1].sums == taught
+    trains = sum(whole[case.start].any() for case in asked.prepared.cases)
+    assert halves[0].sums == halves[1].sums == trains
 
 
 def test_it_is_told_how_far_it_is(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
     told: list[tuple[int, int]] = []
-    asked.say(teachers, config, said=lambda *at: told.append(at))
+    asked.say(teachers, config, progress=lambda *at: told.append(at))
     assert told == [(done, len(told)) for done in range(1, len(told) + 1)]
     assert len(told) > 1
 
@@ -151,15 +151,17 @@ def test_a_time_limit_ends_the_asking_and_says_that_no_step_was_taken(
             return bool(told)
 
     with pytest.raises(OutOfTimeError, match=r"--max-time: .* so no step was taken; give more time, .* --resume"):
-        asked.say(teachers, config, said=lambda done, total: told.append(done), stop=AfterOne())
+        asked.say(teachers, config, progress=lambda done, total: told.append(done), stop=AfterOne())
     assert told == [1]
 
 
-def test_an_answer_that_is_not_a_number_is_no_lesson(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
+def test_a_probability_that_is_not_finite_is_no_soft_label(
+    config: Config, teachers: list[Segmentor], asked: Asked
+) -> None:
     with torch.no_grad():
         next(teachers[1].parameters()).fill_(torch.nan)
     with pytest.raises(
-        TrainingError, match=r"case \S+: what the finished models of --teacher say of it is not a number"
+        TrainingError, match=r"case \S+: the models of --teacher predict probabilities that are NaN or infinite"
     ):
         asked.say(teachers, config)
 
@@ -188,8 +190,8 @@ def test_a_folder_without_room_is_named(config: Config, teachers: list[Segmentor
 def test_batches_bring_what_was_said_to_their_geometry(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
     twice = codec.override(config, {"loss.adversarial_unlabelled": 0.1, "augment.rotation_deg": 30.0})
     said = asked.say(teachers, twice)
-    with_lessons = dataclasses.replace(asked.supervision, soft_labels=said)
-    batch = TrainingBatches(with_lessons, twice, CPU).at(1)
+    with_soft_labels = dataclasses.replace(asked.supervision, soft_labels=said)
+    batch = TrainingBatches(with_soft_labels, twice, CPU).at(1)
     viewed = TrainingBatches(asked.supervision, twice, CPU).at(1)
     assert batch.teacher_view is None
     assert viewed.soft_labels is None
@@ -206,7 +208,7 @@ def test_batches_bring_what_was_said_to_their_geometry(config: Config, teachers:
     inside = viewed.teacher_view.grids.abs().amax(dim=3) < 0.9
     torch.testing.assert_close(total[inside], torch.ones_like(total[inside]))
 
-    parts = [TrainingBatches(with_lessons, twice, CPU, Shard(rank, 2)).at(1).soft_labels for rank in range(2)]
+    parts = [TrainingBatches(with_soft_labels, twice, CPU, Shard(rank, 2)).at(1).soft_labels for rank in range(2)]
     for rank, part in enumerate(parts):
         halves = (slice(config.optim.batch_size), slice(config.optim.batch_size, None))
         torch.testing.assert_close(part, torch.cat([Shard(rank, 2).of(batch.soft_labels[half]) for half in halves]))
@@ -216,12 +218,12 @@ def test_who_was_asked_teaches_and_what_is_exported_is_the_own_average(
     config: Config, teachers: list[Segmentor], asked: Asked
 ) -> None:
     losses = {}
-    for name, lessons in (
+    for name, soft_labels in (
         ("own", None),
         ("all", asked.say(teachers, config)),
         ("one", asked.say(teachers[:1], config)),
     ):
-        batch = TrainingBatches(dataclasses.replace(asked.supervision, soft_labels=lessons), config, CPU).at(0)
+        batch = TrainingBatches(dataclasses.replace(asked.supervision, soft_labels=soft_labels), config, CPU).at(0)
         state = TrainState(config, CPU)
         state.set_rates(1e-3, 1e-3)
         losses[name] = float(update(state, batch, config)["teacher"])

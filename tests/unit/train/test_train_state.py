@@ -31,12 +31,12 @@ def test_initial_weights_are_the_seeds_alone(tiny_config: Config) -> None:
 def test_it_is_the_average_that_teaches(tiny_config: Config) -> None:
     config = codec.override(tiny_config, {"teacher.decay": 0.9, "loss.teacher": 1.0})
     state = TrainState(config, torch.device("cpu"))
-    assert state.lecturer is not None
+    assert state.accelerated_teacher is not None
     assert state.teacher is not None
     images = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before = state.lecturer(images).logits
+        before = state.accelerated_teacher(images).logits
         state.segmentor.classify.bias += 1
-        torch.testing.assert_close(state.lecturer(images).logits, before)
+        torch.testing.assert_close(state.accelerated_teacher(images).logits, before)
         state.teacher.classify.bias += 1
-        torch.testing.assert_close(state.lecturer(images).logits, before + 1)
+        torch.testing.assert_close(state.accelerated_teacher(images).logits, before + 1)

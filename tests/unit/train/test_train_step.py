@@ -17,7 +17,7 @@ from maag.models.discriminator import pyramid_of_masks, pyramid_of_predictions
 from maag.models.layers import ConvNorm
 from maag.models.segmentor import SegmentorOutput
 from maag.train.state import TrainState
-from maag.train.step import play, update
+from maag.train.step import update, update_networks
 
 CPU = torch.device("cpu")
 QUIET = {
@@ -161,7 +161,7 @@ def test_scribbles_and_masks_each_have_a_weight_of_their_own(tiny_config: Config
     labels = torch.randint(0, 4, (3, 32, 32), generator=generator).to(torch.uint8)
     weights = {"loss.adversarial": 0, "data.supervision": "mixed", "loss.supervised": 5.0, "loss.dense": 3.0}
     config = codec.override(tiny_config, weights)
-    found = play(TrainState(config, CPU), Batch(images, labels, None, None, num_dense=2), config)
+    found = update_networks(TrainState(config, CPU), Batch(images, labels, None, None, num_dense=2), config)
     torch.testing.assert_close(found["supervised"], 5 * found["scribbles"] + 3 * found["dense"])
 
 
@@ -180,9 +180,9 @@ def test_slices_with_masks_add_a_soft_dice_of_the_known_pixels(tiny_config: Conf
     def losses(weight: float) -> dict[str, Tensor]:
         weighted = codec.override(config, {"loss.dense_overlap": weight})
         state = TrainState(weighted, CPU)
-        state.joined_segmentor = lambda _: SegmentorOutput(logits.clone().requires_grad_(), {})  # type: ignore[assignment]
+        state.parallel_segmentor = lambda _: SegmentorOutput(logits.clone().requires_grad_(), {})  # type: ignore[assignment]
         batch = Batch(images, labels, None, None, num_dense=2)
-        return play(state, batch, weighted)
+        return update_networks(state, batch, weighted)
 
     dices = []
     for value in range(4):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
 from maag.data.files.volume import Volume
-from maag.inference import Segmentation, likeliest
+from maag.inference import Segmentation, argmax_labels
 from maag.labels import IGNORE
 from maag.train.second_stage.coverage import CoverageTally
 from maag.train.second_stage.sure_labels import label_volume, normalised_entropy, sure_labels
@@ -34,7 +34,7 @@ def test_entropy_is_a_part_of_the_largest_possible_one() -> None:
 def test_a_higher_limit_only_adds_labels_and_all_are_the_likeliest(seed: int, low: float, high: float) -> None:
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet([0.3] * 3, size=(2, 6, 5)).transpose(0, 3, 1, 2).astype(np.float32)
-    found = Segmentation(likeliest(probabilities), probabilities, {})
+    found = Segmentation(argmax_labels(probabilities), probabilities, {})
     fewer, more = (sure_labels(found, 3, limit) for limit in sorted((low, high)))
     for labels in (fewer, more):
         assert (labels == found.labels)[labels != IGNORE].all()

@@ -11,7 +11,7 @@ import torch
 
 from maag.checkpoint import FINAL, load_segmentor, save_segmentor
 from maag.config import codec
-from maag.config.presets import TAUGHT
+from maag.config.presets import STUDENT
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
 from maag.data.splits import Split
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def config(tiny_config: Config) -> Config:
-    return codec.override(tiny_config, {"teacher.decay": 0.9, "loss.teacher": 1.0, "optim.epochs": 1, **TAUGHT})
+    return codec.override(tiny_config, {"teacher.decay": 0.9, "loss.teacher": 1.0, "optim.epochs": 1, **STUDENT})
 
 
 def finished(folder: Path, config: Config, split: Split, *seeds: int) -> list[Path]:
@@ -45,7 +45,7 @@ def finished(folder: Path, config: Config, split: Split, *seeds: int) -> list[Pa
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"loss.teacher": 0.0}, "loss.teacher is 0, so it would teach nothing"),
+        ({"loss.teacher": 0.0}, "loss.teacher is 0, so its soft labels would have no weight"),
         ({"data.spacing_mm": 3.0}, "data.spacing_mm=4.0, and this run has 3.0"),
         ({"data.normalization": "unit"}, "data.normalization=robust, and this run has unit"),
         ({"data.classes": ["background", "RV", "LV", "MYO"]}, "data.classes="),
@@ -182,7 +182,7 @@ def test_ctrl_c_while_teachers_are_asked_ends_before_the_first_step_and_the_run_
             create_run(run.path, config, split, teachers)
         return fit(
             config, prepared, split, run, device=CPU, listener=Listeners(), stop=stop, resume=True, teachers=teachers,
-            said=said,
+            teacher_progress=said,
         )  # fmt: skip
 
     stopped = go("run", StopRequest(), asks=True)

@@ -17,7 +17,7 @@ from maag.models.segmentor import SegmentorOutput
 from maag.train.areas import RunningAreas, areas_loss
 from maag.train.state import TrainState
 from maag.train.team import ALONE
-from maag.train.unlabelled import Lesson, lesson_loss, unlabelled_terms
+from maag.train.unlabelled import SoftLabels, soft_label_loss, unlabelled_terms
 
 CPU = torch.device("cpu")
 TAUGHT = {
@@ -44,15 +44,15 @@ def batch(tiny_config: Config) -> Batch:
 
 
 def terms(
-    tiny_config: Config, batch: Batch, changes: dict[str, Any] | None = None, *, trust: float = 1.0
+    tiny_config: Config, batch: Batch, changes: dict[str, Any] | None = None, *, ramp: float = 1.0
 ) -> dict[str, Tensor]:
     config = codec.override(tiny_config, {**TAUGHT, **(changes or {})})
-    return terms_of(state_of(config, trust), batch, config)
+    return terms_of(state_of(config, ramp), batch, config)
 
 
-def state_of(config: Config, trust: float = 1.0) -> TrainState:
+def state_of(config: Config, ramp: float = 1.0) -> TrainState:
     state = TrainState(config, CPU)
-    state.trust = trust
+    state.ramp = ramp
     return state
 
 
@@ -62,7 +62,7 @@ def terms_of(state: TrainState, batch: Batch, config: Config) -> dict[str, Tenso
     return {name: term.detach() for name, term in unlabelled_terms(state, output, batch, config).items()}
 
 
-def test_labels_take_from_the_lesson_of_the_prediction_and_none_from_that_of_the_gates(
+def test_labelled_pixels_are_left_out_for_the_prediction_and_not_for_the_gates(
     tiny_config: Config, batch: Batch
 ) -> None:
     alone = batch._replace(unlabelled=None, teacher_view=TeacherView(*(part[:4] for part in batch.teacher_view or ())))
@@ -74,7 +74,7 @@ def test_labels_take_from_the_lesson_of_the_prediction_and_none_from_that_of_the
     assert known["gates"] == unknown["gates"] > 0
 
 
-def test_each_term_has_its_weight_and_the_gates_lesson_the_teachers_too(tiny_config: Config, batch: Batch) -> None:
+def test_each_term_has_its_weight_and_the_gates_term_the_teachers_too(tiny_config: Config, batch: Batch) -> None:
     once = terms(tiny_config, batch)
     twice = terms(tiny_config, batch, {"teacher.gates": 1.0})
     torch.testing.assert_close(twice, {**once, "gates": 2 * once["gates"]})
@@ -95,12 +95,12 @@ def test_the_average_teaches_and_not_the_segmentor_of_the_moment(tiny_config: Co
         state.teacher.classify.bias.copy_(torch.tensor([2.0, 0.0, 1.0, 0.0]))
     said = torch.tensor([2.0, 0.0, 1.0, 0.0]).softmax(dim=0)[None, :, None, None].expand(8, 4, 32, 32)
     logits = state.segmentor.train()(torch.cat([batch.images, batch.unlabelled])).logits.detach()
-    expected = lesson_loss(logits, Lesson(said, torch.ones(8, 32, 32, dtype=torch.bool)), ALONE)
+    expected = soft_label_loss(logits, SoftLabels(said, torch.ones(8, 32, 32, dtype=torch.bool)), ALONE)
     torch.testing.assert_close(terms_of(state, batch, config)["teacher"], expected)
 
 
 def test_all_terms_weigh_as_much_as_the_trust_of_the_step(tiny_config: Config, batch: Batch) -> None:
-    whole, quarter = terms(tiny_config, batch), terms(tiny_config, batch, trust=0.25)
+    whole, quarter = terms(tiny_config, batch), terms(tiny_config, batch, ramp=0.25)
     assert set(whole) == {"teacher", "gates", "areas"}
     assert all(term > 0 for term in whole.values())
     torch.testing.assert_close(quarter, {name: term / 4 for name, term in whole.items()})

@@ -8,7 +8,7 @@ import pytest
 
 from maag.data.slices.shard import Shard
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Asked, Leaving, Note
+from maag.train.launch.board import Leaving, Note, SoftLabelProgress
 from maag.train.launch.reporter import Reporter
 from maag.train.reports import Live
 from maag.train.stopping import StopRequest
@@ -66,8 +66,8 @@ def test_a_stop_is_heard_while_teachers_are_asked(tmp_path: Path, monkeypatch: p
     reporter = Reporter(RunFolder(tmp_path), board, stop, Member(0))
     heard = []
     for done in (1, 2, 3):
-        reporter.on_lessons(done, 3)
+        reporter.on_soft_labels(done, 3)
         heard.append(stop.interrupted)
     # Each answer is read with the next note, so that asking does not wait for it.
     assert heard == [None, None, "Ctrl-C"]
-    assert board.notes == [Asked(1, 3), Asked(2, 3), Asked(3, 3)]
+    assert board.notes == [SoftLabelProgress(1, 3), SoftLabelProgress(2, 3), SoftLabelProgress(3, 3)]
