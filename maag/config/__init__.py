@@ -1,1 +1,1 @@
-"""What a run is: every setting, its type, limits and help, and nothing about machines."""
+"""The settings of a run: their types, limits and descriptions."""

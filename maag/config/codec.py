@@ -1,4 +1,4 @@
-"""Configuration at the border: dictionaries, files, dotted overrides, a digest."""
+"""Conversion of configurations: dictionaries, files, dotted overrides, digests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from maag.config.complaints import facts, no_such, sentence, switched_numbers
+from maag.config.complaints import booleans_for_numbers, explain, setting_schemas, unknown_setting
 from maag.config.schema import Config
 from maag.errors import ConfigError
 
@@ -28,23 +28,23 @@ class Setting(NamedTuple):
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The configuration as plain JSON types; `from_dict` gives it back equal."""
+    """The configuration as plain JSON types; the inverse of `from_dict`."""
     plain: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
     return plain
 
 
 def from_dict(plain: Mapping[str, Any]) -> Config:
-    """Check and build a configuration from plain types. Raises ConfigError naming the dotted setting."""
-    if problems := switched_numbers(plain):
+    """Validate and build a configuration from plain types. Raises ConfigError naming the dotted setting."""
+    if problems := booleans_for_numbers(plain):
         raise ConfigError(problems)
     try:
         return _ADAPTER.validate_python(dict(plain))
     except ValidationError as error:
-        raise ConfigError(sentence(error)) from error
+        raise ConfigError(explain(error)) from error
 
 
 def from_document(plain: Any, source: str) -> Config:
-    """Check and build the configuration in the parsed `config.json` called `source`. Raises ConfigError."""
+    """Validate and build the configuration in the parsed `config.json` called `source`. Raises ConfigError."""
     if not isinstance(plain, dict):
         raise ConfigError(f"{source}: a configuration is a JSON object of sections, got {type(plain).__name__}")
     version = plain.get("format_version", FORMAT_VERSION)
@@ -57,16 +57,16 @@ def from_document(plain: Any, source: str) -> Config:
 
 
 def document(config: Config) -> dict[str, Any]:
-    """The content of a `config.json`: the settings and the format's version."""
+    """The content of a `config.json`: the settings and the format version."""
     return {"format_version": FORMAT_VERSION, **to_dict(config)}
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A copy with dotted settings changed: the one joint for `--set` and search samples alike.
+    """A copy with dotted settings changed, for `--set` and search samples alike.
 
     Args:
         config: the base.
-        changes: `{"optim.lr": 3e-4}`; a string is read as JSON where it is JSON: `"[0, 1]"`, `"true"`, `"3e-4"`.
+        changes: `{"optim.lr": 3e-4}`; a string that is valid JSON is parsed: `"[0, 1]"`, `"true"`, `"3e-4"`.
 
     Raises:
         ConfigError: an unknown setting, or a value outside its type or limits.
@@ -75,7 +75,7 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     for path, value in changes.items():
         section, _, name = path.partition(".")
         if name not in plain.get(section, {}):
-            raise ConfigError(no_such(path))
+            raise ConfigError(unknown_setting(path))
         plain[section][name] = _parsed(value) if isinstance(value, str) else value
     return from_dict(plain)
 
@@ -85,7 +85,7 @@ def leaves(config: Config) -> list[Setting]:
     plain = to_dict(config)
     return [
         Setting(f"{section}.{name}", _type_name(known), plain[section][name], known.get("description", ""))
-        for section, settings in facts().items()
+        for section, settings in setting_schemas().items()
         for name, known in settings.items()
     ]
 
@@ -96,7 +96,7 @@ def digest(config: Config) -> str:
 
 
 def digest_of_plain(plain: Mapping[str, Any]) -> str:
-    """The digest of a configuration as a file holds it, which may have been written before some settings were there."""
+    """The digest of a configuration as a file holds it; the file may be older than some settings."""
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in the words of somebody who never saw Python, with an example to paste."""
+"""Error messages for invalid settings that need no knowledge of Python, with an example to paste."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from maag.config.schema import Config
 
-# What pydantic says of these is said of numbers and limits, not of types.
-_OF_LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
+_LIMIT_ERRORS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
+"""pydantic's error types whose messages are clear as they are."""
 _WORDS: Mapping[str, tuple[str, str]] = {
     "number": ("a number", "numbers"),
     "integer": ("a whole number", "whole numbers"),
@@ -22,58 +22,58 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "string": ("text", "names"),
     "null": ("null", "null"),
 }
-"""By type in JSON, one and several."""
+"""By JSON type: singular and plural."""
 _SWITCHES = ("loss.class_weights",)
-"""Numbers that may be said as true and false, which earlier versions wrote."""
+"""Numbers that may also be true or false, as earlier versions wrote them."""
 _LONGEST_VALUE = 80
-_ALIKE = 0.75
-"""Of two names, at the least: twice the letters that they share over all their letters."""
+_MIN_SIMILARITY = 0.75
+"""Of a suggested name: twice the number of letters in common over the number of letters of both."""
 
 
 @cache
-def facts() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """What JSON schema says of each setting, by section and name."""
+def setting_schemas() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """The JSON schema of each setting, by section and name."""
     schema = TypeAdapter(Config).json_schema()
-    sections = {name: facts["$ref"].rpartition("/")[2] for name, facts in schema["properties"].items()}
+    sections = {name: known["$ref"].rpartition("/")[2] for name, known in schema["properties"].items()}
     return {name: schema["$defs"][kind]["properties"] for name, kind in sections.items()}
 
 
-def no_such(path: str) -> str:
-    """That the setting `path` is not there; one of its name in another section, or of almost its name, may be meant."""
+def unknown_setting(path: str) -> str:
+    """The message for an unknown setting `path`, with a suggestion of the same or a similar name in any section."""
     section, _, name = path.rpartition(".")
-    known = [(other, each) for other, settings in facts().items() for each in settings]
-    near = [name, *get_close_matches(name, [each for _, each in known], cutoff=_ALIKE)]
-    # Of the same section first, then of a nearer name.
+    known = [(other, each) for other, settings in setting_schemas().items() for each in settings]
+    near = [name, *get_close_matches(name, [each for _, each in known], cutoff=_MIN_SIMILARITY)]
+    # The same section first, then the most similar name.
     found = sorted((other != section, near.index(each), f"{other}.{each}") for other, each in known if each in near)
-    question = f"is {found[0][2]} meant? " if found else ""
+    question = f"did you mean {found[0][2]}? " if found else ""
     return f"{path}: no such setting; {question}`maag config show` lists them all"
 
 
-def sentence(error: ValidationError) -> str:
-    """All that is wrong, of each setting whose type is wrong the first thing."""
+def explain(error: ValidationError) -> str:
+    """The messages of a validation error; of a setting with a wrong type only the first."""
     problems = {}
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "unexpected_keyword_argument":
-            problems[path] = no_such(path)
+            problems[path] = unknown_setting(path)
         elif problem["type"] == "value_error":
             # A rule across sections names its settings itself.
             problems[path] = f"{path}.{message}" if path else message
-        elif problem["type"] in _OF_LIMITS:
+        elif problem["type"] in _LIMIT_ERRORS:
             problems[path] = f"{path}: {message[0].lower()}{message[1:]}, got {_shown(problem['input'])}"
         else:
-            # Of an item that is not there the input is the whole list.
+            # For a missing item, the input is the whole list.
             item = problem["loc"][2:] if problem["type"] != "missing" else ()
             setting = [str(part) for part in problem["loc"][:2]]
             problems.setdefault(".".join(setting), _wrong_type(setting, problem["input"], item))
     return "; ".join(problems.values())
 
 
-def switched_numbers(plain: Mapping[str, Any]) -> str:
-    """Says where true or false stands for a number, which Python, and so pydantic, takes for 1 or 0; else empty."""
+def booleans_for_numbers(plain: Mapping[str, Any]) -> str:
+    """The messages for booleans in place of numbers, which pydantic would accept as 1 or 0; empty if there are none."""
     problems = []
-    for section, settings in facts().items():
+    for section, settings in setting_schemas().items():
         given = plain.get(section)
         if not isinstance(given, Mapping):
             continue
@@ -91,15 +91,15 @@ def switched_numbers(plain: Mapping[str, Any]) -> str:
 def _wrong_type(path: list[str], value: Any, item: tuple[int | str, ...] = ()) -> str:
     section, *names = path
     if not names:
-        name, known = next(iter(facts()[section].items()))
+        name, known = next(iter(setting_schemas()[section].items()))
         example = json.dumps({name: known["default"]})
         return f"{section}: expected settings by name, such as {example}, got {_shown(value)}"
-    known = facts()[section][names[0]]
+    known = setting_schemas()[section][names[0]]
     default = known.get("examples", [known["default"]])[0]
-    said = default if isinstance(default, str) else json.dumps(default, separators=(",", ":"), ensure_ascii=False)
+    value_text = default if isinstance(default, str) else json.dumps(default, separators=(",", ":"), ensure_ascii=False)
     whole = f"{section}.{names[0]}"
     where = f" as item {int(item[0]) + 1}" if item else ""
-    example = shlex.quote(f"{whole}={said}")
+    example = shlex.quote(f"{whole}={value_text}")
     return f"{whole}: expected {_expected(known)}, such as {example}, got {_shown(value)}{where}"
 
 

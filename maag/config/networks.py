@@ -1,4 +1,4 @@
-"""The networks: the segmentor, its gates, and the discriminator."""
+"""Settings of the networks: the segmentor, its gates, and the discriminator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from maag.config.section import Count, CountOrZero, Level, NotNegative, Positive, Probability, section
 
 SIZE_MULTIPLE = 16
-"""Height and width of a slice are multiples of it: the segmentor halves them four times."""
+"""Height and width of a slice must be multiples of it, because the segmentor halves them four times."""
 
 
 @section
@@ -26,13 +26,13 @@ class SegmentorConfig:
         default=0.01, description="Weight of a batch in batch normalisation's running statistics."
     )
     sync_batchnorm: bool = Field(
-        default=False, description="With several workers: normalise by all workers' slices, not by each one's own."
+        default=False, description="With several workers, normalise over the slices of all workers."
     )
 
     def __post_init__(self) -> None:
         if len(self.residual_blocks) != 4:
             raise ValueError(
-                "residual_blocks: each of the 4 encoder levels needs its number, such as [1, 2, 2, 2], got "
+                "residual_blocks: there must be one number for each of the 4 encoder levels, such as [1, 2, 2, 2], got "
                 f"{list(self.residual_blocks)}"
             )
 
@@ -42,33 +42,35 @@ class GateConfig:
     """The adversarial attention gates of the decoder."""
 
     levels: tuple[Level, ...] = Field(
-        default=(0, 1, 2, 3), description="Decoder levels with a gate: 0 is full resolution, 3 is 1/8; [] is none."
+        default=(0, 1, 2, 3), description="Decoder levels with a gate: 0 is full resolution, 3 is 1/8; []: none."
     )
     conditioned: bool = Field(
-        default=True, description="The discriminator judges the gates' maps; otherwise the resized prediction."
+        default=True, description="The discriminator sees the gate maps; false: the resized prediction instead."
     )
     residual: bool = Field(default=False, description="Multiply features by (1 + attention) instead of attention.")
-    temperature: Positive = Field(default=1.0, description="Divides the gates' logits before the softmax.")
+    temperature: Positive = Field(default=1.0, description="Divisor of the gates' logits before the softmax.")
 
     def __post_init__(self) -> None:
         if len(set(self.levels)) != len(self.levels):
-            raise ValueError(f"levels: each level may stand once, got {list(self.levels)}")
+            raise ValueError(f"levels: each level may occur only once, got {list(self.levels)}")
 
 
 @section
 class DiscriminatorConfig:
-    """The multi-scale judge of masks."""
+    """The multi-scale discriminator of masks."""
 
     width: Count = Field(default=32, description="Channels of the first layer.")
-    squeeze_channels: Count = Field(default=13, description="Channels kept before each next scale is joined.")
+    squeeze_channels: Count = Field(
+        default=13, description="Channels to which features are squeezed before the next scale is concatenated."
+    )
     scales: tuple[Level, ...] = Field(
-        default=(0, 1, 2, 3), description="Scales it sees: 0 is full resolution (always), 3 is 1/8."
+        default=(0, 1, 2, 3), description="Scales of its input: 0 is full resolution (required), 3 is 1/8."
     )
     instance_noise: NotNegative = Field(
         default=0.2, description="Standard deviation of Gaussian noise on its full-resolution input."
     )
-    label_noise: Probability = Field(default=0.1, description="Probability that its verdict on a slice changes sign.")
+    label_noise: Probability = Field(default=0.1, description="Probability that its score of a slice changes sign.")
 
     def __post_init__(self) -> None:
         if 0 not in self.scales or len(set(self.scales)) != len(self.scales):
-            raise ValueError(f"scales: 0 must be there and each scale may stand once, got {list(self.scales)}")
+            raise ValueError(f"scales: 0 is required and each scale may occur only once, got {list(self.scales)}")

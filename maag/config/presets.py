@@ -1,4 +1,4 @@
-"""Named starting points: how hard to train."""
+"""The presets of `maag train`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECIPE: Mapping[str, Any] = {
     "loss.adversarial_unlabelled": 0.0,
     "optim.schedule": "cosine",
 }
-"""How the method is trained in every preset but the paper's; chosen by measurement, which benchmarks/EARLIER.md has."""
+"""Training recipe of every preset but `paper`; chosen by measurement, see benchmarks/EARLIER.md."""
 
 BEYOND: Mapping[str, Any] = {
     "augment.elastic": 0.02,
@@ -38,10 +38,10 @@ BEYOND: Mapping[str, Any] = {
     "optim.epochs": 50,
     "train.class_offsets": True,
 }
-"""What goes beyond the paper in the best presets, whatever the size of networks and grid; each measured there, too."""
+"""Settings beyond the paper in the best presets, for any size of networks and grid; each is measured there as well."""
 
 BEYOND_SMALL: Mapping[str, Any] = {**BEYOND, "optim.lr": 4e-3}
-"""The same for networks and grids of the fast preset's size, at which a higher rate stands."""
+"""The same for networks and grids of the fast preset's size, which are stable at a higher rate."""
 
 _FAST: Mapping[str, Any] = {
     **RECIPE,
@@ -57,7 +57,7 @@ _FAST: Mapping[str, Any] = {
 }
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # The defaults of the schema are the paper's release.
+    # The defaults of the schema are those of the paper's released code.
     "paper": {},
     # For two CPU cores.
     "fast": _FAST,
@@ -72,13 +72,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 FOR_CPUS = ("fast", "best-fast")
-"""Those that train in minutes on a CPU, on a coarser grid than the others."""
+"""Presets that train in minutes on a CPU, on a coarser grid than the others."""
 _FAST_SIDE_PX = 96
 
 
 STUDENT: Mapping[str, Any] = {"teacher.confidence": 0.0, "teacher.ramp": 0.0}
-"""What changes in any preset where finished models teach: they are as good at first as at the end, and as they never
-follow what they taught, what they are less sure of does no harm."""
+"""Changes to any preset for a student of finished models: these are as good at the first step as at the last, and do
+not learn from their own errors, so pixels of low confidence do no harm."""
 
 
 def apply_preset(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any]) -> Config:
@@ -87,10 +87,10 @@ def apply_preset(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any])
     Args:
         name: a name in PRESETS.
         defaults: dotted settings of the data set.
-        own: those that it has otherwise in this preset; without a grid among them that of a preset for CPUs is as fine
-            as the field of view allows.
+        own: its dotted settings for this preset; if they set no grid, a preset for CPUs keeps the field of view on a
+            coarser one.
 
-    Raises ConfigError naming the known presets, or for a value that is none.
+    Raises ConfigError for an unknown preset or an invalid value.
     """
     if name not in PRESETS:
         raise ConfigError(f"--preset: {name!r} is unknown; known are {', '.join(PRESETS)}")
@@ -100,7 +100,7 @@ def apply_preset(name: str, defaults: Mapping[str, Any], own: Mapping[str, Any])
 
 
 def _coarser(data: DataConfig) -> dict[str, Any]:
-    """The same field of view on a grid whose longer side is short enough for a CPU."""
+    """The same field of view on a grid that is small enough for a CPU."""
     factor = max(1.0, max(data.size_px) / _FAST_SIDE_PX)
     return {
         "data.spacing_mm": data.spacing_mm * factor,

@@ -1,4 +1,4 @@
-"""Every setting of a run: frozen, typed, limited. One home per value; validation is pure."""
+"""The configuration of a run: all sections, and the rules across them."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ class Config:
 
     @property
     def adversarial(self) -> bool:
-        """Whether a discriminator takes part."""
+        """Whether there is a discriminator."""
         return self.loss.adversarial > 0 or self.loss.adversarial_unlabelled > 0
 
     @property
     def needs_shapes(self) -> bool:
-        """Whether unpaired masks teach anything."""
+        """Whether unpaired masks are used."""
         return self.adversarial or self.loss.areas > 0
 
     def __post_init__(self) -> None:
         if self.loss.teacher > 0 and self.teacher.decay == 0:
             raise ValueError(
-                f"loss.teacher={self.loss.teacher:g} needs teacher.decay above 0, such as 0.99: without it there is "
-                "no teacher"
+                f"loss.teacher={self.loss.teacher:g} needs teacher.decay above 0, such as 0.99: otherwise there is no "
+                "teacher"
             )
         if self.data.supervision == "semi" and not (self.loss.adversarial_unlabelled or self.loss.teacher):
             raise ValueError(
                 "data.supervision=semi needs loss.adversarial_unlabelled above 0, such as 0.2, or loss.teacher: "
-                "without them the unlabelled patients would teach nothing"
+                "otherwise the unlabelled patients would have no effect"
             )
         by_supervision = {"dense": ("loss.dense",), "mixed": ("loss.supervised", "loss.dense")}
         supervising = by_supervision.get(self.data.supervision, ("loss.supervised",))
         weights = {"loss.supervised": self.loss.supervised, "loss.dense": self.loss.dense}
         if self.adversarial and self.loss.dynamic_balance and not any(weights[name] for name in supervising):
             raise ValueError(
-                f"{'=0 and '.join(supervising)}=0 with loss.dynamic_balance=true would turn the adversarial terms off, "
-                f"as they are scaled to the supervised loss; take a weight above 0, such as {supervising[0]}=1, or "
-                "loss.dynamic_balance=false, or set the adversarial weights to 0 as well"
+                f"{'=0 and '.join(supervising)}=0 with loss.dynamic_balance=true would turn off the adversarial terms, "
+                f"which are scaled to the supervised loss; set a weight above 0, such as {supervising[0]}=1, or "
+                "loss.dynamic_balance=false, or the adversarial weights to 0 as well"
             )
         height, width = self.data.size_px
         if self.optim.batch_size * height * width <= SIZE_MULTIPLE**2:
             raise ValueError(
-                f"optim.batch_size=1 with data.size_px={list(self.data.size_px)} leaves one value for each channel at "
-                f"1/{SIZE_MULTIPLE} of the size, which batch normalisation cannot use; take 2 or more slices, or a "
-                "larger size"
+                f"optim.batch_size=1 with data.size_px={list(self.data.size_px)} leaves one value per channel at "
+                f"1/{SIZE_MULTIPLE} of the size, for which batch normalisation is undefined; use 2 or more slices, or "
+                "a larger size"
             )
         if self.data.supervision == "mixed" and self.optim.batch_size < 2:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What a section of the settings is, and the limits that several of them share."""
+"""The decorator for sections of settings, and types that several sections share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Section = TypeVar("Section")
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-# What PyTorch and NumPy take, with room to multiply; more would end in an overflow of theirs.
+# Larger values would overflow in PyTorch or NumPy, where they are multiplied.
 Count = Annotated[int, Field(ge=1, le=10**9)]
 CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
 Seed = Annotated[int, Field(ge=0, le=10**15)]
@@ -21,7 +21,7 @@ Level = Annotated[int, Field(ge=0, le=3)]
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
 def section(settings: type[Section]) -> type[Section]:
-    """Make a class of settings immutable and checked: a name that is none of its own, or no finite number, is refused.
+    """Make a class of settings frozen and validated; unknown names and NaN or infinite numbers are refused.
 
     Each setting is a `Field` with a default and a description, which `maag config show` prints.
     """

@@ -15,8 +15,8 @@ from maag.config.schema import Config
     ("change", "sentence"),
     [
         ({"data.size_px": "[100, 16]"}, "data.size_px: height and width must be multiples of 16"),
-        ({"gates.levels": "[0, 0]"}, "gates.levels: each level may stand once"),
-        ({"discriminator.scales": "[1]"}, "discriminator.scales: 0 must be there"),
+        ({"gates.levels": "[0, 0]"}, "gates.levels: each level may occur only once"),
+        ({"discriminator.scales": "[1]"}, "discriminator.scales: 0 is required"),
         ({"data.unlabelled_value": "2"}, "data.unlabelled_value: 2 is the value of class 'MYO'"),
         ({"optim.lr_min": "1"}, "optim.lr_min: must not exceed lr"),
         ({"loss.dynamic_balance": "perhaps"}, "loss.dynamic_balance: expected true or false"),
@@ -34,7 +34,7 @@ def test_fractions_that_leave_nobody_to_train_are_said() -> None:
 
 def test_the_lowest_level_needs_two_values_to_normalise() -> None:
     small = {"optim.batch_size": 1, "data.size_px": [16, 16]}
-    assert "optim.batch_size=1 with data.size_px=[16, 16] leaves one value for each channel" in complaint(small)
+    assert "optim.batch_size=1 with data.size_px=[16, 16] leaves one value per channel" in complaint(small)
     assert codec.override(Config(), {**small, "optim.batch_size": 2}).optim.batch_size == 2
     assert codec.override(Config(), {**small, "data.size_px": [16, 32]}).optim.batch_size == 1
 
@@ -79,4 +79,6 @@ def test_a_lesson_needs_a_teacher() -> None:
 
 
 def test_classes_that_could_not_be_told_apart_are_refused() -> None:
-    assert complaint({"data.classes": ["background", "a", "a"]}).startswith("data.classes: each name may stand once")
+    assert complaint({"data.classes": ["background", "a", "a"]}).startswith(
+        "data.classes: each name may occur only once"
+    )

@@ -104,7 +104,7 @@ def test_a_wrong_item_of_a_list_is_named(path: str) -> None:
 @pytest.mark.parametrize("blocks", [[], [1, 2, 2], [1, 2, 2, 2, 2]])
 def test_residual_blocks_are_said_for_each_level(blocks: list[int]) -> None:
     assert complaint({"segmentor.residual_blocks": blocks}) == (
-        f"segmentor.residual_blocks: each of the 4 encoder levels needs its number, such as [1, 2, 2, 2], got {blocks}"
+        f"segmentor.residual_blocks: there must be one number for each of the 4 encoder levels, such as [1, 2, 2, 2], got {blocks}"
     )
 
 
@@ -125,7 +125,7 @@ def test_an_unknown_setting_is_named(path: str) -> None:
     ],
 )
 def test_the_setting_that_was_meant_is_asked_for(path: str, meant: str) -> None:
-    assert complaint({path: 1}) == f"{path}: no such setting; is {meant} meant? `maag config show` lists them all"
+    assert complaint({path: 1}) == f"{path}: no such setting; did you mean {meant}? `maag config show` lists them all"
 
 
 @pytest.mark.parametrize("path", ["x.zzzz", "data.x", "nonsense", "optim2"])
