@@ -1,7 +1,7 @@
-"""A run's weights and state on disk: whole or not at all, and refused when damaged.
+"""Checkpoint files: written atomically, and refused when damaged.
 
-`last.pt` holds everything that training needs to go on; `best.safetensors` and `final.safetensors` hold the
-segmentor alone, with its configuration in the header, for everything that comes after training.
+`last.pt` holds the whole training state, for a resume. `best.safetensors` and `final.safetensors` hold the segmentor
+alone, with its configuration in the header, for everything after training.
 """
 
 from __future__ import annotations
@@ -33,23 +33,24 @@ _UNREADABLE = (RuntimeError, EOFError, LookupError, TypeError, ValueError, pickl
 
 
 class TrainedSegmentor(NamedTuple):
-    """A segmentor as it left training."""
+    """A trained segmentor, loaded from a file."""
 
     segmentor: Segmentor
     """In evaluation mode, on the CPU."""
     config: Config
     info: dict[str, Any]
-    """What training knew of it: `kind` (best or final), `step`, `dice`, `split_digest`, `data_digest` and, if any were
-    fitted, the `class_offsets` in its last bias; of a run that ended, the `shortfalls` of `maag.expected_dice`."""
+    """Provenance and validation results: `kind` (best or final), `step`, `dice`, `split_digest`, `data_digest`; the
+    `class_offsets` in its last bias, if any were fitted; and, if its run ended, the `shortfalls` of
+    `maag.expected_dice`."""
     path: Path
     digest: str
     """SHA-256 of the file, hexadecimal."""
 
 
 def save_state(path: Path, config: Config, state: dict[str, Any]) -> None:
-    """Write a training state, tensors and plain types only, atomically. Raises StorageError."""
+    """Write a training state, of tensors and plain types only, atomically. Raises StorageError."""
     content = {"format_version": FORMAT_VERSION, "config": codec.to_dict(config), "state": state}
-    # Through memory, for torch's own writer hides the OSError of a full disk in a RuntimeError.
+    # Through memory, because torch's own writer hides the OSError of a full disk in a RuntimeError.
     packed = io.BytesIO()
     torch.save(content, packed)
     with replacing(path) as temporary:
@@ -57,16 +58,16 @@ def save_state(path: Path, config: Config, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, device: torch.device) -> tuple[Config, dict[str, Any]]:
-    """Read what `save_state` wrote; nothing in the file is executed.
+    """Read what `save_state` wrote; no code in the file is executed.
 
     Raises:
         MissingDataError: there is no such file.
-        CheckpointError: it is damaged or of another format version.
+        CheckpointError: it is damaged or has another format version.
         StorageError: it cannot be read.
     """
     if not path.is_file():
         raise MissingDataError(f"{path}: there is no checkpoint here to resume from; start without --resume")
-    # Through memory, for torch's own reader takes the end of some cut-off files for an OSError.
+    # Through memory, because torch's own reader raises an OSError for some truncated files.
     with storage_errors(path, "read"):
         packed = io.BytesIO(path.read_bytes())
     try:
@@ -93,15 +94,15 @@ def save_segmentor(path: Path, config: Config, weights: dict[str, Tensor], info:
 
 
 def load_segmentor(model: Path) -> TrainedSegmentor:
-    """Load the segmentor of a run folder (its best), or of one `.safetensors` file.
+    """Load the best segmentor of a run folder, or the segmentor in a `.safetensors` file.
 
     Raises:
-        MissingDataError: nothing of the kind is at `model`.
-        CheckpointError: the file is damaged, of another version, or does not fit its own configuration.
+        MissingDataError: there is neither at `model`.
+        CheckpointError: the file is damaged, has another format version, or does not fit its own configuration.
         StorageError: the file cannot be read.
     """
     path = find_weights(model)
-    require_regular_file(path)  # Of one that may not be read safetensors says that it is not there.
+    require_regular_file(path)  # safetensors reports a file without read permission as missing.
     try:
         with storage_errors(path, "read"), safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -109,7 +110,7 @@ def load_segmentor(model: Path) -> TrainedSegmentor:
         version, plain, info = int(header["format_version"]), json.loads(header["config"]), json.loads(header["info"])
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: not a segmentor of maag, or damaged ({first_line(error)}); give a run's folder or its "
+            f"{path}: not a segmentor of maag, or damaged ({first_line(error)}); give a run folder or its "
             f"checkpoints/{BEST}"
         ) from error
     _require_version(path, version)
@@ -124,7 +125,10 @@ def load_segmentor(model: Path) -> TrainedSegmentor:
 
 
 def find_weights(model: Path) -> Path:
-    """The weights' file that `model` means: itself, or the best (else final) one of a run folder."""
+    """The weights file of `model`: the file itself, or the best (if missing, the final) one of a run folder.
+
+    Raises MissingDataError if there is none.
+    """
     if model.is_file():
         return model
     for name in (BEST, FINAL):
@@ -132,11 +136,11 @@ def find_weights(model: Path) -> Path:
             return model / "checkpoints" / name
     if not model.exists():
         raise MissingDataError(
-            f"{model}: there is no such path; give a run's folder, a weights file or, to run it, an exported model"
+            f"{model}: there is no such path; give a run folder, a weights file or, for inference, an exported model"
         )
     raise MissingDataError(
         f"{model}: neither a run folder with checkpoints/{BEST} nor a weights file; train one with `maag train`, or, "
-        "if this is an exported model, name the run that it came from"
+        "if this is an exported model, give the run that it came from"
     )
 
 

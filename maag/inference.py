@@ -1,4 +1,4 @@
-"""From a volume to its labels, whatever runs the network."""
+"""Segmentation of whole volumes, with any runtime for the network."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from maag.expected_dice import ExpectedDice
 
 _MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (N, C, H, W)
 ROTATIONS_DEG = (0.0, 15.0, -15.0, 30.0, -30.0)
-"""Angles at which images are looked at, on request."""
-_SLICES_AT_ONCE = 32  # Bounds the memory that scores take at source resolution.
+"""Angles of test-time augmentation with rotations."""
+_SLICES_AT_ONCE = 32  # Limits the memory that probabilities take at source resolution.
 
 
 class Runner(Protocol):
-    """Something that runs a segmentor: PyTorch, ONNX Runtime."""
+    """Runs a segmentor: with PyTorch, ONNX Runtime or TensorRT."""
 
     @property
     def name(self) -> str:
-        """What runs it and where, for reports: `torch-cpu`."""
+        """Runtime and device, for reports: `torch-cpu`."""
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities (N, num_classes, H, W) of normalised images (N, C, H, W)."""
 
 
 class TorchRunner:
-    """A segmentor in PyTorch. The module is moved to `device` for good; its training mode is left as it was.
+    """Runs a segmentor with PyTorch. The module stays on `device` afterwards; its training mode is restored.
 
     Args:
         segmentor: a module whose output has `logits` (N, num_classes, H, W).
         device: where it runs.
-        batch_size: slices at once.
+        batch_size: slices at a time.
     """
 
     def __init__(self, segmentor: nn.Module, device: torch.device | str = "cpu", batch_size: int = 16) -> None:
@@ -62,7 +62,7 @@ class TorchRunner:
         with evaluation_mode(self._segmentor), torch.inference_mode():
             parts = [
                 self._segmentor(
-                    # The memory layout in which convolutions are fastest.
+                    # Convolutions are fastest in this layout.
                     batch.to(self._device, memory_format=torch.channels_last)
                 ).logits.softmax(dim=1)
                 for batch in torch.split(torch.from_numpy(images), self._batch_size)
@@ -73,7 +73,7 @@ class TorchRunner:
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put `module` in evaluation mode; on leaving, each of its parts is back in the mode it had."""
+    """Put `module` in evaluation mode for the block; then restore the mode of each of its parts."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -85,24 +85,24 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refinement:
-    """What may be done beyond one pass of the network."""
+    """Test-time augmentation and post-processing."""
 
     flips: bool = False
-    """Average the probabilities of the image and of its three mirror images."""
+    """Average the probabilities of the image and its three mirror images."""
     rotations: bool = False
-    """Average the probabilities of the image and of it turned by ROTATIONS_DEG."""
+    """Average the probabilities of the image rotated by each of ROTATIONS_DEG."""
     largest_component: bool = False
-    """Of each class keep the largest connected part of the volume."""
+    """Keep only the largest connected component of each class in the volume."""
 
     @property
     def name(self) -> str:
-        """Short, the same for the same work: `flips+largest-component`, or nothing."""
+        """The refinements in a fixed order, such as `flips+largest-component`; empty if there are none."""
         parts = (("flips", self.flips), ("rotations", self.rotations), ("largest-component", self.largest_component))
-        return "+".join(name for name, asked in parts if asked)
+        return "+".join(name for name, enabled in parts if enabled)
 
     @property
     def views(self) -> tuple[View, ...]:
-        """What the network looks at; the image as it is comes first."""
+        """The views that the network segments; the unchanged image comes first."""
         angles = ROTATIONS_DEG if self.rotations else (0.0,)
         return tuple(View(axes, degrees) for axes in (_MIRRORS if self.flips else ((),)) for degrees in angles)
 
@@ -116,9 +116,9 @@ class Segmentation(NamedTuple):
     labels: NDArray[np.uint8]
     """(Z, Y, X)."""
     probabilities: NDArray[np.float32] | None
-    """(Z, num_classes, Y, X) before any component was removed; None where they were not asked for."""
+    """(Z, num_classes, Y, X) in [0, 1], before components are removed; None if they were not requested."""
     expected_dice: dict[str, float]
-    """In [0, 1], by foreground class that one pass of the network labelled on the training grid, by its own word."""
+    """See `maag.expected_dice`: by foreground class, for a single pass without refinement on the training grid."""
 
 
 def segment(volume: Volume, runner: Runner, data: DataConfig, refinement: Refinement = PLAIN) -> NDArray[np.uint8]:
@@ -135,18 +135,18 @@ def segment_fully(
     keep_probabilities: bool = False,
     take_probabilities: Callable[[NDArray[np.float32]], None] | None = None,
 ) -> Segmentation:
-    """Segment a whole volume, in its own geometry; outside of the training grid is background.
+    """Segment a whole volume in its own geometry; voxels outside the training grid become background.
 
     Args:
-        volume: voxels (C, Z, Y, X) in any intensity.
-        runner: made for images of `data.size_px`.
+        volume: voxels (C, Z, Y, X) with any intensities.
+        runner: for images of `data.size_px`.
         data: the grid and classes that the runner's segmentor was trained with.
-        refinement: what to do beyond one pass.
-        keep_probabilities: return them too; they take 4 * num_classes bytes a voxel.
-        take_probabilities: is given them as they are made, slices (N, num_classes, Y, X) from the first to the last.
+        refinement: test-time augmentation and post-processing.
+        keep_probabilities: return the probabilities as well; they take 4 * num_classes bytes per voxel.
+        take_probabilities: called with the probabilities of some slices (N, num_classes, Y, X) at a time, in order.
 
     Raises:
-        DataError: the runner gives another number of classes, or values that are not numbers.
+        DataError: the runner returns another number of classes, or NaN or infinite values.
     """
     images, grid = prepare_image(volume, data)
     labels, expected = [], ExpectedDice(data.num_classes)
@@ -162,8 +162,8 @@ def segment_fully(
             )
         if not np.isfinite(probabilities).all():
             raise DataError(
-                f"{runner.name} gives probabilities that are not numbers, from slice {start} on; "
-                "the model is damaged, or the image's intensities are extreme: look at both"
+                f"{runner.name} gives probabilities that are NaN or infinite, from slice {start} on; "
+                "the model is damaged, or the image's intensities are extreme: check both"
             )
         expected.add(plain, argmax_labels(plain))
         in_source = np.asarray(scores_to_source(probabilities, grid))
@@ -206,9 +206,9 @@ def segment_reoriented(
 
 
 def argmax_labels(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(N, Y, X) uint8: the class of the largest of (N, num_classes, Y, X) scores, the first of equal ones."""
+    """(N, Y, X) uint8: the argmax over classes of (N, num_classes, Y, X) scores; ties go to the lowest class."""
     labels = np.zeros((len(scores), *scores.shape[2:]), np.uint8)
-    # Slice by slice, in the processor's cache, and plane by plane: faster than argmax over an axis that is not last.
+    # Slice by slice, which fits in the cache, and class by class: faster than argmax over an axis that is not last.
     for of_slice, planes in zip(labels, scores, strict=True):
         best = planes[0].copy()
         for value, plane in enumerate(planes[1:], start=1):
@@ -218,21 +218,21 @@ def argmax_labels(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def largest_components(labels: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:
-    """(Z, Y, X) labels with all but the largest part of each class made background.
+    """(Z, Y, X) labels with only the largest connected component of each class; the others become background.
 
-    Voxels that share a corner are connected; of equal parts the first one stays.
+    Voxels that share a corner are connected; of components of equal size the first is kept.
     """
     kept = np.zeros_like(labels)
     for label in range(1, num_classes):
-        parts, count = ndimage.label(labels == label, structure=np.ones((3, 3, 3)))
+        components, count = ndimage.label(labels == label, structure=np.ones((3, 3, 3)))
         if count:
-            sizes = np.bincount(parts.ravel())[1:]
-            kept[parts == 1 + int(sizes.argmax())] = label
+            sizes = np.bincount(components.ravel())[1:]
+            kept[components == 1 + int(sizes.argmax())] = label
     return kept
 
 
 def mean_probabilities(images: NDArray[np.float32], runner: Runner, views: Sequence[View]) -> NDArray[np.float32]:
-    """Class probabilities (N, num_classes, H, W) of (N, C, H, W) images: the mean over `views`, the plain one first."""
+    """Class probabilities (N, num_classes, H, W) of (N, C, H, W) images, averaged over `views`, the plain one first."""
     return _with_other_views(runner(images), images, runner, views)
 
 
@@ -244,6 +244,6 @@ def _with_other_views(
     total = plain
     for view in views[1:]:
         total = total + view.invert(runner(view.apply(images)))
-    # A turned view does not show the corners.
+    # Rotated views do not cover the corners.
     mean: NDArray[np.float32] = total / total.sum(axis=1, keepdims=True)
     return mean

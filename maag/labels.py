@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 IGNORE: Final = 255
-"""Pixel without a label, in every label array inside maag: uint8."""
+"""Value of unlabelled pixels in every uint8 label array inside maag."""
 
 BACKGROUND: Final = 0
 """The background class, always the first of `data.classes`."""
@@ -23,5 +23,5 @@ _PALETTE: Final = (
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """(R, G, B) in [0, 255] in which a class is drawn, and that exported models name; the ninth is as the first."""
+    """(R, G, B) in [0, 255] of a class in drawings and in exported models; colours repeat after eight."""
     return _PALETTE[label % len(_PALETTE)]

@@ -1,13 +1,13 @@
-"""How well a label volume matches a reference: overlap, and surface distances in millimetres.
+"""Overlap and surface distances (mm) between a predicted and a reference label volume.
 
-The rule for absent classes, in one place:
+The rules for absent classes:
 
-* in neither the reference nor the prediction: every score is None, left out of means, counted as `absent_in_both`;
-* in the reference only: Dice and IoU are 0, distances are None and left out of their means, counted as `missed`;
+* in neither the reference nor the prediction: every score is None and left out of means, counted as `absent_in_both`;
+* in the reference only: Dice and IoU are 0, distances are None and left out of means, counted as `missed`;
 * in the prediction only: the same, counted as `invented`.
 
-Voxels that are IGNORE in the reference belong to no class in either volume: they enter no overlap, and a surface
-that runs into them ends there.
+Voxels that are IGNORE in the reference belong to no class in either volume: they do not count in overlaps, and
+surfaces end at them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from maag.errors import DataError
 from maag.labels import BACKGROUND, IGNORE
 
 SCORES = ("dice", "iou", "hd_mm", "hd95_mm", "assd_mm")
-"""The fields of `ClassScores` that are numbers."""
+"""The numeric fields of `ClassScores`."""
 
 Presence = Literal["both", "missed", "invented", "absent_in_both"]
 PRESENCES: tuple[Presence, ...] = get_args(Presence)
@@ -44,9 +44,9 @@ class ClassScores:
     hd_mm: float | None = None
     """Hausdorff distance: the largest distance from a surface voxel of either to the other's surface."""
     hd95_mm: float | None = None
-    """The larger of the two directed 95th percentiles (linear interpolation) of those distances."""
+    """The larger of the two directed 95th percentiles (linear interpolation) of these distances."""
     assd_mm: float | None = None
-    """Average symmetric surface distance: the mean over the surface voxels of both, each counting once."""
+    """Average symmetric surface distance: the mean over all surface voxels of both."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +68,12 @@ def score_case(
 
     Args:
         prediction: (Z, Y, X) uint8 labels at source resolution.
-        reference: (Z, Y, X) uint8 labels; IGNORE where nothing is known.
+        reference: (Z, Y, X) uint8 labels; IGNORE where unlabelled.
         spacing_mm: voxel size (z, y, x).
         classes: names in the order of their label values, background first.
 
     Returns:
-        By name of each class but the background.
+        Scores by name of each foreground class.
 
     Raises:
         DataError: the two shapes differ.
@@ -112,11 +112,11 @@ def score_class(
 def surface_distances(
     predicted: NDArray[np.bool_], real: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
 ) -> SurfaceDistances:
-    """Distances between the surfaces of two masks, neither of them empty.
+    """Distances between the surfaces of two non-empty masks.
 
-    The surface of a mask is its voxels that share a face with a voxel outside of it; beyond the volume's border is
-    outside. Distances run from voxel centre to nearest voxel centre, Euclidean. A volume of one slice is measured
-    in its plane: with the slice axis every voxel would be surface. All three are symmetric in their arguments.
+    The surface of a mask is its voxels that share a face with a voxel outside it, or with the border of the volume.
+    Distances are Euclidean, from voxel centre to nearest voxel centre. A volume of one slice is measured in 2-D,
+    because along the slice axis every voxel would be on the surface. All three are symmetric in their arguments.
 
     Args:
         predicted: (Z, Y, X) bool, with at least one True.

@@ -95,9 +95,9 @@ def test_a_file_of_torch_that_is_no_checkpoint_is_refused(tmp_path: Path, conten
 
 
 def test_the_state_is_not_the_model_and_nothing_is_no_path(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"give a run's folder or its checkpoints/best\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"give a run folder or its checkpoints/best\.safetensors"):
         load_segmentor(saved / LAST)
-    with pytest.raises(MissingDataError, match="nope: there is no such path; give a run's folder"):
+    with pytest.raises(MissingDataError, match="nope: there is no such path; give a run folder"):
         load_segmentor(tmp_path / "nope")
 
 

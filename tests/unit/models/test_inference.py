@@ -127,7 +127,7 @@ def test_values_that_are_not_numbers_are_refused(data: DataConfig) -> None:
             return np.full((len(images), 2, *images.shape[2:]), np.nan, np.float32)
 
     volume, _ = ellipse_volume((2, 48, 32), (8.0, 1.5, 1.5))
-    with pytest.raises(DataError, match="not numbers, from slice 0 on"):
+    with pytest.raises(DataError, match="NaN or infinite, from slice 0 on"):
         segment(volume, Broken(), data)
 
 
