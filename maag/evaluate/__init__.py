@@ -1,1 +1,1 @@
-"""Measuring models and predictions against masks, and the report of it."""
+"""Evaluation of models and predictions against masks, and its report."""

@@ -1,4 +1,4 @@
-"""How far volumes, and what follows from them, agree between predictions and masks: bias, limits, correlation."""
+"""Agreement of volumes and derived measures between predictions and masks: bias, limits of agreement, correlation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from maag.labels import BACKGROUND, IGNORE
 
 _MM3_PER_ML = 1000
 _LIMITS = 1.96
-"""Standard deviations to either side that hold 95 % of normal differences."""
+"""Standard deviations to either side of the mean that contain 95 % of normally distributed differences."""
 _FEWEST = 3
-"""Pairs that a correlation needs: two points lie on a line always."""
+"""Pairs for a correlation: two points always lie on a line."""
 _NO_SPREAD = 1e-9
-"""Of the largest value: what equal values differ by is their rounding, of which a correlation would be made up."""
+"""Relative to the largest value: a smaller range is rounding error, and has no meaningful correlation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """One quantity by the mask and by the prediction."""
+    """One quantity from the mask and from the prediction."""
 
     reference: float
     predicted: float
@@ -33,21 +33,21 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """Of one quantity over cases or hearts, in its own unit; Bland and Altman, Lancet 1986."""
+    """Agreement of one quantity over cases or hearts, in its own unit (Bland and Altman, Lancet 1986)."""
 
     n: int
     reference_mean: float
     bias: float
     """Mean of predicted - reference."""
     sd: float | None
-    """Standard deviation of these differences, divided by n - 1; None for one pair."""
+    """Sample standard deviation of these differences; None for one pair."""
     lower: float | None
     """Limit of agreement: bias - 1.96 sd."""
     upper: float | None
     mae: float
-    """Mean of the absolute differences."""
+    """Mean absolute difference."""
     correlation: float | None
-    """Pearson's; None for fewer than three pairs, or where either does not vary."""
+    """Pearson's; None for fewer than three pairs, or if either quantity is constant."""
 
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> Agreement:
@@ -70,13 +70,13 @@ class Agreement:
 def volume_pairs(
     prediction: NDArray[np.uint8], reference: NDArray[np.uint8], spacing_mm: Sequence[float], classes: Sequence[str]
 ) -> dict[str, Pair]:
-    """By foreground class the volumes in ml; what nobody labelled belongs to neither, as in the scores.
+    """Volumes in ml by foreground class; voxels that are IGNORE in the reference count in neither, as in the scores.
 
     Args:
-        prediction: (Z, Y, X) labels.
-        reference: likewise, IGNORE where nobody labelled.
-        spacing_mm: (z, y, x).
-        classes: background first.
+        prediction: (Z, Y, X) uint8 labels.
+        reference: (Z, Y, X) uint8 labels; IGNORE where unlabelled.
+        spacing_mm: voxel size (z, y, x).
+        classes: names in the order of their label values, background first.
     """
     voxel_ml = math.prod(spacing_mm) / _MM3_PER_ML
     known = reference != IGNORE
@@ -93,18 +93,17 @@ def volume_pairs(
 def heart_pairs(
     frames: Mapping[str, Mapping[int, Mapping[str, Pair]]], classes: Iterable[str]
 ) -> dict[str, dict[str, Pair]]:
-    """By heart and measure what masks and predictions say.
+    """Measures of the heart from masks and predictions, by heart and measure.
 
-    Which frames are end-diastole and end-systole is the masks' word for both, so that a frame that is taken for another
-    hides no error.
+    End-diastole and end-systole are determined from the masks for both, so that a wrong choice of frame hides no error.
 
     Args:
         frames: volumes in ml by heart, frame and class.
         classes: of the foreground.
 
     Returns:
-        Hearts with two frames whose masks show a left ventricle, in order of their names, with those measures that both
-        have; none where no class is the left ventricle.
+        Hearts with at least two frames whose masks show a left ventricle, sorted by name, with the measures that both
+        have; empty if no class is the left ventricle.
     """
     names = tuple(classes)
     if VENTRICLES[0] not in names:
@@ -118,15 +117,15 @@ def heart_pairs(
             reference = measure_heart(real[full], real[empty])
             measured = measure_heart(predicted[full], predicted[empty])
             found[heart] = {
-                name: Pair(reference=there, predicted=here)
+                name: Pair(reference=real_value, predicted=value)
                 for name in measure_names(names)
-                if (there := reference[name]) is not None and (here := measured[name]) is not None
+                if (real_value := reference[name]) is not None and (value := measured[name]) is not None
             }
     return found
 
 
 def agreements(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, Agreement]:
-    """By quantity the agreement over those cases or hearts that have it; `pairs` are by case or heart."""
+    """Agreement by quantity, over the cases or hearts that have it; `pairs` are by case or heart."""
     by_quantity: dict[str, list[Pair]] = defaultdict(list)
     for quantities in pairs.values():
         for name, pair in quantities.items():

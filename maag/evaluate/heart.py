@@ -1,4 +1,4 @@
-"""Measures of the heart from the volumes of its structures: how large full and empty, what it ejects, how heavy."""
+"""Measures of the heart from volumes: end-diastolic and end-systolic volume, stroke volume, ejection fraction, mass."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Frame = TypeVar("Frame")
 def end_frames(frames: Mapping[Frame, Volumes]) -> tuple[Frame, Frame] | None:
     """End-diastole and end-systole: the frames of one heart with the largest and the smallest left ventricle.
 
-    A frame where none was found is neither, for no heart empties itself. None where fewer than two frames show one: a
-    frame alone may be either.
+    Frames without a left ventricle are skipped, because no heart empties completely. None if fewer than two frames show
+    one, because a single frame may be either.
     """
     left = {frame: volumes[VENTRICLES[0]] for frame, volumes in frames.items() if volumes[VENTRICLES[0]] > 0}
     if len(left) < _FEWEST_FRAMES:
@@ -28,16 +28,16 @@ def end_frames(frames: Mapping[Frame, Volumes]) -> tuple[Frame, Frame] | None:
 
 
 def measure_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """What `measure_heart` finds for these classes: `LV_edv_ml`, `LV_ef_percent`, `myo_mass_g` and so on."""
+    """Names of the measures of `measure_heart` for these classes: `LV_edv_ml`, `LV_ef_percent`, `myo_mass_g`, ..."""
     ventricles = [name for name in VENTRICLES if name in classes]
     volumes = [f"{name}_{measure}" for name in ventricles for measure in ("edv_ml", "esv_ml", "sv_ml", "ef_percent")]
     return (*volumes, *(["myo_mass_g"] if MYOCARDIUM in classes else []))
 
 
 def measure_heart(full: Volumes, empty: Volumes) -> dict[str, float | None]:
-    """By the names of `measure_names` the measures of a heart at end-diastole and end-systole; the mass at the first.
+    """Measures of a heart from its volumes at end-diastole (`full`) and end-systole (`empty`), by `measure_names`.
 
-    A ventricle of 0 ml at end-diastole has no ejection fraction, which is None.
+    The mass is that at end-diastole. The ejection fraction of a ventricle of 0 ml at end-diastole is None.
     """
     measured: dict[str, float | None] = {}
     for name in VENTRICLES:

@@ -1,4 +1,4 @@
-"""Measure a model, or predictions made elsewhere, against masks: at source resolution, in mm."""
+"""Evaluate a model, or existing predictions, against masks: at source resolution, in mm."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ Labels = NDArray[np.uint8]
 
 
 class Predicted(NamedTuple):
-    """What is measured of a case."""
+    """The prediction of a case."""
 
     labels: Labels
     expected_dice: Mapping[str, float] = MappingProxyType({})
-    """What the model expects, by foreground class; empty of labels made elsewhere."""
+    """By foreground class; empty for existing predictions."""
 
 
 Predictor = Callable[[Case, Volume], Predicted]
-"""The prediction of a case, given its volume."""
+"""Predicts a case, given its volume."""
 Watcher = Callable[[CaseScores, Volume, Labels, Labels], None]
-"""Is shown a case's scores, volume, prediction and reference."""
+"""Receives a case's scores, volume, prediction and reference."""
 
 
 def evaluate(
@@ -49,16 +49,16 @@ def evaluate(
     *,
     go_on: bool = False,
 ) -> Report:
-    """Score every case that has a mask against it, at source resolution.
+    """Score every case that has a mask, at source resolution.
 
     Args:
-        cases: those of the split; those without a mask are left out, and named in the report.
-        predictor: what gives a case's labels.
+        cases: of the split; cases without a mask are left out, and listed in the report.
+        predictor: predicts the labels of a case.
         data: names the classes.
-        subject: what is measured; goes into the report as it is.
+        subject: what is evaluated; copied to the report.
         progress: called with (cases done, cases with a mask) after each.
-        watch: sees each case as it is measured.
-        go_on: leave out cases that cannot be read, and name them in the report, as long as there are others.
+        watch: called with each case after it is scored.
+        go_on: leave out cases that cannot be read, and list them in the report, as long as there are others.
 
     Raises:
         DataError: no case, none with a mask, or one that cannot be read.
@@ -90,10 +90,10 @@ def evaluate(
 
 
 def by_mask(cases: Sequence[Case], split: str) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """The cases of `split` that can be measured, and those without a mask, which cannot.
+    """The cases of `split` with a mask, and those without.
 
     Raises:
-        DataError: there is none to measure.
+        DataError: no case has a mask.
     """
     if not cases:
         raise DataError(f"split {split!r} holds no case to evaluate; choose another with --split")
@@ -102,7 +102,7 @@ def by_mask(cases: Sequence[Case], split: str) -> tuple[tuple[Case, ...], tuple[
     if not masked:
         raise DataError(
             f"none of the {len(cases)} cases of split {split!r} has a mask to measure against: "
-            f"{names_of([case.case_id for case in without])}; put masks beside the images, or choose another --split"
+            f"{names_of([case.case_id for case in without])}; add masks beside the images, or choose another --split"
         )
     return masked, without
 
@@ -113,7 +113,7 @@ def runner_predictor(
     refinement: Refinement = PLAIN,
     shortfalls: Mapping[str, float] = MappingProxyType({}),
 ) -> Predictor:
-    """Predict with a model, and refine as said; `shortfalls` correct what it expects, see `maag.expected_dice`."""
+    """Predict with a model and `refinement`; `shortfalls` correct its expected Dice, see `maag.expected_dice`."""
 
     def predict(case: Case, volume: Volume) -> Predicted:
         found = segment_fully(volume, runner, data, refinement)
@@ -133,7 +133,7 @@ def _score(case: Case, predictor: Predictor, data: DataConfig, watch: Watcher | 
         if labels.shape != shape:
             raise DataError(
                 f"case {case.case_id}: {what} has shape {labels.shape} and the image {shape} (slices, rows, columns); "
-                "they must be equal, so bring it to the grid of the image"
+                "they must be equal, so resample it to the grid of the image"
             )
     scores = score_case(prediction, reference, volume.spacing_mm, data.classes)
     volumes = {} if is_picture(case.images[0]) else volume_pairs(prediction, reference, volume.spacing_mm, data.classes)

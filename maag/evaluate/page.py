@@ -1,4 +1,4 @@
-"""The report of an evaluation as one page of HTML, which needs no other file and no network."""
+"""The report of an evaluation as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ details > table { font-size: 13px; }
 
 
 def write_page(out: Path, report: Report, shown: Sequence[ShownSlice] = ()) -> None:
-    """Write `report.html` in the folder `out`: tables, a point for each case, and the slices `shown`.
+    """Write `report.html` to the folder `out`: tables, plots with a point for each case, and the slices `shown`.
 
     Raises StorageError.
     """
@@ -39,7 +39,7 @@ def write_page(out: Path, report: Report, shown: Sequence[ShownSlice] = ()) -> N
 
 
 def page(report: Report, shown: Sequence[ShownSlice] = ()) -> str:
-    """The text of the page."""
+    """The HTML of the page."""
     subject = report.subject
     title = f"{subject.model}{f', {subject.refinement}' if subject.refinement else ''}"
     facts = {
@@ -50,9 +50,9 @@ def page(report: Report, shown: Sequence[ShownSlice] = ()) -> str:
         "without a mask, left out": str(len(report.without_mask) or ""),
         "could not be measured, left out": ", ".join(report.failed),
         "checkpoint": subject.checkpoint_kind,
-        "run by": subject.runner,
-        "digest of the model": subject.model_digest,
-        "digest of the split": subject.split_digest,
+        "runtime": subject.runner,
+        "model digest": subject.model_digest,
+        "split digest": subject.split_digest,
     }
     header, *rows = table(report)
     case_header, *case_rows = _case_rows(report)
@@ -62,14 +62,14 @@ def page(report: Report, shown: Sequence[ShownSlice] = ()) -> str:
         _heading(2, "Classes"),
         _table(header, rows),
         _note(
-            "Means over cases. A class in neither mask nor prediction is left out and counted as absent; one in only "
-            "one of them has Dice and IoU 0 and no distance, and is counted as missed or invented."
+            "Means over cases. A class that is in neither mask nor prediction is left out and counted as absent; a "
+            "class in only one of them has Dice and IoU 0 and no distances, and is counted as missed or invented."
         ),
         scores_svg(report),
         *_agreement(report),
         *_slices(shown, report.classes),
-        _heading(2, "Cases, the worst first"),
-        f"<details><summary>Show them</summary>{_table(case_header, case_rows)}</details>",
+        _heading(2, "All cases, worst first"),
+        f"<details><summary>Show all cases</summary>{_table(case_header, case_rows)}</details>",
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -85,10 +85,10 @@ def _agreement(report: Report) -> Iterable[str]:
     yield _heading(2, "Agreement with the masks")
     yield _table(header, rows)
     yield _note(
-        "Bias is the mean of predicted - mask, limits of agreement are 1.96 standard deviations to either side of it "
-        "(Bland and Altman), r is Pearson's. Volumes are over cases, measures of the heart over those of which two "
-        "frames, X_frame01 and X_frame12, have masks; the masks say which of these is end-diastole. Expected Dice is "
-        "what the model says of a case without its mask, of classes that it labelled."
+        "Bias is the mean of predicted - mask; the limits of agreement are 1.96 standard deviations to either side of "
+        "it (Bland and Altman); r is Pearson's correlation. Volumes are over cases; measures of the heart are over "
+        "hearts with masks of two frames, such as X_frame01 and X_frame12, of which the masks determine end-diastole. "
+        "Expected Dice is the model's own estimate without the mask, for classes that it labelled."
     )
     pairs = {
         **_by_quantity(report.volume_pairs(), " volume ml"),
@@ -110,7 +110,7 @@ def _by_quantity(pairs: Mapping[str, Mapping[str, Pair]], kind: str) -> dict[str
 def _slices(shown: Sequence[ShownSlice], classes: Sequence[str]) -> Iterable[str]:
     if not shown:
         return
-    yield _heading(2, "The worst cases")
+    yield _heading(2, "Worst cases")
     names = ", ".join(
         f'<span style="color:rgb{colour_of(value)}">&#9632;</span> {_text(name)}'
         for value, name in enumerate(classes, start=1)
@@ -152,5 +152,5 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped; names of files may hold bytes that are no text."""
+    """Escape for HTML; file names may contain bytes that are not valid text."""
     return escape(os.fsencode(text).decode(errors="replace"))

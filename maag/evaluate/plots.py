@@ -1,4 +1,4 @@
-"""Drawings for the page of an evaluation, as text that HTML can hold."""
+"""Plots for the HTML report, as SVG elements and data URLs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SCORES = {"dice": "Dice", "hd95_mm": "HD95 in mm"}
 _COLUMNS = 4
 _FEWEST_POINTS = 3
 _SPREAD = 0.28
-"""Half the width over which the points of a class lie, of 1 from class to class."""
+"""Half the width over which the points of a class are spread; classes are 1 apart."""
 _PIXELS_PER_INCH = 110
 
 
 def scores_svg(report: Report) -> str:
-    """Dice and HD95 of each case by class, with the median as a line: an <svg> element."""
+    """An <svg> element with Dice and HD95 of each case by class, and the median as a line."""
     figure = _figure(1.5 + 1.6 * len(report.classes) * len(_SCORES), 3.2)
     for axis, (score, title) in zip(figure.subplots(1, len(_SCORES), squeeze=False)[0], _SCORES.items(), strict=True):
         for place, name in enumerate(report.classes):
@@ -47,7 +47,7 @@ def scores_svg(report: Report) -> str:
 
 
 def agreement_svg(pairs: Mapping[str, Sequence[Pair]]) -> str | None:
-    """A Bland-Altman plot for each quantity with enough pairs, as one <svg> element; None where none has."""
+    """An <svg> element with a Bland-Altman plot for each quantity with enough pairs; None if none has."""
     drawn = {name: found for name, found in pairs.items() if len(found) >= _FEWEST_POINTS}
     if not drawn:
         return None
@@ -70,7 +70,7 @@ def agreement_svg(pairs: Mapping[str, Sequence[Pair]]) -> str | None:
 
 
 def slice_png(shown: ShownSlice) -> str:
-    """An image with the outlines of its mask, solid, and of its prediction, dashed: a `data:` address of a PNG."""
+    """A `data:` URL of a PNG: the image with the outlines of its mask (solid) and prediction (dashed)."""
     figure = _figure(3.2, 3.2)
     axis = figure.subplots()
     low, high = np.percentile(shown.image, (1, 99))
@@ -99,7 +99,7 @@ def _svg(figure: Figure) -> str:
     from matplotlib import rc_context
 
     drawn = io.StringIO()
-    # The same numbers shall make the same text.
+    # Fixed ids, so that equal data give equal SVG.
     with rc_context({"svg.hashsalt": "maag", "svg.fonttype": "none"}):
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     text = drawn.getvalue()
@@ -113,7 +113,7 @@ def _name(axis: Axes, title: str) -> None:
 
 
 def _shown(name: str) -> str:
-    """Names may hold any byte, as those of files do."""
+    """Names may contain any byte, as file names do."""
     return os.fsencode(name).decode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""Predictions that were made elsewhere: which label file is of which case, and its labels on the grid of the image."""
+"""Existing prediction files: matching them to cases, and reading their labels on the grid of the image."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from maag.labels import BACKGROUND
 
 
 def prediction_files(directory: Path, cases: Sequence[Case], data_set: Sequence[Case] | None = None) -> dict[str, Path]:
-    """By case the prediction that was made elsewhere, anywhere below `directory`.
+    """The prediction file of each case, anywhere below `directory`.
 
-    The prediction of a case is the file `CASEID`, `CASEID_pred`, or named as its image, or as the folder of its
-    series if that has no other case: NIfTI, or a picture. Where images of several cases have one name, such as
-    `101/0001.jpg` and `102/0001.jpg`, as many of their folders belong to it as tell them apart.
+    The prediction of a case is a NIfTI file or picture called `CASEID`, `CASEID_pred`, or like its image, or like the
+    folder of its series if that has no other case. If images of several cases have the same name, such as
+    `101/0001.jpg` and `102/0001.jpg`, the name includes as many parent folders as make it unique.
 
     Args:
         directory: where the predictions are.
-        cases: whose are wanted.
-        data_set: all cases, among which names of images are told apart; None: `cases`.
+        cases: cases that need a prediction.
+        data_set: all cases, among which image names must be unique; None: `cases`.
 
     Raises:
         MissingDataError: there is no such folder.
@@ -38,19 +38,19 @@ def prediction_files(directory: Path, cases: Sequence[Case], data_set: Sequence[
         raise MissingDataError(f"{directory}: there is no such folder of predictions")
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(files_below(directory)):
-        # A link to what is not there is a prediction that cannot be read, and not none.
+        # A broken link is an unreadable prediction, not a missing one.
         if suffix_of(path) and (path.is_file() or path.is_symlink()):
             found[stem_of(path)].append(path)
     images: dict[str, list[Path]] = defaultdict(list)
     for case in data_set or cases:
-        if place := _place(case):
+        if place := _named_after(case):
             images[stem_of(place)].append(place)
     files = {}
     absent = []
     for case in cases:
         paths = {path for stem in (case.case_id, f"{case.case_id}_pred") for path in found[stem]}
-        place = _place(case)
-        if place and (name := _telling_name(place, images)):
+        place = _named_after(case)
+        if place and (name := _unique_name(place, images)):
             paths |= {path for path in found[name[-1]] if _tail(path.relative_to(directory), len(name)) == name}
         if len(paths) > 1:
             one, other, *_ = sorted(paths)
@@ -68,9 +68,9 @@ def prediction_files(directory: Path, cases: Sequence[Case], data_set: Sequence[
 
 
 def file_predictor(files: Mapping[str, Path], data: DataConfig) -> Predictor:
-    """Read predictions made elsewhere: by case a label file, as `prediction_files` finds them.
+    """Read the label files that `prediction_files` found, by case.
 
-    Where a reader brings a picture to its mask's grid, labels of the picture's own size are brought there too.
+    If a reader resamples a picture to its mask's grid, labels of the picture's own size are resampled as well.
     """
     values = range(data.num_classes)
 
@@ -97,24 +97,24 @@ def file_predictor(files: Mapping[str, Path], data: DataConfig) -> Predictor:
 
 
 def _way_out(case: Case, images: Mapping[str, Sequence[Path]]) -> str:
-    """What a case without a prediction needs."""
-    names, place = [case.case_id], _place(case)
-    if place and place != case.images[0] and (name := _telling_name(place, images)):
+    """The way out for a case without a prediction."""
+    names, place = [case.case_id], _named_after(case)
+    if place and place != case.images[0] and (name := _unique_name(place, images)):
         names.append("/".join(name))
     files = " or ".join(f"{name}.nii.gz" for name in names)
     return f"each needs a file such as {files}, anywhere below the folder"
 
 
-def _place(case: Case) -> Path | None:
-    """After what `maag predict` calls a case's labels: its one image file, or the folder of its DICOM series."""
+def _named_after(case: Case) -> Path | None:
+    """The path that `maag predict` names a case's labels after: its image file, or the folder of its DICOM series."""
     folder = case.images[0].parent
     if not suffix_of(case.images[0]):
         return folder if all(image.parent == folder for image in case.images) else None
     return case.images[0] if len(case.images) == 1 else None
 
 
-def _telling_name(image: Path, images: Mapping[str, Sequence[Path]]) -> tuple[str, ...] | None:
-    """The shortest end of the path of `image` that no other of the `images`, by stem, has; None where one has all."""
+def _unique_name(image: Path, images: Mapping[str, Sequence[Path]]) -> tuple[str, ...] | None:
+    """The shortest tail of the path of `image` that is unique among `images` (by stem); None if there is none."""
     namesakes = images[stem_of(image)]
     for length in range(1, len(image.parts) + 1):
         name = _tail(image, length)
@@ -124,7 +124,7 @@ def _telling_name(image: Path, images: Mapping[str, Sequence[Path]]) -> tuple[st
 
 
 def _tail(path: Path, length: int) -> tuple[str, ...]:
-    """At most `length` last parts of a path without its suffix."""
+    """The last `length` parts (or all) of a path without its suffix."""
     return (*path.parts[:-1], stem_of(path))[-length:]
 
 

@@ -1,4 +1,4 @@
-"""What was measured, summed up: by class, case and patient, nothing left out."""
+"""The report of an evaluation: scores by class, case and patient."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ HEARTS = "heart.csv"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """What is measured, and on what."""
+    """What is evaluated, and on which data."""
 
     model: str
-    """In words: the path of a run, an artefact, or a folder of predictions."""
+    """Path of a run, an exported model, or a folder of predictions."""
     model_digest: str | None = None
     runner: str | None = None
     refinement: str = ""
-    """What was done beyond one pass of the network: `flips+largest-component`; empty for nothing."""
+    """Test-time augmentation and post-processing, such as `flips+largest-component`; empty for none."""
     checkpoint_kind: str | None = None
-    """best or final, where the model is a checkpoint."""
+    """best or final, if the model is a checkpoint."""
     dataset: str
     split: str
-    """Which part: val, test or all."""
+    """val, test or all."""
     split_digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """Statistics of one score over those cases that have it; None when there is none."""
+    """Statistics of one score over the cases that have it; None if no case has."""
 
     mean: float | None
     std: float | None
-    """Of the population: divided by n."""
+    """Population standard deviation (divided by n)."""
     median: float | None
     n: int
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread:
-        """The spread of `values` without the undefined ones."""
+        """The spread of the `values` that are not None."""
         defined = [value for value in values if value is not None]
         if not defined:
             return cls(mean=None, std=None, median=None, n=0)
@@ -72,26 +72,26 @@ class CaseScores:
     frame: str
     scores: dict[str, ClassScores]
     volumes_ml: dict[str, Pair] = field(default_factory=dict)
-    """Of the mask and of the prediction, by foreground class; empty where pixels have no size in space."""
+    """Of mask and prediction, by foreground class; empty for pictures, whose pixels have no physical size."""
     expected_dice: dict[str, float] = field(default_factory=dict)
-    """What the model expects without a mask, by foreground class that it labelled; empty of labels made elsewhere."""
+    """See `maag.expected_dice`; by foreground class that the model labelled, empty for existing predictions."""
 
     @property
     def mean_dice(self) -> float | None:
-        """Over the classes that have one; None where none has."""
+        """Mean over the classes that have a Dice; None if none has."""
         return Spread.of(scores.dice for scores in self.scores.values()).mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What `maag evaluate` found."""
+    """The results of `maag evaluate`."""
 
     subject: Subject
     cases: tuple[CaseScores, ...]
     without_mask: tuple[str, ...] = ()
-    """Names of cases of the split that have none, and could not be measured."""
+    """Names of the split's cases that have no mask."""
     failed: dict[str, str] = field(default_factory=dict)
-    """By name of each other case that could not be measured the sentence that says why; they are in no mean."""
+    """Error message by name of each other case that could not be measured; these are in no mean."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class Report:
         return tuple(self.cases[0].scores)
 
     def per_patient(self) -> dict[str, dict[str, dict[str, float | None]]]:
-        """By patient, class and score: the mean over the patient's cases that have it."""
+        """Mean over the patient's cases that have the score, by patient, class and score."""
         by_patient: dict[str, list[CaseScores]] = defaultdict(list)
         for case in self.cases:
             by_patient[case.patient_id].append(case)
@@ -112,30 +112,30 @@ class Report:
         }
 
     def per_class(self) -> dict[str, dict[str, Spread]]:
-        """By class and score: the spread over cases."""
+        """Spread over cases, by class and score."""
         return {
             name: {score: Spread.of(getattr(case.scores[name], score) for case in self.cases) for score in SCORES}
             for name in self.classes
         }
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By class: in how many cases it is in both, missed, invented, absent_in_both."""
+        """Number of cases by class and presence: both, missed, invented, absent_in_both."""
         found = {name: Counter(case.scores[name].presence for case in self.cases) for name in self.classes}
         return {name: {presence: found[name][presence] for presence in PRESENCES} for name in self.classes}
 
     def mean(self, score: str) -> float | None:
-        """The mean over classes of the classes' means over cases; classes without the score are left out."""
+        """Mean over classes of their means over cases; classes without the score are left out."""
         return Spread.of(spreads[score].mean for spreads in self.per_class().values()).mean
 
     def volume_pairs(self) -> dict[str, dict[str, Pair]]:
-        """By case and class the volumes in ml of mask and prediction."""
+        """Volumes in ml of mask and prediction, by case and class."""
         return {case.case_id: case.volumes_ml for case in self.cases if case.volumes_ml}
 
     def heart_pairs(self) -> dict[str, dict[str, Pair]]:
-        """By heart the measures by masks and by predictions, as `agreement.heart_pairs` finds them.
+        """Measures of the heart from masks and predictions, by heart; see `agreement.heart_pairs`.
 
-        Frames of one heart are cases named `X_frame01` and `X_frame12`; other cases of a patient may be visits years
-        apart.
+        Frames of one heart are cases named like `X_frame01` and `X_frame12`; other cases of one patient may be from
+        visits years apart.
         """
         frames: dict[str, dict[int, dict[str, Pair]]] = defaultdict(dict)
         for case in self.cases:
@@ -145,7 +145,7 @@ class Report:
         return heart_pairs(frames, self.classes)
 
     def expected_pairs(self) -> dict[str, dict[str, Pair]]:
-        """By case and class, and over its classes as `mean`, the Dice that masks give and the one that was expected."""
+        """Real and expected Dice by case and class, and their mean over classes as `mean`."""
         found = {}
         for case in self.cases:
             pairs = {
@@ -160,7 +160,7 @@ class Report:
         return found
 
     def agreement(self) -> dict[str, dict[str, Agreement]]:
-        """How far classes' volumes over cases, measures of hearts, and the expected Dice agree with the masks'."""
+        """Agreement with the masks of volumes, measures of the heart, and the expected Dice, by kind and name."""
         return {
             "volume_ml": agreements(self.volume_pairs()),
             "heart": agreements(self.heart_pairs()),
@@ -168,7 +168,7 @@ class Report:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of `report.json`: plain types, null where a score is undefined."""
+        """The content of `report.json`; undefined scores are null."""
         counts = self.counts()
         return {
             "format_version": FORMAT_VERSION,
@@ -195,7 +195,7 @@ class Report:
         }
 
     def write(self, out: Path) -> None:
-        """Write `report.json`, `cases.csv` and, if hearts were measured, `heart.csv` in the folder `out`.
+        """Write `report.json`, `cases.csv` and, if hearts were measured, `heart.csv` to the folder `out`.
 
         Raises StorageError.
         """
@@ -220,7 +220,7 @@ class Report:
             _write_csv(out / HEARTS, ["heart", "measure", "reference", "predicted"], rows)
         else:
             with storage_errors(out / HEARTS):
-                (out / HEARTS).unlink(missing_ok=True)  # of an earlier evaluation, which is not this report's
+                (out / HEARTS).unlink(missing_ok=True)  # of an earlier evaluation
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,4 +1,4 @@
-"""A report as tables of text, for the terminal and the page."""
+"""Tables of a report, for the terminal and the HTML page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from maag.metrics import PRESENCES, SCORES
 
 
 def table(report: Report) -> list[list[str]]:
-    """The summary as rows of text: a header, a row of means for each class, and their mean."""
+    """The summary as rows of cells: a header, the means of each class, and the mean over classes."""
     rows = [["class", "Dice", "± std", "IoU", "HD mm", "HD95 mm", "ASSD mm", "missed", "invented", "absent"]]
     counts = report.counts()
     for name, spreads in report.per_class().items():
@@ -20,7 +20,7 @@ def table(report: Report) -> list[list[str]]:
 
 
 def agreement_table(report: Report) -> list[list[str]]:
-    """How far volumes, measures of hearts and the expected Dice agree: a header, and a row for each, if any."""
+    """The agreement of volumes, measures of the heart and the expected Dice: a header, and a row for each quantity."""
     rows = [["", "n", "mask", "bias", "limits of agreement", "MAE", "r"]]
     for kind, found in report.agreement().items():
         for name, each in found.items():

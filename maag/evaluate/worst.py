@@ -1,4 +1,4 @@
-"""The worst cases of an evaluation, kept while it goes over all of them, to be looked at."""
+"""The worst cases of an evaluation, collected during it for display."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from maag.evaluate.report import CaseScores
 from maag.labels import BACKGROUND, IGNORE
 
 _MARGIN = 0.4
-"""Shown around the structures, as a part of their size."""
-_FEWEST_PIXELS = 16
+"""Around the structures, as a fraction of their size."""
+_MIN_MARGIN_PX = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ShownSlice:
-    """The slice of a case with the most wrong pixels, cut out around its structures."""
+    """The slice of a case with the most wrong pixels, cropped around its structures."""
 
     case: CaseScores
     number: int
@@ -29,21 +29,21 @@ class ShownSlice:
     reference: NDArray[np.uint8]
     """(Y, X) labels of the mask."""
     prediction: NDArray[np.uint8]
-    """(Y, X)."""
+    """(Y, X) labels."""
     pixel_mm: tuple[float, float]
-    """(y, x)."""
+    """Pixel size (y, x)."""
 
 
 @dataclass(order=True, slots=True)
 class _Ranked:
     dice: float
-    """Negative, so that the best of those that are kept comes first and leaves first."""
+    """Negated, so that the best of the kept cases is first in the heap and leaves first."""
     number: int
     shown: ShownSlice = field(compare=False)
 
 
 class WorstCases:
-    """Keeps a slice of each of the `count` cases with the lowest mean Dice; those without any Dice are left out."""
+    """Keeps a slice of each of the `count` cases with the lowest mean Dice; cases without a Dice are left out."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -53,7 +53,7 @@ class WorstCases:
     def __call__(
         self, case: CaseScores, volume: Volume, prediction: NDArray[np.uint8], reference: NDArray[np.uint8]
     ) -> None:
-        """Take a case into account; labels are (Z, Y, X) uint8 on the grid of `volume`."""
+        """Add a case; labels are (Z, Y, X) uint8 on the grid of `volume`."""
         dice = case.mean_dice
         if dice is None:
             return
@@ -78,7 +78,7 @@ def _shown(case: CaseScores, volume: Volume, prediction: NDArray[np.uint8], refe
     return ShownSlice(
         case=case,
         number=place + 1,
-        # Copies, for views would keep whole volumes.
+        # Copies, because views would keep whole volumes in memory.
         image=volume.voxels[0, place][window].copy(),
         reference=reference[place][window].copy(),
         prediction=prediction[place][window].copy(),
@@ -86,11 +86,11 @@ def _shown(case: CaseScores, volume: Volume, prediction: NDArray[np.uint8], refe
     )
 
 
-def _window(there: NDArray[np.bool_]) -> slice:
-    """Along one axis: from the first to the last of `there`, and a margin; all of it where there is nothing."""
-    inside = np.flatnonzero(there)
+def _window(structure: NDArray[np.bool_]) -> slice:
+    """Along one axis, from the first to the last True value plus a margin; the whole axis if there is none."""
+    inside = np.flatnonzero(structure)
     if not len(inside):
-        return slice(0, len(there))
+        return slice(0, len(structure))
     first, last = int(inside[0]), int(inside[-1]) + 1
-    margin = max(_FEWEST_PIXELS, round(_MARGIN * (last - first)))
+    margin = max(_MIN_MARGIN_PX, round(_MARGIN * (last - first)))
     return slice(max(0, first - margin), last + margin)

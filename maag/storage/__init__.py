@@ -1,4 +1,4 @@
-"""Writing to disk so that nothing is lost: to a temporary name, then rename."""
+"""Atomic writes to disk: to a temporary name, then rename."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _READING_SENTENCES = {
     errno.EACCES: "permission denied; ask for the right to read it",
     errno.EPERM: "permission denied; ask for the right to read it",
     errno.ENOTDIR: "a part of this path is a file, not a folder; correct the path",
-    errno.ELOOP: "its links lead in a circle; remove them",
+    errno.ELOOP: "its links form a loop; remove them",
 }
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp", re.DOTALL)
 _LONGEST_START = 200
-"""Bytes: with what is added, the name stays below the 255 that file systems take."""
+"""Bytes of the original name: with prefix and suffix, the name stays below the 255 that file systems allow."""
 
 
 @contextmanager
 def storage_errors(path: Path, verb: str = "write") -> Iterator[None]:
-    """Turn an OSError, or torch's and safetensors' wrapping of one, into a StorageError's sentence.
+    """Turn an OSError into a StorageError.
 
     Raises:
         StorageError: `cannot VERB PATH: reason and way out`.
@@ -53,15 +53,15 @@ def storage_errors(path: Path, verb: str = "write") -> Iterator[None]:
         sentences = _READING_SENTENCES if verb == "read" else _SENTENCES
         reason = sentences.get(error.errno or 0, (error.strerror or str(error) or type(error).__name__).splitlines()[0])
         if verb == "read" and error.errno == errno.ENOENT and path.is_symlink():
-            reason = f"a link to {os.readlink(path)}, where nothing is; fetch what it stands for, or remove it"
+            reason = f"a broken link to {os.readlink(path)}; fetch its target, or remove the link"
         raise StorageError(f"cannot {verb} {path}: {reason}") from error
 
 
 def require_regular_file(path: Path) -> int:
-    """The size in bytes of a file that can be read; a pipe or a device could keep its reader waiting for ever.
+    """Size in bytes of a readable regular file; reading a pipe or a device could block for ever.
 
     Raises:
-        StorageError: there is none, it is no regular file, or it may not be read.
+        StorageError: the file is missing, not a regular file, or not readable.
     """
     with storage_errors(path, "read"):
         found = path.stat()
@@ -73,12 +73,12 @@ def require_regular_file(path: Path) -> int:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it becomes `path` atomically, else it is removed.
+    """Yield a temporary name beside `path`; on success it is renamed to `path` atomically, otherwise it is removed.
 
-    The reader of `path` sees the old file whole or the new file whole, also after a crash.
+    Readers of `path` see the complete old file or the complete new file, also after a crash.
 
     Raises:
-        StorageError: the folder cannot be made or written, or the disk is full.
+        StorageError: the folder cannot be created or written to, or the disk is full.
     """
     temporary = _temporary_beside(path)
     with storage_errors(path):
@@ -93,12 +93,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def building_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it becomes `path` in one rename.
+    """Yield an empty temporary folder beside `path`; on success it is renamed to `path`.
 
-    When another process has put its own folder at `path` meanwhile, theirs stays and ours is removed.
+    If another process has created `path` meanwhile, its folder stays and this one is removed.
 
     Raises:
-        StorageError: the folder cannot be made or written, or the disk is full.
+        StorageError: the folder cannot be created or written to, or the disk is full.
     """
     temporary = _temporary_beside(path)
     with storage_errors(path):
@@ -139,7 +139,10 @@ def read_json(path: Path) -> Any:
 
 
 def require_writable_directory(path: Path) -> Path:
-    """Make the folder `path` and prove that a file can be written in it, before hours of work. Raises StorageError."""
+    """Create the folder `path` and check that a file can be written in it, before hours of work.
+
+    Raises StorageError.
+    """
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe-{uuid.uuid4().hex[:8]}"
@@ -151,28 +154,28 @@ def require_writable_directory(path: Path) -> Path:
 
 
 def require_writable_place(path: Path) -> None:
-    """Prove that `path` is a folder to write in, or can become one, and leave nothing there. Raises StorageError."""
+    """Check that `path` is a writable folder, or can become one; nothing is left there. Raises StorageError."""
     with storage_errors(path):
-        there = next((each for each in (path, *path.parents) if each.exists()), path)
-        probe = there / f".probe-{uuid.uuid4().hex[:8]}"
+        existing = next((each for each in (path, *path.parents) if each.exists()), path)
+        probe = existing / f".probe-{uuid.uuid4().hex[:8]}"
         probe.touch()
         probe.unlink()
 
 
 def require_empty_directory(path: Path) -> None:
-    """Raise StorageError when something is at `path` already, other than an empty folder."""
+    """Raise StorageError if `path` exists and is not an empty folder."""
     if not is_free(path):
-        raise StorageError(f"cannot write {path}: it is there and not empty; choose a new folder")
+        raise StorageError(f"cannot write {path}: it exists and is not empty; choose a new folder")
 
 
 def is_free(path: Path) -> bool:
-    """Whether nothing is at `path`, or an empty folder. Raises StorageError."""
+    """Whether `path` does not exist or is an empty folder. Raises StorageError."""
     with storage_errors(path):
         return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of that name is one that `replacing` or `building_directory` has not finished."""
+    """Whether `name` is a temporary name of `replacing` or `building_directory`."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -182,7 +185,7 @@ def _temporary_beside(path: Path) -> Path:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file is on the disk: what is renamed before is empty after a power cut. Raises OSError."""
+    """Flush a file to disk: a file renamed before that may be empty after a power failure. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

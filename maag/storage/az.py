@@ -1,4 +1,4 @@
-"""Azure Blob Storage, over azure-storage-blob."""
+"""Azure Blob Storage, through azure-storage-blob."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
 from maag.storage.bucket import BucketStore, Details
-from maag.storage.failures import Failure, Kind, Refused, kind_of_status
+from maag.storage.failures import Failure, Kind, RequestFailed, kind_of_status
 from maag.storage.store import StoredObject
 
 _PART = 16 << 20
-"""Bytes that are sent or asked for at once."""
+"""Bytes per request."""
 _FOLDER = "hdi_isfolder"
-"""What marks folders in accounts that have them."""
+"""Metadata key of folders, in accounts with a hierarchical namespace."""
 _DENIED_CODES = frozenset({"NoAuthenticationInformation", "InvalidAuthenticationInfo"})
 _SIGN_IN = (
     "check what the account may do and whether its token has expired: set AZURE_STORAGE_CONNECTION_STRING, or"
@@ -40,7 +40,7 @@ class AzStore(BucketStore):
 
     def _open(self) -> Any:
         patience: dict[str, Any] = {
-            "retry_total": 0,  # requests are repeated by BucketStore
+            "retry_total": 0,  # BucketStore retries requests
             "connection_timeout": self._retries.connect_timeout_s,
             "read_timeout": self._retries.read_timeout_s,
             "max_single_put_size": _PART,
@@ -52,7 +52,7 @@ class AzStore(BucketStore):
             return BlobServiceClient.from_connection_string(connection, **patience)
         account = os.environ.get("AZURE_STORAGE_ACCOUNT")
         if not account:
-            raise Refused(Failure(Kind.DENIED, "no credentials", _SIGN_IN))
+            raise RequestFailed(Failure(Kind.DENIED, "no credentials", _SIGN_IN))
         credential = os.environ.get("AZURE_STORAGE_KEY") or os.environ.get("AZURE_STORAGE_SAS_TOKEN")
         return BlobServiceClient(f"https://{account}.blob.core.windows.net", credential, **patience)
 
@@ -75,7 +75,7 @@ class AzStore(BucketStore):
         if version is not None:
             only = {"etag": f'"{version}"', "match_condition": MatchConditions.IfNotModified}
         stream = self._blob(key).download_blob(offset=start or None, **only)
-        # Of a part of an object the client tells the part's size.
+        # For a range of an object, the client reports the size of the range.
         details = _read(stream.properties)
         return replace(details, size=start + details.size), stream.chunks()
 
@@ -91,13 +91,13 @@ class AzStore(BucketStore):
 
     def _failure(self, error: Exception) -> Failure | None:
         if isinstance(error, (ServiceRequestError, ServiceResponseError, IncompleteReadError)):
-            return Failure(Kind.PASSING, str(error))
+            return Failure(Kind.TRANSIENT, str(error))
         if isinstance(error, HttpResponseError):
-            said, code = str(error.message or error).partition("\n")[0], _code(error)
+            message, code = str(error.message or error).partition("\n")[0], _code(error)
             kind = kind_of_status(error.status_code or 0)
             if code == "ContainerNotFound":
                 kind = Kind.MISSING_BUCKET
-            return Failure(Kind.DENIED if code in _DENIED_CODES else kind, f"{code} {said}".strip(), _SIGN_IN)
+            return Failure(Kind.DENIED if code in _DENIED_CODES else kind, f"{code} {message}".strip(), _SIGN_IN)
         if isinstance(error, (AzureError, ValueError)):
             return Failure(Kind.OTHER, str(error))
         return None

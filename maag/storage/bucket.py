@@ -1,4 +1,4 @@
-"""What all stores in buckets share: keys, bounded attempts, whole bodies, pickling."""
+"""The base class of bucket stores: keys, retries, verified downloads, pickling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, ClassVar, TypeVar
 from maag.errors import MaagError, StorageError
 from maag.storage import replacing, storage_errors
 from maag.storage.digests import md5_of
-from maag.storage.failures import Failure, Kind, Refused
+from maag.storage.failures import Failure, Kind, RequestFailed
 from maag.storage.keys import readable_key, safe_key
 from maag.storage.retries import Retries
 from maag.storage.store import StoredObject
@@ -23,22 +23,22 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What a storage says about one object."""
+    """Metadata of one object."""
 
     size: int
     version: str
     md5: str | None
     """Hexadecimal."""
     sure: bool = True
-    """Whether `md5` is meant as one, and does not only look so."""
+    """Whether `md5` is known to be an MD5; False if it is an ETag that looks like one."""
 
 
 class BucketStore(ABC):
-    """The objects of a bucket whose keys begin with `prefix/`; what differs between storages is below."""
+    """The objects of a bucket whose keys begin with `prefix/`; subclasses implement the abstract methods below."""
 
     scheme: ClassVar[str]
-    asks_again: ClassVar[bool] = True
-    """Whether requests are repeated here; if not, the storage's library does it."""
+    retries_requests: ClassVar[bool] = True
+    """Whether requests are retried here; if not, the storage's client library does it."""
 
     def __init__(self, bucket: str, prefix: str, retries: Retries) -> None:
         self._begin(bucket, prefix, retries)
@@ -110,8 +110,8 @@ class BucketStore(ABC):
         self._lock = threading.Lock()
         self._opened: Any = None
         self._bucket_is_there = False
-        """Known from an answer: storages that say of an object and of its bucket alike that it is missing are asked for
-        the bucket once, not with each object."""
+        """Known from an earlier answer. Some storages answer alike for a missing object and a missing bucket; they are
+        asked about the bucket only once."""
 
     @property
     def _client(self) -> Any:
@@ -127,20 +127,20 @@ class BucketStore(ABC):
         return self._ask("read", self.child(key), self._head, self._full(key))
 
     def _ask(self, verb: str, what: str, request: Callable[..., _Answer], *arguments: Any) -> _Answer:
-        """Do a request, again where that may help; its errors become sentences."""
-        for last in self._retries.rounds() if self.asks_again else (True,):
+        """Send a request, with retries, and turn its errors into StorageErrors."""
+        for last in self._retries.rounds() if self.retries_requests else (True,):
             try:
                 return request(*arguments)
             except Exception as error:
                 failure = self._failure_of(error)
                 if failure is None:
                     raise
-                if last or failure.kind is not Kind.PASSING:
+                if last or failure.kind is not Kind.TRANSIENT:
                     raise failure.as_error(what, verb) from error
         raise AssertionError("the last attempt returns or raises")
 
     def _download(self, key: str, target: BinaryIO, version: str | None) -> StoredObject:
-        """Copy to an empty file: a body that ends early is continued, one of another content is begun again."""
+        """Copy to an empty file: a body that ends early is continued, a corrupt one is downloaded again."""
         what, last_seen = self.child(key), ""
         for last in self._retries.rounds():
             details, body = self._ask("read", what, self._get, self._full(key), version, target.tell())
@@ -152,13 +152,13 @@ class BucketStore(ABC):
                 failure = self._failure_of(error)
                 if failure is None:
                     raise
-                if last or failure.kind is not Kind.PASSING:
+                if last or failure.kind is not Kind.TRANSIENT:
                     raise failure.as_error(what, "read") from error
                 if target.tell() < details.size:
                     continue
             target.seek(0)
             seen = md5_of(target).hexdigest()
-            # Some servers' versions look like an MD5 and are none; then the same content arrives twice.
+            # Some servers' ETags look like an MD5 and are not; equal content of two downloads is then accepted.
             right = details.md5 in (None, seen) or (seen == last_seen and not details.sure)
             if right and target.tell() == details.size:
                 return StoredObject(key, details.size, details.version)
@@ -166,7 +166,7 @@ class BucketStore(ABC):
             target.seek(0)
             target.truncate()
         raise StorageError(
-            f"cannot read {what}: {self._retries.attempts} times what arrived was not what its length and MD5 say;"
+            f"cannot read {what}: in {self._retries.attempts} downloads its length or MD5 did not match;"
             " store the object again"
         )
 
@@ -183,23 +183,23 @@ class BucketStore(ABC):
     def _failure_of(self, error: Exception) -> Failure | None:
         if isinstance(error, MaagError):
             return None
-        return error.failure if isinstance(error, Refused) else self._failure(error)
+        return error.failure if isinstance(error, RequestFailed) else self._failure(error)
 
     @abstractmethod
     def _open(self) -> Any:
-        """A client, which many threads may use."""
+        """A thread-safe client."""
 
     @abstractmethod
     def _page(self, prefix: str, token: str | None) -> tuple[Iterable[StoredObject], str | None]:
-        """Objects by their full keys, and what the next page is asked for with, None after the last."""
+        """A page of objects by their full keys, and the token of the next page, None after the last."""
 
     @abstractmethod
     def _head(self, key: str) -> Details | None:
-        """What is known of an object, None where it is not there; another error where its bucket is not."""
+        """Metadata of an object, None if it is missing; raises if its bucket is missing."""
 
     @abstractmethod
     def _get(self, key: str, version: str | None, start: int) -> tuple[Details, Iterator[bytes]]:
-        """The bytes from `start` on, of that version only."""
+        """The bytes from `start` on, of this version only."""
 
     @abstractmethod
     def _get_start(self, key: str, count: int) -> bytes:
@@ -207,8 +207,8 @@ class BucketStore(ABC):
 
     @abstractmethod
     def _send(self, key: str, content: BinaryIO, md5: bytes) -> None:
-        """Store what can be read from the stream, whole or not at all."""
+        """Store the content of the stream, all or nothing."""
 
     @abstractmethod
     def _failure(self, error: Exception) -> Failure | None:
-        """What an error of the storage's library means; None for all others."""
+        """The Failure for an error of the storage's library; None for other errors."""

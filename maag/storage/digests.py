@@ -1,4 +1,4 @@
-"""Checksums of what is stored."""
+"""Checksums of stored objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHUNK = 1 << 20
 
 
 def md5_of(content: BinaryIO | None = None) -> _Hash:
-    """The MD5 of the rest of a stream, which may be gone on with; it guards against accidents only."""
+    """The MD5 of the rest of a stream, which can be updated further; it protects against accidents only."""
     digest = hashlib.md5(usedforsecurity=False)
     for chunk in iter(lambda: (content or io.BytesIO()).read(_CHUNK), b""):
         digest.update(chunk)

@@ -1,4 +1,4 @@
-"""Google Cloud Storage, over google-cloud-storage."""
+"""Google Cloud Storage, through google-cloud-storage."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from requests.exceptions import RequestException, SSLError
 from urllib3.exceptions import HTTPError
 
 from maag.storage.bucket import BucketStore, Details
-from maag.storage.failures import Failure, Kind, Refused, kind_of_status
+from maag.storage.failures import Failure, Kind, RequestFailed, kind_of_status
 from maag.storage.store import StoredObject
 
 _RANGE = 16 << 20
-"""Bytes that are asked for at once."""
-_PASSING = (TransportError, DataCorruption, RequestException, HTTPError)
+"""Bytes per request."""
+_TRANSIENT = (TransportError, DataCorruption, RequestException, HTTPError)
 _SIGN_IN = (
     "check what the account may do and whether it has expired: run `gcloud auth application-default login`, or set"
     " GOOGLE_APPLICATION_CREDENTIALS"
@@ -28,19 +28,19 @@ _SIGN_IN = (
 
 
 class GsStore(BucketStore):
-    """See BucketStore; the version is the generation, and objects of several parts may have no MD5."""
+    """See BucketStore; the version is the generation. Composite objects may have no MD5."""
 
     scheme = "gs"
 
     def _open(self) -> Any:
         try:
             return Client()
-        except DefaultCredentialsError:  # public buckets need none
+        except DefaultCredentialsError:  # public buckets need no credentials
             return Client.create_anonymous_client()
 
     @property
     def _patience(self) -> dict[str, Any]:
-        """Requests are repeated by BucketStore."""
+        """Timeouts; without retries, which BucketStore does."""
         return {"timeout": (self._retries.connect_timeout_s, self._retries.read_timeout_s), "retry": None}
 
     def _page(self, prefix: str, token: str | None) -> tuple[list[StoredObject], str | None]:
@@ -59,9 +59,9 @@ class GsStore(BucketStore):
     def _get(self, key: str, version: str | None, start: int) -> tuple[Details, Iterator[bytes]]:
         details = self._head(key)
         if details is None:
-            raise Refused(Failure(Kind.MISSING, ""))
+            raise RequestFailed(Failure(Kind.MISSING, ""))
         if version not in (None, details.version):
-            raise Refused(Failure(Kind.CHANGED, ""))
+            raise RequestFailed(Failure(Kind.CHANGED, ""))
         return details, self._ranges(key, details, start)
 
     def _ranges(self, key: str, details: Details, start: int) -> Iterator[bytes]:
@@ -72,13 +72,13 @@ class GsStore(BucketStore):
                 start=first,
                 end=last,
                 if_generation_match=int(details.version),
-                raw_download=True,  # else compressed objects would be unpacked on the way
-                checksum=None,  # of the whole, which is checked at the end
+                raw_download=True,  # otherwise compressed objects would be decompressed
+                checksum=None,  # it is of the whole object, which is checked at the end
                 **self._patience,
             )
             yield content
             if len(content) != last + 1 - first:
-                raise Refused(Failure(Kind.PASSING, f"{len(content)} bytes came of {last + 1 - first}"))
+                raise RequestFailed(Failure(Kind.TRANSIENT, f"got {len(content)} bytes of {last + 1 - first}"))
 
     def _get_start(self, key: str, count: int) -> bytes:
         blob = self._client.bucket(self._bucket).blob(key)
@@ -86,7 +86,7 @@ class GsStore(BucketStore):
 
     def _send(self, key: str, content: BinaryIO, md5: bytes) -> None:
         blob = self._client.bucket(self._bucket).blob(key)
-        blob.md5_hash = base64.b64encode(md5).decode()  # Google refuses what does not agree with it
+        blob.md5_hash = base64.b64encode(md5).decode()  # Google refuses content that does not match
         size = content.seek(0, io.SEEK_END)
         content.seek(0)
         blob.upload_from_file(content, size=size, content_type="application/octet-stream", **self._patience)
@@ -97,7 +97,7 @@ class GsStore(BucketStore):
         try:
             next(self._client.list_blobs(self._bucket, prefix=key, max_results=1, **self._patience).pages, None)
         except NotFound as error:
-            raise Refused(Failure(Kind.MISSING_BUCKET, str(error))) from error
+            raise RequestFailed(Failure(Kind.MISSING_BUCKET, str(error))) from error
         self._bucket_is_there = True
 
     def _failure(self, error: Exception) -> Failure | None:
@@ -105,6 +105,6 @@ class GsStore(BucketStore):
             return Failure(kind_of_status(int(error.code or 0)), str(error), _SIGN_IN)
         if isinstance(error, InvalidResponse):
             return Failure(kind_of_status(error.response.status_code), str(error), _SIGN_IN)
-        if isinstance(error, _PASSING):
-            return Failure(Kind.OTHER if isinstance(error, SSLError) else Kind.PASSING, str(error))
+        if isinstance(error, _TRANSIENT):
+            return Failure(Kind.OTHER if isinstance(error, SSLError) else Kind.TRANSIENT, str(error))
         return Failure(Kind.DENIED, str(error), _SIGN_IN) if isinstance(error, GoogleAuthError) else None

@@ -1,4 +1,4 @@
-"""Names of objects: which may be read, which may become files, and how an URI is taken apart."""
+"""Object keys: which may be requested, which may become file names, and how a URI is split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 from maag.errors import ConfigError, DataError
 
 LONGEST_PART = 255
-"""Bytes, which is what common file systems take."""
+"""Bytes that common file systems allow in a name."""
 CLOUDS = ("s3", "gs", "az")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -18,15 +18,15 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def safe_key(key: str) -> str:
-    """The key itself, if a file of that name stays inside any folder that it is put in, on every system.
+    """The key itself, if a file of that name stays inside the folder it is written to, on every operating system.
 
     Raises:
         DataError: a part is '..', '.', empty or longer than 255 bytes; the key is absolute, begins with a drive letter,
-            or has a backslash or a control character in it.
+            or contains a backslash or a control character.
     """
     _require_parts(key)
     if "\\" in key:
-        raise _refusal(key, "a backslash divides folders on some systems")
+        raise _refusal(key, "a backslash separates folders on some systems")
     if _DRIVE.match(key):
         raise _refusal(key, "it begins with a drive letter")
     for part in key.split("/"):
@@ -38,7 +38,7 @@ def safe_key(key: str) -> str:
 
 
 def readable_key(key: str) -> str:
-    """The key itself, if a request for it cannot be taken for another one. Raises DataError."""
+    """The key itself, if a request for it cannot address another object. Raises DataError."""
     _require_parts(key)
     return key
 
@@ -49,17 +49,17 @@ def is_uri(place: str) -> bool:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """The root of the store (`s3://bucket`, `file:///`) and the key or pattern below it, without a `/` before it.
+    """The root of the store (`s3://bucket`, `file:///`) and the key or pattern below it, without a leading `/`.
 
-    Keys in buckets are taken as they are written, also `%`, `?` and `#`; those of `file:///` are decoded.
+    Keys in buckets are taken literally, including `%`, `?` and `#`; those of `file:///` are percent-decoded.
 
     Raises:
-        ConfigError: the scheme is not one of ours, or no bucket is named.
+        ConfigError: the scheme is unknown, or no bucket is named.
     """
     found = _SCHEME.match(uri)
     scheme = found[1].lower() if found else ""
     if found is None or scheme not in (*CLOUDS, "file"):
-        raise ConfigError(f"cannot read {uri!r}: a place is a path, or begins with s3://, gs://, az:// or file:///")
+        raise ConfigError(f"cannot read {uri!r}: give a path, or a URI with s3://, gs://, az:// or file:///")
     if scheme == "file":
         return "file:///", file_path(uri).as_posix().lstrip("/")
     bucket, _, key = uri[found.end() :].partition("/")
@@ -69,7 +69,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def file_path(uri: str) -> Path:
-    """The path that a `file:///` URI names. Raises ConfigError where it names another host."""
+    """The path of a `file:///` URI. Raises ConfigError if it names another host."""
     parts = urlsplit(quote(uri, safe="/:%"))
     if parts.netloc not in ("", "localhost"):
         raise ConfigError(f"{uri!r} names the host {parts.netloc!r}; write file:///PATH, with three slashes")
@@ -82,7 +82,7 @@ def _require_parts(key: str) -> None:
     if key.startswith("/"):
         raise _refusal(key, "it is absolute")
     if _CONTROL.search(key):
-        raise _refusal(key, "it has a control character in it")
+        raise _refusal(key, "it contains a control character")
     if any(part in (".", "..") for part in key.split("/")):
         raise _refusal(key, "it has '.' or '..' for a part")
 

@@ -19,18 +19,18 @@ _CHUNK = 1 << 20
 
 
 class LocalStore:
-    """The files below `root`, whose keys are their paths; it need not be there before something is written."""
+    """The files below `root`, by relative path; `root` need not exist before the first write."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     @property
     def uri(self) -> str:
-        """The folder's path, as it was given."""
+        """The folder's path as given."""
         return str(self._root)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """See Store; linked files and folders are listed as well."""
+        """See Store; symbolic links to files and folders are followed."""
         start, _, _ = prefix.rpartition("/")
         if start:
             readable_key(start)
@@ -86,7 +86,7 @@ class LocalStore:
             temporary.write_bytes(content)
 
     def md5_of(self, key: str) -> str | None:
-        """See Store; of what the file holds now."""
+        """See Store; computed from the file."""
         try:
             with self._reading(key, None) as (source, _):
                 return md5_of(source).hexdigest()
@@ -99,7 +99,7 @@ class LocalStore:
 
     def _below(self, folder: Path, start: str, prefix: str, ancestors: tuple[Path, ...]) -> Iterator[StoredObject]:
         with _errors(folder):
-            # A folder sorts as its files' keys do, with the '/' behind its name.
+            # With a '/' after its name, a folder sorts like the keys of its files.
             entries = sorted((f"{start}{item.name}{'/' if item.is_dir() else ''}", item) for item in _entries(folder))
         for key, item in entries:
             if key.endswith("/"):
@@ -121,7 +121,7 @@ class LocalStore:
             with path.open("rb") as source:
                 stored = _stored(key, os.fstat(source.fileno()))
                 if version not in (None, stored.version):
-                    raise ObjectChangedError(f"{path} is no longer the file that was listed; list it again")
+                    raise ObjectChangedError(f"{path} has changed since it was listed; list it again")
                 yield source, stored
 
     def _path(self, key: str) -> Path:
@@ -131,7 +131,7 @@ class LocalStore:
         path = self._root / key
         with _errors(path):
             if not path.resolve().is_relative_to(self._root.resolve()):
-                raise DataError(f"{path} is refused: a link leads out of {self._root}; give the place that it leads to")
+                raise DataError(f"{path} is refused: a link leads out of {self._root}; give the link's target instead")
         return path
 
 
@@ -149,7 +149,7 @@ def _stored(key: str, status: os.stat_result) -> StoredObject:
 
 def _require_same(path: Path, key: str, before: StoredObject, after: os.stat_result, size: int) -> None:
     if _stored(key, after) != before or size != before.size:
-        raise ObjectChangedError(f"{path} changed while it was read; try again when nothing writes to it")
+        raise ObjectChangedError(f"{path} changed while it was read; try again when no program writes to it")
 
 
 @contextmanager

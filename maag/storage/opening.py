@@ -1,4 +1,4 @@
-"""From a place as users write it to its store."""
+"""Open the store of a path or URI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maag.storage.store import Store
 
 
 def open_store(place: str, retries: Retries | None = None) -> Store:
-    """The store at `s3://bucket/prefix`, `gs://…`, `az://container/…`, `file:///…` or a path; asks nothing of it yet.
+    """The store at `s3://bucket/prefix`, `gs://…`, `az://container/…`, `file:///…` or a path; sends no request yet.
 
     Raises:
         ConfigError: the scheme is unknown or no bucket is named.

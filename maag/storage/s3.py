@@ -1,4 +1,4 @@
-"""S3 and what speaks like it (MinIO, Ceph), over boto3."""
+"""S3 and compatible storage (MinIO, Ceph), through boto3."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PLAIN_ETAG = re.compile(r"[0-9a-f]{32}")
 class S3Store(BucketStore):
     """See BucketStore; the version is the ETag.
 
-    The MD5 is the one that was put, else the ETag, unless that came of parts, of a key of KMS or of the customer, or of
-    a bucket in one zone.
+    The MD5 is the one that maag stored as metadata, otherwise the ETag, unless that is not an MD5: of a multipart
+    upload, with a KMS or customer key, or in a directory bucket.
     """
 
     scheme = "s3"
-    asks_again = False
+    retries_requests = False
     part_bytes: ClassVar[int] = 64 << 20
-    """Larger files are sent in parts of this size; when one fails, those before it are removed."""
+    """Larger files are uploaded in parts of this size; if one fails, the upload is aborted."""
 
     def _open(self) -> Any:
         return build_client(self._retries)
@@ -45,7 +45,7 @@ class S3Store(BucketStore):
         try:
             answer = self._client.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
-            # Such an answer has no body that could say more.
+            # The answer to HEAD has no body with an error code.
             if status_of(error) == 404:
                 self._require_bucket(key)
                 return None
@@ -85,10 +85,10 @@ class S3Store(BucketStore):
         return failure_of(error)
 
     def _read(self, answer: dict[str, Any], size: int) -> Details:
-        etag, told = _etag(answer), answer.get("Metadata", {}).get(MD5_METADATA)
+        etag, stored_md5 = _etag(answer), answer.get("Metadata", {}).get(MD5_METADATA)
         encrypted = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
         plain = _PLAIN_ETAG.fullmatch(etag) and not encrypted and not self._bucket.endswith("--x-s3")
-        return Details(size, etag, told or (etag if plain else None), sure=told is not None)
+        return Details(size, etag, stored_md5 or (etag if plain else None), sure=stored_md5 is not None)
 
 
 def _etag(answer: dict[str, Any]) -> str:

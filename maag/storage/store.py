@@ -1,4 +1,4 @@
-"""One small protocol for folders and buckets."""
+"""The protocol that folders and buckets share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What a store knows about one object without reading it."""
+    """Metadata of one object."""
 
     key: str
-    """Relative to the store's root, parts divided by '/'."""
+    """Relative to the store's root, with parts separated by '/'."""
     size: int | None
     """Bytes."""
     version: str
@@ -21,47 +21,47 @@ class StoredObject:
 
 
 class Store(Protocol):
-    """A folder or a part of a bucket; may be pickled, and used by many threads at once.
+    """A folder or a prefix of a bucket; picklable and thread-safe.
 
-    Every method raises, beside what it says: AccessDeniedError at once where the credentials do not suffice;
-    MissingObjectError where the bucket or the object is not there; DataError for a key that leads elsewhere;
-    StorageError for everything else, after a bounded number of attempts.
+    Besides the errors in their docstrings, all methods raise: AccessDeniedError at once if access is denied;
+    MissingObjectError if the bucket or the object does not exist; DataError for an unsafe key; StorageError for
+    everything else, after a bounded number of attempts.
     """
 
     @property
     def uri(self) -> str:
-        """For people: `s3://bucket/prefix`, or the folder's path."""
+        """For display: `s3://bucket/prefix`, or the folder's path."""
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """All objects whose keys start with `prefix`, in key order, page by page as they are asked for.
+        """All objects whose keys start with `prefix`, in key order; pages are requested lazily.
 
-        Left out are unfinished files of our own, and the empty objects `…/` that stand for folders.
+        maag's unfinished temporary files and the empty objects `…/` that represent folders are left out.
         """
 
     def stat(self, key: str) -> StoredObject | None:
-        """The object, or None only where it is really not there."""
+        """Metadata of the object; None only if it does not exist."""
 
     def fetch(self, key: str, to: Path, version: str | None = None) -> StoredObject:
         """Copy the whole object to the local file `to`, or raise and leave no file.
 
         Raises:
-            ObjectChangedError: the object is not of that `version`, or changed meanwhile.
+            ObjectChangedError: the object has another `version`, or changed during the copy.
         """
 
     def put(self, source: Path, key: str) -> None:
-        """Copy a local file to the store, whole or not at all, together with its MD5."""
+        """Copy a local file to the store with its MD5, all or nothing."""
 
     def read_bytes(self, key: str) -> bytes:
         """The whole content of a small object."""
 
     def read_start(self, key: str, count: int) -> bytes:
-        """The first `count` bytes of an object that has more."""
+        """The first `count` bytes of a longer object."""
 
     def write_bytes(self, key: str, content: bytes) -> None:
-        """Write a small object, whole or not at all."""
+        """Write a small object, all or nothing."""
 
     def md5_of(self, key: str) -> str | None:
-        """Hexadecimal MD5 of the object's content, None where the object or its MD5 is not known."""
+        """Hexadecimal MD5 of the object's content; None if the object or its MD5 is unknown."""
 
     def child(self, key: str) -> str:
-        """The URI or path of one object, for messages: `s3://bucket/prefix/key`."""
+        """The URI or path of an object, for messages: `s3://bucket/prefix/key`."""

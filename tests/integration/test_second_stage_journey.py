@@ -42,7 +42,7 @@ def test_a_second_stage_trains_on_the_firsts_labels(
     assert json.loads((second / "result.json").read_text())["ending"] == "done"
 
     _, text = run("data", "relabel", first, *source, "--out", labels, code=1)
-    assert "it is there and not empty" in text
+    assert "it exists and is not empty" in text
     weights = first / "checkpoints" / "final.safetensors"
     _, text = run("data", "relabel", weights, "--dataset", "lvsc", "--out", tmp_path / "other", code=2)
     assert "was trained on data set 'acdc', but --dataset is 'lvsc'" in text

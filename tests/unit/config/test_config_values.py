@@ -104,7 +104,8 @@ def test_a_wrong_item_of_a_list_is_named(path: str) -> None:
 @pytest.mark.parametrize("blocks", [[], [1, 2, 2], [1, 2, 2, 2, 2]])
 def test_residual_blocks_are_said_for_each_level(blocks: list[int]) -> None:
     assert complaint({"segmentor.residual_blocks": blocks}) == (
-        f"segmentor.residual_blocks: there must be one number for each of the 4 encoder levels, such as [1, 2, 2, 2], got {blocks}"
+        "segmentor.residual_blocks: there must be one number for each of the 4 encoder levels, such as [1, 2, 2, 2], "
+        f"got {blocks}"
     )
 
 

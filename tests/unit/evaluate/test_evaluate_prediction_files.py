@@ -83,7 +83,7 @@ def test_a_prediction_that_was_not_fetched_is_no_absent_one(make_case: MakeCase,
     link.parent.mkdir()
     link.symlink_to("../.git/annex/objects/gone")
     files = prediction_files(link.parent, [case])
-    with pytest.raises(StorageError, match=r"a link to \S*gone, where nothing is; fetch what it stands for"):
+    with pytest.raises(StorageError, match=r"a broken link to \S*gone; fetch its target, or"):
         evaluate([case], file_predictor(files, DATA), DATA, SUBJECT)
 
 

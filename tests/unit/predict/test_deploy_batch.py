@@ -110,10 +110,9 @@ def test_links_to_files_that_are_not_there_are_failures_of_their_volumes(
         *map(str, (links["gone.nii.gz"], links["gone.jpg"], links["circle.png"], scans / "series"))
     }
     assert failures[str(links["gone.jpg"])] == (
-        f"cannot read {links['gone.jpg']}: a link to .git/annex/objects/gone, where nothing is; fetch what it stands "
-        "for, or remove it"
+        f"cannot read {links['gone.jpg']}: a broken link to .git/annex/objects/gone; fetch its target, or remove the link"
     )
-    assert "lead in a circle" in failures[str(links["circle.png"])]
+    assert "links form a loop" in failures[str(links["circle.png"])]
     assert {line["source"] for line in ledger(out) if line["error"]} == set(failures)
     for given in (links["gone.nii.gz"], scans / "gone*.*[gz]"):
         assert "where nothing is" in str(

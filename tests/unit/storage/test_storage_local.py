@@ -50,7 +50,7 @@ def test_a_version_is_time_and_size(store: LocalStore, tmp_path: Path) -> None:
     status = (tmp_path / "store" / "a").stat()
     assert stored.version == f"{status.st_mtime_ns}-3"
     os.utime(tmp_path / "store" / "a", ns=(0, status.st_mtime_ns + 1))
-    with pytest.raises(ObjectChangedError, match="no longer the file that was listed"):
+    with pytest.raises(ObjectChangedError, match="has changed since it was listed"):
         store.fetch("a", tmp_path / "copy", stored.version)
     assert not (tmp_path / "copy").exists()
 

@@ -103,7 +103,7 @@ def test_a_folder_with_something_in_it_is_refused(
 ) -> None:
     (tmp_path / "out").mkdir()
     write()
-    with pytest.raises(StorageError, match="out: it is there and not empty; choose a new folder"):
+    with pytest.raises(StorageError, match="out: it exists and is not empty; choose a new folder"):
         write()
 
 
