@@ -1,1 +1,1 @@
-"""The search for better loss weights and gate settings."""
+"""Hyperparameter search over loss weights, gate settings and learning rates, with Ray Tune."""

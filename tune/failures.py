@@ -1,4 +1,4 @@
-"""Trials that fail by their settings: Ray tries again what failed, which mends a lost node, but not them."""
+"""Trials that fail because of their settings, which Ray's retries, meant for lost nodes, cannot help."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from maag.config.schema import Config
 from maag.errors import NotFiniteError
 from maag.storage import read_json, write_json
 
-MOST = 3
-"""How often a trial is tried again, each time from its own last checkpoint."""
+MAX_RETRIES = 3
+"""Of a trial, each from its own last checkpoint."""
 _FILE = "failure.json"
 
 
 @contextmanager
 def remembering_failure(run: Path, config: Config) -> Iterator[None]:
-    """Note in the folder `run` that a loss of this `config` becomes no number, and say so at once the next time.
+    """Record in the folder `run` that training with `config` became NaN or infinite, and fail at once the next time.
 
-    All else may be the node's or the moment's: no compiler, no room in memory.
+    Other errors may depend on the node or the moment: a missing compiler, full memory.
 
-    Raises NotFiniteError where it was noted.
+    Raises NotFiniteError if it was recorded before.
     """
     noted, digest = run / _FILE, codec.digest(config)
     if noted.exists() and (before := read_json(noted))["config_digest"] == digest:

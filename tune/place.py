@@ -1,4 +1,4 @@
-"""Where a search lies: in its folder, and in its storage if it has one."""
+"""Locations of a search: its folder, and its storage if it has one."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tune.results import measured_in
 from tune.staged_state import make_whole
 
 EXPERIMENT = "ray"
-"""Ray Tune's folder in the search's, where there is no storage."""
+"""Ray Tune's folder in the search's folder, if there is no storage."""
 TRIALS = "trials.csv"
 BEGUN_WITH = ("search.json", "split.json")
-"""Files of a search's folder that it is resumed with."""
+"""Files of a search's folder that a resume needs."""
 
 
 def ray_place(storage: str | None, out: Path) -> tuple[str, str]:
-    """Where Ray Tune keeps its state of the search `out`, and under which name."""
+    """Storage path and experiment name of Ray Tune for the search in `out`."""
     return (os.path.abspath(out), EXPERIMENT) if storage is None else (absolute_storage(storage), out.name)
 
 
 def beside(storage: str, out: Path) -> str:
-    """Where in the storage the search's own files lie."""
+    """Where the search's own files are in the storage."""
     return f"{absolute_storage(storage)}/{out.name}/search"
 
 
 def fetch(storage: str, out: Path) -> None:
-    """Bring what a search is resumed with from its storage to its folder `out`. Raises StorageError."""
+    """Copy the files that a resume needs from the storage to the search's folder `out`. Raises StorageError."""
     download(beside(storage, out), (*BEGUN_WITH, TRIALS), out)
 
 
@@ -48,18 +48,18 @@ def is_taken(storage: str, out: Path) -> bool:
 
 
 def goes_on(storage: str | None, out: Path) -> bool:
-    """Whether Ray Tune has a state of the search to go on from; a kill may have come before it wrote any.
+    """Whether Ray Tune has a state of the search to resume; a kill may have come before it wrote one.
 
-    Raises StorageError where there is none although trials were measured, or a kill cut it off and there is no other.
+    Raises StorageError if there is none although trials were measured, or the only one was cut off by a kill.
     """
     experiment = "/".join(ray_place(storage, out))
-    if "://" not in experiment:  # What goes to a bucket is there whole or not at all.
+    if "://" not in experiment:  # Writes to buckets are atomic.
         make_whole(Path(experiment))
     if ray_tune.Tuner.can_restore(experiment):
         return True
     if measured := measured_in(out / TRIALS):
         raise StorageError(
-            f"{experiment}: Ray's state of this search is not there, but {out / TRIALS} has {len(measured)} measured "
-            "trials, which a new beginning would lose; bring it back, or start another search with another --out"
+            f"{experiment}: Ray's state of this search is missing, but {out / TRIALS} has {len(measured)} measured "
+            "trials, which a restart would lose; restore it, or start a new search with another --out"
         )
     return False

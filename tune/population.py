@@ -1,4 +1,4 @@
-"""Population based training that goes on after a kill where it was."""
+"""Population based training that resumes exactly after a kill."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from ray.tune.schedulers import PopulationBasedTraining
 
 
 class Member(TypedDict):
-    """What the population knows of a trial."""
+    """The scheduler's state of a trial."""
 
     score: float
-    """Its objective when it was last compared."""
+    """Objective at the last comparison."""
     trained: int
-    """The epoch it had done then."""
+    """Epochs done at the last comparison."""
     compared: int
-    """The epoch from which on it is an interval until the next time."""
+    """Epoch from which the interval to the next comparison counts."""
 
 
 class Population(PopulationBasedTraining):
-    """Ray's, which would forget all scores, and then compare a few trials at odd moments until all had reported."""
+    """Ray's scheduler, whose scores survive a resume.
+
+    Ray's own forgets them, and would then compare only a few trials until all had reported.
+    """
 
     _expected: Mapping[str, Member] = {}
 
     def members(self) -> dict[str, Member]:
-        """By trial; those that have not been compared yet are left out."""
+        """State by trial; trials without a comparison so far are left out."""
         return {
             trial.trial_id: Member(
                 score=state.last_score, trained=state.last_train_time, compared=state.last_perturbation_time
@@ -35,11 +38,11 @@ class Population(PopulationBasedTraining):
         }
 
     def expect(self, members: Mapping[str, Member]) -> None:
-        """What is known of trials that will be added."""
+        """Set the state of trials that will be added."""
         self._expected = members
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Ray Tune's, for each trial, new or going on."""
+        """Called by Ray Tune for each trial, new or resumed."""
         super().on_trial_add(tune_controller, trial)
         member = self._expected.get(trial.trial_id)
         if member is None:
@@ -48,5 +51,5 @@ class Population(PopulationBasedTraining):
         state.last_score = member["score"]
         state.last_train_time = member["trained"]
         state.last_perturbation_time = member["compared"]
-        # From where it goes on itself, another may go on.
+        # Other trials may continue from the checkpoint from which this one resumes.
         state.last_checkpoint, state.last_result = trial.checkpoint, trial.last_result

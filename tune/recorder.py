@@ -1,4 +1,4 @@
-"""What a search is asked for, and the record of how it goes."""
+"""The plan of a search, and the record of its trials."""
 
 from __future__ import annotations
 
@@ -22,21 +22,19 @@ from tune.trial import TrialPlan
 
 Algorithm = Literal["tpe", "random", "pbt"]
 OBJECTIVE: Final = "objective"
-"""The name under which trials report it."""
+"""Name of the metric that trials report."""
 _STATUSES: dict[str, Status] = {
     Trial.PENDING: "waiting",
     Trial.PAUSED: "waiting",
     Trial.RUNNING: "running",
     Trial.ERROR: "failed",
 }
-
-
-_GOING_ON: tuple[Status, ...] = ("waiting", "running")
+_ACTIVE: tuple[Status, ...] = ("waiting", "running")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchPlan:
-    """How to search."""
+    """Settings of a search."""
 
     out: Path
     trials: int
@@ -47,43 +45,43 @@ class SearchPlan:
     """Of such a trial; at each of them poor trials may be stopped."""
     algorithm: Algorithm
     max_minutes: float | None
-    """Then it is interrupted, and can be resumed."""
+    """Time limit, at which the search is interrupted and can be resumed."""
     gpus_per_trial: float
     address: str | None
-    """Of a running Ray cluster; None starts one here, with a CPU for each trial at once."""
+    """Of a running Ray cluster; None starts one here, with a CPU for each concurrent trial."""
     storage: str | None
-    """Where trials' states go that all nodes can reach; None: the nodes share `out`."""
+    """Storage that all nodes can reach, for the trials' states; None: the nodes share `out`."""
     seed: int
     wait_minutes: float = 0.0
-    """For nodes that an autoscaler starts."""
+    """How long to wait for nodes that an autoscaler starts."""
     space: Mapping[str, Any] = field(default_factory=lambda: SPACE)
     """Distributions by dotted setting."""
 
 
 Watcher = Callable[[Sequence[TrialResult]], None]
-"""Told how all trials stand, whenever one of them moves."""
+"""Called with the results of all trials whenever one of them changes."""
 
 
 class Recorder(ray_tune.Callback):
-    """Keeps how all trials stand, on disk and for the watcher; a Callback of Ray Tune."""
+    """Records the results of all trials on disk and for the watcher; a Callback of Ray Tune."""
 
     def __init__(self, plan: SearchPlan, trial: TrialPlan, watcher: Watcher) -> None:
         self._plan = plan
         self._trial = trial
         self._watcher = watcher
         self._trials: list[Trial] = []
-        self._told: tuple[TrialResult, ...] = ()
-        self._cut: set[str] = set()
+        self._recorded: tuple[TrialResult, ...] = ()
+        self._interrupted: set[str] = set()
         self._ends_at = math.inf if plan.max_minutes is None else time.monotonic() + 60 * plan.max_minutes
 
     @property
     def results(self) -> tuple[TrialResult, ...]:
-        """All trials as they stand."""
+        """The current results of all trials."""
         found = (_result(trial, self._plan.epochs) for trial in self._trials)
-        return tuple(replace(each, status="waiting") if self._was_cut(each) else each for each in found)
+        return tuple(replace(each, status="waiting") if self._was_interrupted(each) else each for each in found)
 
     def finish(self) -> None:
-        """Write everything that needs all trials."""
+        """Write the final results: trials, best model, plot."""
         results = self.results
         best = best_of(results)
         write_trials(self._plan.out / "trials.csv", results)
@@ -97,43 +95,43 @@ class Recorder(ray_tune.Callback):
             write_best(self._plan.out, best, self._trial, run / "checkpoints" / checkpoint.BEST, run / SCHEDULE)
             return
         (trial,) = (trial for trial in self._trials if trial.trial_id == best.trial)
-        assert trial.checkpoint is not None  # it was measured, so it was handed over
+        assert trial.checkpoint is not None  # a measured trial has reported its checkpoint
         with trial.checkpoint.as_directory() as folder:
-            handed = Path(folder)
-            write_best(self._plan.out, best, self._trial, handed / checkpoint.BEST, handed / SCHEDULE)
+            reported = Path(folder)
+            write_best(self._plan.out, best, self._trial, reported / checkpoint.BEST, reported / SCHEDULE)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Ray's, after each of its events."""
+        """Called by Ray after each of its events."""
         self._trials = list(trials)
-        if self.results != self._told:
-            self._tell()
+        if self.results != self._recorded:
+            self._record()
         if time.monotonic() > self._ends_at:
             self._ends_at = math.inf
-            # Ray's own time limit would end the trials for good; interrupted, they and the search can go on.
+            # Ray's own time limit would terminate the trials; interrupted, they and the search can resume.
             os.kill(os.getpid(), signal.SIGUSR1)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Ray's, at the end."""
-        # All are ended now, but what had not ended by the last event is cut short, and goes on with a resume.
-        self._cut = {each.trial for each in self._told if each.status in _GOING_ON}
+        """Called by Ray at the end."""
+        # Ray reports all trials as ended, but those still active at the last event continue on a resume.
+        self._interrupted = {each.trial for each in self._recorded if each.status in _ACTIVE}
         self._trials = list(trials)
-        self._tell()
+        self._record()
 
     def get_state(self) -> None:
-        """Nothing is kept: it is read from the trials."""
+        """No state: results are read from the trials."""
         return
 
     def __getstate__(self) -> dict[str, Any]:
-        """A display cannot travel, and need not."""
+        """No state: a display cannot be pickled."""
         return {}
 
-    def _was_cut(self, result: TrialResult) -> bool:
-        return result.trial in self._cut and result.status == "stopped"
+    def _was_interrupted(self, result: TrialResult) -> bool:
+        return result.trial in self._interrupted and result.status == "stopped"
 
-    def _tell(self) -> None:
-        self._told = self.results
-        write_trials(self._plan.out / "trials.csv", self._told)
-        self._watcher(self._told)
+    def _record(self) -> None:
+        self._recorded = self.results
+        write_trials(self._plan.out / "trials.csv", self._recorded)
+        self._watcher(self._recorded)
 
 
 def _result(trial: Trial, epochs: int) -> TrialResult:
@@ -142,7 +140,7 @@ def _result(trial: Trial, epochs: int) -> TrialResult:
     status = _STATUSES.get(trial.status, "done" if epoch >= epochs else "stopped")
     error = ""
     if status == "failed":
-        error = _first_line(trial)
+        error = _error_line(trial)
     return TrialResult(
         trial=str(trial.trial_id),
         sample=dict(trial.config),
@@ -157,8 +155,8 @@ def _result(trial: Trial, epochs: int) -> TrialResult:
     )
 
 
-def _first_line(trial: Trial) -> str:
-    """What went wrong, without Ray's frames around it."""
+def _error_line(trial: Trial) -> str:
+    """The last line of a trial's error, without Ray's traceback."""
     raised = trial.get_error()
     text = str(raised.cause if hasattr(raised, "cause") and raised.cause else raised) if raised else "unknown"
     lines = [line for line in text.strip().splitlines() if line.strip()]

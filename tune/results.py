@@ -1,4 +1,4 @@
-"""What a search leaves behind: `trials.csv`, `best.json`, the best model in place, importance, a plot."""
+"""The results of a search: `trials.csv`, `best.json`, the best model, importances of settings, a plot."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Status = Literal["waiting", "running", "done", "stopped", "failed"]
 _FACTS = ("trial", "status", "epoch", "objective", "best_dice", "mean_dice", "minutes", "error")
 _FEWEST_FOR_IMPORTANCE = 6
 LEFT_BEHIND = ("trials.csv", "best.json", SCHEDULE, f"checkpoints/{checkpoint.BEST}", "search.png")
-"""Files of a search's folder that hold what it found."""
+"""Files of a search's folder that hold its results."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialResult:
-    """How one trial stands."""
+    """Status and results of one trial."""
 
     trial: str
     """Its id, and the name of its run folder."""
     sample: dict[str, Any]
-    """The settings that it varies."""
+    """Its values of the varied settings."""
     status: Status
-    """`stopped`: ended early by the scheduler, for others were better."""
+    """`stopped`: ended early by the scheduler, because others were better."""
     epoch: int = 0
     epochs: int = 0
     objective: float | None = None
@@ -41,13 +41,13 @@ class TrialResult:
     mean_dice: float | None = None
     seconds: float = 0.0
     error: str = ""
-    """First line of what went wrong, if it failed."""
+    """One line of error message, if it failed."""
 
 
 def best_of(trials: Sequence[TrialResult]) -> TrialResult | None:
-    """The trial of highest objective among those that came to their end; else among all that were measured.
+    """The trial with the highest objective among those that finished; if none has, among all that were measured.
 
-    A trial that was stopped early may have a higher objective than a finished one only while it is young.
+    Trials that were stopped early are not compared with finished ones, because objectives of different epochs differ.
     """
     measured = [trial for trial in trials if trial.objective is not None and trial.status != "failed"]
     finished = [trial for trial in measured if trial.status == "done"]
@@ -55,7 +55,7 @@ def best_of(trials: Sequence[TrialResult]) -> TrialResult | None:
 
 
 def write_trials(path: Path, trials: Sequence[TrialResult]) -> None:
-    """Write `trials.csv`: one row a trial, its facts and every varied setting. Raises StorageError."""
+    """Write `trials.csv`: one row per trial with its results and every varied setting. Raises StorageError."""
     settings = sorted({name for trial in trials for name in trial.sample})
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -68,7 +68,7 @@ def write_trials(path: Path, trials: Sequence[TrialResult]) -> None:
 
 
 def measured_in(path: Path) -> list[str]:
-    """The ids of the trials that were measured, as `trials.csv` has them. Raises StorageError."""
+    """The ids of the measured trials in `trials.csv`. Raises StorageError."""
     if not path.exists():
         return []
     with storage_errors(path, "read"):
@@ -77,9 +77,9 @@ def measured_in(path: Path) -> list[str]:
 
 
 def write_best(out: Path, best: TrialResult, plan: TrialPlan, weights: Path, schedule: Path) -> None:
-    """Write `best.json`, a whole configuration, and put the best trial's `weights` where `maag export` finds them.
+    """Write `best.json`, a whole configuration, and copy the best trial's `weights` to where `maag export` finds them.
 
-    Where trials change their settings on the way, `best.json` has the last of them, and `schedule` goes beside it.
+    If trials change their settings during training, `best.json` has the last ones, and `schedule` is copied as well.
     Raises StorageError.
     """
     write_json(out / "best.json", codec.document(best_config(plan, best.sample)))
@@ -91,9 +91,9 @@ def write_best(out: Path, best: TrialResult, plan: TrialPlan, weights: Path, sch
 
 
 def importance(trials: Sequence[TrialResult]) -> dict[str, float]:
-    """By setting, how much of the objective's variation among good trials it explains; they sum to 1.
+    """Importance of each setting: the fraction of the objective's variance among good trials that it explains.
 
-    PED-ANOVA (Watanabe et al., 2023) by Optuna. Empty with fewer than six measured trials, which tell nothing.
+    PED-ANOVA (Watanabe et al., 2023) as implemented by Optuna. Empty with fewer than six measured trials.
     """
     import optuna
     from ray.tune.search.optuna import OptunaSearch

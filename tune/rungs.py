@@ -1,4 +1,4 @@
-"""What a scheduler measures trials against, kept over a kill: Ray saves its trials and searchers, but no schedulers."""
+"""Saves the scheduler's state for a resume: Ray saves its trials and searchers, but no schedulers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tune.stops import GentleASHA, tell_to_stop
 
 
 class Rungs(ray_tune.Callback):
-    """Has Ray write what `scheduler` knows of trials beside these, at the same moments; a Callback of Ray Tune."""
+    """A Callback of Ray Tune whose state, which Ray saves together with the trials, is that of `scheduler`."""
 
     def __init__(self, scheduler: TrialScheduler) -> None:
         self._scheduler = scheduler
 
     def get_state(self) -> dict[str, Any] | None:
-        """Of ASHA what each trial had at each rung, by bracket, and who was told to stop and may not have heard it; of
-        a population how good its members were, and when they last were compared.
+        """For ASHA, the trials' values at each rung by bracket, and the trials that were told to stop; for population
+        based training, the members' scores and the epochs of their last comparison.
         """
         if isinstance(self._scheduler, Population):
             return {"members": self._scheduler.members()}
@@ -34,7 +34,7 @@ class Rungs(ray_tune.Callback):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Ray's, on a resume."""
+        """Called by Ray on a resume."""
         if isinstance(self._scheduler, Population):
             self._scheduler.expect(state["members"])
         if isinstance(self._scheduler, ASHAScheduler):
@@ -47,5 +47,5 @@ class Rungs(ray_tune.Callback):
             self._scheduler.told |= set(state["told"])
 
     def __getstate__(self) -> dict[str, Any]:
-        """A scheduler travels by itself."""
+        """No state: Ray pickles the scheduler itself."""
         return {}

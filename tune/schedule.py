@@ -1,4 +1,4 @@
-"""Which settings a trial had from which epoch on, where trials go on from each other's states with others."""
+"""The schedule of settings of a trial in population based training, where settings change during training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from maag.storage import storage_errors, write_text
 
 SCHEDULE = "schedule.jsonl"
-"""A line for each change, in a trial's folder, and in the search's for the best of them."""
+"""A line per change, in a trial's folder and, for the best trial, in the search's folder."""
 
 
 def read_schedule(path: Path) -> list[dict[str, Any]]:
-    """The changes in the file `path`, of `from_epoch` and all `settings` each. Raises StorageError."""
+    """The changes in the file `path`, each with `from_epoch` and all `settings`. Raises StorageError."""
     if not path.exists():
         return []
     with storage_errors(path, "read"):
@@ -22,9 +22,9 @@ def read_schedule(path: Path) -> list[dict[str, Any]]:
 
 
 def note_settings(path: Path, epochs_done: int, sample: Mapping[str, Any]) -> None:
-    """Write down that after so many epochs the trial goes on with `sample`, unless it did so already.
+    """Record that the trial continues with `sample` after `epochs_done` epochs, if that is a change.
 
-    What the file has of later epochs belongs to a state that was given up. Raises StorageError.
+    Entries of later epochs, which belong to an abandoned state, are removed. Raises StorageError.
     """
     lines = [line for line in read_schedule(path) if line["from_epoch"] <= epochs_done]
     if not lines or lines[-1]["settings"] != dict(sample):

@@ -1,4 +1,4 @@
-"""A search over settings with Ray Tune: sample, train, stop the poor early, resume after a kill."""
+"""A search over settings with Ray Tune: sample, train, stop poor trials early, resume after a kill."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tune.space import CHANGEABLE, starting_point, within
 from tune.stops import GentleASHA, start_stops
 from tune.trial import TrialPlan, note_shortfalls_of, run_trial
 
-_KEEP_ONE_IN = 3  # of the trials at each rung of successive halving
+_REDUCTION_FACTOR = 3  # of successive halving: at each rung one in three trials continues
 
 
 def search(
@@ -42,30 +42,29 @@ def search(
     resume: bool,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[TrialResult, ...]:
-    """Run the search to its end, and write what it found to `plan.out` as it goes.
+    """Run the search, and write its results to `plan.out` as it proceeds.
 
     Args:
-        plan: how to search.
-        trial: what the trials share.
-        watcher: told of every change.
-        resume: go on with the search in `plan.out`: finished trials stay, others, also those that failed, continue
-            from their checkpoints.
-        tell: is given sentences about what follows when the trials have ended, see `note_shortfalls_of`.
+        plan: settings of the search.
+        trial: what all trials have in common.
+        watcher: called on every change of a trial.
+        resume: continue the search in `plan.out`: finished trials are kept; the others, including those that failed,
+            continue from their checkpoints.
+        tell: receives sentences about the work after the trials, see `note_shortfalls_of`.
 
     Returns:
         All trials.
 
     Raises:
-        TrainingError: every trial failed; the first one's error is told.
-        StorageError: Ray's state of the search is not there any more, or a kill cut it off.
+        TrainingError: every trial failed; the message has the error of the first.
+        StorageError: Ray's state of the search is missing, or was cut off by a kill.
     """
     plan.out.mkdir(parents=True, exist_ok=True)
-    # Progress is told by the watcher; Ray's own tables would be printed over it.
+    # The watcher shows progress; Ray's own tables would overwrite it.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Which trial has which sample is written down at once, or a kill would lose the newest trials; a bucket bears that
-    # less often than a disk.
+    # Ray saves its state at every event, or a kill would lose the newest trials; less often in a bucket, which is slow.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5" if plan.storage else "0")
-    # One more than the workers need, for the slivers of the trials that wait for them.
+    # One more than the workers need, for the fractions of a CPU of the trials that wait for them.
     num_cpus = plan.at_once if trial.workers == 1 else plan.at_once * trial.workers + 1
     with connected(plan.address, num_cpus):
         if plan.address:
@@ -74,7 +73,7 @@ def search(
         recorder = Recorder(plan, trial, watcher)
         resumes = resume and goes_on(plan.storage, plan.out)
         tuner = _restored(plan, trial, recorder) if resumes else _new_tuner(plan, trial, recorder)
-        # Ray Tune keeps Ctrl-C to itself, and would pass over the first one in what follows.
+        # Ray Tune replaces the handler of Ctrl-C, and would ignore the first one in what follows.
         with restoring_sigint():
             tuner.fit()
         del stops
@@ -94,7 +93,7 @@ def search(
 
 def _trainable(plan: SearchPlan, trial: TrialPlan) -> Any:
     function = ray_tune.with_parameters(_run, plan=trial)
-    # A trial of several workers only waits for them; what they need they reserve themselves.
+    # A trial with several workers only waits for them; they reserve their own resources.
     alone = {"cpu": 1, "gpu": plan.gpus_per_trial}
     return ray_tune.with_resources(function, alone if trial.workers == 1 else {"cpu": 0.01})
 
@@ -117,8 +116,8 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             num_samples=plan.trials,
             search_alg=_searcher(plan, [start] if start else None),
             scheduler=scheduler,
-            # A fresh process would load everything again for each trial; but workers end with the process that began
-            # them, and a state is handed over only when nobody writes to the folder any more.
+            # A new process per trial would import everything again. But workers end only with the process that started
+            # them, and an exchanged state must not be read while the process of another trial still writes to it.
             reuse_actors=trial.workers == 1 and not trial.exchange,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
@@ -127,21 +126,21 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             storage_path=storage,
             verbose=0,
             callbacks=[recorder, Rungs(scheduler)],
-            failure_config=ray_tune.FailureConfig(max_failures=failures.MOST),
-            # A state that another trial is to go on from must still be there when that one has started.
+            failure_config=ray_tune.FailureConfig(max_failures=failures.MAX_RETRIES),
+            # The state that another trial will continue from must still exist when that trial has started.
             checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=None if trial.exchange else 2),
         ),
     )
 
 
 def _searcher(plan: SearchPlan, points: list[dict[str, Any]] | None) -> SearchAlgorithm:
-    """Who draws the samples, after those of `points`."""
+    """The search algorithm; it samples `points` first."""
     if plan.algorithm != "tpe":
-        # All of a population live at once, and take turns; of other trials one begins where another ended.
+        # The whole population must be alive at once, so concurrency is not limited there.
         at_once = 0 if plan.algorithm == "pbt" else plan.at_once
         return ResumableVariants(points_to_evaluate=points, max_concurrent=at_once, random_state=plan.seed)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # More at once than a few and the sampler would learn nothing from one trial for the next.
+    # With too many concurrent trials the sampler could not learn from earlier ones.
     return ResumableOptuna(
         OptunaSearch(metric=OBJECTIVE, mode="max", seed=plan.seed, points_to_evaluate=points),
         max_concurrent=plan.at_once,
@@ -166,17 +165,17 @@ def _scheduler(plan: SearchPlan, *, gentle: bool) -> TrialScheduler:
         metric=OBJECTIVE if searcher_has_metric else None,
         mode="max" if searcher_has_metric else None,
         max_t=plan.epochs,
-        grace_period=max(between, plan.epochs // _KEEP_ONE_IN),
-        reduction_factor=_KEEP_ONE_IN,
+        grace_period=max(between, plan.epochs // _REDUCTION_FACTOR),
+        reduction_factor=_REDUCTION_FACTOR,
     )
 
 
 def _restored(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tune.Tuner:
     place = "/".join(ray_place(plan.storage, plan.out))
     tuner = ray_tune.Tuner.restore(place, _trainable(plan, trial), resume_errored=True)
-    # Ray restores the callbacks of the run that was killed, whose display is gone, and gives these their state.
+    # Ray restores the callbacks of the killed process, whose display is gone; these replace them and get their state.
     assert tuner._local_tuner is not None
     scheduler = tuner._local_tuner._tune_config.scheduler
-    assert scheduler is not None  # it was given one
+    assert scheduler is not None
     tuner._local_tuner._run_config.callbacks = [recorder, Rungs(scheduler)]
     return tuner

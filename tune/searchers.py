@@ -1,7 +1,7 @@
-"""Searchers that go on after a kill, whatever part of Ray's state it left behind.
+"""Search algorithms that resume after a kill, whatever part of Ray's state it left behind.
 
-Ray writes down first the trials, then the searcher, and copies both file by file: what is restored may be a searcher
-that does not know the last trials, or not that they ended. It would fail on them, sample them twice, or wait for them.
+Ray saves first the trials, then the searcher, and copies both file by file. So a restored searcher may not know the
+last trials, or that they ended; it would fail on them, sample them twice, or wait for them.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from tune.staged_state import newest_state
 
 
 class ResumableOptuna(SearchGenerator):
-    """Optuna's TPE sampler, a few trials at once."""
+    """Optuna's TPE sampler with limited concurrency."""
 
     def __init__(self, optuna: OptunaSearch, max_concurrent: int) -> None:
         super().__init__(ConcurrencyLimiter(optuna, max_concurrent=max_concurrent))
         self._optuna = optuna
 
     def restore_from_dir(self, dirpath: str) -> None:
-        """Restore what was written down, and tell the searcher what it does not know of the trials."""
+        """Restore the saved state, and update the searcher with what it does not know of the trials."""
         super().restore_from_dir(dirpath)
         trials = _trials_in(Path(dirpath))
         self._counter = max(self._counter, len(trials))
         for trial in trials:
             if trial.trial_id not in self._optuna._ot_trials or (
-                # It failed and is tried again; what comes of it is to be learnt from.
+                # It failed and is retried; the sampler should learn from its result.
                 _goes_on(trial) and trial.trial_id in self._optuna._completed_trials
             ):
                 self._take(trial)
@@ -40,7 +40,7 @@ class ResumableOptuna(SearchGenerator):
                 self.on_trial_complete(trial.trial_id, flatten_dict(trial.last_result))
 
     def _take(self, trial: Trial) -> None:
-        """Make a trial of its own of one that is not, also where the limit has no room for it."""
+        """Register a trial with the searcher, even above the limit of concurrency."""
         study, limiter = self._optuna._ot_study, self.searcher
         assert study is not None
         assert isinstance(limiter, ConcurrencyLimiter)
@@ -53,10 +53,10 @@ class ResumableOptuna(SearchGenerator):
 
 
 class ResumableVariants(BasicVariantGenerator):
-    """Random sampling, a few trials at once."""
+    """Random sampling with limited concurrency."""
 
     def restore_from_dir(self, dirpath: str) -> None:
-        """Restore what was written down, and leave out the samples that are trials already."""
+        """Restore the saved state, and skip the samples that are trials already."""
         super().restore_from_dir(dirpath)
         trials = _trials_in(Path(dirpath))
         known = {trial.trial_id for trial in trials}
@@ -67,12 +67,12 @@ class ResumableVariants(BasicVariantGenerator):
 
 
 def _goes_on(trial: Trial) -> bool:
-    """Whether it will run again: those that failed do."""
+    """Whether a trial will run again, as failed ones do."""
     return bool(trial.status != Trial.TERMINATED)
 
 
 def _trials_in(folder: Path) -> list[Trial]:
-    """The trials that Ray wrote down last, as it reads them itself; their metadata with them."""
+    """The trials of Ray's newest saved state, with their metadata."""
     newest = newest_state(folder)
     if newest is None:
         return []

@@ -1,4 +1,4 @@
-"""What a search varies, in dotted settings; every sample goes through `maag.config.codec.override`."""
+"""The search space, by dotted setting; every sample is applied by `maag.config.codec.override`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPACE: Final[dict[str, Any]] = {
     "loss.adversarial": ray_tune.loguniform(0.03, 1.0),
     "loss.dynamic_balance": ray_tune.choice([True, False]),
     "loss.class_weights": ray_tune.choice([0.0, 0.5, 1.0]),
-    # Lists as text, as `--set` takes them: Optuna's choices are plain values.
+    # Lists as JSON text, as in `--set`, because Optuna's choices must be plain values.
     "gates.levels": ray_tune.choice(["[0, 1, 2, 3]", "[1, 2, 3]", "[2, 3]"]),
     "gates.residual": ray_tune.choice([True, False]),
     "gates.temperature": ray_tune.loguniform(0.5, 2.0),
@@ -34,17 +34,17 @@ CHANGEABLE: Final = (
     *("loss.supervised", "loss.adversarial", "gates.temperature"),
     *("discriminator.instance_noise", "discriminator.label_noise", "optim.lr", "optim.lr_discriminator"),
 )
-"""Settings that may change in the middle of a run, as population based training does: none of them makes a tensor."""
+"""Settings that may change during a run, in population based training: none of them affects a network's parameters."""
 
 _ADVERSARIAL: Final = (
     *("loss.adversarial", "loss.dynamic_balance", "gates.conditioned", "optim.lr_discriminator"),
     *(path for path in SPACE if path.startswith("discriminator.")),
 )
-"""Settings that change nothing without a discriminator; the first would bring one in."""
+"""Settings without effect if there is no discriminator; the first would add one."""
 
 
 def within(sample: Mapping[str, Any], space: Mapping[str, Any]) -> dict[str, Any]:
-    """The sample with each number brought within its bounds: population based training multiplies past them."""
+    """The sample with each number clamped to its bounds, which population based training exceeds."""
     return {
         path: min(max(value, space[path].lower), space[path].upper) if hasattr(space.get(path), "lower") else value
         for path, value in sample.items()
@@ -52,12 +52,12 @@ def within(sample: Mapping[str, Any], space: Mapping[str, Any]) -> dict[str, Any
 
 
 def searched(base: Config, held: Collection[str], *, on_the_way: bool = False) -> tuple[str, ...]:
-    """The settings that a search of `base` varies: those of SPACE that matter there and are not `held` as they stand.
+    """The settings that a search varies: those of SPACE that have an effect on `base` and are not `held`.
 
     Args:
-        base: what samples are laid over.
-        held: settings that someone chose.
-        on_the_way: only those that may change in the middle of a run.
+        base: the configuration that samples are applied to.
+        held: settings fixed by the user.
+        on_the_way: only settings that may change during a run.
 
     Raises:
         ConfigError: none is left, or the search would try rates below `optim.lr_min`.
@@ -66,38 +66,38 @@ def searched(base: Config, held: Collection[str], *, on_the_way: bool = False) -
     free = tuple(path for path in (CHANGEABLE if on_the_way else SPACE) if path not in held and path not in idle)
     if not free:
         raise ConfigError(
-            f"--set {' '.join(sorted(held))}: nothing is left to search, so all trials would be alike; leave some of "
+            f"--set {' '.join(sorted(held))}: nothing is left to search, so all trials would be equal; leave some of "
             "them out, or use `maag train`"
         )
     if "optim.lr" in free and base.optim.lr_min > SPACE["optim.lr"].lower:
         raise ConfigError(
-            f"optim.lr_min={base.optim.lr_min:g} lies above {SPACE['optim.lr'].lower:g}, the lowest optim.lr that is "
-            "searched; lower it, or hold the rate as well, with --set optim.lr=RATE"
+            f"optim.lr_min={base.optim.lr_min:g} is above {SPACE['optim.lr'].lower:g}, the lowest optim.lr of the "
+            "search; lower it, or fix the rate as well, with --set optim.lr=RATE"
         )
     return free
 
 
 def explain(base: Config, held: Collection[str], space: Mapping[str, Any]) -> list[str]:
-    """A sentence for each way in which a search of `space` is not what one would expect of `base`."""
+    """A sentence for each way in which a search of `base` over `space` may surprise the user."""
     sentences = []
     if pinned := [path for path in SPACE if path in held]:
-        sentences.append(f"All trials have {', '.join(pinned)} as --set says; the search varies the others.")
+        sentences.append(f"All trials have {', '.join(pinned)} as --set gives them; the search varies the others.")
     if not base.adversarial:
         sentences.append(
-            f"No discriminator takes part, so {', '.join(_ADVERSARIAL)} would change nothing and are not searched."
+            f"There is no discriminator, so {', '.join(_ADVERSARIAL)} have no effect and are not searched."
         )
     if outside := [path for path, value in _sample_of(base, space).items() if not space[path].is_valid(value)]:
         sentences.append(
-            f"The settings as they stand are no trial: {', '.join(outside)} lies outside of what is searched; "
-            "--set holds a setting as it is."
+            f"The current settings are not among the trials, because {', '.join(outside)} is outside the search space; "
+            "--set fixes a setting."
         )
     return sentences
 
 
 def starting_point(base: Config, space: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The sample of `space` that leaves `base` as it is; None when a setting of it lies outside of the space.
+    """The sample that leaves `base` unchanged; None if a setting of `base` is outside of `space`.
 
-    A search that begins there cannot end below its base but by chance.
+    A search that starts there includes its base among the trials.
     """
     sample = _sample_of(base, space)
     return sample if all(space[path].is_valid(value) for path, value in sample.items()) else None

@@ -1,7 +1,7 @@
-"""Ray Tune's own state of a search, made whole after a kill.
+"""Repair of Ray Tune's saved state of a search after a kill.
 
-Ray writes its state into a staging folder of this machine, and copies it from there to where the search lies, file by
-file and in place: a kill leaves one of the two cut off, never both.
+Ray writes its state to a staging folder on this machine, and copies it from there to the search's folder, file by file
+and in place: a kill can cut off one of the two, never both.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from maag.storage import replacing, storage_errors
 
 
 def newest_state(experiment: Path) -> Path | None:
-    """The file of what Ray knew last of the search in the folder `experiment`; None before the first."""
+    """The newest saved state of the search in the folder `experiment`; None if there is none."""
     return max(experiment.glob("experiment_state-*.json"), default=None, key=lambda path: path.name)
 
 
 def make_whole(experiment: Path) -> None:
-    """Bring what Ray staged of the search in the folder `experiment` there, if it is whole and still on this machine.
+    """Copy Ray's staged state to the folder `experiment`, if it is complete and still on this machine.
 
-    Raises StorageError where neither is whole, or a file cannot be written.
+    Raises StorageError if neither copy is complete, or a file cannot be written.
     """
     newest = newest_state(experiment)
     if newest is None:
@@ -33,8 +33,8 @@ def make_whole(experiment: Path) -> None:
     if staged is None:
         if not _is_whole(newest):
             raise StorageError(
-                f"{newest}: a kill cut off Ray's state of this search, and this machine has no other; trials.csv has "
-                "what is finished, and a new search needs another --out"
+                f"{newest}: Ray's state of this search was cut off by a kill, and this machine has no other copy; "
+                "trials.csv has the finished trials, and a new search needs another --out"
             )
         return
     with storage_errors(experiment):
@@ -45,7 +45,7 @@ def make_whole(experiment: Path) -> None:
 
 
 def _staged(experiment: Path, name: str) -> Path | None:
-    """Where Ray staged the state `name` of this search last, if that is whole."""
+    """The folder where Ray last staged the state `name` of this search, if it is complete."""
     root = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
     folders = root.glob(f"session_[0-9]*/artifacts/*/{experiment.name}/driver_artifacts")
     states = [
@@ -55,7 +55,7 @@ def _staged(experiment: Path, name: str) -> Path | None:
 
 
 def _are_of_one_search(staged: Path, experiment: Path) -> bool:
-    """Other searches may have the same name and second; the random names of trials tell."""
+    """Whether both have a trial in common: states of other searches may have the same name and time."""
     return any(path.is_dir() and (experiment / path.name).is_dir() for path in staged.iterdir())
 
 

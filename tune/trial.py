@@ -1,4 +1,4 @@
-"""One trial: the very `fit` of `maag train`, in a Ray worker, that tells the search how it goes."""
+"""One trial: the `fit` of `maag train` in a Ray worker, which reports to the search."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialPlan:
-    """What all trials of a search have in common; plain enough to travel to any node."""
+    """What all trials of a search have in common; plain types, so that it can be sent to any node."""
 
     base: dict[str, Any]
-    """The configuration that samples are laid over, as `codec.to_dict` gives it."""
+    """The configuration that samples are applied to, from `codec.to_dict`."""
     data_dir: str
     scribbles: tuple[str, ...]
     data_digest: str
-    """Of what every node must find there."""
+    """Required digest of the data on every node."""
     cache_root: str
     split: dict[str, Any]
     trials_dir: str
-    """Where each trial has its run folder; on every node its own, if there is a `storage`."""
+    """Parent of the trials' run folders; local to each node, if there is a `storage`."""
     device: str
     threads: int
     """Of PyTorch, on a CPU."""
     exchange: bool
-    """Trials may go on from each other's states, with other settings."""
+    """Trials may continue from each other's states with other settings, in population based training."""
     workers: int = 1
-    """Of each trial; several train over Ray Train."""
+    """Of each trial; several train with Ray Train."""
     storage: str | None = None
-    """Where states go that all nodes can reach; None: the run folders are such places."""
+    """Storage that all nodes can reach, for the trials' states; None: the nodes share the run folders."""
 
 
 def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
-    """Train the base configuration with `sample`, going on from its own run folder if there is one.
+    """Train the base configuration with `sample`, continuing from its own run folder if there is one.
 
-    Raises what `prepare_the_same` and `fit` raise; Ray tries again, then records it, and the search goes on.
+    Raises the errors of `prepare_the_same` and `fit`; Ray retries, then records the error, and the search continues.
     """
     from maag.data.splits import Split
     from maag.train.folder import RunFolder, create_run
@@ -63,8 +63,8 @@ def run_trial(sample: Mapping[str, Any], plan: TrialPlan) -> None:
     if run.config.exists() and (plan.exchange or read_json(run.config) == codec.document(config)):
         write_json(run.config, codec.document(config))
     else:
-        # The search may have been killed before it wrote this trial's sample down, and have drawn another one; or while
-        # what that one had left was removed.
+        # A folder of another sample: the search was killed before it saved this trial's sample, and drew a new one; or
+        # it was killed while removing such a folder.
         shutil.rmtree(run.path, ignore_errors=True)
         create_run(run.path, config, Split.from_dict(plan.split))
     inherit_state(run)
@@ -101,16 +101,16 @@ def _train_here(config: Config, plan: TrialPlan, run: RunFolder, reporter: Trial
             listener=reporter,
             stop=stop,
             resume=True,
-            # Its state may be another trial's, now or since the search was killed.
+            # The state may be another trial's.
             other_settings=plan.exchange,
         )
 
 
 def prepare_the_same(config: Config, plan: TrialPlan) -> PreparedData:
-    """The data as this node has them.
+    """The prepared data of this node.
 
     Raises:
-        DataError: they are not those that the other trials train on.
+        DataError: its digest differs from that of the plan.
     """
     from maag.data.cache.prepared import require_same_data
     from maag.data.cache.preparing import prepare
@@ -121,11 +121,11 @@ def prepare_the_same(config: Config, plan: TrialPlan) -> PreparedData:
 
 
 def note_shortfalls_of(weights: Path, plan: TrialPlan, tell: Callable[[str], None]) -> None:
-    """Note in the best trial's `weights` how far its model overrates itself, where that is not noted yet.
+    """Store the shortfalls of the best trial's model in its `weights`, if they are not there yet.
 
-    A run does it at its end, to which a trial does not come that was stopped early or is followed by the states that it
-    hands over. As it takes a while, `tell` is given a sentence first. A search has found what it has found whatever
-    comes of this: Ctrl-C, data that are gone by then, a full memory and a damaged file are a sentence more, no errors.
+    `fit` does it at the end of a run, which trials that are stopped early, or whose state was reported before the end,
+    do not reach. It takes a while, so `tell` receives a sentence first. The results of the search are valid without
+    it: Ctrl-C, missing data, full memory or a damaged file lead to another sentence, not to an error.
     """
     import torch
 
@@ -133,19 +133,19 @@ def note_shortfalls_of(weights: Path, plan: TrialPlan, tell: Callable[[str], Non
     from maag.data.splits import Split
     from maag.train.shortfalls import note_shortfalls
 
-    without = f"{weights} does not say how far it overrates itself"
+    without = f"{weights} has no correction of its expected Dice"
     try:
         trained = checkpoint.load_segmentor(weights)
         if "shortfalls" in trained.info:
             return
-        tell("the best model is asked how far it overrates itself, on all validation cases; Ctrl-C now leaves that out")
+        tell("measuring how the best model's expected Dice compares with the real one; Ctrl-C skips this")
         device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
         prepared = prepare_the_same(trained.config, plan)
         note_shortfalls(weights, prepared, Split.from_dict(plan.split).val, device)
     except KeyboardInterrupt:
-        tell(f"{without}, as Ctrl-C came before it was known; --resume asks again")
-    except (MaagError, RuntimeError, MemoryError) as error:  # PyTorch's of a full memory is a RuntimeError
-        tell(f"{without}, as it could not be asked: {first_line(error)}; --resume asks again")
+        tell(f"{without}, because Ctrl-C interrupted the measurement; --resume repeats it")
+    except (MaagError, RuntimeError, MemoryError) as error:  # PyTorch's error for full memory is a RuntimeError
+        tell(f"{without}, because it could not be measured: {first_line(error)}; --resume repeats it")
 
 
 def _train_on_workers(
@@ -168,7 +168,7 @@ def _train_on_workers(
         other_settings=plan.exchange,
         saves_validations=True,
     )
-    # By settings too: a search that was killed may give a trial's name to another sample.
+    # By settings too, because a resumed search may give the name of a lost trial to another sample.
     storage = plan.storage and f"{plan.storage}/{codec.digest(config)}"
     cluster = ClusterPlan(fewest=plan.workers, most=plan.workers, address=None, storage=storage, gpu=gpu)
     train_on_cluster(

@@ -1,4 +1,4 @@
-"""What a trial tells the search, and the states that trials hand over."""
+"""A trial's reports to the search, and the exchange of states between trials."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from maag.train.stopping import StopRequest
 
 MEDIAN_OF = 3
-"""Validations whose median is the objective: a lucky peak is not a better setting."""
+"""Number of validations whose median is the objective, so that a lucky peak does not count."""
 
 
 def objective(dices: Sequence[float]) -> float:
-    """What a search maximises: the median of the last validations' mean Dice."""
+    """The objective that a search maximises: the median of the last validations' mean Dice."""
     return statistics.median(dices[-MEDIAN_OF:])
 
 
 class TrialReporter:
-    """Reports to Ray Tune after each validation, when the state that it belongs to is safe on disk.
+    """Reports to Ray Tune after each validation, once the state is saved.
 
     Args:
         run: the trial's folder.
-        stop: is asked to save after each validation, for trials are compared by epochs, and every one counts.
-        hands_over: report its state too, so that it can go on elsewhere, or another trial from it.
-        ends_itself: ask `stop` for the end when the search wants it; see `tune.stops`.
+        stop: receives a request to save after each validation.
+        hands_over: report the state too, so that the trial can continue elsewhere, or another one from it.
+        ends_itself: request the end from `stop` when the search stops the trial; see `tune.stops`.
     """
 
     def __init__(self, run: RunFolder, stop: StopRequest, *, hands_over: bool, ends_itself: bool) -> None:
@@ -47,10 +47,10 @@ class TrialReporter:
         self._waiting: dict[str, Any] | None = None
 
     def on_live(self, live: Live) -> None:
-        """Nothing."""
+        """Ignored."""
 
     def on_epoch(self, report: EpochReport) -> None:
-        """Remember what the checkpoint that follows a validation will be reported with."""
+        """Remember the metrics to report with the checkpoint that follows a validation."""
         if report.validation is not None:
             dices = [*self._earlier_dices(before=report.epoch), report.validation.mean]
             self._waiting = {
@@ -65,12 +65,12 @@ class TrialReporter:
             self._stop.save_is_asked = True
 
     def on_checkpoint(self, step: int) -> None:
-        """Report, and hand the state over where it may be wanted."""
+        """Report the metrics and, if requested, the state."""
         if self._waiting is None:
             return
         metrics, self._waiting = self._waiting, None
         self._report(metrics)
-        # Reporting waits for the search's decision, so it has been made.
+        # `report` returns after the scheduler's decision.
         if self._ends_itself and is_to_stop(str(ray_tune.get_context().get_trial_id())):
             self._stop.ask("others were better")
 
@@ -80,7 +80,7 @@ class TrialReporter:
             return
         with tempfile.TemporaryDirectory() as folder:
             for file in (self._run.last, self._run.best, self._run.metrics, self._run.path / SCHEDULE):
-                if file.exists():  # only states that go on with other settings have a schedule
+                if file.exists():  # a schedule exists only in population based training
                     shutil.copy(file, folder)
             ray_tune.report(metrics, checkpoint=ray_tune.Checkpoint.from_directory(folder))
 
@@ -89,7 +89,7 @@ class TrialReporter:
 
 
 def epochs_done(run: RunFolder) -> int:
-    """The last epoch of the run's state."""
+    """The last epoch in the run's `metrics.jsonl`; 0 if there is none."""
     return max((int(line["epoch"]) for line in _epochs(run)), default=0)
 
 
@@ -100,7 +100,7 @@ def _epochs(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def inherit_state(run: RunFolder) -> None:
-    """Take over the state that Ray Tune hands to this trial, its own or another's, if it does."""
+    """Copy the state that Ray Tune gives to this trial, if any: its own or another's."""
     checkpoint = ray_tune.get_checkpoint()
     if checkpoint is None:
         return
@@ -110,11 +110,10 @@ def inherit_state(run: RunFolder) -> None:
             return
         run.last.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(handed, run.last)
-        # The state remembers how good the best was, so that one has to come with it.
+        # The state holds the best Dice so far, so the best weights must match it.
         shutil.copy(Path(folder) / run.best.name, run.best)
-        # And the objective is of this state's validations, not of those that another one had.
+        # The objective is computed from the metrics, which must be those of this state.
         shutil.copy(Path(folder) / run.metrics.name, run.metrics)
-        # Nor is its recipe this one's so far.
         schedule = Path(folder) / SCHEDULE
         if schedule.exists():
             shutil.copy(schedule, run.path / SCHEDULE)

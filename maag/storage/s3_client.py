@@ -36,7 +36,9 @@ _SIGN_IN = (
 )
 _HIDDEN = "S3 also answers this for a missing object if you may not list the bucket; "
 _CONNECTIONS = 64
-_TRANSIENT_CODES = frozenset({"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"})
+_TRANSIENT_CODES = frozenset(
+    {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
+)
 _DENIED_CODES = frozenset(
     {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AccessDenied", "InvalidAccessKeyId"}
 )

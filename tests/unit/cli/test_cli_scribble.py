@@ -57,7 +57,7 @@ def test_black_and_white_masks_and_dead_links_are_named_and_the_others_are_scrib
     assert "2 of 3 masks could not be scribbled" in text
     white = "white_gt.png: 128 voxels have label 255, allowed are 0 to 254; save a black and white mask with 1 where it"
     assert white in text
-    assert f"dead_gt.png: a link to {tmp_path / 'nowhere.png'}, where nothing is" in text
+    assert f"dead_gt.png: a broken link to {tmp_path / 'nowhere.png'}" in text
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scaled_scribble.nii.gz"]
     assert set(np.unique(np.asarray(nib.load(tmp_path / "out" / "scaled_scribble.nii.gz").dataobj))) == {0, 1, 2}
 

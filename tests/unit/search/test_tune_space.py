@@ -38,7 +38,7 @@ def test_what_someone_set_is_not_searched_and_the_settings_as_they_stand_are_a_t
     assert set(space) == set(SPACE) - {"optim.lr"}
     assert starting_point(config, space) is not None
     (told,) = explain(config, {"optim.lr", "data.size_px"}, space)
-    assert told.startswith("All trials have optim.lr as --set says")
+    assert told.startswith("All trials have optim.lr as --set gives them")
     assert starting_point(config, SPACE) is None
     assert "optim.lr lies outside of what is searched" in explain(config, (), SPACE)[0]
     assert explain(preset("acdc", "fast"), {"data.size_px"}, SPACE) == []
@@ -49,12 +49,12 @@ def test_without_a_discriminator_its_settings_are_not_searched() -> None:
     names = searched(config, ())
     assert not [name for name in names if "adversarial" in name or "discriminator" in name]
     assert {"loss.supervised", "gates.levels", "optim.lr"} <= set(names)
-    assert "No discriminator takes part" in explain(config, (), {name: SPACE[name] for name in names})[0]
+    assert "There is no discriminator" in explain(config, (), {name: SPACE[name] for name in names})[0]
 
 
 def test_rates_that_settings_would_refuse_are_not_searched() -> None:
     config = codec.override(preset("acdc", "fast"), {"optim.lr_min": 1e-4, "optim.lr": 1e-2})
-    with pytest.raises(ConfigError, match=r"optim\.lr_min=0\.0001 lies above 5e-05, the lowest optim\.lr"):
+    with pytest.raises(ConfigError, match=r"optim\.lr_min=0\.0001 is above 5e-05, the lowest optim\.lr"):
         searched(config, ())
     assert "optim.lr" not in searched(config, ["optim.lr"])
 

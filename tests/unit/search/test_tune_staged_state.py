@@ -67,7 +67,7 @@ def test_another_search_of_the_same_name_and_second_is_told_by_its_trials(
 ) -> None:
     (experiment / STATE).write_text("")
     stage(tmp_path, monkeypatch, "20260102", "e111f8c1", '{"trial_data": [9]}')
-    with pytest.raises(StorageError, match=r"a kill cut off Ray's state of this search.*another --out"):
+    with pytest.raises(StorageError, match=r"Ray's state of this search was cut off by a kill.*another --out"):
         make_whole(experiment)
     assert (experiment / STATE).read_text() == ""
 

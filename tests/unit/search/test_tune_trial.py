@@ -67,7 +67,7 @@ def test_a_trial_that_was_stopped_early_tells_how_far_its_model_overrates_itself
     assert noted["epoch"] == 3
     assert noted["shortfalls"]
     (sentence,) = told
-    assert "is asked how far it overrates itself" in sentence
+    assert "expected Dice compares with the real one" in sentence
     assert sentence.endswith("Ctrl-C now leaves that out")
 
     note_shortfalls_of(best, replace(measuring, data_dir="nowhere"), told.append)
@@ -83,16 +83,16 @@ def test_a_search_whose_data_are_gone_or_others_by_its_end_has_found_what_it_has
     for changed, why in ((gone, "nowhere"), (replace(measuring, data_digest="other"), "has other data")):
         note_shortfalls_of(best, changed, told.append)
         assert checkpoint.load_segmentor(best).info == {"epoch": 3}
-        assert told[-1].startswith(f"{best} does not say how far it overrates itself")
+        assert told[-1].startswith(f"{best} has no correction of its expected Dice")
         assert why in told[-1]
 
 
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (KeyboardInterrupt(), "as Ctrl-C came before it was known; --resume asks again"),
-        (torch.OutOfMemoryError("out of memory\nTried to allocate"), "could not be asked: out of memory; --resume"),
-        (MemoryError(), "could not be asked: MemoryError; --resume asks again"),
+        (KeyboardInterrupt(), "because Ctrl-C interrupted the measurement; --resume repeats it"),
+        (torch.OutOfMemoryError("out of memory\nTried to allocate"), "could not be measured: out of memory; --resume"),
+        (MemoryError(), "could not be measured: MemoryError; --resume repeats it"),
     ],
 )
 def test_what_ends_the_asking_ends_it_in_a_sentence_and_leaves_the_model(
@@ -106,7 +106,7 @@ def test_what_ends_the_asking_ends_it_in_a_sentence_and_leaves_the_model(
     note_shortfalls_of(best, measuring, told.append)
     assert best.read_bytes() == before
     assert len(told) == 2
-    assert told[1].startswith(f"{best} does not say how far it overrates itself, as ")
+    assert told[1].startswith(f"{best} has no correction of its expected Dice, because ")
     assert why in told[1]
 
 
