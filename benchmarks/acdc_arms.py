@@ -42,7 +42,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 SETTINGS: Mapping[str, Any] = {**BEYOND_SMALL, "loss.class_weights": 0.0, "teacher.gates": 0.5}
-"""What makes the best-fast preset of the fast one on ACDC."""
+"""Settings of the best-fast preset on ACDC that differ from the fast preset."""
 METHODS: Mapping[str, Mapping[str, Any]] = {
     BASELINE: {},
     BEST: SETTINGS,
@@ -58,8 +58,8 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
 }
 ARMS = {**METHODS, **PARTS}
 FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST, TAUGHT_STAGE: BEST}
-"""By arm the one whose final model gives the labels, or teaches."""
+"""By second-stage arm, the arm whose final model gives the labels or is the teacher."""
 ANOTHER_SEED = 100
-"""Added for a run that is taught by one of its own settings, so that it does not begin where that began."""
+"""Added to a student's seed, so that it does not start from the initial weights of its teacher."""
 TIMES_LONGER: Mapping[str, int] = {BEST_LONGER: 2}
-"""By arm how many times the epochs of the others."""
+"""By arm, the factor on the number of epochs."""

@@ -1,15 +1,15 @@
-"""What the `best` preset is worth on real ACDC at the fast preset's size, and what each part of it is.
+"""The gain of the `best` preset on real ACDC at the fast preset's size, and of each of its parts.
 
     python benchmarks/acdc_best.py --data ACDC_DIR --out DIR [--seeds 1 2 3] [--epochs 10] [--at-once 1] [--arms ...]
         [--part val] [--set 'gates.levels=[]']
 
-Every arm is the fast preset with some settings and sees as many images, but for three: two second stages train anew,
-for as many epochs, on what the best settings' model of the same seed is sure of, and taught by it; and since these cost
-both runs, the best settings train once for the epochs of both as well. Measured on the validation fold at source
-resolution, final checkpoint, with and without rotations, flips and removal of small components. Whole methods are
-compared with the fast preset, parts and options with the best settings, patient by patient, over the seeds that both
-have. Writes table.md, plot.png and results.json to DIR. A run that is there already is resumed or taken as it is, so
-the script can be stopped and started again.
+Every arm is the fast preset with other settings and the same number of images, except three: two second stages train
+again for as many epochs, one on the confident labels and one on the soft labels of the best settings' model of the same
+seed; and since these cost two runs, the best settings are also trained once for the epochs of both. Evaluated on the
+validation fold at source resolution, final checkpoint, with and without rotations, flips and removal of small
+components. Whole methods are compared with the fast preset, parts and options with the best settings, patient by
+patient, over their common seeds. Writes table.md, plot.png and results.json to DIR. Existing runs are resumed, or kept
+if they are complete, so the script can be stopped and restarted.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
         first = [job for job in jobs if job[0] not in FIRST_STAGE]
         spawn = multiprocessing.get_context("spawn")
         with ThreadPoolExecutor(options.at_once) as pool, ProcessPoolExecutor(options.at_once, spawn) as measuring:
-            # One after the other, for what a second stage goes on from may be in the works among the first.
+            # First stages before second ones, which need their models.
             for part in (first, [job for job in jobs if job not in first]):
                 list(pool.map(lambda job: run(*job, options, measuring), part))
     found = {arm: finished(arm, options) for arm in ARMS}
@@ -87,13 +87,13 @@ def run(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -
 
 
 def first_model(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -> Path:
-    """The first stage's final weights, made first if they are not there."""
+    """The first stage's final weights; trained first if they do not exist."""
     run(FIRST_STAGE[arm], seed, options, measuring)
     return path_of(FIRST_STAGE[arm], seed, options) / "checkpoints" / "final.safetensors"
 
 
 def denser_labels(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -> Path:
-    """The folder of labels by the first stage's final model, made first if they are not there."""
+    """The folder of labels by the first stage's final model; made first if it does not exist."""
     weights = first_model(arm, seed, options, measuring)
     labels = weights.parents[1] / "labels"
     if not labels.exists():

@@ -1,4 +1,4 @@
-"""What `acdc_best.py` prints and draws of the arms that have finished runs."""
+"""The tables and plot of `acdc_best.py`, for the arms that have finished runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TITLES = {
 }
 REFINEMENTS = tuple(TITLES)
 Runs = Mapping[int, Mapping[str, Any]]
-"""By seed: `minutes` and `steps` of all stages, and the reports by name of the refinement."""
+"""By seed: `minutes` and `steps` of all stages, and the reports by refinement."""
 
 
 def of(runs: Runs, refinement: Refinement = PLAIN) -> list[Mapping[str, Any]]:
@@ -32,7 +32,7 @@ def of(runs: Runs, refinement: Refinement = PLAIN) -> list[Mapping[str, Any]]:
 
 
 def table(found: Mapping[str, Runs]) -> str:
-    """Every arm's Dice, each patient's being the mean over classes and seeds, and its gain over the first arm."""
+    """Dice of every arm, where each patient's is the mean over classes and seeds, and its gain over the first arm."""
     reference = next(iter(found))
     names = list(next(iter(found[reference].values()))["reports"][""]["summary"]["per_class"])
     rows = [["settings", "seeds", "updates", "Dice, 95 % interval", "± seeds", *names, "HD95 mm",
@@ -53,7 +53,7 @@ def table(found: Mapping[str, Runs]) -> str:
 
 
 def paired(runs: Runs, baseline: Runs, score: str = "dice") -> list[str]:
-    """Gain, patients who gain, and the p of Wilcoxon's test, over the seeds that both have."""
+    """Gain, number of patients who gain, and p of Wilcoxon's test, over the common seeds."""
     common = sorted(set(runs) & set(baseline))
     if not common:
         return ["", "", ""]

@@ -1,11 +1,11 @@
-"""How well the Dice that a model expects of its own labels fits the real one, on real ACDC.
+"""How well a model's expected Dice predicts the real one, on real ACDC.
 
     python benchmarks/acdc_expected.py RUN [RUN ...] --data ACDC_DIR --out DIR [--part shapes]
 
-Final weights, on the validation fold or on the 35 patients with unpaired masks, whose images no run saw. Where a run's
-weights do not say how far they overrate themselves, that is found on its validation fold first, in a copy below DIR.
-Then the first run is given the same volumes harmed in ways that it has not been trained for. Writes table.md to DIR and
-a run's reports below it; what is measured already stays as it is.
+Final weights, on the validation fold or on the 35 patients with unpaired masks, whose images no run saw. Weights
+without shortfalls are calibrated on the validation fold first, in a copy below DIR. Then the first run segments the
+same volumes with corruptions that it was not trained for. Writes table.md to DIR and the reports of each run below it;
+existing reports are kept.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from maag.train.folder import RunFolder
 from maag.train.shortfalls import note_shortfalls
 
 _WORST, _LOOKED_AT = 0.1, 0.2
-"""Of the volumes: those with the least Dice, and as many as somebody may look at."""
+"""Fractions of the volumes: those with the lowest real Dice, and those that a reader may review."""
 
 
 def main() -> None:
     options = runs_to_measure(__doc__)
     rows = []
     for run in options.runs:
-        copy = told(run, options.data, options.out)
+        copy = calibrated(run, options.data, options.out)
         for refinement in (PLAIN, ROTATIONS_COMPONENT):
             measure(copy.path, options.data, options.part, (refinement,))
             report = json.loads(report_of(copy.path, "final", options.part, refinement).read_text())
@@ -55,14 +55,14 @@ def main() -> None:
             cells = [cell(each) for each in found.values()]
             rows.append(f"| {run.name} {refinement.name} | " + " | ".join(cells) + f" | {ranked(report['cases'])} |")
     rows += ["", "| volumes | labelled | real | expected | r |", "| --- | --- | --- | --- | --- |"]
-    rows += [harmed_row(name, told(options.runs[0], options.data, options.out), options) for name in HARMS]
+    rows += [harmed_row(name, calibrated(options.runs[0], options.data, options.out), options) for name in HARMS]
     text = "\n".join(rows)
     (options.out / "table.md").write_text(f"{text}\n")
     print(text)
 
 
 def turned(volume: Volume) -> Volume:
-    """By a quarter, as an image whose axes were exchanged."""
+    """Rotated by 90 degrees, as an image with exchanged axes."""
     depth, height, width = volume.spacing_mm
     voxels = np.ascontiguousarray(np.rot90(volume.voxels, axes=(-2, -1)))
     return replace(volume, voxels=voxels, spacing_mm=(depth, width, height))
@@ -73,14 +73,14 @@ def mirrored(volume: Volume) -> Volume:
 
 
 def noisy(volume: Volume) -> Volume:
-    """With normal noise, .15 of the 99th percentile of intensities strong."""
+    """With Gaussian noise whose standard deviation is .15 of the 99th percentile of intensities."""
     strength = 0.15 * np.percentile(volume.voxels, 99)
     noise = np.random.default_rng(0).normal(0, strength, volume.voxels.shape)
     return replace(volume, voxels=(volume.voxels + noise).astype(np.float32))
 
 
 def blurred(volume: Volume) -> Volume:
-    """By a Gaussian of two pixels."""
+    """Blurred by a Gaussian with a standard deviation of two pixels."""
     return replace(volume, voxels=gaussian_filter(volume.voxels, (0, 0, 2, 2)).astype(np.float32))
 
 
@@ -91,7 +91,7 @@ HARMS: Mapping[str, tuple[Callable[[Volume], Volume], Callable[[Labels], Labels]
     "noise": (noisy, lambda labels: labels),
     "blurred": (blurred, lambda labels: labels),
 }
-"""What is done to images, and to their masks with them."""
+"""Corruptions of images, and the corresponding transforms of their masks."""
 
 
 def harmed_row(name: str, run: RunFolder, options: argparse.Namespace) -> str:
@@ -121,8 +121,8 @@ def dice_of(labels: Labels, mask: Labels, value: int) -> float:
     return 2 * float((ours & real).sum()) / float(ours.sum() + real.sum())
 
 
-def told(run: Path, data: Path, out: Path) -> RunFolder:
-    """A copy of what is measured of a run, whose weights say how far they overrate themselves."""
+def calibrated(run: Path, data: Path, out: Path) -> RunFolder:
+    """A copy of a run's split and final weights, with shortfalls."""
     source, copy = RunFolder(run), RunFolder(out / run.name)
     if copy.final.exists():
         return copy
@@ -144,7 +144,7 @@ def cell(agreement: dict[str, Any]) -> str:
 
 
 def ranked(cases: list[dict[str, Any]]) -> str:
-    """How many of the worst volumes are among those that are looked at first."""
+    """How many of the worst volumes are among those with the lowest expected Dice."""
     pairs = []
     for case in cases:
         both = [(case["scores"][name]["dice"], dice) for name, dice in case["expected_dice"].items()]

@@ -1,10 +1,10 @@
-"""Scribble learning on real ACDC with the fast preset, arm against arm at equal budgets.
+"""Training from scribbles on real ACDC with the fast preset: methods compared at equal budgets.
 
     python benchmarks/acdc_fast.py --data ACDC_DIR --out DIR [--seeds 1 2 3] [--at-once 2]
 
-Trains every arm with every seed through `maag train`, one thread each, measures the validation fold at source
-resolution through `maag evaluate`, and writes table.md, curves.png and results.json to DIR. A run that is there
-already is resumed or taken as it is, so the script can be stopped and started again.
+Trains every arm with every seed through `maag train`, one thread each, evaluates it on the validation fold at source
+resolution through `maag evaluate`, and writes table.md, curves.png and results.json to DIR. Existing runs are resumed,
+or kept if they are complete, so the script can be stopped and restarted.
 """
 
 from __future__ import annotations

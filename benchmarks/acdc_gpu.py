@@ -2,16 +2,16 @@
 
     python benchmarks/acdc_gpu.py --data ACDC_DIR --out DIR [--minutes 9] [--seeds 1 2 3] [--tracks P35 P70] [--compile]
 
-Call it again with the same words until it says that nothing is left: each call goes on where the last one stopped, and
-prints the table of what is done so far. A run that is stopped resumes exactly; one that fails is named, and the others
-go on. It exits with 3 where runs are left for another call, and with 1 where some failed. `--data` is the challenge's
-folder; prepared data are kept in DIR/cache, and with `--cache DIR` from elsewhere.
+Repeat the call with the same arguments until it reports that nothing is left: each call continues where the last one
+stopped, and prints the table so far. A stopped run resumes exactly; a run that fails is reported, and the others
+continue. The exit code is 3 if runs are left for another call, and 1 if some failed. `--data` is the challenge's
+folder; prepared data are kept in DIR/cache, or in the folder given with `--cache`.
 
-P35: the paper's fold, 35 patients with scribbles, 35 others whose masks the discriminator sees. P70: scribbles of all
-70; the same 35 give masks, but never paired with their images. Both validate on the paper's 15 patients and, where its
-15 test patients are there, are measured on them; else on the validation fold, and the table says so. With
-`--parts val shapes` the runs of P35 are also measured on the 35 patients whose images they did not see. P70-2 and P70-3
-validate on 15 of these 35 instead, and train on the paper's validation fold.
+P35: the paper's fold, 35 patients with scribbles, and 35 others whose masks the discriminator sees. P70: scribbles of
+all 70; the same 35 give masks, but never paired with their images. Both validate on the paper's 15 patients and are
+evaluated on its 15 test patients if these are there, otherwise on the validation fold, as the table says. With
+`--parts val shapes` the runs of P35 are also evaluated on the 35 patients whose images they did not see. P70-2 and
+P70-3 validate on 15 of these 35 instead, and train on the paper's validation fold.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from maag.train.second_stage.teachers import open_teachers
 from maag.train.stopping import StopRequest
 
 _SECONDS_TO_MEASURE = 45.0
-"""Of a call, left to measure what was trained last."""
+"""Of a call, reserved to evaluate the last trained run."""
 _LEFT = 3
-"""The exit code where runs are left for another call."""
+"""The exit code if runs are left for another call."""
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def work(jobs: list[Job], options: argparse.Namespace, parts: Sequence[str], deadline: float) -> tuple[list[Job], int]:
-    """Train in turn until the deadline, while what is trained is measured beside.
+    """Train one job after the other until the deadline, and evaluate trained ones at the same time.
 
     Returns:
         The jobs that are not done, and how many trainings and measurements failed.
@@ -129,7 +129,7 @@ def work(jobs: list[Job], options: argparse.Namespace, parts: Sequence[str], dea
 
 @contextmanager
 def named(job: Job, failed: list[Job]) -> Iterator[None]:
-    """Say what fails, and count it: a call on a GPU is too dear to be lost for one run of many."""
+    """Report and count a failure instead of raising it: one failing run must not waste a call on a GPU."""
     try:
         yield
     except Exception:
@@ -168,7 +168,7 @@ def train(job: Job, options: argparse.Namespace, device: torch.device, deadline:
 
 
 def split_of(track: str, config: Config, prepared: PreparedData) -> Split:
-    """The track's split of the patients that are there."""
+    """The track's split of the available patients."""
     there = set(prepared.patient_ids)
     parts = {part: tuple(sorted(there & set(named))) for part, named in patients_of(track).items()}
     supervised, shapes = parts["scribbled"], parts["shapes"]
@@ -191,7 +191,7 @@ def shapes_alone(track: str, data: Path, out: Path) -> Path:
 
 
 class Clock:
-    """A listener that says how a run goes, and asks for its end when this call's time is over."""
+    """A listener that prints validations, and requests the end of the run when the time of this call is over."""
 
     def __init__(self, stop: StopRequest, deadline: float, job: Job) -> None:
         self._stop, self._deadline, self._job = stop, deadline, job

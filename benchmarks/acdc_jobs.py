@@ -1,4 +1,4 @@
-"""Which runs the full-size table on ACDC is made of, and which of them are done."""
+"""The runs of the full-size table on ACDC, and which of them are done."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _HELD_OUT: Mapping[str, Sequence[str]] = {
     "P70-2": _MASKED[:15],
     "P70-3": _MASKED[15:30],
 }
-"""By track the patients who validate: the paper's, or as many of the 35, in the order of their numbers."""
+"""By track, the patients who validate: the paper's, or as many of the 35 with unpaired masks, in order of number."""
 TRACKS = tuple(_HELD_OUT)
 FOLDS = ("P70", "P70-2", "P70-3")
-"""Tracks that differ in the patients held out alone."""
+"""Tracks that differ only in the held-out patients."""
 DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
 PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
 _ONE, _THREE = "best, taught by a first run", "best, taught by three first runs"
@@ -40,9 +40,9 @@ ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "dense masks, best's recipe (bound)": ("best", DENSE),
 }
 _TAUGHT_BY: Mapping[str, str] = {_ONE: "best", _THREE: "best"}
-"""By arm the one whose final models teach."""
+"""By student arm, the arm whose final models are the teachers."""
 _SEEDS_THAT_TEACH: Mapping[str, Sequence[int]] = {_THREE: (1, 2, 3)}
-"""Where it is not the model of the run's own seed alone."""
+"""Seeds of the teachers, if these are not only the run's own seed."""
 PARTS: Mapping[str, str] = {
     "test": "the paper's test fold",
     "val": "the validation fold",
@@ -53,7 +53,7 @@ REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
 
 
 def patients_of(track: str) -> dict[str, list[str]]:
-    """Who is scribbled, gives masks and validates. In P70 those who give masks are scribbled as well."""
+    """Patients by role. In P70 the patients with unpaired masks have scribbles as well."""
     others = [patient for patient in (*_MASKED, *sorted(SPLIT0["val"])) if patient not in _HELD_OUT[track]]
     scribbled = sorted(SPLIT0["scribbled"])
     if track in FOLDS:
@@ -77,7 +77,7 @@ class Job:
         return out / self.track / f"{name}-{self.seed}"
 
     def teachers(self) -> list[Job]:
-        """The jobs whose models teach this one."""
+        """The jobs whose models are the teachers of this one."""
         if self.arm not in _TAUGHT_BY:
             return []
         seeds = _SEEDS_THAT_TEACH.get(self.arm, (self.seed,))
@@ -96,10 +96,10 @@ class Job:
         )
 
     def unseen(self, parts: Sequence[str]) -> list[str]:
-        """Those of `parts` whose patients' images the run does not train on."""
+        """The `parts` whose images the run does not train on."""
         return [part for part in parts if part != "shapes" or self.track == "P35"]
 
 
 def plan(tracks: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[Job]:
-    """Seed by seed, so that the table is whole, with fewer seeds, as early as can be."""
+    """All jobs, seed by seed, so that the table is complete for the first seeds as early as possible."""
     return [Job(track, arm, seed) for seed in seeds for track in tracks for arm in arms]

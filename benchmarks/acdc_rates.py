@@ -1,8 +1,8 @@
-"""Which learning rate and batch size suit `best` at full size on real ACDC: short runs, all at once on one GPU.
+"""Learning rates and batch sizes of `best` at full size on real ACDC: short concurrent runs on one GPU.
 
     python benchmarks/acdc_rates.py --data ACDC_DIR --out DIR [--epochs 15] [--batches 6 12] [--rates 1e-3 2e-3 4e-3]
 
-Dice on the training grid of the final model; one run each, so that small differences mean nothing.
+Reports the final model's Dice on the training grid; with one run each, small differences are not significant.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A search on real ACDC with the fast preset, and its best settings against the default ones.
+"""A search on real ACDC with the fast preset, and a comparison of its best settings with the default ones.
 
     python benchmarks/acdc_search.py --data ACDC_DIR --out DIR [--trials 16] [--epochs 9] [--seeds 11 12 13]
 
-`maag tune` first; then both settings are trained anew, with seeds that the search did not use and as many epochs as a
-trial had, and compared patient by patient on the validation fold at source resolution. That fold also guided the
-search; the paper's test fold is not used. Writes table.md and results.json to DIR. It can be stopped and started again.
+Runs `maag tune`; then trains both settings again, with seeds that the search did not use and as many epochs as a trial
+had, and compares them patient by patient on the validation fold at source resolution. The search used that fold too;
+the paper's test fold is not used. Writes table.md and results.json to DIR. It can be stopped and restarted.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def path_of(arm: str, seed: int, options: argparse.Namespace) -> Path:
 
 
 def by_patient(arm: str, options: argparse.Namespace) -> dict[str, float]:
-    """Each patient's Dice by the final checkpoint: the mean over classes and seeds."""
+    """Each patient's Dice with the final checkpoint: the mean over classes and seeds."""
     found: dict[str, list[float]] = {}
     for seed in options.seeds:
         report = json.loads((path_of(arm, seed, options) / "evaluation-final" / "report.json").read_text())

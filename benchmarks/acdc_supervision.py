@@ -1,10 +1,10 @@
-"""Every kind of supervision on real ACDC with the fast preset, at equal numbers of updates.
+"""The kinds of supervision on real ACDC with the fast preset, at equal numbers of updates.
 
     python benchmarks/acdc_supervision.py --data ACDC_DIR --out DIR [--seeds 1] [--at-once 2] [--updates 550]
 
-Fractions of the scribbles with and without the adversarial branch; three simulated raters of different quality,
-weighted against union; masks and scribbles together against either alone. Measured on the validation fold at source
-resolution. Writes table.md, plot.png and results.json to DIR. It can be stopped and started again.
+Fractions of the scribbles with and without the adversarial branch; three simulated annotators of different quality,
+weighted or as a union; masks and scribbles together or either alone. Evaluated on the validation fold at source
+resolution. Writes table.md, plot.png and results.json to DIR. It can be stopped and restarted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FRACTIONS = (0.05, 0.1, 0.2, 0.5, 1.0)
 WITHOUT = ("gates.levels=[]", "loss.adversarial=0")
 WITH = ("data.supervision=semi", "loss.adversarial_unlabelled=0.4")
 RATERS = {"careful": 0.0, "hasty": 0.2, "careless": 0.5}
-"""By rater: how many of the strokes bear another structure's label."""
+"""By rater, the fraction of scribbles with another structure's label."""
 NUM_CLASSES = 4
 
 
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def write_rater(data: Path, out: Path, mistakes: float) -> None:
-    """Random walks from the masks, a part of whose strokes bear the label of another structure."""
+    """Write random-walk scribbles simulated from masks, a fraction of them with another structure's label."""
     if out.exists():
         return
     for case in find_cases(preset("acdc", "fast").data, data):
@@ -117,7 +117,7 @@ def sources(arm: Arm, options: argparse.Namespace) -> list[str]:
 
 
 def epochs_of(arm: Arm, options: argparse.Namespace) -> int:
-    """As many epochs as make `--updates` updates."""
+    """The number of epochs with about `--updates` updates."""
     config = override(preset("acdc", "fast"), dict(change.split("=", 1) for change in arm.changes))
     prepared = prepare(options.data, config.data, default_cache_root(), sources(arm, options))
     split = make_split(prepared.patients, config.data, SPLIT0)

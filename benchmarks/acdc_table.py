@@ -1,4 +1,4 @@
-"""The full-size table on ACDC, and the curves of its runs, from what is done."""
+"""The full-size table on ACDC, and the learning curves, of the finished runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from maag.train.folder import RunFolder
 
 
 def table(jobs: Sequence[Job], out: Path, part: str) -> str:
-    """All arms of each track over the seeds that are done, each compared with the first arm there is.
+    """All arms of each track over their finished seeds, each compared with the first available arm.
 
-    The folds of P70 have rows together as well, of arms that are done on each.
+    Arms that are finished on all folds of P70 also have a row for these together.
     """
     rows = [["track", "settings", "seeds", *(f"{title} ({kind})" for kind in KINDS for title in ("Dice", "HD95 mm")),
              "gain over the first, 95 % interval (final)", "better", "p",
@@ -64,7 +64,7 @@ def _cells(done: Sequence[Job], baseline: Sequence[Job], out: Path, part: str) -
 
 
 def draw(jobs: Sequence[Job], out: Path, picture: Path) -> None:
-    """Validation Dice by epoch: the mean over classes, and the class that is thinnest and suffers first."""
+    """Validation Dice by epoch: the mean over classes, and that of the thinnest class, which degrades first."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axis, title in zip(figure.subplots(1, 2), ("mean", "MYO"), strict=True):
         for place, arm in enumerate(ARMS):

@@ -1,10 +1,10 @@
-"""What a run's Dice means for volumes, ejection fractions and mass: its agreement with the masks on real ACDC.
+"""Agreement of a run's volumes, ejection fractions and mass with the masks, on real ACDC.
 
     python benchmarks/acdc_volumes.py RUN [RUN ...] --data ACDC_DIR --out DIR [--part shapes]
 
-Final weights as they are, and with rotations and the largest component, on the validation fold or on the 35 patients
-with unpaired masks, whose images no run saw. Writes table.md to DIR and a run's reports below it; what is measured
-already stays as it is.
+Final weights, without refinement and with rotations and the largest component, on the validation fold or on the 35
+patients with unpaired masks, whose images no run saw. Writes table.md to DIR and the reports of each run below it;
+existing reports are kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     rows = [f"| run, {options.part} | " + " | ".join(_MEASURES.values()) + " |", "| --- " * (1 + len(_MEASURES)) + "|"]
     for run in options.runs:
         for refinement in (PLAIN, ROTATIONS_COMPONENT):
-            # Reports beside the run may be of a version that measured no volumes.
+            # Reports in the run's folder may come from a version that measured no volumes.
             beside = mirrored(run, options.out)
             measure(beside, options.data, options.part, (refinement,))
             report = json.loads(report_of(beside, "final", options.part, refinement).read_text())
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def mirrored(run: Path, out: Path) -> Path:
-    """A folder with what is measured of a run, and no report yet."""
+    """A folder with links to a run's split and checkpoints, for new reports."""
     folder = out / run.name
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("checkpoints", "split.json"):

@@ -1,10 +1,10 @@
-"""What a perfect network could reach: masks brought to the training grid and back by the way of predictions.
+"""The Dice of a perfect network: masks resampled to the training grid, and back as predictions are.
 
     python benchmarks/ceiling.py --data ACDC_DIR
 
-At source resolution, mean Dice over all volumes, for the grids of the presets; by the rule that maag has (the pixel
-that holds the centre), and by OpenCV's and torch's `nearest` (the floor of the coordinate), which lays labels half a
-pixel beside the image.
+Mean Dice over all volumes at source resolution, for the grids of the presets; with maag's nearest-neighbour rule (the
+pixel that contains the centre), and with that of OpenCV's and torch's `nearest` (the floor of the coordinate), which
+shifts labels by half a pixel against the image.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
         for rule in RULES:
             dice = np.mean(
                 [
-                    there_and_back(mask, Grid.plan(mask.shape[1:], spacing[1:], data.spacing_mm, data.size_px), rule)
+                    round_trip_dice(mask, Grid.plan(mask.shape[1:], spacing[1:], data.spacing_mm, data.size_px), rule)
                     for mask, spacing in zip(masks, spacings, strict=True)
                 ],
                 axis=0,
@@ -51,12 +51,12 @@ def main() -> None:
             )
 
 
-def there_and_back(mask: np.ndarray, grid: Grid, rule: str) -> list[float]:
-    """Dice of each class of what comes back of a mask."""
+def round_trip_dice(mask: np.ndarray, grid: Grid, rule: str) -> list[float]:
+    """Dice by class of a mask after resampling to the grid and back."""
     num_classes = 4
     planes = one_hot(torch.from_numpy(mask.astype(np.int64)), num_classes).permute(0, 3, 1, 2).float()
     on_grid = interpolate(planes, size=grid.resized_shape, mode=rule).numpy()
-    # No crop: what lies outside of the grid is another matter.
+    # No crop: pixels outside the grid are not measured here.
     back = scores_to_source(on_grid, Grid(grid.source_shape, grid.resized_shape, grid.resized_shape)).argmax(axis=1)
     return [
         2

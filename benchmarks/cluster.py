@@ -1,12 +1,11 @@
-"""What Ray Train costs and what a second worker gains, on this machine.
+"""The overhead of Ray Train, and the gain of a second worker, on this machine.
 
     python benchmarks/cluster.py --data ACDC_DIR --out DIR [--rounds 3] [--epochs 3]
 
-Whole trainings of the fast preset, in turns: in this process and as one Ray worker with the same threads; in one
-process of one thread and as two Ray workers of one thread each, beside two unrelated runs at once. Speed is steps
-over wall time from the end of the first epoch to the end of the last, with everything between the steps in it. Then
-the bytes that two workers exchange in a step of the paper's networks, as the loopback interface counts them. Prints
-JSON.
+Whole trainings of the fast preset in interleaved rounds: in this process and as one Ray worker with the same threads;
+in one process with one thread, as two Ray workers with one thread each, and as two unrelated concurrent runs. Speed is
+steps over wall time from the end of the first epoch to the end of the last, including everything between steps. Then
+the bytes that two workers exchange in a step of the paper's networks, counted by the loopback interface. Prints JSON.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def main() -> None:
             folder = options.out / f"{name.replace(' ', '-').replace(',', '')}-{number}"
             speeds.setdefault(name, []).append(speed(folder, options, threads, words))
             print(f"{name}: {speeds[name][-1]:.3f} steps/s", file=sys.stderr)
-        # What two busy cores leave of each other's speed without a word between them.
+        # How far two busy cores slow each other down without communication.
         pair = [options.out / f"unrelated-{number}-{one}" for one in range(2)]
         with ThreadPoolExecutor(2) as pool:
             together = pool.map(lambda folder: speed(folder, options, 1, ()), pair)
@@ -85,7 +84,7 @@ def speed(folder: Path, options: argparse.Namespace, threads: int, words: tuple[
         with (options.out / f"{folder.name}.log").open("wb") as log:
             done = subprocess.run([str(word) for word in line], check=False, env=environment, stderr=log)
         if done.returncode:
-            raise SystemExit(f"{folder.name} failed with {done.returncode}; {log.name} ends with why")
+            raise SystemExit(f"{folder.name} failed with {done.returncode}; the reason is at the end of {log.name}")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     # The last epoch ends with a validation, whose time is in its line.
     first, last = lines[0], lines[-2]
@@ -98,7 +97,7 @@ def ratios(upper: list[float], lower: list[float]) -> dict[str, float]:
 
 
 def exchanged() -> dict[str, float]:
-    """Bytes over the loopback interface in a step of two workers, and the size of the gradients in it."""
+    """Bytes over the loopback interface per step of two workers, and the size of the gradients."""
     config = override(preset("acdc", "paper"), {"optim.batch_size": 2, "loss.adversarial_unlabelled": 0.0})
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.start_processes(exchange, args=(2, folder, config), nprocs=2, start_method="spawn")

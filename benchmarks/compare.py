@@ -1,4 +1,4 @@
-"""Measures trained runs with and without refinements, and compares them patient by patient."""
+"""Evaluate trained runs with and without refinements, and compare them patient by patient."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _RESAMPLINGS = 10_000
 
 
 class Comparison(NamedTuple):
-    """One arm against another over the same patients, each patient's score a mean over seeds."""
+    """One arm against another over the same patients; each patient's score is a mean over seeds."""
 
     gain: float
     low: float
     """Lower end of the 95 % interval of the gain, by bootstrap over patients."""
     high: float
     better: int
-    """Patients who gain."""
+    """Number of patients who gain."""
     patients: int
     p: float
     """Of Wilcoxon's signed-rank test."""
@@ -64,7 +64,7 @@ def measure(
     kinds: Sequence[str] = ("final",),
     device: str = "cpu",
 ) -> None:
-    """Measure a run's checkpoints at source resolution; what is measured already stays as it is."""
+    """Evaluate a run's checkpoints at source resolution; existing reports are kept."""
     for kind in kinds:
         lacking = [each for each in refinements if not report_of(folder, kind, part, each).exists()]
         if not lacking:
@@ -80,8 +80,8 @@ def measure(
                 model=name, checkpoint_kind=kind, dataset=trained.config.data.dataset, split=part,
                 split_digest=split.digest,
             )  # fmt: skip
-            told = trained.info.get("shortfalls", {})
-            predictor = _predictor(runner, trained.config.data, refinement, told, once)
+            shortfalls = trained.info.get("shortfalls", {})
+            predictor = _predictor(runner, trained.config.data, refinement, shortfalls, once)
             evaluate(cases, predictor, trained.config.data, subject).write(
                 report_of(folder, kind, part, refinement).parent
             )
@@ -94,7 +94,7 @@ _Once = dict[tuple[str, Refinement], Predicted]
 def _predictor(
     runner: Runner, data: Any, refinement: Refinement, shortfalls: Mapping[str, float], once: _Once
 ) -> Predictor:
-    """Looks at each volume once from the same views, for all refinements."""
+    """Predicts each volume only once per set of views, for all refinements."""
     views = replace(refinement, largest_component=False)
     look = runner_predictor(runner, data, views, shortfalls)
 
@@ -145,7 +145,7 @@ def compare(arm: Mapping[str, float], baseline: Mapping[str, float]) -> Comparis
 
 
 def bootstrap(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
-    """95 % interval of the mean, from resampled values."""
+    """95 % bootstrap interval of the mean."""
     numbers = np.asarray(values)
     drawn = np.random.default_rng(0).integers(len(numbers), size=(_RESAMPLINGS, len(numbers)))
     low, high = np.percentile(numbers[drawn].mean(axis=1), [2.5, 97.5])

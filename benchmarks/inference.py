@@ -1,14 +1,14 @@
-"""How fast exported models are, what fewer bits cost, and what `maag predict` adds in time and memory.
+"""Speed of exported models, cost of lower precisions, and overhead of `maag predict` in time and memory.
 
     python benchmarks/inference.py --data ACDC_DIR --model RUN --out DIR [--rounds 5] [--volumes 12]
     python benchmarks/inference.py --data ACDC_DIR --out DIR --gpu-only
 
-Tables from one run: ONNX Runtime against PyTorch eager with the paper's network; fp32, fp16 and int8 of RUN in size,
-speed and Dice against the masks of its validation patients; `maag predict` end to end against its bare runner on the
-same slices, with the paper's network and with RUN's; peak memory of `maag predict` for 20 and for 200 volumes. What is
-compared runs in turns, so that a machine whose speed drifts slows all alike. Where there is a GPU, two more: TensorRT
-and ONNX Runtime against PyTorch eager and compiled, in slices per second, and `maag predict` with the paper's network
-on it; these alone with --gpu-only.
+Tables: ONNX Runtime against PyTorch eager with the paper's network; fp32, fp16 and int8 exports of RUN by size, speed
+and Dice against the masks of its validation patients; `maag predict` end to end against its bare runner on the same
+slices, with the paper's network and with RUN's; peak memory of `maag predict` for 20 and for 200 volumes. Alternatives
+run in interleaved rounds, so that drift in the machine's speed affects all alike. With a GPU there are two more, and
+with --gpu-only these alone: TensorRT and ONNX Runtime against PyTorch eager and compiled, in slices per second, and
+`maag predict` with the paper's network on the GPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from inference_on_gpu import on_gpu
 from numpy.typing import NDArray
-from turns import in_turns, spread, table
+from rounds import timed_in_rounds, spread, table
 
 from deploy.artifact.manifest import MODEL, Source
 from deploy.exporting.onnx_export import export as export_segmentor
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def on_cpu(segmentor: Segmentor, config: Config, cases: Sequence[Case], options: argparse.Namespace) -> None:
-    """Every table that needs no GPU."""
+    """The tables that need no GPU."""
     paper = options.out / "paper"
     export_segmentor(segmentor, config, paper, Source(checkpoint="initial weights", sha256="-"))
     print(f"{options.threads} thread(s), torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}\n")
@@ -98,7 +98,7 @@ def runners(segmentor: Segmentor, config: Config, paper: Path, rounds: int) -> N
     """ONNX Runtime against PyTorch, the paper's network on the CPU."""
 
     class Plain:
-        """PyTorch as most people run it: without a memory layout of our choice."""
+        """PyTorch as commonly used, with its default memory layout."""
 
         name = "PyTorch eager"
 
@@ -116,7 +116,7 @@ def runners(segmentor: Segmentor, config: Config, paper: Path, rounds: int) -> N
             "ONNX Runtime (--backend onnx)": open_artifact(paper, "cpu", size).runner,
         }
         images = np.random.default_rng(0).normal(size=(size, 1, *config.data.size_px)).astype(np.float32)
-        times = in_turns({name: partial(runner, images) for name, runner in contenders.items()}, rounds)
+        times = timed_in_rounds({name: partial(runner, images) for name, runner in contenders.items()}, rounds)
         rows = [
             (name, f"{1000 * statistics.median(found) / size:.0f}", spread(times["PyTorch eager"], found))
             for name, found in times.items()
@@ -125,7 +125,7 @@ def runners(segmentor: Segmentor, config: Config, paper: Path, rounds: int) -> N
 
 
 def precisions(model: Path, data: Path, out: Path, rounds: int) -> None:
-    """Size, speed and Dice against masks of each precision."""
+    """Size, speed and Dice against the masks of each precision."""
     split = Split.from_dict(read_json(model / "split.json"))
     opened: dict[str, Runner] = {}
     facts: dict[str, list[str]] = {}
@@ -144,7 +144,7 @@ def precisions(model: Path, data: Path, out: Path, rounds: int) -> None:
             f"{report.mean('dice'):.4f}",
         ]
     images, _ = prepare_image(reader_of(config.data.dataset).load_volume(cases[0]), config.data)
-    times = in_turns({name: partial(runner, images) for name, runner in opened.items()}, rounds)
+    times = timed_in_rounds({name: partial(runner, images) for name, runner in opened.items()}, rounds)
     rows = [(name, *facts[name], spread(times["fp32"], times[name])) for name in PRECISIONS]
     table(
         (
@@ -160,7 +160,7 @@ def precisions(model: Path, data: Path, out: Path, rounds: int) -> None:
 
 
 def end_to_end(name: str, runner: Runner, config: Config, cases: Sequence[Case], out: Path, rounds: int) -> None:
-    """`maag predict`'s work on files, against its runner alone on their slices."""
+    """`maag predict` on files, against its runner alone on their slices."""
     data = config.data
     files = [case.images[0] for case in cases]
     slices = [prepare_image(reader_of(data.dataset).load_volume(case), data)[0] for case in cases]
@@ -174,7 +174,7 @@ def end_to_end(name: str, runner: Runner, config: Config, cases: Sequence[Case],
         for images in slices:
             runner(images)
 
-    times = in_turns({"whole": whole, "bare": bare}, rounds)
+    times = timed_in_rounds({"whole": whole, "bare": bare}, rounds)
     count = sum(map(len, slices))
     rows = [
         (
@@ -188,7 +188,7 @@ def end_to_end(name: str, runner: Runner, config: Config, cases: Sequence[Case],
 
 
 def memory(model: Path, files: Sequence[Path], out: Path) -> None:
-    """Peak resident memory of the command, by the number of volumes, which are the same ones again and again."""
+    """Peak resident memory of the command by the number of volumes, which repeat a few files."""
     few, many = 20, 200
     rows = []
     for number in (few, many):
@@ -199,7 +199,7 @@ def memory(model: Path, files: Sequence[Path], out: Path) -> None:
             (folder / f"{place:03}.nii.gz").symlink_to(files[place % few].resolve())
         words = ["predict", folder, "--model", model, "--out", out / f"labels-{number}"]
         process = subprocess.Popen([sys.executable, "-m", "maag", *map(str, words)], stderr=subprocess.DEVNULL)
-        # Of the new program alone; what wait4 tells began as the memory of this process.
+        # From /proc, because the peak that wait4 reports includes this process before exec.
         peak_kib = 0
         while process.poll() is None:
             found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())

@@ -1,4 +1,4 @@
-"""How fast the paper's network segments on a GPU, by each way to run it; `inference.py` calls this."""
+"""Inference speed of the paper's network on a GPU by runtime and precision; called by `inference.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from turns import in_turns, spread, table
+from rounds import timed_in_rounds, spread, table
 
 from deploy.artifact.manifest import Source
 from deploy.exporting.onnx_export import export as export_segmentor
@@ -24,7 +24,7 @@ _GFLOP_A_SLICE = 17.227  # The paper's network on 1 x 224 x 224: multiplications
 
 
 def on_gpu(segmentor: Segmentor, config: Config, out: Path, batch: int = 32) -> None:
-    """Every way to run the paper's network on this machine's GPU; images and labels go to it and come back."""
+    """Time each way to run the paper's network on this machine's GPU, including transfers of images and labels."""
     device = torch.device("cuda")
     network = build_segmentor(config).eval().to(device, memory_format=torch.channels_last)
     network.load_state_dict(segmentor.state_dict())
@@ -50,14 +50,14 @@ def on_gpu(segmentor: Segmentor, config: Config, out: Path, batch: int = 32) -> 
         for backend in ("onnx", "tensorrt"):
             try:
                 if not folder.exists():
-                    # Initial weights, which fewer bits may change more than export allows.
+                    # Initial weights; `maag export` might refuse their error at lower precision.
                     export_segmentor(segmentor, config, folder, Source(checkpoint="-", sha256="-"), precision=precision)
                 runner = open_artifact(folder, "cuda", batch, backend=backend).runner  # type: ignore[arg-type]
             except Exception as problem:
                 print(f"{backend} {precision}: not run, {problem}", flush=True)
                 continue
             ways[f"{runner.name}, {precision}"] = partial(runner, images)
-    times = in_turns(ways, 20)
+    times = timed_in_rounds(ways, 20)
     base = times["PyTorch eager, fp32"]
     rows = []
     for name, found in times.items():

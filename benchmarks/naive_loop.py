@@ -1,8 +1,7 @@
-"""The same training as a plain loop does it: what `maag train` is compared with, not what anybody should use.
+"""A plain training loop as the baseline of speed comparisons with `maag train`; not for use.
 
-Eager fp32 in torch's default memory layout; a `DataLoader` that augments slice by slice on the CPU; Adam as it comes;
-every loss read as a number at every step. The game is the same to the last sign: `benchmarks/speed.py` compares the
-losses of both on one batch before it times them.
+Eager fp32 in torch's default memory layout; a `DataLoader` that augments slice by slice on the CPU; default Adam; every
+loss read at every step. The losses are the same: `benchmarks/speed.py` compares both on one batch before timing them.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from maag.models.discriminator import DiscriminatorNoise, draw_noise, pyramid_of
 
 
 class AugmentedSlices(Dataset[tuple[Tensor, ...]]):
-    """Some slices of an image array, of a label array, or of both, each changed at random when it is asked for."""
+    """Slices of an image array, of a label array, or of both, each augmented when it is loaded."""
 
     def __init__(
         self,
@@ -74,11 +73,11 @@ class AugmentedSlices(Dataset[tuple[Tensor, ...]]):
 
 
 class NaiveLoop:
-    """Networks, optimisers and loaders of the plain loop, for scribbles with or without an unlabelled batch."""
+    """Networks, optimisers and data loaders of the plain loop, for scribbles with or without an unlabelled batch."""
 
     def __init__(self, supervision: Supervision, config: Config, device: torch.device, num_workers: int) -> None:
         if not config.adversarial or config.data.supervision != "weak" or config.loss.teacher or config.loss.areas:
-            raise SystemExit("the plain loop is the paper's game: scribbles, a discriminator, no teacher and no areas")
+            raise SystemExit("the plain loop has the paper's losses alone: scribbles and a discriminator, no others")
         self._config, self._device, self._noise = config, device, torch.Generator(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
@@ -112,13 +111,13 @@ class NaiveLoop:
         )
 
     def step(self) -> dict[str, float]:
-        """Load the next slices and update on them."""
+        """One update on the next slices."""
         images, labels = (part.to(self._device) for part in next(self._scribbled))
         unlabelled = next(self._others)[0].to(self._device) if self._others else None
         return self.update(images, labels, unlabelled, next(self._real)[0].to(self._device))
 
     def update(self, images: Tensor, labels: Tensor, unlabelled: Tensor | None, masks: Tensor) -> dict[str, float]:
-        """One update of both players; the losses as numbers."""
+        """One update of both networks; returns the losses."""
         config, loss = self._config, self._config.loss
         scales, num_own = config.discriminator.scales, len(images)
         self.segmentor.train()

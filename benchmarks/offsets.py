@@ -1,11 +1,12 @@
-"""What class offsets gain, on patients that they were not fitted on, and how many validation patients they need.
+"""The gain of class offsets on patients they were not fitted to, by the number of validation patients.
 
     python benchmarks/offsets.py RUN [RUN ...] --data ACDC_DIR --out DIR
 
-Takes the final weights of finished runs on real ACDC, trained with `train.class_offsets` or without, and from those
-with them the offsets away. Then, on the training grid: what offsets that were fitted on some of the validation patients
-gain on the 35 patients with unpaired masks, whose images no run saw. And at source resolution, refined or not: offsets
-fitted on all of the validation patients against none. Writes table.md to DIR, and weights with and without offsets.
+Loads the final weights of finished runs on real ACDC, and removes the offsets of those trained with
+`train.class_offsets`. Then, on the training grid, measures the gain of offsets fitted to some of the validation
+patients on the 35 patients with unpaired masks, whose images no run saw; and at source resolution, with and without
+refinements, compares offsets fitted to all validation patients with none. Writes table.md to DIR, and weights with and
+without offsets.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _REFINEMENTS = (PLAIN, COMPONENT, ROTATIONS, ROTATIONS_COMPONENT)
 
 @dataclass(frozen=True)
 class Cases:
-    """A segmentor's verdicts on some patients' cases."""
+    """A segmentor's scores of some patients' cases."""
 
     scores: PixelScores
     patients: tuple[str, ...]
@@ -120,7 +121,7 @@ def look(segmentor: Segmentor, prepared: PreparedData, patients: Sequence[str]) 
 
 
 def by_number(val: Cases, others: Cases, patients: Sequence[str]) -> list[str]:
-    """The gain on `others` by the number of validation patients, over random subsets of them."""
+    """The gain on `others` by the number of validation patients, over random subsets."""
     draw = np.random.default_rng(0)
     none = torch.zeros(val.scores.settled.shape[-1])
     plain = mean_dice(others, none)
@@ -146,7 +147,7 @@ def rounded(offsets: Tensor) -> str:
 def at_source(
     trained: TrainedSegmentor, segmentor: Segmentor, offsets: Tensor, run: Path, options: argparse.Namespace
 ) -> list[str]:
-    """Measure both, and compare them patient by patient."""
+    """Evaluate with and without offsets, and compare patient by patient."""
     folders = {}
     for name, values in (("without", torch.zeros_like(offsets)), ("with", offsets)):
         folder = folders[name] = options.out / f"{run.name}-{name}"

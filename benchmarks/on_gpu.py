@@ -1,20 +1,20 @@
-"""All that only a GPU can say: the paper's run, speed, inference, tests, the table of ACDC, steps, rates, and parts.
+"""All benchmarks that need a GPU: the paper's run, speed, inference, tests, the table of ACDC, steps, rates, and parts.
 
     python benchmarks/on_gpu.py --data ACDC_DIR --out DIR [--minutes 9.5] [--lanes "tests; speed --chunks 4" "table"]
 
-For a quarter of an hour of one GPU in calls of ten minutes, these two, with the same DIR on the same machine:
+For a quarter of an hour of one GPU in calls of ten minutes, use these two, with the same DIR on the same machine:
 
     python benchmarks/on_gpu.py --data ACDC_DIR --out DIR --minutes 9.5     # the paper's run, alone; then what fits
-    python benchmarks/on_gpu.py --data ACDC_DIR --out DIR --minutes 3.5     # goes on: what the first left, in its order
+    python benchmarks/on_gpu.py --data ACDC_DIR --out DIR --minutes 3.5     # continues with what is left, in order
 
-A call ends by itself within --minutes. The next one with the same words leaves out what is done, tries again what
-failed, and goes on with runs from their last checkpoints. What to take along from the machine is then in DIR/pack
-(`pack.py`), after each call.
+A call ends by itself within --minutes. The next one with the same arguments skips what is done, retries what failed,
+and continues runs from their last checkpoints. After each call, the files to copy from the machine are in DIR/pack
+(`pack.py`).
 
-Lanes run at once, the stages of a lane one after the other; words after a stage's name go to its program. While one of
-ALONE runs, those of other lanes stand still or wait; of two such the earlier lane's is first. Each stage is a program
-of its own under a limit of seconds, which `name:seconds` changes, and one that fails or is out of time stops no other.
-What the stages print lies in DIR/NUMBER-NAME.log, and the ends of all logs come last.
+Lanes run concurrently, the stages of a lane one after the other; words after a stage's name are arguments of its
+program. While a stage in ALONE runs, those of other lanes are paused or wait; of two such stages the one in the earlier
+lane is first. Each stage is a separate program with a time limit in seconds, which `name:seconds` changes; a stage that
+fails or times out does not stop others. Its output is in DIR/NUMBER-NAME.log; the ends of all logs are printed last.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ STAGES: Mapping[str, tuple[float, float, str]] = {
     ),
     "parts": (540, 120, "benchmarks/acdc_best.py --data {data} --out {out}/parts --epochs 30 --at-once 8"),
 }
-"""By name: the seconds it may take, those that must be left of a call for it to be begun, and its program.
+"""By name: the time limit in seconds, the seconds that must be left of a call to start it, and its program.
 
-They ask for CUDA, as without it they would go on on the CPU until the call is over.
+They require CUDA, because otherwise they would run on the CPU until the call is over.
 """
 ALONE = ("paper", "steps", "speed", "inference")
-"""Stages beside which nothing else may run: those that are timed, and the run that needs most of a call for itself."""
+"""Stages that run alone: those that measure time, and the run that needs most of a call."""
 _LANES = [
     "paper --seeds 1 --tracks P35 --parts val shapes; speed --chunks 4; inference; steps",
     "tests",
@@ -74,14 +74,14 @@ _NEEDED = (
     *("click", "matplotlib", "monai", "nibabel", "numpy", "onnx", "onnxruntime", "onnxscript", "pydantic", "pydicom"),
     *("pytest", "safetensors", "scipy", "skimage", "torch"),
 )
-"""What the stages import, as maag itself need not be installed."""
+"""Packages that the stages import; maag itself need not be installed."""
 _LINES = 45
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_PACK = 15.0
 _SECONDS_TO_IMPORT = 20.0
-"""Of a stage, before its own clock runs."""
+"""Of a stage, before its own clock starts."""
 _GOES_ON = 3
-"""What a program exits with that has runs left for another call."""
+"""Exit code of a program that has runs left for another call."""
 
 
 def main() -> None:
@@ -93,14 +93,14 @@ def main() -> None:
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes - _SECONDS_TO_PACK
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-        parser.error(f"the stages would fail for want of {', '.join(missing)}: install these first")
+        parser.error(f"the stages need {', '.join(missing)}: install these first")
     options.out.mkdir(parents=True, exist_ok=True)
     numbers = count(1)
     lanes = [
         [Stage(next(numbers), *shlex.split(words), options=options, deadline=deadline) for words in lane.split(";")]
         for lane in options.lanes
     ]
-    # Stages have process groups of their own, which would outlive this one.
+    # Stages have their own process groups, which would outlive this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     try:
         drive(lanes)
@@ -120,7 +120,7 @@ def environment(out: Path) -> dict[str, str]:
 
 
 def drive(lanes: Sequence[Sequence[Stage]]) -> None:
-    """Run all stages of all lanes that are not done yet and have time to begin, and say when each has ended."""
+    """Run the stages of all lanes that are not done and have enough time, and report the end of each."""
     started = time.monotonic()
     waiting = [[stage for stage in lane if not stage.is_done] for lane in lanes]
     running: dict[int, Stage] = {}
@@ -146,7 +146,7 @@ def drive(lanes: Sequence[Sequence[Stage]]) -> None:
 
 
 class Stage:
-    """A program that can be begun, halted, and ended when its time is over."""
+    """A program that can be started, paused, and killed when its time is over."""
 
     def __init__(self, number: int, word: str, *further: str, options: argparse.Namespace, deadline: float) -> None:
         name, _, seconds = word.partition(":")
@@ -162,7 +162,7 @@ class Stage:
         self.ending = "done before" if self.is_done else "not begun"
 
     def has_time(self) -> bool:
-        """Whether enough of the call is left to begin it; if not, what follows it in its lane waits as well."""
+        """Whether enough of the call is left to start it; if not, the rest of its lane is skipped as well."""
         return self._deadline - time.monotonic() >= self._least
 
     def begin(self) -> None:
@@ -178,7 +178,7 @@ class Stage:
             )  # fmt: skip
 
     def stand_still(self) -> None:
-        """Its processes, until `go_on`; its limit does not run meanwhile."""
+        """Pause its processes until `go_on`; the pause does not count towards its time limit."""
         self._seconds += time.monotonic() - self._since
         self._halted = True
         self._signal(signal.SIGSTOP)
@@ -189,7 +189,7 @@ class Stage:
         self._signal(signal.SIGCONT)
 
     def has_ended(self) -> bool:
-        """Whether it has, and how is in `ending` then; one that is out of time is ended now."""
+        """Whether it has ended, after setting `ending`; a stage that is out of time is killed."""
         assert self._process is not None
         if self._halted:
             return False
@@ -199,18 +199,18 @@ class Stage:
             self._mark.write_text(shlex.join([self._name, *self._further]))
             self.ending = f"done in {seconds:.0f} s"
         elif code == _GOES_ON:
-            self.ending = f"stopped by itself after {seconds:.0f} s, and goes on in another call"
+            self.ending = f"stopped by itself after {seconds:.0f} s, to be continued in another call"
         elif code is not None:
             self.ending = f"failed with {code} after {seconds:.0f} s"
         elif seconds > self._limit or time.monotonic() > self._deadline:
             self.ending = f"stopped after {seconds:.0f} s"
         else:
             return False
-        self.end()  # those of its processes that it left running
+        self.end()  # child processes that it left running
         return True
 
     def end(self) -> None:
-        """Its processes, if it was begun and has not ended."""
+        """Kill its processes, if it was started and has not ended."""
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait()
@@ -218,7 +218,7 @@ class Stage:
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        with suppress(ProcessLookupError):  # of one that has just ended by itself
+        with suppress(ProcessLookupError):  # it has just ended by itself
             os.killpg(self._process.pid, number)
 
 

@@ -1,4 +1,4 @@
-"""What a training run costs beside its steps, and how long a whole one takes."""
+"""The time of a training run outside its steps, and of a whole run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from maag.train.validate import Validator
 def time_overheads(
     config: Config, data: Path, cache: Path, split: Split, device: torch.device, scratch: Path
 ) -> dict[str, float]:
-    """Seconds of all that a run does beside its steps, with prepared data at hand."""
+    """Seconds of everything that a run does outside its steps, with prepared data."""
     seconds = {}
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import maag.cli.train, maag.train.fit"], check=True)
@@ -57,7 +57,7 @@ def time_overheads(
 
 
 def whole_run(config: Config, supervision: Supervision, report: dict[str, float]) -> float:
-    """Seconds of all epochs, validations and checkpoints, from the start; every validation is taken for a best."""
+    """Seconds of a whole run from the start; a best checkpoint is assumed after every validation."""
     epochs, train = config.optim.epochs, config.train
     per_epoch = TrainingBatches(supervision, config, torch.device("cpu")).steps_per_epoch
     early = (epochs // 2) // train.validate_every

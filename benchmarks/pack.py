@@ -1,10 +1,10 @@
-"""What to take along from a machine that is given up: few files, and small ones.
+"""Pack the results on a temporary machine into a few small files.
 
     python benchmarks/pack.py DIR
 
 Writes DIR/pack/results.tar.gz with every table, plot, report, curve and log below DIR, and beside it the final weights
-of each run with their matrices in 16 bits, which `maag evaluate` takes as they are. Unpacked elsewhere, the archive is
-what `--report-only` makes tables of.
+of each run with matrices in float16, which `maag evaluate` accepts. Unpacked elsewhere, the archive is the input of
+`--report-only`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 _KINDS = (".csv", ".json", ".jsonl", ".log", ".md", ".png")
 _NOT = ("cache", "kernels", "labels", "pack", "shapes", "tensorboard")
-"""Folders of what can be made anew."""
+"""Folders whose content can be recreated."""
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def halve(weights: Path, out: Path) -> None:
-    """Write `weights` with their matrices in 16 bits; vectors, some of which are variances, keep theirs."""
+    """Write `weights` with matrices in float16; vectors, some of which are variances, stay float32."""
     with safe_open(weights, framework="np") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         header = file.metadata()

@@ -1,10 +1,10 @@
-"""Whether the `best` preset's settings hurt where they were not chosen: other anatomies, as synthetic data.
+"""The `best` preset's settings on data they were not chosen for: other anatomies, as synthetic data.
 
     python benchmarks/phantoms_best.py --out DIR [--datasets chaos ppss] [--seeds 1 2 3] [--epochs 8] [--arms ...]
 
-`maag data phantom` draws each data set; partial cross-entropy alone, the fast preset and the best settings train on the
-fast preset's grid with as many updates, and are measured on the validation patients at source resolution, final
-checkpoint. Writes table.md and results.json to DIR. A run that is there already is resumed or taken as it is.
+`maag data phantom` makes each data set; partial cross-entropy alone, the fast preset and the best settings train on the
+fast preset's grid with equal numbers of updates, and are evaluated on the validation patients at source resolution,
+final checkpoint. Writes table.md and results.json to DIR. Existing runs are resumed, or kept if they are complete.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def path_of(dataset: str, seed: int, arm: str, options: argparse.Namespace) -> P
 
 
 def reports(dataset: str, arm: str, options: argparse.Namespace) -> dict[int, dict[str, Any]]:
-    """By seed, of what has finished."""
+    """Reports of the finished runs by seed."""
     found = {seed: read_report(path_of(dataset, seed, arm, options), "final", "val") for seed in options.seeds}
     return {seed: report for seed, report in found.items() if report}
 

@@ -1,4 +1,4 @@
-"""How much of a machine a training step uses: its operations and its traffic, against what the machine can do."""
+"""Roofline of a training step: its operations and memory traffic, against the peaks of the machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 STATED_TFLOPS: Mapping[str, float] = {"NVIDIA H100 80GB HBM3": 989.0, "NVIDIA H200": 989.0}
-"""Dense bf16 of the maker's data sheet, by the device's name."""
+"""Dense bf16 peak by the manufacturer's data sheet, by device name."""
 
 
 class Traffic(TorchDispatchMode):
-    """Adds up the bytes that each operation reads and writes, as if nothing stayed in a cache between two of them."""
+    """Counts the bytes that each operation reads and writes, as if no data stayed in a cache between operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def roofline(
     dtype: torch.dtype,
     stated_tflops: float | None,
 ) -> dict[str, float | str | None]:
-    """Where a step that runs so often a second stands under the two roofs of the device, which are measured here."""
+    """Position of a step that runs at `steps_per_second` under the device's two roofs, which are measured here."""
     operations, num_bytes = count(step)
     peak, bandwidth = measure_matmul(device, dtype), measure_copy(device)
     reached, intensity = operations * steps_per_second, operations / num_bytes
@@ -76,32 +76,32 @@ def roofline(
 
 
 def measure_matmul(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product."""
+    """Operations per second of a large matrix product."""
     side = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return 2 * side**3 / _seconds(lambda: left @ right, device)
 
 
 def measure_copy(device: torch.device) -> float:
-    """Bytes a second, read and written, of a copy that no cache holds."""
+    """Bytes per second, read and written, of a copy too large for any cache."""
     source = torch.zeros(2**28 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _seconds(lambda: target.copy_(source), device)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The best of a few turns."""
-    turns = []
+    """The best of ten repetitions."""
+    times = []
     for _ in range(10):
         wait(device)
         started = time.perf_counter()
         work()
         wait(device)
-        turns.append(time.perf_counter() - started)
-    return min(turns)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

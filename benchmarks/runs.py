@@ -1,4 +1,4 @@
-"""Training runs through the command line, each resumed or taken as it is when it is there already."""
+"""Training runs through the command line; existing runs are resumed, or kept if they are complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def train_and_evaluate(
     further: Sequence[str] = (),
     start: Sequence[object] = ("--preset", "fast"),
 ) -> None:
-    """Train from `start` with `changes` on ACDC, one thread, and measure the validation fold of both kinds."""
+    """Train from `start` with `changes` on ACDC, one thread, and evaluate both checkpoints on the validation fold."""
     train(folder, data, changes, further, start)
     for kind in KINDS:
         out = folder / f"evaluation-{kind}"
@@ -38,7 +38,7 @@ def train(
     start: Sequence[object] = ("--preset", "fast"),
     dataset: str = "acdc",
 ) -> None:
-    """Train from `start` with `changes`, one thread; a run that was begun is resumed, a finished one is left."""
+    """Train from `start` with `changes`, one thread; an unfinished run is resumed, a finished one is kept."""
     result = folder / "result.json"
     if result.exists() and json.loads(result.read_text())["ending"] != "interrupted":
         return
@@ -55,7 +55,7 @@ def maag(command: str, *words: object, dataset: str = "acdc") -> None:
 
 
 def collect(folder: Path) -> dict[str, Any] | None:
-    """What a finished run reached; None before it is finished."""
+    """The results of a finished run; None if it is not finished."""
     if not (folder / "evaluation-final" / "report.json").exists():
         return None
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -72,6 +72,6 @@ def collect(folder: Path) -> dict[str, Any] | None:
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
-    """Mean ± standard deviation of the sample, where there are several."""
+    """Mean ± sample standard deviation, which is left out for a single value."""
     mean = f"{statistics.fmean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

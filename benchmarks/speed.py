@@ -1,11 +1,11 @@
-"""How fast training is: `maag train`'s loop, the bare step, and the loop that one writes without thinking of speed.
+"""Training speed: the loop of `maag train`, the bare step, and a plain loop written without regard to speed.
 
     python benchmarks/speed.py --data ACDC_DIR [--preset fast] [--set train.precision=auto] [--chunks 12]
 
-The bare step is the same update of the same networks on one fixed batch that lies on the device. All three are timed in
-turn, as many steps of each as the loop does between two readings of its losses, or in an epoch where that has fewer, so
-that a machine whose speed drifts slows them alike. Beside it: how much of the machine the step uses, what comes before
-the first step, what validation and checkpoints cost, and how long a whole run would take.
+The bare step is the same update of the same networks on one fixed batch on the device. All three are timed in
+interleaved rounds, so that drift in the machine's speed affects them alike; a round has as many steps as the loop does
+between two readings of its losses, or in an epoch if that has fewer. The report also has the step's share of the
+machine's peak, the time before the first step, the cost of validation and checkpoints, and the time of a whole run.
 `--set` changes the settings of the loop and of the bare step; the plain loop is always eager fp32.
 """
 
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def compare_losses(config: Config, supervision: Supervision, batch: Batch, device: torch.device) -> float:
-    """The relative difference between the plain loop's losses and the step's, in eager fp32, of two updates."""
+    """Largest relative difference between the losses of the plain loop and of the step, in two updates, eager fp32."""
     quiet = {"discriminator.instance_noise": 0.0, "discriminator.label_noise": 0.0}
     config = override(config, {**EAGER_FP32, **quiet})
     plain, state = NaiveLoop(supervision, config, device, 0), TrainState(config, device)
@@ -113,7 +113,7 @@ def compare_losses(config: Config, supervision: Supervision, batch: Batch, devic
         expected = plain.update(batch.images, batch.labels, batch.unlabelled, batch.masks)
         largest = max(largest, *(abs(found[name] / expected[name] - 1) for name in expected))
     if largest > 0.01:
-        raise SystemExit(f"the plain loop's losses differ from the step's by {largest:.2g}: they are not the same game")
+        raise SystemExit(f"the plain loop's losses differ from the step's by {largest:.2g}: they are not comparable")
     return largest
 
 
@@ -126,7 +126,7 @@ def time_steps(
     loaders: int,
     folder: Path,
 ) -> dict[str, float]:
-    """Steps a second of all three, and their ratios over the turns."""
+    """Steps per second of all three, and their ratios over the rounds."""
     config = override(config, {"train.validate_every": 10**6, "train.checkpoint_minutes": 1e6})
     supervision = supervise(prepared, split, config)
     state, batch = TrainState(config, device), TrainingBatches(supervision, config, device).at(0)
@@ -134,18 +134,16 @@ def time_steps(
     update_of = updates_of(state, config)
     plain = NaiveLoop(supervision, override(config, EAGER_FP32), device, loaders)
     stop = StopRequest()
-    # The losses are read at an epoch's end, too: of data with few slices no more steps ever lie between two readings.
+    # The losses are also read at the end of an epoch, which may have fewer steps.
     per_epoch = TrainingBatches(supervision, config, torch.device("cpu")).steps_per_epoch
     steps = min(steps_between_readings(device), per_epoch)
     others = {"bare": lambda: update_of(batch), "plain": plain.step}
-    turns = Turns(others, device, stop, steps, _WARM_UP_CHUNKS + chunks)
+    rounds = Rounds(others, device, stop, steps, _WARM_UP_CHUNKS + chunks)
     run = create_run(folder, config, split)
-    outcome = fit(config, prepared, split, run, device=device, listener=turns, stop=stop, resume=False)
-    seconds = {name: times[_WARM_UP_CHUNKS:] for name, times in turns.seconds.items()}
+    outcome = fit(config, prepared, split, run, device=device, listener=rounds, stop=stop, resume=False)
+    seconds = {name: times[_WARM_UP_CHUNKS:] for name, times in rounds.seconds.items()}
     if not seconds["loop"]:
-        raise SystemExit(
-            f"the run was over before {_WARM_UP_CHUNKS + 1} turns of {steps} steps: set optim.epochs higher"
-        )
+        raise SystemExit(f"the run ended before {_WARM_UP_CHUNKS + 1} rounds of {steps} steps: set optim.epochs higher")
     report = {f"{name}_steps_per_second": steps / statistics.median(seconds[name]) for name in seconds}
     for other in ("bare", "plain"):
         ratios = [theirs / ours for theirs, ours in zip(seconds[other], seconds["loop"], strict=True)]
@@ -156,8 +154,8 @@ def time_steps(
     return {**report, "peak_memory_mib": outcome.peak_memory_mib}
 
 
-class Turns:
-    """A listener that does and times steps of others whenever the loop has done as many of its own."""
+class Rounds:
+    """A listener that times the loop's steps, and after each chunk of them as many steps of the others."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""Which way of running a training step is fastest on this machine: precision, compiling, recording as a CUDA graph.
+"""The fastest way to run a training step on this machine: precision, compilation, CUDA graphs.
 
     python benchmarks/steps.py --data ACDC_DIR [--presets paper best] [--steps 100] [--ways "bf16, recorded"]
 
-Each way trains on its own from the same weights, on batches drawn and augmented as in `maag train`, and the device is
-waited for at the end alone. A step's milliseconds hold drawing and augmenting its batch; `starting` is the seconds of
-the first steps, in which kernels are chosen, compiled and recorded.
+Each way trains separately from the same weights, on batches sampled and augmented as in `maag train`; the device is
+synchronised only at the end. The milliseconds of a step include its batch; `starting` is the seconds of the first
+steps, in which kernels are chosen, compiled and recorded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ways to do one thing, timed in turns, so that a machine whose speed drifts slows all alike; and their tables."""
+"""Timing of alternatives in interleaved rounds, so that drift in the machine's speed affects all alike; tables."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 
-def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, one after the other, `rounds` times, after one that does not count."""
+def timed_in_rounds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way in each of `rounds`, in which all run one after the other; a warm-up round does not count."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, work in ways.items():
@@ -20,7 +20,7 @@ def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def spread(base: Sequence[float], found: Sequence[float]) -> str:
-    """How many times as fast, by rounds: median (min to max)."""
+    """Speed-up over `base` by round: median (min to max)."""
     ratios = [one / other for one, other in zip(base, found, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
