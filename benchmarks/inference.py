@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from inference_on_gpu import on_gpu
 from numpy.typing import NDArray
-from rounds import timed_in_rounds, spread, table
+from rounds import spread, table, timed_in_rounds
 
 from deploy.artifact.manifest import MODEL, Source
 from deploy.exporting.onnx_export import export as export_segmentor

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rounds import timed_in_rounds, spread, table
+from rounds import spread, table, timed_in_rounds
 
 from deploy.artifact.manifest import Source
 from deploy.exporting.onnx_export import export as export_segmentor
