@@ -79,7 +79,10 @@ def adversarial_loss(on_fake: Tensor) -> Tensor:
 
 
 def balance(supervised: Tensor, adversarial: Tensor) -> Tensor:
-    """Scalar factor |supervised / adversarial| that scales the adversarial loss to the supervised one; no gradient."""
+    """Scalar factor |supervised / adversarial| that scales the adversarial loss to the supervised one; no gradient.
+
+    The released code scales the supervised loss by the inverse instead, which gives the same proportion.
+    """
     return (supervised / adversarial.clamp(min=torch.finfo(adversarial.dtype).eps)).abs().detach()
 
 

@@ -25,12 +25,12 @@ class Rungs(ray_tune.Callback):
             return {"members": self._scheduler.members()}
         if not isinstance(self._scheduler, ASHAScheduler):
             return None
-        told = self._scheduler.told if isinstance(self._scheduler, GentleASHA) else frozenset()
+        told_to_stop = self._scheduler.told_to_stop if isinstance(self._scheduler, GentleASHA) else frozenset()
         return {
             "brackets": [
                 {reached: dict(values) for reached, values in bracket._rungs} for bracket in self._scheduler._brackets
             ],
-            "told": sorted(told),
+            "told": sorted(told_to_stop),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ class Rungs(ray_tune.Callback):
         if isinstance(self._scheduler, GentleASHA):
             for trial_id in state["told"]:
                 tell_to_stop(trial_id)
-            self._scheduler.told |= set(state["told"])
+            self._scheduler.told_to_stop |= set(state["told"])
 
     def __getstate__(self) -> dict[str, Any]:
         """No state: Ray pickles the scheduler itself."""

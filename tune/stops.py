@@ -47,7 +47,7 @@ def tell_to_stop(trial_id: str) -> None:
 class GentleASHA(ASHAScheduler):
     """ASHA that tells trials to stop instead of ending them."""
 
-    told: frozenset[str] = frozenset()
+    told_to_stop: frozenset[str] = frozenset()
     """Trials that were told to stop."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -56,5 +56,5 @@ class GentleASHA(ASHAScheduler):
         if decision != self.STOP:
             return decision
         tell_to_stop(trial.trial_id)
-        self.told |= {trial.trial_id}
+        self.told_to_stop |= {trial.trial_id}
         return str(self.CONTINUE)
