@@ -158,12 +158,12 @@ def test_cases_without_a_mask_are_left_out_and_named(make_case: MakeCase) -> Non
 
 
 def test_no_case_with_a_mask_is_an_error(make_case: MakeCase) -> None:
-    with pytest.raises(DataError, match=r"none of the 1 cases of split 'val' has a mask .*: patient007_frame02; put"):
+    with pytest.raises(DataError, match=r"none of the 1 cases of split 'val' has a mask .*: patient007_frame02; add"):
         evaluate([make_case(7, 2, None)], predict_square, DATA, SUBJECT)
 
 
 def test_of_many_cases_without_a_mask_ten_are_named(make_case: MakeCase) -> None:
-    with pytest.raises(DataError, match=r"none of the 12 cases .*, patient010_frame01 and 2 more; put"):
+    with pytest.raises(DataError, match=r"none of the 12 cases .*, patient010_frame01 and 2 more; add"):
         evaluate([make_case(patient, 1, None) for patient in range(1, 13)], predict_square, DATA, SUBJECT)
 
 

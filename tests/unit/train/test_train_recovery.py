@@ -61,7 +61,7 @@ def test_a_full_memory_is_tried_again_as_other_losses_are() -> None:
     for _ in range(LOSSES_IN_A_ROW - 1):
         recovery.after_exception(None, full)
     assert len(board.notes) == LOSSES_IN_A_ROW - 1
-    with pytest.raises(TrainingError, match=r"3 times .*, at last with: .* not hold training; take less"):
+    with pytest.raises(TrainingError, match=r"3 times .*, the last time with: .* not hold training; take less"):
         recovery.after_exception(None, full)
 
 
