@@ -18,5 +18,5 @@ def test_a_search_that_lost_its_state_begins_anew_only_where_nothing_was_measure
     assert not goes_on(None, tmp_path)
     write_trials(tmp_path / "trials.csv", [begun, TrialResult(trial="a", sample={}, status="stopped", objective=0.5)])
     for storage in (None, str(tmp_path / "other")):
-        with pytest.raises(StorageError, match=r"not there, but .*trials.csv has 1 measured trials"):
+        with pytest.raises(StorageError, match=r"is missing, but .*trials.csv has 1 measured trials"):
             goes_on(storage, tmp_path)

@@ -91,7 +91,7 @@ def test_a_resume_with_other_patients_is_refused(
 ) -> None:
     run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
     exchanged = replace(split, scribbled=(*split.scribbled[1:], *split.val), val=split.scribbled[:1])
-    said = rf"trained on split {split.digest}, and here it is {exchanged.digest}.*; restore its split\.json, or"
+    said = rf"trained on split {split.digest}, not {exchanged.digest}, .*; restore its split\.json, or"
     with pytest.raises(CheckpointError, match=said):
         run_it(tiny_config, prepared, exchanged, tmp_path / "run", resume=True)
 
