@@ -156,7 +156,7 @@ def test_an_expired_token_is_denied_also_where_the_answer_has_no_body(server: S3
 
 def test_an_object_that_may_not_be_seen_is_not_called_missing(server: S3Server, store: Store) -> None:
     server.faults.add(Fault("403", method="HEAD"))
-    with pytest.raises(AccessDeniedError, match="also for an object that is not there"):
+    with pytest.raises(AccessDeniedError, match="also answers this for a missing object"):
         store.stat("none")
 
 
