@@ -78,7 +78,7 @@ def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
             "case,patient,split\nheart_000,a,train\nheart_002,a,val\n",
             "patient a has case heart_000 in train, case heart_002 in val; all cases of a patient belong in one part",
         ),
-        ("case,rater\nheart_000,anna\n", "case heart_000 has no scribble by rater anna, but by scribbles"),
+        ("case,rater\nheart_000,anna\n", "case heart_000 has no scribble by rater anna, only by scribbles"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(copy_of: Callable[[str], Path], content: str, sentence: str) -> None:
@@ -117,7 +117,7 @@ def test_a_byte_order_mark_is_no_part_of_a_class(copy_of: Callable[[str], Path])
     assert reader_of("folders").settings(root)["data.classes"] == ["background", "leaf"]
 
 
-@pytest.mark.parametrize(("text", "found"), [("wall\npool\n", "wall"), ("\n", "nowhere")])
+@pytest.mark.parametrize(("text", "found"), [("wall\npool\n", "wall"), ("\n", "missing")])
 def test_classes_begin_with_the_background(copy_of: Callable[[str], Path], text: str, found: str) -> None:
     root = copy_of("folders")
     (root / "classes.txt").write_text(text)

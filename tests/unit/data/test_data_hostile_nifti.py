@@ -50,7 +50,7 @@ def colours() -> bytes:
         (patched("slope", "<2f", 3e38, 3e38), "NaN or infinite"),
         (patched("sform", "<12f", *[0] * 12), "is singular"),
         (patched("sform", "<12f", 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0), "is singular"),
-        (patched("sform", "<12f", np.nan, *[0] * 11), "no number"),
+        (patched("sform", "<12f", np.nan, *[0] * 11), "not finite"),
         (nifti((7,)), "1-D of shape"),
         (nifti((7, 9, 3, 1, 3)), "5-D of shape"),
         (nifti((7, 9, 3, 2, 3)), "5-D of shape"),

@@ -143,7 +143,7 @@ def test_too_few_patients_are_named() -> None:
 
 
 def test_one_patient_in_two_parts_is_refused() -> None:
-    with pytest.raises(SplitError, match=r"split mine: b is in scribbled and in val; .* take it out of one of them"):
+    with pytest.raises(SplitError, match=r"split mine: b is in scribbled and in val; .* remove it from one of them"):
         Split(scheme="mine", scribbled=("a", "b"), shapes=("c",), val=("b",), test=())
 
 
