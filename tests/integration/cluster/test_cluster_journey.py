@@ -173,7 +173,7 @@ def test_to_the_cluster_and_back(words: list[object], undisturbed: list[dict[str
     command.send(signal.SIGINT)
     code, _ = command.end()
     assert code == 1
-    command.wait_for(r"Stopped at step \d+, saved")
+    command.wait_for(r"Stopped at step \d+ and saved")
     rest = [*words[: words.index("--preset")], "--out", run, "--resume"]
     code, _ = Command(*rest, "--max-time", 0.0001).end()  # one more step in this process
     assert code == 0

@@ -64,7 +64,7 @@ def test_what_is_in_the_way_of_labels(tmp_path: Path, in_the_way: str) -> None:
         error = str(outcome.failed[0].error)
     except ConfigError as problem:
         error = str(problem)
-    assert f"out/{in_the_way} is there already" in error
+    assert f"out/{in_the_way} already exists" in error
     assert str(tmp_path) not in error
 
 

@@ -90,7 +90,7 @@ def raising(error: Exception) -> Any:
         (raising(ModuleNotFoundError("No module named 'x'", name="x")), True, ["package is damaged"]),
         (raising(ImportError("libnvinfer.so.10: cannot open")), True, ["without its libraries, libnvinfer.so.10"]),
         (raising(OSError("libnvinfer.so.11: cannot open")), True, ["without its libraries"]),
-        (lambda: SimpleNamespace(__version__="10.11.0.33"), True, ["TensorRT 10.11 is older than 10.12, the first"]),
+        (lambda: SimpleNamespace(__version__="10.11.0.33"), True, ["TensorRT 10.11 is older than 10.12, the oldest"]),
         (lambda: SimpleNamespace(__version__="8.6.1.post1"), False, ["TensorRT 8.6 is older", "PyTorch finds no GPU"]),
         (lambda: SimpleNamespace(__version__="10.12.0.36"), False, ["PyTorch finds no GPU"]),
         (lambda: SimpleNamespace(__version__="11.0.0.114"), True, []),
@@ -152,7 +152,7 @@ def test_an_engine_of_another_gpu_is_built_anew_once_and_kept(tmp_path: Path, te
     manifest = write_engine(tmp_path / "model", tensorrt)
     elsewhere = TensorRT(tensorrt.trt, HostCuda(gpu="NVIDIA L4"))
     found = find_engine(tmp_path / "model", manifest, elsewhere)
-    named = "the one beside the model is for another place: GPU NVIDIA Stand-In there, NVIDIA L4 here"
+    named = "the one beside the model is for another environment: GPU NVIDIA Stand-In there, NVIDIA L4 here"
     assert found.reason == f"an engine built here now, as {named}"
     (kept,) = engines_directory().glob("*.engine")
     assert engines_directory() == cache / "engines"

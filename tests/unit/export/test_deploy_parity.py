@@ -49,7 +49,7 @@ def test_a_difference_that_moves_no_label_is_refused_on_made_images_too(name: st
 
 
 def test_values_that_are_not_numbers_are_refused() -> None:
-    with pytest.raises(ExportError, match="1024 and 0 probabilities are not numbers"):
+    with pytest.raises(ExportError, match="1024 and 0 probabilities are not finite"):
         compare(Logistic("one"), Logistic("two", float("nan")), seeded_inputs(DATA))
 
 

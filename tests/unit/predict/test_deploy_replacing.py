@@ -101,14 +101,14 @@ def test_the_ledger_is_not_read_for_each_file_of_the_users(scans: Path, out: Pat
     store = Counting(out)
     replacing = Replacing(store)
     for name in mine:
-        with pytest.raises(ConfigError, match="is there already"):
+        with pytest.raises(ConfigError, match="already exists"):
             replacing.require_ours_or_none(name)
     assert store.readings == 2
     write_volume(scans / "later.nii.gz")
     run(scans, out, runner, resume=True)
     replacing.require_ours_or_none("later.nii.gz")
     (out / mine[0]).write_bytes(b"other work")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         replacing.require_ours_or_none(mine[0])
 
 
@@ -118,7 +118,7 @@ def test_a_file_of_the_users_beside_labels_is_not_replaced(scans: Path, out: Pat
     run(scans, out, runner)
     mine.write_bytes(b"years of work")
     (failed,) = predict([scans], Threads(runner), DATA, out, "m1", work=work).failed
-    assert f"{mine} is there already" in str(failed.error)
+    assert f"{mine} already exists" in str(failed.error)
     assert mine.read_bytes() == b"years of work"
     mine.unlink()
     for model in ("m1", "m2"):
