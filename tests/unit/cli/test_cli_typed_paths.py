@@ -71,7 +71,7 @@ def test_what_is_in_the_way_of_labels(tmp_path: Path, in_the_way: str) -> None:
 def test_what_is_in_the_way_of_an_export() -> None:
     Path("taken").mkdir()
     Path("taken/mine").write_text("of mine")
-    with pytest.raises(StorageError, match=r"^cannot write taken: it holds other files, mine among them"), \
+    with pytest.raises(StorageError, match=r"^cannot write taken: it holds other files, such as mine"), \
             building_artifact(Path("taken")):  # fmt: skip
         pass
 
