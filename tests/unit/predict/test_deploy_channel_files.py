@@ -146,6 +146,7 @@ def test_channels_in_a_bucket(folder: Path, out: Path, monkeypatch: pytest.Monke
         (["c_0000.nii"], "channels, c_0000 to c_0001, but c_0001 is missing; put it beside {0}"),
         (["c_0001.nii"], "but c_0000 is missing; put it beside {0}"),
         (["c_0000.nii", "c_0002.nii"], "but c_0001 is missing; put it beside {0}"),
+        (["c_0002.nii"], "but c_0000, c_0001 are missing; put them beside {0}"),
         (["c_0000.nii", "c_0001.nii", "c_0002.nii"], "and {2} is one too many; remove it"),
         (["c_0000.nii", "c_0001.nii", "c_0001.nii.gz"], "but {1} and {2} are the same channel; keep one of them"),
         (["c.nii"], "the image has 1 channel, but the model takes 2; save each channel as its own 2-D or 3-D file, "
