@@ -68,7 +68,7 @@ def test_a_trial_that_was_stopped_early_tells_how_far_its_model_overrates_itself
     assert noted["shortfalls"]
     (sentence,) = told
     assert "expected Dice compares with the real one" in sentence
-    assert sentence.endswith("Ctrl-C now leaves that out")
+    assert sentence.endswith("Ctrl-C skips this")
 
     note_shortfalls_of(best, replace(measuring, data_dir="nowhere"), told.append)
     assert checkpoint.load_segmentor(best).info == noted
