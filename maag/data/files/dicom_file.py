@@ -17,7 +17,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels.processing import apply_rescale
+from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import SegmentationStorage
 
 from maag.errors import DataError, StorageError, first_line
@@ -136,7 +136,7 @@ def series_uid(path: Path) -> str | None:
 
 
 def read_pixels(path: Path) -> NDArray[np.float32]:
-    """(rows, columns) float32, rescaled as the header says.
+    """(rows, columns) float32, rescaled as the header says, or through its Modality LUT.
 
     Raises:
         DataError: a file without readable grey pixels.
@@ -147,7 +147,7 @@ def read_pixels(path: Path) -> NDArray[np.float32]:
         raise DataError(f"{path}: DICOM without pixel data; export the series again, with its images")
     try:
         with _quiet_pydicom():
-            plane = np.asarray(apply_rescale(dataset.pixel_array, dataset), dtype=np.float32)
+            plane = np.asarray(apply_modality_lut(dataset.pixel_array, dataset), dtype=np.float32)
     except (OSError, *_MALFORMED) as error:
         # Only compressed pixels come without a length.
         is_compressed = getattr(dataset.get_item("PixelData"), "is_undefined_length", False)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pydicom.uid import DeflatedExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SegmentationStorage
 from scipy.spatial.transform import Rotation
 
 from maag.data.files.dicom_file import UNREADABLE, series_uid
@@ -185,3 +185,27 @@ def test_a_segmentation_is_no_image(tmp_path: Path, kind: str) -> None:
     whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = kind
     whole.save_as(path, enforce_file_format=True)
     assert series_uid(path) is None
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize("words", [True, False])
+def test_a_modality_lut_is_applied_where_there_is_one(tmp_path: Path, deflated: bool, words: bool) -> None:
+    table = np.arange(400, dtype="<u2") ** 2 % 5000
+    item = pydicom.Dataset()
+    item.LUTDescriptor = [len(table), 100, 16]
+    item.add_new("LUTData", "OW" if words else "US", table.tobytes() if words else table.tolist())
+    stored = write_slice(tmp_path / "a.dcm", np.zeros(3), ModalityLUTSequence=[item])
+    whole = pydicom.dcmread(tmp_path / "a.dcm")
+    whole.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian if deflated else ExplicitVRLittleEndian
+    whole.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    read = load_series([tmp_path / "a.dcm"]).voxels[0, 0]
+    np.testing.assert_array_equal(read, table[np.clip(stored.astype(int) - 100, 0, len(table) - 1)])
+
+
+def test_a_modality_lut_of_bits_that_the_standard_does_not_know_is_refused(tmp_path: Path) -> None:
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.LUTExplanation = [2, 0, 12], "HU"
+    item.add_new("LUTData", "US", [5, 6])
+    write_slice(tmp_path / "a.dcm", np.zeros(3), ModalityLUTSequence=[item])
+    with pytest.raises(DataError, match=r"a\.dcm: its pixels cannot be decoded \(.*uint12"):
+        load_series([tmp_path / "a.dcm"])
