@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Self
 
@@ -125,6 +126,9 @@ def save_volume(
 ) -> None:
     """Write a (Z, Y, X) or (T, Z, Y, X) array as NIfTI of its dtype, atomically; same content, same bytes.
 
+    A qform cannot hold a shear, as slices of a tilted gantry have: its code is then 0, so that readers use the sform, and
+    those that cannot (ITK) refuse the file instead of misplacing it.
+
     Args:
         path: `.nii` or `.nii.gz`.
         array: the voxels.
@@ -134,10 +138,19 @@ def save_volume(
     """
     image = nib.Nifti1Image(array.T, affine)
     image.set_qform(affine, code=1)
+    if sform and _misplaces(image.get_qform(), affine, array.T.shape[:_PLAIN_DIMENSIONS]):
+        image.set_qform(affine, code=0)
     image.set_sform(affine if sform else None, code=1 if sform else 0)
     image.header["descrip"] = description
     image.header.set_xyzt_units("mm")
     _write(path, image)
+
+
+def _misplaces(qform: NDArray[np.float64], affine: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+    """Whether the qform puts a corner of (X, Y, Z) voxels more than half of the least voxel size elsewhere."""
+    corners = np.array(list(product(*((0, size - 1) for size in shape), (1,))))
+    aside_mm = np.linalg.norm(corners @ (qform - affine).T, axis=1).max()
+    return bool(aside_mm > np.linalg.norm(affine[:3, :3], axis=0).min() / 2)
 
 
 def _write(path: Path, image: nib.Nifti1Image) -> None:

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from oblique import OBLIQUE
+from scipy.spatial.transform import Rotation
 
 from maag.data.files.nifti_writing import ProbabilityWriter, description_of, fit_description, save_volume
 from maag.errors import StorageError
@@ -64,3 +65,21 @@ def test_a_description_holds_79_bytes() -> None:
         name = "x" * (length - len("0 "))
         assert fit_description([name]) == fits
         assert description_of([name]) == f"0 {name}"[:79].encode()
+
+
+@pytest.mark.parametrize(
+    ("shear", "codes"), [(0.0, (1, 1)), (0.02, (1, 1)), (1.5, (0, 1))], ids=["none", "rounded", "tilted"]
+)
+def test_no_reader_is_led_to_a_qform_that_cannot_hold_the_shear(
+    tmp_path: Path, shear: float, codes: tuple[int, int]
+) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", (10, -20, 30), degrees=True).as_matrix() * [1.2, 1.3, 8.0]
+    affine[:3, 2] += shear * affine[:3, 1]
+    save_volume(tmp_path / "a.nii.gz", np.zeros((2, 20, 30, 40), np.uint8), affine)
+    image = nib.load(tmp_path / "a.nii.gz")
+    assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == codes
+    np.testing.assert_allclose(image.affine, affine, atol=1e-4)
+    if codes[0]:
+        corner = [39, 29, 19, 1]
+        np.testing.assert_allclose(image.get_qform() @ corner, affine @ corner, atol=0.6)  # half a voxel
