@@ -118,6 +118,8 @@ def _in_store(given: str, dicom_seg: bool, foreign: list[str]) -> Iterator[Sourc
     store = store_of(root)
     if is_dicom(key) and not has_magic(key):
         raise ConfigError(f"{given}: for a DICOM series give its folder")
+    if is_foreign(key) and not has_magic(key) and store.stat(key):
+        raise ConfigError(f"{given}: {FOREIGN}; convert it to .nii.gz")
     if key.lower().endswith(SUFFIXES) and (found := store.stat(key)):
         yield _source(root, found, key.rpartition("/")[2])
         return
@@ -134,9 +136,13 @@ def _in_store(given: str, dicom_seg: bool, foreign: list[str]) -> Iterator[Sourc
     shown = [found for found in listed if not re.search(r"(^|/)\.[^./]", found.key)]
     files = [found for found in shown if found.key.lower().endswith(SUFFIXES)]
     series = series_among([found for found in shown if is_dicom(found.key)], store)
+    unread = [store.child(found.key) for found in shown if is_foreign(found.key)]
     if not files and not series:
-        raise MissingDataError(f"{given}: no NIfTI file, picture or DICOM series (.dcm) with this name or below it")
-    foreign += [store.child(found.key) for found in shown if is_foreign(found.key)]
+        way_out = f"; {unread[0]} is {FOREIGN}: convert it to .nii.gz" if unread else ""
+        raise MissingDataError(
+            f"{given}: no NIfTI file, picture or DICOM series (.dcm) with this name or below it{way_out}"
+        )
+    foreign += unread
     for found in files:
         yield _source(root, found, found.key.removeprefix(_as_prefix(base)))
     whole, ending = (base or root).rpartition("/")[2], ".dcm" if dicom_seg else ".nii.gz"

@@ -204,10 +204,16 @@ def test_volumes_that_cannot_be_read_are_told_of(way: str, tmp_path: Path, monke
     assert sentence(passed_over | label).endswith(f"; and {way_out}")
 
 
-def test_a_volume_that_cannot_be_read_is_to_be_converted(tmp_path: Path) -> None:
-    scan = tmp_path / "b.mha"
-    scan.write_bytes(b"x")
+@pytest.mark.parametrize("way", ["folder", "bucket"])
+def test_a_volume_that_cannot_be_read_is_to_be_converted(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b.mha").write_bytes(b"x")
+    serve(monkeypatch, tmp_path)
+    root = "s3://bkt" if way == "bucket" else str(tmp_path)
     with pytest.raises(ConfigError, match=r"b\.mha: of a format that maag does not read; convert it to \.nii\.gz"):
-        found(scan)
-    with pytest.raises(MissingDataError, match=r"below it; \S+b\.mha is of a format .* convert it to \.nii\.gz"):
-        found(tmp_path)
+        found(f"{root}/in/b.mha")
+    for given in ("in", "i*"):
+        with pytest.raises(MissingDataError, match=rf"below it; {root}/in/b\.mha is of .* convert it to \.nii\.gz"):
+            found(f"{root}/{given}")
