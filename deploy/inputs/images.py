@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from deploy.artifact.manifest import sha256_of
 from deploy.inputs.dicom_folders import series_of_folder
 from deploy.inputs.foreign import FOREIGN, is_foreign
-from maag.data.files import dicom_file, dicom_phases, dicom_series, nifti, nifti_writing, pictures, volume
+from maag.data.files import dicom_file, dicom_phases, dicom_series, dicom_slices, nifti, nifti_writing, pictures, volume
 from maag.data.files.folder_tree import files_below
 from maag.data.files.label_files import SUFFIXES, stem_of
 from maag.data.files.volume import Volume
@@ -118,11 +118,11 @@ class DicomSeries:
         if not self.even:
             yield dicom_series.load_series(self.files)
             return
-        phases = dicom_phases.phases_of(self.files)
+        phases = dicom_phases.phases_of(dicom_slices.read_slices(self.files))
         if len(phases) > 1 and self.as_segmentation:
             raise DataError(
                 f"{self.place}: a cine of {len(phases)} phases, and a DICOM segmentation is of one volume; leave out "
-                "--dicom-seg, or give each phase in a folder of its own"
+                "--dicom-seg, or give each phase as a series of its own"
             )
         for phase in phases:
             dicom_series.require_even(phase)
@@ -139,7 +139,8 @@ class DicomSeries:
         else:
             _save_names(path, classes)
             is_cine = len(labels) > 1
-            _, affine = dicom_series.grid_of_series(dicom_phases.phases_of(self.files)[0] if is_cine else self.files)
+            slices = dicom_slices.read_slices(self.files)
+            _, affine = dicom_series.grid_of_series(dicom_phases.phases_of(slices)[0] if is_cine else slices)
             array, description = labels if is_cine else labels[0], nifti_writing.description_of(classes)
             nifti_writing.save_volume(path, array, affine, description=description)
 
@@ -165,6 +166,9 @@ def find_images(
     if _is_file(given):
         if image := _image_at(given, Path(given.name)):
             return [image]
+        if dicom_slices.is_enhanced(given):
+            stem = given.stem if given.suffix.lower() in dicom_file.SUFFIXES else given.name
+            return [DicomSeries(given, Path(f"{stem}{_ending_of(dicom_seg)}"), (given,), dicom_seg)]
         if is_foreign(given.name):
             raise ConfigError(f"{given}: {FOREIGN}; convert it to .nii.gz")
         raise ConfigError(
@@ -191,6 +195,10 @@ def find_images(
     return found
 
 
+def _ending_of(dicom_seg: bool) -> str:
+    return ".dcm" if dicom_seg else ".nii.gz"
+
+
 def _is_file(path: Path) -> bool:
     """Whether it is a file, or a broken link with the suffix of an image, which reading then reports.
 
@@ -209,7 +217,7 @@ def _image_at(path: Path, relative: Path) -> InputImage | None:
 
 def _series_in(root: Path, files: Sequence[Path], dicom_seg: bool) -> list[InputImage]:
     """DICOM files by folder and series: a folder of one series becomes one file of its name."""
-    ending = ".dcm" if dicom_seg else ".nii.gz"
+    ending = _ending_of(dicom_seg)
     by_folder: dict[Path, list[Path]] = {}
     for file in files:
         by_folder.setdefault(file.parent, []).append(file)

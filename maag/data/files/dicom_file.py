@@ -1,4 +1,4 @@
-"""One DICOM file: where its slice lies, which series it belongs to, its header and its pixels."""
+"""One DICOM file: where its slice lies, which series it belongs to, and its header."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +17,23 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import SegmentationStorage
 
-from maag.errors import DataError, StorageError, first_line
+from maag.errors import DataError, MaagError, StorageError, first_line
 from maag.storage import require_regular_file, storage_errors
 
 _REQUIRED_TAGS = ["Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"]
-_GEOMETRY_TAGS = [*_REQUIRED_TAGS, "SliceThickness", "SpacingBetweenSlices", "NumberOfFrames"]
+GEOMETRY_TAGS = [*_REQUIRED_TAGS, "SliceThickness", "SpacingBetweenSlices", "NumberOfFrames"]
 _ROUNDED = 0.03
 """By so much products of direction cosines may differ from 1 and 0, for some write two decimals."""
+SAME_MM = 1e-3
+"""Nearer slices lie at one place."""
 _MAX_PIXELS = 2**26
-# What pydicom and its decoders raise of damaged files.
-_MALFORMED = (
+MALFORMED = (
     *(ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError, RuntimeError),
     *(EOFError, BytesLengthException, struct.error, zlib.error),
 )
+"""What pydicom and its decoders raise of damaged files."""
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 SUFFIXES = (".dcm", ".dicom", ".ima")
 _LABELS = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")  # The second is a label map.
@@ -65,30 +66,38 @@ class SliceGeometry:
         """How far along the normal it lies."""
         return float(self.normal @ np.array(self.position))
 
+    def has_grid_of(self, other: SliceGeometry) -> bool:
+        """Whether both have the same shape, spacing and orientation."""
+        return (
+            self.shape == other.shape
+            and np.allclose(self.spacing_mm, other.spacing_mm, atol=SAME_MM)
+            and np.allclose(self.orientation, other.orientation, atol=SAME_MM)
+        )
+
 
 def read_geometry(path: Path) -> SliceGeometry:
     """From the header alone.
 
     Raises DataError for a file that is no DICOM image, holds several, or says too little of where it is.
     """
-    header = _read(path, stop_before_pixels=True, specific_tags=_GEOMETRY_TAGS)
-    try:
-        # Elements are parsed when they are asked for.
-        with _quiet_pydicom():
-            frames = int(header.get("NumberOfFrames") or 1)
-            missing = [tag for tag in _REQUIRED_TAGS if getattr(header, tag, None) is None]
-            geometry = None if missing or frames > 1 else _geometry_of(header)
-    except (OSError, *_MALFORMED) as error:
-        raise DataError(f"{path}: a damaged header ({first_line(error)}); export the series again") from error
+    return geometry_of(read_dataset(path, stop_before_pixels=True, specific_tags=GEOMETRY_TAGS), path)
+
+
+def geometry_of(header: pydicom.Dataset, name: str | Path) -> SliceGeometry:
+    """Where the slice of a `header` lies; `name` is what errors call it. Raises DataError as `read_geometry`."""
+    with naming_damage(name):
+        frames = int(header.get("NumberOfFrames") or 1)
+        missing = [tag for tag in _REQUIRED_TAGS if getattr(header, tag, None) is None]
+        geometry = None if missing or frames > 1 else _geometry_of(header)
     # Before what is missing, for such files have their geometry elsewhere, frame by frame.
     if frames > 1:
         raise DataError(
-            f"{path}: holds {frames} frames, and one grey slice a file is needed: export the series so (classic, not "
+            f"{name}: holds {frames} frames, and one grey slice a file is needed: export the series so (classic, not "
             "enhanced DICOM), or convert it to NIfTI"
         )
     if geometry is None:
         raise DataError(
-            f"{path}: DICOM without {', '.join(missing)}; export the series again with its geometry, or take the file "
+            f"{name}: DICOM without {', '.join(missing)}; export the series again with its geometry, or take the file "
             "out"
         )
     return geometry
@@ -96,23 +105,10 @@ def read_geometry(path: Path) -> SliceGeometry:
 
 def read_header(path: Path) -> pydicom.Dataset:
     """Everything but the pixels, parsed. Raises DataError for a file that is no DICOM or damaged, StorageError."""
-    header = _read(path, stop_before_pixels=True)
-    try:
-        with _quiet_pydicom():
-            header.walk(lambda dataset, element: None)
-    except (OSError, *_MALFORMED) as error:
-        raise DataError(f"{path}: a damaged header ({first_line(error)}); export the series again") from error
+    header = read_dataset(path, stop_before_pixels=True)
+    with naming_damage(path):
+        header.walk(lambda dataset, element: None)
     return header
-
-
-def read_numbers(path: Path, tags: Sequence[str]) -> dict[str, float]:
-    """Those of the `tags` that the header has. Raises as `read_header`, and DataError for one that is no number."""
-    header = _read(path, stop_before_pixels=True, specific_tags=list(tags))
-    try:
-        with _quiet_pydicom():
-            return {tag: _numbers([header.get(tag)], 1)[0] for tag in tags if header.get(tag) not in (None, "")}
-    except (OSError, *_MALFORMED) as error:
-        raise DataError(f"{path}: a damaged header ({first_line(error)}); export the series again") from error
 
 
 def series_uid(path: Path) -> str | None:
@@ -125,55 +121,26 @@ def series_uid(path: Path) -> str | None:
         if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
             return UNREADABLE if path.name.lower().endswith(SUFFIXES) else None
     try:
-        header = _read(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID", "Rows"])
-        with _quiet_pydicom():
+        header = read_dataset(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID", "Rows"])
+        with quiet_pydicom():
             is_image = header.get("Rows") and header.get("SOPClassUID") not in _LABELS
             return str(header.get("SeriesInstanceUID") or "unknown") if is_image else None
     except StorageError:
         raise
-    except (OSError, *_MALFORMED):
+    except (OSError, *MALFORMED):
         return UNREADABLE
 
 
-def read_pixels(path: Path) -> NDArray[np.float32]:
-    """(rows, columns) float32, rescaled as the header says, or through its Modality LUT.
-
-    Raises:
-        DataError: a file without readable grey pixels.
-        StorageError: it cannot be opened.
-    """
-    dataset = _read(path)
-    if "PixelData" not in dataset:
-        raise DataError(f"{path}: DICOM without pixel data; export the series again, with its images")
-    try:
-        with _quiet_pydicom():
-            plane = np.asarray(apply_modality_lut(dataset.pixel_array, dataset), dtype=np.float32)
-    except (OSError, *_MALFORMED) as error:
-        # Only compressed pixels come without a length.
-        is_compressed = getattr(dataset.get_item("PixelData"), "is_undefined_length", False)
-        way_out = (
-            "export the series uncompressed, or install one more decoder (pip install python-gdcm)"
-            if is_compressed
-            else "copy or export it again"
-        )
-        raise DataError(f"{path}: its pixels cannot be decoded ({first_line(error)}); {way_out}") from error
-    if plane.ndim != 2:
-        raise DataError(f"{path}: pixels of shape {plane.shape}; one grey slice a file is needed: export it so")
-    if not np.isfinite(plane).all():
-        raise DataError(f"{path}: some pixels are NaN or infinite after rescaling; export the series again")
-    return plane
-
-
 def _geometry_of(header: pydicom.Dataset) -> SliceGeometry:
-    rows_mm, columns_mm = _numbers(header.PixelSpacing, 2)
+    rows_mm, columns_mm = numbers(header.PixelSpacing, 2)
     if not (rows_mm > 0 and columns_mm > 0):
         raise ValueError(f"PixelSpacing {rows_mm:g} x {columns_mm:g} mm, which must be positive")
     shape = (int(header.Rows), int(header.Columns))
     if min(shape) < 1 or math.prod(shape) > _MAX_PIXELS:
         raise ValueError(f"{shape[0]} x {shape[1]} pixels, which nobody can use")
     thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0
-    (thickness_mm,) = _numbers([thickness], 1)
-    orientation = _numbers(header.ImageOrientationPatient, 6)
+    (thickness_mm,) = numbers([thickness], 1)
+    orientation = numbers(header.ImageOrientationPatient, 6)
     directions = np.reshape(orientation, (2, 3))
     # Else the normal has another length than 1, and distances and volumes are silently others.
     if not np.allclose(directions @ directions.T, np.eye(2), atol=_ROUNDED):
@@ -184,33 +151,21 @@ def _geometry_of(header: pydicom.Dataset) -> SliceGeometry:
         shape=shape,
         spacing_mm=(rows_mm, columns_mm),
         orientation=orientation,
-        position=_numbers(header.ImagePositionPatient, 3),
+        position=numbers(header.ImagePositionPatient, 3),
         thickness_mm=abs(thickness_mm),
     )
 
 
-def _numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
-    numbers = tuple(float(value) for value in values)
-    if len(numbers) != count or not np.isfinite(numbers).all():
-        raise ValueError(f"{list(numbers)} where {count} numbers are needed")
-    return numbers
-
-
-def _read(path: Path, *, stop_before_pixels: bool = False, specific_tags: list[str] | None = None) -> pydicom.Dataset:
-    require_regular_file(path)
-    try:
-        with storage_errors(path, "read"), _quiet_pydicom():
-            return pydicom.dcmread(
-                path,
-                stop_before_pixels=stop_before_pixels,
-                specific_tags=list(specific_tags) if specific_tags else None,
-            )
-    except (InvalidDicomError, *_MALFORMED) as error:
-        raise DataError(f"{path}: not a readable DICOM file; copy or export it again, or take it out") from error
+def numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
+    """The `count` values of an element. Raises ValueError where there are more or fewer, or one is not finite."""
+    found = tuple(float(value) for value in values)
+    if len(found) != count or not np.isfinite(found).all():
+        raise ValueError(f"{list(found)} where {count} numbers are needed")
+    return found
 
 
 @contextmanager
-def _quiet_pydicom() -> Iterator[None]:
+def quiet_pydicom() -> Iterator[None]:
     """What pydicom and NumPy would warn of is either harmless or checked here, and said in a sentence."""
     logger = logging.getLogger("pydicom")
     level = logger.level
@@ -221,3 +176,31 @@ def _quiet_pydicom() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def read_dataset(
+    path: Path, *, stop_before_pixels: bool = False, specific_tags: list[str] | None = None
+) -> pydicom.Dataset:
+    """The file, each element parsed when it is asked for. Raises DataError for what is no DICOM, StorageError."""
+    require_regular_file(path)
+    try:
+        with storage_errors(path, "read"), quiet_pydicom():
+            return pydicom.dcmread(
+                path,
+                stop_before_pixels=stop_before_pixels,
+                specific_tags=list(specific_tags) if specific_tags else None,
+            )
+    except (InvalidDicomError, *MALFORMED) as error:
+        raise DataError(f"{path}: not a readable DICOM file; copy or export it again, or take it out") from error
+
+
+@contextmanager
+def naming_damage(name: str | Path) -> Iterator[None]:
+    """Turn what malformed elements raise when they are parsed into a DataError of one sentence."""
+    try:
+        with quiet_pydicom():
+            yield
+    except MaagError:
+        raise
+    except (OSError, *MALFORMED) as error:
+        raise DataError(f"{name}: a damaged header ({first_line(error)}); export the series again") from error

@@ -10,81 +10,97 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.files.dicom_file import SliceGeometry, read_geometry, read_pixels
+from maag.data.files.dicom_file import SAME_MM, SliceGeometry
+from maag.data.files.dicom_pixels import read_frames, read_pixels
+from maag.data.files.dicom_slices import DicomSlice, read_slice
 from maag.data.files.orientation import orientation_code
 from maag.data.files.volume import Volume
 from maag.errors import DataError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-SAME_MM = 1e-3
-"""Nearer slices lie at one place."""
 _UNEVEN = 0.25
 """Part of the usual distance by which another may differ from it."""
 _MAX_VOXELS = 2**31
 
 
-def order_of_slices(paths: Sequence[Path]) -> list[int]:
-    """Places in `paths` from the lowest slice to the highest along their normal.
+Slices = Sequence[Path] | Sequence[DicomSlice]
+"""Files of one slice each, whose headers are read then, or slices that were read before, which may be frames."""
+
+
+def order_of_slices(slices: Slices) -> list[int]:
+    """Places in `slices` from the lowest slice to the highest along their normal.
 
     Raises:
         DataError: slices of different shape, spacing or orientation, or two at one place.
+        StorageError: a file cannot be opened.
     """
-    return _order([read_geometry(path) for path in paths], paths)
+    return _order(_read(slices))
 
 
-def require_one_grid(slices: Sequence[SliceGeometry], paths: Sequence[Path]) -> None:
-    """Raise DataError where the slices, read from `paths`, differ in shape, spacing or orientation."""
+def in_order(slices: Slices) -> list[DicomSlice]:
+    """Slices from the lowest to the highest. Raises as `order_of_slices`."""
+    found = _read(slices)
+    return [found[place] for place in _order(found)]
+
+
+def require_one_grid(slices: Sequence[DicomSlice]) -> None:
+    """Raise DataError where slices differ in shape, spacing or orientation."""
     first = slices[0]
-    for path, other in zip(paths, slices, strict=True):
-        if (
-            other.shape != first.shape
-            or not np.allclose(other.spacing_mm, first.spacing_mm, atol=SAME_MM)
-            or not np.allclose(other.orientation, first.orientation, atol=SAME_MM)
-        ):
+    shape, spacing_mm = first.geometry.shape, first.geometry.spacing_mm
+    for one in slices:
+        if not one.geometry.has_grid_of(first.geometry):
+            other = one.geometry
             raise DataError(
-                f"{path}: a slice of {other.shape[0]} x {other.shape[1]} pixels of {other.spacing_mm} mm, {paths[0]} "
-                f"of the same volume has {first.shape[0]} x {first.shape[1]} of {first.spacing_mm} mm or another "
-                "direction; take it out of the folder, or move it to one of its own"
+                f"{one.name}: a slice of {other.shape[0]} x {other.shape[1]} pixels of {other.spacing_mm} mm, "
+                f"{first.name} of the same volume has {shape[0]} x {shape[1]} of {spacing_mm} mm or another direction; "
+                "take it out of the folder, or move it to one of its own"
             )
 
 
-def _order(slices: Sequence[SliceGeometry], paths: Sequence[Path]) -> list[int]:
-    require_one_grid(slices, paths)
-    order = sorted(range(len(paths)), key=lambda place: slices[place].height_mm)
+def _read(slices: Slices) -> list[DicomSlice]:
+    return [one if isinstance(one, DicomSlice) else read_slice(one) for one in slices]
+
+
+def _order(slices: Sequence[DicomSlice]) -> list[int]:
+    require_one_grid(slices)
+    order = sorted(range(len(slices)), key=lambda place: slices[place].geometry.height_mm)
     for lower, higher in pairwise(order):
-        if slices[higher].height_mm - slices[lower].height_mm < SAME_MM:
+        one, other = slices[higher], slices[lower]
+        if one.geometry.height_mm - other.geometry.height_mm < SAME_MM:
             raise DataError(
-                f"{paths[higher]}: lies at the place of {paths[lower]}; keep one of them in the volume, and of phases "
-                "or echoes move each to a folder of its own"
+                f"{one.name}: lies at the place of {other.name}; keep one of them in the volume, and of phases or "
+                f"echoes {one.way_apart}"
             )
     return order
 
 
-def require_even(paths: Sequence[Path]) -> None:
+def require_even(slices: Slices) -> None:
     """Raise DataError where a slice is missing or lies aside, so that no grid can hold the series.
 
     Else as `order_of_slices`.
     """
-    ordered, slices = _in_order(paths)
-    heights, positions = np.array([each.height_mm for each in slices]), np.array([each.position for each in slices])
+    ordered = in_order(slices)
+    heights = np.array([one.geometry.height_mm for one in ordered])
+    positions = np.array([one.geometry.position for one in ordered])
     gaps = np.diff(heights)
     if len(gaps) and _is_uneven(gaps).any():
         place = int(np.abs(gaps - np.median(gaps)).argmax())
         raise DataError(
-            f"{ordered[place]}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1]}, other slices of the "
-            f"series lie {np.median(gaps):.2f} mm apart; restore what is missing, or take out what does not belong"
+            f"{ordered[place].name}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1].name}, other slices "
+            f"of the series lie {np.median(gaps):.2f} mm apart; restore what is missing, or take out what does not "
+            "belong"
         )
     if len(gaps):
         along = (heights - heights[0])[:, None] / (heights[-1] - heights[0])
         aside = np.linalg.norm(positions - positions[0] - along * (positions[-1] - positions[0]), axis=1)
         if aside.max() > _UNEVEN * np.median(gaps):
             raise DataError(
-                f"{ordered[int(aside.argmax())]}: lies {aside.max():.2f} mm beside the line through its series' first "
-                "and last slice; export the series without what does not belong"
+                f"{ordered[int(aside.argmax())].name}: lies {aside.max():.2f} mm beside the line through its series' "
+                "first and last slice; export the series without what does not belong"
             )
 
 
-def load_series(paths: Sequence[Path]) -> Volume:
+def load_series(slices: Slices) -> Volume:
     """Read slices as a volume, lowest first; intensities rescaled as the headers say.
 
     Where a slice is missing, as those of another size are from volumes of LVSC, the others keep their usual distance:
@@ -94,26 +110,34 @@ def load_series(paths: Sequence[Path]) -> Volume:
         DataError: as `order_of_slices`, or a file without readable grey pixels.
         StorageError: a file cannot be opened.
     """
-    ordered, slices = _in_order(paths)
-    shape = (len(slices), *slices[0].shape)
+    ordered = in_order(slices)
+    shape = (len(ordered), *ordered[0].geometry.shape)
     if math.prod(shape) > _MAX_VOXELS:
-        raise DataError(f"{ordered[0].parent}: {shape[0]} slices of {shape[1:]} pixels; nobody can use so many")
+        raise DataError(f"{ordered[0].path.parent}: {shape[0]} slices of {shape[1:]} pixels; nobody can use so many")
     # Not into a volume of the size that headers claim, which may be a lie that fills the memory.
-    planes = [read_pixels(path) for path in ordered]
-    spacing_mm, affine = _grid_of(slices)
+    planes = _planes_of(ordered)
+    spacing_mm, affine = _grid_of([one.geometry for one in ordered])
     return Volume(np.stack(planes)[None], spacing_mm, affine, orientation_code(affine))
 
 
-def grid_of_series(paths: Sequence[Path]) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
+def grid_of_series(slices: Slices) -> tuple[tuple[float, float, float], NDArray[np.float64]]:
     """Spacing (z, y, x) in mm and affine of `load_series`, from the headers alone. Raises as `order_of_slices`."""
-    return _grid_of(_in_order(paths)[1])
+    return _grid_of([one.geometry for one in in_order(slices)])
 
 
-def _in_order(paths: Sequence[Path]) -> tuple[list[Path], list[SliceGeometry]]:
-    """The files from the lowest slice to the highest, and where each lies; every header is read once."""
-    slices = [read_geometry(path) for path in paths]
-    order = _order(slices, paths)
-    return [paths[place] for place in order], [slices[place] for place in order]
+def _planes_of(slices: Sequence[DicomSlice]) -> list[NDArray[np.float32]]:
+    """(rows, columns) each; of every file what is needed is read at once."""
+    planes: dict[tuple[Path, int | None], NDArray[np.float32]] = {}
+    frames: dict[Path, dict[int, tuple[float, float]]] = {}
+    for one in slices:
+        if one.frame is None:
+            planes[one.path, None] = read_pixels(one.path)
+        else:
+            frames.setdefault(one.path, {})[one.frame] = one.scale
+    for path, scales in frames.items():
+        read = read_frames(path, list(scales), list(scales.values()))
+        planes |= {(path, frame): plane for frame, plane in zip(scales, read, strict=True)}
+    return [planes[one.path, one.frame] for one in slices]
 
 
 def _grid_of(slices: Sequence[SliceGeometry]) -> tuple[tuple[float, float, float], NDArray[np.float64]]:

@@ -126,8 +126,8 @@ def save_volume(
 ) -> None:
     """Write a (Z, Y, X) or (T, Z, Y, X) array as NIfTI of its dtype, atomically; same content, same bytes.
 
-    A qform cannot hold a shear, as slices of a tilted gantry have: its code is then 0, so that readers use the sform, and
-    those that cannot (ITK) refuse the file instead of misplacing it.
+    A qform cannot hold a shear, as slices of a tilted gantry have: its code is then 0, so that readers use the sform,
+    and those that cannot (ITK) refuse the file instead of misplacing it.
 
     Args:
         path: `.nii` or `.nii.gz`.

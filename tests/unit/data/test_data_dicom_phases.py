@@ -10,10 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maag.data.files.dicom_phases import phases_of
+from maag.data.files import dicom_phases
 from maag.data.files.dicom_series import require_even
+from maag.data.files.dicom_slices import read_slices
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import DataError
+
+
+def phases_of(paths: list[Path]) -> list[tuple[Path, ...]]:
+    return [tuple(one.path for one in phase) for phase in dicom_phases.phases_of(read_slices(paths))]
 
 
 def write(folder: Path, name: str, height_mm: float, **tags: Any) -> Path:

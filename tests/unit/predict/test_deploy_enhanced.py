@@ -1,0 +1,97 @@
+"""Enhanced DICOM files are segmented as the series that they are, given by a folder, a pattern or themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from bright_runner import BrightIsForeground
+from enhanced_dicom import save_enhanced
+from folder_bucket import serve
+from numpy.typing import NDArray
+
+from deploy.predicting.batch import predict
+from deploy.predicting.crew import Threads
+from deploy.predicting.job import Work
+from maag.config.data import DataConfig
+from maag.data.phantoms.dicom_files import save_slice
+
+HEART = DataConfig(classes=("background", "LV"), size_px=(16, 16), spacing_mm=1.0)
+RADII = (3, 5, 2)
+PLACES = 2
+
+
+def pixels(phase: int, place: int) -> NDArray[np.uint16]:
+    """A bright square, as wide as the phase has it, to one side in the upper slice."""
+    plane = np.full((16, 16), 10, np.uint16)
+    radius = RADII[phase]
+    plane[8 - radius : 8 + radius, 8 - radius + place : 8 + radius + place] = 110
+    return plane
+
+
+def write_enhanced(path: Path, phases: int = len(RADII), **tags: Any) -> Path:
+    order = [(phase, place) for place in reversed(range(PLACES)) for phase in range(phases)]
+    frames = [
+        {"ImagePositionPatient": [0.0, 0.0, 5.0 * place], "NominalCardiacTriggerDelayTime": 30.0 * phase}
+        for phase, place in order
+    ]
+    shared = {"PixelSpacing": [1.0, 1.0], "SliceThickness": 5.0}
+    return save_enhanced(path, np.stack([pixels(*one) for one in order]), frames, shared=shared, tags=tags)
+
+
+def write_classic(folder: Path) -> None:
+    for phase in range(len(RADII)):
+        for place in range(PLACES):
+            save_slice(
+                folder / f"{phase}{place}.dcm",
+                pixels(phase, place),
+                spacing_mm=1,
+                thickness_mm=5,
+                position=(0.0, 0.0, 5.0 * place),
+                series="s",
+                number=1,
+                tags={"TriggerTime": 30 * phase},
+            )
+
+
+def test_a_cine_in_one_file_has_the_labels_and_measures_of_one_in_many(
+    tmp_path: Path, runner: BrightIsForeground
+) -> None:
+    write_enhanced(tmp_path / "enhanced" / "patient007" / "IM0001")
+    write_classic(tmp_path / "classic" / "patient007")
+    for kind in ("enhanced", "classic"):
+        outcome = predict(
+            [tmp_path / kind], Threads(runner), HEART, tmp_path / f"{kind}-out", "m", work=Work(measures=True)
+        )
+        assert (outcome.done, outcome.failed) == (1, ())
+    for name in ("patient007.nii.gz", "measures.csv"):
+        one, other = ((tmp_path / f"{kind}-out" / name).read_bytes() for kind in ("enhanced", "classic"))
+        assert one == other
+    labels = np.asarray(nibabel.load(tmp_path / "enhanced-out" / "patient007.nii.gz").dataobj).T
+    np.testing.assert_array_equal(
+        labels, [[pixels(phase, place) > 100 for place in range(PLACES)] for phase in range(len(RADII))]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "target"),
+    [
+        ("in/cine.dcm", "cine.nii.gz"),
+        ("in/1.2.840", "1.2.840.nii.gz"),
+        ("in/*.dcm", "cine.nii.gz"),
+        ("in", "in.nii.gz"),
+        ("s3://bkt/in", "in.nii.gz"),
+    ],
+)
+def test_a_file_is_a_series_by_itself(
+    tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch, given: str, target: str
+) -> None:
+    write_enhanced(tmp_path / "in" / ("1.2.840" if given.endswith("840") else "cine.dcm"))
+    serve(monkeypatch, tmp_path)
+    place = given if given.startswith("s3") else tmp_path / given
+    outcome = predict([place], Threads(runner), HEART, tmp_path / "out", "m")
+    assert (outcome.done, outcome.failed) == (1, ())
+    assert nibabel.load(tmp_path / "out" / target).shape == (16, 16, PLACES, len(RADII))
