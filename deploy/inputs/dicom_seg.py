@@ -19,7 +19,8 @@ from pydicom.uid import generate_uid
 
 from maag import __version__
 from maag.data.files.dicom_file import read_header
-from maag.data.files.dicom_series import grid_of_series, order_of_slices
+from maag.data.files.dicom_series import grid_of_series, in_order
+from maag.data.files.dicom_slices import DicomSlice, read_slices
 from maag.errors import DataError, first_line
 from maag.storage import replacing
 
@@ -66,7 +67,7 @@ def save_segmentation(
     """Write labels as a binary DICOM segmentation, a segment for each class but the background, atomically.
 
     It names the patient, study and frame of reference of the series, and for each of its frames the slice that it
-    lies on. Frames without any label are left out, as is usual, unless all are.
+    lies on, of an enhanced file the frame. Frames without any label are left out, as is usual, unless all are.
 
     Args:
         path: where to.
@@ -77,16 +78,32 @@ def save_segmentation(
         model_digest: names the model, and may name options; empty where it is not known.
 
     Raises:
-        DataError: the labels are not of the series' shape, or its headers lack what a segmentation must refer to.
+        DataError: the labels are not of the series' shape, its headers lack what a segmentation must refer to, or it is
+            of several enhanced files.
         StorageError: a file cannot be read, or `path` cannot be written.
     """
-    files = [series_files[place] for place in order_of_slices(series_files)]
+    slices = in_order(read_slices(series_files))
+    shape = (len(slices), *slices[0].geometry.shape)
+    if labels.shape != shape:
+        raise DataError(
+            f"{path}: labels are {labels.shape}, the series {slices[0].path.parent} is {shape}; they must agree"
+        )
+    frames = [one.frame for one in slices if one.frame is not None]
+    files = list(dict.fromkeys(one.path for one in slices))
+    if frames and len(files) > 1:
+        raise DataError(
+            f"{files[1]}: a second enhanced file of its series, and a DICOM segmentation refers to one; leave out "
+            "--dicom-seg, or give each file in a folder of its own"
+        )
     sources = [_source(file) for file in files]
     _require_one_frame(sources, files)
-    _tell_thickness(sources, files)
-    shape = (len(sources), int(sources[0].Rows), int(sources[0].Columns))
-    if labels.shape != shape:
-        raise DataError(f"{path}: labels are {labels.shape}, the series {files[0].parent} is {shape}; they must agree")
+    thickness_mm = round(grid_of_series(slices)[0][0], _DIGITS_OF_MM)
+    if frames:
+        # One plane of labels is taken for each frame, in the order of the file.
+        labels = labels[np.argsort(frames)]
+        _share_geometry(sources[0], slices[0], thickness_mm)
+    else:
+        _tell_thickness(sources, thickness_mm)
     segmentation = _build(labels, sources, files, classes, model_digest)
     with replacing(path) as temporary:
         segmentation.save_as(temporary, enforce_file_format=True)
@@ -153,15 +170,33 @@ def _require_one_frame(sources: Sequence[Dataset], files: Sequence[Path]) -> Non
                 )
 
 
-def _tell_thickness(sources: Sequence[Dataset], files: Sequence[Path]) -> None:
+def _tell_thickness(sources: Sequence[Dataset], thickness_mm: float) -> None:
     """Where headers do not say how thick slices are, which they may: as thick as these are apart.
 
     A segmentation has to say it, and without it nobody can read it.
     """
     if not all(source.get("SliceThickness") for source in sources):
-        (thickness_mm, _, _), _ = grid_of_series(files)
         for source in sources:
-            source.SliceThickness = round(thickness_mm, _DIGITS_OF_MM)
+            source.SliceThickness = thickness_mm
+
+
+def _share_geometry(source: Dataset, first: DicomSlice, thickness_mm: float) -> None:
+    """Tell of all frames at once what an enhanced file may tell frame by frame, and of each its place.
+
+    It is looked for there, and the frames agree in it.
+    """
+    orientation, measures = Dataset(), Dataset()
+    orientation.ImageOrientationPatient = first.header.ImageOrientationPatient
+    measures.PixelSpacing = first.header.PixelSpacing
+    measures.SliceThickness = first.header.get("SliceThickness") or thickness_mm
+    if first.header.get("SpacingBetweenSlices"):
+        measures.SpacingBetweenSlices = first.header.SpacingBetweenSlices
+    (shared,) = source.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    source.SharedFunctionalGroupsSequence = [shared]
+    for item in source.PerFrameFunctionalGroupsSequence:
+        if "PlanePositionSequence" not in item:  # of a file of one frame
+            item.PlanePositionSequence = shared.PlanePositionSequence
 
 
 def _descriptions(classes: Sequence[str], model_digest: str) -> list[SegmentDescription]:

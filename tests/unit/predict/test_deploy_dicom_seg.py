@@ -9,9 +9,11 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from enhanced_dicom import save_enhanced
 from numpy.typing import NDArray
 from pydicom.pixels import pixel_array
 from pydicom.sr.codedict import codes
+from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage
 
 from deploy.inputs.dicom_seg import save_segmentation
 from deploy.inputs.images import DicomSeries, find_images
@@ -236,3 +238,79 @@ def test_a_missing_slice_is_named(tmp_path: Path) -> None:
     )
     said = f"1.dcm: 14.00 mm from its neighbour {tmp_path / 'in' / '3.dcm'}, other slices"
     assert said in str(outcome.failed[0].error)
+
+
+def write_enhanced(path: Path, *, per_frame: bool = False, **tags: Any) -> list[int]:
+    """One file of four frames, and their places from the lowest to the highest."""
+    places = [2, 0, 3, 1]
+    normal = np.cross(OBLIQUE[:3], OBLIQUE[3:])
+    common = {"ImageOrientationPatient": list(OBLIQUE), "PixelSpacing": [1.5, 1.5], "SliceThickness": None}
+    frames = [
+        {"ImagePositionPatient": [float(value) for value in 7.0 * place * normal], **(common if per_frame else {})}
+        for place in places
+    ]
+    shared = dict.fromkeys(common) if per_frame else common
+    save_enhanced(path, np.zeros(SHAPE, np.uint16), frames, shared=shared, tags={**PATIENT, **tags})
+    return places
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+@pytest.mark.parametrize(
+    "kind", [EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, EnhancedCTImageStorage]
+)
+def test_a_segmentation_of_an_enhanced_file_refers_to_its_frames(
+    tmp_path: Path, labels: NDArray[np.uint8], per_frame: bool, kind: str
+) -> None:
+    source = tmp_path / "in" / "a.dcm"
+    places = write_enhanced(source, per_frame=per_frame, SOPClassUID=kind)
+    save_segmentation(tmp_path / "out.dcm", labels, [source], CLASSES, "")
+    written = highdicom.seg.segread(tmp_path / "out.dcm")
+    uid = pydicom.dcmread(source).SOPInstanceUID
+    by_frame = written.get_pixels_by_source_frame(
+        uid,
+        range(1, 5),
+        combine_segments=True,
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    np.testing.assert_array_equal(by_frame, labels[places])
+    for groups in written.PerFrameFunctionalGroupsSequence:
+        (referred,) = groups.DerivationImageSequence[0].SourceImageSequence
+        place = places[referred.ReferencedFrameNumber - 1]
+        assert referred.ReferencedSOPInstanceUID == uid
+        height = np.cross(OBLIQUE[:3], OBLIQUE[3:]) @ groups.PlanePositionSequence[0].ImagePositionPatient
+        assert height == pytest.approx(7.0 * place)
+    shared = written.SharedFunctionalGroupsSequence[0]
+    np.testing.assert_allclose(shared.PlaneOrientationSequence[0].ImageOrientationPatient, OBLIQUE)
+    assert shared.PixelMeasuresSequence[0].SliceThickness == 7
+    assert written.get_volume(combine_segments=True, allow_missing_positions=True).spacing == pytest.approx(
+        (7, 1.5, 1.5)
+    )
+
+
+def test_a_segmentation_refers_to_one_enhanced_file(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
+    write_enhanced(tmp_path / "in" / "a.dcm")
+    moved = pydicom.dcmread(tmp_path / "in" / "a.dcm")
+    normal = np.cross(OBLIQUE[:3], OBLIQUE[3:])
+    for groups in moved.PerFrameFunctionalGroupsSequence:
+        position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float) + 28 * normal
+        groups.PlanePositionSequence[0].ImagePositionPatient = position.round(6).tolist()
+    moved.save_as(tmp_path / "in" / "b.dcm")
+    with pytest.raises(DataError, match=r"b\.dcm: a second enhanced file of its series, .* leave out --dicom-seg"):
+        save_segmentation(
+            tmp_path / "out.dcm", np.concatenate([labels, labels]), sorted((tmp_path / "in").iterdir()), CLASSES, ""
+        )
+
+
+def test_a_segmentation_of_a_file_of_one_frame_has_its_place(tmp_path: Path) -> None:
+    plane = np.ones((1, *SHAPE[1:]), np.uint8)
+    source = save_enhanced(
+        tmp_path / "a.dcm",
+        plane.astype(np.uint16),
+        [{}],
+        shared={"ImagePositionPatient": [1.0, 2.0, 3.0]},
+        tags=PATIENT,
+    )
+    save_segmentation(tmp_path / "out.dcm", plane, [source], CLASSES, "")
+    (groups,) = pydicom.dcmread(tmp_path / "out.dcm").PerFrameFunctionalGroupsSequence
+    assert groups.PlanePositionSequence[0].ImagePositionPatient == [1, 2, 3]
