@@ -17,7 +17,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import RTDoseStorage, SegmentationStorage
 
 from maag.errors import DataError, MaagError, StorageError, first_line
 from maag.storage import require_regular_file, storage_errors
@@ -36,7 +36,8 @@ MALFORMED = (
 """What pydicom and its decoders raise of damaged files."""
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 SUFFIXES = (".dcm", ".dicom", ".ima")
-_LABELS = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")  # The second is a label map.
+# The second is a label map.
+_NO_IMAGES = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7", RTDoseStorage)
 UNREADABLE = "unreadable"
 """In place of a series, for a file that should have one."""
 
@@ -114,8 +115,9 @@ def read_header(path: Path) -> pydicom.Dataset:
 def series_uid(path: Path) -> str | None:
     """Which series a file belongs to, `unknown` where its header does not say; None for a file that is no DICOM image.
 
-    A segmentation is none: archives keep it beside the images that it labels. UNREADABLE for one with a damaged header,
-    or with a name of SUFFIXES and none at all, so that whoever reads the series is told. Raises StorageError.
+    A segmentation or a radiation dose is none: archives keep it beside the images that it belongs to. UNREADABLE for
+    one with a damaged header, or with a name of SUFFIXES and none at all, so that whoever reads the series is told.
+    Raises StorageError.
     """
     with storage_errors(path, "read"), path.open("rb") as stream:
         if stream.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] != _MAGIC:
@@ -123,7 +125,7 @@ def series_uid(path: Path) -> str | None:
     try:
         header = read_dataset(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID", "Rows"])
         with quiet_pydicom():
-            is_image = header.get("Rows") and header.get("SOPClassUID") not in _LABELS
+            is_image = header.get("Rows") and header.get("SOPClassUID") not in _NO_IMAGES
             return str(header.get("SeriesInstanceUID") or "unknown") if is_image else None
     except StorageError:
         raise

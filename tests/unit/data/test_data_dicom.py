@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SegmentationStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RTDoseStorage, SegmentationStorage
 from scipy.spatial.transform import Rotation
 
 from maag.data.files.dicom_file import UNREADABLE, series_uid
@@ -177,8 +177,8 @@ def test_a_file_that_is_cut_where_it_is_deflated_is_unreadable(tmp_path: Path) -
         order_of_slices([path])
 
 
-@pytest.mark.parametrize("kind", [SegmentationStorage, LABEL_MAP])
-def test_a_segmentation_is_no_image(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", [SegmentationStorage, LABEL_MAP, RTDoseStorage])
+def test_what_belongs_to_images_is_none(tmp_path: Path, kind: str) -> None:
     path = stack(tmp_path, [0.0])[0]
     whole = pydicom.dcmread(path)
     assert series_uid(path) == whole.SeriesInstanceUID
