@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pydicom
 
-from maag.data.files.dicom_file import GEOMETRY_TAGS, SliceGeometry, geometry_of, naming_damage, numbers, read_dataset
+from maag.data.files.dicom_file import (
+    GEOMETRY_TAGS,
+    UNREADABLE,
+    SliceGeometry,
+    geometry_of,
+    naming_damage,
+    numbers,
+    read_dataset,
+    series_uid,
+)
 from maag.data.files.dicom_frames import CLOCKS, FRAME_CLOCKS, FRAME_TAGS, frames_of, require_one_stack
 from maag.errors import DataError, StorageError
 
@@ -76,8 +85,10 @@ def read_slices(paths: Iterable[Path]) -> list[DicomSlice]:
 
 
 def is_enhanced(path: Path) -> bool:
-    """Whether a file holds frames that it describes one by one, so that it may be a whole series."""
+    """Whether a file is an image of frames that it describes one by one, so that it may be a whole series."""
     try:
+        if series_uid(path) in (None, UNREADABLE):
+            return False
         header = read_dataset(path, stop_before_pixels=True, specific_tags=["NumberOfFrames", *FRAME_TAGS])
         return bool(frames_of(header, path))
     except (DataError, StorageError):

@@ -12,12 +12,14 @@ from bright_runner import BrightIsForeground
 from enhanced_dicom import save_enhanced
 from folder_bucket import serve
 from numpy.typing import NDArray
+from pydicom.uid import EnhancedMRImageStorage, SegmentationStorage
 
 from deploy.predicting.batch import predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.job import Work
 from maag.config.data import DataConfig
 from maag.data.phantoms.dicom_files import save_slice
+from maag.errors import ConfigError
 
 HEART = DataConfig(classes=("background", "LV"), size_px=(16, 16), spacing_mm=1.0)
 RADII = (3, 5, 2)
@@ -95,3 +97,14 @@ def test_a_file_is_a_series_by_itself(
     outcome = predict([place], Threads(runner), HEART, tmp_path / "out", "m")
     assert (outcome.done, outcome.failed) == (1, ())
     assert nibabel.load(tmp_path / "out" / target).shape == (16, 16, PLACES, len(RADII))
+
+
+@pytest.mark.parametrize("spoil", ["segmentation", "cut", "text", "no frames"])
+def test_what_is_no_enhanced_image_is_refused_as_a_file(tmp_path: Path, runner: BrightIsForeground, spoil: str) -> None:
+    kind = SegmentationStorage if spoil == "segmentation" else EnhancedMRImageStorage
+    groups = {"PerFrameFunctionalGroupsSequence": None} if spoil == "no frames" else {}
+    path = write_enhanced(tmp_path / "in" / "a.dcm", SOPClassUID=kind, **groups)
+    if spoil in ("cut", "text"):
+        path.write_bytes(path.read_bytes()[:200] if spoil == "cut" else b"a.dcm")
+    with pytest.raises(ConfigError, match=r"a\.dcm: .* a DICOM series is given by its folder"):
+        predict([path], Threads(runner), HEART, tmp_path / "out", "m")
