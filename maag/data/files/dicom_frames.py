@@ -40,7 +40,7 @@ _GROUPS = (
 _OF_ALL_FRAMES = ("Rows", "Columns", "RescaleSlope", "RescaleIntercept")
 """The last two are out of place there, and are taken where no functional group has them."""
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-FRAME_TAGS = [*_OF_ALL_FRAMES, _SHARED, _PER_FRAME, "DimensionIndexSequence"]
+FRAME_TAGS = ["NumberOfFrames", *_OF_ALL_FRAMES, _SHARED, _PER_FRAME, "DimensionIndexSequence"]
 """Of a file's header: what `frames_of` needs of it."""
 _KINDS = ("EffectiveEchoTime", "FrameType", "ComplexImageComponent", "DiffusionBValue", "VelocityEncodingDirection")
 _TIMES = frozenset(FRAME_CLOCKS)
@@ -69,7 +69,7 @@ def frames_of(header: pydicom.Dataset, path: Path) -> list[Frame]:
     """The frames of a file that describes them one by one, in its order; none of a file of one slice.
 
     Args:
-        header: of the file, with FRAME_TAGS and NumberOfFrames.
+        header: of the file, with FRAME_TAGS.
         path: of the file, for errors.
 
     Raises DataError where functional groups are damaged, or not as many as frames.
@@ -124,12 +124,17 @@ def _frame(common: pydicom.Dataset, item: pydicom.Dataset, dimensions: Sequence[
     values = header.get("DimensionIndexValues")
     indices = dict(zip(dimensions, [values] if isinstance(values, int) else values or [], strict=False))
     kind = {name: str(index) for name, index in indices.items() if name and name not in _PLACE_OR_TIME}
-    kind |= {name: str(header[name].value) for name in _KINDS if name in header}
+    kind |= {name: _said(header[name].value) for name in _KINDS if name in header}
     # Where a time is left out, its place among the times tells as much.
     for name in _TIMES.intersection(indices):
         if name not in header:
             setattr(header, name, indices[name])
     return Frame(header, kind, str(header.get("StackID") or ""))
+
+
+def _said(value: object) -> str:
+    """The same for numbers that differ by rounding alone."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _flat(item: pydicom.Dataset) -> pydicom.Dataset:

@@ -89,7 +89,7 @@ def is_enhanced(path: Path) -> bool:
     try:
         if series_uid(path) in (None, UNREADABLE):
             return False
-        header = read_dataset(path, stop_before_pixels=True, specific_tags=["NumberOfFrames", *FRAME_TAGS])
+        header = read_dataset(path, stop_before_pixels=True, specific_tags=FRAME_TAGS)
         return bool(frames_of(header, path))
     except (DataError, StorageError):
         return False

@@ -127,7 +127,14 @@ def test_as_many_frames_at_each_place_are_the_phases_of_a_cine(tmp_path: Path, c
 
 def test_frames_of_several_files_of_a_series_are_one_cine(tmp_path: Path) -> None:
     for place in range(3):
-        frames = [at(APART_MM * place, NominalCardiacTriggerDelayTime=30.0 * phase + place) for phase in range(2)]
+        frames = [
+            at(
+                APART_MM * place,
+                NominalCardiacTriggerDelayTime=30.0 * phase + place,
+                EffectiveEchoTime=1.2 + phase / 1e9,
+            )
+            for phase in range(2)
+        ]
         save_enhanced(tmp_path / f"{2 - place}.dcm", noise(2) + place, frames)
     first, second = phases_of(read_slices(sorted(tmp_path.iterdir())))
     np.testing.assert_array_equal(load_series(second).voxels[0], [noise(2)[1] + place for place in range(3)])
@@ -180,7 +187,7 @@ TWICE = [at(APART_MM * place, StackID="1") for place in range(2) for _ in range(
         ([{"StackID": "1"}, {"StackID": "2"}], [], r"2 stacks of slices \(StackID 1, 2\), .* export each as a series"),
         ([{}, {"ImageOrientationPatient": [0, 1, 0, 0, 0, 1]}], [], "frame 2 has another direction or pixel size"),
         ([{}, {"PixelSpacing": [1, 1]}], [], "frame 2 has another .* size than frame 1, .* export each"),
-        ([{"EffectiveEchoTime": 2.5}, {"EffectiveEchoTime": 5}], [], "frame 2: lies .*EchoTime is 5.0, not 2.5"),
+        ([{"EffectiveEchoTime": 2.5}, {"EffectiveEchoTime": 5}], [], "frame 2: lies .*EchoTime is 5, not 2.5"),
         (
             [
                 {"ComplexImageComponent": name, "TemporalPositionIndex": number}
