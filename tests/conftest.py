@@ -1,3 +1,5 @@
+"""A tiny configuration, phantom data prepared with it, and clusters kept in one process."""
+
 from __future__ import annotations
 
 from pathlib import Path

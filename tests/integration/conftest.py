@@ -1,3 +1,5 @@
+"""What keeps commands from meeting each other, and an exported artifact."""
+
 from __future__ import annotations
 
 import os

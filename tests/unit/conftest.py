@@ -1,3 +1,5 @@
+"""One phantom data set of each layout."""
+
 from __future__ import annotations
 
 import shutil

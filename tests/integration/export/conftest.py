@@ -1,3 +1,5 @@
+"""An untrained segmentor, and artifacts exported from it."""
+
 from __future__ import annotations
 
 from pathlib import Path

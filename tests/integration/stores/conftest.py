@@ -1,3 +1,5 @@
+"""Stores of each kind: a folder, and buckets on servers of this machine."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""The command `maag tune`, without Ray."""
+
 from __future__ import annotations
 
 import json

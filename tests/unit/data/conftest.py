@@ -1,3 +1,5 @@
+"""A copy of the phantom data set, and an image file."""
+
 from __future__ import annotations
 
 import shutil

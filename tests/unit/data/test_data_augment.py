@@ -1,3 +1,5 @@
+"""Random changes of slices and of their labels."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Several raters' scribbles: combination, agreement and weights."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Splits: the published one, random ones, and their files."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+"""A factory of cases with an image and a mask on disk."""
+
 from __future__ import annotations
 
 from functools import partial

@@ -1,3 +1,5 @@
+"""An artifact's manifest: round trip, older formats, damage."""
+
 from __future__ import annotations
 
 import hashlib

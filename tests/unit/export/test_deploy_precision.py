@@ -1,3 +1,5 @@
+"""Calibration batches, and the limits of fp16."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The model configuration written for Triton."""
+
 from __future__ import annotations
 
 from pathlib import Path

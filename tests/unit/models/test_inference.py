@@ -1,3 +1,5 @@
+"""Inference of whole volumes, back on the grid of their source."""
+
 from __future__ import annotations
 
 from typing import NamedTuple

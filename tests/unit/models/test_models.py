@@ -1,3 +1,5 @@
+"""The segmentor, its gates, and the discriminator."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""A stand-in for a model, and a folder of scans."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The ledger of predictions, read and written by several jobs."""
+
 from __future__ import annotations
 
 import fcntl

@@ -1,3 +1,5 @@
+"""Which failures of a trial are remembered, and which are tried again."""
+
 from __future__ import annotations
 
 from pathlib import Path

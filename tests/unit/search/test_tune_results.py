@@ -1,3 +1,5 @@
+"""The objective, the best trial, importances, and the table of trials."""
+
 from __future__ import annotations
 
 import csv

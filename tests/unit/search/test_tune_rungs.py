@@ -1,3 +1,5 @@
+"""The scheduler's rungs, kept over a kill."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace

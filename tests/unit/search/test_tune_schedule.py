@@ -1,3 +1,5 @@
+"""The record of a trial's settings by epoch."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The search space: valid samples, and which settings are searched."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Ray's state of a search, restored from what was staged before a kill."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Splits whose patients are missing from the data."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The metrics file and the TensorBoard curves of a run that is resumed."""
+
 from __future__ import annotations
 
 import json

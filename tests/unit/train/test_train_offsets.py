@@ -1,3 +1,5 @@
+"""The search for class offsets, and the counts that it is based on."""
+
 import weakref
 from collections.abc import Iterator
 

@@ -1,3 +1,5 @@
+"""Schedules of learning rates and of weights."""
+
 from __future__ import annotations
 
 import math
