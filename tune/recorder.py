@@ -65,14 +65,17 @@ Watcher = Callable[[Sequence[TrialResult]], None]
 class Recorder(ray_tune.Callback):
     """Records the results of all trials on disk and for the watcher; a Callback of Ray Tune."""
 
-    def __init__(self, plan: SearchPlan, trial: TrialPlan, watcher: Watcher) -> None:
+    def __init__(
+        self, plan: SearchPlan, trial: TrialPlan, watcher: Watcher, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._plan = plan
         self._trial = trial
         self._watcher = watcher
         self._trials: list[Trial] = []
         self._recorded: tuple[TrialResult, ...] = ()
         self._interrupted: set[str] = set()
-        self._ends_at = math.inf if plan.max_minutes is None else time.monotonic() + 60 * plan.max_minutes
+        self._clock = clock
+        self._ends_at = math.inf if plan.max_minutes is None else clock() + 60 * plan.max_minutes
 
     @property
     def results(self) -> tuple[TrialResult, ...]:
@@ -105,7 +108,7 @@ class Recorder(ray_tune.Callback):
         self._trials = list(trials)
         if self.results != self._recorded:
             self._record()
-        if time.monotonic() > self._ends_at:
+        if self._clock() > self._ends_at:
             self._ends_at = math.inf
             # Ray's own time limit would terminate the trials; interrupted, they and the search can resume.
             os.kill(os.getpid(), signal.SIGUSR1)

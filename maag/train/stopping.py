@@ -5,16 +5,22 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 
 class StopRequest:
-    """Whether, and why, training should end after the current step."""
+    """Whether, and why, training should end after the current step.
 
-    def __init__(self, max_minutes: float | None = None) -> None:
-        self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    Args:
+        max_minutes: the time limit, None for no limit.
+        clock: the current time in seconds.
+    """
+
+    def __init__(self, max_minutes: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._deadline = None if max_minutes is None else clock() + 60 * max_minutes
         self._reason: str | None = None
         self.save_is_asked = False
         """Set it to have the state saved soon, at once if set within `on_epoch`; saving clears it."""
@@ -31,7 +37,7 @@ class StopRequest:
     @property
     def out_of_time(self) -> bool:
         """Whether the time limit has passed."""
-        return self._deadline is not None and time.monotonic() >= self._deadline
+        return self._deadline is not None and self._clock() >= self._deadline
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,15 +94,16 @@ def test_the_clock_interrupts_once(tmp_path: Path) -> None:
 
 
 def test_the_time_limit_is_in_minutes(tmp_path: Path) -> None:
-    received: list[int] = []
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
+    received: list[float] = []
+    now = 100.0
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(now))
     try:
-        recorder = Recorder(*plan_of(tmp_path, max_minutes=0.05), lambda now: None)
-        time.sleep(0.06)
-        recorder.on_step_end(0, [trial_of("a", Trial.RUNNING)])
+        recorder = Recorder(*plan_of(tmp_path, max_minutes=2), lambda now: None, clock=lambda: now)
+        for now in (100.0, 219.0, 221.0):
+            recorder.on_step_end(0, [trial_of("a", Trial.RUNNING)])
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert received == []
+    assert received == [221.0]
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0.27, 0.2), (-0.1, 0.0), (0.1, 0.1)])
