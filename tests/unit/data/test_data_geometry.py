@@ -174,3 +174,27 @@ def test_an_image_of_other_channels_than_the_settings_is_refused() -> None:
     volume = Volume(np.zeros((3, 1, 8, 8), np.float32), (1.0, 1.0, 1.0), np.eye(4))
     with pytest.raises(DataError, match=r"the image has 3 channels, data\.channels is 1; correct one of them"):
         plan_grid(volume, DataConfig(size_px=(16, 16), spacing_mm=1.0))
+
+
+def test_a_slice_that_is_thinner_than_a_training_pixel_keeps_one() -> None:
+    grid = Grid.plan((1, 30), (0.5, 1.0), 1.5, (16, 16))
+    assert grid.resized_shape == (1, 20)
+    assert labels_to_source(np.ones((2, 16, 16), np.uint8), grid).shape == (2, 1, 30)
+
+
+def test_labels_come_back_from_the_pixel_that_holds_the_centre() -> None:
+    grid = Grid.plan((8, 8), (4.5, 4.5), 1.5, (24, 24))
+    labels = np.zeros((1, 24, 24), np.uint8)
+    labels[:, 1::3, 1::3] = 1  # the middle one of the nine training pixels of each source pixel
+    np.testing.assert_array_equal(labels_to_source(labels, grid), np.ones((1, 8, 8), np.uint8))
+
+
+@pytest.mark.parametrize(("depth", "accepted"), [(4096, True), (4097, False)])
+def test_the_limit_of_pixels_counts_all_slices(depth: int, accepted: bool) -> None:
+    voxels = np.broadcast_to(np.float32(0), (1, depth, 512, 512))  # takes no memory
+    volume, data = Volume(voxels, (1, 1, 1), np.eye(4)), DataConfig(channels=1, spacing_mm=1.0)
+    if accepted:
+        assert plan_grid(volume, data).resized_shape == (512, 512)
+        return
+    with pytest.raises(DataError, match="512 x 512"):
+        plan_grid(volume, data)
