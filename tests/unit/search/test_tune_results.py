@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,17 @@ def test_the_setting_that_matters_is_found_and_drawn(tmp_path: Path) -> None:
     assert importance(trials(3)) == {}
     draw_search(tmp_path / "search.png", trials(40), shares)
     assert (tmp_path / "search.png").stat().st_size > 1000
+
+
+def test_importance_is_measured_among_the_good_trials() -> None:
+    made = []
+    for number, trial in enumerate(trials(60)):
+        of_the_best = number >= 54 or number % 2 == 0
+        of_the_worst = number < 6 or number % 2 == 0
+        made.append(replace(trial, sample={"gates.residual": of_the_best, "loss.dynamic_balance": of_the_worst}))
+    shares = importance(made)
+    assert shares["gates.residual"] > 0.9
+    assert np.isclose(sum(shares.values()), 1)
 
 
 def test_trials_are_written_with_what_failed(tmp_path: Path) -> None:
