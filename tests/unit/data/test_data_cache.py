@@ -10,15 +10,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from spoiling import any_file, spoil
 
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
-from maag.data.cache.preparing import prepare
-from maag.data.catalog import preset, write_phantom
+from maag.data.cache.preparing import prepare, prepare_cases
+from maag.data.catalog import find_cases, preset, write_phantom
 from maag.data.check import check
 from maag.errors import DataError, StorageError
 from maag.storage import read_json, write_json
@@ -30,6 +32,22 @@ def test_slices_and_their_labels_lie_together(prepared: PreparedData) -> None:
     scribbled = (prepared.scribbles != 255) & (prepared.scribbles != 0)
     agree = (prepared.scribbles == prepared.masks[:, None])[scribbled].mean()
     assert agree > 0.9  # nearest sampling may move a stroke by a pixel
+
+
+def test_a_thin_stroke_between_the_centres_of_a_coarse_grid_is_kept(
+    data_dir: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    def one_line(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        labels[...] = 4
+        labels[0, 0], labels[:, 71] = 0, 2
+        return labels
+
+    scribble = any_file(data_dir, "_scribble.nii.gz")
+    spoil(scribble, one_line)
+    data = replace(tiny_config.data, spacing_mm=5 * float(nib.load(scribble).header.get_zooms()[1]))
+    drawn = [case for case in find_cases(data, data_dir) if scribble in [item.path for item in case.scribbles]]
+    found = prepare_cases(drawn, data_dir, data, tmp_path / "cache").scribbles
+    assert ((found == 2).sum(axis=(1, 2, 3)) > 20).all()  # of the 24 or more pixels of a row
 
 
 def test_it_is_built_once_until_something_changes(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:

@@ -145,10 +145,13 @@ def test_a_missing_file_is_a_storage_error(tmp_path: Path) -> None:
         load_volume(tmp_path / "gone.nii.gz")
 
 
+@pytest.mark.parametrize("time_unit", ["unknown", "sec"])
 @pytest.mark.parametrize(("unit", "factor"), [("meter", 1e3), ("micron", 1e-3), ("mm", 1.0), ("unknown", 1.0)])
-def test_lengths_are_in_mm_whatever_the_header_counts_in(tmp_path: Path, unit: str, factor: float) -> None:
+def test_lengths_are_in_mm_whatever_the_header_counts_in(
+    tmp_path: Path, unit: str, factor: float, time_unit: str
+) -> None:
     image = nib.Nifti1Image(np.zeros((4, 5, 2), np.int16), np.diag([-1.5, 1.5, 9.0, 1.0]))
-    image.header.set_xyzt_units(unit)
+    image.header.set_xyzt_units(unit, time_unit)
     nib.save(image, tmp_path / "scan.nii.gz")
     volume = load_volume(tmp_path / "scan.nii.gz")
     assert volume.spacing_mm == pytest.approx((9.0 * factor, 1.5 * factor, 1.5 * factor))
