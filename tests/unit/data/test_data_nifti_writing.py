@@ -23,6 +23,17 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_file_is_replaced_and_never_written_over(tmp_path: Path, suffix: str) -> None:
+    path, same = tmp_path / f"a{suffix}", tmp_path / "same"
+    save_volume(path, np.zeros((2, 3, 4), np.int16), np.eye(4))
+    before = path.read_bytes()
+    same.hardlink_to(path)  # as a reader holds it who opened it before
+    save_volume(path, np.ones((2, 3, 4), np.int16), np.eye(4))
+    assert same.read_bytes() == before
+    assert path.read_bytes() != before
+
+
 def test_probabilities_of_a_cine_are_the_file_that_nibabel_would_write(tmp_path: Path) -> None:
     # Of a size at which a class is more than the part of zeros that checksums are joined with.
     probabilities = np.random.default_rng(0).random((2, 3, 4, 250, 301)).astype(np.float32)

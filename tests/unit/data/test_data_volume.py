@@ -13,6 +13,7 @@ import pytest
 from oblique import OBLIQUE, SHAPE
 from scipy.spatial.transform import Rotation
 
+from maag.data.files.nifti import is_nifti
 from maag.data.files.nifti_writing import save_labels, save_volume
 from maag.data.files.volume import load_geometry, load_volume
 from maag.errors import DataError, StorageError
@@ -131,6 +132,27 @@ def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path, value: float) ->
     nib.save(nib.Nifti1Image(array, np.eye(4)), path)
     with pytest.raises(DataError, match=r"2 of 189 voxels are NaN or infinite; replace them"):
         load_volume(path)
+
+
+def test_an_image_whose_header_tells_no_axes_has_none(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1.5, 1.5, 8.0, 1.0]))
+    for code, axes in ((1, "RAS"), (0, None)):
+        image.header["qform_code"] = image.header["sform_code"] = code
+        nib.save(type(image)(image.dataobj, None, image.header), tmp_path / "a.nii")
+        assert load_volume(tmp_path / "a.nii").axes == axes
+
+
+def test_a_picture_of_two_dimensions_needs_no_size_along_a_third(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.zeros((7, 9), np.int16), None)
+    image.header["pixdim"][1:4] = (1.5, 2.0, 0.0)
+    (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + bytes(2 * 7 * 9))
+    assert load_volume(tmp_path / "a.nii").spacing_mm[1:] == (2.0, 1.5)
+
+
+def test_companions_of_files_that_macos_leaves_are_no_images() -> None:
+    assert [is_nifti(Path(name)) for name in ("a.nii.gz", "A.NII", "._a.nii.gz", "a.nii.gz.tmp")] == [
+        *(True, True, False, False)
+    ]
 
 
 def test_a_cine_is_refused(tmp_path: Path) -> None:

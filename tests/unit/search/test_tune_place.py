@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maag.errors import StorageError
-from tune.place import goes_on
+from tune.place import BEGUN_WITH, TRIALS, fetch, goes_on
 from tune.results import TrialResult, write_trials
 
 
@@ -20,3 +20,15 @@ def test_a_search_that_lost_its_state_begins_anew_only_where_nothing_was_measure
     for storage in (None, str(tmp_path / "other")):
         with pytest.raises(StorageError, match=r"is missing, but .*trials.csv has 1 measured trials"):
             goes_on(storage, tmp_path)
+
+
+def test_a_search_is_fetched_by_its_name_with_what_it_is_resumed_with(tmp_path: Path) -> None:
+    names = (*BEGUN_WITH, TRIALS)
+    for search in ("mine", "other"):
+        place = tmp_path / "storage" / search / "search"
+        place.mkdir(parents=True)
+        for name in names:
+            (place / name).write_text(f"{name} of {search}")
+    out = tmp_path / "mine"
+    fetch(str(tmp_path / "storage"), out)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {name: f"{name} of mine" for name in names}
