@@ -11,8 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from oblique import OBLIQUE, SHAPE
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from maag.data.files.label_files import geometry_of, load_image
 from maag.data.files.nifti import is_nifti
 from maag.data.files.nifti_writing import save_labels, save_volume
 from maag.data.files.volume import load_geometry, load_volume
@@ -30,6 +32,14 @@ def test_axes_are_slices_rows_columns(image: Path) -> None:
     assert volume.voxels.dtype == np.float32
     np.testing.assert_allclose(volume.voxels[0], np.asarray(nib.load(image).dataobj).T)
     np.testing.assert_allclose(volume.spacing_mm, np.linalg.norm(OBLIQUE[:3, :3], axis=0)[::-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["image.nii.gz", "picture.png"])
+def test_the_geometry_of_a_file_is_that_of_its_image(image: Path, tmp_path: Path, name: str) -> None:
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "picture.png")
+    volume = load_image([tmp_path / name])
+    assert volume.shape[1] != volume.shape[2]
+    assert geometry_of(tmp_path / name) == (volume.shape, volume.spacing_mm)
 
 
 def test_a_file_with_a_qform_alone_tells_where_it_lies(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
+from maag.data.cache.prepared import PreparedData
 from maag.data.cache.preparing import prepare
 from maag.data.splits import Split
 from maag.errors import DataError, MissingDataError
@@ -139,6 +141,28 @@ def begin(tiny_config: Config, split: Split, tmp_path: Path, monkeypatch: pytest
 
 def rate_of(run: RunFolder) -> float:
     return float(codec.from_document(read_json(run.config), "").optim.lr)
+
+
+@pytest.mark.parametrize(("exchange", "storage", "handed"), [(False, None, 0), (True, None, 1), (False, "s", 1)])
+def test_a_trial_hands_its_state_over_where_it_may_be_needed_elsewhere(
+    phantom_dir: Path, tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, exchange: bool, storage: str | None, handed: int,
+) -> None:  # fmt: skip
+    reports: list[tuple[int, int]] = []
+
+    def report(metrics: dict[str, Any], checkpoint: object = None) -> None:
+        reports.append((metrics["epoch"], int(checkpoint is not None)))
+
+    monkeypatch.setattr("ray.tune.get_context", lambda: SimpleNamespace(get_trial_id=lambda: "a"))
+    monkeypatch.setattr("ray.tune.get_checkpoint", lambda: None)
+    monkeypatch.setattr("ray.tune.report", report)
+    plan = TrialPlan(
+        base=codec.to_dict(tiny_config), data_dir=str(phantom_dir), scribbles=(), data_digest=prepared.digest,
+        cache_root=str(prepared.directory.parent), split=split.to_dict(), trials_dir=str(tmp_path / "trials"),
+        device="cpu", threads=torch.get_num_threads(), exchange=exchange, storage=storage,
+    )  # fmt: skip
+    run_trial({"optim.epochs": 1}, plan)
+    assert reports == [(1, handed)]
 
 
 def test_a_trial_goes_on_in_its_own_folder(begin: Begin) -> None:
