@@ -47,3 +47,11 @@ def test_channels_of_another_grid_are_refused(tmp_path: Path, shape: tuple[int, 
     nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.diag([*sides, 1])), tmp_path / "b.nii.gz")
     with pytest.raises(DataError, match=r"b\.nii\.gz: a channel of \(7, \d, 3\) voxels of .* resample them to one"):
         load_channels([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"])
+
+
+def test_the_channels_of_a_cine_are_of_the_same_time(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
+    cines = np.random.default_rng(0).integers(0, 99, (2, *SHAPE, 4)).astype(np.int16)
+    for path, cine in zip(paths, cines, strict=True):
+        nib.save(nib.Nifti1Image(cine, np.eye(4)), path)
+    np.testing.assert_array_equal(load_channels(paths, 2).voxels, cines[..., 2].transpose(0, 3, 2, 1))

@@ -128,6 +128,12 @@ def test_who_has_no_mask_neither_validates_nor_tests() -> None:
     assert (split.val, split.test) == (("b",), ("d",))
 
 
+def test_everybody_supervises_where_shapes_are_those_of_other_data() -> None:
+    data = DataConfig(split="random", val_fraction=0.1, test_fraction=0.1)
+    split = make_split(people(ALL[:20]), data, foreign_shapes=["other"])
+    assert (len(split.scribbled), split.shapes, len(split.val), len(split.test)) == (16, ("other",), 2, 2)
+
+
 def test_the_digest_knows_of_every_part() -> None:
     digests = {Split(scheme="x", **{part: ("a",)}).digest for part in PARTS}
     assert len(digests) == len(PARTS)
