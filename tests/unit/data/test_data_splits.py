@@ -134,6 +134,21 @@ def test_everybody_supervises_where_shapes_are_those_of_other_data() -> None:
     assert (len(split.scribbled), split.shapes, len(split.val), len(split.test)) == (16, ("other",), 2, 2)
 
 
+@pytest.mark.parametrize("scribbled", [False, True])
+def test_where_masks_supervise_as_many_are_left_for_shapes(scribbled: bool) -> None:
+    patients = [replace(patient, scribbled=scribbled) for patient in people(ALL[:20])]
+    data = DataConfig(split="random", supervision="dense", val_fraction=0.1, test_fraction=0.1)
+    split = make_split(patients, data)
+    assert (len(split.dense), len(split.shapes), split.scribbled) == (8, 8, ())
+
+
+@pytest.mark.parametrize("setting", ["scribbled_fraction", "shapes_fraction"])
+def test_a_fraction_that_leaves_nobody_is_refused(setting: str) -> None:
+    data = DataConfig(split="random", **{setting: 0.01})
+    with pytest.raises(SplitError, match=rf"data\.{setting}=0\.01"):
+        make_split(people(ALL[:20]), data)
+
+
 def test_the_digest_knows_of_every_part() -> None:
     digests = {Split(scheme="x", **{part: ("a",)}).digest for part in PARTS}
     assert len(digests) == len(PARTS)

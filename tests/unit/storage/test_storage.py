@@ -12,6 +12,7 @@ import pytest
 from maag.errors import MissingDataError, StorageError
 from maag.storage import (
     building_directory,
+    is_temporary,
     read_json,
     replacing,
     require_writable_directory,
@@ -179,3 +180,17 @@ def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another(
     with building_directory(tmp_path / "folder") as folder:
         (folder / "b").write_text("also")
     assert done == [("synchronised", 4)]
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_a_name_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    write_text(path, "a")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_only_whole_names_of_unfinished_files_are_temporary() -> None:
+    unfinished = ".a.nii.gz.0123abcd.tmp"
+    others = (unfinished[1:], f"{unfinished}.nii", ".a.nii.gz.0123abc.tmp", ".a.nii.gz")
+    assert is_temporary(unfinished)
+    assert not any(map(is_temporary, others))
