@@ -81,6 +81,12 @@ def test_any_configuration_survives_a_round_trip(changes: dict[str, Any]) -> Non
         assert codec.digest(back) == codec.digest(config)
 
 
+def test_the_digest_of_a_file_does_not_depend_on_the_order_of_its_settings() -> None:
+    plain = codec.to_dict(Config())
+    turned = {section: dict(reversed(settings.items())) for section, settings in reversed(plain.items())}
+    assert codec.digest_of_plain(turned) == codec.digest(Config())
+
+
 @pytest.mark.parametrize("leaf", LEAVES.values(), ids=lambda leaf: leaf.path)
 def test_any_change_changes_the_digest(leaf: codec.Setting) -> None:
     base = codec.override(Config(), {"teacher.decay": 0.5} if leaf.path == "loss.teacher" else {})
@@ -110,3 +116,18 @@ def test_an_unknown_key_of_a_file_is_named(plain: dict[str, Any]) -> None:
 def test_a_file_that_is_no_configuration_is_named(plain: Any) -> None:
     with pytest.raises(ConfigError, match=r"^config\.json: .*(JSON object|format_version 2 is unkn|optim: expected)"):
         codec.from_document(plain, "config.json")
+
+
+@pytest.mark.parametrize("section", ["segmentor", "discriminator"])
+def test_a_misspelt_setting_is_looked_for_in_its_own_section_first(section: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        codec.override(Config(), {f"{section}.widht": 8})
+    assert [each for each in ("segmentor.width", "discriminator.width") if each in str(caught.value)] == [
+        f"{section}.width"
+    ]
+
+
+def test_a_long_value_is_not_told_whole() -> None:
+    with pytest.raises(ConfigError) as caught:
+        codec.override(Config(), {"optim.lr": "x" * 10_000})
+    assert len(str(caught.value)) < 500

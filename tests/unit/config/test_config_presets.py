@@ -7,7 +7,7 @@ import pytest
 
 from maag.cli.train import train_command
 from maag.config import codec
-from maag.config.presets import PRESETS
+from maag.config.presets import PRESETS, apply_preset
 from maag.data.catalog import READERS, preset
 from maag.errors import ConfigError
 
@@ -49,3 +49,15 @@ def test_unknown_presets_and_data_sets_are_named() -> None:
         preset("acdc", "none")
     with pytest.raises(ConfigError, match=r"data set 'none' is unknown; known are acdc, "):
         preset("none", "paper")
+
+
+@pytest.mark.parametrize(
+    ("size_px", "spacing_mm", "coarse_px", "coarse_mm"),
+    [([512, 352], 0.75, (96, 80), 4.0), ([192, 192], 1.5, (96, 96), 3.0), ([64, 32], 2.0, (64, 32), 2.0)],
+)
+def test_a_preset_for_cpus_loses_nothing_of_the_field_of_view_and_is_never_finer(
+    size_px: list[int], spacing_mm: float, coarse_px: tuple[int, int], coarse_mm: float
+) -> None:
+    data = apply_preset("fast", {"data.size_px": size_px, "data.spacing_mm": spacing_mm}, {}).data
+    assert data.size_px == coarse_px
+    assert data.spacing_mm == pytest.approx(coarse_mm)

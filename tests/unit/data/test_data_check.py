@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,20 @@ def test_a_check_refuses_what_training_would(tmp_path: Path) -> None:
     problems = check(tmp_path / "hearts", data).problems
     assert len(problems) == 4
     assert "heart_000.nii.gz: the image has 1 channels, data.channels is 2" in problems[0]
+
+
+def test_a_file_that_cannot_be_opened_is_a_problem_of_its_case_alone(data_dir: Path, tiny_config: Config) -> None:
+    first, *others = sorted(data_dir.rglob("patient*/"))
+    for folder in others:
+        shutil.rmtree(folder)
+    gone = sorted(first.glob("*_frame??.nii.gz"))[0]
+    gone.unlink()
+    gone.symlink_to("nowhere.nii.gz")
+    report = check(data_dir, tiny_config.data, ("own", "simulated:skeleton"))
+    (problem,) = report.problems
+    assert str(gone) in problem
+    counted = ("patients", "cases", "usable cases", "cases with a scribble")
+    assert [report.counts[each] for each in counted] == [1, 2, 1, 1]
 
 
 def test_what_is_odd_is_said_whenever_it_is_trained_on(

@@ -142,6 +142,12 @@ def test_where_masks_supervise_as_many_are_left_for_shapes(scribbled: bool) -> N
     assert (len(split.dense), len(split.shapes), split.scribbled) == (8, 8, ())
 
 
+def test_who_has_no_mask_is_unlabelled_where_masks_supervise() -> None:
+    patients = [replace(patient, masked=patient.patient_id not in ALL[:5]) for patient in people(ALL[:20])]
+    split = make_split(patients, DataConfig(split="random", supervision="dense"))
+    assert split.unlabelled == tuple(ALL[:5])
+
+
 @pytest.mark.parametrize("setting", ["scribbled_fraction", "shapes_fraction"])
 def test_a_fraction_that_leaves_nobody_is_refused(setting: str) -> None:
     data = DataConfig(split="random", **{setting: 0.01})

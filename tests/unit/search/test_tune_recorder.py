@@ -95,11 +95,12 @@ def test_the_clock_interrupts_once(tmp_path: Path) -> None:
 
 def test_the_time_limit_is_in_minutes(tmp_path: Path) -> None:
     received: list[float] = []
-    now = 100.0
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(now))
+    moments = [100.0]
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(moments[-1]))
     try:
-        recorder = Recorder(*plan_of(tmp_path, max_minutes=2), lambda now: None, clock=lambda: now)
-        for now in (100.0, 219.0, 221.0):
+        recorder = Recorder(*plan_of(tmp_path, max_minutes=2), lambda now: None, clock=lambda: moments[-1])
+        for moment in (100.0, 219.0, 221.0):
+            moments.append(moment)
             recorder.on_step_end(0, [trial_of("a", Trial.RUNNING)])
     finally:
         signal.signal(signal.SIGUSR1, before)
