@@ -29,7 +29,7 @@ def brute_surface(mask: Mask) -> NDArray[np.float64]:
     return np.argwhere(padded & ~interior).astype(np.float64)
 
 
-def brute_distances(first: Mask, second: Mask, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
+def brute_distances(first: Mask, second: Mask, spacing: tuple[float, ...]) -> tuple[float, float, float]:
     table = cdist(brute_surface(first) * spacing, brute_surface(second) * spacing)
     there, back = table.min(axis=1), table.min(axis=0)
     return (
@@ -99,7 +99,11 @@ def test_one_slice_is_measured_in_its_plane() -> None:
     real[0, 1:8, 1:8] = True
     predicted[0, 3:6, 3:6] = True
     # Were the slice axis counted, every voxel of the inner square would be on the outer one's surface.
-    assert surface_distances(predicted, real, (10.0, 1.0, 1.0)).hd_mm == pytest.approx(math.sqrt(8))
+    found = surface_distances(predicted, real, (10.0, 1.0, 1.0))
+    assert found.hd_mm == pytest.approx(math.sqrt(8))
+    assert (found.hd_mm, found.hd95_mm, found.assd_mm) == pytest.approx(
+        brute_distances(predicted[0], real[0], (1.0, 1.0))
+    )
 
 
 def test_rule_for_absent_classes() -> None:

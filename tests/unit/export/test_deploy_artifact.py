@@ -24,12 +24,12 @@ from deploy.artifact.manifest import (
     sha256_of,
     write_manifest,
 )
-from deploy.artifact.tensors import input_spec, output_specs
+from deploy.artifact.tensors import input_spec, output_specs, require_fitting
 from deploy.exporting.companions import PROGRAM
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.geometry import Grid, normalize
-from maag.errors import CheckpointError, MissingDataError
+from maag.errors import CheckpointError, DataError, MissingDataError
 
 Edit = Callable[[dict[str, object]], object]
 
@@ -106,6 +106,8 @@ def test_manifest_is_plain_and_tells_no_folder_of_its_machine(artifact: Path) ->
         (lambda plain: plain["geometry"].update(spacing_mm=1.0), "settings were edited"),
         (lambda plain: plain["geometry"]["to_grid"][0]["values"].update(a=-0.5), "it is from another version of maag"),
         (lambda plain: plain["geometry"]["to_source"].pop(), "it is from another version of maag"),
+        (lambda plain: plain["geometry"].update(size_multiple=8), "manifest"),
+        (lambda plain: plain["geometry"].update(size_px=[64, 64]), "manifest"),
         (lambda plain: plain["config"]["data"].pop("spacing_mm"), "settings were edited"),
         (lambda plain: plain["classes"][1].update(colour=[0, 0, 0]), "settings were edited"),
         (lambda plain: plain["files"].update({"../../secret": "00"}), "not a plain file name"),
@@ -195,3 +197,43 @@ def test_the_script_beside_a_model_normalises_as_the_package_does(ground: float 
     if ground is not None:
         voxels[:] = ground
         assert not alone(voxels, "robust").any()
+
+
+def test_a_change_far_into_a_large_file_is_refused(artifact: Path) -> None:
+    model = artifact / "model.onnx"
+    content = bytearray(3 << 20)
+    model.write_bytes(content)
+    write_manifest(artifact, make_manifest(model))
+    load_manifest(artifact)
+    assert sha256_of(model) == hashlib.sha256(content).hexdigest()
+    content[-1] = 1
+    model.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.onnx"):
+        load_manifest(artifact)
+
+
+def test_what_training_wrote_of_a_model_goes_into_the_artefact() -> None:
+    info = {"kind": "final", "split_digest": "s", "shortfalls": {"LV": 1.5}, "axes": ["LPS", "RAS"]}
+    source = Source.of(Path("best.safetensors"), "ab12", info)
+    assert (source.kind, source.split_digest, source.shortfalls) == ("final", "s", {"LV": 1.5})
+    assert source.axes == ("LPS", "RAS")
+    assert Source.of(Path("best.safetensors"), "ab12", {"axes": []}).axes == ()
+    assert Source.of(Path("best.safetensors"), "ab12", {}).axes is None
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 0, 32), (1, 1, 24, 32), (1, 2, 32, 32), (1, 32, 32)])
+def test_images_that_a_model_of_any_size_does_not_take_are_refused(shape: tuple[int, ...]) -> None:
+    spec = input_spec(Config(), dynamic_size=True)
+    require_fitting(np.zeros((1, 1, 48, 32), np.float32), spec)
+    with pytest.raises(DataError):
+        require_fitting(np.zeros(shape, np.float32), spec)
+
+
+def test_gates_leave_in_the_order_of_their_levels_and_at_their_sizes() -> None:
+    config = codec.override(Config(), {"gates.levels": [2, 0, 1], "data.size_px": [64, 32]})
+    specs = output_specs(config, gates=True)[2:]
+    assert [(spec.name, spec.shape[2:]) for spec in specs] == [
+        ("gates_0", (64, 32)),
+        ("gates_1", (32, 16)),
+        ("gates_2", (16, 8)),
+    ]

@@ -158,3 +158,33 @@ def test_a_full_disk_leaves_the_checkpoint_before(saved: Path, tiny_config: Conf
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
     load(saved / LAST)
     load(saved / BEST)
+
+
+class Payload:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+def test_code_in_a_training_state_is_refused_and_not_run(saved: Path, tmp_path: Path) -> None:
+    content = torch.load(saved / LAST, weights_only=True)
+    torch.save({**content, "state": Payload(tmp_path / "ran")}, saved / LAST)
+    complaint(saved / LAST)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_segmentor_without_one_of_its_weights_is_refused(saved: Path, tiny_config: Config) -> None:
+    weights = TrainState(tiny_config, CPU).segmentor.state_dict()
+    weights.pop(next(iter(weights)))
+    save_segmentor(saved / BEST, tiny_config, weights, INFO)
+    complaint(saved / BEST)
+
+
+def test_weights_of_another_program_are_refused(saved: Path, tiny_config: Config) -> None:
+    weights = TrainState(tiny_config, CPU).segmentor.state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, saved / BEST)
+    complaint(saved / BEST)

@@ -242,3 +242,41 @@ def test_what_is_expected_is_what_one_pass_says(data: DataConfig, refinement: Re
     found = segment_fully(volume, Unsure(), data, refinement)
     # Half of the pixels with .7 are labelled, the others have .1: 2 * .7 / (.7 + .1 + 1).
     assert found.expected_dice == {"blob": pytest.approx(1.4 / 1.8)}
+
+
+def test_the_last_class_keeps_its_largest_part_too_and_the_first_of_equal_ones() -> None:
+    labels = np.zeros((1, 4, 9), np.uint8)
+    labels[0, 0, :2] = labels[0, 3, 3:5] = labels[0, 0, 8] = 2
+    expected = np.zeros_like(labels)
+    expected[0, 0, :2] = 2
+    np.testing.assert_array_equal(largest_components(labels, 3), expected)
+
+
+def test_one_component_is_kept_of_labels_and_not_of_probabilities(data: DataConfig) -> None:
+    class TwoParts:
+        name = "two parts"
+
+        def __call__(self, images: Images) -> Images:
+            blob = np.zeros_like(images[:, 0])
+            blob[:, 4:20, 4:20] = blob[:, 40:44, 20:24] = 1
+            return np.stack([1 - blob, blob], axis=1)
+
+    volume, _ = ellipse_volume((2, 48, 32), (8.0, 1.5, 1.5))
+    found = segment_fully(volume, TwoParts(), data, Refinement(largest_component=True), keep_probabilities=True)
+    assert found.probabilities is not None
+    assert found.labels.sum() == 2 * 16 * 16
+    assert found.probabilities[:, 1].sum() == 2 * (16 * 16 + 4 * 4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_single_value_that_is_not_a_number_is_refused(data: DataConfig, value: float) -> None:
+    class BrokenLater(BrightIsForeground):
+        def __call__(self, images: Images) -> Images:
+            probabilities = super().__call__(images)
+            if len(self.batches) > 1:
+                probabilities[0, 1, 5, 5] = value
+            return probabilities
+
+    volume, _ = ellipse_volume((40, 48, 32), (1.0, 1.5, 1.5))
+    with pytest.raises(DataError, match="slice 32"):
+        segment(volume, BrokenLater(), data)

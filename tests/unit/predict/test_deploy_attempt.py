@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from deploy.predicting.batch import predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.job import Job, Task, Work
 from deploy.predicting.ledger import Entry
+from maag.storage.local import LocalStore
 
 
 class Counted(LocalSource):
@@ -75,3 +78,27 @@ def test_probabilities_of_a_volume_are_never_in_memory_together(tmp_path: Path) 
     assert outcome.failed == ()
     assert nibabel.load(tmp_path / "out" / "a_probabilities.nii.gz").shape == (*shape, 1, classes)
     assert taken < 4 * classes * np.prod(shape)
+
+
+def test_labels_come_last_after_their_line_and_what_lies_beside_them(
+    tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it is killed: labels in their place mean that the volume is done."""
+    out = tmp_path / "out"
+    seen: list[tuple[str, list[str | None]]] = []
+
+    class Watched(LocalStore):
+        def put(self, source: Path, key: str) -> None:
+            lines = (out / "ledger.jsonl").read_text().splitlines()
+            seen.append((key, [json.loads(line)["target_md5"] for line in lines]))
+            super().put(source, key)
+
+    out.mkdir()
+    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: Watched(Path(place)))
+    volume = write_volume(tmp_path / "scans" / "a.nii.gz")
+    job = Job(data=DATA, work=Work(probabilities=True), model_digest="m", out=str(out))
+    entry = Worker(job, runner).attempt(Task(LocalSource(NiftiImage(volume, Path("a.nii.gz")), "a.nii.gz")))
+    assert isinstance(entry, Entry)
+    assert entry.target_md5 == hashlib.md5((out / "a.nii.gz").read_bytes()).hexdigest()
+    # The first line names what is about to lie beside the labels, and no labels: those of the user stay the user's.
+    assert seen == [("a_probabilities.nii.gz", [None]), ("a.nii.gz", [None, entry.target_md5])]

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from deploy.predicting.ledger import LEDGER, Entry, FileLedger, StoreLedger, gather, now, read_entries, read_finished
+from deploy.predicting.ledger import (
+    LEDGER,
+    Entry,
+    FileLedger,
+    History,
+    StoreLedger,
+    gather,
+    now,
+    read_entries,
+    read_finished,
+)
 from maag.errors import ObjectChangedError
 from maag.storage.opening import open_store
 from maag.storage.store import Store, StoredObject
@@ -190,3 +200,26 @@ def test_bytes_that_are_no_text_are_a_line_cut_off(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_bytes(b'{"source": "caf\xc3\n')
     FileLedger(tmp_path / LEDGER).append(entry(0))
     assert set(read_finished(open_store(str(tmp_path)))) == {"0.nii.gz"}
+
+
+@pytest.mark.parametrize("line", ["[]", "3", "null", '{"format_version": 3, "source": "a"}', '{"format_version": 3'])
+def test_lines_that_are_no_whole_entry_are_passed_over(tmp_path: Path, line: str) -> None:
+    (tmp_path / LEDGER).write_text(f"{line}\n")
+    FileLedger(tmp_path / LEDGER).append(entry(0))
+    assert set(read_finished(open_store(str(tmp_path)))) == {"0.nii.gz"}
+
+
+def test_what_lay_beside_labels_stays_unknown_after_a_line_that_says_so() -> None:
+    first, second = entry(0), replace(entry(0), side_files={"0.json": "ab"})
+    history = History().then(first).then(second)
+    assert history.knows("0.json")
+    assert history.knows("0_probabilities.nii.gz")  # perhaps of the first attempt, which named nothing
+    named = History().then(second)
+    assert named.knows("0.json")
+    assert not named.knows("0_probabilities.nii.gz")
+
+
+def test_failures_add_no_labels_to_a_history() -> None:
+    failed = replace(entry(0), error="0.nii.gz: truncated", target_md5=None)
+    assert History().then(failed) == History(failed, frozenset(), frozenset())
+    assert History().then(entry(0)).then(failed).target_md5s == {entry(0).target_md5}
