@@ -125,7 +125,9 @@ def calibration_slices(
     """
     by_class = [np.argsort(-(masks == label).sum(axis=(1, 2)), kind="stable") for label in range(1, num_classes)]
     by_intensity = np.argsort(images.mean(axis=(1, 2, 3)), kind="stable")
-    even = by_intensity[np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)]
+    # As many steps as it has turns: of more, the last ones, which are the brightest, would never have theirs.
+    steps = min(-(-count // (1 + len(by_class))), len(images))
+    even = by_intensity[np.linspace(0, len(images) - 1, steps).round().astype(int)]
     chosen: dict[int, None] = {}
     for place in range(len(images)):
         for order in (even, *by_class):
