@@ -16,7 +16,7 @@ from squares import DATA, SUBJECT, MakeCase, square
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask, NiftiReader
 from maag.data.files.volume import Volume
-from maag.errors import DataError
+from maag.errors import DataError, StorageError
 from maag.evaluate.measure import Predicted, evaluate, runner_predictor
 from maag.evaluate.report import Report, Spread
 from maag.evaluate.tables import table
@@ -201,3 +201,37 @@ def test_a_mask_of_another_shape_is_refused(make_case: MakeCase) -> None:
     case = make_case(1, 1, np.zeros((2, 12, 11), np.uint8))
     with pytest.raises(DataError, match=r"case patient001_frame01: the mask \S+ has shape \(2, 12, 11\) and the image"):
         evaluate([case], predict_square, DATA, SUBJECT)
+
+
+def test_what_a_model_expects_is_corrected_by_how_far_it_overrates_itself(make_case: MakeCase) -> None:
+    class Half:
+        name = "half"
+
+        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            probabilities = np.full((len(images), 3, *images.shape[2:]), 0.25, np.float32)
+            probabilities[:, 1] = 0.5
+            return probabilities
+
+    cases = [make_case(1, 1, square(1))]
+    (plain,), (told,) = (
+        evaluate(cases, runner_predictor(Half(), DATA, shortfalls=shortfalls), DATA, SUBJECT).cases
+        for shortfalls in ({}, {"a": 1.5})
+    )
+    assert plain.expected_dice["a"] == pytest.approx(2 / 3)
+    assert told.expected_dice["a"] == pytest.approx(1 / 2)
+
+
+def test_cases_whose_files_cannot_be_opened_are_left_out_where_others_are(make_case: MakeCase) -> None:
+    def predict(case: Case, volume: Volume) -> Predicted:
+        if case.frame == "frame02":
+            raise StorageError("cannot read it")
+        return predict_square(case, volume)
+
+    cases = [make_case(1, 1, square(1)), make_case(1, 2, square(1))]
+    report = evaluate(cases, predict, DATA, SUBJECT, go_on=True)
+    assert [case.frame for case in report.cases] == ["frame01"]
+    assert list(report.failed) == ["patient001_frame02"]
+    with pytest.raises(StorageError):
+        evaluate(cases, predict, DATA, SUBJECT)
+    with pytest.raises(StorageError):
+        evaluate(cases[1:], predict, DATA, SUBJECT, go_on=True)

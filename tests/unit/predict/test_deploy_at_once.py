@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from bright_runner import DATA
+from bright_runner import DATA, BrightIsForeground, write_volume
+from numpy.typing import NDArray
 
+from deploy.inputs.images import NiftiImage
 from deploy.predicting.attempt import decoded_at_once
-from deploy.predicting.batch import plan
+from deploy.predicting.batch import plan, predict
+from deploy.predicting.crew import Threads
 from deploy.predicting.fleet import done_at_once
 from deploy.predicting.job import Job, Task, Work
+from maag.data.files.volume import Volume
 from maag.train.launch.room import Room
 
 
@@ -35,3 +43,44 @@ def test_a_member_of_a_fleet_does_as_many_volumes_at_once_as_a_process_with_its_
         assert done_at_once(task, job, Room(cpus=cores, gpus=0)) == 3
     for_stores = replace(job, out="s3://bucket/out")
     assert done_at_once(task, for_stores, Room(cpus=2, gpus=0)) == 8
+
+
+class Crowd:
+    """Counts how many are in it at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = self.most = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+
+
+def test_one_volume_is_at_the_runner_and_few_are_decoded_whatever_the_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, decoded = Crowd(), Crowd()
+    frames = NiftiImage.frames
+
+    class Slow(BrightIsForeground):
+        def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+            with running:
+                time.sleep(0.05)
+                return super().__call__(images)
+
+    def counted(self: NiftiImage) -> Iterator[Volume]:
+        with decoded:
+            yield from frames(self)
+
+    monkeypatch.setattr(NiftiImage, "frames", counted)
+    for number in range(8):
+        write_volume(tmp_path / "scans" / f"{number}.nii.gz", number)
+    outcome = predict([tmp_path / "scans"], Threads(Slow(), 8), DATA, tmp_path / "out", "m1")
+    assert (outcome.done, running.most) == (8, 1)
+    assert decoded.most == 3

@@ -21,6 +21,7 @@ from deploy.predicting.batch import predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.job import Job, Task, Work
 from deploy.predicting.ledger import Entry
+from maag.errors import AccessDeniedError
 from maag.storage.local import LocalStore
 
 
@@ -102,3 +103,16 @@ def test_labels_come_last_after_their_line_and_what_lies_beside_them(
     assert entry.target_md5 == hashlib.md5((out / "a.nii.gz").read_bytes()).hexdigest()
     # The first line names what is about to lie beside the labels, and no labels: those of the user stay the user's.
     assert seen == [("a_probabilities.nii.gz", [None]), ("a.nii.gz", [None, entry.target_md5])]
+
+
+def test_an_output_that_may_not_be_written_ends_the_call(
+    tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Locked(LocalStore):
+        def put(self, source: Path, key: str) -> None:
+            raise AccessDeniedError(f"{key}: access denied")
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: Locked(Path(place)))
+    with pytest.raises(AccessDeniedError):
+        attempt(tmp_path, runner, "a.nii.gz")

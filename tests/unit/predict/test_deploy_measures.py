@@ -111,3 +111,8 @@ def test_two_volumes_that_would_share_a_row_are_refused(targets: tuple[str, str]
 
 def test_frames_of_a_patient_and_patients_of_one_name_share_nothing() -> None:
     require_distinct_rows(["x/a_frame01.nii", "x/a_frame12.nii", "y/a_frame01.nii", "a.nii", "a_4d.nii"])
+
+
+def test_a_ventricle_that_was_not_found_has_0_ml_and_no_fraction(tmp_path: Path) -> None:
+    (row,) = measure(tmp_path, {"a.nii": [heart(100, 0.0), heart(40, 0.0)]})
+    assert [row[f"RV_{name}"] for name in ("edv_ml", "esv_ml", "sv_ml", "ef_percent")] == ["0.0", "0.0", "0.0", ""]

@@ -174,3 +174,21 @@ def test_measures_replace_no_file_where_no_ledger_is(scans: Path, out: Path, run
     (out / "measures.csv").unlink()
     for _ in range(2):
         assert predict([scans], Threads(runner), HEART, out, "m1", work=work).tables.patients_measured == 2
+
+
+def test_labels_in_the_place_of_a_file_that_was_moved_away_are_ours(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
+    run(scans, out, runner)
+    write_volume(scans / "c.nii.gz")
+    (out / "c.nii.gz").write_bytes(b"years of work")
+    (out / "d.nii.gz").write_bytes(b"years of work")
+    replacing = Replacing(LocalStore(out))
+    for name in ("c.nii.gz", "d.nii.gz", "c.nii.gz"):  # so that both are known as the user's
+        with pytest.raises(ConfigError):
+            replacing.require_ours_or_none(name)
+    (out / "c.nii.gz").unlink()
+    run(scans, out, runner, resume=True)  # another job, which labels it
+    replacing.require_ours_or_none("c.nii.gz")
+    with pytest.raises(ConfigError):
+        replacing.require_ours_or_none("d.nii.gz")
