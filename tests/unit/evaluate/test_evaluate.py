@@ -214,8 +214,8 @@ def test_what_a_model_expects_is_corrected_by_how_far_it_overrates_itself(make_c
 
     cases = [make_case(1, 1, square(1))]
     (plain,), (told,) = (
-        evaluate(cases, runner_predictor(Half(), DATA, shortfalls=shortfalls), DATA, SUBJECT).cases
-        for shortfalls in ({}, {"a": 1.5})
+        evaluate(cases, runner_predictor(Half(), DATA, shortfalls={"a": shortfall}), DATA, SUBJECT).cases
+        for shortfall in (1.0, 1.5)
     )
     assert plain.expected_dice["a"] == pytest.approx(2 / 3)
     assert told.expected_dice["a"] == pytest.approx(1 / 2)
