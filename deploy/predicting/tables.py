@@ -31,7 +31,7 @@ class Tables:
     """Rows of `review.csv`, if requested."""
     changed: int = 0
     """Volumes left out of `review.csv` as their labels were edited since."""
-    untold: int = 0
+    without_expected_dice: int = 0
     """Volumes left out of `review.csv` as the ledger has no expected Dice of them."""
     stale: tuple[str, ...] = ()
     """Tables of an earlier call that this one did not rewrite although labels have changed."""
@@ -70,16 +70,22 @@ def write_tables(
         return Tables(stale=stale)
     listed = cache(lambda: {found.key: found.version for found in out.list()})
     entries = _entries(out, wanted, classes, listed)
-    measured = reviewed = changed = untold = 0
+    measured = reviewed = changed = without_expected_dice = 0
     if work.measures:
         rows = {target: entries[target] for target in with_earlier(wanted, entries) if target in entries}
         measured = write_measures(out, {target: entry.volumes_ml for target, entry in rows.items()}, classes)
     if work.review:
         unchanged = [entry for entry in entries.values() if entry.target in done or _is_unchanged(out, entry, listed)]
         changed = len(entries) - len(unchanged)
-        untold = sum(not entry.expected_dice for entry in unchanged)
+        without_expected_dice = sum(not entry.expected_dice for entry in unchanged)
         reviewed = write_review(out, unchanged, classes)
-    return Tables(patients_measured=measured, frames_reviewed=reviewed, changed=changed, untold=untold, stale=stale)
+    return Tables(
+        patients_measured=measured,
+        frames_reviewed=reviewed,
+        changed=changed,
+        without_expected_dice=without_expected_dice,
+        stale=stale,
+    )
 
 
 def _requested(work: Work) -> list[str]:

@@ -51,10 +51,10 @@ def table_notes(tables: Tables) -> list[str]:
             f"review.csv leaves out {pluralized(tables.changed, 'volume')} whose labels were edited since, as their "
             "quality is unknown"
         )
-    if tables.untold:
+    if tables.without_expected_dice:
         notes.append(
-            f"review.csv leaves out {pluralized(tables.untold, 'volume')} segmented by an earlier version of maag, "
-            "which recorded no expected Dice; segment them again, without --resume, to include them"
+            f"review.csv leaves out {pluralized(tables.without_expected_dice, 'volume')} segmented by an earlier "
+            "version of maag, which recorded no expected Dice; segment them again, without --resume, to include them"
         )
     if tables.stale:
         names = " and ".join(tables.stale)

@@ -54,7 +54,7 @@ def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> No
         cache, "predict", *images, "--model", tmp_path / "model", "--out", tmp_path / "labels", "--review", "--json"
     )  # fmt: skip
     assert done.pop("tables") == {
-        "patients_measured": 0, "frames_reviewed": 12, "changed": 0, "untold": 0, "stale": [],
+        "patients_measured": 0, "frames_reviewed": 12, "changed": 0, "without_expected_dice": 0, "stale": [],
     }  # fmt: skip
     assert done == {
         "done": 12, "skipped": 0, "kept": 0, "failed": 0, "failures": [],

@@ -91,8 +91,8 @@ def test_what_an_earlier_maag_segmented_has_no_row_and_is_counted(scans: Path, o
     (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     write_volume(scans / "new.nii.gz", 5)
     tables = run(scans, out, REVIEWED, resume=True).tables
-    assert (tables.untold, tables.changed, tables.frames_reviewed) == (2, 0, 1)
-    assert run(scans, out, REVIEWED).tables.untold == 0
+    assert (tables.without_expected_dice, tables.changed, tables.frames_reviewed) == (2, 0, 1)
+    assert run(scans, out, REVIEWED).tables.without_expected_dice == 0
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_programs_are_told_of_the_tables_what_people_are(scans: Path, out: Path)
             "patients_measured": 0,
             "frames_reviewed": 1,
             "changed": 1,
-            "untold": 1,
+            "without_expected_dice": 1,
             "stale": ["measures.csv"],
         },
     }
@@ -146,7 +146,7 @@ def test_programs_are_told_of_the_tables_what_people_are(scans: Path, out: Path)
 
 def test_a_sentence_for_each() -> None:
     assert table_notes(Tables(patients_measured=3, frames_reviewed=4)) == []
-    assert table_notes(Tables(changed=1, untold=2, stale=("review.csv",))) == [
+    assert table_notes(Tables(changed=1, without_expected_dice=2, stale=("review.csv",))) == [
         "review.csv leaves out 1 volume whose labels were edited since, as their quality is unknown",
         "review.csv leaves out 2 volumes segmented by an earlier version of maag, which recorded no expected Dice; "
         "segment them again, without --resume, to include them",
