@@ -106,8 +106,8 @@ def test_manifest_is_plain_and_tells_no_folder_of_its_machine(artifact: Path) ->
         (lambda plain: plain["geometry"].update(spacing_mm=1.0), "settings were edited"),
         (lambda plain: plain["geometry"]["to_grid"][0]["values"].update(a=-0.5), "it is from another version of maag"),
         (lambda plain: plain["geometry"]["to_source"].pop(), "it is from another version of maag"),
-        (lambda plain: plain["geometry"].update(size_multiple=8), "manifest"),
-        (lambda plain: plain["geometry"].update(size_px=[64, 64]), "manifest"),
+        (lambda plain: plain["geometry"].update(size_multiple=8), "it is from another version of maag"),
+        (lambda plain: plain["geometry"].update(size_px=[64, 64]), "settings were edited"),
         (lambda plain: plain["config"]["data"].pop("spacing_mm"), "settings were edited"),
         (lambda plain: plain["classes"][1].update(colour=[0, 0, 0]), "settings were edited"),
         (lambda plain: plain["files"].update({"../../secret": "00"}), "not a plain file name"),
@@ -213,12 +213,12 @@ def test_a_change_far_into_a_large_file_is_refused(artifact: Path) -> None:
 
 
 def test_what_training_wrote_of_a_model_goes_into_the_artefact() -> None:
-    info = {"kind": "final", "split_digest": "s", "shortfalls": {"LV": 1.5}, "axes": ["LPS", "RAS"]}
+    info = {"kind": "final", "split_digest": "s", "shortfalls": {"LV": 1.5}, "orientations": ["LPS", "RAS"]}
     source = Source.of(Path("best.safetensors"), "ab12", info)
     assert (source.kind, source.split_digest, source.shortfalls) == ("final", "s", {"LV": 1.5})
-    assert source.axes == ("LPS", "RAS")
-    assert Source.of(Path("best.safetensors"), "ab12", {"axes": []}).axes == ()
-    assert Source.of(Path("best.safetensors"), "ab12", {}).axes is None
+    assert source.orientations == ("LPS", "RAS")
+    assert Source.of(Path("best.safetensors"), "ab12", {"orientations": []}).orientations == ()
+    assert Source.of(Path("best.safetensors"), "ab12", {}).orientations is None
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 0, 32), (1, 1, 24, 32), (1, 2, 32, 32), (1, 1, 32)])

@@ -106,5 +106,5 @@ def test_what_is_no_enhanced_image_is_refused_as_a_file(tmp_path: Path, runner: 
     path = write_enhanced(tmp_path / "in" / "a.dcm", SOPClassUID=kind, **groups)
     if spoil in ("cut", "text"):
         path.write_bytes(path.read_bytes()[:200] if spoil == "cut" else b"a.dcm")
-    with pytest.raises(ConfigError, match=r"a\.dcm: .* a DICOM series is given by its folder"):
+    with pytest.raises(ConfigError, match=r"a\.dcm: .* for a DICOM series give its folder"):
         predict([path], Threads(runner), HEART, tmp_path / "out", "m")
