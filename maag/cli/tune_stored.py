@@ -56,8 +56,8 @@ def require_new(path: Path, storage: str | None) -> None:
         )
 
 
-def write_stored(path: Path, asked: dict[str, Any], split: Split) -> None:
-    """Write split.json and search.json, with the options `asked`, to `path` and to the search's storage.
+def write_stored(path: Path, options: dict[str, Any], split: Split) -> None:
+    """Write split.json and search.json, with the `options`, to `path` and to the search's storage.
 
     Raises:
         ConfigError: `path` has another split.
@@ -70,9 +70,9 @@ def write_stored(path: Path, asked: dict[str, Any], split: Split) -> None:
 
     require_no_other_split(path, split)
     write_json(path / "split.json", split.to_dict())
-    write_json(path / STORED_PLAN, {"format_version": FORMAT_VERSION, **asked})
-    if asked["storage"]:
-        upload(path, BEGUN_WITH, beside(asked["storage"], path))
+    write_json(path / STORED_PLAN, {"format_version": FORMAT_VERSION, **options})
+    if options["storage"]:
+        upload(path, BEGUN_WITH, beside(options["storage"], path))
 
 
 def read_stored(path: Path) -> dict[str, Any]:
@@ -102,6 +102,6 @@ def require_same_storage(before: dict[str, Any], path: Path, storage: str | None
     own = before.get("storage")
     if storage and (own is None or absolute_storage(own) != absolute_storage(storage)):
         raise ConfigError(
-            f"--storage {storage}: the search {path} was started with another storage, and the states of its trials "
-            f"are in {own or path}; leave it out"
+            f"--storage {storage}: the search {path} was started without it, and the states of its trials are in "
+            f"{own or path}; leave it out"
         )

@@ -83,13 +83,13 @@ def test_a_search_is_resumed_in_the_storage_that_it_began_in(
     assert trial.storage == str(tmp_path / "shared/search/workers")
     make_plans(out, None, phantom_dir, (), MACHINE, None, {**SAID, "storage": "shared/"}, resume=True)
     with pytest.raises(
-        ConfigError, match=r"--storage other: .* the states of its trials are in .*shared; leave it out"
+        ConfigError, match=r"--storage other: .* without it, and the states of its trials are in .*shared; leave it out"
     ):
         make_plans(out, None, phantom_dir, (), MACHINE, None, {**SAID, "storage": "other"}, resume=True)
 
     monkeypatch.chdir(phantom_dir)
     make_plans(tmp_path / "alone", tiny_config, phantom_dir, (), MACHINE, None, SAID, resume=False)
-    with pytest.raises(ConfigError, match=r"the states of its trials are in .*alone; leave it out"):
+    with pytest.raises(ConfigError, match=r"without it, and the states of its trials are in .*alone; leave it out"):
         make_plans(tmp_path / "alone", None, phantom_dir, (), MACHINE, None, stored, resume=True)
 
 
