@@ -126,7 +126,7 @@ def data_phantom_command(dataset: str, out: Path, cases: int, seed: int) -> None
 @click.option(
     "--classes",
     type=click.IntRange(2, 254),
-    help="Number of classes with background.  [default: from the largest label]",
+    help="Number of classes, background included.  [default: from the largest label]",
 )
 @click.option(
     "--unlabelled",

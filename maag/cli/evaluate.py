@@ -89,7 +89,7 @@ def evaluate_command(
     counted as missed or invented. Cases without a mask are left out and named in report.json, as are cases that
     cannot be read; with these the exit code is 3.
 
-    Volumes are compared with those of the masks, and for hearts with masks of two frames cardiac measures too.
+    Volumes are compared with those of the masks, as are cardiac measures of hearts with masks of two frames.
     report.html shows everything on one page.
 
     With --flips, --rotations or --largest-component the model is evaluated without and with them; the second report

@@ -43,7 +43,9 @@ _SLICES_MEASURED = 32
 @click.option("--gates", is_flag=True, help="Add an output for each attention gate: gates_0, gates_1, …")
 @click.option("--dynamic-size", is_flag=True, help="Accept any height and width that are multiples of 16.")
 @click.option("--triton", is_flag=True, help="Also write a model repository for Triton Inference Server.")
-@click.option("--fall-back", is_flag=True, help="Export fp32 if the precision differs too much from PyTorch.")
+@click.option(
+    "--fall-back", is_flag=True, help="Export fp32 if the precision differs too much from PyTorch, instead of failing."
+)
 @json_option
 def export_command(
     run: Path | None,

@@ -144,7 +144,8 @@ def cluster_options(command: Command) -> Command:
     command = click.option(
         "--storage",
         metavar="DIR|URI",
-        help="Where checkpoints go, for all nodes to reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
+        help="Where checkpoints go, reachable from all nodes: a shared folder, or s3://BUCKET/PREFIX.  "
+        "[default: --out]",
     )(command)
     command = address_option(command)
     return click.option(

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--reorient",
     is_flag=True,
-    help="Reorient images like the training images, by their headers, and their labels back.",
+    help="Reorient images like the training images, by their headers, and reorient the labels back.",
 )
 @click.option("--dicom-seg", is_flag=True, help="Write the labels of a DICOM series as a DICOM Segmentation.")
 @click.option(

@@ -70,7 +70,8 @@ _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
 @click.option(
     "--storage",
     metavar="DIR|URI",
-    help="Where states of trials go, for all nodes to reach: a shared folder, or s3://BUCKET/PREFIX.  [default: --out]",
+    help="Where states of trials go, reachable from all nodes: a shared folder, or s3://BUCKET/PREFIX.  "
+    "[default: --out]",
 )
 @wait_option
 @config_options
