@@ -135,11 +135,11 @@ class NaiveLoop:
         on_discriminator.backward()  # type: ignore[no-untyped-call]
         self._on_discriminator.step()
 
-        verdicts = self.discriminator(fakes, self._noise_for(fakes[0]))
-        adversarial = adversarial_loss(verdicts)
-        weighted = loss.adversarial * adversarial_loss(verdicts[:num_own])
+        fake_scores = self.discriminator(fakes, self._noise_for(fakes[0]))
+        adversarial = adversarial_loss(fake_scores)
+        weighted = loss.adversarial * adversarial_loss(fake_scores[:num_own])
         if unlabelled is not None:
-            weighted = weighted + loss.adversarial_unlabelled * adversarial_loss(verdicts[num_own:])
+            weighted = weighted + loss.adversarial_unlabelled * adversarial_loss(fake_scores[num_own:])
         factor: Any = balance(supervised, adversarial) if loss.dynamic_balance else 1.0
         self._on_segmentor.zero_grad()
         (supervised + factor * weighted).backward()

@@ -1,1 +1,1 @@
-"""An exported model on disk: its manifest, and all that the manifest tells of it."""
+"""An exported model on disk: its manifest, and the parts of the manifest."""

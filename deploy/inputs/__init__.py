@@ -1,1 +1,1 @@
-"""What is to be predicted: images in files, series and channels, here or in buckets."""
+"""Images to predict: files, DICOM series and channels, local or in buckets."""

@@ -1,1 +1,1 @@
-"""Many volumes through one model: jobs, their crew, the ledger, and tables of what came out."""
+"""Batch prediction: jobs, workers, the ledger, and tables of the results."""

@@ -94,8 +94,7 @@ def predict(
         MissingDataError: there is no input.
         ConfigError: labels would be written into the input, or two volumes to one path; or measures are requested for
             a model without cardiac classes, for volumes that would share a row, or a file of the user would be
-            overwritten; or images are to be reoriented, but the orientation of the training images is
-            unknown.
+            overwritten; or images are to be reoriented, but the orientation of the training images is unknown.
         StorageError: a store cannot be read, or the output or the ledger cannot be written.
     """
     if work.measures:

@@ -28,7 +28,7 @@ class Work:
     review: bool = False
     """Write `review.csv` at the end."""
     reorient: bool = False
-    """Lay images as those that trained, and labels back."""
+    """Reorient images like the training images, and their labels back."""
     dicom_seg: bool = False
     """Write labels of a DICOM series as DICOM-SEG."""
 

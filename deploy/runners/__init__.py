@@ -1,1 +1,1 @@
-"""Exported models, run: on ONNX Runtime or TensorRT, with an engine that fits the machine, and in agreement."""
+"""Run exported models on ONNX Runtime or TensorRT, with an engine for this machine, and measure parity."""

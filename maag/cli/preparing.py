@@ -20,7 +20,7 @@ def prepare_and_report(directory: Path, data: DataConfig, scribbles: Sequence[st
 
     with preparing() as progress:
         prepared = prepare(directory, data, default_cache_root(), scribbles, progress)
-    _tell_notes(prepared)
+    _show_notes(prepared)
     return prepared
 
 
@@ -37,7 +37,7 @@ def prepare_shapes_and_report(dataset: str, folder: Path, data: DataConfig, imag
 
     with preparing() as progress:
         prepared = prepare_shapes(dataset, folder, data, default_cache_root(), progress)
-    _tell_notes(prepared)
+    _show_notes(prepared)
     orientations = {case.case_id: case.orientation for case in prepared.cases}
     trained = sorted({case.orientation for case in images.cases if case.orientation})
     if sentence := differing_orientations(orientations, trained):
@@ -48,7 +48,7 @@ def prepare_shapes_and_report(dataset: str, folder: Path, data: DataConfig, imag
     return prepared
 
 
-def _tell_notes(prepared: PreparedData) -> None:
+def _show_notes(prepared: PreparedData) -> None:
     from maag.cli.terminal import say
     from maag.data.files.header_agreement import minority_orientations, minority_slice_axes
     from maag.data.notes import merged_notes

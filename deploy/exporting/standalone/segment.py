@@ -108,17 +108,17 @@ def orientation_of(image):
     return "".join(nib.aff2axcodes(image.affine))
 
 
-def reorientation(path, orientation, trained, asked):
+def reorientation(path, orientation, trained, requested):
     """nibabel's orientations of the image and of the one that the model is to see; two equal ones to keep it."""
     stay = axcodes2ornt("RAS"), axcodes2ornt("RAS")
-    if asked and not trained:
+    if requested and not trained:
         sys.exit("--reorient: the model does not record the orientation of its training images; leave --reorient out")
-    if asked and not orientation:
+    if requested and not orientation:
         why = "its header records no orientation, or its axes are oblique"
         sys.stderr.write(f"{path}: not reoriented: {why}\n")
     if not orientation or not trained or orientation[:2] in {code[:2] for code in trained}:
         return stay
-    if not asked:
+    if not requested:
         differs = f"oriented differently ({orientation}) from the training images ({' or '.join(trained)})"
         sys.stderr.write(f"{path}: {differs}; --reorient reorients it like those, and its labels back\n")
         return stay
@@ -143,7 +143,7 @@ def load(path):
 
 
 def open_model():
-    """Data settings and axes from the manifest, and the model, ready to run."""
+    """Data settings and orientations of the training images from the manifest, and the model, ready to run."""
     try:
         manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
         options = onnxruntime.SessionOptions()
