@@ -91,7 +91,7 @@ def renumber(
                 f"--out {out}: {target.name} would replace itself, and its labels would be lost; choose another folder"
             )
         if target.exists() and not overwrite:
-            raise StorageError(f"{target} is there already; choose another --out, or --overwrite")
+            raise StorageError(f"{target} already exists; choose another --out, or --overwrite")
         targets[target] = source
     require_writable_directory(out)
     voxels: dict[int, int] = {}

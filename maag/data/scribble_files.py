@@ -139,7 +139,7 @@ def scribble_masks(
         existing = next((path for path in _targets(mask.name, out) if path.exists()), None)
         if existing and not overwrite:
             raise StorageError(
-                f"{existing} exists already, perhaps drawn by hand; choose another --out, or --overwrite"
+                f"{existing} already exists, perhaps drawn by hand; choose another --out, or --overwrite"
             )
     require_writable_directory(out)
     done, problems = [], []

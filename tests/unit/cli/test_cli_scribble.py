@@ -89,7 +89,7 @@ def test_what_was_drawn_by_hand_is_not_replaced_unasked(phantom_dir: Path, tmp_p
     words = (phantom_dir, "--out", tmp_path / "out", "--style", "curve", "--unlabelled", 4)
     code, text = run(*words)
     assert code != 0
-    assert "patient001_frame01_scribble.nii.gz exists already" in text
+    assert "patient001_frame01_scribble.nii.gz already exists" in text
     assert drawn.read_text() == "by hand"
     assert [path.name for path in drawn.parent.iterdir()] == [drawn.name]
     assert run(*words, "--overwrite")[0] == 0

@@ -103,7 +103,7 @@ def test_nothing_drawn_is_replaced(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="would replace itself"):
         renumber(sources, drawn, SNAP, overwrite=True)
     renumber(sources, tmp_path / "out", SNAP)
-    with pytest.raises(StorageError, match="is there already"):
+    with pytest.raises(StorageError, match="already exists"):
         renumber(sources, tmp_path / "out", SNAP)
     assert renumber(sources, tmp_path / "out", SNAP, overwrite=True).files == 1
     with pytest.raises(ConfigError, match="would both be written"):
