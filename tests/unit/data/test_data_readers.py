@@ -193,6 +193,8 @@ def test_the_readmes_example_of_a_further_data_set_works(tmp_path: Path) -> None
     found: dict[str, Any] = {}
     exec(example, found)
     reader: Reader = found["ProstateReader"]()
+    for name in (name for name in vars(type(reader)) if not name.startswith("_")):
+        assert name in dir(Reader), f"{name} of the example is no member of Reader, so it has no effect"
     for name, array in (("t2", np.ones((5, 4, 3), np.float32)), ("prostate", np.ones((5, 4, 3), np.uint8))):
         (tmp_path / "case00").mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "case00" / f"{name}.nii.gz")
