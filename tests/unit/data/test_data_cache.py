@@ -127,7 +127,7 @@ def test_every_bad_case_is_named_and_no_set_is_left(data_dir: Path, tiny_config:
     for sentence in (
         f"{images[0]}: not a readable NIfTI",
         f"{scribbles[2]}: no voxel is scribbled as background",
-        f"scribble {scribbles[4]} is",
+        f"scribble {scribbles[4]} has shape",
         "have label 7, allowed are 0, 1, 2, 3, 4",
     ):
         assert sentence in message

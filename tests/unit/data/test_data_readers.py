@@ -159,7 +159,9 @@ def test_a_file_that_is_there_twice_is_refused(copy_of: Callable[[str], Path]) -
         find_cases(config_of("lvsc", root).data, root)
     root = copy_of("folders")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / "images" / "heart_000.png")
-    with pytest.raises(DataError, match=r"heart_000\.png: has the name of .*; each case needs a name of its own"):
+    with pytest.raises(
+        DataError, match=r"heart_000\.png: has the same name as .*heart_000\.nii\.gz; each case needs a name of its own"
+    ):
         reader_of("folders").settings(root)
 
 

@@ -144,12 +144,12 @@ def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path, value: float) ->
         load_volume(path)
 
 
-def test_an_image_whose_header_tells_no_axes_has_none(tmp_path: Path) -> None:
+def test_an_image_whose_header_records_no_orientation_has_none(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1.5, 1.5, 8.0, 1.0]))
-    for code, axes in ((1, "RAS"), (0, None)):
+    for code, orientation in ((1, "RAS"), (0, None)):
         image.header["qform_code"] = image.header["sform_code"] = code
         nib.save(type(image)(image.dataobj, None, image.header), tmp_path / "a.nii")
-        assert load_volume(tmp_path / "a.nii").axes == axes
+        assert load_volume(tmp_path / "a.nii").orientation == orientation
 
 
 def test_a_picture_of_two_dimensions_needs_no_size_along_a_third(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_companions_of_files_that_macos_leaves_are_no_images() -> None:
 def test_a_cine_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cine.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 5), np.int16), np.eye(4)), path)
-    with pytest.raises(DataError, match=r"4-D of shape \(7, 9, 3, 5\); a 3-D volume is needed"):
+    with pytest.raises(DataError, match=r"4-D of shape \(7, 9, 3, 5\); a slice or a 3-D volume is needed"):
         load_volume(path)
 
 
