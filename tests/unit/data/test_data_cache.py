@@ -88,6 +88,18 @@ def test_a_set_whose_cases_tell_more_is_not_prepared_anew(data_dir: Path, tiny_c
     assert (again.directory, again.cases) == (first.directory, first.cases)
 
 
+def test_other_fields_of_a_case_are_another_format(prepared: PreparedData) -> None:
+    # Of format 10 was `axes` in place of `orientation`: a set that lacks a field must not be taken for one of today's.
+    index = read_json(prepared.directory / "index.json")
+    assert (index["format_version"], sorted(index["cases"][0])) == (
+        11,
+        [
+            *("affine", "case_id", "frame", "has_mask", "key", "notes", "orientation", "part", "patient_id", "raters"),
+            *("sha256", "source_shape", "spacing_mm", "start", "stop"),
+        ],
+    )
+
+
 def test_copies_are_the_same_data_whatever_their_times(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     first = prepare(data_dir, tiny_config.data, tmp_path / "cache")
     mask = any_file(data_dir, "_gt.nii.gz")
