@@ -48,6 +48,19 @@ def test_two_series_of_one_patient(copy_of: Callable[[str], Path]) -> None:
     assert str(again / "DICOM_anon") in str(caught.value)
 
 
+@pytest.mark.parametrize("other", ["{}_scribble.nii", "{}.nii.gz", "{}_scribble.png", "deeper/{}_scribble.nii.gz"])
+def test_among_the_scribbles_of_a_folder(phantom_dir: Path, tmp_path: Path, other: str) -> None:
+    case = "patient001_frame01"
+    (tmp_path / "anna" / "deeper").mkdir(parents=True)
+    both = [tmp_path / "anna" / name.format(case) for name in ("{}_scribble.nii.gz", other)]
+    for path in both:
+        path.touch()
+    with pytest.raises(DataError) as caught:
+        find_cases(preset("acdc", "fast").data, phantom_dir, [str(tmp_path / "anna")])
+    assert str(caught.value).startswith(f"case {case} has two scribbles, ")
+    assert {f"{path}" for path in both} <= set(str(caught.value).replace(",", " ").replace(";", " ").split())
+
+
 @pytest.mark.parametrize("folders", [("scans", "scans"), ("first", "second")])
 def test_among_scans_to_segment(tmp_path: Path, folders: tuple[str, str]) -> None:
     one, two = (tmp_path / folder for folder in folders)
