@@ -136,12 +136,11 @@ def _sorted_files(folder: Path, suffix: str) -> tuple[Path, ...]:
     return tuple(sorted(files, key=lambda path: natural_key(path.name)))
 
 
-def _ordered_masks(case: Case) -> NDArray[np.uint8]:
+def _ordered_masks(case: Case) -> NDArray[Any]:
     """(Z, Y, X) stored values, with slices in the images' order in space."""
     order = order_of_slices(case.images)
     partners = _partners(case, order)
-    planes = [load_mask_slice(partners[place], case.images[place]) for place in order]
-    return np.stack(planes).astype(np.uint8)
+    return np.stack([load_mask_slice(partners[place], case.images[place]) for place in order])
 
 
 def _partners(case: Case, order: Sequence[int]) -> Sequence[Path]:

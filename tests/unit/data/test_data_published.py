@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from native_phantoms import config_of
+from PIL import Image
 
 from maag.data.cache.case_arrays import read_case
 from maag.data.catalog import find_cases, reader_of
@@ -93,6 +94,18 @@ def test_chaos_counts_stray_greys(phantoms: Path) -> None:
     root = phantoms / "chaos"
     notes = check(root, config_of("chaos", root).data).notes
     assert any("mask pixels have a grey value of no organ, taken as background" in note for note in notes)
+
+
+@pytest.mark.parametrize(("name", "label"), [("chaos", 0), ("chaos-ct", 1)])
+def test_chaos_masks_of_16_bits_are_not_cut_to_8(copy_of: Callable[[str], Path], name: str, label: int) -> None:
+    root = copy_of(name)
+    data = config_of(name, root).data
+    case = find_cases(data, root)[0]
+    for value, path in zip((0, 256, 311), case.masks, strict=False):  # 0 and liver's 55 in the lower byte
+        shape = np.asarray(Image.open(path)).shape
+        Image.fromarray(np.full(shape, value, np.uint16)).save(path)
+    by_name = dict(zip(order_of_slices(case.images), reader_of(name).load_mask(case, data).labels, strict=True))
+    assert [set(np.unique(by_name[place]).tolist()) for place in range(3)] == [{0}, {label}, {label}]
 
 
 @pytest.mark.parametrize("nesting", ["Train_Sets", "Train_Sets/MR", "."])
