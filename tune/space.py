@@ -88,8 +88,8 @@ def explain(base: Config, held: Collection[str], space: Mapping[str, Any]) -> li
         )
     if outside := [path for path, value in _sample_of(base, space).items() if not space[path].is_valid(value)]:
         sentences.append(
-            f"The current settings are not among the trials, because {', '.join(outside)} is outside the search space; "
-            "--set fixes a setting."
+            f"The current settings are not among the trials, because {', '.join(outside)} "
+            f"{'are' if len(outside) > 1 else 'is'} outside the search space; --set fixes a setting."
         )
     return sentences
 

@@ -104,7 +104,7 @@ def scribbles_to_grid(scribbles: NDArray[np.uint8], grid: Grid, padding_label: i
     """(Z, Y, X) to (Z, H, W) uint8: as `labels_to_grid`, but without losing thin strokes.
 
     On a grid much coarser than the slices, most pixel centres miss a line of one pixel. There an unlabelled pixel also
-    takes the only class with strokes in it, if these fill at least half of what such a line across it would.
+    takes the only class with strokes in it, if these fill more than half of what such a line across it would.
     """
     resized = _resize(scribbles, grid.resized_shape, "nearest-exact")
     coarseness = math.sqrt(math.prod(grid.source_shape) / math.prod(grid.resized_shape))

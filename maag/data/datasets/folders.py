@@ -106,10 +106,10 @@ def _class_names(path: Path) -> list[str]:
 def _case(name: str, image: Path, mask: Path | None, scribbles: tuple[ScribbleFile, ...], row: _Row) -> Case:
     absent = row.raters - {item.rater for item in scribbles}
     if absent and row.supervision in (None, "scribbles"):
-        present = ", ".join(item.rater for item in scribbles) or "nobody"
+        others = f"only by {', '.join(item.rater for item in scribbles)}" if scribbles else "nor by any other"
         raise DataError(
-            f"cases.csv: case {name} has no scribble by rater {min(absent)}, only by {present}; a rater is the name of "
-            "a folder in scribbles/: move the files there, or leave the column empty"
+            f"cases.csv: case {name} has no scribble by rater {min(absent)}, {others}; a rater is the name of a folder "
+            "in scribbles/: move the files there, or leave the column empty"
         )
     case = Case(
         case_id=name,

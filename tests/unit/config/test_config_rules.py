@@ -74,7 +74,7 @@ def test_a_balance_with_a_loss_that_weighs_nothing_is_refused(supervision: str, 
     assert codec.override(Config(), {"data.supervision": supervision, **dict.fromkeys(other, 0)})
 
 
-def test_a_lesson_needs_a_teacher() -> None:
+def test_soft_labels_need_a_teacher() -> None:
     assert "loss.teacher=1 needs teacher.decay above 0" in complaint({"loss.teacher": 1.0})
 
 

@@ -79,6 +79,7 @@ def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
             "patient a has case heart_000 in train, case heart_002 in val; all cases of a patient belong in one part",
         ),
         ("case,rater\nheart_000,anna\n", "case heart_000 has no scribble by rater anna, only by scribbles"),
+        ("case,rater\nheart_001,anna\n", "case heart_001 has no scribble by rater anna, nor by any other; a rater is"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(copy_of: Callable[[str], Path], content: str, sentence: str) -> None:

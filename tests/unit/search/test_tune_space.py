@@ -43,6 +43,8 @@ def test_what_someone_set_is_not_searched_and_the_settings_as_they_stand_are_a_t
     assert told.startswith("All trials have optim.lr as --set gives them")
     assert starting_point(config, SPACE) is None
     assert "optim.lr is outside the search space" in explain(config, (), SPACE)[0]
+    both = codec.override(config, {"loss.supervised": 1e6})
+    assert "loss.supervised, optim.lr are outside the search space" in explain(both, (), SPACE)[0]
     assert explain(preset("acdc", "fast"), {"data.size_px"}, SPACE) == []
 
 
