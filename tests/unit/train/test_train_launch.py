@@ -182,12 +182,12 @@ def test_a_board_remembers_the_furthest_checkpoint_after_its_note_was_taken(tmp_
     assert board.furthest() == late
 
 
-@pytest.mark.parametrize("command", ["train", "tune"])
-def test_what_is_started_again_by_itself_needs_a_name(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "what"), [("train", "run"), ("tune", "search")])
+def test_what_is_started_again_by_itself_needs_a_name(command: str, what: str, tmp_path: Path) -> None:
     words = [command, "--dataset", "acdc", "--data", str(tmp_path), "--resume-if-there"]
     result = CliRunner().invoke(commands, words)
     assert isinstance(result.exception, ConfigError)
-    assert "with --out" in str(result.exception)
+    assert str(result.exception) == f"--resume-if-there: name the {what} with --out"
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("3:3", (3, 3))])
