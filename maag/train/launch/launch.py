@@ -62,7 +62,7 @@ def launch(
     stop: StopRequest,
     resume: bool,
 ) -> Outcome:
-    """Train on the cluster; each checkpoint is copied to the run folder here, and at the end to `run/` in the storage.
+    """Train on the cluster; the run folder here follows each checkpoint, and ends up as `run/` in `plan.storage`, too.
 
     Args:
         recipe: what to train.
