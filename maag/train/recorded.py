@@ -149,7 +149,7 @@ def _on_tensors(state: TrainState, rates: list[Tensor], ramp: Tensor) -> Iterato
     """Within the body, learning rates and ramp are tensors that a replay reads again, and optimisers are capturable."""
     groups = [optimizer.param_groups[0] for optimizer in state.optimizers]
     plain = [(group["lr"], group["capturable"]) for group in groups]
-    plain_trust = state.ramp
+    plain_ramp = state.ramp
     for group, rate in zip(groups, rates, strict=True):
         group.update(lr=rate, capturable=True)
     state.ramp = ramp
@@ -158,7 +158,7 @@ def _on_tensors(state: TrainState, rates: list[Tensor], ramp: Tensor) -> Iterato
     finally:
         for group, (lr, capturable) in zip(groups, plain, strict=True):
             group.update(lr=lr, capturable=capturable)
-        state.ramp = plain_trust
+        state.ramp = plain_ramp
 
 
 def _map_tensors(part: T, change: Callable[[Tensor], Tensor]) -> T:

@@ -216,7 +216,7 @@ def test_of_each_class_the_largest_part_stays() -> None:
     assert Refinement(rotations=True).name == "rotations"
 
 
-def test_the_likeliest_class_is_the_first_of_the_largest() -> None:
+def test_the_argmax_of_equal_scores_is_the_lowest_class() -> None:
     scores = np.random.default_rng(0).integers(0, 3, (2, 4, 5, 6)).astype(np.float32)  # with many ties
     np.testing.assert_array_equal(argmax_labels(scores), scores.argmax(axis=1))
 

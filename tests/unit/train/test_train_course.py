@@ -17,7 +17,7 @@ def test_each_step_has_noise_of_its_own_that_the_seed_decides(tiny_config: Confi
     assert set(seeds).isdisjoint(course.seed for course in run_it(tiny_config, {"train.seed": 5}).courses)
 
 
-def test_trust_rises_to_its_whole_at_the_end_of_the_ramp(tiny_config: Config) -> None:
+def test_the_ramp_rises_to_one_at_its_end(tiny_config: Config) -> None:
     ramps = [course.ramp for course in run_it(tiny_config, {"teacher.ramp": 0.5}).courses]
     ramped = [math.exp(-5 * (1 - step / STEPS_PER_EPOCH) ** 2) for step in range(STEPS_PER_EPOCH)]
     assert ramps == pytest.approx([*ramped, *[1.0] * STEPS_PER_EPOCH])

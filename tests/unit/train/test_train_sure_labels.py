@@ -31,7 +31,7 @@ def test_entropy_is_a_part_of_the_largest_possible_one() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 99), low=st.floats(0.01, 1), high=st.floats(0.01, 1))
-def test_a_higher_limit_only_adds_labels_and_all_are_the_likeliest(seed: int, low: float, high: float) -> None:
+def test_a_higher_limit_only_adds_labels_and_all_are_the_most_probable(seed: int, low: float, high: float) -> None:
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet([0.3] * 3, size=(2, 6, 5)).transpose(0, 3, 1, 2).astype(np.float32)
     found = Segmentation(argmax_labels(probabilities), probabilities, {})

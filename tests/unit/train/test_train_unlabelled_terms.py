@@ -99,7 +99,7 @@ def test_the_average_teaches_and_not_the_segmentor_of_the_moment(tiny_config: Co
     torch.testing.assert_close(terms_of(state, batch, config)["teacher"], expected)
 
 
-def test_all_terms_weigh_as_much_as_the_trust_of_the_step(tiny_config: Config, batch: Batch) -> None:
+def test_all_terms_are_scaled_by_the_ramp(tiny_config: Config, batch: Batch) -> None:
     whole, quarter = terms(tiny_config, batch), terms(tiny_config, batch, ramp=0.25)
     assert set(whole) == {"teacher", "gates", "areas"}
     assert all(term > 0 for term in whole.values())
