@@ -19,7 +19,7 @@ def config_group() -> None:
 @click.option(
     "--dataset", type=click.Choice(DATASETS), default="acdc", show_default=True, help="Layout of the data set."
 )
-@config_options
+@config_options()
 @json_option
 def config_show_command(
     dataset: str, preset: str | None, config_file: Path | None, changes: tuple[str, ...], as_json: bool

@@ -46,7 +46,7 @@ data_group.add_command(renumber_command)
 @dataset_option
 @data_option
 @scribbles_option
-@config_options
+@config_options()
 @json_option
 def data_check_command(
     dataset: str,

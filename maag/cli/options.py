@@ -58,24 +58,28 @@ def data_option(command: Command) -> Command:
     )(command)
 
 
-def config_options(command: Command) -> Command:
-    """`--preset`, `--config` and `--set`."""
-    command = click.option(
-        "--set",
-        "changes",
-        multiple=True,
-        metavar="SECTION.KEY=VALUE",
-        help="Change a setting; `maag config show` lists all.",
-    )(command)
-    command = click.option(
-        "--config", "config_file", type=CONFIG_FILE, help="Start from this config.json instead of a preset."
-    )(command)
-    return click.option(
-        "--preset",
-        type=click.Choice(("paper", "fast", "best", "best-fast")),
-        help="Initial settings: paper (as published), best, and their versions for CPUs, fast and best-fast.  "
-        "[default: paper]",
-    )(command)
+def config_options(default: str = "paper") -> Callable[[Command], Command]:
+    """`--preset`, which its help says is `default` unless given, `--config` and `--set`."""
+
+    def decorate(command: Command) -> Command:
+        command = click.option(
+            "--set",
+            "changes",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Change a setting; `maag config show` lists all.",
+        )(command)
+        command = click.option(
+            "--config", "config_file", type=CONFIG_FILE, help="Start from this config.json instead of a preset."
+        )(command)
+        return click.option(
+            "--preset",
+            type=click.Choice(("paper", "fast", "best", "best-fast")),
+            help="Initial settings: paper (as published), best, and their versions for CPUs, fast and best-fast.  "
+            f"[default: {default}]",
+        )(command)
+
+    return decorate
 
 
 def device_option(command: Command) -> Command:

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     "average of this run's own weights; several are averaged. Sets teacher.confidence=0 and teacher.ramp=0 in presets.",
 )
 @click.option("--out", type=FOLDER, help="The run's folder.  [default: runs/NAME-PRESET-TIME]")
-@config_options
+@config_options()
 @click.option("--epochs", type=click.IntRange(min=1), help="Same as --set optim.epochs=N, which it overrides.")
 @click.option(
     "--max-time", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Stop after this time."

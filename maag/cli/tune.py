@@ -74,7 +74,7 @@ _CPU_EPOCHS, _GPU_EPOCHS = 9, 90
     "[default: --out]",
 )
 @wait_option
-@config_options
+@config_options("fast, with a GPU paper")
 @device_option
 @split_file_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the sampler.")
@@ -106,9 +106,8 @@ def tune_command(
 ) -> int:
     """Search loss weights and gate settings.
 
-    Every trial is a training run in OUT/trials, with the fast preset if there is no GPU. OUT holds trials.csv,
-    best.json (for maag train --config), the best model (for maag export OUT), and search.png. After an interruption,
-    continue with --resume.
+    Every trial is a training run in OUT/trials. OUT holds trials.csv, best.json (for maag train --config), the best
+    model (for maag export OUT), and search.png. After an interruption, continue with --resume.
     """
     from maag.cli.terminal import print_json, say
     from maag.cli.tune_display import SearchDisplay

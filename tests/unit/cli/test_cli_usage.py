@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from command_line import run
 
@@ -81,3 +82,10 @@ def test_labels_of_others_are_not_refined(capsys: pytest.CaptureFixture[str], tm
     for refinement in ("--flips", "--rotations", "--largest-component"):
         assert run("evaluate", "--dataset", "acdc", "--predictions", tmp_path, refinement) == 2
     assert "leave them out with --predictions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "default"), [("train", "paper"), ("tune", "fast, with a GPU paper")])
+def test_help_tells_the_preset_that_a_command_takes_by_itself(name: str, default: str) -> None:
+    (preset,) = (option for option in commands.commands[name].params if option.name == "preset")
+    assert isinstance(preset, click.Option)
+    assert (preset.help or "").endswith(f"[default: {default}]")
