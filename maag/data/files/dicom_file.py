@@ -26,6 +26,8 @@ _REQUIRED_TAGS = ["Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", 
 GEOMETRY_TAGS = [*_REQUIRED_TAGS, "SliceThickness", "SpacingBetweenSlices", "NumberOfFrames"]
 _ROUNDED = 0.03
 """By so much products of direction cosines may differ from 1 and 0, for some write two decimals."""
+_DECIMALS = range(2, 9)
+_SAME_COSINE = 1e-10
 SAME_MM = 1e-3
 """Nearer slices lie at one place."""
 _MAX_PIXELS = 2**26
@@ -51,11 +53,13 @@ class SliceGeometry:
     spacing_mm: tuple[float, float]
     """Between rows, between columns."""
     orientation: tuple[float, ...]
-    """Direction cosines of a row, then of a column; patient coordinates (LPS)."""
+    """Direction cosines of a row, then of a column, orthonormal; patient coordinates (LPS)."""
     position: tuple[float, ...]
     """Of the first pixel's centre, in mm."""
     thickness_mm: float
-    """Distance to the next slice as the header has it; 1 where it has none."""
+    """Distance to the next slice according to the header; 1 if it does not say."""
+    rounding: float = 0.0
+    """Largest error of a direction cosine in the header, judged by its number of decimals."""
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -152,10 +156,28 @@ def _geometry_of(header: pydicom.Dataset) -> SliceGeometry:
     return SliceGeometry(
         shape=shape,
         spacing_mm=(rows_mm, columns_mm),
-        orientation=orientation,
+        orientation=tuple(nearest_orthonormal(directions).ravel().tolist()),
         position=numbers(header.ImagePositionPatient, 3),
         thickness_mm=abs(thickness_mm),
+        rounding=_rounding_of(directions),
     )
+
+
+def nearest_orthonormal(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The (2, 3) perpendicular unit vectors nearest to two vectors that are almost so, by polar decomposition."""
+    if np.array_equal(directions @ directions.T, np.eye(2)):
+        return directions
+    left, _, right = np.linalg.svd(directions, full_matrices=False)
+    return np.asarray(left @ right)
+
+
+def _rounding_of(directions: NDArray[np.float64]) -> float:
+    """Half a unit of the last decimal; 0 for cosines along the patient's axes, which are exact."""
+    if np.array_equal(directions, directions.round()):
+        return 0.0
+    exact = (decimals for decimals in _DECIMALS if np.abs(directions - directions.round(decimals)).max() < _SAME_COSINE)
+    decimals = next(exact, None)
+    return 0.0 if decimals is None else 0.5 * 10.0**-decimals
 
 
 def numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:

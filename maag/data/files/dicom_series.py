@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maag.data.files.dicom_file import SAME_MM, SliceGeometry
+from maag.data.files.dicom_file import SAME_MM, SliceGeometry, nearest_orthonormal
 from maag.data.files.dicom_pixels import read_frames, read_pixels
 from maag.data.files.dicom_slices import DicomSlice, read_slice
 from maag.data.files.orientation import orientation_code
@@ -20,6 +20,8 @@ from maag.errors import DataError
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _UNEVEN = 0.25
 """Part of the usual distance by which another may differ from it."""
+_EXPLAINED = 2.0
+"""Rounded direction cosines tilt a slice by less than this times the error of one: sqrt(3), as it has three."""
 _MAX_VOXELS = 2**31
 
 
@@ -145,14 +147,19 @@ def _grid_of(slices: Sequence[SliceGeometry]) -> tuple[tuple[float, float, float
     first, last = slices[0], slices[-1]
     rows_mm, columns_mm = first.spacing_mm
     between_mm = _between_mm(slices)
-    affine = np.eye(4)
-    affine[:3, 0] = np.array(first.orientation[:3]) * columns_mm
-    affine[:3, 1] = np.array(first.orientation[3:]) * rows_mm
-    affine[:3, 2] = first.normal * between_mm
+    directions = np.reshape(first.orientation, (2, 3))
+    step_mm = first.normal * between_mm
     if len(slices) > 1:
         # Not along the normal: slices of a tilted gantry are shifted against each other.
         way = np.array(last.position) - np.array(first.position)
-        affine[:3, 2] = way * between_mm / (last.height_mm - first.height_mm)
+        step_mm = way * between_mm / (last.height_mm - first.height_mm)
+        along = step_mm / np.linalg.norm(step_mm)
+        # Positions span more than one pixel, so they give the normal more precisely than rounded cosines.
+        if np.abs(directions @ along).max() <= _EXPLAINED * first.rounding:
+            directions = nearest_orthonormal(directions - np.outer(directions @ along, along))
+            between_mm = float(np.linalg.norm(step_mm))
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([directions[0] * columns_mm, directions[1] * rows_mm, step_mm])
     affine[:3, 3] = first.position
     affine[:3] = _LPS_TO_RAS @ affine[:3]
     return (between_mm, rows_mm, columns_mm), affine

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -18,6 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from maag.data.files.dicom_file import UNREADABLE, series_uid
 from maag.data.files.dicom_series import load_series, order_of_slices, require_even
+from maag.data.files.nifti_writing import save_volume
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import DataError
 
@@ -150,11 +152,41 @@ def test_a_slice_alone_is_as_thick_as_its_distance_to_the_next(
     assert volume.affine[2, 2] == expected
 
 
-def test_directions_may_be_rounded_to_two_decimals(tmp_path: Path) -> None:
-    for seed in range(20):
-        axes = Rotation.random(random_state=seed).as_matrix().round(2)
-        write_slice(tmp_path / "a.dcm", np.zeros(3), axes)
-        assert load_series([tmp_path / "a.dcm"]).voxels.shape == (1, 1, *SHAPE)
+@pytest.mark.parametrize("tilt", [0.0, 0.3])
+@pytest.mark.parametrize("seed", range(8))
+def test_rounded_directions_change_no_distance_and_shear_nothing(tmp_path: Path, seed: int, tilt: float) -> None:
+    """Some scanners write two decimals. Readers built on ITK refuse sheared labels."""
+    axes = Rotation.random(random_state=seed).as_matrix()
+    apart_mm, count = 9.0, 20
+    step = apart_mm * (axes[2] + tilt * axes[1])
+    paths = [tmp_path / f"{place}.dcm" for place in range(count)]
+    for place, path in enumerate(paths):
+        write_slice(path, place * step, axes.round(2))
+    volume = load_series(paths)
+    in_plane_mm = np.linalg.norm(volume.affine[:3, :2], axis=0)
+    assert in_plane_mm.tolist() == pytest.approx([COLUMNS_MM, ROWS_MM], rel=1e-9)
+    directions = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    np.testing.assert_allclose(directions[:, :2].T, axes[:2] * [-1, -1, 1], atol=0.02)
+    np.testing.assert_allclose(volume.affine[:3, 2], step * [-1, -1, 1], atol=1e-5)
+    if tilt:
+        assert np.abs(directions.T @ directions - np.eye(3)).max() > tilt / 2
+        assert volume.spacing_mm[0] == pytest.approx(apart_mm, rel=0.01)
+        return
+    np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-9)
+    assert volume.spacing_mm[0] == pytest.approx(apart_mm, rel=1e-5)
+    save_volume(tmp_path / "a.nii", np.zeros((count, 512, 512), np.uint8), volume.affine)
+    assert nib.load(tmp_path / "a.nii").header["qform_code"] == 1
+
+
+@pytest.mark.parametrize("degrees", [(0, 0, 0), (10, 20, 30)])
+def test_a_slight_tilt_that_rounding_does_not_explain_is_kept(tmp_path: Path, degrees: tuple[float, ...]) -> None:
+    axes = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix().T
+    step = 4.0 * (axes[2] + 0.005 * axes[1])
+    for place in range(2):
+        write_slice(tmp_path / f"{place}.dcm", place * step, axes)
+    affine = load_series(sorted(tmp_path.iterdir())).affine
+    np.testing.assert_allclose(affine[:3, 1], ROWS_MM * axes[1] * [-1, -1, 1], atol=1e-6)
+    np.testing.assert_allclose(affine[:3, 2], step * [-1, -1, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("second", [[0.0, 0.5, 0.0], [0.6, 0.8, 0.0]])
