@@ -97,13 +97,13 @@ def save_segmentation(
         )
     sources = [_source(file) for file in files]
     _require_one_frame(sources, files)
-    thickness_mm = round(grid_of_series(slices)[0][0], _DIGITS_OF_MM)
+    spacing_mm = round(grid_of_series(slices)[0][0], _DIGITS_OF_MM)
     if frames:
-        # One plane of labels is taken for each frame, in the order of the file.
+        # highdicom expects one plane of labels for each frame, in the order of the file.
         labels = labels[np.argsort(frames)]
-        _share_geometry(sources[0], slices[0], thickness_mm)
+        _share_geometry(sources[0], files[0], slices[0], spacing_mm)
     else:
-        _tell_thickness(sources, thickness_mm)
+        _set_slice_spacing(sources, spacing_mm)
     segmentation = _build(labels, sources, files, classes, model_digest)
     with replacing(path) as temporary:
         segmentation.save_as(temporary, enforce_file_format=True)
@@ -170,32 +170,40 @@ def _require_one_frame(sources: Sequence[Dataset], files: Sequence[Path]) -> Non
                 )
 
 
-def _tell_thickness(sources: Sequence[Dataset], thickness_mm: float) -> None:
-    """Where headers do not say how thick slices are, which they may: as thick as these are apart.
+def _set_slice_spacing(sources: Sequence[Dataset], spacing_mm: float) -> None:
+    """Set the slice spacing, which the segmentation copies, to that of the positions.
 
-    A segmentation has to say it, and without it nobody can read it.
+    Headers may contradict their positions, and readers need it to place the frames that are left out. Slices of unknown
+    thickness, which a segmentation may not have, become as thick as they are apart.
     """
-    if not all(source.get("SliceThickness") for source in sources):
-        for source in sources:
-            source.SliceThickness = thickness_mm
+    is_thickness_known = all(source.get("SliceThickness") for source in sources)
+    for source in sources:
+        source.SpacingBetweenSlices = spacing_mm
+        if not is_thickness_known:
+            source.SliceThickness = spacing_mm
 
 
-def _share_geometry(source: Dataset, first: DicomSlice, thickness_mm: float) -> None:
-    """Tell of all frames at once what an enhanced file may tell frame by frame, and of each its place.
+def _share_geometry(source: Dataset, file: Path, first: DicomSlice, spacing_mm: float) -> None:
+    """Move orientation and pixel measures of an enhanced file to the shared groups, and positions to the frames.
 
-    It is looked for there, and the frames agree in it.
+    highdicom looks for them there; all frames have the same. Raises DataError unless there is one item of shared groups.
     """
     orientation, measures = Dataset(), Dataset()
     orientation.ImageOrientationPatient = first.header.ImageOrientationPatient
     measures.PixelSpacing = first.header.PixelSpacing
-    measures.SliceThickness = first.header.get("SliceThickness") or thickness_mm
-    if first.header.get("SpacingBetweenSlices"):
-        measures.SpacingBetweenSlices = first.header.SpacingBetweenSlices
-    (shared,) = source.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    measures.SliceThickness = first.header.get("SliceThickness") or spacing_mm
+    measures.SpacingBetweenSlices = spacing_mm
+    items = source.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    if len(items) > 1:
+        raise DataError(
+            f"{file}: {len(items)} items in SharedFunctionalGroupsSequence, where one is allowed; export the series "
+            "again, or leave out --dicom-seg"
+        )
+    shared = items[0]
     shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
     source.SharedFunctionalGroupsSequence = [shared]
     for item in source.PerFrameFunctionalGroupsSequence:
-        if "PlanePositionSequence" not in item:  # of a file of one frame
+        if "PlanePositionSequence" not in item:  # a file of one frame may have it in the shared groups
             item.PlanePositionSequence = shared.PlanePositionSequence
 
 

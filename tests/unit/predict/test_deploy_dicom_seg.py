@@ -118,6 +118,33 @@ def test_slices_of_unknown_thickness_are_as_thick_as_they_are_apart(
     assert written.get_volume(combine_segments=True).spacing == pytest.approx((7, 1.5, 1.5))
 
 
+@pytest.mark.parametrize("in_header", [None, 3.5, 14.0])
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_slices_are_as_far_apart_as_their_positions(tmp_path: Path, in_header: float | None, enhanced: bool) -> None:
+    """Empty frames are left out, and readers place the others by this distance."""
+    if enhanced:
+        files = [tmp_path / "a.dcm"]
+        write_enhanced(files[0], shared={"SpacingBetweenSlices": in_header})
+    else:
+        files = write_series(tmp_path / "in", OBLIQUE, tags={"SpacingBetweenSlices": in_header})
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[[0, 2]] = 1
+    save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "")
+    volume = highdicom.seg.segread(tmp_path / "out.dcm").get_volume(combine_segments=True, allow_missing_positions=True)
+    assert volume.spacing == pytest.approx((7, 1.5, 1.5))
+    assert sorted(volume.array.any(axis=(1, 2)).tolist()) == [False, True, True]
+
+
+def test_shared_groups_of_several_items_are_refused(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
+    source = tmp_path / "a.dcm"
+    write_enhanced(source)
+    dataset = pydicom.dcmread(source)
+    dataset.SharedFunctionalGroupsSequence.append(pydicom.Dataset())
+    dataset.save_as(source)
+    with pytest.raises(DataError, match=r"a\.dcm: 2 items in SharedFunctionalGroupsSequence.* --dicom-seg"):
+        save_segmentation(tmp_path / "out.dcm", labels, [source], CLASSES, "")
+
+
 def test_who_what_and_by_whom(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
     files = write_series(tmp_path / "in", tags={"StudyID": "S1", "AccessionNumber": "A1", "SeriesNumber": 4})
     save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "d" * 64 + "+flips")
@@ -240,7 +267,9 @@ def test_a_missing_slice_is_named(tmp_path: Path) -> None:
     assert said in str(outcome.failed[0].error)
 
 
-def write_enhanced(path: Path, *, per_frame: bool = False, **tags: Any) -> list[int]:
+def write_enhanced(
+    path: Path, *, per_frame: bool = False, shared: dict[str, Any] | None = None, **tags: Any
+) -> list[int]:
     """One file of four frames, and their places from the lowest to the highest."""
     places = [2, 0, 3, 1]
     normal = np.cross(OBLIQUE[:3], OBLIQUE[3:])
@@ -249,7 +278,7 @@ def write_enhanced(path: Path, *, per_frame: bool = False, **tags: Any) -> list[
         {"ImagePositionPatient": [float(value) for value in 7.0 * place * normal], **(common if per_frame else {})}
         for place in places
     ]
-    shared = dict.fromkeys(common) if per_frame else common
+    shared = {**(dict.fromkeys(common) if per_frame else common), **(shared or {})}
     save_enhanced(path, np.zeros(SHAPE, np.uint16), frames, shared=shared, tags={**PATIENT, **tags})
     return places
 
