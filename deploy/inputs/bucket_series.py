@@ -1,4 +1,4 @@
-"""Which DICOM files of a bucket belong together, as those of folders here do."""
+"""Group the DICOM files of a bucket, as `dicom_folders` groups those of local folders."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from maag.data.files.dicom_file import UNREADABLE, SliceGeometry, read_geometry,
 from maag.errors import StorageError
 from maag.storage.store import Store, StoredObject
 
-# Most of them wait for the network.
+# Most threads wait for the network.
 _FOLDERS_AT_ONCE = 8
 _HEADERS_AT_ONCE = 32
-_ASKED_FIRST = 8
-"""Files of a folder, from the first to the last, that are asked of which series they are."""
+_READ_FIRST = 8
+"""Files spread over a folder whose series is read first."""
 _START_BYTES = 1 << 14
-"""Of a file, in which most headers have said of which series it is."""
+"""Bytes of a file in which most headers give their series."""
 
 
 class BucketSeries(NamedTuple):
     """DICOM files that are segmented together."""
 
     folder: str
-    """The key of the folder that they are in; empty where they are in none."""
+    """Key of their folder; empty at the top of the bucket."""
     objects: tuple[StoredObject, ...]
     name: str | None
     """As in FolderSeries."""
     even: bool | None
-    """As in FolderSeries; None where it is not known yet that all of them are of one series."""
+    """As in FolderSeries; None while it is unknown whether all are of one series."""
 
 
 def series_among(dicom_files: Sequence[StoredObject], store: Store) -> list[BucketSeries]:
-    """DICOM files by folder and, where there are several, by series; by volume where LVSC's names tell these apart.
+    """DICOM files by folder and, if it has several, by series; in LVSC studies by volume.
 
-    The starts of some files of a folder are read to see of which series they are, and of all its files where these
-    differ: most folders hold one series, and to ask each file would take nearly as long as to fetch it. Of slices with
-    such names those of one phase are fetched, for their headers, and not kept: by their size they are of one volume or
-    another. Those that cannot be had are told of when it is their series' turn.
+    Most folders hold one series, and reading the start of a file takes nearly as long as fetching it. So the series of
+    a few files of a folder are read first, and of all files only if these differ. Slices named as in LVSC are assigned
+    to volumes by size: those of one phase are fetched for their headers, and not kept. Files that cannot be fetched are
+    reported when their series is read.
     """
     folders: dict[str, list[StoredObject]] = {}
     for found in dicom_files:
@@ -52,7 +52,7 @@ def series_among(dicom_files: Sequence[StoredObject], store: Store) -> list[Buck
         groups = pool.map(lambda folder: _series_in(folder, folders[folder], store, headers), folders)
         return [series for group in groups for series in group]
     finally:
-        headers.shutdown(cancel_futures=True)  # first, for folders wait for them
+        headers.shutdown(cancel_futures=True)  # first, because folders wait for them
         pool.shutdown(cancel_futures=True)
 
 
@@ -70,14 +70,14 @@ def _series_in(
         def uids_of(names: Sequence[Path]) -> Iterable[str | None]:
             places = {name: Path(scratch) / f"{number}.dcm" for number, name in enumerate(names)}
 
-            def ask(some: Sequence[Path]) -> dict[Path, str | None]:
+            def read(some: Sequence[Path]) -> dict[Path, str | None]:
                 found = headers.map(lambda name: _series_uid(store, by_name[name], places[name]), some)
                 return dict(zip(some, found, strict=True))
 
-            found = ask(_some_of(names))
+            found = read(_some_of(names))
             if len(uids := set(found.values())) == 1 and None not in uids:
                 return [*uids] * len(names)
-            found |= ask([name for name in names if name not in found])
+            found |= read([name for name in names if name not in found])
             return [found[name] for name in names]
 
         series = series_of_folder(list(by_name), uids_of, geometry_of)
@@ -88,13 +88,13 @@ def _series_in(
 
 
 def _some_of(names: Sequence[Path]) -> list[Path]:
-    """From the first to the last."""
-    count, last = min(_ASKED_FIRST, len(names)), len(names) - 1
+    """A few names, evenly spread from the first to the last."""
+    count, last = min(_READ_FIRST, len(names)), len(names) - 1
     return [names[last * step // max(1, count - 1)] for step in range(count)]
 
 
 def _series_uid(store: Store, listed: StoredObject, place: Path) -> str | None:
-    """As `series_uid` of the object, of which `place` has for a while what is needed of it."""
+    """As `series_uid`, of an object that is stored at `place` meanwhile."""
     try:
         if listed.size is not None and listed.size > _START_BYTES:
             place.write_bytes(store.read_start(listed.key, _START_BYTES))

@@ -1,4 +1,4 @@
-"""Which DICOM files of a folder belong together: in LVSC's studies those of a volume, else those of a series."""
+"""Group the DICOM files of a folder: by volume in LVSC studies, otherwise by series."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class FolderSeries(NamedTuple):
 
     files: tuple[Path, ...]
     name: str | None
-    """Of their labels in the folder; None for those that are called as the folder, which has no other series."""
+    """Name of their labels in the folder; None if they take the name of the folder, as its only series."""
     even: bool = True
-    """Whether they are no image where slices are missing, as in NamedVolume."""
+    """Whether missing slices are refused, as in NamedVolume."""
 
 
 def series_of_folder(
@@ -25,24 +25,24 @@ def series_of_folder(
     uids_of: Callable[[Sequence[Path]], Iterable[str | None]],
     geometry_of: Callable[[Path], SliceGeometry] = read_geometry,
 ) -> list[FolderSeries]:
-    """What the `files` of one folder are.
+    """The series among the `files` of one folder.
 
-    Those that LVSC's names tell apart, of which a series holds many, are called as its cases; of others each series is
-    called by its UID where there are several.
+    Files named as in LVSC, where a series holds many volumes, become its cases. If there are several other series, each
+    is named by its UID.
 
     Args:
-        files: anything else among them is left out.
-        uids_of: tells of files their series, as `series_uid` does.
+        files: files that are not DICOM images are left out.
+        uids_of: returns the series of each file, as `series_uid`.
         geometry_of: reads a slice's header, as in `volumes_among`.
     """
     series = [FolderSeries(images, name, even) for name, (images, even) in volumes_among(files, geometry_of).items()]
-    told_apart = {file for one in series for file in one.files}
-    others = [file for file in files if file not in told_apart]
+    grouped = {file for one in series for file in one.files}
+    others = [file for file in files if file not in grouped]
     by_uid: dict[str, list[Path]] = {}
     for file, uid in zip(others, uids_of(others), strict=True):
         if uid is not None:
             by_uid.setdefault(uid, []).append(file)
-    # Nobody knows of which series an unreadable file is a slice: none of its folder's is whole.
+    # An unreadable file may belong to any series of the folder, so none is complete.
     unreadable = by_uid.pop(UNREADABLE, []) if len(by_uid) > 1 else []
     several = len(by_uid) > 1
     series += [FolderSeries((*found, *unreadable), uid if several else None) for uid, found in by_uid.items()]

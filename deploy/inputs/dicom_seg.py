@@ -1,4 +1,4 @@
-"""Labels of a DICOM series as a DICOM segmentation object, which viewers and archives lay over its images."""
+"""Labels of a DICOM series as a DICOM segmentation object, which viewers overlay on its images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from maag.errors import DataError, first_line
 from maag.storage import replacing
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-# The standard wants these elements there, and empty where nobody knows: anonymised series often leave them out.
+# The standard requires these elements, empty if unknown, but anonymised series often lack them.
 _MAY_BE_UNKNOWN = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
@@ -37,7 +37,7 @@ _LONGEST_LABEL = _LONGEST_SERIAL = 64  # of the value representation LO
 
 
 class _Structure(NamedTuple):
-    """What a segment shows, in SNOMED CT as pydicom's dictionary has it."""
+    """SNOMED CT codes of what a segment shows."""
 
     type: Code
     side: Code | None = None
@@ -66,20 +66,20 @@ def save_segmentation(
 ) -> None:
     """Write labels as a binary DICOM segmentation, a segment for each class but the background, atomically.
 
-    It names the patient, study and frame of reference of the series, and for each of its frames the slice that it
-    lies on, of an enhanced file the frame. Frames without any label are left out, as is usual, unless all are.
+    It references the patient, study and frame of reference of the series, and in each frame the source slice, or the
+    source frame of an enhanced file. Frames without labels are omitted, as is usual, unless all are empty.
 
     Args:
-        path: where to.
-        labels: (Z, Y, X), slices from the lowest to the highest, as
-            `maag.data.files.dicom_series.load_series` gives them.
+        path: the file to write.
+        labels: (Z, Y, X), slices from the lowest to the highest, as in
+            `maag.data.files.dicom_series.load_series`.
         series_files: the files of the series, in any order.
         classes: names, background first; those without a code of their own are "anatomical structure".
-        model_digest: names the model, and may name options; empty where it is not known.
+        model_digest: identifies the model, perhaps with options; empty if unknown.
 
     Raises:
-        DataError: the labels are not of the series' shape, its headers lack what a segmentation must refer to, or it is
-            of several enhanced files.
+        DataError: the labels differ from the series in shape, its headers lack what a segmentation must reference, or
+            it consists of several enhanced files.
         StorageError: a file cannot be read, or `path` cannot be written.
     """
     slices = in_order(read_slices(series_files))
@@ -92,8 +92,8 @@ def save_segmentation(
     files = list(dict.fromkeys(one.path for one in slices))
     if frames and len(files) > 1:
         raise DataError(
-            f"{files[1]}: a second enhanced file of its series, and a DICOM segmentation refers to one; leave out "
-            "--dicom-seg, or give each file in a folder of its own"
+            f"{files[1]}: a second enhanced file of its series, but a DICOM segmentation refers to one; leave out "
+            "--dicom-seg, or give each file in its own folder"
         )
     sources = [_source(file) for file in files]
     _require_one_frame(sources, files)
@@ -118,7 +118,7 @@ def _build(
 ) -> Segmentation:
     try:
         with warnings.catch_warnings():
-            # Of patients' names, which are the source's own.
+            # Warnings concern patients' names, which are copied from the source.
             warnings.simplefilter("ignore")
             return Segmentation(
                 source_images=sources,
@@ -138,7 +138,7 @@ def _build(
                 content_description=f"Segmentation by maag {__version__}",
                 series_description="Segmentation by maag",
             )
-    except (ValueError, TypeError, AttributeError, KeyError) as error:  # What highdicom says of odd headers.
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # highdicom raises these for unusual headers.
         reason = first_line(error)
         raise DataError(
             f"{files[0].parent}: no DICOM segmentation can refer to this series ({reason}); take NIfTI labels instead"
@@ -186,7 +186,7 @@ def _set_slice_spacing(sources: Sequence[Dataset], spacing_mm: float) -> None:
 def _share_geometry(source: Dataset, file: Path, first: DicomSlice, spacing_mm: float) -> None:
     """Move orientation and pixel measures of an enhanced file to the shared groups, and positions to the frames.
 
-    highdicom looks for them there; all frames have the same. Raises DataError unless there is one item of shared groups.
+    highdicom expects them there; all frames agree. Raises DataError for several items of shared groups.
     """
     orientation, measures = Dataset(), Dataset()
     orientation.ImageOrientationPatient = first.header.ImageOrientationPatient

@@ -196,7 +196,7 @@ def test_series_and_pictures_of_a_bucket(
     code, printed = Command("predict", f"s3://{BUCKET}/in/**/*.dcm", *words, environment=environment).end()
     (failure,) = json.loads(printed)["failures"]
     assert code == 3
-    assert f"s3://{BUCKET}/in/p1/series/2.dcm: lies at the place of" in failure["error"]
+    assert f"s3://{BUCKET}/in/p1/series/2.dcm: lies at the position of" in failure["error"]
 
 
 @pytest.mark.parametrize(("method", "code"), [("GET", 3), ("LIST", 1), ("PUT", 1)])

@@ -1,4 +1,4 @@
-"""One DICOM file: where its slice lies, which series it belongs to, and its header."""
+"""One DICOM file: the geometry of its slice, its series and its header."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from maag.storage import require_regular_file, storage_errors
 _REQUIRED_TAGS = ["Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"]
 GEOMETRY_TAGS = [*_REQUIRED_TAGS, "SliceThickness", "SpacingBetweenSlices", "NumberOfFrames"]
 _ROUNDED = 0.03
-"""By so much products of direction cosines may differ from 1 and 0, for some write two decimals."""
+"""By how much products of direction cosines may differ from 1 and 0, because some scanners write two decimals."""
 _DECIMALS = range(2, 9)
 _SAME_COSINE = 1e-10
 SAME_MM = 1e-3
-"""Nearer slices lie at one place."""
+"""Slices closer than this are at one position."""
 _MAX_PIXELS = 2**26
 MALFORMED = (
     *(ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError, RuntimeError),
     *(EOFError, BytesLengthException, struct.error, zlib.error),
 )
-"""What pydicom and its decoders raise of damaged files."""
+"""What pydicom and its decoders raise for damaged files."""
 _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 SUFFIXES = (".dcm", ".dicom", ".ima")
 # The second is a label map.
 _NO_IMAGES = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7", RTDoseStorage)
 UNREADABLE = "unreadable"
-"""In place of a series, for a file that should have one."""
+"""Instead of a series UID, for a file that should have one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceGeometry:
-    """Where one slice lies."""
+    """The geometry of one slice."""
 
     shape: tuple[int, int]
     """(rows, columns)."""
@@ -55,7 +55,7 @@ class SliceGeometry:
     orientation: tuple[float, ...]
     """Direction cosines of a row, then of a column, orthonormal; patient coordinates (LPS)."""
     position: tuple[float, ...]
-    """Of the first pixel's centre, in mm."""
+    """Centre of the first pixel (x, y, z) in mm, LPS."""
     thickness_mm: float
     """Distance to the next slice according to the header; 1 if it does not say."""
     rounding: float = 0.0
@@ -63,12 +63,12 @@ class SliceGeometry:
 
     @property
     def normal(self) -> NDArray[np.float64]:
-        """Unit vector across the slice."""
+        """Unit vector perpendicular to the slice, LPS."""
         return np.cross(self.orientation[:3], self.orientation[3:])
 
     @property
     def height_mm(self) -> float:
-        """How far along the normal it lies."""
+        """Position along the normal in mm."""
         return float(self.normal @ np.array(self.position))
 
     def has_grid_of(self, other: SliceGeometry) -> bool:
@@ -81,35 +81,34 @@ class SliceGeometry:
 
 
 def read_geometry(path: Path) -> SliceGeometry:
-    """From the header alone.
+    """Geometry from the header alone.
 
-    Raises DataError for a file that is no DICOM image, holds several, or says too little of where it is.
+    Raises DataError for a file that is not a DICOM image, has several frames, or lacks its geometry; StorageError.
     """
     return geometry_of(read_dataset(path, stop_before_pixels=True, specific_tags=GEOMETRY_TAGS), path)
 
 
 def geometry_of(header: pydicom.Dataset, name: str | Path) -> SliceGeometry:
-    """Where the slice of a `header` lies; `name` is what errors call it. Raises DataError as `read_geometry`."""
+    """Geometry of the slice with this header; `name` identifies it in errors. Raises DataError as `read_geometry`."""
     with naming_damage(name):
         frames = int(header.get("NumberOfFrames") or 1)
         missing = [tag for tag in _REQUIRED_TAGS if getattr(header, tag, None) is None]
         geometry = None if missing or frames > 1 else _geometry_of(header)
-    # Before what is missing, for such files have their geometry elsewhere, frame by frame.
+    # Checked before missing elements, because such files have their geometry in each frame.
     if frames > 1:
         raise DataError(
-            f"{name}: holds {frames} frames, and one grey slice a file is needed: export the series so (classic, not "
-            "enhanced DICOM), or convert it to NIfTI"
+            f"{name}: holds {frames} frames, but each file must hold one grey slice; export the series as classic (not "
+            "enhanced) DICOM, or convert it to NIfTI"
         )
     if geometry is None:
         raise DataError(
-            f"{name}: DICOM without {', '.join(missing)}; export the series again with its geometry, or take the file "
-            "out"
+            f"{name}: DICOM without {', '.join(missing)}; export the series again with its geometry, or remove the file"
         )
     return geometry
 
 
 def read_header(path: Path) -> pydicom.Dataset:
-    """Everything but the pixels, parsed. Raises DataError for a file that is no DICOM or damaged, StorageError."""
+    """The parsed header without pixels. Raises DataError for a file that is not DICOM or damaged, StorageError."""
     header = read_dataset(path, stop_before_pixels=True)
     with naming_damage(path):
         header.walk(lambda dataset, element: None)
@@ -117,10 +116,10 @@ def read_header(path: Path) -> pydicom.Dataset:
 
 
 def series_uid(path: Path) -> str | None:
-    """Which series a file belongs to, `unknown` where its header does not say; None for a file that is no DICOM image.
+    """SeriesInstanceUID of a file, `unknown` if its header has none; None for a file that is not a DICOM image.
 
-    A segmentation or a radiation dose is none: archives keep it beside the images that it belongs to. UNREADABLE for
-    one with a damaged header, or with a name of SUFFIXES and none at all, so that whoever reads the series is told.
+    Segmentations and radiation doses, which archives keep beside their images, do not count as images. UNREADABLE for a
+    damaged header, or a file that is named as DICOM (SUFFIXES) but is not, so that reading the series reports it.
     Raises StorageError.
     """
     with storage_errors(path, "read"), path.open("rb") as stream:
@@ -148,11 +147,9 @@ def _geometry_of(header: pydicom.Dataset) -> SliceGeometry:
     (thickness_mm,) = numbers([thickness], 1)
     orientation = numbers(header.ImageOrientationPatient, 6)
     directions = np.reshape(orientation, (2, 3))
-    # Else the normal has another length than 1, and distances and volumes are silently others.
+    # Otherwise distances and volumes would be silently wrong.
     if not np.allclose(directions @ directions.T, np.eye(2), atol=_ROUNDED):
-        raise ValueError(
-            f"ImageOrientationPatient {list(orientation)}, which are no two perpendicular directions of length 1"
-        )
+        raise ValueError(f"ImageOrientationPatient {list(orientation)}, which are not two perpendicular unit vectors")
     return SliceGeometry(
         shape=shape,
         spacing_mm=(rows_mm, columns_mm),
@@ -181,16 +178,16 @@ def _rounding_of(directions: NDArray[np.float64]) -> float:
 
 
 def numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
-    """The `count` values of an element. Raises ValueError where there are more or fewer, or one is not finite."""
+    """The `count` values of an element. Raises ValueError if there are more or fewer, or one is not finite."""
     found = tuple(float(value) for value in values)
     if len(found) != count or not np.isfinite(found).all():
-        raise ValueError(f"{list(found)} where {count} numbers are needed")
+        raise ValueError(f"{list(found)} instead of {count} numbers")
     return found
 
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """What pydicom and NumPy would warn of is either harmless or checked here, and said in a sentence."""
+    """Silence pydicom and NumPy: their warnings are harmless, or checked here and raised as an error."""
     logger = logging.getLogger("pydicom")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -205,7 +202,7 @@ def quiet_pydicom() -> Iterator[None]:
 def read_dataset(
     path: Path, *, stop_before_pixels: bool = False, specific_tags: list[str] | None = None
 ) -> pydicom.Dataset:
-    """The file, each element parsed when it is asked for. Raises DataError for what is no DICOM, StorageError."""
+    """The file; elements are parsed on access. Raises DataError for a file that is not DICOM, StorageError."""
     require_regular_file(path)
     try:
         with storage_errors(path, "read"), quiet_pydicom():
@@ -215,12 +212,12 @@ def read_dataset(
                 specific_tags=list(specific_tags) if specific_tags else None,
             )
     except (InvalidDicomError, *MALFORMED) as error:
-        raise DataError(f"{path}: not a readable DICOM file; copy or export it again, or take it out") from error
+        raise DataError(f"{path}: not a readable DICOM file; copy or export it again, or remove it") from error
 
 
 @contextmanager
 def naming_damage(name: str | Path) -> Iterator[None]:
-    """Turn what malformed elements raise when they are parsed into a DataError of one sentence."""
+    """Turn errors from parsing malformed elements into a DataError."""
     try:
         with quiet_pydicom():
             yield

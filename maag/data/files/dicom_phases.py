@@ -1,4 +1,4 @@
-"""The phases of a cine that is one DICOM series: as many slices at each place as there are phases."""
+"""The phases of a cine in one DICOM series, which has a slice per phase at each position."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from maag.errors import DataError
 
 
 def phases_of(slices: Sequence[DicomSlice]) -> list[tuple[DicomSlice, ...]]:
-    """The slices of each phase in the order of time; of a series that is no cine all slices, as they are given.
+    """The slices of each phase in order of time; a series that is not a cine is one phase, in the given order.
 
-    No cine is one that has one slice at most places, though others may have more, which no volume can hold.
+    A series with one slice at most positions is not a cine, even if others have more, which no volume can hold.
 
-    Slices of one phase need not be of the very same time, but each is as early among those of its place.
+    Slices of one phase may differ in time, but have the same rank in time at their positions.
 
-    Raises DataError for slices of different shape, spacing or orientation; for more at some places than at others; and
-    for several at one place that nothing tells apart as phases, or that differ in more than time.
+    Raises DataError for slices of different shape, spacing or orientation; for more slices at some positions than at
+    others; and for several at one position that differ in more than time, or that no element distinguishes.
     """
-    places = _by_place(slices)
+    places = _by_position(slices)
     numbers = Counter(len(place) for place in places)
     usual = min(numbers, key=lambda number: (-numbers[number], number))
     if usual == 1:
         return [tuple(slices)]
     if odd := next((place for place in places if len(place) != usual), None):
         raise DataError(
-            f"{odd[0].name}: at its place the series has {len(odd)}, at others {usual}; a volume has one everywhere "
-            "and a cine as many as phases: restore what is missing, or take out what does not belong"
+            f"{odd[0].name}: the series has {len(odd)} slices at its position, but {usual} at others; a volume has one "
+            "at each and a cine one per phase: restore missing slices, or remove those that do not belong"
         )
     for place in places:
         _require_one_kind(place)
@@ -41,8 +41,8 @@ def phases_of(slices: Sequence[DicomSlice]) -> list[tuple[DicomSlice, ...]]:
             return [tuple(place[phase] for place in in_time) for phase in range(usual)]
     first, second = places[0][:2]
     raise DataError(
-        f"{second.name}: lies at the place of {first.name}, and none of {', '.join(clocks)} tells them apart as phases "
-        f"of a cine; keep one of them in the volume, and of echoes {second.way_apart}"
+        f"{second.name}: lies at the position of {first.name}, and none of {', '.join(clocks)} distinguishes them as "
+        f"phases of a cine; keep one of them in the volume, and of echoes {second.way_apart}"
     )
 
 
@@ -50,15 +50,15 @@ def _require_one_kind(place: Sequence[DicomSlice]) -> None:
     first = place[0]
     for other in place[1:]:
         for name in sorted({*first.kind, *other.kind}):
-            one, another = (found.kind.get(name, "nothing") for found in (first, other))
+            one, another = (found.kind.get(name, "unknown") for found in (first, other))
             if one != another:
                 raise DataError(
-                    f"{other.name}: lies at the place of {first.name}, and is no phase of a cine beside it, for its "
+                    f"{other.name}: lies at the position of {first.name}, but is not a phase of the same cine: its "
                     f"{name} is {another}, not {one}; {other.way_apart}, or convert the one to segment to NIfTI"
                 )
 
 
-def _by_place(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
+def _by_position(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
     require_one_grid(slices)
     places: list[list[DicomSlice]] = []
     last_mm = float("-inf")

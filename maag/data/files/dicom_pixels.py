@@ -30,7 +30,7 @@ _NATIVE = (
 
 
 def read_pixels(path: Path) -> NDArray[np.float32]:
-    """(rows, columns) float32 of a file of one slice, rescaled as the header says, or through its Modality LUT.
+    """(rows, columns) float32 of a single-slice file, rescaled as in its header, or through its Modality LUT.
 
     Raises:
         DataError: a file without readable grey pixels.
@@ -39,30 +39,30 @@ def read_pixels(path: Path) -> NDArray[np.float32]:
     dataset = read_dataset(path)
     if "PixelData" not in dataset:
         raise DataError(f"{path}: DICOM without pixel data; export the series again, with its images")
-    # Only compressed pixels come without a length.
+    # Only compressed pixels have no length.
     is_compressed = getattr(dataset.get_item("PixelData"), "length", 0) == _NO_LENGTH
     plane = _decoded(lambda: apply_modality_lut(dataset.pixel_array, dataset), path, is_compressed)
     return _as_intensities(plane, path)
 
 
 def read_frames(path: Path, frames: Sequence[int], scales: Sequence[tuple[float, float]]) -> list[NDArray[np.float32]]:
-    """(rows, columns) float32 of each of the `frames`, counted from 0, of an enhanced file; no other is decoded.
+    """(rows, columns) float32 of each of the given frames of an enhanced file; no other is decoded.
 
     Args:
         path: of the file.
-        frames: which, in any order.
-        scales: slope and intercept of each.
+        frames: indices from 0, in any order.
+        scales: rescale slope and intercept of each.
 
     Raises as `read_pixels`.
     """
     with storage_errors(path, "read"):
         path.open("rb").close()
     syntax = _decoded(lambda: read_file_meta_info(path).TransferSyntaxUID, path, is_compressed=False)
-    # pydicom finds frames in a file, but in none that is deflated.
+    # pydicom cannot seek frames in a deflated file.
     source = read_dataset(path) if syntax == DeflatedExplicitVRLittleEndian else path
     is_compressed = syntax not in _NATIVE
     planes = _decoded(lambda: list(iter_pixels(source, indices=frames)), path, is_compressed)
-    with np.errstate(all="ignore"):  # What overflows is infinite, and refused.
+    with np.errstate(all="ignore"):  # Overflow becomes infinite, and is refused below.
         return [
             _as_intensities(plane * slope + intercept, path)
             for plane, (slope, intercept) in zip(planes, scales, strict=True)
@@ -84,7 +84,9 @@ def _decoded(decode: Callable[[], Any], path: Path, is_compressed: bool) -> Any:
 
 def _as_intensities(plane: NDArray[Any], path: Path) -> NDArray[np.float32]:
     if plane.ndim != 2:
-        raise DataError(f"{path}: pixels of shape {plane.shape}; one grey slice a file is needed: export it so")
+        raise DataError(
+            f"{path}: pixels of shape {plane.shape}, but a slice must be (rows, columns) of grey values; export it so"
+        )
     with np.errstate(all="ignore"):
         intensities = np.asarray(plane, dtype=np.float32)
     if not np.isfinite(intensities).all():

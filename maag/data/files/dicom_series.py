@@ -1,4 +1,4 @@
-"""DICOM slices as a volume, in the order in which they lie in the patient."""
+"""DICOM slices as a volume, ordered along their normal."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from maag.errors import DataError
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _UNEVEN = 0.25
-"""Part of the usual distance by which another may differ from it."""
+"""Fraction of the usual distance by which another may differ."""
 _EXPLAINED = 2.0
 """Rounded direction cosines tilt a slice by less than this times the error of one: sqrt(3), as it has three."""
 _MAX_VOXELS = 2**31
 
 
 Slices = Sequence[Path] | Sequence[DicomSlice]
-"""Files of one slice each, whose headers are read then, or slices that were read before, which may be frames."""
+"""Single-slice files, whose headers are read, or slices that are read already, which may be frames."""
 
 
 def order_of_slices(slices: Slices) -> list[int]:
-    """Places in `slices` from the lowest slice to the highest along their normal.
+    """Indices into `slices`, from the lowest to the highest along their normal.
 
     Raises:
-        DataError: slices of different shape, spacing or orientation, or two at one place.
+        DataError: slices of different shape, spacing or orientation, or two at one position.
         StorageError: a file cannot be opened.
     """
     return _order(_read(slices))
@@ -46,16 +46,16 @@ def in_order(slices: Slices) -> list[DicomSlice]:
 
 
 def require_one_grid(slices: Sequence[DicomSlice]) -> None:
-    """Raise DataError where slices differ in shape, spacing or orientation."""
+    """Raise DataError if slices differ in shape, spacing or orientation."""
     first = slices[0]
     shape, spacing_mm = first.geometry.shape, first.geometry.spacing_mm
     for one in slices:
         if not one.geometry.has_grid_of(first.geometry):
             other = one.geometry
             raise DataError(
-                f"{one.name}: a slice of {other.shape[0]} x {other.shape[1]} pixels of {other.spacing_mm} mm, "
-                f"{first.name} of the same volume has {shape[0]} x {shape[1]} of {spacing_mm} mm or another direction; "
-                "take it out of the folder, or move it to one of its own"
+                f"{one.name}: has {other.shape[0]} x {other.shape[1]} pixels of {other.spacing_mm} mm, but "
+                f"{first.name} of the same volume has {shape[0]} x {shape[1]} of {spacing_mm} mm or another "
+                "orientation; remove it from the folder, or move it to its own"
             )
 
 
@@ -70,16 +70,16 @@ def _order(slices: Sequence[DicomSlice]) -> list[int]:
         one, other = slices[higher], slices[lower]
         if one.geometry.height_mm - other.geometry.height_mm < SAME_MM:
             raise DataError(
-                f"{one.name}: lies at the place of {other.name}; keep one of them in the volume, and of phases or "
+                f"{one.name}: lies at the position of {other.name}; keep one of them in the volume, and of phases or "
                 f"echoes {one.way_apart}"
             )
     return order
 
 
 def require_even(slices: Slices) -> None:
-    """Raise DataError where a slice is missing or lies aside, so that no grid can hold the series.
+    """Raise DataError if a slice is missing or out of line, so that no grid can hold the series.
 
-    Else as `order_of_slices`.
+    Otherwise raises as `order_of_slices`.
     """
     ordered = in_order(slices)
     heights = np.array([one.geometry.height_mm for one in ordered])
@@ -88,25 +88,25 @@ def require_even(slices: Slices) -> None:
     if len(gaps) and _is_uneven(gaps).any():
         place = int(np.abs(gaps - np.median(gaps)).argmax())
         raise DataError(
-            f"{ordered[place].name}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1].name}, other slices "
-            f"of the series lie {np.median(gaps):.2f} mm apart; restore what is missing, or take out what does not "
-            "belong"
+            f"{ordered[place].name}: {gaps[place]:.2f} mm from its neighbour {ordered[place + 1].name}, but other "
+            f"slices of the series are {np.median(gaps):.2f} mm apart; restore missing slices, or remove those that do "
+            "not belong"
         )
     if len(gaps):
         along = (heights - heights[0])[:, None] / (heights[-1] - heights[0])
         aside = np.linalg.norm(positions - positions[0] - along * (positions[-1] - positions[0]), axis=1)
         if aside.max() > _UNEVEN * np.median(gaps):
             raise DataError(
-                f"{ordered[int(aside.argmax())].name}: lies {aside.max():.2f} mm beside the line through its series' "
-                "first and last slice; export the series without what does not belong"
+                f"{ordered[int(aside.argmax())].name}: lies {aside.max():.2f} mm off the line through the first and "
+                "last slice of its series; export the series without slices that do not belong"
             )
 
 
 def load_series(slices: Slices) -> Volume:
-    """Read slices as a volume, lowest first; intensities rescaled as the headers say.
+    """Read slices as a volume, lowest first, with intensities rescaled as in the headers.
 
-    Where a slice is missing, as those of another size are from volumes of LVSC, the others keep their usual distance:
-    what lies beyond the gap is nearer in the volume than in the patient. `require_even` refuses that.
+    If a slice is missing, as LVSC volumes lack those of another size, the others keep their usual distance: slices
+    beyond the gap are closer in the volume than in the patient. `require_even` refuses that.
 
     Raises:
         DataError: as `order_of_slices`, or a file without readable grey pixels.
@@ -116,7 +116,7 @@ def load_series(slices: Slices) -> Volume:
     shape = (len(ordered), *ordered[0].geometry.shape)
     if math.prod(shape) > _MAX_VOXELS:
         raise DataError(f"{ordered[0].path.parent}: {shape[0]} slices of {shape[1:]} pixels; nobody can use so many")
-    # Not into a volume of the size that headers claim, which may be a lie that fills the memory.
+    # Allocated after reading: the size that headers claim could exhaust the memory.
     planes = _planes_of(ordered)
     spacing_mm, affine = _grid_of([one.geometry for one in ordered])
     return Volume(np.stack(planes)[None], spacing_mm, affine, orientation_code(affine))
@@ -128,7 +128,7 @@ def grid_of_series(slices: Slices) -> tuple[tuple[float, float, float], NDArray[
 
 
 def _planes_of(slices: Sequence[DicomSlice]) -> list[NDArray[np.float32]]:
-    """(rows, columns) each; of every file what is needed is read at once."""
+    """(rows, columns) of each slice; each file is read once."""
     planes: dict[tuple[Path, int | None], NDArray[np.float32]] = {}
     frames: dict[Path, dict[int, tuple[float, float]]] = {}
     for one in slices:
@@ -150,7 +150,7 @@ def _grid_of(slices: Sequence[SliceGeometry]) -> tuple[tuple[float, float, float
     directions = np.reshape(first.orientation, (2, 3))
     step_mm = first.normal * between_mm
     if len(slices) > 1:
-        # Not along the normal: slices of a tilted gantry are shifted against each other.
+        # Not along the normal: a tilted gantry shifts slices against each other.
         way = np.array(last.position) - np.array(first.position)
         step_mm = way * between_mm / (last.height_mm - first.height_mm)
         along = step_mm / np.linalg.norm(step_mm)
@@ -166,7 +166,7 @@ def _grid_of(slices: Sequence[SliceGeometry]) -> tuple[tuple[float, float, float
 
 
 def _between_mm(slices: Sequence[SliceGeometry]) -> float:
-    """The mean distance of neighbours, gaps where a slice is missing left out; of one slice what its header says."""
+    """Mean distance of neighbours without gaps for missing slices; for a single slice, the thickness in its header."""
     if len(slices) == 1:
         return slices[0].thickness_mm
     gaps = np.diff([each.height_mm for each in slices])
@@ -175,5 +175,5 @@ def _between_mm(slices: Sequence[SliceGeometry]) -> float:
 
 
 def _is_uneven(gaps: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which distances differ from most others."""
+    """Mask of the distances that differ from the median."""
     return np.asarray(np.abs(gaps - np.median(gaps)) > _UNEVEN * np.median(gaps))

@@ -104,20 +104,20 @@ def stack(folder: Path, heights_mm: list[float]) -> list[Path]:
 def test_slices_of_another_grid_are_no_volume(tmp_path: Path, tags: dict[str, Any]) -> None:
     (first,) = stack(tmp_path, [0.0])
     write_slice(tmp_path / "other.dcm", np.array([0.0, 0.0, 3.0]), **tags)
-    with pytest.raises(DataError, match=r"other\.dcm: a slice of .* or another direction; take it out"):
+    with pytest.raises(DataError, match=r"other\.dcm: has .* or another orientation; remove it"):
         order_of_slices([first, tmp_path / "other.dcm"])
 
 
 def test_two_slices_at_one_place_are_no_volume(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"1\.dcm: lies at the place of \S+0\.dcm; keep one of them .* of phases or echoes move each"
+        DataError, match=r"1\.dcm: lies at the position of \S+0\.dcm; keep one of them .* of phases or echoes move each"
     ):
         load_series(stack(tmp_path, [3.0, 3.0005, 0.0]))
 
 
 @pytest.mark.parametrize(
     ("heights_mm", "named"),
-    [([0, 3, 6, 12, 15], r"2\.dcm: 6\.00 mm from its neighbour .*3\.dcm, .* lie 3\.00 mm apart"),
+    [([0, 3, 6, 12, 15], r"2\.dcm: 6\.00 mm from its neighbour .*3\.dcm, .* are 3\.00 mm apart"),
      ([0, 3, 6, 7, 10, 13], r"2\.dcm: 1\.00 mm from its neighbour .*3\.dcm"),
      ([0, 3, 6, 9.7, 12.7], None)],
 )  # fmt: skip

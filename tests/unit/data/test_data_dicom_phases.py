@@ -66,7 +66,9 @@ def test_files_at_one_place_that_nothing_tells_apart_are_refused(tmp_path: Path,
         for place in range(2)
         for number, more in enumerate(tags)
     ]
-    with pytest.raises(DataError, match=r"0-1\.dcm: lies at the place of \S+0-0\.dcm, .*TriggerTime tells them apart"):
+    with pytest.raises(
+        DataError, match=r"0-1\.dcm: lies at the position of \S+0-0\.dcm, .*TriggerTime distinguishes them"
+    ):
         phases_of(paths)
 
 
@@ -87,7 +89,7 @@ def test_a_slice_that_is_there_twice_makes_no_cine(tmp_path: Path, numbers: tupl
         for phase in range(number)
     ]
     assert phases_of(paths) == [tuple(paths)]
-    with pytest.raises(DataError, match="lies at the place of"):
+    with pytest.raises(DataError, match="lies at the position of"):
         require_even(paths)
 
 
@@ -98,14 +100,14 @@ def test_a_phase_that_lacks_a_slice_or_a_slice_too_many_is_named(tmp_path: Path,
         for place, number in enumerate(numbers)
         for phase in range(number)
     ]
-    sentence = rf"2-0\.dcm: at its place the series has {numbers[2]}, at others {numbers[0]}; .* restore"
+    sentence = rf"2-0\.dcm: the series has {numbers[2]} slices at its position, but {numbers[0]} at others; .* restore"
     with pytest.raises(DataError, match=sentence):
         phases_of(paths)
 
 
 def test_slices_of_other_directions_are_no_phases(tmp_path: Path) -> None:
     paths = [write(tmp_path, "a", 0.0), write(tmp_path, "b", 0.0, ImageOrientationPatient=[0, 1, 0, 0, 0, 1])]
-    with pytest.raises(DataError, match="or another direction"):
+    with pytest.raises(DataError, match="or another orientation"):
         phases_of(paths)
 
 

@@ -184,9 +184,9 @@ TWICE = [at(APART_MM * place, StackID="1") for place in range(2) for _ in range(
 @pytest.mark.parametrize(
     ("further", "dimensions", "sentence"),
     [
-        ([{"StackID": "1"}, {"StackID": "2"}], [], r"2 stacks of slices \(StackID 1, 2\), .* export each as a series"),
-        ([{}, {"ImageOrientationPatient": [0, 1, 0, 0, 0, 1]}], [], "frame 2 has another direction or pixel size"),
-        ([{}, {"PixelSpacing": [1, 1]}], [], "frame 2 has another .* size than frame 1, .* export each"),
+        ([{"StackID": "1"}, {"StackID": "2"}], [], r"2 stacks of slices \(StackID 1, 2\), .* as its own series"),
+        ([{}, {"ImageOrientationPatient": [0, 1, 0, 0, 0, 1]}], [], "frame 2 differs .* in orientation or pixel size"),
+        ([{}, {"PixelSpacing": [1, 1]}], [], "frame 2 differs .* pixel size, .* export each"),
         ([{"EffectiveEchoTime": 2.5}, {"EffectiveEchoTime": 5}], [], "frame 2: lies .*EchoTime is 5, not 2.5"),
         (
             [
@@ -194,14 +194,14 @@ TWICE = [at(APART_MM * place, StackID="1") for place in range(2) for _ in range(
                 for number, name in enumerate(("MAGNITUDE", "PHASE"))
             ],
             [],
-            "no phase of a cine beside it, for its ComplexImageComponent is PHASE, not MAGNITUDE; export each",
+            "but is not a phase of the same cine: its ComplexImageComponent is PHASE, not MAGNITUDE; export each",
         ),
         (
             [{"DimensionIndexValues": [1, number]} for number in (1, 2)],
             ["TemporalPositionIndex", "ContrastBolusAgentPhase"],
-            "for its ContrastBolusAgentPhase is 2, not 1",
+            "its ContrastBolusAgentPhase is 2, not 1",
         ),
-        ([{}, {}], [], r"frame 2: lies at the place of \S+a\.dcm, frame 1, and none of Temporal.* export"),
+        ([{}, {}], [], r"frame 2: lies at the position of \S+a\.dcm, frame 1, and none of Temporal.* export"),
         ([{"TemporalPositionIndex": 1}, {"TemporalPositionIndex": 1}], [], "none of TemporalPositionIndex"),
     ],
 )
@@ -218,21 +218,21 @@ def test_what_is_no_volume_and_no_cine_is_refused(
 def test_two_frames_at_one_place_are_no_volume(tmp_path: Path) -> None:
     path = save_enhanced(tmp_path / "a.dcm", noise(4), [at(height) for height in (0.0, 6.0, 6.0, 12.0)])
     (slices,) = phases_of(read_slices([path]))
-    with pytest.raises(DataError, match=r"frame 3: lies at the place of \S+ frame 2; keep .* echoes export each as a"):
+    with pytest.raises(DataError, match=r"frame 3: lies at the position of \S+ frame 2; keep .* echoes export each"):
         require_even(slices)
 
 
 def test_a_frame_that_is_missing_is_named(tmp_path: Path) -> None:
     path = save_enhanced(tmp_path / "a.dcm", noise(4), [at(height) for height in (0.0, 6.0, 18.0, 24.0)])
-    with pytest.raises(DataError, match=r"a\.dcm, frame 2: 12.00 mm from its neighbour \S+a\.dcm, frame 3, other"):
+    with pytest.raises(DataError, match=r"a\.dcm, frame 2: 12.00 mm from its neighbour \S+a\.dcm, frame 3, but other"):
         require_even(read_slices([path]))
 
 
 @pytest.mark.parametrize(
     ("tags", "sentence"),
     [
-        ({"NumberOfFrames": 3}, r"a\.dcm: holds 3 frames and describes 2"),
-        ({"PerFrameFunctionalGroupsSequence": None}, "holds 2 frames and does not say where each lies .* one slice a"),
+        ({"NumberOfFrames": 3}, r"a\.dcm: holds 3 frames but describes 2"),
+        ({"PerFrameFunctionalGroupsSequence": None}, "holds 2 frames without their positions .* one slice per"),
         ({"SharedFunctionalGroupsSequence": None}, "a.dcm, frame 1: DICOM without PixelSpacing, ImageOrientation"),
         ({"PixelData": b"\0\0"}, r"a\.dcm: its pixels cannot be decoded .*; copy or export it again"),
         ({"PixelData": None}, r"a\.dcm: its pixels cannot be decoded"),
@@ -257,7 +257,7 @@ def test_intensities_that_are_not_finite_are_refused(tmp_path: Path, scale: dict
 
 def test_data_sets_take_one_slice_a_file(tmp_path: Path) -> None:
     path = save_enhanced(tmp_path / "a.dcm", noise(2), [at(0.0), at(6.0)])
-    with pytest.raises(DataError, match="holds 2 frames, and one grey slice a file is needed"):
+    with pytest.raises(DataError, match="holds 2 frames, but each file must hold one grey slice"):
         load_series([path])
 
 

@@ -51,7 +51,7 @@ def test_a_gap_that_slices_of_another_size_leave_is_not_spread_over_the_others(p
     whole, gappy = load_series(ordered), load_series([ordered[place] for place in kept])
     assert gappy.spacing_mm == pytest.approx(whole.spacing_mm)
     np.testing.assert_allclose(gappy.affine, whole.affine, atol=1e-4)
-    with pytest.raises(DataError, match="restore what is missing"):
+    with pytest.raises(DataError, match="restore missing slices"):
         require_even([ordered[place] for place in kept])
 
 
@@ -87,7 +87,7 @@ def test_chaos_names_a_series_with_a_gap(copy_of: Callable[[str], Path]) -> None
     gone = case.images[order_of_slices(case.images)[2]]
     gone.unlink()
     (gone.parents[2] / "Ground" / f"{gone.stem}.png").unlink(missing_ok=True)
-    assert any("restore what is missing" in problem for problem in map(str, check(root, data).problems))
+    assert any("restore missing slices" in problem for problem in map(str, check(root, data).problems))
 
 
 def test_chaos_counts_stray_greys(phantoms: Path) -> None:

@@ -142,4 +142,4 @@ def test_each_phase_of_a_cine_must_be_whole(tmp_path: Path, runner: BrightIsFore
     paths = write_dicom_cine(tmp_path / "in" / "p", write_cine(tmp_path / "p.nii.gz", [3, 5, 2]))
     paths[-1].unlink()
     (failure,) = predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1").failed
-    assert "a volume has one everywhere and a cine as many as phases" in str(failure.error)
+    assert "a volume has one at each and a cine one per phase" in str(failure.error)

@@ -263,7 +263,7 @@ def test_a_missing_slice_is_named(tmp_path: Path) -> None:
     outcome = predict(
         [tmp_path / "in"], Threads(Never()), DataConfig(classes=("background", "a")), tmp_path / "out", "m"
     )
-    said = f"1.dcm: 14.00 mm from its neighbour {tmp_path / 'in' / '3.dcm'}, other slices"
+    said = f"1.dcm: 14.00 mm from its neighbour {tmp_path / 'in' / '3.dcm'}, but other slices"
     assert said in str(outcome.failed[0].error)
 
 

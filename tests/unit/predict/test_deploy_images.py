@@ -127,7 +127,7 @@ def test_a_tilted_stack_keeps_its_place(tmp_path: Path) -> None:
     np.testing.assert_allclose(affine @ [0, 0, 2, 1], [10, -9, 12, 1], atol=1e-4)  # RAS of the last slice's first pixel
     write_series(tmp_path / "bent", "bent", aside_mm=(0, 2, 0))
     (bent,) = find_images(tmp_path / "bent")
-    with pytest.raises(DataError, match=r"lies 2\.00 mm beside the line"):
+    with pytest.raises(DataError, match=r"lies 2\.00 mm off the line"):
         next(bent.frames())
 
 
