@@ -74,7 +74,7 @@ def test_manifest_survives_a_round_trip(artifact: Path) -> None:
     assert load_manifest(artifact) == make_manifest(artifact / "model.onnx")
 
 
-def test_a_manifest_of_before_foreground_was_counted_opens(artifact: Path) -> None:
+def test_a_manifest_without_foreground_counts_opens(artifact: Path) -> None:
     path = artifact / "manifest.json"
     plain = json.loads(path.read_text())
     del plain["parity"][0]["foreground_pixels"]
@@ -82,7 +82,7 @@ def test_a_manifest_of_before_foreground_was_counted_opens(artifact: Path) -> No
     assert load_manifest(artifact) == make_manifest(artifact / "model.onnx")
 
 
-def test_manifest_is_plain_and_tells_no_folder_of_its_machine(artifact: Path) -> None:
+def test_the_manifest_is_plain_json_without_folders_of_its_machine(artifact: Path) -> None:
     text = (artifact / "manifest.json").read_text()
     plain = json.loads(text)
     assert plain["format_version"] == 2
@@ -123,7 +123,7 @@ def test_a_damaged_manifest_is_refused(artifact: Path, edit: Edit, sentence: str
         load_manifest(artifact)
 
 
-def test_an_export_of_before_some_settings_and_in_other_words_still_opens(artifact: Path) -> None:
+def test_an_export_without_newer_settings_and_with_old_wording_opens(artifact: Path) -> None:
     path = artifact / "manifest.json"
     plain = json.loads(path.read_text())
     assert plain["config"]["train"].pop("class_offsets") is not None
@@ -135,7 +135,7 @@ def test_an_export_of_before_some_settings_and_in_other_words_still_opens(artifa
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '"text"'])
-def test_a_manifest_that_is_none_is_refused(artifact: Path, content: str) -> None:
+def test_a_file_that_is_not_a_manifest_is_refused(artifact: Path, content: str) -> None:
     (artifact / "manifest.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"manifest\.json"):
         load_manifest(artifact)
@@ -147,12 +147,12 @@ def test_a_changed_model_is_refused(artifact: Path) -> None:
         load_manifest(artifact)
 
 
-def test_no_artifact(tmp_path: Path) -> None:
+def test_a_folder_without_an_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="maag export"):
         load_manifest(tmp_path)
 
 
-def test_classes_and_geometry_are_the_configurations() -> None:
+def test_classes_and_geometry_follow_the_configuration() -> None:
     config = codec.override(Config(), {"data.spacing_mm": 2.5, "data.size_px": [64, 48], "data.normalization": "unit"})
     geometry = describe_geometry(config.data)
     assert (geometry.spacing_mm, geometry.size_px, geometry.size_multiple) == (2.5, (64, 48), 16)
@@ -168,7 +168,7 @@ def test_classes_and_geometry_are_the_configurations() -> None:
     assert len({one.colour for one in classes}) == 4
 
 
-def test_each_normalisation_is_described_in_its_own_words() -> None:
+def test_each_normalisation_has_its_own_description() -> None:
     rules = {
         name: describe_geometry(codec.override(Config(), {"data.normalization": name}).data).to_grid[-1].rule
         for name in ("robust", "unit")
@@ -177,26 +177,26 @@ def test_each_normalisation_is_described_in_its_own_words() -> None:
     assert "(min(max(x, p5), p95) - p50) / width, where width is p75 - p25" in rules["robust"]
 
 
-def test_the_described_size_forgives_spacings_of_32_bits() -> None:
+def test_the_described_size_tolerates_float32_spacings() -> None:
     data = codec.override(Config(), {"data.spacing_mm": 0.7}).data
-    said = re.match(r"resize each slice to (.+) rows and columns", describe_geometry(data).to_grid[0].rule)
-    assert said
+    described = re.match(r"resize each slice to (.+) rows and columns", describe_geometry(data).to_grid[0].rule)
+    assert described
     spacing = float(np.float32(0.7))
     names = {"n": 512, "spacing": spacing, "spacing_mm": 0.7, "floor": math.floor, "max": max}
     rows, _ = Grid.plan((512, 512), (spacing, spacing), 0.7, (512, 512)).resized_shape
-    assert eval(said[1], {"__builtins__": {}}, names) == rows == 512
+    assert eval(described[1], {"__builtins__": {}}, names) == rows == 512
 
 
-@pytest.mark.parametrize("ground", [None, 0.0, 1000.3])
-def test_the_script_beside_a_model_normalises_as_the_package_does(ground: float | None) -> None:
-    alone = runpy.run_path(str(files("deploy.exporting") / "standalone" / PROGRAM))["normalise"]
+@pytest.mark.parametrize("background_value", [None, 0.0, 1000.3])
+def test_the_standalone_script_normalises_like_the_package(background_value: float | None) -> None:
+    standalone_normalise = runpy.run_path(str(files("deploy.exporting") / "standalone" / PROGRAM))["normalise"]
     voxels = np.random.default_rng(0).normal(700, 90, (2, 40, 40)).astype(np.float32)
-    if ground is not None:
-        voxels[:, 10:] = ground
-    np.testing.assert_array_equal(alone(voxels, "robust"), normalize(voxels))
-    if ground is not None:
-        voxels[:] = ground
-        assert not alone(voxels, "robust").any()
+    if background_value is not None:
+        voxels[:, 10:] = background_value
+    np.testing.assert_array_equal(standalone_normalise(voxels, "robust"), normalize(voxels))
+    if background_value is not None:
+        voxels[:] = background_value
+        assert not standalone_normalise(voxels, "robust").any()
 
 
 def test_a_change_far_into_a_large_file_is_refused(artifact: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_change_far_into_a_large_file_is_refused(artifact: Path) -> None:
         load_manifest(artifact)
 
 
-def test_what_training_wrote_of_a_model_goes_into_the_artefact() -> None:
+def test_the_source_includes_what_training_stored_with_the_checkpoint() -> None:
     info = {"kind": "final", "split_digest": "s", "shortfalls": {"LV": 1.5}, "orientations": ["LPS", "RAS"]}
     source = Source.of(Path("best.safetensors"), "ab12", info)
     assert (source.kind, source.split_digest, source.shortfalls) == ("final", "s", {"LV": 1.5})
@@ -222,14 +222,14 @@ def test_what_training_wrote_of_a_model_goes_into_the_artefact() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 0, 32), (1, 1, 24, 32), (1, 2, 32, 32), (1, 1, 32)])
-def test_images_that_a_model_of_any_size_does_not_take_are_refused(shape: tuple[int, ...]) -> None:
+def test_images_that_do_not_fit_a_model_of_dynamic_size_are_refused(shape: tuple[int, ...]) -> None:
     spec = input_spec(Config(), dynamic_size=True)
     require_fitting(np.zeros((1, 1, 48, 32), np.float32), spec)
     with pytest.raises(DataError):
         require_fitting(np.zeros(shape, np.float32), spec)
 
 
-def test_gates_leave_in_the_order_of_their_levels_and_at_their_sizes() -> None:
+def test_gate_outputs_are_ordered_by_level_and_sized_by_level() -> None:
     config = codec.override(Config(), {"gates.levels": [2, 0, 1], "data.size_px": [64, 32]})
     specs = output_specs(config, gates=True)[2:]
     assert [(spec.name, spec.shape[2:]) for spec in specs] == [

@@ -1,4 +1,4 @@
-"""Where an export goes, and that nothing of anybody's is lost on the way."""
+"""Where an export is written, and that no file of the user's is lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def artifact(tmp_path: Path) -> Path:
     return tmp_path / "models" / "one"
 
 
-def test_an_older_export_is_replaced_whole(artifact: Path) -> None:
+def test_an_older_export_is_replaced_completely(artifact: Path) -> None:
     path = artifact / "manifest.json"
     plain = json.loads(path.read_text())
     plain["files"]["model.fp16.engine"] = "00"
@@ -50,7 +50,7 @@ def test_an_older_export_is_replaced_whole(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["labels/a.nii.gz", "notes.txt", "triton/mine/config.pbtxt", ".hidden"])
-def test_an_export_that_holds_a_file_of_the_users_is_not_replaced(artifact: Path, name: str) -> None:
+def test_an_export_that_holds_a_user_file_is_not_replaced(artifact: Path, name: str) -> None:
     (artifact / name).parent.mkdir(exist_ok=True, parents=True)
     (artifact / name).write_text("years of work")
     before = names(artifact)
@@ -59,7 +59,7 @@ def test_an_export_that_holds_a_file_of_the_users_is_not_replaced(artifact: Path
     assert names(artifact) == before
 
 
-def test_a_file_that_came_during_the_export_stays(artifact: Path) -> None:
+def test_a_file_added_during_the_export_is_kept(artifact: Path) -> None:
     before = names(artifact)
 
     def export_slowly() -> None:
@@ -78,7 +78,7 @@ OF_ANOTHER_PROGRAM = '{"format_version": 1, "files": {"thesis.txt": "00"}, "sour
 @pytest.mark.parametrize(
     "content", [None, "{", "[]", '{"manifest_version": 3, "name": "an extension of a browser"}', OF_ANOTHER_PROGRAM]
 )
-def test_a_folder_that_no_export_wrote_is_not_replaced(tmp_path: Path, content: str | None) -> None:
+def test_a_folder_that_is_not_an_export_is_not_replaced(tmp_path: Path, content: str | None) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     if content:
         (tmp_path / "manifest.json").write_text(content)
@@ -88,13 +88,13 @@ def test_a_folder_that_no_export_wrote_is_not_replaced(tmp_path: Path, content: 
     assert names(tmp_path) == before
 
 
-def test_a_file_in_the_way(tmp_path: Path) -> None:
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("a file")
     with pytest.raises(StorageError, match="not a folder"):
         export_to(tmp_path / "model")
 
 
-def test_a_failed_build_leaves_the_older_export(artifact: Path) -> None:
+def test_a_failed_build_keeps_the_older_export(artifact: Path) -> None:
     before = names(artifact)
 
     def fail() -> None:
@@ -110,16 +110,16 @@ def test_a_failed_build_leaves_the_older_export(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("renames", range(12))
-def test_what_looks_like_a_model_is_whole_wherever_an_exchange_is_cut_off(
+def test_an_interrupted_replacement_never_leaves_a_partial_artifact(
     artifact: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:
-    left = renames
+    remaining = renames
     rename = os.rename
 
-    def cut_off(source: Path, target: Path) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
+    def interrupted_rename(source: Path, target: Path) -> None:
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0:
             raise KeyboardInterrupt
         rename(source, target)
 
@@ -131,21 +131,21 @@ def test_what_looks_like_a_model_is_whole_wherever_an_exchange_is_cut_off(
             plain["files"]["model.onnx"] = sha256_of(folder / "model.onnx")
             (folder / "manifest.json").write_text(json.dumps(plain))
 
-    monkeypatch.setattr(os, "rename", cut_off)
+    monkeypatch.setattr(os, "rename", interrupted_rename)
     with contextlib.suppress(KeyboardInterrupt):
         export_another()
     if is_artifact(artifact):
         load_manifest(artifact)
 
 
-def test_the_working_directory_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_can_be_repeated_into_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         export_to(Path("."))
         assert {"manifest.json", "model.onnx", "model_card.md"} <= {item.name for item in Path(".").iterdir()}
 
 
-def test_a_link_stays_one_and_what_it_leads_to_is_filled(artifact: Path, tmp_path: Path) -> None:
+def test_an_export_to_a_link_writes_its_target_and_keeps_the_link(artifact: Path, tmp_path: Path) -> None:
     for name, target in (("link", artifact), ("to-a-new-one", tmp_path / "new")):
         (tmp_path / name).symlink_to(target)
         export_to(tmp_path / name)
@@ -154,7 +154,7 @@ def test_a_link_stays_one_and_what_it_leads_to_is_filled(artifact: Path, tmp_pat
     assert {item.name for item in tmp_path.iterdir()} == {"models", "link", "new", "to-a-new-one"}
 
 
-def test_a_link_of_the_users_to_a_folder_is_no_part_of_an_export(artifact: Path, tmp_path: Path) -> None:
+def test_an_export_that_holds_a_user_link_to_a_folder_is_not_replaced(artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (artifact / "data").symlink_to(tmp_path / "data")
     with pytest.raises(StorageError, match=r"cannot replace the exported model in .*data is not part of it"):

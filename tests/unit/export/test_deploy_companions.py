@@ -1,4 +1,4 @@
-"""What an exported model's README says of the images that it takes."""
+"""How an exported model's README describes the images it takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deploy.exporting.companions import README, write_companions
 
 
 @pytest.mark.parametrize(
-    ("dataset", "channels", "said", "unsaid"),
+    ("dataset", "channels", "included", "excluded"),
     [
         ("acdc", 1, (), ("160 x 80 mm", "X_0000", "olour picture")),
         ("ppss", 3, ("a picture is assumed to measure 160 x 80 mm", "colour pictures; grey ones"), ("X_0000",)),
@@ -26,21 +26,21 @@ from deploy.exporting.companions import README, write_companions
         ("folders", 2, ("`X_0001.nii.gz` are the channels of one",), ("X.png",)),
     ],
 )
-def test_the_readme_says_what_an_image_is(
-    tmp_path: Path, dataset: str, channels: int, said: tuple[str, ...], unsaid: tuple[str, ...]
+def test_the_readme_describes_the_expected_images(
+    tmp_path: Path, dataset: str, channels: int, included: tuple[str, ...], excluded: tuple[str, ...]
 ) -> None:
     manifest = write_tiny_artifact(tmp_path)
     data = replace(manifest.config.data, dataset=dataset, channels=channels)
     write_companions(tmp_path, replace(manifest, config=replace(manifest.config, data=data)))
     readme = (tmp_path / README).read_text()
-    assert all(words in readme for words in said)
-    assert not any(words in readme for words in unsaid)
+    assert all(words in readme for words in included)
+    assert not any(words in readme for words in excluded)
 
 
-def test_the_readme_says_how_the_images_that_trained_lie_where_that_is_known(tmp_path: Path) -> None:
+def test_the_readme_states_the_training_orientations_if_they_are_known(tmp_path: Path) -> None:
     manifest = write_tiny_artifact(tmp_path)
-    for orientations, said in ((("LPS", "LAI"), True), ((), False), (None, False)):
+    for orientations, expected in ((("LPS", "LAI"), True), ((), False), (None, False)):
         write_companions(tmp_path, replace(manifest, source=replace(manifest.source, orientations=orientations)))
         readme = (tmp_path / README).read_text()
-        assert ("have orientation LPS or LAI" in readme) is said
-        assert ("--reorient" in readme) is said
+        assert ("have orientation LPS or LAI" in readme) is expected
+        assert ("--reorient" in readme) is expected

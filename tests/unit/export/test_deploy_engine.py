@@ -1,4 +1,4 @@
-"""Engines find their place: what is missing, mismatches named, rebuilding into the cache, the choice of backend."""
+"""Engines and their environment: what is missing, mismatches, rebuilding into the cache, the choice of backend."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_engine(**changes: Any) -> Engine:
     return dataclasses.replace(engine, **changes)
 
 
-def test_the_name_of_a_file_says_where_it_runs() -> None:
+def test_the_engine_file_name_states_its_environment() -> None:
     assert engine_file("fp16", H100) == "model-fp16-nvidia-h100-80gb-hbm3-sm90-trt10.16.1.11-cuda13.0.engine"
 
 
@@ -63,7 +63,7 @@ def test_a_mismatch_is_named_with_both_values(change: dict[str, str], sentence: 
     assert differences(make_engine(), dataclasses.replace(H100, **change), "cc" * 32, PROFILE) == sentence
 
 
-def test_no_mismatch_or_several() -> None:
+def test_differences_list_every_mismatch_or_are_none() -> None:
     assert differences(make_engine(), H100, "cc" * 32, PROFILE) is None
     other = dataclasses.replace(H100, gpu="NVIDIA L4", cuda="12.8")
     found = differences(make_engine(), other, "dd" * 32, dataclasses.replace(PROFILE, largest=(8, 1, 16, 32)))
@@ -96,7 +96,7 @@ def raising(error: Exception) -> Any:
         (lambda: SimpleNamespace(__version__="11.0.0.114"), True, []),
     ],
 )
-def test_what_is_missing_is_told_apart(load: Any, has_gpu: bool, sentences: list[str]) -> None:
+def test_each_missing_tensorrt_requirement_is_reported(load: Any, has_gpu: bool, sentences: list[str]) -> None:
     import re
 
     presence = look_for_tensorrt(load, lambda: has_gpu)
@@ -106,9 +106,7 @@ def test_what_is_missing_is_told_apart(load: Any, has_gpu: bool, sentences: list
     assert (presence.trt is None) == bool(len(sentences) - (not has_gpu))
 
 
-def test_a_package_without_libraries_is_seen_as_python_tells_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tensorrt_package_without_its_libraries_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "tensorrt" in sys.modules:
         pytest.skip("the real one is loaded")
     (tmp_path / "tensorrt").mkdir()
@@ -125,7 +123,7 @@ def tensorrt(request: pytest.FixtureRequest) -> TensorRT:
 
 
 def write_engine(folder: Path, tensorrt: TensorRT) -> Manifest:
-    """An artefact in `folder` with an engine for the place of `tensorrt`."""
+    """Write an artifact to `folder` with an engine for the environment of `tensorrt`."""
     write_tiny_artifact(folder)
     here = tensorrt.environment
     path = folder / engine_file("fp32", here)
@@ -139,7 +137,7 @@ def write_engine(folder: Path, tensorrt: TensorRT) -> Manifest:
     return manifest
 
 
-def test_an_engine_that_fits_is_used_as_it_is(tmp_path: Path, tensorrt: TensorRT, cache: Path) -> None:
+def test_an_engine_that_matches_the_environment_is_used(tmp_path: Path, tensorrt: TensorRT, cache: Path) -> None:
     manifest = write_engine(tmp_path / "model", tensorrt)
     assert load_manifest(tmp_path / "model") == manifest
     opened = open_artifact(tmp_path / "model", tensorrt=tensorrt)
@@ -148,7 +146,7 @@ def test_an_engine_that_fits_is_used_as_it_is(tmp_path: Path, tensorrt: TensorRT
     assert not cache.exists()
 
 
-def test_an_engine_of_another_gpu_is_built_anew_once_and_kept(tmp_path: Path, tensorrt: TensorRT, cache: Path) -> None:
+def test_an_engine_for_another_gpu_is_rebuilt_once_and_cached(tmp_path: Path, tensorrt: TensorRT, cache: Path) -> None:
     manifest = write_engine(tmp_path / "model", tensorrt)
     elsewhere = TensorRT(tensorrt.trt, HostCuda(gpu="NVIDIA L4"))
     found = find_engine(tmp_path / "model", manifest, elsewhere)
@@ -167,7 +165,7 @@ def test_an_engine_of_another_gpu_is_built_anew_once_and_kept(tmp_path: Path, te
 
 
 @pytest.mark.parametrize("damage", ["engine", "side-car"])
-def test_a_damaged_cache_is_built_anew(tmp_path: Path, tensorrt: TensorRT, damage: str) -> None:
+def test_a_damaged_cached_engine_is_rebuilt(tmp_path: Path, tensorrt: TensorRT, damage: str) -> None:
     manifest = write_tiny_artifact(tmp_path / "model")
     find_engine(tmp_path / "model", manifest, tensorrt)
     (kept,) = engines_directory().glob("*.engine")
@@ -181,17 +179,17 @@ def sidecar_digest(engine: Path) -> str:
     return str(json.loads(engine.with_name(f"{engine.name}.json").read_text())["sha256"])
 
 
-def test_a_rebuilt_engine_that_computes_something_else_is_not_kept(tmp_path: Path, tensorrt: TensorRT) -> None:
+def test_a_rebuilt_engine_with_wrong_results_is_not_cached(tmp_path: Path, tensorrt: TensorRT) -> None:
     manifest = write_tiny_artifact(tmp_path / "model")
     wrong = TensorRT(TensorRTStandIn(version_of(tensorrt), "numbers"), tensorrt.cuda)
     sentence = r"tensorrt against onnx-cpu .*is not used; run without one \(--backend onnx\)"
-    with pytest.raises(ExportError, match=sentence) as told:
+    with pytest.raises(ExportError, match=sentence) as caught:
         find_engine(tmp_path / "model", manifest, wrong)
-    assert "exported" not in str(told.value)
+    assert "exported" not in str(caught.value)
     assert {path.suffix for path in engines_directory().iterdir()} == {".lock", ".cache"}
 
 
-def test_auto_falls_to_onnx_runtime_and_says_why(tmp_path: Path, tensorrt: TensorRT) -> None:
+def test_auto_falls_back_to_onnx_runtime_and_gives_the_reason(tmp_path: Path, tensorrt: TensorRT) -> None:
     write_engine(tmp_path / "model", tensorrt)
     elsewhere = TensorRT(TensorRTStandIn(VERSIONS[0], "build"), HostCuda(gpu="NVIDIA L4"))
     opened = open_artifact(tmp_path / "model", tensorrt=elsewhere)
@@ -216,7 +214,7 @@ def version_of(tensorrt: TensorRT) -> str:
     return next(version for version in VERSIONS if str(tensorrt.trt.__version__).startswith(version))
 
 
-def test_what_is_asked_for_is_what_runs(tmp_path: Path, tensorrt: TensorRT) -> None:
+def test_the_requested_backend_and_device_are_used(tmp_path: Path, tensorrt: TensorRT) -> None:
     write_tiny_artifact(tmp_path / "model")
     assert open_artifact(tmp_path / "model", "cpu").reason == "ONNX Runtime on the CPU: --device is cpu"
     without = open_artifact(tmp_path / "model", tensorrt=tensorrt)
@@ -231,7 +229,7 @@ def test_what_is_asked_for_is_what_runs(tmp_path: Path, tensorrt: TensorRT) -> N
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
-def test_without_a_gpu(tmp_path: Path) -> None:
+def test_only_onnx_runtime_can_be_used_without_a_gpu(tmp_path: Path) -> None:
     write_tiny_artifact(tmp_path / "model")
     assert open_artifact(tmp_path / "model").reason == "ONNX Runtime on the CPU: no GPU found"
     with pytest.raises(ConfigError, match=r"--backend tensorrt cannot be used: .*PyTorch finds no GPU"):

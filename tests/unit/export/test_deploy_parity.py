@@ -1,4 +1,4 @@
-"""How far two runners differ, by numbers that are counted by hand, and what is refused."""
+"""How far two runners differ, by numbers counted by hand, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = DataConfig(classes=("background", "a"), size_px=(16, 32))
 
 
 class Logistic:
-    """Two classes by a logistic of the intensity, with an error of its own."""
+    """Two classes by a logistic function of the intensity, shifted by a constant error."""
 
     def __init__(self, name: str, shift: float = 0.0) -> None:
         self.name = name
@@ -30,7 +30,7 @@ class Logistic:
         return np.stack([1 - probability, probability], axis=1)
 
 
-def test_numbers_are_written_down() -> None:
+def test_compare_records_inputs_runners_and_differences() -> None:
     rows = compare(Logistic("one"), Logistic("two", 1e-5), {"x": seeded_inputs(DATA)["noise-5"]})
     assert [(row.inputs, row.num_slices, row.reference, row.candidate) for row in rows] == [("x", 5, "one", "two")]
     assert rows[0].max_difference == pytest.approx(1e-5, rel=0.01)
@@ -43,17 +43,17 @@ def test_a_difference_is_refused_with_its_size() -> None:
 
 
 @pytest.mark.parametrize("name", ["phantoms", "blobs"])
-def test_a_difference_that_moves_no_label_is_refused_on_made_images_too(name: str) -> None:
+def test_a_difference_that_changes_no_label_is_refused_on_synthetic_images(name: str) -> None:
     with pytest.raises(ExportError, match=rf"two against one on {name} .* differ by up to 2\.00e-02 \(limit 1e-03\)"):
         compare(Logistic("one"), Logistic("two", 0.02), {name: seeded_inputs(DATA)[name]})
 
 
-def test_values_that_are_not_numbers_are_refused() -> None:
+def test_probabilities_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ExportError, match="1024 and 0 probabilities are not finite"):
         compare(Logistic("one"), Logistic("two", float("nan")), seeded_inputs(DATA))
 
 
-def test_another_shape_is_refused() -> None:
+def test_probabilities_of_another_shape_are_refused() -> None:
     class Cropping(Logistic):
         def __call__(self, images: Images) -> Images:
             return super().__call__(images)[:, :, 1:]
@@ -62,7 +62,7 @@ def test_another_shape_is_refused() -> None:
         compare(Logistic("one"), Cropping("two"), seeded_inputs(DATA))
 
 
-def test_a_refusal_shows_all_that_was_measured() -> None:
+def test_a_refusal_lists_all_measurements() -> None:
     with pytest.raises(ExportError) as caught:
         compare(Logistic("one"), Logistic("two", 0.02), seeded_inputs(DATA))
     lines = str(caught.value).splitlines()
@@ -71,7 +71,7 @@ def test_a_refusal_shows_all_that_was_measured() -> None:
 
 
 class WithOutputs(Logistic):
-    """With labels, and a gate that lets pass what it is given."""
+    """Also gives labels, and a gate of a constant value."""
 
     def __init__(self, name: str, *, labels: int = 0, gate: float = 0.5) -> None:
         super().__init__(name)
@@ -93,7 +93,7 @@ class WithOutputs(Logistic):
         (WithOutputs("two", gate=float("nan")), "gates differ by up to inf"),
     ],
 )
-def test_labels_and_gates_are_compared_where_the_graph_gives_them(candidate: WithOutputs, sentence: str) -> None:
+def test_labels_and_gates_are_compared_if_the_graph_outputs_them(candidate: WithOutputs, sentence: str) -> None:
     inputs = seeded_inputs(DATA)
     compare(WithOutputs("one"), WithOutputs("two"), inputs)
     compare(Logistic("one"), WithOutputs("two"), inputs)
@@ -101,8 +101,8 @@ def test_labels_and_gates_are_compared_where_the_graph_gives_them(candidate: Wit
         compare(WithOutputs("one"), candidate, inputs)
 
 
-class Given:
-    """Three classes with the probabilities of 1 and 2 that are given for each pixel, whatever the images."""
+class FixedProbabilities:
+    """Three classes, with the given probabilities of 1 and 2 for each pixel, whatever the images."""
 
     def __init__(self, name: str, one: NDArray[np.float64], two: NDArray[np.float64]) -> None:
         self.name = name
@@ -116,16 +116,18 @@ SIDE = 200
 FLAT = {"validation": np.zeros((1, 1, SIDE, SIDE), np.float32)}
 
 
-def first(count: int, value: float, elsewhere: float = 0.01) -> NDArray[np.float64]:
-    """A probability that the first `count` of all pixels have."""
+def first_pixels(count: int, value: float, elsewhere: float = 0.01) -> NDArray[np.float64]:
+    """A plane of `elsewhere`, but with `value` in the first `count` pixels."""
     plane = np.full((SIDE, SIDE), elsewhere)
     plane.ravel()[:count] = value
     return plane
 
 
-def test_numbers_are_those_counted_by_hand() -> None:
-    reference = Given("one", first(8000, 0.6), first(0, 0))
-    candidate = Given("two", first(7960, 0.6), first(8000, 0.05))  # the last 40 pixels become background
+def test_difference_agreement_and_dice_match_hand_counts() -> None:
+    reference = FixedProbabilities("one", first_pixels(8000, 0.6), first_pixels(0, 0))
+    candidate = FixedProbabilities(
+        "two", first_pixels(7960, 0.6), first_pixels(8000, 0.05)
+    )  # the last 40 pixels become background
     (row,) = compare(reference, candidate, FLAT, "int8")
     assert row.max_difference == pytest.approx(0.59)
     assert row.label_agreement == pytest.approx(1 - 40 / SIDE**2)
@@ -133,28 +135,39 @@ def test_numbers_are_those_counted_by_hand() -> None:
     assert row.foreground_pixels == 8000
 
 
-def test_the_largest_difference_is_one_either_way() -> None:
-    sure = Given("one", first(0, 0), first(0, 0))
-    (row,) = compare(sure, Given("two", first(0, 0, 0.04), first(0, 0, 0.03)), FLAT, "fp16")
+def test_the_largest_difference_is_symmetric() -> None:
+    sure = FixedProbabilities("one", first_pixels(0, 0), first_pixels(0, 0))
+    (row,) = compare(sure, FixedProbabilities("two", first_pixels(0, 0, 0.04), first_pixels(0, 0, 0.03)), FLAT, "fp16")
     assert row.max_difference == pytest.approx(0.05)  # of background; the others gain less
-    (row,) = compare(Given("two", first(0, 0, 0.04), first(0, 0, 0.03)), sure, FLAT, "fp16")
+    (row,) = compare(FixedProbabilities("two", first_pixels(0, 0, 0.04), first_pixels(0, 0, 0.03)), sure, FLAT, "fp16")
     assert row.max_difference == pytest.approx(0.05)
 
 
-def test_a_small_structure_that_is_lost_is_refused_though_nearly_all_labels_agree() -> None:
+def test_a_lost_small_structure_is_refused_though_nearly_all_labels_agree() -> None:
     with pytest.raises(ExportError, match=r"99\.92\d\d% of the labels agree .* their Dice is 0\.0000"):
-        compare(Given("one", first(30, 0.51), first(0, 0)), Given("two", first(30, 0.45), first(0, 0)), FLAT, "fp16")
+        compare(
+            FixedProbabilities("one", first_pixels(30, 0.51), first_pixels(0, 0)),
+            FixedProbabilities("two", first_pixels(30, 0.45), first_pixels(0, 0)),
+            FLAT,
+            "fp16",
+        )
 
 
-def test_a_class_that_spreads_over_others_is_named() -> None:
-    reference, candidate = Given("one", first(60, 0.95), first(0, 0)), Given("two", first(120, 0.95), first(0, 0))
+def test_a_class_that_spreads_over_others_is_named_in_the_refusal() -> None:
+    reference, candidate = (
+        FixedProbabilities("one", first_pixels(60, 0.95), first_pixels(0, 0)),
+        FixedProbabilities("two", first_pixels(120, 0.95), first_pixels(0, 0)),
+    )
     with pytest.raises(ExportError, match=r"of 60 pixels that are confidently class 1, 60 .* a Dice of 0\.6667"):
         compare(reference, candidate, {"blobs": FLAT["validation"]}, "int8")
 
 
 @pytest.mark.parametrize(("precision", "refused"), [("fp32", True), ("fp16", False), ("int8", False)])
-def test_labels_of_noise_count_where_no_bit_is_lost(precision: Precision, refused: bool) -> None:
-    reference, candidate = (Given(name, first(0, 0, p), first(0, 0)) for name, p in (("one", 0.4953), ("two", 0.4947)))
+def test_label_agreement_on_noise_is_required_only_of_fp32(precision: Precision, refused: bool) -> None:
+    reference, candidate = (
+        FixedProbabilities(name, first_pixels(0, 0, p), first_pixels(0, 0))
+        for name, p in (("one", 0.4953), ("two", 0.4947))
+    )
     noise = {"noise-1": FLAT["validation"]}
     if refused:
         with pytest.raises(ExportError, match=r"two against one on noise-1 .* 0\.0000% of the labels agree"):

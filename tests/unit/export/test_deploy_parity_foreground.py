@@ -1,4 +1,4 @@
-"""Parity says something only where there is foreground: what is lost of it, and what proves little."""
+"""Parity is meaningful only with foreground: losing it is refused, and having almost none is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Images = NDArray[np.float32]
 
 
 class Trained:
-    """Sure of what it labels: 1 where it is bright around, so nowhere in noise; `dark` sees no foreground at all."""
+    """Confidently labels bright regions as 1, so nothing in noise; `dark` sees no foreground at all."""
 
     def __init__(self, name: str, *, dark: bool = False, doubt: float = 0.0) -> None:
         self.name = name
@@ -37,7 +37,7 @@ LARGER = override(Config(), {"data.classes": ["background", "a"], "data.size_px"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_a_segmentor_that_sees_no_foreground_any_more_is_refused(precision: Precision) -> None:
+def test_a_candidate_that_loses_all_foreground_is_refused(precision: Precision) -> None:
     inputs = seeded_inputs(LARGER)
     noise = {name: images for name, images in inputs.items() if name.startswith("noise")}
     compare(Trained("one"), Trained("two", dark=True), noise, precision)
@@ -45,13 +45,13 @@ def test_a_segmentor_that_sees_no_foreground_any_more_is_refused(precision: Prec
         compare(Trained("one"), Trained("two", dark=True), inputs, precision)
 
 
-def test_a_lost_class_is_named() -> None:
+def test_a_lost_class_is_named_in_the_refusal() -> None:
     with pytest.raises(ExportError, match=r"confidently class 1, 0 are labelled so, a Dice of 0\.0000 \(limit 0\.95\)"):
         compare(Trained("one"), Trained("two", dark=True), seeded_inputs(LARGER), "int8")
 
 
 class Spot:
-    """Sure of as many pixels of foreground as there are bright ones; `blind` sees none of them."""
+    """Confidently labels each bright pixel as foreground; `blind` labels none."""
 
     def __init__(self, name: str, *, blind: bool = False) -> None:
         self.name = name
@@ -62,20 +62,20 @@ class Spot:
         return np.stack([1 - foreground, foreground], axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize(("num_pixels", "says_something"), [(49, False), (50, True)])
-def test_some_fifty_pixels_of_a_class_say_something(num_pixels: int, says_something: bool) -> None:
+@pytest.mark.parametrize(("num_pixels", "is_enough"), [(49, False), (50, True)])
+def test_parity_needs_fifty_confident_pixels_of_a_class(num_pixels: int, is_enough: bool) -> None:
     images = np.full((1, 1, 32, 32), -1, np.float32)
     images[0, 0].ravel()[:num_pixels] = 1
     inputs = {"blobs": images}
-    assert (weakness(compare(Spot("one"), Spot("two"), inputs)) is None) == says_something
-    if says_something:
+    assert (weakness(compare(Spot("one"), Spot("two"), inputs)) is None) == is_enough
+    if is_enough:
         with pytest.raises(ExportError, match="of 50 pixels that are confidently class 1, 0 are labelled so"):
             compare(Spot("one"), Spot("two", blind=True), inputs, "int8")
     else:
         compare(Spot("one"), Spot("two", blind=True), inputs, "int8")
 
 
-def test_labels_that_nobody_is_sure_of_count_on_images_of_the_data_set_alone() -> None:
+def test_uncertain_labels_count_only_on_images_of_the_data_set() -> None:
     one, two = Trained("one", doubt=0.48), Trained("two", doubt=0.38)
     inputs = seeded_inputs(LARGER)
     assert min(row.label_agreement for row in compare(one, two, inputs, "int8")) < 0.98
@@ -83,7 +83,7 @@ def test_labels_that_nobody_is_sure_of_count_on_images_of_the_data_set_alone() -
         compare(one, two, {"validation": inputs["phantoms"]}, "int8")
 
 
-def test_parity_without_foreground_is_said_to_prove_little() -> None:
+def test_parity_without_foreground_is_reported_as_weak() -> None:
     inputs = seeded_inputs(LARGER)
     rows = compare(Trained("one"), Trained("two"), inputs)
     counted = [row.foreground_pixels for row in rows]
@@ -92,5 +92,5 @@ def test_parity_without_foreground_is_said_to_prove_little() -> None:
     assert weakness(rows) is None
     blind = compare(Trained("one", dark=True), Trained("two", dark=True), inputs)
     assert "PyTorch labels almost no foreground" in str(weakness(blind))
-    of_before = [dataclasses.replace(row, foreground_pixels=None) for row in blind]
-    assert weakness(of_before) is None
+    without_counts = [dataclasses.replace(row, foreground_pixels=None) for row in blind]
+    assert weakness(without_counts) is None

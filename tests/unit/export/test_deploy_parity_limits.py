@@ -1,4 +1,4 @@
-"""What each precision is allowed, and what parity notices wherever it happens."""
+"""The limits of each precision, and what parity detects wherever it happens."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def agree(reference: Fixed, candidate: Fixed, inputs: str, precision: Precision 
 
 
 @pytest.mark.parametrize(("precision", "within", "beyond"), [("fp32", 9e-4, 1.1e-3), ("fp16", 0.09, 0.11)])
-def test_how_far_a_probability_may_be_off(precision: Precision, within: float, beyond: float) -> None:
+def test_each_precision_limits_the_probability_difference(precision: Precision, within: float, beyond: float) -> None:
     one = Fixed("one", foreground(0, 0, 0.3))
     assert agree(one, Fixed("two", foreground(0, 0, 0.3 + within)), "validation", precision)
     assert not agree(one, Fixed("two", foreground(0, 0, 0.3 + beyond)), "validation", precision)
@@ -72,7 +72,9 @@ def test_how_far_a_probability_may_be_off(precision: Precision, within: float, b
         ("int8", 2000, 150, 250),
     ],
 )
-def test_how_many_labels_may_change(precision: Precision, pixels: int, within: int, beyond: int) -> None:
+def test_each_precision_limits_the_number_of_changed_labels(
+    precision: Precision, pixels: int, within: int, beyond: int
+) -> None:
     for count, expected in ((within, True), (beyond, False)):
         moved = foreground(pixels, 0.5003)
         moved.ravel()[:count] = 0.4997
@@ -80,19 +82,19 @@ def test_how_many_labels_may_change(precision: Precision, pixels: int, within: i
         assert found is expected
 
 
-def test_a_reference_that_is_not_a_number_is_refused() -> None:
+def test_a_reference_with_nan_is_refused() -> None:
     broken = Fixed("one", foreground(1, np.nan))
     assert not agree(broken, Fixed("two", foreground(0, 0)), "phantoms")
 
 
-def test_a_class_counts_where_the_reference_is_sure_though_the_candidate_is_not() -> None:
+def test_a_class_counts_where_only_the_reference_is_confident() -> None:
     assert not agree(Fixed("one", foreground(60, 0.95)), Fixed("two", foreground(60, 0.4)), "blobs", "int8")
 
 
 @pytest.mark.parametrize(("apart", "agrees"), [(4e-4, True), (1e-2, False)])
-def test_labels_may_be_either_where_probabilities_tie_in_half_precision(apart: float, agrees: bool) -> None:
+def test_either_label_is_accepted_where_probabilities_tie_in_half_precision(apart: float, agrees: bool) -> None:
     plane = foreground(0, 0, 0.5 - apart / 2)
-    labels = np.ones((SIDE, SIDE), np.uint8)  # of the class that is the smaller by so much
+    labels = np.ones((SIDE, SIDE), np.uint8)  # the class that is smaller by `apart`
     gate = np.full((1, 1, SIDE, SIDE), 0.5, np.float32)
     assert agree(Fixed("one", plane), WithExtras("two", plane, labels, gate), "validation") is agrees
 
@@ -105,7 +107,7 @@ def test_a_gate_of_another_shape_is_refused() -> None:
     assert not agree(one, WithExtras("two", plane, labels, single), "validation")
 
 
-def test_labels_that_are_wrong_on_the_last_inputs_alone_are_refused() -> None:
+def test_labels_wrong_only_on_the_last_inputs_are_refused() -> None:
     class WrongOnBright(WithExtras):
         def outputs(self, images: Images) -> dict[str, NDArray[Any]]:
             found = super().outputs(images)

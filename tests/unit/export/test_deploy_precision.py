@@ -14,7 +14,7 @@ from deploy.exporting.precision import calibration_slices
 from maag.errors import ExportError
 
 
-def test_calibration_sees_every_class_and_the_ends_of_the_intensities() -> None:
+def test_calibration_slices_cover_every_class_and_the_extreme_intensities() -> None:
     random = np.random.default_rng(0)
     images = random.normal(size=(200, 1, 8, 8)).astype(np.float32)
     images += np.arange(200, dtype=np.float32)[:, None, None, None]
@@ -30,7 +30,7 @@ def test_calibration_sees_every_class_and_the_ends_of_the_intensities() -> None:
     assert everything.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_the_largest_activation_is_that_of_any_tensor_inside(tmp_path: Path) -> None:
+def test_the_largest_activation_includes_tensors_inside_the_graph(tmp_path: Path) -> None:
     model = onnx.load(write_tiny_graph(tmp_path / "model.onnx"))
     images = np.zeros((11, 1, 16, 32), np.float32)
     images[10, 0, 3, 4] = -70000  # in the second batch; leaves the graph as a probability
@@ -39,7 +39,7 @@ def test_the_largest_activation_is_that_of_any_tensor_inside(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("largest", "fits"), [(65000.0, True), (65504.0, False), (1e9, False), (float("nan"), False)])
-def test_what_fp16_cannot_hold_is_refused(largest: float, fits: bool) -> None:
+def test_activations_beyond_the_fp16_range_are_refused(largest: float, fits: bool) -> None:
     if fits:
         require_room_in_fp16(largest)
         return

@@ -1,4 +1,4 @@
-"""The program beside an exported model answers damaged and missing files in one sentence, and keeps what was there."""
+"""The program beside an exported model reports damaged and missing files in one sentence, and keeps existing files."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ def scan(tmp_path: Path) -> Path:
     return tmp_path / "scan.nii.gz"
 
 
-def refused(model: Path, words: Sequence[object]) -> str:
-    """The one sentence with which it ends."""
+def refusal(model: Path, arguments: Sequence[object]) -> str:
+    """The one sentence with which the program exits."""
     main = runpy.run_path(str(model / PROGRAM))["main"]
     with pytest.raises(SystemExit) as ended:
-        main(*map(str, words))
+        main(*map(str, arguments))
     sentence = str(ended.value.code)
     assert len(sentence.splitlines()) == 1, sentence
     return sentence
 
 
-def test_a_whole_scan_is_segmented(model: Path, scan: Path) -> None:
+def test_a_valid_scan_is_segmented(model: Path, scan: Path) -> None:
     labels = scan.with_name("labels.nii.gz")
     runpy.run_path(str(model / PROGRAM))["main"](str(scan), str(labels))
     assert nibabel.load(labels).shape == (20, 12, 2)
     assert {path.name for path in scan.parent.iterdir()} == {"scan.nii.gz", "labels.nii.gz"}
 
 
-def test_a_scan_oriented_differently_from_the_training_images_is_reported_and_reoriented_on_request(
+def test_a_differently_oriented_scan_is_reported_and_reoriented_on_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = write_tiny_artifact(tmp_path / "model")
     write_companions(tmp_path / "model", manifest)
     write_manifest(tmp_path / "model", replace(manifest, source=replace(manifest.source, orientations=("LPS", "LAS"))))
     main = runpy.run_path(str(tmp_path / "model" / PROGRAM))["main"]
-    # Of an odd number of pixels: fitted to the model's grid, mirror images are not quite each other's.
+    # With an odd number of pixels, a mirrored scan on the model's grid is not exactly a mirror image.
     voxels = np.random.default_rng(0).normal(size=(21, 13, 2, 3)).astype(np.float32)
     scan = nibabel.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]))
     nibabel.save(scan, tmp_path / "lps.nii.gz")
@@ -70,15 +70,15 @@ def test_a_scan_oriented_differently_from_the_training_images_is_reported_and_re
         labels = nibabel.load(tmp_path / "labels.nii.gz")
         np.testing.assert_array_equal(labels.affine, nibabel.load(tmp_path / f"{name}.nii.gz").affine)
         in_lps = labels if name == "lps" else labels.as_reoriented(ornt_transform(*reversed(pair)))
-        found[name, *options], said = np.asarray(in_lps.dataobj), capsys.readouterr().err
+        found[name, *options], stderr = np.asarray(in_lps.dataobj), capsys.readouterr().err
         notes = [f"{tmp_path / 'ras.nii.gz'}: oriented differently (RAS) from the training images (LPS or LAS)"]
-        assert [line.split(";")[0] for line in said.splitlines()] == (notes if (name, *options) == ("ras",) else [])
+        assert [line.split(";")[0] for line in stderr.splitlines()] == (notes if (name, *options) == ("ras",) else [])
     np.testing.assert_array_equal(found["ras", "--reorient"], found["lps",])
     assert (found["ras",] != found["lps",]).any()
 
 
-def with_source(folder: Path, *, channels: int = 1, orientations: tuple[str, ...] | None = ("LPS",)) -> Path:
-    """A model of so many channels whose training images had these orientations."""
+def write_model(folder: Path, *, channels: int = 1, orientations: tuple[str, ...] | None = ("LPS",)) -> Path:
+    """Write a model of so many channels whose training images had these orientations."""
     manifest = write_tiny_artifact(folder)
     data = replace(manifest.config.data, channels=channels)
     config, source = replace(manifest.config, data=data), replace(manifest.source, orientations=orientations)
@@ -87,8 +87,8 @@ def with_source(folder: Path, *, channels: int = 1, orientations: tuple[str, ...
     return folder
 
 
-def test_so_is_a_slice_without_a_third_dimension(tmp_path: Path) -> None:
-    main = runpy.run_path(str(with_source(tmp_path / "model") / PROGRAM))["main"]
+def test_a_2d_slice_is_reoriented_on_request(tmp_path: Path) -> None:
+    main = runpy.run_path(str(write_model(tmp_path / "model") / PROGRAM))["main"]
     pixels = np.random.default_rng(0).normal(size=(21, 13)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(pixels, np.diag([-1.0, -1.0, 1.0, 1.0])), tmp_path / "lps.nii.gz")
     nibabel.save(nibabel.Nifti1Image(pixels[::-1, ::-1], np.eye(4)), tmp_path / "ras.nii.gz")
@@ -102,29 +102,29 @@ def test_so_is_a_slice_without_a_third_dimension(tmp_path: Path) -> None:
 def test_a_scan_of_unknown_orientation_stays_as_stored_and_is_reported(
     tmp_path: Path, scan: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = runpy.run_path(str(with_source(tmp_path / "model") / PROGRAM))["main"]
+    main = runpy.run_path(str(write_model(tmp_path / "model") / PROGRAM))["main"]
     nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(scan).dataobj), None), scan)
     main("--reorient", str(scan), str(tmp_path / "labels.nii.gz"))
     assert capsys.readouterr().err.startswith(f"{scan}: not reoriented: its header records no orientation")
 
 
 @pytest.mark.parametrize("orientations", [(), None])
-def test_no_scan_is_reoriented_where_the_training_images_orientation_is_unknown(
+def test_reorient_is_refused_if_the_training_orientations_are_unknown(
     tmp_path: Path, scan: Path, orientations: tuple[str, ...] | None
 ) -> None:
-    model = with_source(tmp_path / "model", orientations=orientations)
-    assert refused(model, ["--reorient", scan, tmp_path / "labels.nii.gz"]).startswith("--reorient: the model does not")
+    model = write_model(tmp_path / "model", orientations=orientations)
+    assert refusal(model, ["--reorient", scan, tmp_path / "labels.nii.gz"]).startswith("--reorient: the model does not")
 
 
 @pytest.mark.parametrize("options", [[], ["--reorient"]])
 def test_channels_of_different_orientations_are_refused(tmp_path: Path, scan: Path, options: list[str]) -> None:
-    model, other = with_source(tmp_path / "model", channels=2), scan.with_name("other.nii.gz")
+    model, other = write_model(tmp_path / "model", channels=2), scan.with_name("other.nii.gz")
     nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(scan).dataobj), np.diag([-1.0, 1.0, 1.0, 1.0])), other)
-    assert refused(model, [*options, scan, other, tmp_path / "labels.nii.gz"]).startswith(f"{other}: not on the grid")
+    assert refusal(model, [*options, scan, other, tmp_path / "labels.nii.gz"]).startswith(f"{other}: not on the grid")
 
 
 def damaged(scan: Path, how: str) -> Path:
-    """A file beside `scan` that cannot be segmented."""
+    """Write a file beside `scan` that cannot be segmented."""
     whole, other = scan.read_bytes(), scan.with_name("other.nii.gz")
     if how == "truncated":
         other.write_bytes(whole[: len(whole) // 2])
@@ -147,7 +147,7 @@ def damaged(scan: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "sentence"),
     [
         ("not there", "not a whole, readable NIfTI file; copy or export it again (No such file"),
         ("truncated", "not a whole, readable NIfTI file"),
@@ -160,43 +160,43 @@ def damaged(scan: Path, how: str) -> Path:
         ("a line", "not a slice, volume or cine of finite numbers"),
     ],
 )
-def test_an_image_that_cannot_be_used_is_named(model: Path, scan: Path, how: str, said: str) -> None:
+def test_an_unusable_image_is_named_in_the_error(model: Path, scan: Path, how: str, sentence: str) -> None:
     image, labels = damaged(scan, how), scan.with_name("labels.nii.gz")
-    assert refused(model, [image, labels]).startswith(f"{image}: {said}")
+    assert refusal(model, [image, labels]).startswith(f"{image}: {sentence}")
     assert not labels.exists()
 
 
-def test_as_a_program_it_says_so_in_one_line_and_ends_with_1(model: Path, scan: Path) -> None:
-    image = damaged(scan, "impossible")  # of which nibabel would log a line of its own
-    words = [sys.executable, model / PROGRAM, image, scan.with_name("labels.nii.gz")]
-    done = subprocess.run(words, capture_output=True, text=True)
+def test_the_program_reports_an_error_in_one_line_and_exits_with_1(model: Path, scan: Path) -> None:
+    image = damaged(scan, "impossible")  # nibabel would log a line of its own
+    arguments = [sys.executable, model / PROGRAM, image, scan.with_name("labels.nii.gz")]
+    done = subprocess.run(arguments, capture_output=True, text=True)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
 
 
-@pytest.mark.parametrize("words", [[], ["one.nii.gz"], ["one.nii.gz", "two.nii.gz", "labels.nii.gz"]])
-def test_so_is_another_number_of_files(model: Path, words: list[str]) -> None:
-    assert "this model takes 1: one NIfTI file per channel" in refused(model, words)
+@pytest.mark.parametrize("arguments", [[], ["one.nii.gz"], ["one.nii.gz", "two.nii.gz", "labels.nii.gz"]])
+def test_another_number_of_files_is_refused(model: Path, arguments: list[str]) -> None:
+    assert "this model takes 1: one NIfTI file per channel" in refusal(model, arguments)
 
 
 @pytest.mark.parametrize("name", ["labels", "labels.png", "not there/labels.nii.gz"])
-def test_so_is_a_place_for_labels_that_is_none(model: Path, scan: Path, name: str) -> None:
-    assert "a name that ends in .nii.gz or .nii, in an existing folder" in refused(model, [scan, scan.parent / name])
+def test_an_invalid_path_for_labels_is_refused(model: Path, scan: Path, name: str) -> None:
+    assert "a name that ends in .nii.gz or .nii, in an existing folder" in refusal(model, [scan, scan.parent / name])
 
 
 def test_labels_that_cannot_be_written_leave_nothing_behind(model: Path, scan: Path) -> None:
     place = scan.with_name("labels.nii.gz")
     place.mkdir()
-    assert refused(model, [scan, place]).startswith(f"{place}: the labels cannot be written")
+    assert refusal(model, [scan, place]).startswith(f"{place}: the labels cannot be written")
     assert {path.name for path in scan.parent.iterdir()} == {"scan.nii.gz", "labels.nii.gz"}
 
 
 @pytest.mark.parametrize(("name", "content"), [("model.onnx", b"no graph"), ("manifest.json", b"{"), ("", b"")])
-def test_a_damaged_model_is_named(tmp_path: Path, scan: Path, name: str, content: bytes) -> None:
+def test_a_damaged_model_is_named_in_the_error(tmp_path: Path, scan: Path, name: str, content: bytes) -> None:
     folder = tmp_path / "model"
     write_companions(folder, write_tiny_artifact(folder))
     if name:
         (folder / name).write_bytes(content)
     else:
         (folder / "model.onnx").unlink()
-    said = refused(folder, [scan, scan.with_name("labels.nii.gz")])
-    assert said.startswith(f"{folder}: manifest.json or model.onnx in it cannot be used")
+    sentence = refusal(folder, [scan, scan.with_name("labels.nii.gz")])
+    assert sentence.startswith(f"{folder}: manifest.json or model.onnx in it cannot be used")

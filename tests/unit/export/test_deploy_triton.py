@@ -11,7 +11,7 @@ from deploy.artifact.manifest import MODEL, load_manifest
 from deploy.exporting.triton import write_repository
 
 
-def test_the_configuration_is_the_manifests(tmp_path: Path) -> None:
+def test_the_triton_configuration_matches_the_manifest(tmp_path: Path) -> None:
     manifest = write_tiny_artifact(tmp_path)
     repository = write_repository(tmp_path, manifest)
     assert [path.name for path in repository.iterdir()] == ["segmentor"]

@@ -1,4 +1,4 @@
-"""Every use of TensorRT in deploy/, read from the source, is in the API of 10 and of 11. Names and no behaviour."""
+"""Every use of TensorRT in the source of deploy/ is in the APIs of 10 and of 11. Names only, not behaviour."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tensorrt_stand_in import API, VERSIONS
 DEPLOY = Path(__file__).parents[3] / "deploy"
 MODULE = "the module"
 
-# What the parts of our own that hold objects of TensorRT's are; all else follows from the signatures.
+# The types of our own names that hold TensorRT objects; all others follow from the signatures.
 KNOWN = {
     "trt": MODULE,
     "tensorrt.trt": MODULE,
@@ -29,7 +29,7 @@ KNOWN = {
 SOURCES = sorted((DEPLOY / "runners").glob("trt_*.py"))
 
 
-def test_tensorrt_is_used_in_these_files_alone() -> None:
+def test_only_the_trt_modules_use_tensorrt() -> None:
     for path in set(DEPLOY.rglob("*.py")) - set(SOURCES):
         assert not re.search(r"\btrt\.(?!__)[A-Za-z]|import tensorrt|[\"']tensorrt[\"']\)", path.read_text()), path
 
@@ -88,11 +88,11 @@ def test_every_use_is_in_the_api(path: Path, version: str) -> None:
 
 
 def is_ours(owner: str, name: str) -> bool:
-    """Whether it is the Python class that is derived from TensorRT's logger."""
+    """Whether it is a member of our Python class derived from TensorRT's logger."""
     return owner == "ILogger" and name in {"errors", "text"}
 
 
-def test_the_uses_are_found() -> None:
+def test_known_uses_are_found() -> None:
     found = {(owner, name) for path in SOURCES for owner, name, _ in uses(path, VERSIONS[0])}
     assert {
         (MODULE, "Builder"),
@@ -120,14 +120,14 @@ def test_the_uses_are_found() -> None:
          ("ICudaEngine", "max_batch_size")),
     ],
 )  # fmt: skip
-def test_a_new_use_would_be_noticed(line: str, use: tuple[str, str]) -> None:
+def test_a_use_outside_the_api_is_detected(line: str, use: tuple[str, str]) -> None:
     api = API[VERSIONS[1]]
     assert use in {(owner, name) for owner, name, _ in Uses(ast.parse(line), api).found}
     owner, name = use
     assert name not in {**api[owner], **api[owner].get("__members__", {})}
 
 
-def test_the_contract_holds_no_more_than_is_used() -> None:
+def test_the_recorded_api_holds_only_what_is_used() -> None:
     found = {(owner, name) for path in SOURCES for owner, name, _ in uses(path, VERSIONS[0])}
     classes = {name: entry for name, entry in API[VERSIONS[0]].items() if entry["__kind__"] == "class"}
     listed = {(owner, name) for owner, entry in classes.items() for name in entry if not name.startswith("__")}

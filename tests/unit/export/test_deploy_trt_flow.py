@@ -1,4 +1,4 @@
-"""The build and the run of engines, on stand-ins that are made from the API of TensorRT 10 and of 11."""
+"""Building and running engines, on stand-ins made from the APIs of TensorRT 10 and 11."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def images_of(count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.random.default_rng(count).normal(size=(count, 1, 16, 32)).astype(np.float32)
 
 
-def test_an_engine_computes_what_its_graph_does_in_any_number_of_slices(model: Path, tensorrt: TensorRT) -> None:
+def test_an_engine_computes_its_graph_for_any_number_of_slices(model: Path, tensorrt: TensorRT) -> None:
     runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt, batch_size=4)
     for count in (1, 2, 3, 4, 5, 9):
         images = images_of(count)
@@ -64,24 +64,24 @@ def test_an_engine_computes_what_its_graph_does_in_any_number_of_slices(model: P
     assert tensorrt.trt.deserialized == 1
 
 
-def test_there_is_a_graph_for_each_power_of_two_and_no_more(model: Path, tensorrt: TensorRT) -> None:
+def test_one_cuda_graph_is_captured_per_power_of_two(model: Path, tensorrt: TensorRT) -> None:
     runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt, batch_size=16)
-    for count in (4, 3, 7, 1, 2, 8, 15):  # the engine's largest is 4
+    for count in (4, 3, 7, 1, 2, 8, 15):  # the engine's largest batch is 4
         runner(images_of(count))
     assert runner.num_graphs == 3
     assert tensorrt.cuda.replays == 1 + 1 + 2 + 1 + 1 + 2 + 4  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_what_cannot_be_captured_is_queued_instead(model: Path, version: str, asked: bool) -> None:
-    tensorrt = TensorRT(TensorRTStandIn(version), HostCuda(captures=not asked))
-    runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt, graphs=asked)
+@pytest.mark.parametrize("use_graphs", [True, False])
+def test_slices_are_queued_where_no_cuda_graph_is_captured(model: Path, version: str, use_graphs: bool) -> None:
+    tensorrt = TensorRT(TensorRTStandIn(version), HostCuda(captures=not use_graphs))
+    runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt, graphs=use_graphs)
     other = TrtRunner(plan_of(model, tensorrt), SPEC, TensorRT(tensorrt.trt, HostCuda()))
     np.testing.assert_array_equal(runner(images_of(5)), other(images_of(5)))
     assert (runner.num_graphs, other.num_graphs) == (0, 2)
 
 
-def test_results_of_one_call_are_not_those_of_the_next(model: Path, tensorrt: TensorRT) -> None:
+def test_the_next_call_does_not_overwrite_earlier_results(model: Path, tensorrt: TensorRT) -> None:
     runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)
     first = runner(images_of(2))
     before = first.copy()
@@ -89,7 +89,7 @@ def test_results_of_one_call_are_not_those_of_the_next(model: Path, tensorrt: Te
     np.testing.assert_array_equal(first, before)
 
 
-def test_any_size_within_the_profile(tmp_path: Path, tensorrt: TensorRT) -> None:
+def test_any_size_within_the_profile_is_accepted_and_others_refused(tmp_path: Path, tensorrt: TensorRT) -> None:
     model = write_tiny_graph(tmp_path / "model.onnx", dynamic_size=True)
     spec = input_spec(CONFIG, dynamic_size=True)
     profile = profile_of(spec, CONFIG.data.size_px)
@@ -105,13 +105,13 @@ def test_any_size_within_the_profile(tmp_path: Path, tensorrt: TensorRT) -> None
         runner(np.zeros((1, 1, 24, 16), np.float32))
 
 
-def test_an_image_that_does_not_fit_is_refused_at_the_door(model: Path, tensorrt: TensorRT) -> None:
+def test_an_image_of_another_shape_is_refused(model: Path, tensorrt: TensorRT) -> None:
     runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)
     with pytest.raises(DataError, match=r"\(1, 16, 32\), got \(1, 32, 16\)"):
         runner(np.zeros((1, 1, 32, 16), np.float32))
 
 
-def test_fp32_is_built_without_tf32_and_the_others_as_they_are(model: Path, tensorrt: TensorRT) -> None:
+def test_only_fp32_engines_are_built_with_tf32_disabled(model: Path, tensorrt: TensorRT) -> None:
     trt = tensorrt.trt
     build_engine(model, "int8", PROFILE, tensorrt)
     assert [name for name, _ in trt.config_calls] == ["set_memory_pool_limit"]
@@ -119,7 +119,7 @@ def test_fp32_is_built_without_tf32_and_the_others_as_they_are(model: Path, tens
     assert trt.config_calls[-1] == ("clear_flag", {"flag": trt.BuilderFlag.TF32})
 
 
-def test_timings_are_kept_and_used_again(model: Path, tensorrt: TensorRT, tmp_path: Path) -> None:
+def test_timings_are_cached_and_reused(model: Path, tensorrt: TensorRT, tmp_path: Path) -> None:
     caches = tmp_path / "caches"
     for expected in (b"timed ", b"timed timed "):
         build_engine(model, "fp16", PROFILE, tensorrt, caches)
@@ -135,7 +135,7 @@ def test_timings_of_another_device_are_replaced(model: Path, tensorrt: TensorRT,
     assert kept.read_bytes() == b"timed "
 
 
-def test_all_that_the_parser_says_is_shown(tmp_path: Path, tensorrt: TensorRT) -> None:
+def test_all_parser_errors_are_shown(tmp_path: Path, tensorrt: TensorRT) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(
         ExportError, match=r"cannot parse model\.onnx:\n  Conv node_0: .*\n  Conv node_0: a second error"
@@ -152,7 +152,7 @@ def test_all_that_the_parser_says_is_shown(tmp_path: Path, tensorrt: TensorRT) -
         ("enqueue", CheckpointError, "could not run the engine"),
     ],
 )
-def test_nothing_from_tensorrt_is_an_error(
+def test_each_tensorrt_failure_raises_a_typed_error(
     model: Path, version: str, fail: str, error: type[Exception], sentence: str
 ) -> None:
     tensorrt = TensorRT(TensorRTStandIn(version, fail), HostCuda())
@@ -160,14 +160,14 @@ def test_nothing_from_tensorrt_is_an_error(
         TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)(images_of(1))
 
 
-@pytest.mark.parametrize("memory", [0, 4096], ids=["for nothing", "for layers, and not for images"])
-def test_a_gpu_without_room_for_the_buffers(model: Path, version: str, memory: int) -> None:
+@pytest.mark.parametrize("memory", [0, 4096], ids=["for nothing", "for layers, not for images"])
+def test_a_gpu_without_memory_for_the_buffers_is_refused(model: Path, version: str, memory: int) -> None:
     full = TensorRT(TensorRTStandIn(version), HostCuda(memory=memory))
     with pytest.raises(CheckpointError, match=r"too little memory .*\. Tried to allocate 1 MiB\); .* --backend onnx"):
         TrtRunner(plan_of(model, full), SPEC, full)
 
 
-def test_a_gpu_that_has_no_room_later_for_another_size(model: Path, version: str) -> None:
+def test_running_out_of_gpu_memory_for_another_size_raises_an_error(model: Path, version: str) -> None:
     cuda = HostCuda()
     tensorrt = TensorRT(TensorRTStandIn(version), cuda)
     runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)
@@ -177,7 +177,7 @@ def test_a_gpu_that_has_no_room_later_for_another_size(model: Path, version: str
     assert runner(images_of(4)).shape == (4, 2, 16, 32)
 
 
-def test_the_stream_is_waited_for_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_is_synchronised_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     stream = SimpleNamespace(
         wait_stream=lambda other: done.append("begun"), synchronize=lambda: done.append("synchronised")
@@ -192,7 +192,7 @@ def test_the_stream_is_waited_for_after_an_error_too(monkeypatch: pytest.MonkeyP
     assert done == ["begun", "synchronised"]
 
 
-def test_a_file_that_is_no_engine(tensorrt: TensorRT) -> None:
+def test_a_file_that_is_not_an_engine_is_refused(tensorrt: TensorRT) -> None:
     with pytest.raises(CheckpointError, match=r"cannot read the engine; .*\n  magicTag mismatch"):
         TrtRunner(b"\x00 plan of another version", SPEC, tensorrt)
 
@@ -224,13 +224,13 @@ def config_of(trt: Any) -> Any:
 
 
 @pytest.mark.parametrize("misuse", MISUSES)
-def test_the_stand_in_refuses_what_the_api_does_not_have(version: str, misuse: str) -> None:
+def test_the_stand_in_refuses_misuse_of_the_api(version: str, misuse: str) -> None:
     use, error = MISUSES[misuse]
     with pytest.raises(error):
         use(TensorRTStandIn(version))
 
 
-def test_the_stand_ins_differ_as_the_versions_do() -> None:
+def test_the_stand_ins_differ_like_the_api_versions() -> None:
     ten, eleven = (TensorRTStandIn(version) for version in VERSIONS)
     assert int(ten.BuilderFlag.FP16) == 0
     with pytest.raises(AttributeError, match="FP16"):
