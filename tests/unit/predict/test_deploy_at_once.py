@@ -1,4 +1,4 @@
-"""How many volumes are worked on at once."""
+"""How many volumes are processed at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maag.data.files.volume import Volume
 from maag.train.launch.room import Room
 
 
-def test_a_gpu_is_given_more_volumes_at_once_than_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_runner_decodes_more_volumes_at_once_than_a_cpu_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     class Named:
         def __init__(self, name: str) -> None:
             self.name = name
@@ -35,37 +35,37 @@ def test_a_gpu_is_given_more_volumes_at_once_than_a_cpu(monkeypatch: pytest.Monk
         assert decoded_at_once(Named("onnx-cpu")) == 3  # type: ignore[arg-type]
 
 
-def test_a_member_of_a_fleet_does_as_many_volumes_at_once_as_a_process_with_its_room(scans: Path, out: Path) -> None:
+def test_volumes_at_once_of_a_fleet_member_follow_its_resources_and_storage(scans: Path, out: Path) -> None:
     job = Job(data=DATA, work=Work(), model_digest="m", out=str(out))
     task = Task(plan([scans], out)[0])
     for cores, expected in ((2, 3), (6, 6), (64, 8)):
         assert done_at_once(task, job, Room(cpus=cores, gpus=1)) == expected
         assert done_at_once(task, job, Room(cpus=cores, gpus=0)) == 3
-    for_stores = replace(job, out="s3://bucket/out")
-    assert done_at_once(task, for_stores, Room(cpus=2, gpus=0)) == 8
+    into_bucket = replace(job, out="s3://bucket/out")
+    assert done_at_once(task, into_bucket, Room(cpus=2, gpus=0)) == 8
 
 
-class Crowd:
-    """Counts how many are in it at once."""
+class Occupancy:
+    """Counts how many threads are inside at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inside = self.most = 0
+        self._inside = self.peak = 0
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
-            self.most = max(self.most, self._inside)
+            self.peak = max(self.peak, self._inside)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
 
 
-def test_one_volume_is_at_the_runner_and_few_are_decoded_whatever_the_number_of_threads(
+def test_any_number_of_threads_run_one_volume_and_decode_three_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running, decoded = Crowd(), Crowd()
+    running, decoded = Occupancy(), Occupancy()
     frames = NiftiImage.frames
 
     class Slow(BrightIsForeground):
@@ -82,5 +82,5 @@ def test_one_volume_is_at_the_runner_and_few_are_decoded_whatever_the_number_of_
     for number in range(8):
         write_volume(tmp_path / "scans" / f"{number}.nii.gz", number)
     outcome = predict([tmp_path / "scans"], Threads(Slow(), 8), DATA, tmp_path / "out", "m1")
-    assert (outcome.done, running.most) == (8, 1)
-    assert decoded.most == 3
+    assert (outcome.done, running.peak) == (8, 1)
+    assert decoded.peak == 3

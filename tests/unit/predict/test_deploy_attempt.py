@@ -1,4 +1,4 @@
-"""One volume: what its line says where something fails, and what is refused before any work."""
+"""One volume: its ledger entry where a step fails, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from maag.errors import AccessDeniedError
 from maag.storage.local import LocalStore
 
 
-class Counted(LocalSource):
-    """Counts how often it was brought here."""
+class CountingSource(LocalSource):
+    """Counts its fetches."""
 
     fetches = 0
 
     def fetch(self, scratch: Path, version: str) -> Fetched:
-        Counted.fetches += 1
+        CountingSource.fetches += 1
         return super().fetch(scratch, version)
 
 
@@ -39,33 +39,33 @@ def attempt(tmp_path: Path, runner: BrightIsForeground, target: str) -> Entry:
     volume = write_volume(tmp_path / "scans" / "a.nii.gz")
     worker = Worker(Job(data=DATA, work=Work(), model_digest="m", out=str(tmp_path / "out")), runner)
     (tmp_path / "out").mkdir(exist_ok=True)
-    Counted.fetches = 0
-    entry = worker.attempt(Task(Counted(NiftiImage(volume, Path("a.nii.gz")), target)))
+    CountingSource.fetches = 0
+    entry = worker.attempt(Task(CountingSource(NiftiImage(volume, Path("a.nii.gz")), target)))
     assert isinstance(entry, Entry)
     return entry
 
 
-def test_a_line_of_labels_that_could_not_be_stored_names_no_labels(tmp_path: Path, runner: BrightIsForeground) -> None:
+def test_the_ledger_entry_of_labels_that_cannot_be_stored_names_no_labels(
+    tmp_path: Path, runner: BrightIsForeground
+) -> None:
     (tmp_path / "out" / "a.nii.gz" / "in the way").mkdir(parents=True)
     entry = attempt(tmp_path, runner, "a.nii.gz")
     assert "cannot write" in str(entry.error)
     assert (entry.target_md5, entry.volumes_ml, entry.side_files) == (None, (), None)
-    before, after = ledger(tmp_path / "out")  # the first was written before the labels were to be put there
+    before, after = ledger(tmp_path / "out")  # the first is written before the labels are stored
     assert (before["error"], len(before["target_md5"])) == (None, 32)
     assert (after["error"], after["target_md5"]) == (entry.error, None)
 
 
 @pytest.mark.parametrize("target", ["../../a.nii.gz", "/a.nii.gz", "b//a.nii.gz", "C:/a.nii.gz"])
-def test_a_name_that_would_not_be_safe_is_refused_before_any_work(
-    tmp_path: Path, runner: BrightIsForeground, target: str
-) -> None:
+def test_an_unsafe_target_is_refused_before_any_work(tmp_path: Path, runner: BrightIsForeground, target: str) -> None:
     entry = attempt(tmp_path, runner, target)
     assert f"the key {target!r} is refused" in str(entry.error)
-    assert (runner.calls, Counted.fetches) == (0, 0)
+    assert (runner.calls, CountingSource.fetches) == (0, 0)
     assert set(tree(tmp_path)) == {"scans/a.nii.gz", "out/ledger.jsonl"}
 
 
-def test_probabilities_of_a_volume_are_never_in_memory_together(tmp_path: Path) -> None:
+def test_probabilities_of_a_volume_are_never_all_in_memory(tmp_path: Path) -> None:
     shape, classes = (128, 128, 200), 8
     (tmp_path / "scans").mkdir()
     nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), tmp_path / "scans" / "a.nii")
@@ -74,45 +74,45 @@ def test_probabilities_of_a_volume_are_never_in_memory_together(tmp_path: Path) 
     outcome = predict(
         [tmp_path / "scans"], Threads(Nothing(classes)), data, tmp_path / "out", "m", work=Work(probabilities=True)
     )
-    taken = tracemalloc.get_traced_memory()[1]
+    peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert outcome.failed == ()
     assert nibabel.load(tmp_path / "out" / "a_probabilities.nii.gz").shape == (*shape, 1, classes)
-    assert taken < 4 * classes * np.prod(shape)
+    assert peak_bytes < 4 * classes * np.prod(shape)
 
 
-def test_labels_come_last_after_their_line_and_what_lies_beside_them(
+def test_labels_are_stored_after_their_ledger_entry_and_side_files(
     tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whenever it is killed: labels in their place mean that the volume is done."""
+    """Whenever a process is killed, labels in their place mean that the volume is done."""
     out = tmp_path / "out"
-    seen: list[tuple[str, list[str | None]]] = []
+    stored: list[tuple[str, list[str | None]]] = []
 
-    class Watched(LocalStore):
+    class RecordingStore(LocalStore):
         def put(self, source: Path, key: str) -> None:
             lines = (out / "ledger.jsonl").read_text().splitlines()
-            seen.append((key, [json.loads(line)["target_md5"] for line in lines]))
+            stored.append((key, [json.loads(line)["target_md5"] for line in lines]))
             super().put(source, key)
 
     out.mkdir()
-    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: Watched(Path(place)))
+    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: RecordingStore(Path(place)))
     volume = write_volume(tmp_path / "scans" / "a.nii.gz")
     job = Job(data=DATA, work=Work(probabilities=True), model_digest="m", out=str(out))
     entry = Worker(job, runner).attempt(Task(LocalSource(NiftiImage(volume, Path("a.nii.gz")), "a.nii.gz")))
     assert isinstance(entry, Entry)
     assert entry.target_md5 == hashlib.md5((out / "a.nii.gz").read_bytes()).hexdigest()
-    # The first line names what is about to lie beside the labels, and no labels: those of the user stay the user's.
-    assert seen == [("a_probabilities.nii.gz", [None]), ("a.nii.gz", [None, entry.target_md5])]
+    # The first entry names the side files to come and no labels: labels of the user's own stay the user's.
+    assert stored == [("a_probabilities.nii.gz", [None]), ("a.nii.gz", [None, entry.target_md5])]
 
 
-def test_an_output_that_may_not_be_written_ends_the_call(
+def test_an_output_without_write_access_ends_the_call(
     tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Locked(LocalStore):
+    class ReadOnlyStore(LocalStore):
         def put(self, source: Path, key: str) -> None:
             raise AccessDeniedError(f"{key}: access denied")
 
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: Locked(Path(place)))
+    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: ReadOnlyStore(Path(place)))
     with pytest.raises(AccessDeniedError):
         attempt(tmp_path, runner, "a.nii.gz")

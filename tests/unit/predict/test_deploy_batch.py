@@ -1,4 +1,4 @@
-"""Whole batches: what is written where, and what a bad volume does to the others."""
+"""Whole batches: what is written where, and that a bad volume does not stop the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maag.data.files.volume import load_labels
 from maag.storage.local import LocalStore
 
 
-def test_output_mirrors_input_and_input_stays(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_output_mirrors_input_and_leaves_input_unchanged(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     before = tree(scans)
     outcome = run(scans, out, runner)
     assert (outcome.done, outcome.skipped, outcome.failed) == (2, 0, ())
@@ -30,7 +30,7 @@ def test_output_mirrors_input_and_input_stays(scans: Path, out: Path, runner: Br
     assert tree(scans) == before
 
 
-def test_the_ledger_tells_what_each_class_but_background_fills(
+def test_the_ledger_records_the_volume_of_each_foreground_class(
     scans: Path, out: Path, runner: BrightIsForeground
 ) -> None:
     run(scans, out, runner)
@@ -38,7 +38,7 @@ def test_the_ledger_tells_what_each_class_but_background_fills(
     assert [line["volumes_ml"] for line in ledger(out)] == [volumes_ml] * 2
 
 
-def test_measures_take_the_newest_of_what_was_done_earlier_for_the_same_classes(
+def test_measures_include_the_newest_earlier_labels_of_the_same_classes(
     scans: Path, out: Path, runner: BrightIsForeground
 ) -> None:
     heart = replace(DATA, classes=("background", "LV"))
@@ -70,7 +70,7 @@ def test_labels_have_the_geometry_of_their_source(scans: Path, out: Path, runner
     assert written.get_data_dtype() == np.uint8
 
 
-def test_ledger_has_a_line_for_each(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_the_ledger_has_an_entry_for_each_volume(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     lines = ledger(out)
     assert {line["target"] for line in lines} == {"a.nii.gz", "deep/er/b.nii"}
@@ -94,10 +94,10 @@ def test_one_bad_volume_does_not_stop_the_rest(scans: Path, out: Path, runner: B
     assert outcome.to_dict()["failures"][0]["source"].endswith("0-broken.nii.gz")
 
 
-def test_links_to_files_that_are_not_there_are_failures_of_their_volumes(
+def test_broken_links_fail_only_their_own_volumes(
     scans: Path, out: Path, runner: BrightIsForeground, tmp_path: Path
 ) -> None:
-    """As DataLad leaves them for what it has not fetched."""
+    """As DataLad leaves them for files it has not fetched."""
     (scans / "series").mkdir()
     links = {name: scans / name for name in ("gone.nii.gz", "gone.jpg", "series/1.dcm", "circle.png")}
     for path in links.values():
@@ -123,27 +123,29 @@ def test_links_to_files_that_are_not_there_are_failures_of_their_volumes(
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that nobody can read is Linux's")
-def test_a_file_that_may_not_be_read_stops_no_volume(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_an_unreadable_file_does_not_stop_other_volumes(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     (scans / "IM0001").symlink_to("/proc/self/mem")
     outcome = run(scans, out, runner)
     assert (outcome.done, len(outcome.failed)) == (2, 1)
     assert f"cannot read {scans / 'IM0001'}" in str(outcome.failed[0].error)
 
 
-def test_a_bug_or_exhausted_memory_is_a_failure_of_its_volume(scans: Path, out: Path) -> None:
-    class Exhausting(BrightIsForeground):
+def test_an_unexpected_exception_fails_only_its_volume(scans: Path, out: Path) -> None:
+    class OutOfMemoryOnce(BrightIsForeground):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             if not self.calls:
                 self.calls = 1
                 raise MemoryError("no more")
             return super().__call__(images)
 
-    outcome = run(scans, out, Exhausting())
+    outcome = run(scans, out, OutOfMemoryOnce())
     assert outcome.done == 1
     assert "MemoryError: no more" in str(outcome.failed[0].error)
 
 
-def test_single_files_and_progress(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_repeated_input_files_are_segmented_once_and_progress_is_reported(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
     seen: list[tuple[int, int]] = []
     inputs = [scans / "a.nii.gz", scans / "deep" / ".." / "deep" / "er" / "b.nii", scans / "a.nii.gz"]
     outcome = predict(inputs, Threads(runner), DATA, out, "m1", progress=lambda done, total: seen.append((done, total)))

@@ -1,4 +1,4 @@
-"""Models of several channels: which files make an image, and what is said where they make none."""
+"""Models of several channels: which files form an image, and the errors where they form none."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def square(start: int, value: int = 200) -> NDArray[np.uint8]:
 
 
 def write_channel(path: Path, start: int, frames: int = 0) -> Path:
-    """Two slices with a bright square from row `start` on, in each frame a row lower."""
+    """Write two slices with a bright square from row `start`, one row lower in each frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     volumes = [np.stack([square(start + time)] * 2, axis=2).transpose(1, 0, 2) for time in range(frames or 1)]
     voxels = np.stack(volumes, axis=3) if frames else volumes[0]
@@ -58,7 +58,7 @@ def write_channel(path: Path, start: int, frames: int = 0) -> Path:
 
 
 BOTTOM = square(2, 1) * (np.arange(16)[:, None] >= 6)
-"""Of the square of channel 1 what is not in that of channel 0."""
+"""The part of channel 1's square that is outside channel 0's."""
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def targets(*inputs: str | Path, data: DataConfig = TWO) -> list[str]:
     return sorted(source.target for source in find_sources(inputs, data=data))
 
 
-def test_the_channels_of_an_image_are_one_in_their_order(folder: Path, out: Path) -> None:
+def test_channel_files_are_joined_into_one_image_in_their_order(folder: Path, out: Path) -> None:
     outcome = run(folder, out)
     assert (outcome.done, outcome.failed) == (2, ())
     labels, spacing_mm = load_labels(out / "a.nii.gz", range(2))
@@ -90,7 +90,7 @@ def test_the_channels_of_an_image_are_one_in_their_order(folder: Path, out: Path
     assert {line["target"] for line in ledger(out)} == {"a.nii.gz", "sub/b.nii.gz"}
 
 
-def test_they_are_read_and_named_as_training_does(folder: Path, out: Path) -> None:
+def test_channel_files_are_read_and_named_as_in_training(folder: Path, out: Path) -> None:
     case = Case(
         case_id="a", patient_id="a", frame="a", images=(folder / "a_0000.nii.gz", folder / "a_0001.nii.gz"),
     )  # fmt: skip
@@ -103,7 +103,7 @@ def test_they_are_read_and_named_as_training_does(folder: Path, out: Path) -> No
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_resume_does_an_image_again_whichever_channel_changed(folder: Path, out: Path, number: int) -> None:
+def test_resume_redoes_an_image_when_any_channel_changes(folder: Path, out: Path, number: int) -> None:
     run(folder, out)
     assert run(folder, out, resume=True).skipped == 2
     write_channel(folder / f"a_{number:04}.nii.gz", 7)
@@ -112,7 +112,9 @@ def test_resume_does_an_image_again_whichever_channel_changed(folder: Path, out:
     assert ledger(out)[-1]["target"] == "a.nii.gz"
 
 
-def test_inputs_of_all_kinds_are_joined(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channel_files_are_joined_for_every_kind_of_input(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = sorted(folder.glob("*.nii.gz"))
     (tmp_path / "list.txt").write_text("\n".join(map(str, files)))
     for given in (files, [files[1], files[0], files[0]], [folder / "a_*"], [tmp_path / "list.txt"]):
@@ -120,12 +122,14 @@ def test_inputs_of_all_kinds_are_joined(folder: Path, tmp_path: Path, monkeypatc
     assert targets(folder / "**" / "*_000?.nii.gz") == ["a.nii.gz", "sub/b.nii.gz"]
     serve(monkeypatch, tmp_path)
     assert targets("s3://bkt/in") == targets("s3://bkt/in/**/*.nii.gz") == ["a.nii.gz", "sub/b.nii.gz"]
-    # A model of one channel takes every file as before.
+    # A model of one channel takes each file as an image.
     for data in (None, replace(TWO, channels=1)):
         assert len(plan([folder], tmp_path / "out", data=data)) == 4
 
 
-def test_channels_in_a_bucket(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channel_files_in_a_bucket_are_joined_and_missing_ones_reported(
+    folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     serve(monkeypatch, folder.parent)
     (folder / "sub" / "b_0001.nii.gz").unlink()
     first = run("s3://bkt/in", out)
@@ -153,7 +157,7 @@ def test_channels_in_a_bucket(folder: Path, out: Path, monkeypatch: pytest.Monke
                     "CASE_0000, CASE_0001, and give their folder"),
     ],
 )  # fmt: skip
-def test_what_makes_no_image_fails_alone(folder: Path, out: Path, names: list[str], sentence: str) -> None:
+def test_files_that_form_no_image_fail_alone(folder: Path, out: Path, names: list[str], sentence: str) -> None:
     for name in names:
         write_channel(folder / name, 1)
     outcome = run(folder, out)
@@ -162,7 +166,7 @@ def test_what_makes_no_image_fails_alone(folder: Path, out: Path, names: list[st
     assert outcome.failed[0].source == str(folder / names[0])
 
 
-def test_channels_of_cines(folder: Path, out: Path) -> None:
+def test_cine_channels_are_joined_by_frame_and_refused_if_frame_counts_differ(folder: Path, out: Path) -> None:
     for number in range(2):
         write_channel(folder / f"a_{number:04}.nii.gz", 2 * number, frames=3)
     write_channel(folder / "sub" / "b_0001.nii.gz", 2, frames=3)
@@ -177,7 +181,7 @@ def test_channels_of_cines(folder: Path, out: Path) -> None:
     assert labels.sum(axis=(0, 1, 2)).tolist() == [20, 20, 20]
 
 
-def test_pictures_are_joined_for_models_of_channels_apart_alone(tmp_path: Path, out: Path) -> None:
+def test_pictures_are_joined_only_for_models_with_separate_channels(tmp_path: Path, out: Path) -> None:
     scans = tmp_path / "in"
     scans.mkdir()
     for number in range(3):
@@ -193,20 +197,20 @@ def test_pictures_are_joined_for_models_of_channels_apart_alone(tmp_path: Path, 
     assert json.loads((out / "a.json").read_text())["labels"]["1"] == "bright"
 
 
-def test_a_grey_picture_is_one_of_colours_for_a_model_of_such_alone(tmp_path: Path, out: Path) -> None:
+def test_only_colour_models_accept_grey_pictures(tmp_path: Path, out: Path) -> None:
     place = tmp_path / "in" / "grey.png"
     place.parent.mkdir()
     Image.fromarray(square(2)).save(place)
     seen = []
 
-    class Looking(LastIsForeground):
+    class Recording(LastIsForeground):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             seen.append(images)
             return super().__call__(images)
 
     for dataset in ("ppss", "folders"):
         data = replace(COLOUR, dataset=dataset)
-        assert predict([place], Threads(Looking()), data, out / dataset, "m").failed == ()
+        assert predict([place], Threads(Recording()), data, out / dataset, "m").failed == ()
     for images in seen:
         assert images.shape == (1, 3, 16, 16)
         np.testing.assert_array_equal(images, images[:, :1].repeat(3, axis=1))

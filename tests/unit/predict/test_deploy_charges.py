@@ -1,4 +1,4 @@
-"""What is handed out, taken back and given up when workers are lost; without Ray."""
+"""Which volumes are handed out, returned and given up when workers are lost; without Ray."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from deploy.predicting.standing import Standing
 from maag.storage.opening import open_store
 
 
-def of_two(scans: Path, out: Path) -> Charges:
-    """Charges of two volumes, with what the ledger has of them."""
+def charges_of_two(scans: Path, out: Path) -> Charges:
+    """Charges of two volumes, with their histories from the ledger."""
     job = Job(data=DATA, work=Work(), model_digest="m1", out=str(out))
     histories = read_histories(open_store(str(out)))
     tasks = (Task(source, histories.get(source.target, History())) for source in plan([scans], out))
@@ -25,26 +25,26 @@ def of_two(scans: Path, out: Path) -> Charges:
 
 @pytest.fixture
 def charges(scans: Path, out: Path) -> Charges:
-    """Of two volumes of which nothing is done."""
+    """Charges of two volumes, neither of them done."""
     out.mkdir()
-    return of_two(scans, out)
+    return charges_of_two(scans, out)
 
 
-def taken(charges: Charges) -> Charge:
+def take(charges: Charges) -> Charge:
     charge = charges.take_new()
     assert charge is not None
     return charge
 
 
-def test_each_is_handed_out_once(charges: Charges) -> None:
-    targets = [taken(charges).task.source.target, taken(charges).task.source.target]
+def test_each_volume_is_handed_out_once(charges: Charges) -> None:
+    targets = [take(charges).task.source.target, take(charges).task.source.target]
     assert targets == ["a.nii.gz", "deep/er/b.nii"]
     assert charges.take_new() is charges.take_suspect() is None
     assert not charges.are_left()
 
 
-def test_those_of_a_lost_worker_are_handed_out_again(charges: Charges, out: Path) -> None:
-    first, second = taken(charges), taken(charges)
+def test_charges_of_a_lost_worker_are_handed_out_again(charges: Charges, out: Path) -> None:
+    first, second = take(charges), take(charges)
     assert list(charges.come_back([first, second], alone=False)) == []
     assert charges.are_left()
     assert charges.take_suspect() is first
@@ -53,8 +53,8 @@ def test_those_of_a_lost_worker_are_handed_out_again(charges: Charges, out: Path
     assert not (out / "ledger.jsonl").exists()
 
 
-def test_what_takes_down_workers_that_had_nothing_else_is_given_up(charges: Charges, out: Path) -> None:
-    charge = taken(charges)
+def test_a_volume_that_crashes_several_workers_alone_is_given_up(charges: Charges, out: Path) -> None:
+    charge = take(charges)
     assert list(charges.come_back([charge], alone=False)) == []
     for _ in range(TRIES_ALONE - 1):
         assert list(charges.come_back([charge], alone=True)) == []
@@ -66,10 +66,10 @@ def test_what_takes_down_workers_that_had_nothing_else_is_given_up(charges: Char
     assert (line["target"], line["error"], line["target_md5"]) == ("a.nii.gz", entry.error, None)
 
 
-def test_what_a_lost_worker_had_stored_is_done_and_not_skipped(
+def test_labels_stored_by_a_lost_worker_count_as_done_not_skipped(
     charges: Charges, scans: Path, out: Path, runner: BrightIsForeground
 ) -> None:
-    charge = taken(charges)
+    charge = take(charges)
     run(scans, out, runner)  # as the worker did before it was lost
     assert list(charges.come_back([charge], alone=False)) == []
     assert charge.task.history.last is not None
@@ -77,12 +77,12 @@ def test_what_a_lost_worker_had_stored_is_done_and_not_skipped(
     assert charge.result(Standing.CHANGED) is Standing.CHANGED
 
 
-def test_what_was_done_before_is_skipped_though_its_worker_is_lost(
+def test_labels_of_an_earlier_call_count_as_skipped_despite_a_lost_worker(
     scans: Path, out: Path, runner: BrightIsForeground
 ) -> None:
     run(scans, out, runner)
-    charges = of_two(scans, out)
-    charge = taken(charges)
+    charges = charges_of_two(scans, out)
+    charge = take(charges)
     assert list(charges.come_back([charge], alone=False)) == []
     assert charge.task.history.last is not None
     assert charge.result(Standing.DONE) is Standing.DONE

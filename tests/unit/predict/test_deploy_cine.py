@@ -1,4 +1,4 @@
-"""Frames of a heart, segmented and measured."""
+"""Cardiac cines, segmented and measured frame by frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEART = DataConfig(classes=("background", "LV"), size_px=(16, 16), spacing_mm=1.
 
 
 def write_cine(path: Path, radii: list[int]) -> Path:
-    """A bright square in each of two slices, as wide in each frame as said."""
+    """Write two slices with a bright square, of the given radius in each frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.random.default_rng(0).normal(10, 1, (16, 16, 2, len(radii))).astype(np.float32)
     for frame, radius in enumerate(radii):
@@ -47,7 +47,7 @@ def test_all_frames_of_a_cine_are_segmented_and_measured(tmp_path: Path, runner:
     ]
 
 
-def test_measures_pair_files_of_one_patient_and_are_read_from_the_ledger(
+def test_measures_pair_files_of_one_patient_and_are_rebuilt_from_the_ledger(
     tmp_path: Path, runner: BrightIsForeground
 ) -> None:
     scans = tmp_path / "in"
@@ -66,7 +66,9 @@ def test_measures_pair_files_of_one_patient_and_are_read_from_the_ledger(
         predict([scans], Threads(runner), DATA, tmp_path / "other", "m1", work=work)
 
 
-def test_measures_of_earlier_calls_stay_while_their_labels_do(tmp_path: Path, runner: BrightIsForeground) -> None:
+def test_measures_of_earlier_calls_are_kept_while_their_labels_exist(
+    tmp_path: Path, runner: BrightIsForeground
+) -> None:
     scans, out, work = tmp_path / "in", tmp_path / "out", Work(measures=True)
     first, second, cine = (
         write_cine(scans / "patient001_frame01.nii.gz", [4]),
@@ -80,7 +82,7 @@ def test_measures_of_earlier_calls_stay_while_their_labels_do(tmp_path: Path, ru
         assert outcome.tables.patients_measured == len(found)
         return found
 
-    # Volumes of other classes have no place in the table.
+    # Volumes of other classes have no row in the table.
     predict([write_cine(scans / "patient003.nii.gz", [5, 3])], Threads(runner), DATA, out, "m1")
     whole = ["patient001,1,12,0.64,0.16,0.48,75.0", "patient002,1,2,1.0,0.36,0.64,64.0"]
     assert rows(first) == ["patient001,,,,,,"]
@@ -88,11 +90,11 @@ def test_measures_of_earlier_calls_stay_while_their_labels_do(tmp_path: Path, ru
     assert rows(second) == whole
     (out / "patient001_frame01.nii.gz").unlink()
     assert rows(cine) == ["patient001,,,,,,", whole[1]]
-    # One file of the whole patient takes the place of earlier ones of its frames.
+    # One file of the whole patient replaces earlier files of its frames.
     assert rows(write_cine(scans / "patient001.nii.gz", [4, 2])) == ["patient001,1,2,0.64,0.16,0.48,75.0", whole[1]]
 
 
-def test_two_endings_of_one_name_are_not_measured_as_one(tmp_path: Path, runner: BrightIsForeground) -> None:
+def test_measuring_files_with_one_name_and_two_suffixes_is_refused(tmp_path: Path, runner: BrightIsForeground) -> None:
     for number, name in enumerate(("a.nii", "a.nii.gz")):
         write_cine(tmp_path / "in" / name, [3 + number])
     with pytest.raises(ConfigError, match=r"a\.nii and .*a\.nii\.gz have the same name"):
@@ -101,7 +103,7 @@ def test_two_endings_of_one_name_are_not_measured_as_one(tmp_path: Path, runner:
 
 
 def write_dicom_cine(folder: Path, cine: Path) -> list[Path]:
-    """The cine as one DICOM series, its files named in no order."""
+    """Write the cine as one DICOM series with unordered file names."""
     folder.mkdir(parents=True)
     frames = np.asarray(nibabel.load(cine).dataobj).T.round().astype(np.uint16)  # (T, Z, Y, X)
     paths = []
@@ -109,8 +111,10 @@ def write_dicom_cine(folder: Path, cine: Path) -> list[Path]:
         for place, pixels in enumerate(frame):
             paths.append(folder / f"{(7 * len(paths)) % 11}.dcm")
             tags = {"TriggerTime": 30.0 * phase + 2 * place}
-            where = (0.0, 0.0, 5.0 * place)
-            save_slice(paths[-1], pixels, spacing_mm=1, thickness_mm=5, position=where, series="s", number=1, tags=tags)
+            position = (0.0, 0.0, 5.0 * place)
+            save_slice(
+                paths[-1], pixels, spacing_mm=1, thickness_mm=5, position=position, series="s", number=1, tags=tags
+            )
     return paths
 
 
@@ -138,7 +142,7 @@ def test_a_dicom_segmentation_of_a_cine_is_refused(tmp_path: Path, runner: Brigh
     assert "a cine of 3 phases, and a DICOM segmentation is of one volume; leave out --dicom-seg" in str(failure.error)
 
 
-def test_each_phase_of_a_cine_must_be_whole(tmp_path: Path, runner: BrightIsForeground) -> None:
+def test_a_cine_with_an_incomplete_phase_is_refused(tmp_path: Path, runner: BrightIsForeground) -> None:
     paths = write_dicom_cine(tmp_path / "in" / "p", write_cine(tmp_path / "p.nii.gz", [3, 5, 2]))
     paths[-1].unlink()
     (failure,) = predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1").failed

@@ -1,4 +1,4 @@
-"""Labels replace nothing that lies where images are read."""
+"""Labels are never written beside the images that are read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ TWO = DataConfig(dataset="nnunet", classes=("background", "bright"), channels=2)
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Images, each with a mask of the user's own where its labels would go."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images, each with the user's own mask where its labels would go."""
     scans = tmp_path / "scans"
     scans.mkdir()
     for name in ("x_0000.nii.gz", "x_0001.nii.gz", "x.nii.gz", "a.jpg", "a.png"):
@@ -39,7 +39,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ["s3://bkt/scans/a.jpg"],
     ],
 )
-def test_a_mask_beside_images_is_not_replaced(work: Path, inputs: list[str]) -> None:
+def test_an_output_beside_the_images_is_refused(workspace: Path, inputs: list[str]) -> None:
     base = "s3://bkt/" if inputs[0].startswith("s3") else ""
     with pytest.raises(ConfigError, match=r"would be written beside .*scans/.*choose an output folder without images"):
         plan(inputs, f"{base}scans", data=TWO)
@@ -49,12 +49,12 @@ def test_a_mask_beside_images_is_not_replaced(work: Path, inputs: list[str]) -> 
 
 
 @pytest.mark.parametrize("out", ["scans", "links/one", "links/two", "other"])
-def test_nor_is_one_beside_a_link_to_an_image_or_what_it_leads_to(work: Path, out: str) -> None:
-    (work / "other").mkdir()
-    (work / "other" / "x_0001.nii.gz").write_bytes(b"")
-    (work / "links" / "one").mkdir(parents=True)
-    (work / "links" / "two").symlink_to(work / "links" / "one")
-    (work / "links" / "one" / "x_0000.nii.gz").symlink_to(work / "scans" / "x_0000.nii.gz")
-    (work / "links" / "one" / "x_0001.nii.gz").symlink_to(work / "other" / "x_0001.nii.gz")
+def test_an_output_beside_image_links_or_their_targets_is_refused(workspace: Path, out: str) -> None:
+    (workspace / "other").mkdir()
+    (workspace / "other" / "x_0001.nii.gz").write_bytes(b"")
+    (workspace / "links" / "one").mkdir(parents=True)
+    (workspace / "links" / "two").symlink_to(workspace / "links" / "one")
+    (workspace / "links" / "one" / "x_0000.nii.gz").symlink_to(workspace / "scans" / "x_0000.nii.gz")
+    (workspace / "links" / "one" / "x_0001.nii.gz").symlink_to(workspace / "other" / "x_0001.nii.gz")
     with pytest.raises(ConfigError, match="would be written beside"):
         plan(["links/two/x_*"], out, data=TWO)

@@ -43,20 +43,20 @@ def square(shape: tuple[int, ...], value: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def write_series(folder: Path, series: str, spacing_mm: float = 1.0, aside_mm: tuple[float, ...] = (0, 0, 0)) -> None:
-    """Three slices 6 mm apart, their files in another order than their places."""
+def write_series(folder: Path, series: str, spacing_mm: float = 1.0, offsets_mm: tuple[float, ...] = (0, 0, 0)) -> None:
+    """Write three slices 6 mm apart, their files in another order than their positions."""
     for number, plane in enumerate(square((3, 24, 28), 200).astype(np.uint16)):
-        position = (-10.0, 5.0 + aside_mm[number], 6.0 * number)
+        position = (-10.0, 5.0 + offsets_mm[number], 6.0 * number)
         path = folder / f"{series}-{9 - number}.dcm"
         save_slice(
             path, plane, spacing_mm=spacing_mm, thickness_mm=6.0, position=position, series=series, number=number
         )
 
 
-def test_a_picture_gets_a_picture_of_labels(tmp_path: Path) -> None:
+def test_labels_of_a_picture_are_a_picture(tmp_path: Path) -> None:
     (tmp_path / "in" / "sub").mkdir(parents=True)
     Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "sub" / "a.png")
-    Image.fromarray(square((24, 28), 1)).save(tmp_path / "in" / "sub" / "a_m.png")  # its mask, no image
+    Image.fromarray(square((24, 28), 1)).save(tmp_path / "in" / "sub" / "a_m.png")  # its mask, not an image
     Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "b.jpg", quality=95)
     outcome = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
     assert (outcome.done, outcome.failed) == (2, ())
@@ -68,9 +68,9 @@ def test_a_picture_gets_a_picture_of_labels(tmp_path: Path) -> None:
     assert names == {"labels": {"0": "background", "1": "bright"}}
 
 
-def test_a_turned_photograph_gets_labels_as_it_is_shown(tmp_path: Path) -> None:
+def test_labels_of_a_rotated_photograph_follow_its_exif_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored turned by a quarter to the left
+    exif[0x0112] = 6  # stored rotated by 90 degrees to the left
     (tmp_path / "in").mkdir()
     stored = Image.fromarray(np.ascontiguousarray(np.rot90(square((24, 28), 200))))
     stored.save(tmp_path / "in" / "a.jpg", quality=95, exif=exif)
@@ -81,7 +81,7 @@ def test_a_turned_photograph_gets_labels_as_it_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_a_nifti_of_two_dimensions_is_one_slice_and_gets_labels_of_two(tmp_path: Path, suffix: str) -> None:
+def test_a_2d_nifti_is_one_slice_and_gets_2d_labels(tmp_path: Path, suffix: str) -> None:
     image = nibabel.Nifti1Image(square((24, 28), 200).T, np.diag([1.0, 1.0, 8.0, 1.0]))
     path = tmp_path / "in" / f"a{suffix}"
     path.parent.mkdir()
@@ -97,7 +97,7 @@ def test_a_nifti_of_two_dimensions_is_one_slice_and_gets_labels_of_two(tmp_path:
     assert header_differences(tmp_path / "out" / path.name, path) == ()
 
 
-def test_a_dicom_series_gets_labels_in_the_patients_coordinates(tmp_path: Path) -> None:
+def test_labels_of_a_dicom_series_are_in_patient_coordinates(tmp_path: Path) -> None:
     folder = tmp_path / "in" / "patient" / "series"
     write_series(folder, "one")
     (folder / "notes.txt").write_text("not DICOM")
@@ -119,21 +119,21 @@ def test_a_dicom_series_gets_labels_in_the_patients_coordinates(tmp_path: Path) 
     assert changed.skipped == 0
 
 
-def test_a_tilted_stack_keeps_its_place(tmp_path: Path) -> None:
-    write_series(tmp_path / "in", "tilted", aside_mm=(0, 2, 4))
+def test_a_tilted_stack_keeps_its_position_and_a_bent_one_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", "tilted", offsets_mm=(0, 2, 4))
     outcome = predict([tmp_path / "in"], Threads(BrightIsForeground()), DATA, tmp_path / "out", "m")
     assert (outcome.done, outcome.failed) == (1, ())
     affine = nibabel.load(tmp_path / "out" / "in.nii.gz").affine
     np.testing.assert_allclose(affine @ [0, 0, 2, 1], [10, -9, 12, 1], atol=1e-4)  # RAS of the last slice's first pixel
-    write_series(tmp_path / "bent", "bent", aside_mm=(0, 2, 0))
+    write_series(tmp_path / "bent", "bent", offsets_mm=(0, 2, 0))
     (bent,) = find_images(tmp_path / "bent")
     with pytest.raises(DataError, match=r"lies 2\.00 mm off the line"):
         next(bent.frames())
 
 
-def test_labels_of_a_series_are_placed_by_its_headers_alone(tmp_path: Path) -> None:
-    """Its pixels, of which a CT has some hundred megabytes, are read and unpacked once, for its frames."""
-    write_series(tmp_path / "in", "one", aside_mm=(0, 2, 4))
+def test_labels_of_a_dicom_series_are_placed_from_its_headers_alone(tmp_path: Path) -> None:
+    """Pixels, some hundred megabytes of them in a CT, are read and decompressed only once, for the frames."""
+    write_series(tmp_path / "in", "one", offsets_mm=(0, 2, 4))
     (image,) = find_images(tmp_path / "in")
     (volume,) = image.frames()
     for path in (tmp_path / "in").iterdir():
@@ -144,7 +144,7 @@ def test_labels_of_a_series_are_placed_by_its_headers_alone(tmp_path: Path) -> N
     np.testing.assert_allclose(nibabel.load(tmp_path / "labels.nii.gz").affine, volume.affine, atol=1e-5)
 
 
-def test_linked_folders_are_entered_and_circles_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linked_folders_are_followed_and_link_cycles_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path / "real" / "one", "one")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "patient").symlink_to(tmp_path / "real")
@@ -154,7 +154,7 @@ def test_linked_folders_are_entered_and_circles_are_not(tmp_path: Path, monkeypa
     assert [image.target for image in find_images(Path())] == [Path("one.nii.gz")]
 
 
-def test_two_series_of_one_folder_are_two_images(tmp_path: Path) -> None:
+def test_two_series_in_one_folder_are_two_images(tmp_path: Path) -> None:
     for series in ("one", "two"):
         write_series(tmp_path / "in", series)
     found = find_images(tmp_path)
@@ -163,7 +163,7 @@ def test_two_series_of_one_folder_are_two_images(tmp_path: Path) -> None:
     assert {image.target.parent for image in found} == {Path("in")}
 
 
-def test_what_is_no_image_is_said_to_be_none(tmp_path: Path) -> None:
+def test_inputs_without_an_image_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.pdf").write_text("x")
     with pytest.raises(MissingDataError, match="no NIfTI file, picture or DICOM series"):
         find_images(tmp_path)
@@ -175,14 +175,16 @@ def test_what_is_no_image_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "beside"),
+    ("classes", "has_json"),
     [
         (("background", "bright"), False),
         (("background", *(f"structure of number {number}" for number in range(9))), True),
         (("background", "fígado"), True),
     ],
 )
-def test_names_that_no_header_holds_are_written_beside(tmp_path: Path, classes: tuple[str, ...], beside: bool) -> None:
+def test_class_names_that_do_not_fit_the_header_are_written_to_json(
+    tmp_path: Path, classes: tuple[str, ...], has_json: bool
+) -> None:
     write_series(tmp_path / "in" / "series", "one")
     nibabel.save(nibabel.Nifti1Image(np.ones((28, 24, 3), np.float32), np.eye(4)), tmp_path / "in" / "b.nii.gz")
     found = find_images(tmp_path / "in")
@@ -191,12 +193,12 @@ def test_names_that_no_header_holds_are_written_beside(tmp_path: Path, classes: 
         target = tmp_path / "out" / image.target
         image.save_labels(target, np.zeros((1, 3, 24, 28), np.uint8), classes)
         names = target.with_name(target.name.replace(".nii.gz", ".json"))
-        assert names.exists() == beside
-        if beside:
+        assert names.exists() == has_json
+        if has_json:
             assert list(json.loads(names.read_text())["labels"].values()) == list(classes)
 
 
-def test_an_image_of_other_channels_is_recorded_with_a_sentence(tmp_path: Path) -> None:
+def test_an_image_with_another_channel_count_fails_with_advice(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (28, 24)).save(tmp_path / "in" / "colour.png")
     Image.fromarray(square((24, 28), 200)).save(tmp_path / "in" / "grey.png")
@@ -209,7 +211,7 @@ def test_an_image_of_other_channels_is_recorded_with_a_sentence(tmp_path: Path) 
     )
 
 
-def test_a_pedestrian_is_seen_as_large_as_in_training(phantoms: Path) -> None:
+def test_a_pedestrian_picture_has_the_same_scale_as_in_training(phantoms: Path) -> None:
     data = config_of("ppss", phantoms / "ppss").data
     reader = reader_of("ppss")
     case = next(case for case in reader.find_cases(phantoms / "ppss", data) if case.masks)
@@ -219,5 +221,5 @@ def test_a_pedestrian_is_seen_as_large_as_in_training(phantoms: Path) -> None:
     assert picture.shape == (1, 240, 120)
     found, grid = prepare_image(fitting(picture, image, data), data)
     assert grid.source_shape == (240, 120)
-    # The reader's way to the grid is anti-aliased, and so not the very same.
+    # The reader resizes with anti-aliasing, so its values differ slightly.
     assert np.abs(found - trained).mean() < 0.1 * np.abs(prepare_image(picture, data)[0] - trained).mean()

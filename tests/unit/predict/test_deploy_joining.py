@@ -1,4 +1,4 @@
-"""Which files beside channels are none: labels of the bare name, and colour pictures that are numbered."""
+"""Which files beside channels are not channels: labels with the bare case name, and numbered colour pictures."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def write_pictures(folder: Path, name: str, bands: int) -> None:
         Image.fromarray(pixels if bands > 1 else pixels[:, :, 0]).save(folder / f"{name}_{number:04}.png")
 
 
-@pytest.mark.parametrize("way", ["folder", "pattern", "files", "bucket"])
-def test_a_file_of_the_case_s_bare_name_is_its_label(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, way: str
+@pytest.mark.parametrize("input_kind", ["folder", "pattern", "files", "bucket"])
+def test_a_file_with_the_bare_case_name_is_its_label(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, input_kind: str
 ) -> None:
     scans = touch(tmp_path / "in", "x_0000.nii.gz", "x_0001.nii.gz", "x.nii.gz", "y.nii.gz", "sub/x.nii.gz")
     serve(monkeypatch, tmp_path)
@@ -44,11 +44,11 @@ def test_a_file_of_the_case_s_bare_name_is_its_label(
         "pattern": [scans / "**" / "*.nii.gz"],
         "files": sorted(scans.rglob("*.nii.gz"))[1:],
         "bucket": ["s3://bkt/in"],
-    }[way]
+    }[input_kind]
     passed_over: dict[str, str] = {}
     found = sorted(source.target for source in plan(given, out, data=TWO, passed_over=passed_over))
-    assert found == (["x.nii.gz", "y.nii.gz"] if way == "files" else ["sub/x.nii.gz", "x.nii.gz", "y.nii.gz"])
-    label = "s3://bkt/in/x.nii.gz" if way == "bucket" else str(scans / "x.nii.gz")
+    assert found == (["x.nii.gz", "y.nii.gz"] if input_kind == "files" else ["sub/x.nii.gz", "x.nii.gz", "y.nii.gz"])
+    label = "s3://bkt/in/x.nii.gz" if input_kind == "bucket" else str(scans / "x.nii.gz")
     assert list(passed_over) == [label]
     assert sentence(passed_over) == (
         "Passed over 1 file that is a label rather than an image: 1 named as the image whose channels are beside them; "
@@ -57,13 +57,15 @@ def test_a_file_of_the_case_s_bare_name_is_its_label(
     assert len(plan([label], out, data=TWO, passed_over={})) == 1
 
 
-def test_a_model_of_one_channel_takes_it(tmp_path: Path, out: Path) -> None:
+def test_a_single_channel_model_takes_a_file_with_the_bare_case_name(tmp_path: Path, out: Path) -> None:
     scans = touch(tmp_path / "in", "x_0000.nii.gz", "x.nii.gz")
     assert len(plan([scans], out, data=replace(TWO, channels=1))) == 2
 
 
 @pytest.mark.parametrize("place", ["here", "bucket"])
-def test_frames_in_colour_are_images_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_numbered_colour_pictures_are_separate_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     write_pictures(tmp_path / "in", "grey", 1)
     write_pictures(tmp_path / "in", "video", 3)
     touch(tmp_path / "in", "bad_0000.png", "bad_0001.png", "bad_0002.png", "grey.png", "video.png")

@@ -36,7 +36,7 @@ def entry(place: int) -> Entry:
     )  # fmt: skip
 
 
-def test_a_ledger_is_read_while_others_add_to_it(tmp_path: Path) -> None:
+def test_the_ledger_is_readable_while_another_job_appends(tmp_path: Path) -> None:
     ledger, out = FileLedger(tmp_path / LEDGER), open_store(str(tmp_path))
     ledger.append(entry(0))
     writer = threading.Thread(target=lambda: [ledger.append(entry(place)) for place in range(1, ENTRIES)])
@@ -49,8 +49,8 @@ def test_a_ledger_is_read_while_others_add_to_it(tmp_path: Path) -> None:
     assert len(read_finished(out)) == ENTRIES
 
 
-class Busy:
-    """A store in which something changes while it is read, the first few times."""
+class ChangingStore:
+    """A store whose objects change during the first few reads."""
 
     def __init__(self, store: Store, times: int) -> None:
         self._store, self._left = store, times
@@ -65,13 +65,13 @@ class Busy:
         return self._store.read_bytes(key)
 
 
-def test_a_line_added_during_a_reading_makes_it_read_again(tmp_path: Path) -> None:
+def test_a_read_is_retried_when_the_ledger_changes_meanwhile(tmp_path: Path) -> None:
     FileLedger(tmp_path / LEDGER).append(entry(7))
-    assert set(read_finished(Busy(open_store(str(tmp_path)), 3))) == {"7.nii.gz"}  # type: ignore[arg-type]
+    assert set(read_finished(ChangingStore(open_store(str(tmp_path)), 3))) == {"7.nii.gz"}  # type: ignore[arg-type]
 
 
-def test_a_ledger_that_was_copied_from_a_bucket_or_into_one_goes_on(tmp_path: Path) -> None:
-    """Once a folder holds parts, once a bucket a file: in both cases the other kind is added to."""
+def test_a_ledger_copied_between_folder_and_bucket_can_be_continued(tmp_path: Path) -> None:
+    """A folder then holds parts, or a bucket a file, and entries of the other kind are added."""
     out = open_store(str(tmp_path))
     StoreLedger(out).append(entry(0))
     gather(out)
@@ -88,8 +88,8 @@ def test_a_ledger_that_was_copied_from_a_bucket_or_into_one_goes_on(tmp_path: Pa
     assert len((tmp_path / LEDGER).read_text().splitlines()) == 4
 
 
-class Shelf:
-    """A store in memory, as far as ledgers need one."""
+class MemoryStore:
+    """An in-memory store with only what ledgers need."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -110,18 +110,18 @@ class Shelf:
         return key
 
 
-def test_a_long_ledger_is_in_parts_of_which_none_is_lost() -> None:
-    shelf = Shelf()
-    ledger = StoreLedger(shelf)  # type: ignore[arg-type]
+def test_a_long_ledger_is_split_into_parts_without_losing_entries() -> None:
+    store = MemoryStore()
+    ledger = StoreLedger(store)  # type: ignore[arg-type]
     for place in range(600):
         ledger.append(entry(place))
-    assert [len(content.splitlines()) for content in shelf.objects.values()] == [256, 256, 88]
-    found = read_entries(shelf)  # type: ignore[arg-type]
+    assert [len(content.splitlines()) for content in store.objects.values()] == [256, 256, 88]
+    found = read_entries(store)  # type: ignore[arg-type]
     assert [each.target for each in found] == [f"{place}.nii.gz" for place in range(600)]
 
 
-class SlowShelf(Shelf):
-    """Ends the write of so many lines only when another line was added meanwhile."""
+class SlowMemoryStore(MemoryStore):
+    """Blocks the write of so many lines until another thread tries to append."""
 
     def __init__(self, lines: int) -> None:
         super().__init__()
@@ -137,16 +137,16 @@ class SlowShelf(Shelf):
         super().write_bytes(key, content)
 
 
-@pytest.mark.parametrize("lines", [1, 256])  # the last of which fills a part
-def test_a_line_that_is_added_during_a_write_has_a_write_of_its_own(lines: int) -> None:
-    shelf = SlowShelf(lines)
+@pytest.mark.parametrize("lines", [1, 256])  # 256 lines fill a part
+def test_an_entry_appended_during_a_write_is_written_separately(lines: int) -> None:
+    store = SlowMemoryStore(lines)
     for place in range(lines):
-        shelf.ledger.append(entry(place))
-    shelf.second.join()
-    assert set(read_finished(shelf)) == {f"{place}.nii.gz" for place in range(lines + 1)}  # type: ignore[arg-type]
+        store.ledger.append(entry(place))
+    store.second.join()
+    assert set(read_finished(store)) == {f"{place}.nii.gz" for place in range(lines + 1)}  # type: ignore[arg-type]
 
 
-def test_what_jobs_did_is_read_in_the_order_of_time(tmp_path: Path) -> None:
+def test_entries_of_several_jobs_are_read_in_chronological_order(tmp_path: Path) -> None:
     out = open_store(str(tmp_path))
     attempts = [("2.nii.gz", "m"), ("1.nii.gz", "old"), ("0.nii.gz", "m"), ("1.nii.gz", "new")]
     for second, (target, model) in reversed([*enumerate(attempts)]):
@@ -156,7 +156,7 @@ def test_what_jobs_did_is_read_in_the_order_of_time(tmp_path: Path) -> None:
     assert read_finished(out)["1.nii.gz"].model == "new"
 
 
-def test_a_line_waits_until_another_process_has_written_its_own(tmp_path: Path) -> None:
+def test_an_append_waits_for_the_lock_of_another_process(tmp_path: Path) -> None:
     path = tmp_path / LEDGER
     FileLedger(path).append(entry(0))
     writer = threading.Thread(target=lambda: FileLedger(path).append(entry(1)))
@@ -173,9 +173,7 @@ def test_a_line_waits_until_another_process_has_written_its_own(tmp_path: Path) 
     assert set(read_finished(open_store(str(tmp_path)))) == {"0.nii.gz", "1.nii.gz"}
 
 
-def test_a_line_is_on_the_disk_before_labels_get_into_their_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_is_synced_to_disk_when_it_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synchronised: list[tuple[int, int]] = []
 
     def fsync(descriptor: int) -> None:
@@ -188,7 +186,7 @@ def test_a_line_is_on_the_disk_before_labels_get_into_their_place(
     assert synchronised == [(status.st_ino, status.st_size)]
 
 
-def test_what_failed_last_is_not_finished_though_it_once_was(tmp_path: Path) -> None:
+def test_a_volume_that_failed_last_is_not_finished_despite_earlier_success(tmp_path: Path) -> None:
     ledger, out = FileLedger(tmp_path / LEDGER), open_store(str(tmp_path))
     for place in (0, 1):
         ledger.append(entry(place))
@@ -196,24 +194,24 @@ def test_what_failed_last_is_not_finished_though_it_once_was(tmp_path: Path) -> 
     assert set(read_finished(out)) == {"1.nii.gz"}
 
 
-def test_bytes_that_are_no_text_are_a_line_cut_off(tmp_path: Path) -> None:
+def test_a_line_that_is_not_utf8_is_ignored(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_bytes(b'{"source": "caf\xc3\n')
     FileLedger(tmp_path / LEDGER).append(entry(0))
     assert set(read_finished(open_store(str(tmp_path)))) == {"0.nii.gz"}
 
 
 @pytest.mark.parametrize("line", ["[]", "3", "null", '{"format_version": 3, "source": "a"}', '{"format_version": 3'])
-def test_lines_that_are_no_whole_entry_are_passed_over(tmp_path: Path, line: str) -> None:
+def test_lines_without_a_complete_entry_are_ignored(tmp_path: Path, line: str) -> None:
     (tmp_path / LEDGER).write_text(f"{line}\n")
     FileLedger(tmp_path / LEDGER).append(entry(0))
     assert set(read_finished(open_store(str(tmp_path)))) == {"0.nii.gz"}
 
 
-def test_what_lay_beside_labels_stays_unknown_after_a_line_that_says_so() -> None:
+def test_unknown_side_files_of_an_earlier_entry_remain_possible() -> None:
     first, second = entry(0), replace(entry(0), side_files={"0.json": "ab"})
     history = History().then(first).then(second)
     assert history.may_have_written("0.json")
-    assert history.may_have_written("0_probabilities.nii.gz")  # perhaps of the first attempt, which named nothing
+    assert history.may_have_written("0_probabilities.nii.gz")  # perhaps by the first attempt, whose entry names none
     named = History().then(second)
     assert named.may_have_written("0.json")
     assert not named.may_have_written("0_probabilities.nii.gz")

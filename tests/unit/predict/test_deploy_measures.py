@@ -1,4 +1,4 @@
-"""Which frames are the full and the empty heart, and what follows from them."""
+"""Which frames are end-diastole and end-systole, and the measures computed from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def measure(out: Path, volumes: Mapping[str, Sequence[Mapping[str, float]]]) -> 
     return rows
 
 
-def test_mass_is_at_end_diastole_and_both_ventricles_share_the_frames(tmp_path: Path) -> None:
+def test_mass_is_measured_at_end_diastole_and_ventricles_share_the_frames(tmp_path: Path) -> None:
     (row,) = measure(tmp_path, {"a.nii.gz": [heart(80, 90, 110), heart(150, 100, 120), heart(60, 70, 99)]})
     assert (row["ed_frame"], row["es_frame"]) == ("2", "3")
     assert (row["LV_edv_ml"], row["LV_esv_ml"], row["LV_sv_ml"], row["LV_ef_percent"]) == ("150", "60", "90", "60.0")
@@ -35,7 +35,7 @@ def test_mass_is_at_end_diastole_and_both_ventricles_share_the_frames(tmp_path: 
     assert row["myo_mass_g"] == "126.0"
 
 
-def test_a_cine_that_is_called_a_frame_keeps_all_of_its_frames(tmp_path: Path) -> None:
+def test_a_cine_named_like_a_frame_keeps_all_its_frames(tmp_path: Path) -> None:
     (row,) = measure(tmp_path, {"p_frame07.nii.gz": [heart(80), heart(150), heart(60)]})
     assert (row["patient"], row["ed_frame"], row["es_frame"]) == ("p_frame07", "2", "3")
 
@@ -47,7 +47,7 @@ def test_frames_are_chosen_by_volume_and_not_by_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["nii.gz", "dcm"])
-def test_phases_of_a_study_of_lvsc_are_its_frames_by_their_own_numbers(tmp_path: Path, ending: str) -> None:
+def test_phases_of_an_lvsc_study_are_frames_with_their_own_numbers(tmp_path: Path, ending: str) -> None:
     phases = {0: 140, 1: 150, 2: 60}
     volumes = {f"s/DET0000101_ph{phase:02}.{ending}": [heart(lv)] for phase, lv in phases.items()}
     (row,) = measure(tmp_path, volumes)
@@ -59,7 +59,7 @@ def test_phases_of_a_study_of_lvsc_are_its_frames_by_their_own_numbers(tmp_path:
     )
 
 
-def test_slices_of_another_size_count_to_their_phase_and_a_phase_without_them_does_not_count(tmp_path: Path) -> None:
+def test_a_phase_sums_its_slices_of_all_sizes_and_is_excluded_without_them(tmp_path: Path) -> None:
     name = "DET0000101_ph{:02}{}.nii.gz"
     volumes = {name.format(phase, ""): [heart(lv)] for phase, lv in ((0, 100), (1, 60), (2, 10))}
     volumes |= {name.format(phase, "_size2"): [heart(lv)] for phase, lv in ((0, 20), (1, 12))}
@@ -69,25 +69,25 @@ def test_slices_of_another_size_count_to_their_phase_and_a_phase_without_them_do
 
 
 @pytest.mark.parametrize("target", ["a/p.nii", "a/p.NII.GZ", "a/p.dcm", "a/p.png"])
-def test_a_frame_alone_may_be_either_and_has_no_measures(tmp_path: Path, target: str) -> None:
+def test_a_single_frame_has_no_measures(tmp_path: Path, target: str) -> None:
     (row,) = measure(tmp_path, {target: [heart(140)]})
     assert row.pop("patient") == "a/p"
     assert set(row.values()) == {""}
 
 
-def test_a_frame_where_no_ventricle_was_found_is_not_an_empty_heart(tmp_path: Path) -> None:
+def test_a_frame_without_a_ventricle_is_not_end_systole(tmp_path: Path) -> None:
     (row,) = measure(tmp_path, {"a.nii": [heart(0), heart(100), heart(40)]})
     assert (row["ed_frame"], row["es_frame"], row["LV_ef_percent"]) == ("2", "3", "60.0")
     (row,) = measure(tmp_path, {"a.nii": [heart(0), heart(100)]})
     assert (row["ed_frame"], row["es_frame"], row["LV_ef_percent"]) == ("", "", "")
 
 
-def test_no_ventricle_at_all_has_no_fraction(tmp_path: Path) -> None:
+def test_a_patient_without_any_ventricle_has_no_ejection_fraction(tmp_path: Path) -> None:
     (row,) = measure(tmp_path, {"a.nii": [heart(0, 0), heart(0, 0)]})
     assert (row["LV_edv_ml"], row["LV_ef_percent"], row["RV_ef_percent"]) == ("", "", "")
 
 
-def test_patients_of_one_name_in_two_folders_stay_two(tmp_path: Path) -> None:
+def test_patients_with_one_name_in_two_folders_get_separate_rows(tmp_path: Path) -> None:
     rows = measure(tmp_path, {f"{site}/patient001_frame01.nii.gz": [heart(100)] for site in ("x", "y")})
     assert [row["patient"] for row in rows] == ["x/patient001", "y/patient001"]
 
@@ -109,10 +109,10 @@ def test_two_volumes_that_would_share_a_row_are_refused(targets: tuple[str, str]
         require_distinct_rows(targets)
 
 
-def test_frames_of_a_patient_and_patients_of_one_name_share_nothing() -> None:
+def test_frames_of_a_patient_and_namesakes_in_other_folders_are_accepted() -> None:
     require_distinct_rows(["x/a_frame01.nii", "x/a_frame12.nii", "y/a_frame01.nii", "a.nii", "a_4d.nii"])
 
 
-def test_a_ventricle_that_was_not_found_has_0_ml_and_no_fraction(tmp_path: Path) -> None:
+def test_a_missing_ventricle_has_0_ml_and_no_ejection_fraction(tmp_path: Path) -> None:
     (row,) = measure(tmp_path, {"a.nii": [heart(100, 0.0), heart(40, 0.0)]})
     assert [row[f"RV_{name}"] for name in ("edv_ml", "esv_ml", "sv_ml", "ef_percent")] == ["0.0", "0.0", "0.0", ""]

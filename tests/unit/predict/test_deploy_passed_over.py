@@ -1,4 +1,4 @@
-"""Masks and scribbles of the layouts that maag reads are no images, however inputs name them."""
+"""Masks and scribbles of the layouts that maag reads are not segmented as images, however inputs name them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deploy.predicting.crew import Threads
 from maag.errors import ConfigError, MissingDataError
 
 
-def found(*inputs: str | Path) -> tuple[list[str], dict[str, str]]:
+def find_targets(*inputs: str | Path) -> tuple[list[str], dict[str, str]]:
     passed_over: dict[str, str] = {}
     return sorted(source.target for source in find_sources(inputs, passed_over=passed_over)), passed_over
 
@@ -37,39 +37,39 @@ def labels_of(name: str, data: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize("name", LABELS)
-@pytest.mark.parametrize("way", ["folder", "pattern", "list", "bucket"])
+@pytest.mark.parametrize("input_kind", ["folder", "pattern", "list", "bucket"])
 def test_a_data_set_is_segmented_without_its_labels(
-    name: str, way: str, phantoms: Path, phantom_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, input_kind: str, phantoms: Path, phantom_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = phantom_dir if name == "acdc" else phantoms / name
     given: str | Path = data
-    if way == "pattern":
+    if input_kind == "pattern":
         given = data / PATTERNS[name]
-    elif way == "list":
+    elif input_kind == "list":
         given = tmp_path / "list.txt"
         given.write_text("\n".join(str(path) for path in data.iterdir() if path.is_dir()))
-    elif way == "bucket":
+    elif input_kind == "bucket":
         serve(monkeypatch, data.parent)
         given = f"s3://bkt/{data.name}"
     passed_over: dict[str, str] = {}
     places = {source.place for source in find_sources([given], passed_over=passed_over)}
-    labels = {str(path).replace(str(data.parent), "s3://bkt" if way == "bucket" else str(data.parent))
+    labels = {str(path).replace(str(data.parent), "s3://bkt" if input_kind == "bucket" else str(data.parent))
               for path in labels_of(name, data)}  # fmt: skip
     assert places
     assert not places & labels
     assert len(passed_over) == len(labels) > 0
 
 
-def test_labels_that_stand_alone_are_segmented_as_asked(phantoms: Path) -> None:
+def test_labels_given_without_images_are_segmented(phantoms: Path) -> None:
     for folder in ("folders/masks", "folders/scribbles", "nnunet/labelsTr"):
-        targets, passed_over = found(phantoms / folder)
+        targets, passed_over = find_targets(phantoms / folder)
         assert (len(targets), len(passed_over)) == (len(list((phantoms / folder).iterdir())), 0)
     ground = next((phantoms / "chaos-ct").rglob("Ground"))
-    assert len(found(ground)[0]) == len(found(ground / "*.png")[0]) == len(list(ground.iterdir()))
+    assert len(find_targets(ground)[0]) == len(find_targets(ground / "*.png")[0]) == len(list(ground.iterdir()))
 
 
 @pytest.mark.parametrize(
-    ("label", "beside", "known"),
+    ("label", "beside", "recognised"),
     [
         ("s/a_gt.nii", "s/a.nii.gz", True),
         ("s/_gt.nii", "s/a.nii", False),
@@ -93,15 +93,17 @@ def test_labels_that_stand_alone_are_segmented_as_asked(phantoms: Path) -> None:
         ("s/-sheet.png", "s/.._gt.png", False),
     ],
 )
-def test_by_which_paths_labels_are_known(label: str, beside: str, known: bool) -> None:
+def test_labels_are_recognised_by_their_path_and_the_image_beside_them(
+    label: str, beside: str, recognised: bool
+) -> None:
     for place in ("", "/root/", "s3://bkt/x/"):
         files = [PurePosixPath(place + label), PurePosixPath(place + beside)]
-        assert (list(labels_among(files)) == files[:1]) == known
+        assert (list(labels_among(files)) == files[:1]) == recognised
         assert not labels_among(files[:1])
 
 
 @pytest.mark.parametrize(
-    ("label", "beside", "known"),
+    ("label", "beside", "recognised"),
     [
         ("c/T1DUAL/Ground/a.png", "c/T1DUAL/DICOM_anon/InPhase/b.dcm", True),
         ("c/Ground/a.png", "d/b.dcm", False),
@@ -112,18 +114,18 @@ def test_by_which_paths_labels_are_known(label: str, beside: str, known: bool) -
         ("d/masks/a.nii.gz", "d/images/a/1.dcm", True),
     ],
 )
-def test_by_which_paths_labels_of_slices_are_known(label: str, beside: str, known: bool) -> None:
-    assert bool(labels_among([PurePosixPath(label)], {PurePosixPath(beside)})) == known
+def test_labels_of_dicom_slices_are_recognised_by_their_paths(label: str, beside: str, recognised: bool) -> None:
+    assert bool(labels_among([PurePosixPath(label)], {PurePosixPath(beside)})) == recognised
 
 
-def test_folders_above_what_was_given_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_above_the_input_do_not_mark_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("masks/a/p1.png", "masks/a/p1b_gt.png", "masks/a/deep/p1b.png", "images/a/p1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     serve(monkeypatch, tmp_path)
     (tmp_path / "list.txt").write_text("masks/a/p1.png\nmasks/a/p1b_gt.png\nmasks/a/deep\n")
-    ways = (
+    inputs = (
         "masks",
         "masks/",
         "./masks/a",
@@ -133,87 +135,91 @@ def test_folders_above_what_was_given_say_nothing(tmp_path: Path, monkeypatch: p
         "s3://bkt/masks/a",
         "S3://bkt/masks/*",
     )
-    for given in (*ways, tmp_path / "masks" / "a"):
-        targets, passed_over = found(given)
+    for given in (*inputs, tmp_path / "masks" / "a"):
+        targets, passed_over = find_targets(given)
         assert (len(targets), passed_over) == (3, {}), given
-    # What holds them is below what was given.
+    # Here the folder that marks them is below the input.
     for given in (".", tmp_path, "[mi]*", "[mi]*/a", "s3://bkt"):
-        assert len(found(given)[1]) == 3, given
+        assert len(find_targets(given)[1]) == 3, given
 
 
-def test_a_label_that_is_given_itself_is_segmented(tmp_path: Path) -> None:
+def test_a_label_given_explicitly_is_segmented(tmp_path: Path) -> None:
     for name in ("a.nii", "a_gt.nii", "b.nii", "b_gt.nii"):
         write_volume(tmp_path / name)
     for inputs in ([tmp_path, tmp_path / "b_gt.nii"], [tmp_path / "b_gt.nii", tmp_path]):
-        targets, passed_over = found(*inputs)
+        targets, passed_over = find_targets(*inputs)
         assert set(targets) == {"a.nii", "b.nii", "b_gt.nii"}
         assert list(passed_over) == [str(tmp_path / "a_gt.nii")]
-    _, passed_over = found(tmp_path)
+    _, passed_over = find_targets(tmp_path)
     assert sentence(passed_over).endswith(
         f"to segment them, give these files in a separate call, first {tmp_path / 'a_gt.nii'}"
     )
-    targets, nothing = found(*passed_over)
+    targets, nothing = find_targets(*passed_over)
     assert (targets, nothing) == (["a_gt.nii", "b_gt.nii"], {})
 
 
-def test_how_many_were_passed_over_and_why_is_told_in_a_line(tmp_path: Path, copy_of: Callable[[str], Path]) -> None:
+def test_the_number_and_reasons_of_passed_over_files_are_reported_in_one_line(
+    tmp_path: Path, copy_of: Callable[[str], Path]
+) -> None:
     data = copy_of("folders")
     write_volume(data / "more" / "a.nii.gz")
     write_volume(data / "more" / "a_gt.nii.gz")
-    told: list[str] = []
+    notes: list[str] = []
     runner = Threads(BrightIsForeground())
-    outcome = predict([data], runner, DATA, tmp_path / "out", "m", tell=told.append)
+    outcome = predict([data], runner, DATA, tmp_path / "out", "m", tell=notes.append)
     labels = len(labels_of("folders", data))
     masks = len(list((data / "masks").iterdir()))
     assert (outcome.failed, outcome.passed_over, outcome.to_dict()["passed_over"]) == ((), labels + 1, labels + 1)
     assert not (tmp_path / "out" / "masks").exists()
-    (line,) = told
+    (line,) = notes
     assert line.startswith(f"Passed over {labels + 1} files that are labels rather than images: ")
     assert f"{masks} in masks/ beside images/" in line
     assert "1 named as labels of the image beside them" in line
-    predict([data / "images"], runner, DATA, tmp_path / "images", "m", tell=told.append)
-    assert len(told) == 1
+    predict([data / "images"], runner, DATA, tmp_path / "images", "m", tell=notes.append)
+    assert len(notes) == 1
 
 
-@pytest.mark.parametrize("way", ["folder", "pattern", "pattern of files", "list", "bucket"])
-def test_volumes_that_cannot_be_read_are_told_of(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("input_kind", ["folder", "pattern", "pattern of files", "list", "bucket"])
+def test_volumes_of_unsupported_formats_are_reported(
+    input_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scans = tmp_path / "scans"
     write_volume(scans / "a" / "a.nii.gz")
     for name in ("b.mha", "C.NRRD"):
         (scans / "a" / name).write_bytes(b"x")
     given: str | Path = scans
-    if way == "pattern":
+    if input_kind == "pattern":
         given = tmp_path / "sc*"
-    elif way == "pattern of files":
+    elif input_kind == "pattern of files":
         given = scans / "a" / "*"
-    elif way == "list":
+    elif input_kind == "list":
         given = tmp_path / "list.txt"
         given.write_text(str(scans))
-    elif way == "bucket":
+    elif input_kind == "bucket":
         serve(monkeypatch, tmp_path)
         given = "s3://bkt/scans"
-    targets, passed_over = found(given)
+    targets, passed_over = find_targets(given)
     assert len(targets) == 1
-    first = "s3://bkt/scans/a/C.NRRD" if way == "bucket" else scans / "a" / "C.NRRD"
-    way_out = f"2 files of a format that maag does not read: to segment them, convert them to .nii.gz, first {first}"
-    assert sentence(passed_over) == f"Passed over {way_out}"
+    first = "s3://bkt/scans/a/C.NRRD" if input_kind == "bucket" else scans / "a" / "C.NRRD"
+    advice = f"2 files of a format that maag does not read: to segment them, convert them to .nii.gz, first {first}"
+    assert sentence(passed_over) == f"Passed over {advice}"
     label = {"x_gt.nii": "named so"}
     assert sentence(passed_over | label).startswith(
         "Passed over 1 file that is a label rather than an image: 1 named so; "
     )
-    assert sentence(passed_over | label).endswith(f"; and {way_out}")
+    assert sentence(passed_over | label).endswith(f"; and {advice}")
 
 
-@pytest.mark.parametrize("way", ["folder", "bucket"])
-def test_a_volume_that_cannot_be_read_is_to_be_converted(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("input_kind", ["folder", "bucket"])
+def test_an_input_of_an_unsupported_format_is_refused_with_advice_to_convert_it(
+    input_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "b.mha").write_bytes(b"x")
     serve(monkeypatch, tmp_path)
-    root = "s3://bkt" if way == "bucket" else str(tmp_path)
+    root = "s3://bkt" if input_kind == "bucket" else str(tmp_path)
     with pytest.raises(ConfigError, match=r"b\.mha: of a format that maag does not read; convert it to \.nii\.gz"):
-        found(f"{root}/in/b.mha")
+        find_targets(f"{root}/in/b.mha")
     for given in ("in", "i*"):
         with pytest.raises(MissingDataError, match=rf"below it; {root}/in/b\.mha is of .* convert it to \.nii\.gz"):
-            found(f"{root}/{given}")
+            find_targets(f"{root}/{given}")

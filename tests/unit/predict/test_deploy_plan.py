@@ -1,4 +1,4 @@
-"""Which files are inputs, where their labels go, and which places are refused."""
+"""Which files are inputs, where their labels go, and which outputs are refused."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from deploy.predicting.crew import Threads
 from maag.errors import ConfigError, MissingDataError
 
 
-def test_masks_and_scribbles_beside_an_image_are_no_images(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_masks_and_scribbles_beside_an_image_are_not_segmented(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
     for name in ("a_gt.nii.gz", "a_scribble.nii.gz", "lonely_gt.nii.gz"):
         write_volume(scans / name)
     assert run(scans, out, runner).done == 3
     assert {path.name for path in out.rglob("*.nii*")} == {"a.nii.gz", "b.nii", "lonely_gt.nii.gz"}
 
 
-def test_an_output_without_a_name_is_refused(scans: Path) -> None:
+def test_an_empty_output_is_refused(scans: Path) -> None:
     with pytest.raises(ConfigError, match="the output is empty"):
         plan([scans], "")
 
 
 @pytest.mark.parametrize("place", ["", "deep", "new/folder"])
-def test_nothing_is_written_into_the_input(scans: Path, runner: BrightIsForeground, place: str) -> None:
+def test_an_output_inside_the_input_is_refused(scans: Path, runner: BrightIsForeground, place: str) -> None:
     before = tree(scans)
     with pytest.raises(ConfigError, match="is inside the input"):
         run(scans, scans / place, runner)
@@ -34,7 +36,9 @@ def test_nothing_is_written_into_the_input(scans: Path, runner: BrightIsForegrou
     assert tree(scans) == before
 
 
-def test_names_do_not_escape_through_links(scans: Path, out: Path, runner: BrightIsForeground, tmp_path: Path) -> None:
+def test_targets_do_not_leave_the_output_through_links(
+    scans: Path, out: Path, runner: BrightIsForeground, tmp_path: Path
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     out.mkdir()
@@ -45,7 +49,7 @@ def test_names_do_not_escape_through_links(scans: Path, out: Path, runner: Brigh
     assert not list(elsewhere.iterdir())
 
 
-def test_a_dicom_segmentation_of_no_dicom_is_refused(scans: Path, out: Path) -> None:
+def test_dicom_seg_without_a_dicom_series_is_refused(scans: Path, out: Path) -> None:
     with pytest.raises(ConfigError, match=r"--dicom-seg: no input is a DICOM series, the first is .*nii"):
         plan([scans], out, dicom_seg=True)
 
@@ -56,7 +60,7 @@ def test_two_sources_for_one_output_are_refused(tmp_path: Path, out: Path) -> No
         plan([first, second.parent], out)
 
 
-def test_probabilities_have_places_of_their_own_too(tmp_path: Path, out: Path) -> None:
+def test_probabilities_that_collide_with_labels_are_refused(tmp_path: Path, out: Path) -> None:
     for name in ("a.nii.gz", "a_probabilities.nii.gz"):
         write_volume(tmp_path / "in" / name)
     assert len(plan([tmp_path / "in"], out)) == 2
@@ -64,7 +68,9 @@ def test_probabilities_have_places_of_their_own_too(tmp_path: Path, out: Path) -
         plan([tmp_path / "in"], out, probabilities=True)
 
 
-def test_the_output_is_none_of_what_a_pattern_or_a_list_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_inside_what_a_pattern_or_list_names_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_volume(tmp_path / "work" / "one" / "sa_1.nii.gz")
     (tmp_path / "all.txt").write_text("work/one\n")
     monkeypatch.chdir(tmp_path)
@@ -75,13 +81,15 @@ def test_the_output_is_none_of_what_a_pattern_or_a_list_names(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(("name", "sentence"), [("nowhere", "no such file"), ("empty", "no NIfTI file")])
-def test_nothing_to_do(tmp_path: Path, out: Path, runner: BrightIsForeground, name: str, sentence: str) -> None:
+def test_missing_and_empty_inputs_are_refused(
+    tmp_path: Path, out: Path, runner: BrightIsForeground, name: str, sentence: str
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingDataError, match=sentence):
         predict([tmp_path / name], Threads(runner), DATA, out, "m1")
     assert not out.exists()
 
 
-def test_a_file_of_another_kind(scans: Path, out: Path) -> None:
+def test_a_file_of_an_unsupported_type_is_refused(scans: Path, out: Path) -> None:
     with pytest.raises(ConfigError, match="neither a NIfTI file nor a picture"):
         plan([scans / "notes.pdf"], out)

@@ -17,15 +17,15 @@ from deploy.predicting.job import Work
 from maag.errors import ConfigError
 
 TRAINED = ("LPS", "LAS")
-AS_MOST = ("LPS", "LPI")
+SAME_IN_PLANE = ("LPS", "LPI")
 """Their slices have the same orientation."""
 DIFFERENT = ("RPS", "RAI", "PLS", "ARI")
 SLICED_DIFFERENTLY = ("LSP", "SAR")
 PLAIN = Work()
 
 
-class BrightAboveIsForeground(BrightIsForeground):
-    """Takes only some of the bright pixels, in the upper left: a mirrored or rotated image has others there."""
+class BrightUpperLeftIsForeground(BrightIsForeground):
+    """Labels only the bright pixels in the upper left: a mirrored or rotated image has others there."""
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         found = super().__call__(images)
@@ -56,7 +56,7 @@ def run(
     notes: list[str] = []
     tmp_path.joinpath(code).mkdir(exist_ok=True)
     nib.save(scan(code), tmp_path / code / "scan.nii.gz")
-    crew = Threads(BrightAboveIsForeground())
+    crew = Threads(BrightUpperLeftIsForeground())
     inputs, folder = [tmp_path / code], tmp_path / out
     outcome = predict(
         inputs, crew, DATA, folder, "m1", work=work, tell=notes.append, orientations=trained, resume=resume
@@ -77,7 +77,7 @@ def labels(tmp_path: Path, out: str) -> NDArray[np.float64]:
     return found
 
 
-@pytest.mark.parametrize("code", [*AS_MOST, *DIFFERENT])
+@pytest.mark.parametrize("code", [*SAME_IN_PLANE, *DIFFERENT])
 def test_a_reoriented_image_gets_the_labels_of_one_oriented_like_the_training_images(tmp_path: Path, code: str) -> None:
     work = Work(reorient=True, probabilities=True)
     run(tmp_path, "LPS", "plain", work=Work(probabilities=True))
@@ -111,7 +111,7 @@ def test_an_image_oriented_differently_is_segmented_as_stored_and_reported(tmp_p
     assert (labels(tmp_path, "stored") != labels(tmp_path, "plain")).any()
 
 
-@pytest.mark.parametrize("code", [*AS_MOST, "LAS"])
+@pytest.mark.parametrize("code", [*SAME_IN_PLANE, "LAS"])
 def test_images_oriented_like_any_training_image_are_not_reported(tmp_path: Path, code: str) -> None:
     outcome, notes = run(tmp_path, code, "out")
     assert (outcome.orientation_differs, notes) == (0, [])
@@ -140,21 +140,21 @@ def test_resume_with_reorient_redoes_labels_made_without_it(tmp_path: Path) -> N
     assert run(tmp_path, "RAS", "out", work=Work(reorient=True), resume=True)[0].skipped == 1
 
 
-def test_of_many_oriented_differently_the_first_is_reported_and_all_are_counted(tmp_path: Path) -> None:
+def test_only_the_first_differently_oriented_image_is_reported_and_all_are_counted(tmp_path: Path) -> None:
     for number in range(3):
         nib.save(scan("RAS"), tmp_path / f"{number}.nii.gz")
     notes: list[str] = []
-    crew = Threads(BrightAboveIsForeground())
+    crew = Threads(BrightUpperLeftIsForeground())
     outcome = predict([tmp_path], crew, DATA, tmp_path.with_name("out"), "m1", tell=notes.append, orientations=TRAINED)
     assert (outcome.done, outcome.orientation_differs, len(notes)) == (3, 3, 1)
 
 
-def test_images_of_unknown_orientation_stay_as_stored_and_are_counted_where_others_are_reoriented(
+def test_images_of_unknown_orientation_are_counted_and_not_reoriented(
     tmp_path: Path,
 ) -> None:
     nib.save(nib.Nifti1Image(np.asarray(scan("RAS").dataobj), None), tmp_path / "unknown.nii.gz")
     nib.save(scan("RAS"), tmp_path / "known.nii.gz")
-    crew = Threads(BrightAboveIsForeground())
+    crew = Threads(BrightUpperLeftIsForeground())
     for work, unknown in ((Work(reorient=True), 1), (PLAIN, 0)):
         out = tmp_path.with_name(f"out-{unknown}")
         outcome = predict([tmp_path], crew, DATA, out, "m1", work=work, orientations=TRAINED)

@@ -1,4 +1,4 @@
-"""Labels replace labels that maag wrote, by the ledger, and no other file."""
+"""Labels replace only labels that maag wrote, according to the ledger, and no other file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HEART = replace(DATA, classes=("background", "LV"))
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_file_of_the_users_in_the_place_of_labels_fails_that_volume_alone(
+def test_a_user_file_in_place_of_labels_fails_only_its_volume(
     scans: Path, out: Path, runner: BrightIsForeground, resume: bool
 ) -> None:
     out.mkdir()
     (out / "a.nii.gz").write_bytes(b"years of work")
-    for _ in range(3):  # The line of the first refusal makes it none of ours.
+    for _ in range(3):  # The ledger entry of the first refusal does not make the file ours.
         outcome = run(scans, out, runner, resume=resume)
         assert (out / "a.nii.gz").read_bytes() == b"years of work"
         (failed,) = outcome.failed
@@ -41,14 +41,16 @@ def test_a_file_of_the_users_in_the_place_of_labels_fails_that_volume_alone(
     assert run(scans, out, runner, resume=True) == Outcome(done=1, skipped=1, failed=())
 
 
-def test_that_is_seen_before_the_volume_is_done(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_a_user_file_is_detected_before_the_volume_is_segmented(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
     out.mkdir()
     (out / "a.nii.gz").write_bytes(b"years of work")
     predict([scans / "a.nii.gz"], Threads(runner), DATA, out, "m1")
     assert runner.calls == 0
 
 
-def test_labels_that_maag_wrote_are_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_labels_written_by_maag_are_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     before = (out / "a.nii.gz").read_bytes()
     (out / "a.nii.gz").write_bytes(b"corrected")
@@ -56,9 +58,7 @@ def test_labels_that_maag_wrote_are_replaced(scans: Path, out: Path, runner: Bri
     assert (out / "a.nii.gz").read_bytes() == before
 
 
-def test_what_somebody_has_drawn_where_maag_failed_is_not_replaced(
-    scans: Path, out: Path, runner: BrightIsForeground
-) -> None:
+def test_manual_labels_of_a_failed_volume_are_not_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     whole = (scans / "a.nii.gz").read_bytes()
     (scans / "a.nii.gz").write_bytes(whole[:300])
     run(scans, out, runner)
@@ -69,10 +69,10 @@ def test_what_somebody_has_drawn_where_maag_failed_is_not_replaced(
     assert (out / "a.nii.gz").read_bytes() == b"years of work"
 
 
-def test_labels_that_another_job_has_written_meanwhile_are_replaced(
+def test_labels_written_meanwhile_by_another_job_are_replaced(
     scans: Path, out: Path, runner: BrightIsForeground
 ) -> None:
-    """And those of a lost worker, which a second one does again."""
+    """So are those of a lost worker whose volume a second one redoes."""
 
     class Overtaken(Threads):
         def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
@@ -82,28 +82,28 @@ def test_labels_that_another_job_has_written_meanwhile_are_replaced(
     assert predict([scans], Overtaken(runner), DATA, out, "m1", True) == Outcome(done=2, skipped=0, failed=())
 
 
-class Counting(LocalStore):
-    """A folder that counts how often the content of a file, such as the ledger, is asked for."""
+class CountingStore(LocalStore):
+    """A folder that counts reads of file contents, such as the ledger's."""
 
-    readings = 0
+    reads = 0
 
     def read_bytes(self, key: str) -> bytes:
-        self.readings += 1
+        self.reads += 1
         return super().read_bytes(key)
 
 
-def test_the_ledger_is_not_read_for_each_file_of_the_users(scans: Path, out: Path, runner: BrightIsForeground) -> None:
-    """Thousands, such as in a folder of masks, would take hours."""
+def test_the_ledger_is_not_read_again_for_each_user_file(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+    """Thousands of reads, such as for a folder of masks, would take hours."""
     run(scans, out, runner)
     mine = [f"mine{number}.nii.gz" for number in range(20)]
     for name in mine:
         (out / name).write_bytes(b"years of work")
-    store = Counting(out)
+    store = CountingStore(out)
     replacing = Replacing(store)
     for name in mine:
         with pytest.raises(ConfigError, match="already exists"):
             replacing.require_ours_or_none(name)
-    assert store.readings == 2
+    assert store.reads == 2
     write_volume(scans / "later.nii.gz")
     run(scans, out, runner, resume=True)
     replacing.require_ours_or_none("later.nii.gz")
@@ -112,7 +112,9 @@ def test_the_ledger_is_not_read_for_each_file_of_the_users(scans: Path, out: Pat
         replacing.require_ours_or_none(mine[0])
 
 
-def test_a_file_of_the_users_beside_labels_is_not_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_a_user_file_in_place_of_probabilities_is_not_replaced(
+    scans: Path, out: Path, runner: BrightIsForeground
+) -> None:
     work = Work(probabilities=True)
     mine = out / "a_probabilities.nii.gz"
     run(scans, out, runner)
@@ -126,10 +128,10 @@ def test_a_file_of_the_users_beside_labels_is_not_replaced(scans: Path, out: Pat
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_what_a_killed_job_left_beside_labels_is_replaced(
+def test_side_files_left_by_a_killed_job_are_replaced(
     scans: Path, out: Path, runner: BrightIsForeground, resume: bool
 ) -> None:
-    """Also where it is not the same again, as by other options, or on another GPU."""
+    """Even if the new ones differ, as with other options or on another GPU."""
     work = Work(probabilities=True)
     predict([scans], Threads(runner), DATA, out, "m1", work=work)
     begun = [line for line in ledger(out) if line["error"]]
@@ -142,20 +144,18 @@ def test_what_a_killed_job_left_beside_labels_is_replaced(
     (out / "a_probabilities.nii.gz").write_bytes(b"of another GPU")
     assert predict([scans], Threads(runner), DATA, out, "m1", resume, work=work).done == 2
     again = ledger(out)[len(begun) :]
-    assert [line["error"] for line in again] == [None, None]  # what is known already is not written down again
+    assert [line["error"] for line in again] == [None, None]  # known side files are not recorded again
     assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).skipped == 2
 
 
-def test_lines_that_say_nothing_of_what_lies_beside_know_it_all(
-    scans: Path, out: Path, runner: BrightIsForeground
-) -> None:
+def test_any_side_file_is_replaced_if_its_entry_names_none(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     predict([scans], Threads(runner), DATA, out, "m1", work=Work(probabilities=True))
     lines = [{key: value for key, value in line.items() if key != "side_files"} for line in ledger(out)]
     (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert predict([scans], Threads(runner), DATA, out, "m2", work=Work(probabilities=True)).done == 2
 
 
-def test_measures_replace_no_other_table(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_measures_do_not_replace_a_user_table(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     predict([scans], Threads(runner), HEART, out, "m1")
     (out / "measures.csv").write_text("patient,age\na,70\n")
     with pytest.raises(ConfigError, match=r"measures\.csv already exists and was not written by maag"):
@@ -163,7 +163,7 @@ def test_measures_replace_no_other_table(scans: Path, out: Path, runner: BrightI
     assert (out / "measures.csv").read_text() == "patient,age\na,70\n"
 
 
-def test_measures_replace_no_file_where_no_ledger_is(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_measures_do_not_replace_a_file_without_a_ledger(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     out.mkdir()
     work = Work(measures=True)
     for content in ("mine", "patient,ed_frame,es_frame,LV_edv_ml\na,1,2,140\n"):
@@ -176,7 +176,7 @@ def test_measures_replace_no_file_where_no_ledger_is(scans: Path, out: Path, run
         assert predict([scans], Threads(runner), HEART, out, "m1", work=work).tables.patients_measured == 2
 
 
-def test_labels_in_the_place_of_a_file_that_was_moved_away_are_ours(
+def test_labels_written_after_a_user_file_was_moved_away_are_ours(
     scans: Path, out: Path, runner: BrightIsForeground
 ) -> None:
     run(scans, out, runner)
@@ -188,7 +188,7 @@ def test_labels_in_the_place_of_a_file_that_was_moved_away_are_ours(
         with pytest.raises(ConfigError):
             replacing.require_ours_or_none(name)
     (out / "c.nii.gz").unlink()
-    run(scans, out, runner, resume=True)  # another job, which labels it
+    run(scans, out, runner, resume=True)  # another job labels it
     replacing.require_ours_or_none("c.nii.gz")
     with pytest.raises(ConfigError):
         replacing.require_ours_or_none("d.nii.gz")

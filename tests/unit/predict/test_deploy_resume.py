@@ -1,4 +1,4 @@
-"""What a batch that is done again does again, and what it keeps."""
+"""What a resumed batch redoes, and what it keeps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maag.inference import Refinement
 from maag.storage.local import LocalStore
 
 
-def test_resume_skips_what_is_done(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_resume_skips_finished_volumes(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     calls = runner.calls
     assert run(scans, out, runner, resume=True) == Outcome(done=0, skipped=2, failed=())
@@ -27,14 +27,16 @@ def test_resume_skips_what_is_done(scans: Path, out: Path, runner: BrightIsForeg
 
 
 @pytest.mark.parametrize("change", ["source", "model", "output", "earlier", "ledger"])
-def test_resume_does_again_what_may_be_stale(scans: Path, out: Path, runner: BrightIsForeground, change: str) -> None:
+def test_resume_redoes_volumes_that_may_be_stale(
+    scans: Path, out: Path, runner: BrightIsForeground, change: str
+) -> None:
     run(scans, out, runner)
     if change == "source":
         write_volume(scans / "a.nii.gz", 9)
     elif change == "output":
         (out / "a.nii.gz").unlink()
     elif change == "earlier":
-        (out / "a.nii.gz").write_bytes(b"earlier")  # Written before, and the last labels did not get into their place.
+        (out / "a.nii.gz").write_bytes(b"earlier")  # Older labels: the last ones were never stored.
         first = {
             **ledger(out)[0],
             "target": "a.nii.gz",
@@ -44,14 +46,16 @@ def test_resume_does_again_what_may_be_stale(scans: Path, out: Path, runner: Bri
         (out / "ledger.jsonl").write_text(f"{json.dumps(first)}\n{(out / 'ledger.jsonl').read_text()}")
     elif change == "ledger":
         lines = sorted((out / "ledger.jsonl").read_text().splitlines(keepends=True), key=lambda line: "a.nii" in line)
-        (out / "ledger.jsonl").write_text(lines[0] + lines[1][:40])  # Cut off by a crash, so before its labels came.
+        (out / "ledger.jsonl").write_text(
+            lines[0] + lines[1][:40]
+        )  # Truncated by a crash before the labels were stored.
         (out / "a.nii.gz").unlink()
     again = run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True)
     assert (again.done, again.skipped) == ((2, 0) if change == "model" else (1, 1))
     assert run(scans, out, runner, model="m2" if change == "model" else "m1", resume=True).skipped == 2
 
 
-def test_resume_does_again_what_was_made_before_pictures_had_one_extent(
+def test_resume_redoes_labels_made_before_pictures_had_a_fixed_extent(
     scans: Path, out: Path, runner: BrightIsForeground
 ) -> None:
     ppss = replace(DATA, dataset="ppss")
@@ -65,7 +69,7 @@ def test_resume_does_again_what_was_made_before_pictures_had_one_extent(
 
 
 @pytest.mark.parametrize("size", [None, 20, 0])
-def test_resume_keeps_what_somebody_has_corrected(
+def test_resume_keeps_manually_corrected_labels(
     scans: Path, out: Path, runner: BrightIsForeground, size: int | None
 ) -> None:
     run(scans, out, runner)
@@ -80,9 +84,7 @@ def test_resume_keeps_what_somebody_has_corrected(
     assert (out / "a.nii.gz").read_bytes() != work
 
 
-def test_resume_keeps_what_somebody_has_drawn_where_maag_failed(
-    scans: Path, out: Path, runner: BrightIsForeground
-) -> None:
+def test_resume_keeps_manual_labels_of_failed_volumes(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     whole = (scans / "a.nii.gz").read_bytes()
     (scans / "a.nii.gz").write_bytes(whole[:300])
     run(scans, out, runner)
@@ -93,9 +95,7 @@ def test_resume_keeps_what_somebody_has_drawn_where_maag_failed(
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_resume_makes_again_the_probabilities_that_are_gone(
-    scans: Path, out: Path, runner: BrightIsForeground, older: bool
-) -> None:
+def test_resume_restores_missing_probabilities(scans: Path, out: Path, runner: BrightIsForeground, older: bool) -> None:
     work = Work(probabilities=True)
     predict([scans], Threads(runner), DATA, out, "m1", work=work)
     place = out / "a_probabilities.nii.gz"
@@ -103,7 +103,7 @@ def test_resume_makes_again_the_probabilities_that_are_gone(
         ((name, md5),) = line["side_files"].items()
         assert name == line["target"].replace(".nii.gz", ".nii").replace(".nii", "_probabilities.nii.gz")
         assert md5 == hashlib.md5((out / name).read_bytes()).hexdigest()
-    if older:  # Their lines say nothing of side files.
+    if older:  # Older entries name no side files.
         lines = [{key: value for key, value in line.items() if key != "side_files"} for line in ledger(out)]
         (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).skipped == 2
@@ -116,7 +116,7 @@ def test_resume_makes_again_the_probabilities_that_are_gone(
     assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).kept == 1
 
 
-def test_resume_makes_again_the_names_that_are_gone(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_resume_restores_missing_class_names(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     liver = replace(DATA, classes=("background", "fígado"))  # which the labels' header cannot hold
     predict([scans], Threads(runner), liver, out, "m1")
     assert predict([scans], Threads(runner), liver, out, "m1", True).skipped == 2
@@ -125,18 +125,18 @@ def test_resume_makes_again_the_names_that_are_gone(scans: Path, out: Path, runn
     assert (out / "a.json").exists()
 
 
-class Forgetful(LocalStore):
-    """A store that knows no MD5s, as buckets do of some objects that others put there."""
+class StoreWithoutMd5(LocalStore):
+    """A store that knows no MD5s, like buckets for some objects that others stored."""
 
     def md5_of(self, key: str) -> None:
         return None
 
 
-def test_what_a_store_knows_no_md5_of_is_read(
+def test_labels_are_read_where_the_store_has_no_md5(
     scans: Path, out: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(scans, out, runner)
-    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: Forgetful(Path(place)))
+    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: StoreWithoutMd5(Path(place)))
     assert run(scans, out, runner, resume=True) == Outcome(done=0, skipped=2, failed=())
     (out / "a.nii.gz").write_bytes(b"years of work")
     assert run(scans, out, runner, resume=True).kept == 1
@@ -144,7 +144,7 @@ def test_what_a_store_knows_no_md5_of_is_read(
     assert run(scans, out, runner, resume=True).done == 1
 
 
-def test_resume_tries_failures_again(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_resume_retries_failures(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     whole = (scans / "a.nii.gz").read_bytes()
     (scans / "a.nii.gz").write_bytes(whole[:300])
     run(scans, out, runner)
@@ -153,7 +153,7 @@ def test_resume_tries_failures_again(scans: Path, out: Path, runner: BrightIsFor
     assert run(scans, out, runner, resume=True).done == 1
 
 
-def test_a_ledger_of_another_version(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_a_ledger_of_another_format_version_is_refused(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     text = (out / "ledger.jsonl").read_text().replace('"format_version": 3', '"format_version": 7')
     (out / "ledger.jsonl").write_text(text)
@@ -161,7 +161,7 @@ def test_a_ledger_of_another_version(scans: Path, out: Path, runner: BrightIsFor
         run(scans, out, runner, resume=True)
 
 
-def test_other_options_are_other_work(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_resume_redoes_volumes_when_options_change(scans: Path, out: Path, runner: BrightIsForeground) -> None:
     run(scans, out, runner)
     work = Work(refinement=Refinement(flips=True))
     first = predict([scans], Threads(runner), DATA, out, "m1", True, work=work)

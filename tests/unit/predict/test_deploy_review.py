@@ -1,4 +1,4 @@
-"""What is to be looked at first."""
+"""Which volumes to review first."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rows_in(out: Path) -> list[dict[str, str]]:
 
 
 class HalfSure:
-    """As BrightIsForeground, with .8 instead of 1 and .2 instead of 0."""
+    """BrightIsForeground, with .8 instead of 1 and .2 instead of 0."""
 
     name = "half-sure"
 
@@ -47,7 +47,7 @@ class HalfSure:
         return 0.2 + 0.6 * self._bright(images)
 
 
-def test_the_least_expected_comes_first_and_before_it_what_has_no_label(tmp_path: Path) -> None:
+def test_frames_without_labels_come_first_then_the_lowest_expected_dice(tmp_path: Path) -> None:
     entries = [
         entry("good.nii.gz", {"RV": 0.91, "LV": 0.95}),
         entry("cine.nii.gz", {"RV": 0.9, "LV": 0.93}, {}, {"LV": 0.6, "RV": 0.62}),
@@ -64,7 +64,7 @@ def test_the_least_expected_comes_first_and_before_it_what_has_no_label(tmp_path
     ]
 
 
-def test_the_ledger_tells_what_is_to_be_expected_of_each_volume(scans: Path, out: Path) -> None:
+def test_the_ledger_records_the_expected_dice_of_each_volume(scans: Path, out: Path) -> None:
     predict([scans], Threads(HalfSure()), DATA, out, "m1")
     plain = [line["expected_dice"] for line in ledger(out)]
     assert all(0.3 < frame["bright"] < 0.8 for (frame,) in plain)
@@ -74,7 +74,7 @@ def test_the_ledger_tells_what_is_to_be_expected_of_each_volume(scans: Path, out
         assert after["bright"] == pytest.approx(1 - 1.2 * (1 - before["bright"]), abs=2e-4)
 
 
-def test_a_later_call_reviews_what_was_done_before_as_well(scans: Path, out: Path) -> None:
+def test_a_later_call_also_reviews_earlier_labels(scans: Path, out: Path) -> None:
     predict([scans / "deep"], Threads(HalfSure()), DATA, out, "m1")
     outcome = predict([scans], Threads(BrightIsForeground()), DATA, out, "m2", work=REVIEWED)
     assert outcome.tables.frames_reviewed == 3
@@ -85,7 +85,7 @@ def test_a_later_call_reviews_what_was_done_before_as_well(scans: Path, out: Pat
     assert (again.skipped, again.tables.frames_reviewed) == (2, 2)
 
 
-def test_a_review_that_somebody_else_wrote_stays(scans: Path, out: Path) -> None:
+def test_a_review_file_of_the_user_is_not_replaced(scans: Path, out: Path) -> None:
     out.mkdir()
     (out / "review.csv").write_text("reader,opinion\n")
     with pytest.raises(ConfigError, match=r"review\.csv"):

@@ -1,4 +1,4 @@
-"""What inputs name, and where its labels go."""
+"""Which images the inputs name, and where their labels go."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def targets(*inputs: str | Path) -> list[str]:
     return sorted(source.target for source in find_sources(inputs))
 
 
-def test_a_pattern_names_images_by_their_path_from_its_plain_part(pictures: Path) -> None:
+def test_targets_of_a_pattern_are_relative_to_its_literal_prefix(pictures: Path) -> None:
     assert targets(pictures / "a*.png") == ["a1.png", "a2.png"]
     assert targets(pictures / "**" / "a*.png") == ["a1.png", "a2.png", "sub/a3.png"]
     assert targets(pictures / "*" / "b.png", pictures / "b.png") == ["b.png", "sub/b.png"]
@@ -39,25 +39,25 @@ def test_a_pattern_names_images_by_their_path_from_its_plain_part(pictures: Path
         targets(pictures / "z*.png")
 
 
-def test_a_pattern_takes_no_mask_for_an_image_unless_it_names_masks_alone(pictures: Path) -> None:
+def test_a_pattern_skips_masks_unless_it_matches_only_masks(pictures: Path) -> None:
     (pictures / "a1_gt.png").write_bytes(b"")
     assert targets(pictures / "a*.png") == ["a1.png", "a2.png"]
     assert targets(pictures / "*_gt.png") == ["a1_gt.png"]
 
 
-def test_a_pattern_in_the_working_directory(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_pattern_matches_in_the_working_directory(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pictures)
     assert targets("a*.png", "sub/*3.png") == ["a1.png", "a2.png", "a3.png"]
 
 
-def test_a_list_names_inputs_from_where_it_lies(pictures: Path) -> None:
+def test_paths_in_a_list_are_relative_to_the_list(pictures: Path) -> None:
     (pictures / "list.txt").write_text(f"# three of them\nb.png\n\nsub/a*.png\n{pictures / 'a1.png'}\n")
     assert targets(pictures / "list.txt") == ["a1.png", "a3.png", "b.png"]
     with pytest.raises(MissingDataError, match="no such file"):
         targets(pictures / "nowhere.txt")
 
 
-def test_lists_that_are_none(tmp_path: Path) -> None:
+def test_invalid_lists_and_empty_inputs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("b.txt\n")
     (tmp_path / "b.txt").write_text("a.txt\n")
     with pytest.raises(ConfigError, match="the list contains itself"):
@@ -72,7 +72,7 @@ def test_lists_that_are_none(tmp_path: Path) -> None:
         targets(tmp_path / "c.txt")
 
 
-def test_a_file_uri_is_a_path(pictures: Path) -> None:
+def test_a_file_uri_names_a_path_and_unknown_schemes_are_refused(pictures: Path) -> None:
     assert targets(f"file://{pictures}/sub") == ["a3.png", "b.png"]
     with pytest.raises(ConfigError, match="s3://, gs://, az://"):
         targets("ftp://host/scans")
@@ -87,7 +87,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_in_a_bucket_too_a_name_goes_before_the_pattern_that_it_looks_like(bucket: Path) -> None:
+def test_a_bucket_key_takes_precedence_over_the_pattern_it_resembles(bucket: Path) -> None:
     assert targets("s3://bkt/scans[1]") == targets("s3://bkt/scans[1]/") == ["a.png"]
     assert targets("s3://bkt/scans[2]") == ["scans2/c.png"]
     assert targets("s3://bkt/scans[1]/a.png") == ["a.png"]
@@ -98,7 +98,7 @@ def test_in_a_bucket_too_a_name_goes_before_the_pattern_that_it_looks_like(bucke
         plan(["s3://bkt/scans[2]"], "s3://bkt/scans2/labels")
 
 
-def test_an_object_that_was_replaced_after_it_was_listed_is_taken_as_it_is_now(bucket: Path, tmp_path: Path) -> None:
+def test_an_object_replaced_after_listing_is_fetched_in_its_new_version(bucket: Path, tmp_path: Path) -> None:
     original = write_volume(bucket / "scans2" / "v.nii", 1)
     (source,) = find_sources(["s3://bkt/scans2/v.nii"])
     listed = source.version()
@@ -118,14 +118,14 @@ def test_an_object_that_was_replaced_after_it_was_listed_is_taken_as_it_is_now(b
 
 
 @pytest.mark.parametrize("given", ["S3://bkt/scans1", "S3://bkt/scans?", "S3://bkt/scans1/b.png"])
-def test_a_scheme_in_capitals_names_the_same_place(bucket: Path, given: str) -> None:
+def test_an_uppercase_scheme_names_the_same_location(bucket: Path, given: str) -> None:
     with pytest.raises(ConfigError, match="is inside the input"):
         plan([given], "s3://bkt/scans1/b.png" if given.endswith(".png") else "s3://bkt/scans1/labels")
     with pytest.raises(ConfigError, match="is inside the input"):
         plan([given.lower()], "S3://bkt/scans1/b.png" if given.endswith(".png") else "S3://bkt/scans1/labels")
 
 
-def test_a_path_as_an_uri_in_capitals_is_that_path(pictures: Path) -> None:
+def test_an_uppercase_file_uri_names_the_same_path(pictures: Path) -> None:
     with pytest.raises(ConfigError, match="is inside the input"):
         plan([f"FILE://{pictures}/sub"], pictures / "sub" / "labels")
 
@@ -134,7 +134,7 @@ NAMES = st.text("ab[]*.-", min_size=1, max_size=5).filter(lambda name: name not 
 
 
 @given(st.lists(NAMES, min_size=1, max_size=3))
-def test_an_escaped_pattern_matches_its_own_key_alone(parts: list[str]) -> None:
+def test_an_escaped_pattern_matches_only_its_own_key(parts: list[str]) -> None:
     key = "/".join(parts)
     pattern = pattern_of("/".join(glob.escape(part) for part in parts))
     assert pattern.fullmatch(key)
@@ -150,5 +150,5 @@ def test_an_escaped_pattern_matches_its_own_key_alone(parts: list[str]) -> None:
         ("in/**", ["in/a", "in/b/c"], ["out/a"]),
     ],
 )
-def test_patterns_of_keys_are_those_of_a_shell(pattern: str, matched: list[str], others: list[str]) -> None:
+def test_key_patterns_match_like_shell_patterns(pattern: str, matched: list[str], others: list[str]) -> None:
     assert [key for key in (*matched, *others) if pattern_of(pattern).fullmatch(key)] == matched

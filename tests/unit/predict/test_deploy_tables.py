@@ -1,4 +1,4 @@
-"""What is left out of the tables of an output, and which of them are from an earlier call."""
+"""What the tables of an output leave out, and which of them are from an earlier call."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ def run(scans: Path, out: Path, work: Work, *, resume: bool = False) -> Outcome:
     return predict([scans], Threads(BrightIsForeground()), HEART, out, "m1", resume, work=work)
 
 
-def reviewed(out: Path) -> list[str]:
+def reviewed_labels(out: Path) -> list[str]:
     with (out / "review.csv").open() as stream:
         return [row["labels"] for row in csv.DictReader(stream)]
 
 
-def test_labels_that_somebody_corrected_are_not_reviewed(scans: Path, out: Path) -> None:
+def test_corrected_labels_are_not_reviewed(scans: Path, out: Path) -> None:
     assert run(scans, out, REVIEWED).tables.changed == 0
     (out / "a.nii.gz").write_bytes(b"years of work")
     again = run(scans, out, REVIEWED, resume=True)
     assert (again.kept, again.tables.changed, again.tables.frames_reviewed) == (1, 1, 1)
-    assert reviewed(out) == ["deep/er/b.nii"]
+    assert reviewed_labels(out) == ["deep/er/b.nii"]
     anew = run(scans, out, REVIEWED)
     assert (anew.tables.changed, anew.tables.frames_reviewed) == (0, 2)
 
 
-def test_corrected_labels_of_an_earlier_call_are_not_reviewed_either(scans: Path, out: Path) -> None:
+def test_corrected_labels_of_an_earlier_call_are_not_reviewed(scans: Path, out: Path) -> None:
     run(scans, out, Work())
     (out / "a.nii.gz").write_bytes(b"years of work")
     other = run(scans / "deep" / "er", out, REVIEWED)
     assert (other.kept, other.tables.changed) == (0, 1)
-    assert sorted(reviewed(out)) == ["b.nii", "deep/er/b.nii"]
+    assert sorted(reviewed_labels(out)) == ["b.nii", "deep/er/b.nii"]
 
 
 class Bucket(LocalStore):
-    """A folder that lists MD5s for versions, as S3 does of most objects, and counts what else is asked of it."""
+    """A folder that lists MD5s as versions, like S3 for most objects, and records all other requests."""
 
     lists = 0
 
     def __init__(self, root: Path, *, without: str) -> None:
         super().__init__(root)
         self._without = without
-        self.asked_for: list[str] = []
+        self.md5_requests: list[str] = []
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         if not prefix:
@@ -69,11 +69,11 @@ class Bucket(LocalStore):
             yield replace(found, version=f"{md5}-2" if found.key == self._without or md5 is None else md5)
 
     def md5_of(self, key: str) -> str | None:
-        self.asked_for.append(key)
+        self.md5_requests.append(key)
         return super().md5_of(key)
 
 
-def test_labels_whose_md5_a_listing_tells_are_not_asked_for_one_by_one(scans: Path, out: Path) -> None:
+def test_md5s_known_from_a_listing_are_not_requested_one_by_one(scans: Path, out: Path) -> None:
     write_volume(scans / "c.nii.gz", 4)
     write_volume(scans / "parts.nii.gz", 5)
     run(scans, out, Work())
@@ -81,11 +81,11 @@ def test_labels_whose_md5_a_listing_tells_are_not_asked_for_one_by_one(scans: Pa
     store = Bucket(out, without="parts.nii.gz")
     tables = write_tables(store, REVIEWED, ["a.nii.gz"], HEART.classes, done=set(), kept=0)
     assert (tables.frames_reviewed, tables.changed) == (3, 1)
-    assert sorted(store.asked_for) == ["c.nii.gz", "parts.nii.gz"]
+    assert sorted(store.md5_requests) == ["c.nii.gz", "parts.nii.gz"]
     assert store.lists == 1
 
 
-def test_what_an_earlier_maag_segmented_has_no_row_and_is_counted(scans: Path, out: Path) -> None:
+def test_labels_without_expected_dice_get_no_review_row_and_are_counted(scans: Path, out: Path) -> None:
     run(scans, out, Work())
     lines = [{key: value for key, value in line.items() if key != "expected_dice"} for line in ledger(out)]
     (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
@@ -98,26 +98,26 @@ def test_what_an_earlier_maag_segmented_has_no_row_and_is_counted(scans: Path, o
 @pytest.mark.parametrize(
     ("work", "stale"), [(Work(), ("measures.csv", "review.csv")), (REVIEWED, ("measures.csv",)), (BOTH, ())]
 )
-def test_tables_of_an_earlier_call_are_told_of_where_labels_are_others_now(
+def test_earlier_tables_are_reported_as_stale_once_labels_change(
     scans: Path, out: Path, work: Work, stale: tuple[str, ...]
 ) -> None:
     assert run(scans, out, BOTH).tables.stale == ()
     before = (out / "measures.csv").read_bytes()
-    assert run(scans, out, work, resume=True).tables.stale == ()  # for nothing was done
+    assert run(scans, out, work, resume=True).tables.stale == ()  # nothing was done
     assert run(scans, out, work).tables.stale == stale
     (out / "a.nii.gz").write_bytes(b"years of work")
-    # Of changes by hand measures.csv has nothing, however often it is written.
+    # Manual edits do not affect measures.csv, however often it is written.
     assert run(scans, out, work, resume=True).tables.stale == tuple(name for name in stale if name == "review.csv")
     assert (out / "measures.csv").read_bytes() == before
 
 
-def test_a_table_of_the_user_s_own_is_not_told_of(scans: Path, out: Path) -> None:
+def test_a_user_table_is_not_reported_as_stale(scans: Path, out: Path) -> None:
     run(scans, out, Work())
     (out / "review.csv").write_text("reader,opinion\n")
     assert run(scans, out, Work()).tables.stale == ()
 
 
-def test_programs_are_told_of_the_tables_what_people_are(scans: Path, out: Path) -> None:
+def test_the_outcome_as_json_includes_the_tables(scans: Path, out: Path) -> None:
     run(scans, out, BOTH)
     lines = ledger(out)
     (b_line,) = (line for line in lines if line["target"] == "deep/er/b.nii")
@@ -144,7 +144,7 @@ def test_programs_are_told_of_the_tables_what_people_are(scans: Path, out: Path)
     }
 
 
-def test_a_sentence_for_each() -> None:
+def test_each_problem_with_the_tables_has_a_note() -> None:
     assert table_notes(Tables(patients_measured=3, frames_reviewed=4)) == []
     assert table_notes(Tables(changed=1, without_expected_dice=2, stale=("review.csv",))) == [
         "review.csv leaves out 1 volume whose labels were edited since, as their quality is unknown",

@@ -1,4 +1,4 @@
-"""What a process makes in passing goes with it."""
+"""Temporary files are removed when their process ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [None, signal.SIGTERM, signal.SIGKILL])
-def test_temporary_files_go_with_their_process(
+def test_temporary_files_are_removed_when_their_process_ends(
     end: signal.Signals | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
