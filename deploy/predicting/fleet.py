@@ -11,11 +11,11 @@ import torch
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from deploy.predicting.attempt import Worker, decoded_with
-from deploy.predicting.charges import Charge, Charges
 from deploy.predicting.crew import threads_for
 from deploy.predicting.job import Job, Task
 from deploy.predicting.ledger import Entry
 from deploy.predicting.standing import Standing
+from deploy.predicting.task_queue import QueuedTask, TaskQueue
 from deploy.predicting.temporary import keep_temporary_files_together
 from maag.errors import MaagError, PredictionError, first_line
 from maag.inference import Runner
@@ -88,7 +88,7 @@ class Fleet:
             gpu = takes_gpu(plan.gpu, plan.workers, plan.wait_minutes)
             room = require_room(plan.workers, plan.workers, gpu=gpu, wait_minutes=plan.wait_minutes)
             hire = _Hire(job, ray.put(self._open_runner), room)
-            yield from _Dispatch(job, Charges(job, iter(tasks)), hire, self._tell).run(plan.workers)
+            yield from _Dispatch(job, TaskQueue(job, iter(tasks)), hire, self._tell).run(plan.workers)
 
 
 def done_at_once(task: Task, job: Job, room: Room) -> int:
@@ -117,7 +117,7 @@ class _Seat:
     handle: Any
     opened: Any
     """Ray's reference to the result of `open`."""
-    at_work: dict[Any, Charge] = field(default_factory=dict)
+    at_work: dict[Any, QueuedTask] = field(default_factory=dict)
     """Assigned volumes by Ray's reference to the result."""
     alone: bool = False
     """Whether it has a single volume that may crash it, and gets no other."""
@@ -126,24 +126,24 @@ class _Seat:
 class _Dispatch:
     """Assigns tasks to workers, a few to each, and takes back those of lost workers."""
 
-    def __init__(self, job: Job, charges: Charges, hire: _Hire, tell: Callable[[str], None]) -> None:
-        self._charges = charges
+    def __init__(self, job: Job, queue: TaskQueue, hire: _Hire, tell: Callable[[str], None]) -> None:
+        self._queue = queue
         self._hire = hire
         self._tell = tell
         self._seats: list[_Seat] = []
         self._hiring: list[_Seat] = []
         self._failed_starts = 0
-        self._each = done_at_once(charges.next, job, hire.room) if charges.next else 1
+        self._each = done_at_once(queue.next_task, job, hire.room) if queue.next_task else 1
 
     def run(self, workers: int) -> Iterator[Entry | Standing]:
         """The outcome of each task."""
-        if not self._charges.are_left():
+        if not self._queue.has_tasks():
             return
         self._hiring = [self._hire(self._each) for _ in range(workers)]
         while True:
             self._hand_out()
             at_work = [ref for seat in self._seats for ref in seat.at_work]
-            if not at_work and not self._charges.are_left():
+            if not at_work and not self._queue.has_tasks():
                 return
             # Also wait for workers that are starting.
             done, _ = ray.wait([*at_work, *(seat.opened for seat in self._hiring)], timeout=_PATIENCE_S)
@@ -157,14 +157,14 @@ class _Dispatch:
 
     def _hand_out(self) -> None:
         for seat in self._seats:
-            if not seat.at_work and (suspect := self._charges.take_suspect()):
+            if not seat.at_work and (suspect := self._queue.pop_retry()):
                 self._give(seat, suspect)
                 seat.alone = True
-            while not seat.alone and len(seat.at_work) <= self._each and (charge := self._charges.take_new()):
-                self._give(seat, charge)
+            while not seat.alone and len(seat.at_work) <= self._each and (queued := self._queue.pop_new()):
+                self._give(seat, queued)
 
-    def _give(self, seat: _Seat, charge: Charge) -> None:
-        seat.at_work[seat.handle.attempt.remote(charge.task)] = charge
+    def _give(self, seat: _Seat, queued: QueuedTask) -> None:
+        seat.at_work[seat.handle.attempt.remote(queued.task)] = queued
 
     def _take(self, ref: Any) -> Iterator[Entry | Standing]:
         for seat in [seat for seat in self._hiring if seat.opened == ref]:
@@ -176,9 +176,9 @@ class _Dispatch:
             except _LOST:
                 yield from self._lose(seat)
                 continue
-            charge = seat.at_work.pop(ref)
+            queued = seat.at_work.pop(ref)
             seat.alone = False
-            yield charge.result(reply)
+            yield queued.outcome(reply)
 
     def _welcome(self, seat: _Seat) -> None:
         try:
@@ -199,7 +199,7 @@ class _Dispatch:
         ray.kill(seat.handle)
         self._tell(f"Lost a worker with {len(seat.at_work)} volumes: others take over, and a new worker is started")
         self._hiring.append(self._hire(self._each))
-        yield from self._charges.come_back(seat.at_work.values(), alone=seat.alone)
+        yield from self._queue.requeue(seat.at_work.values(), exclusive=seat.alone)
 
 
 def _value(ref: Any) -> Any:
