@@ -22,7 +22,7 @@ from deploy.inputs.source_kinds import Fetched, Source
 from deploy.predicting.job import Job, Task, probabilities_of
 from deploy.predicting.ledger import Entry, Ledger, now, open_ledger
 from deploy.predicting.replacing import Replacing
-from deploy.predicting.standing import Standing, standing_of
+from deploy.predicting.volume_status import VolumeStatus, status_of
 from maag.data.files.nifti_writing import ProbabilityWriter
 from maag.data.files.orientation import Reorientation, orientation_differs
 from maag.data.files.volume import Volume
@@ -72,7 +72,7 @@ class Worker:
         self._replacing = Replacing(self._out)
         self._room = threading.Semaphore(decoded_at_once(runner))
 
-    def attempt(self, task: Task) -> Entry | Standing:
+    def attempt(self, task: Task) -> Entry | VolumeStatus:
         """Segment one volume, or return why it is skipped: it is done by the ledger, or its labels were edited since.
 
         Raises:
@@ -88,9 +88,9 @@ class Worker:
             fetched: Fetched | None = None
             try:
                 found_version = source.version()
-                standing = self._standing(task, found_version)
-                if standing is not Standing.TO_DO:
-                    return standing
+                status = self._status(task, found_version)
+                if status is not VolumeStatus.TO_DO:
+                    return status
                 safe_key(source.target)
                 self._replacing.require_ours_or_none(source.target)
                 # Only now: with a version in the ledger, --resume takes a file of the user's for edited labels.
@@ -108,10 +108,10 @@ class Worker:
             entry = self._entry(source, version, started, target_md5=target_md5, found=found, side_files=md5s)
             return self._store(made_in, source.target, entry)
 
-    def _standing(self, task: Task, version: str) -> Standing:
+    def _status(self, task: Task, version: str) -> VolumeStatus:
         target = task.source.target
         requested = (probabilities_of(target),) if self._job.work.probabilities else ()
-        return standing_of(self._out, target, task.history, version, self._job.identity, requested)
+        return status_of(self._out, target, task.history, version, self._job.identity, requested)
 
     def _segment(self, image: InputImage, target: Path) -> Found:
         """Segment all frames of an image and write the requested files."""

@@ -17,8 +17,8 @@ from deploy.predicting.crew import Crew
 from deploy.predicting.job import Job, Task, Work, probabilities_of
 from deploy.predicting.ledger import Entry, History, gather, read_histories
 from deploy.predicting.measures import require_distinct_rows, require_heart
-from deploy.predicting.standing import Standing
 from deploy.predicting.tables import NO_TABLES, Tables, require_tables_replaceable, write_tables
+from deploy.predicting.volume_status import VolumeStatus
 from maag.config.data import DataConfig
 from maag.data.files.orientation import orientation_differs
 from maag.errors import ConfigError
@@ -136,8 +136,8 @@ def predict(
     failed = []
     for entry in crew(job, tasks):
         count += 1
-        if isinstance(entry, Standing):
-            kept += entry is Standing.CHANGED
+        if isinstance(entry, VolumeStatus):
+            kept += entry is VolumeStatus.EDITED
         elif entry.error is None:
             done.add(entry.target)
             unknown += work.reorient and entry.orientation is None

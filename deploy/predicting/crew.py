@@ -9,7 +9,7 @@ from typing import Protocol
 from deploy.predicting.attempt import Worker, decoded_at_once
 from deploy.predicting.job import Job, Task
 from deploy.predicting.ledger import Entry
-from deploy.predicting.standing import Standing
+from deploy.predicting.volume_status import VolumeStatus
 from maag.inference import Runner
 from maag.storage.keys import is_uri
 
@@ -19,7 +19,7 @@ _THREADS_FOR_STORES = 8  # most wait for the network
 class Crew(Protocol):
     """Processes volumes, in any order."""
 
-    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
+    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | VolumeStatus]:
         """The outcome of each task as it ends; tasks are taken when there is room for them.
 
         Raises:
@@ -39,11 +39,11 @@ class Threads:
         self._runner = runner
         self._number = number
 
-    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
+    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | VolumeStatus]:
         """See Crew."""
         worker = Worker(job, self._runner)
         pool: ThreadPoolExecutor | None = None
-        waiting: set[Future[Entry | Standing]] = set()
+        waiting: set[Future[Entry | VolumeStatus]] = set()
         try:
             for task in tasks:
                 if pool is None:

@@ -14,9 +14,9 @@ from deploy.predicting.attempt import Worker, decoded_with
 from deploy.predicting.crew import threads_for
 from deploy.predicting.job import Job, Task
 from deploy.predicting.ledger import Entry
-from deploy.predicting.standing import Standing
 from deploy.predicting.task_queue import QueuedTask, TaskQueue
 from deploy.predicting.temporary import keep_temporary_files_together
+from deploy.predicting.volume_status import VolumeStatus
 from maag.errors import MaagError, PredictionError, first_line
 from maag.inference import Runner
 from maag.train.launch.connection import LOGS, connected
@@ -57,7 +57,7 @@ class Member:
         """Open the model and the output; not in `__init__`, whose errors Ray does not pass on intact."""
         self._worker = Worker(job, open_runner())
 
-    def attempt(self, task: Task) -> Entry | Standing:
+    def attempt(self, task: Task) -> Entry | VolumeStatus:
         """See Worker."""
         return self._worker.attempt(task)
 
@@ -76,7 +76,7 @@ class Fleet:
         self._plan = plan
         self._tell = tell
 
-    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
+    def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | VolumeStatus]:
         """See Crew.
 
         Raises:
@@ -135,7 +135,7 @@ class _Dispatch:
         self._failed_starts = 0
         self._each = done_at_once(queue.next_task, job, hire.room) if queue.next_task else 1
 
-    def run(self, workers: int) -> Iterator[Entry | Standing]:
+    def run(self, workers: int) -> Iterator[Entry | VolumeStatus]:
         """The outcome of each task."""
         if not self._queue.has_tasks():
             return
@@ -166,7 +166,7 @@ class _Dispatch:
     def _give(self, seat: _Seat, queued: QueuedTask) -> None:
         seat.at_work[seat.handle.attempt.remote(queued.task)] = queued
 
-    def _take(self, ref: Any) -> Iterator[Entry | Standing]:
+    def _take(self, ref: Any) -> Iterator[Entry | VolumeStatus]:
         for seat in [seat for seat in self._hiring if seat.opened == ref]:
             self._hiring.remove(seat)
             self._welcome(seat)

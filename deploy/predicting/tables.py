@@ -13,7 +13,7 @@ from deploy.predicting.measures import MEASURES, with_earlier, write_measures
 from deploy.predicting.replacing import require_replaceable
 from deploy.predicting.review import KEYS as REVIEW_KEYS
 from deploy.predicting.review import REVIEW, write_review
-from deploy.predicting.standing import stored_md5
+from deploy.predicting.volume_status import stored_md5
 from maag.storage.store import Store
 
 _Listed = Callable[[], Mapping[str, str]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from deploy.predicting.job import Job, Task
 from deploy.predicting.ledger import Entry, History, now, open_ledger, read_histories
-from deploy.predicting.standing import Standing
+from deploy.predicting.volume_status import VolumeStatus
 from maag.storage.opening import open_store
 
 MAX_CRASHES = 2
@@ -30,11 +30,11 @@ class QueuedTask:
         """The task for the next worker."""
         return Task(self.original.source, self.history or self.original.history)
 
-    def outcome(self, result: Entry | Standing) -> Entry | Standing:
+    def outcome(self, result: Entry | VolumeStatus) -> Entry | VolumeStatus:
         """Outcome, given the worker's `result`: done rather than skipped if a lost worker had stored the labels."""
         last = self.history.last if self.history else None
         new = last != self.original.history.last
-        return last if last and new and result is Standing.DONE else result
+        return last if last and new and result is VolumeStatus.DONE else result
 
 
 class TaskQueue:

@@ -10,8 +10,8 @@ from bright_runner import DATA, BrightIsForeground, ledger, run
 from deploy.predicting.batch import plan
 from deploy.predicting.job import Job, Task, Work
 from deploy.predicting.ledger import History, read_histories
-from deploy.predicting.standing import Standing
 from deploy.predicting.task_queue import MAX_CRASHES, QueuedTask, TaskQueue
+from deploy.predicting.volume_status import VolumeStatus
 from maag.storage.opening import open_store
 
 
@@ -73,8 +73,8 @@ def test_labels_stored_by_a_lost_worker_count_as_done_not_skipped(
     run(scans, out, runner)  # as the worker did before it was lost
     assert list(queue.requeue([queued], exclusive=False)) == []
     assert queued.task.history.last is not None
-    assert queued.outcome(Standing.DONE) is queued.task.history.last
-    assert queued.outcome(Standing.CHANGED) is Standing.CHANGED
+    assert queued.outcome(VolumeStatus.DONE) is queued.task.history.last
+    assert queued.outcome(VolumeStatus.EDITED) is VolumeStatus.EDITED
 
 
 def test_labels_of_an_earlier_call_count_as_skipped_despite_a_lost_worker(
@@ -85,4 +85,4 @@ def test_labels_of_an_earlier_call_count_as_skipped_despite_a_lost_worker(
     queued = pop(queue)
     assert list(queue.requeue([queued], exclusive=False)) == []
     assert queued.task.history.last is not None
-    assert queued.outcome(Standing.DONE) is Standing.DONE
+    assert queued.outcome(VolumeStatus.DONE) is VolumeStatus.DONE

@@ -15,7 +15,7 @@ from deploy.predicting.crew import Threads
 from deploy.predicting.job import Job, Task, Work
 from deploy.predicting.ledger import Entry
 from deploy.predicting.replacing import Replacing
-from deploy.predicting.standing import Standing
+from deploy.predicting.volume_status import VolumeStatus
 from maag.errors import ConfigError
 from maag.storage.local import LocalStore
 
@@ -75,7 +75,7 @@ def test_labels_written_meanwhile_by_another_job_are_replaced(
     """So are those of a lost worker whose volume a second one redoes."""
 
     class Overtaken(Threads):
-        def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | Standing]:
+        def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | VolumeStatus]:
             run(scans, out, BrightIsForeground())
             return super().__call__(job, tasks)
 

@@ -1,4 +1,4 @@
-"""State of one volume's labels in the output, by the ledger: to do, done, or edited."""
+"""Status of one volume's labels in the output, by the ledger: to do, done, or edited."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from maag.storage.digests import md5_of
 from maag.storage.store import Store
 
 
-class Standing(Enum):
-    """State of a volume's labels."""
+class VolumeStatus(Enum):
+    """Status of a volume's labels in the output."""
 
     TO_DO = "to do"
     DONE = "done"
-    CHANGED = "changed"
+    EDITED = "edited"
     """The labels were edited since maag wrote them."""
 
 
-def standing_of(
+def status_of(
     out: Store, target: str, history: History, version: str, identity: str, side_files: Iterable[str] = ()
-) -> Standing:
-    """State of the labels at `target` of a source of that `version`, for the model and options `identity`.
+) -> VolumeStatus:
+    """Status of the labels at `target` of a source of that `version`, for the model and options `identity`.
 
     A volume is done only if its side files exist: those named in its ledger line, or the requested `side_files` if an
     earlier version wrote the line. Edited labels are not segmented again if only side files are missing.
@@ -37,15 +37,15 @@ def standing_of(
     """
     last = history.last
     if last is None or (last.source_version, last.model) != (version, identity):
-        return Standing.TO_DO
+        return VolumeStatus.TO_DO
     md5 = stored_md5(out, target)
     if md5 is None:
-        return Standing.TO_DO
+        return VolumeStatus.TO_DO
     if md5 not in history.target_md5s:
-        return Standing.CHANGED
-    beside = side_files if last.side_files is None else last.side_files
-    done = md5 == last.target_md5 and all(out.stat(name) for name in beside)
-    return Standing.DONE if done else Standing.TO_DO
+        return VolumeStatus.EDITED
+    required = side_files if last.side_files is None else last.side_files
+    done = md5 == last.target_md5 and all(out.stat(name) for name in required)
+    return VolumeStatus.DONE if done else VolumeStatus.TO_DO
 
 
 def stored_md5(out: Store, target: str) -> str | None:
