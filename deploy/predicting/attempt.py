@@ -21,7 +21,7 @@ from deploy.inputs.images import InputImage
 from deploy.inputs.source_kinds import Fetched, Source
 from deploy.predicting.job import Job, Task, probabilities_of
 from deploy.predicting.ledger import Entry, Ledger, now, open_ledger
-from deploy.predicting.replacing import Replacing
+from deploy.predicting.overwrite_guard import OverwriteGuard
 from deploy.predicting.volume_status import VolumeStatus, status_of
 from maag.data.files.nifti_writing import ProbabilityWriter
 from maag.data.files.orientation import Reorientation, orientation_differs
@@ -69,7 +69,7 @@ class Worker:
         self._runner = _OneAtATime(runner)
         self._out = open_store(job.out)
         self._ledger: Ledger = open_ledger(self._out, job.folder)
-        self._replacing = Replacing(self._out)
+        self._overwrite_guard = OverwriteGuard(self._out)
         self._room = threading.Semaphore(decoded_at_once(runner))
 
     def attempt(self, task: Task) -> Entry | VolumeStatus:
@@ -92,7 +92,7 @@ class Worker:
                 if status is not VolumeStatus.TO_DO:
                     return status
                 safe_key(source.target)
-                self._replacing.require_ours_or_none(source.target)
+                self._overwrite_guard.require_overwritable(source.target)
                 # Only now: with a version in the ledger, --resume takes a file of the user's for edited labels.
                 version = found_version
                 fetched = source.fetch(fetched_to, version)
@@ -146,7 +146,7 @@ class Worker:
     def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:
         """Store the files and the ledger line, then the labels, whose presence marks a volume as done."""
         try:
-            if self._replacing.absent_beside(target, entry.side_files or {}):
+            if self._overwrite_guard.missing_side_files(target, entry.side_files or {}):
                 # If this attempt stops before the labels, the next one must know that these are not the user's files.
                 interrupted = f"{entry.source}: interrupted before its labels were stored; continue with --resume"
                 self._ledger.append(replace(entry, error=interrupted, target_md5=None, **_NOTHING._asdict()))

@@ -10,7 +10,7 @@ from deploy.predicting.job import Work
 from deploy.predicting.ledger import Entry, read_finished
 from deploy.predicting.measures import KEYS as MEASURES_KEYS
 from deploy.predicting.measures import MEASURES, with_earlier, write_measures
-from deploy.predicting.replacing import require_replaceable
+from deploy.predicting.overwrite_guard import require_own_table
 from deploy.predicting.review import KEYS as REVIEW_KEYS
 from deploy.predicting.review import REVIEW, write_review
 from deploy.predicting.volume_status import stored_md5
@@ -41,9 +41,9 @@ NO_TABLES = Tables()
 
 
 def require_tables_replaceable(out: Store, work: Work) -> None:
-    """Refuse to overwrite a file of the user's with a table. Raises as `require_replaceable`."""
+    """Refuse to overwrite a file of the user's with a table. Raises as `require_own_table`."""
     for name in _requested(work):
-        require_replaceable(out, name, _BEGINNINGS[name])
+        require_own_table(out, name, _BEGINNINGS[name])
 
 
 def write_tables(

@@ -14,7 +14,7 @@ from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.job import Job, Task, Work
 from deploy.predicting.ledger import Entry
-from deploy.predicting.replacing import Replacing
+from deploy.predicting.overwrite_guard import OverwriteGuard
 from deploy.predicting.volume_status import VolumeStatus
 from maag.errors import ConfigError
 from maag.storage.local import LocalStore
@@ -99,17 +99,17 @@ def test_the_ledger_is_not_read_again_for_each_user_file(scans: Path, out: Path,
     for name in mine:
         (out / name).write_bytes(b"years of work")
     store = CountingStore(out)
-    replacing = Replacing(store)
+    guard = OverwriteGuard(store)
     for name in mine:
         with pytest.raises(ConfigError, match="already exists"):
-            replacing.require_ours_or_none(name)
+            guard.require_overwritable(name)
     assert store.reads == 2
     write_volume(scans / "later.nii.gz")
     run(scans, out, runner, resume=True)
-    replacing.require_ours_or_none("later.nii.gz")
+    guard.require_overwritable("later.nii.gz")
     (out / mine[0]).write_bytes(b"other work")
     with pytest.raises(ConfigError, match="already exists"):
-        replacing.require_ours_or_none(mine[0])
+        guard.require_overwritable(mine[0])
 
 
 def test_a_user_file_in_place_of_probabilities_is_not_replaced(
@@ -183,12 +183,12 @@ def test_labels_written_after_a_user_file_was_moved_away_are_ours(
     write_volume(scans / "c.nii.gz")
     (out / "c.nii.gz").write_bytes(b"years of work")
     (out / "d.nii.gz").write_bytes(b"years of work")
-    replacing = Replacing(LocalStore(out))
+    guard = OverwriteGuard(LocalStore(out))
     for name in ("c.nii.gz", "d.nii.gz", "c.nii.gz"):  # so that both are known as the user's
         with pytest.raises(ConfigError):
-            replacing.require_ours_or_none(name)
+            guard.require_overwritable(name)
     (out / "c.nii.gz").unlink()
     run(scans, out, runner, resume=True)  # another job labels it
-    replacing.require_ours_or_none("c.nii.gz")
+    guard.require_overwritable("c.nii.gz")
     with pytest.raises(ConfigError):
-        replacing.require_ours_or_none("d.nii.gz")
+        guard.require_overwritable("d.nii.gz")

@@ -12,10 +12,10 @@ from maag.errors import ConfigError, StorageError
 from maag.storage.store import Store, StoredObject
 
 
-class Replacing:
-    """Knows what maag has written to an output; thread-safe.
+class OverwriteGuard:
+    """Refuses to overwrite files in an output that maag did not write; thread-safe.
 
-    The ledger is read again if a file is in the way of a target that the last reading did not know: never in an empty
+    The ledger is read again when a target already has a file that the last reading did not know: never in an empty
     output, and once in one that is segmented again. Other processes may write to the output too; they record their
     files in the ledger first, so a new reading knows them.
     """
@@ -23,12 +23,12 @@ class Replacing:
     def __init__(self, out: Store) -> None:
         self._out = out
         self._histories: dict[str, History] = {}
-        self._strangers: dict[str, str] = {}
+        self._foreign: dict[str, str] = {}
         """Versions of files that existed before the ledger was last read, and that it does not name."""
-        self._met_strangers = False
+        self._found_foreign = False
         self._lock = threading.Lock()
 
-    def require_ours_or_none(self, target: str) -> None:
+    def require_overwritable(self, target: str) -> None:
         """Refuse to overwrite a file that maag did not write.
 
         Raises:
@@ -36,51 +36,51 @@ class Replacing:
             StorageError: the output or its ledger cannot be read.
         """
         found = self._out.stat(target)
-        if found is not None and not self._is_ours(found, target):
+        if found is not None and not self._is_own(found, target):
             raise ConfigError(_refusal(self._out, target))
 
-    def absent_beside(self, target: str, names: Iterable[str]) -> list[str]:
+    def missing_side_files(self, target: str, names: Iterable[str]) -> list[str]:
         """Those of the side files `names` that do not exist, to be recorded before they are stored, as labels are.
 
-        Refuses to overwrite files that maag did not write. Raises as `require_ours_or_none`.
+        Refuses to overwrite files that maag did not write. Raises as `require_overwritable`.
         """
-        absent = []
+        missing = []
         for name in names:
             found = self._out.stat(name)
             if found is None:
-                absent.append(name)
-            elif not self._is_ours(found, target):
+                missing.append(name)
+            elif not self._is_own(found, target):
                 raise ConfigError(_refusal(self._out, name))
-        return absent
+        return missing
 
-    def _is_ours(self, found: StoredObject, target: str) -> bool:
+    def _is_own(self, found: StoredObject, target: str) -> bool:
         with self._lock:
-            if not self._knows(found.key, target) and self._strangers.get(found.key) != found.version:
-                self._read()
-                self._met_strangers |= not self._knows(found.key, target)
-            return self._knows(found.key, target)
+            if not self._is_recorded(found.key, target) and self._foreign.get(found.key) != found.version:
+                self._read_ledger()
+                self._found_foreign |= not self._is_recorded(found.key, target)
+            return self._is_recorded(found.key, target)
 
-    def _knows(self, name: str, target: str) -> bool:
+    def _is_recorded(self, name: str, target: str) -> bool:
         history = self._histories.get(target, History())
         return bool(history.target_md5s) if name == target else history.may_have_written(name)
 
-    def _read(self) -> None:
-        # Otherwise the ledger, growing each time, would be read again for every file of the user's.
-        before = self._listed() if self._met_strangers else {}
+    def _read_ledger(self) -> None:
+        # Without these versions the ledger, growing each time, would be read again for every file of the user's.
+        before = self._list_versions() if self._found_foreign else {}
         # Without the attempts, of which there may be millions.
         self._histories = {target: replace(found, last=None) for target, found in read_histories(self._out).items()}
-        self._strangers = {name: version for name, version in before.items() if not self._knows(name, name)}
+        self._foreign = {name: version for name, version in before.items() if not self._is_recorded(name, name)}
 
-    def _listed(self) -> dict[str, str]:
+    def _list_versions(self) -> dict[str, str]:
         with contextlib.suppress(StorageError):  # the listing only saves time
             return {found.key: found.version for found in self._out.list()}
         return {}
 
 
-def require_replaceable(out: Store, name: str, beginning: bytes) -> None:
+def require_own_table(out: Store, name: str, beginning: bytes) -> None:
     """Refuse to overwrite a table that does not start with maag's `beginning`, or in an output without a ledger.
 
-    Raises as `Replacing.require_ours_or_none`.
+    Raises as `OverwriteGuard.require_overwritable`.
     """
     if out.stat(name) is None:
         return
