@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from deploy.predicting.attempt import Worker, decoded_at_once
 from deploy.predicting.job import Job, Task
 from deploy.predicting.ledger import Entry
+from deploy.predicting.volume_processor import VolumeProcessor, max_decoded
 from deploy.predicting.volume_status import VolumeStatus
 from maag.inference import Runner
 from maag.storage.keys import is_uri
@@ -41,15 +41,15 @@ class Threads:
 
     def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | VolumeStatus]:
         """See Crew."""
-        worker = Worker(job, self._runner)
+        processor = VolumeProcessor(job, self._runner)
         pool: ThreadPoolExecutor | None = None
         waiting: set[Future[Entry | VolumeStatus]] = set()
         try:
             for task in tasks:
                 if pool is None:
-                    number = self._number or threads_for(task, job, decoded_at_once(self._runner))
+                    number = self._number or threads_for(task, job, max_decoded(self._runner))
                     pool = ThreadPoolExecutor(number, thread_name_prefix="volume")
-                waiting.add(pool.submit(worker.attempt, task))
+                waiting.add(pool.submit(processor.process, task))
                 if len(waiting) > number:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)

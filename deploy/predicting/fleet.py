@@ -10,12 +10,12 @@ import ray
 import torch
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
-from deploy.predicting.attempt import Worker, decoded_with
 from deploy.predicting.crew import threads_for
 from deploy.predicting.job import Job, Task
 from deploy.predicting.ledger import Entry
 from deploy.predicting.task_queue import QueuedTask, TaskQueue
 from deploy.predicting.temporary import keep_temporary_files_together
+from deploy.predicting.volume_processor import VolumeProcessor, max_decoded_with
 from deploy.predicting.volume_status import VolumeStatus
 from maag.errors import MaagError, PredictionError, first_line
 from maag.inference import Runner
@@ -46,7 +46,7 @@ class FleetPlan:
 class Member:
     """A worker process of the cluster with a runner; Ray calls it from several threads."""
 
-    _worker: Worker
+    _processor: VolumeProcessor
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -55,11 +55,11 @@ class Member:
 
     def open(self, job: Job, open_runner: Callable[[], Runner]) -> None:
         """Open the model and the output; not in `__init__`, whose errors Ray does not pass on intact."""
-        self._worker = Worker(job, open_runner())
+        self._processor = VolumeProcessor(job, open_runner())
 
     def attempt(self, task: Task) -> Entry | VolumeStatus:
         """See Worker."""
-        return self._worker.attempt(task)
+        return self._processor.process(task)
 
 
 class Fleet:
@@ -93,7 +93,7 @@ class Fleet:
 
 def done_at_once(task: Task, job: Job, room: Room) -> int:
     """Volumes that a worker with this `room` processes at once: as many as a process with the same cores and GPU."""
-    return threads_for(task, job, decoded_with(room.cpus, gpu=room.gpus > 0))
+    return threads_for(task, job, max_decoded_with(room.cpus, gpu=room.gpus > 0))
 
 
 @dataclass(slots=True)

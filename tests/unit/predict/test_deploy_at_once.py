@@ -14,11 +14,11 @@ from bright_runner import DATA, BrightIsForeground, write_volume
 from numpy.typing import NDArray
 
 from deploy.inputs.images import NiftiImage
-from deploy.predicting.attempt import decoded_at_once
 from deploy.predicting.batch import plan, predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.fleet import done_at_once
 from deploy.predicting.job import Job, Task, Work
+from deploy.predicting.volume_processor import max_decoded
 from maag.data.files.volume import Volume
 from maag.train.launch.room import Room
 
@@ -31,8 +31,8 @@ def test_a_gpu_runner_decodes_more_volumes_at_once_than_a_cpu_runner(monkeypatch
     for cores, expected in ((2, 3), (6, 6), (64, 8)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         for name in ("torch-cuda", "onnx-cuda", "tensorrt"):
-            assert decoded_at_once(Named(name)) == expected  # type: ignore[arg-type]
-        assert decoded_at_once(Named("onnx-cpu")) == 3  # type: ignore[arg-type]
+            assert max_decoded(Named(name)) == expected  # type: ignore[arg-type]
+        assert max_decoded(Named("onnx-cpu")) == 3  # type: ignore[arg-type]
 
 
 def test_volumes_at_once_of_a_fleet_member_follow_its_resources_and_storage(scans: Path, out: Path) -> None:

@@ -16,11 +16,11 @@ from nothing_runner import Nothing
 
 from deploy.inputs.images import NiftiImage
 from deploy.inputs.source_kinds import Fetched, LocalSource
-from deploy.predicting.attempt import Worker
 from deploy.predicting.batch import predict
 from deploy.predicting.crew import Threads
 from deploy.predicting.job import Job, Task, Work
 from deploy.predicting.ledger import Entry
+from deploy.predicting.volume_processor import VolumeProcessor
 from maag.errors import AccessDeniedError
 from maag.storage.local import LocalStore
 
@@ -37,10 +37,10 @@ class CountingSource(LocalSource):
 
 def attempt(tmp_path: Path, runner: BrightIsForeground, target: str) -> Entry:
     volume = write_volume(tmp_path / "scans" / "a.nii.gz")
-    worker = Worker(Job(data=DATA, work=Work(), model_digest="m", out=str(tmp_path / "out")), runner)
+    processor = VolumeProcessor(Job(data=DATA, work=Work(), model_digest="m", out=str(tmp_path / "out")), runner)
     (tmp_path / "out").mkdir(exist_ok=True)
     CountingSource.fetches = 0
-    entry = worker.attempt(Task(CountingSource(NiftiImage(volume, Path("a.nii.gz")), target)))
+    entry = processor.process(Task(CountingSource(NiftiImage(volume, Path("a.nii.gz")), target)))
     assert isinstance(entry, Entry)
     return entry
 
@@ -95,10 +95,10 @@ def test_labels_are_stored_after_their_ledger_entry_and_side_files(
             super().put(source, key)
 
     out.mkdir()
-    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: RecordingStore(Path(place)))
+    monkeypatch.setattr("deploy.predicting.volume_processor.open_store", lambda place: RecordingStore(Path(place)))
     volume = write_volume(tmp_path / "scans" / "a.nii.gz")
     job = Job(data=DATA, work=Work(probabilities=True), model_digest="m", out=str(out))
-    entry = Worker(job, runner).attempt(Task(LocalSource(NiftiImage(volume, Path("a.nii.gz")), "a.nii.gz")))
+    entry = VolumeProcessor(job, runner).process(Task(LocalSource(NiftiImage(volume, Path("a.nii.gz")), "a.nii.gz")))
     assert isinstance(entry, Entry)
     assert entry.target_md5 == hashlib.md5((out / "a.nii.gz").read_bytes()).hexdigest()
     # The first entry names the side files to come and no labels: labels of the user's own stay the user's.
@@ -113,6 +113,6 @@ def test_an_output_without_write_access_ends_the_call(
             raise AccessDeniedError(f"{key}: access denied")
 
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: ReadOnlyStore(Path(place)))
+    monkeypatch.setattr("deploy.predicting.volume_processor.open_store", lambda place: ReadOnlyStore(Path(place)))
     with pytest.raises(AccessDeniedError):
         attempt(tmp_path, runner, "a.nii.gz")

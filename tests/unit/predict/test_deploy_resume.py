@@ -136,7 +136,7 @@ def test_labels_are_read_where_the_store_has_no_md5(
     scans: Path, out: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(scans, out, runner)
-    monkeypatch.setattr("deploy.predicting.attempt.open_store", lambda place: StoreWithoutMd5(Path(place)))
+    monkeypatch.setattr("deploy.predicting.volume_processor.open_store", lambda place: StoreWithoutMd5(Path(place)))
     assert run(scans, out, runner, resume=True) == Outcome(done=0, skipped=2, failed=())
     (out / "a.nii.gz").write_bytes(b"years of work")
     assert run(scans, out, runner, resume=True).kept == 1

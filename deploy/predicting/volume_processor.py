@@ -1,4 +1,4 @@
-"""One volume: fetch, segment, store, and record in the ledger. Its errors do not affect other volumes."""
+"""Process one volume: fetch, segment, store, and record in the ledger. Its errors do not affect other volumes."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from maag.storage.digests import md5_of
 from maag.storage.keys import safe_key
 from maag.storage.opening import open_store
 
-_DECODED_AT_ONCE = 3
+_MIN_DECODED = 3
 """Volumes decoded at once that keep a runner on a CPU busy."""
-_MOST_DECODED_AT_ONCE = 8  # limits memory
+_MAX_DECODED = 8  # limits memory
 _DIGITS = 4
 """Decimals of an expected Dice."""
 
 
-class Found(NamedTuple):
+class Results(NamedTuple):
     """Results for each frame of an image, by foreground class."""
 
     volumes_ml: tuple[dict[str, float], ...] = ()
@@ -50,11 +50,11 @@ class Found(NamedTuple):
     """Orientation code of the first frame."""
 
 
-_NOTHING = Found()
+_NO_RESULTS = Results()
 
 
-class Worker:
-    """Processes volumes from any number of threads: while one runs the network, others fetch, decode and store.
+class VolumeProcessor:
+    """Processes volumes in any number of threads: while one runs the network, others fetch, decode and store.
 
     Args:
         job: settings that all volumes share.
@@ -66,13 +66,13 @@ class Worker:
 
     def __init__(self, job: Job, runner: Runner) -> None:
         self._job = job
-        self._runner = _OneAtATime(runner)
+        self._runner = _SerialRunner(runner)
         self._out = open_store(job.out)
         self._ledger: Ledger = open_ledger(self._out, job.folder)
         self._overwrite_guard = OverwriteGuard(self._out)
-        self._room = threading.Semaphore(decoded_at_once(runner))
+        self._decoding_slots = threading.Semaphore(max_decoded(runner))
 
-    def attempt(self, task: Task) -> Entry | VolumeStatus:
+    def process(self, task: Task) -> Entry | VolumeStatus:
         """Segment one volume, or return why it is skipped: it is done by the ledger, or its labels were edited since.
 
         Raises:
@@ -83,8 +83,8 @@ class Worker:
         started = time.perf_counter()
         version = None
         with tempfile.TemporaryDirectory(prefix="maag-predict-") as folder:
-            fetched_to, made_in = Path(folder) / "fetched", Path(folder) / "made"
-            fetched_to.mkdir()
+            inputs, outputs = Path(folder) / "inputs", Path(folder) / "outputs"
+            inputs.mkdir()
             fetched: Fetched | None = None
             try:
                 found_version = source.version()
@@ -95,71 +95,73 @@ class Worker:
                 self._overwrite_guard.require_overwritable(source.target)
                 # Only now: with a version in the ledger, --resume takes a file of the user's for edited labels.
                 version = found_version
-                fetched = source.fetch(fetched_to, version)
+                fetched = source.fetch(inputs, version)
                 version = fetched.version
-                with self._room:
-                    found = self._segment(fetched.image, made_in / source.target)
-            except Exception as problem:  # One volume may exhaust the memory and the next may not.
-                entry = self._entry(source, version, started, error=_message_of(problem, source, fetched))
+                with self._decoding_slots:
+                    results = self._segment(fetched.image, outputs / source.target)
+            except Exception as error:  # One volume may exhaust the memory and the next may not.
+                entry = self._entry(source, version, started, error=_message_of(error, source, fetched))
                 self._ledger.append(entry)
                 return entry
-            md5s = {path.relative_to(made_in).as_posix(): _md5_of(path) for path in _files_below(made_in)}
+            md5s = {path.relative_to(outputs).as_posix(): _md5_of(path) for path in _files_below(outputs)}
             target_md5 = md5s.pop(source.target)
-            entry = self._entry(source, version, started, target_md5=target_md5, found=found, side_files=md5s)
-            return self._store(made_in, source.target, entry)
+            entry = self._entry(source, version, started, target_md5=target_md5, results=results, side_files=md5s)
+            return self._store(outputs, source.target, entry)
 
     def _status(self, task: Task, version: str) -> VolumeStatus:
         target = task.source.target
         requested = (probabilities_of(target),) if self._job.work.probabilities else ()
         return status_of(self._out, target, task.history, version, self._job.identity, requested)
 
-    def _segment(self, image: InputImage, target: Path) -> Found:
+    def _segment(self, image: InputImage, target: Path) -> Results:
         """Segment all frames of an image and write the requested files."""
         data, work = self._job.data, self._job.work
         labels: list[NDArray[np.uint8]] = []
         volumes, expected, affine, orientation = [], [], np.eye(4), None
         path = Path(probabilities_of(str(target)))
         with ProbabilityWriter(path, data.num_classes) if work.probabilities else nullcontext() as probabilities:
-            take = probabilities.add if probabilities else None
+            take_probabilities = probabilities.add if probabilities else None
             for volume in (fitting(frame, image, data) for frame in image.frames()):
-                found = self._labelled(volume, take)
-                labels.append(found.labels)
+                segmentation = self._segment_frame(volume, take_probabilities)
+                labels.append(segmentation.labels)
                 affine = volume.affine
                 orientation = orientation or volume.orientation
-                volumes.append(_volumes_ml(found.labels, volume.spacing_mm, data.classes))
-                dice = corrected(found.expected_dice, self._job.shortfalls)
+                volumes.append(_volumes_ml(segmentation.labels, volume.spacing_mm, data.classes))
+                dice = corrected(segmentation.expected_dice, self._job.shortfalls)
                 expected.append({name: round(value, _DIGITS) for name, value in dice.items()})
             if probabilities:
                 probabilities.finish(len(labels), affine)
         image.save_labels(target, np.stack(labels), data.classes, self._job.model_digest)
-        return Found(tuple(volumes), tuple(expected), orientation)
+        return Results(tuple(volumes), tuple(expected), orientation)
 
-    def _labelled(self, volume: Volume, take: Callable[[NDArray[np.float32]], None] | None) -> Segmentation:
+    def _segment_frame(
+        self, volume: Volume, take_probabilities: Callable[[NDArray[np.float32]], None] | None
+    ) -> Segmentation:
         data, work, trained = self._job.data, self._job.work, self._job.orientations
         if work.reorient and volume.orientation and orientation_differs(volume.orientation, trained):
             reorientation = Reorientation.between(volume.orientation, trained[0])
             return segment_reoriented(
-                volume, reorientation, self._runner, data, work.refinement, take_probabilities=take
+                volume, reorientation, self._runner, data, work.refinement, take_probabilities=take_probabilities
             )
-        return segment_fully(volume, self._runner, data, work.refinement, take_probabilities=take)
+        return segment_fully(volume, self._runner, data, work.refinement, take_probabilities=take_probabilities)
 
-    def _store(self, made_in: Path, target: str, entry: Entry) -> Entry:
+    def _store(self, outputs: Path, target: str, entry: Entry) -> Entry:
         """Store the files and the ledger line, then the labels, whose presence marks a volume as done."""
         try:
             if self._overwrite_guard.missing_side_files(target, entry.side_files or {}):
                 # If this attempt stops before the labels, the next one must know that these are not the user's files.
                 interrupted = f"{entry.source}: interrupted before its labels were stored; continue with --resume"
-                self._ledger.append(replace(entry, error=interrupted, target_md5=None, **_NOTHING._asdict()))
-            for path in _files_below(made_in):
-                if path != made_in / target:
-                    self._out.put(path, path.relative_to(made_in).as_posix())
+                self._ledger.append(replace(entry, error=interrupted, target_md5=None, **_NO_RESULTS._asdict()))
+            for path in _files_below(outputs):
+                if path != outputs / target:
+                    self._out.put(path, path.relative_to(outputs).as_posix())
             self._ledger.append(entry)
-            self._out.put(made_in / target, target)
+            self._out.put(outputs / target, target)
         except AccessDeniedError:
             raise
-        except MaagError as problem:
+        except MaagError as error:
             failed = replace(
-                entry, error=str(problem), target_md5=None, finished_at=now(), side_files=None, **_NOTHING._asdict()
+                entry, error=str(error), target_md5=None, finished_at=now(), side_files=None, **_NO_RESULTS._asdict()
             )
             self._ledger.append(failed)
             return failed
@@ -173,7 +175,7 @@ class Worker:
         *,
         error: str | None = None,
         target_md5: str | None = None,
-        found: Found = _NOTHING,
+        results: Results = _NO_RESULTS,
         side_files: dict[str, str] | None = None,
     ) -> Entry:
         return Entry(
@@ -186,11 +188,11 @@ class Worker:
             seconds=round(time.perf_counter() - started, 3),
             error=error,
             side_files=side_files,
-            **found._asdict(),
+            **results._asdict(),
         )
 
 
-class _OneAtATime:
+class _SerialRunner:
     """A runner that several threads may call, one at a time."""
 
     def __init__(self, runner: Runner) -> None:
@@ -206,14 +208,14 @@ class _OneAtATime:
             return self._runner(images)
 
 
-def decoded_at_once(runner: Runner) -> int:
+def max_decoded(runner: Runner) -> int:
     """How many volumes to decode at once to keep a runner on this machine busy."""
-    return decoded_with(os.cpu_count() or 1, gpu=any(word in runner.name for word in ("tensorrt", "cuda")))
+    return max_decoded_with(os.cpu_count() or 1, gpu=any(word in runner.name for word in ("tensorrt", "cuda")))
 
 
-def decoded_with(cores: int, *, gpu: bool) -> int:
+def max_decoded_with(cores: int, *, gpu: bool) -> int:
     """How many volumes to decode at once to keep a runner busy; a GPU is faster than reading, so all cores read."""
-    return min(max(_DECODED_AT_ONCE, cores), _MOST_DECODED_AT_ONCE) if gpu else _DECODED_AT_ONCE
+    return min(max(_MIN_DECODED, cores), _MAX_DECODED) if gpu else _MIN_DECODED
 
 
 def _volumes_ml(
@@ -233,11 +235,11 @@ def _md5_of(path: Path) -> str:
         return md5_of(content).hexdigest()
 
 
-def _message_of(problem: Exception, source: Source, fetched: Fetched | None) -> str:
-    """The error message, with temporary paths replaced by the user's."""
-    if not isinstance(problem, MaagError):
-        return f"{source.place}: {type(problem).__name__}: {problem}"
-    message = str(problem)
-    for here, origin in (fetched.origins if fetched else {}).items():
-        message = message.replace(here, origin)
+def _message_of(error: Exception, source: Source, fetched: Fetched | None) -> str:
+    """The message of `error`, with temporary paths replaced by the user's."""
+    if not isinstance(error, MaagError):
+        return f"{source.place}: {type(error).__name__}: {error}"
+    message = str(error)
+    for temporary, origin in (fetched.origins if fetched else {}).items():
+        message = message.replace(temporary, origin)
     return message if source.place in message else f"{source.place}: {message}"
