@@ -34,7 +34,7 @@ from rounds import spread, table, timed_in_rounds
 from deploy.artifact.manifest import MODEL, Source
 from deploy.exporting.onnx_export import export as export_segmentor
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.runners.opening import open_artifact
 from maag.checkpoint import load_segmentor
 from maag.cli.export import export

@@ -13,7 +13,7 @@ from deploy.inputs.input_lists import local_place
 from deploy.inputs.passed_over import sentence
 from deploy.inputs.source_kinds import Source
 from deploy.inputs.sources import find_sources
-from deploy.predicting.crew import Crew
+from deploy.predicting.executor import Executor
 from deploy.predicting.job import Job, Task, Work, probabilities_of
 from deploy.predicting.ledger import Entry, History, gather, read_histories
 from deploy.predicting.measures import require_distinct_rows, require_heart
@@ -62,7 +62,7 @@ class Outcome:
 
 def predict(
     inputs: Sequence[str | Path],
-    crew: Crew,
+    executor: Executor,
     data: DataConfig,
     out: str | Path,
     model_digest: str,
@@ -77,7 +77,7 @@ def predict(
 
     Args:
         inputs: files, folders, patterns, lists and URIs, see `find_sources`.
-        crew: processes the volumes.
+        executor: processes the volumes.
         data: the data settings that the model was trained with.
         out: output folder or URI; its ledger gets a line for every volume.
         model_digest: identifies the model in the ledger.
@@ -134,7 +134,7 @@ def predict(
     count = kept = differing = unknown = 0
     done: set[str] = set()
     failed = []
-    for entry in crew(job, tasks):
+    for entry in executor(job, tasks):
         count += 1
         if isinstance(entry, VolumeStatus):
             kept += entry is VolumeStatus.EDITED

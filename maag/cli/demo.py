@@ -24,7 +24,7 @@ def demo_command(out: Path | None, epochs: int) -> None:
     Takes a few minutes on two CPU cores. The data are synthetic, so the scores only show that everything works.
     """
     from deploy.predicting.batch import predict
-    from deploy.predicting.crew import Threads
+    from deploy.predicting.executor import Threads
     from maag.cli.export import export
     from maag.cli.models import open_model
     from maag.cli.picture import draw_result

@@ -15,7 +15,7 @@ from maag.cli.resolving import refuse_idle_wait
 from maag.errors import SomeCasesFailed
 
 if TYPE_CHECKING:
-    from deploy.predicting.crew import Crew
+    from deploy.predicting.executor import Executor
 
 
 @click.command("predict")
@@ -118,21 +118,21 @@ def predict_command(
             f"Note: {model} has no correction of its expected Dice, as its training did not finish or an earlier "
             "version of maag trained it: in review.csv only the order is meaningful"
         )
-    crew: Crew
+    executor: Executor
     if over_ray:
         inputs = tuple(map(_absolute, inputs))
         out = _absolute(out)
-        crew = _fleet(model, device_name, backend, workers or 1, address, wait_minutes)
+        executor = _ray_workers(model, device_name, backend, workers or 1, address, wait_minutes)
         say(f"Running {model} on {pluralized(workers or 1, 'Ray worker')}")
     else:
-        from deploy.predicting.crew import Threads
+        from deploy.predicting.executor import Threads
 
-        crew = Threads(opened.runner)
+        executor = Threads(opened.runner)
         say(f"Running {model} with {opened.reason}")
     with progress_bar("Segmenting volumes") as progress:
         outcome = predict(
             inputs,
-            crew,
+            executor,
             opened.config.data,
             out,
             opened.digest,
@@ -151,14 +151,16 @@ def predict_command(
         raise SomeCasesFailed(failure_message(outcome))
 
 
-def _fleet(model: Path, device_name: str, backend: str, workers: int, address: str | None, wait_minutes: float) -> Crew:
-    from deploy.predicting.fleet import Fleet, FleetPlan
+def _ray_workers(
+    model: Path, device_name: str, backend: str, workers: int, address: str | None, wait_minutes: float
+) -> Executor:
+    from deploy.predicting.ray_workers import RayWorkers, WorkersPlan
     from maag.cli.shipped_model import pack
     from maag.cli.terminal import say
 
     gpu = {"auto": None, "cpu": False, "cuda": True}[device_name]
-    plan = FleetPlan(workers=workers, address=address, gpu=gpu, wait_minutes=wait_minutes)
-    return Fleet(pack(model, device_name, backend), plan, say)
+    plan = WorkersPlan(workers=workers, address=address, gpu=gpu, wait_minutes=wait_minutes)
+    return RayWorkers(pack(model, device_name, backend), plan, say)
 
 
 def _absolute(path: str) -> str:

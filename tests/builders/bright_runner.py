@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.predicting.batch import Outcome, predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from maag.config.data import DataConfig
 
 DATA = DataConfig(classes=("background", "bright"), size_px=(16, 16), spacing_mm=1.0)

@@ -30,7 +30,7 @@ def test_sigterm_ends_predict_as_ctrl_c_does_and_leaves_nothing_behind(
     monkeypatch.setattr(tempfile, "tempdir", str(place))
 
     def end_it() -> None:
-        while not list(place.glob("*/fetched")):
+        while not list(place.glob("*/inputs")):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -21,7 +21,7 @@ from ray import cloudpickle
 from s3 import BUCKET, Fault, client_of, s3_server
 
 from deploy.predicting.batch import predict
-from deploy.predicting.fleet import Fleet, FleetPlan
+from deploy.predicting.ray_workers import RayWorkers, WorkersPlan
 from maag.checkpoint import save_segmentor
 from maag.config.codec import override
 from maag.config.data import DataConfig
@@ -81,7 +81,7 @@ def stored_labels(client: Any) -> set[str]:
 
 
 def members_below(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children(recursive=True) if "ray::Member" in child.name()]
+    return [child for child in psutil.Process(pid).children(recursive=True) if "ray::Worker" in child.name()]
 
 
 class TakenDown:
@@ -117,9 +117,9 @@ def scans(tmp_path: Path) -> Path:
 
 def test_a_volume_that_takes_workers_down_is_given_up_and_the_rest_done(scans: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    plan = FleetPlan(workers=2, address=None, gpu=False)
-    crew = Fleet(open_taken_down, plan, told.append)
-    outcome = predict([scans], crew, DATA, tmp_path / "out", "m")
+    plan = WorkersPlan(workers=2, address=None, gpu=False)
+    executor = RayWorkers(open_taken_down, plan, told.append)
+    outcome = predict([scans], executor, DATA, tmp_path / "out", "m")
     assert (outcome.done, outcome.skipped) == (12, 0)
     (failed,) = outcome.failed
     assert "05-poison.nii.gz: crashed 2 workers" in str(failed.error)
@@ -127,10 +127,10 @@ def test_a_volume_that_takes_workers_down_is_given_up_and_the_rest_done(scans: P
     lines = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
     # A worker that dies between line and labels leaves a line for labels that are then made again.
     assert len({line["target"] for line in lines if line["error"] is None}) == 12
-    assert predict([scans], Fleet(open_taken_down, plan, told.append), DATA, tmp_path / "out", "m", True).skipped == 12
+    assert predict([scans], executor, DATA, tmp_path / "out", "m", True).skipped == 12
 
 
 def test_a_model_that_cannot_be_opened_ends_it_with_the_reason(scans: Path, tmp_path: Path) -> None:
-    crew = Fleet(open_damaged, FleetPlan(workers=1, address=None, gpu=False), print)
+    executor = RayWorkers(open_damaged, WorkersPlan(workers=1, address=None, gpu=False), print)
     with pytest.raises(CheckpointError, match=r"best\.safetensors: damaged"):
-        predict([scans], crew, DATA, tmp_path / "out", "m")
+        predict([scans], executor, DATA, tmp_path / "out", "m")

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.artifact.manifest import load_manifest
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.runners.opening import open_artifact
 from maag.config.schema import Config
 from maag.data.cases import Case
@@ -86,8 +86,8 @@ def test_predictions_of_the_artifact_are_those_of_the_segmentor(
             )
         )
     opened = open_artifact(artifact)
-    crew, data = Threads(opened.runner), opened.manifest.config.data
-    outcome = predict([tmp_path / "scans"], crew, data, tmp_path / "out", opened.digest)
+    executor, data = Threads(opened.runner), opened.manifest.config.data
+    outcome = predict([tmp_path / "scans"], executor, data, tmp_path / "out", opened.digest)
     assert (outcome.done, outcome.failed) == (2, ())
 
     subject = Subject(model="here", dataset="acdc", split="all")

@@ -14,7 +14,7 @@ import torch
 from deploy.artifact.manifest import Source
 from deploy.exporting.onnx_export import export
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.runners.opening import open_artifact
 from maag.config.codec import override
 from maag.config.schema import Config

@@ -10,7 +10,7 @@ from bright_runner import DATA, BrightIsForeground, write_volume
 
 from deploy.exporting.artifact_folder import building_artifact
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
 from maag.cli.evaluate import _default_out
 from maag.cli.main import main

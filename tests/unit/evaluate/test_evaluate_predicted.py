@@ -15,7 +15,7 @@ from nothing_runner import Nothing
 from PIL import Image
 
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from maag.data.catalog import reader_of
 from maag.data.files.nifti_writing import save_volume
 from maag.data.files.pictures import load_picture

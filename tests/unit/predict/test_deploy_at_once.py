@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from deploy.inputs.images import NiftiImage
 from deploy.predicting.batch import plan, predict
-from deploy.predicting.crew import Threads
-from deploy.predicting.fleet import done_at_once
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Job, Task, Work
+from deploy.predicting.ray_workers import max_concurrency
 from deploy.predicting.volume_processor import max_decoded
 from maag.data.files.volume import Volume
 from maag.train.launch.room import Room
@@ -39,10 +39,10 @@ def test_volumes_at_once_of_a_fleet_member_follow_its_resources_and_storage(scan
     job = Job(data=DATA, work=Work(), model_digest="m", out=str(out))
     task = Task(plan([scans], out)[0])
     for cores, expected in ((2, 3), (6, 6), (64, 8)):
-        assert done_at_once(task, job, Room(cpus=cores, gpus=1)) == expected
-        assert done_at_once(task, job, Room(cpus=cores, gpus=0)) == 3
+        assert max_concurrency(task, job, Room(cpus=cores, gpus=1)) == expected
+        assert max_concurrency(task, job, Room(cpus=cores, gpus=0)) == 3
     into_bucket = replace(job, out="s3://bucket/out")
-    assert done_at_once(task, into_bucket, Room(cpus=2, gpus=0)) == 8
+    assert max_concurrency(task, into_bucket, Room(cpus=2, gpus=0)) == 8
 
 
 class Occupancy:

@@ -17,7 +17,7 @@ from nothing_runner import Nothing
 from deploy.inputs.images import NiftiImage
 from deploy.inputs.source_kinds import Fetched, LocalSource
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Job, Task, Work
 from deploy.predicting.ledger import Entry
 from deploy.predicting.volume_processor import VolumeProcessor

@@ -15,7 +15,7 @@ from bright_runner import DATA, BrightIsForeground, ledger, run, tree, write_vol
 from numpy.typing import NDArray
 
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
 from deploy.predicting.ledger import FileLedger, read_finished
 from maag.data.files.volume import load_labels

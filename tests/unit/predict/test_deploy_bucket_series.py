@@ -18,7 +18,7 @@ from nothing_runner import Nothing
 from deploy.inputs.bucket_series import series_among
 from deploy.inputs.sources import find_sources
 from deploy.predicting.batch import Outcome, predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from maag.config.data import DataConfig
 from maag.data.phantoms.dicom_files import save_slice
 from maag.errors import AccessDeniedError

@@ -17,7 +17,7 @@ from PIL import Image
 from deploy.inputs.channel_files import ChannelFiles
 from deploy.inputs.sources import find_sources
 from deploy.predicting.batch import Outcome, plan, predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from maag.config.data import DataConfig
 from maag.data.cases import Case
 from maag.data.catalog import reader_of

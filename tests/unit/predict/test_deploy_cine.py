@@ -10,7 +10,7 @@ import pytest
 from bright_runner import DATA, BrightIsForeground
 
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
 from maag.config.data import DataConfig
 from maag.data.phantoms.dicom_files import save_slice

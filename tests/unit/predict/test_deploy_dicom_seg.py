@@ -18,7 +18,7 @@ from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, LegacyCo
 from deploy.inputs.dicom_seg import save_segmentation
 from deploy.inputs.images import DicomSeries, find_images
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from maag.config.data import DataConfig
 from maag.data.files.dicom_series import load_series, order_of_slices
 from maag.data.phantoms.dicom_files import save_slice

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom.uid import EnhancedMRImageStorage, SegmentationStorage
 
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
 from maag.config.data import DataConfig
 from maag.data.phantoms.dicom_files import save_slice

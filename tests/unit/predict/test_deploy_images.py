@@ -16,7 +16,7 @@ from PIL import Image
 from deploy.inputs.channel_files import fitting
 from deploy.inputs.images import DicomSeries, NiftiImage, Picture, find_images
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from maag.config.data import DataConfig
 from maag.data.catalog import reader_of
 from maag.data.files.dicom_series import load_series

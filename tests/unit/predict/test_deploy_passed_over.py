@@ -12,7 +12,7 @@ from folder_bucket import serve
 from deploy.inputs.passed_over import labels_among, sentence
 from deploy.inputs.sources import find_sources
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from maag.errors import ConfigError, MissingDataError
 
 

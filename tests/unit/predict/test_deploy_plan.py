@@ -8,7 +8,7 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, run, tree, write_volume
 
 from deploy.predicting.batch import plan, predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from maag.errors import ConfigError, MissingDataError
 
 

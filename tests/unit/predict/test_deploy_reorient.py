@@ -12,7 +12,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import NDArray
 
 from deploy.predicting.batch import Outcome, predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
 from maag.errors import ConfigError
 
@@ -56,10 +56,10 @@ def run(
     notes: list[str] = []
     tmp_path.joinpath(code).mkdir(exist_ok=True)
     nib.save(scan(code), tmp_path / code / "scan.nii.gz")
-    crew = Threads(BrightUpperLeftIsForeground())
+    executor = Threads(BrightUpperLeftIsForeground())
     inputs, folder = [tmp_path / code], tmp_path / out
     outcome = predict(
-        inputs, crew, DATA, folder, "m1", work=work, tell=notes.append, orientations=trained, resume=resume
+        inputs, executor, DATA, folder, "m1", work=work, tell=notes.append, orientations=trained, resume=resume
     )
     assert not outcome.failed
     return outcome, notes
@@ -144,8 +144,10 @@ def test_only_the_first_differently_oriented_image_is_reported_and_all_are_count
     for number in range(3):
         nib.save(scan("RAS"), tmp_path / f"{number}.nii.gz")
     notes: list[str] = []
-    crew = Threads(BrightUpperLeftIsForeground())
-    outcome = predict([tmp_path], crew, DATA, tmp_path.with_name("out"), "m1", tell=notes.append, orientations=TRAINED)
+    executor = Threads(BrightUpperLeftIsForeground())
+    outcome = predict(
+        [tmp_path], executor, DATA, tmp_path.with_name("out"), "m1", tell=notes.append, orientations=TRAINED
+    )
     assert (outcome.done, outcome.orientation_differs, len(notes)) == (3, 3, 1)
 
 
@@ -154,10 +156,10 @@ def test_images_of_unknown_orientation_are_counted_and_not_reoriented(
 ) -> None:
     nib.save(nib.Nifti1Image(np.asarray(scan("RAS").dataobj), None), tmp_path / "unknown.nii.gz")
     nib.save(scan("RAS"), tmp_path / "known.nii.gz")
-    crew = Threads(BrightUpperLeftIsForeground())
+    executor = Threads(BrightUpperLeftIsForeground())
     for work, unknown in ((Work(reorient=True), 1), (PLAIN, 0)):
         out = tmp_path.with_name(f"out-{unknown}")
-        outcome = predict([tmp_path], crew, DATA, out, "m1", work=work, orientations=TRAINED)
+        outcome = predict([tmp_path], executor, DATA, out, "m1", work=work, orientations=TRAINED)
         assert outcome.done == 2
         assert outcome.orientation_unknown == outcome.to_dict()["orientation_unknown"] == unknown
     stayed, plain = (nib.load(tmp_path.with_name(f"out-{number}") / "unknown.nii.gz") for number in (1, 0))

@@ -11,7 +11,7 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, run, write_volume
 
 from deploy.predicting.batch import Outcome, predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
 from maag.errors import ConfigError
 from maag.inference import Refinement

@@ -12,7 +12,7 @@ from bright_runner import DATA, BrightIsForeground, ledger, tree
 from numpy.typing import NDArray
 
 from deploy.predicting.batch import predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
 from deploy.predicting.ledger import Entry
 from deploy.predicting.review import write_review

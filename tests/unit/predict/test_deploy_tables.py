@@ -12,7 +12,7 @@ import pytest
 from bright_runner import DATA, BrightIsForeground, ledger, write_volume
 
 from deploy.predicting.batch import Outcome, predict
-from deploy.predicting.crew import Threads
+from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
 from deploy.predicting.tables import Tables, write_tables
 from maag.cli.predict_summary import table_notes
