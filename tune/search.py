@@ -40,7 +40,7 @@ def search(
     watcher: Watcher,
     *,
     resume: bool,
-    tell: Callable[[str], None] = lambda sentence: None,
+    notify: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[TrialResult, ...]:
     """Run the search, and write its results to `plan.out` as it proceeds.
 
@@ -50,7 +50,7 @@ def search(
         watcher: called on every change of a trial.
         resume: continue the search in `plan.out`: finished trials are kept; the others, including those that failed,
             continue from their checkpoints.
-        tell: receives sentences about the work after the trials, see `note_shortfalls_of`.
+        notify: receives sentences about the work after the trials, see `note_shortfalls_of`.
 
     Returns:
         All trials.
@@ -79,7 +79,7 @@ def search(
         del stops
         recorder.finish()
         if (best := plan.out / "checkpoints" / checkpoint.BEST).exists():
-            note_shortfalls_of(best, trial, tell)
+            note_shortfalls_of(best, trial, notify)
     if plan.storage:
         upload(plan.out, (*LEFT_BEHIND, *BEGUN_WITH), beside(plan.storage, plan.out))
     results = recorder.results

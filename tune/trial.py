@@ -120,11 +120,11 @@ def prepare_the_same(config: Config, plan: TrialPlan) -> PreparedData:
     return prepared
 
 
-def note_shortfalls_of(weights: Path, plan: TrialPlan, tell: Callable[[str], None]) -> None:
+def note_shortfalls_of(weights: Path, plan: TrialPlan, notify: Callable[[str], None]) -> None:
     """Store the shortfalls of the best trial's model in its `weights`, if they are not there yet.
 
     `fit` does it at the end of a run, which trials that are stopped early, or whose state was reported before the end,
-    do not reach. It takes a while, so `tell` receives a sentence first. The results of the search are valid without
+    do not reach. It takes a while, so `notify` receives a sentence first. The results of the search are valid without
     it: Ctrl-C, missing data, full memory or a damaged file lead to another sentence, not to an error.
     """
     import torch
@@ -138,14 +138,14 @@ def note_shortfalls_of(weights: Path, plan: TrialPlan, tell: Callable[[str], Non
         trained = checkpoint.load_segmentor(weights)
         if "shortfalls" in trained.info:
             return
-        tell("measuring how the best model's expected Dice compares with the real one; Ctrl-C skips this")
+        notify("measuring how the best model's expected Dice compares with the real one; Ctrl-C skips this")
         device = torch.device(plan.device if torch.cuda.is_available() else "cpu")
         prepared = prepare_the_same(trained.config, plan)
         note_shortfalls(weights, prepared, Split.from_dict(plan.split).val, device)
     except KeyboardInterrupt:
-        tell(f"{without}, because Ctrl-C interrupted the measurement; --resume repeats it")
+        notify(f"{without}, because Ctrl-C interrupted the measurement; --resume repeats it")
     except (MaagError, RuntimeError, MemoryError) as error:  # PyTorch's error for full memory is a RuntimeError
-        tell(f"{without}, because it could not be measured: {first_line(error)}; --resume repeats it")
+        notify(f"{without}, because it could not be measured: {first_line(error)}; --resume repeats it")
 
 
 def _train_on_workers(
@@ -177,7 +177,7 @@ def _train_on_workers(
         Room(cpus=1, gpus=int(gpu)),
         run,
         listener=reporter,
-        tell=lambda sentence: None,  # a search shows trials, not their workers
+        notify=lambda sentence: None,  # a search shows trials, not their workers
         stop=stop,
         resume=True,
     )

@@ -69,7 +69,7 @@ def predict(
     resume: bool = False,
     progress: Callable[[int, int], None] | None = None,
     work: Work = _PLAIN_WORK,
-    tell: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = lambda sentence: None,
     shortfalls: Mapping[str, float] | None = None,
     orientations: Sequence[str] = (),
 ) -> Outcome:
@@ -85,7 +85,7 @@ def predict(
             whose labels were edited since.
         progress: called with (volumes done, total) after each.
         work: what to do with each volume.
-        tell: is given a sentence about files that are passed over, and one about the first image that is oriented
+        notify: called with a sentence about files that are passed over, and one about the first image that is oriented
             differently from the training images.
         shortfalls: how much the model overestimates its Dice, by class, see `maag.expected_dice`.
         orientations: codes of the training images, such as `LPS`, the most frequent first; empty where unknown.
@@ -122,7 +122,7 @@ def predict(
         passed_over=passed_over,
     )
     if passed_over:
-        tell(sentence(passed_over))
+        notify(sentence(passed_over))
     if work.measures:
         require_distinct_rows(source.target for source in sources)
     if job.folder:
@@ -144,7 +144,7 @@ def predict(
             if not work.reorient and orientation_differs(entry.orientation, orientations):
                 differing += 1
                 if differing == 1:
-                    tell(_oriented_differently(entry, job))
+                    notify(_oriented_differently(entry, job))
         else:
             failed.append(entry)
         if progress:

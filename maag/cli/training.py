@@ -84,7 +84,7 @@ def train(
 
             models = [teacher.path for teacher in opened]
             recipe = recipe_of(config, split, directory, scribbles, shapes, max_time, models)
-            outcome = launch(recipe, cluster, run, listener=display, tell=say, stop=stop, resume=resume)
+            outcome = launch(recipe, cluster, run, listener=display, notify=say, stop=stop, resume=resume)
         else:
             outcome = fit(
                 config,

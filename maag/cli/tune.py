@@ -164,7 +164,7 @@ def tune_command(
     say(f"Search {path}: {size}, on {machine.device}")
     began = time.monotonic()
     with SearchDisplay(plan.trials) as display:
-        results = search(plan, trial, display.show, resume=resume, tell=lambda what: say(f"Note: {what}"))
+        results = search(plan, trial, display.show, resume=resume, notify=lambda what: say(f"Note: {what}"))
     out_of_time = minutes is not None and time.monotonic() - began > 60 * minutes
     ended = sum(result.status in ("done", "stopped", "failed") for result in results)
     best = best_of(results)

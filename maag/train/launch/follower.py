@@ -11,12 +11,12 @@ from maag.train.reports import EpochReport, Listener, Live
 
 
 class Follower:
-    """Applies notes to the run folder and the listener, and reports events in sentences to `tell`."""
+    """Applies notes to the run folder and the listener, and reports events in sentences to `notify`."""
 
-    def __init__(self, run: RunFolder, listener: Listener, tell: Callable[[str], None]) -> None:
+    def __init__(self, run: RunFolder, listener: Listener, notify: Callable[[str], None]) -> None:
         self._run = run
         self._listener = listener
-        self._tell = tell
+        self._notify = notify
         self._group: Started | None = None
 
     def take(self, note: Note) -> None:
@@ -29,16 +29,16 @@ class Follower:
             follow(self._run, note.checkpoint)
             self._listener.on_checkpoint(note.step)
         elif isinstance(note, Leaving):
-            self._tell(f"A node is about to be preempted: the state is being saved at step {note.step}")
+            self._notify(f"A node is about to be preempted: the state is being saved at step {note.step}")
         elif isinstance(note, SoftLabelProgress):
             if note.done == note.total:
-                self._tell(f"The teachers have predicted the first worker's {note.total} cases")
+                self._notify(f"The teachers have predicted the first worker's {note.total} cases")
         elif isinstance(note, Lost):
-            self._tell(f"Workers failed: {note.reason}; continuing from the last checkpoint as soon as there is room")
+            self._notify(f"Workers failed: {note.reason}; continuing from the last checkpoint as soon as there is room")
         elif isinstance(note, Waiting):
-            self._tell("The cluster has no room for the workers now: waiting")
+            self._notify("The cluster has no room for the workers now: waiting")
         else:
-            self._tell(_sentence(note, again=self._group is not None))
+            self._notify(_sentence(note, again=self._group is not None))
             self._group = note
 
 

@@ -58,7 +58,7 @@ def launch(
     run: RunFolder,
     *,
     listener: Listener,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
     stop: StopRequest,
     resume: bool,
 ) -> Outcome:
@@ -69,7 +69,7 @@ def launch(
         plan: where to train.
         run: the run folder on this machine, with its configuration and split.
         listener: receives progress reports.
-        tell: receives sentences about workers that start and fail.
+        notify: receives sentences about workers that start and fail.
         stop: may request an end; the state is saved first.
         resume: continue from the run folder or from the storage, whichever has the higher step.
 
@@ -83,7 +83,7 @@ def launch(
         gpu = takes_gpu(plan.gpu, plan.fewest, plan.wait_minutes)
         room = require_room(plan.fewest, plan.most, gpu=gpu, wait_minutes=plan.wait_minutes)
         recipe = replace(recipe, threads=threads_of(room.cpus))
-        return train_on_cluster(recipe, plan, room, run, listener=listener, tell=tell, stop=stop, resume=resume)
+        return train_on_cluster(recipe, plan, room, run, listener=listener, notify=notify, stop=stop, resume=resume)
 
 
 def train_on_cluster(
@@ -93,7 +93,7 @@ def train_on_cluster(
     run: RunFolder,
     *,
     listener: Listener,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
     stop: StopRequest,
     resume: bool,
 ) -> Outcome:
@@ -120,7 +120,7 @@ def train_on_cluster(
             callbacks=[recovery, *starts],
         ),
     )
-    result = _fit(trainer, board, Follower(run, listener, tell), stop)
+    result = _fit(trainer, board, Follower(run, listener, notify), stop)
     if result.checkpoint is not None:
         follow(run, result.checkpoint)
     outcome = replace(Outcome(**result.return_value), run=str(run.path))

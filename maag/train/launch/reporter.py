@@ -30,7 +30,7 @@ class Reporter:
         self._answer: Any = None
         self._leaving = False
 
-    def tell(self, note: Note) -> None:
+    def send(self, note: Note) -> None:
         """Send a note, if this worker leads, and receive requests to stop."""
         if not self._team.leads:
             return
@@ -41,18 +41,18 @@ class Reporter:
 
     def on_soft_labels(self, done: int, total: int) -> None:
         """Send the progress of the teachers' predictions."""
-        self.tell(SoftLabelProgress(done, total))
+        self.send(SoftLabelProgress(done, total))
 
     def on_live(self, live: Live) -> None:
         """Send the report, and have the state saved when a node of the team is about to be preempted."""
-        self.tell(live)
+        self.send(live)
         if not self._leaving and ray.train.get_preemption_info() is not None:
             self._leaving = self._stop.save_is_asked = True
-            self.tell(Leaving(live.step))
+            self.send(Leaving(live.step))
 
     def on_epoch(self, report: EpochReport) -> None:
         """Send the report."""
-        self.tell(report)
+        self.send(report)
         if self._saves_validations and report.validation is not None:
             self._stop.save_is_asked = True
 
@@ -69,4 +69,4 @@ class Reporter:
         stored = ray.train.get_checkpoint()
         if stored is not None:
             # Not `step`: Ray Train skips reports while a group is failing.
-            self.tell(Saved(stored, step_of(stored)))
+            self.send(Saved(stored, step_of(stored)))

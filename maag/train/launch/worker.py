@@ -60,7 +60,7 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
         stop = StopRequest(remaining)
         nodes = gathered(ray.get_runtime_context().get_node_id())
         reporter = Reporter(run, given["board"], stop, team, saves_validations=recipe.saves_validations)
-        reporter.tell(Started(step=step, workers=team.size, nodes=len(set(nodes))))
+        reporter.send(Started(step=step, workers=team.size, nodes=len(set(nodes))))
         outcome = fit(
             config,
             material.prepared,

@@ -166,7 +166,7 @@ def test_the_number_and_reasons_of_passed_over_files_are_reported_in_one_line(
     write_volume(data / "more" / "a_gt.nii.gz")
     notes: list[str] = []
     runner = Threads(BrightIsForeground())
-    outcome = predict([data], runner, DATA, tmp_path / "out", "m", tell=notes.append)
+    outcome = predict([data], runner, DATA, tmp_path / "out", "m", notify=notes.append)
     labels = len(labels_of("folders", data))
     masks = len(list((data / "masks").iterdir()))
     assert (outcome.failed, outcome.passed_over, outcome.to_dict()["passed_over"]) == ((), labels + 1, labels + 1)
@@ -175,7 +175,7 @@ def test_the_number_and_reasons_of_passed_over_files_are_reported_in_one_line(
     assert line.startswith(f"Passed over {labels + 1} files that are labels rather than images: ")
     assert f"{masks} in masks/ beside images/" in line
     assert "1 named as labels of the image beside them" in line
-    predict([data / "images"], runner, DATA, tmp_path / "images", "m", tell=notes.append)
+    predict([data / "images"], runner, DATA, tmp_path / "images", "m", notify=notes.append)
     assert len(notes) == 1
 
 

@@ -59,7 +59,7 @@ def run(
     executor = Threads(BrightUpperLeftIsForeground())
     inputs, folder = [tmp_path / code], tmp_path / out
     outcome = predict(
-        inputs, executor, DATA, folder, "m1", work=work, tell=notes.append, orientations=trained, resume=resume
+        inputs, executor, DATA, folder, "m1", work=work, notify=notes.append, orientations=trained, resume=resume
     )
     assert not outcome.failed
     return outcome, notes
@@ -146,7 +146,7 @@ def test_only_the_first_differently_oriented_image_is_reported_and_all_are_count
     notes: list[str] = []
     executor = Threads(BrightUpperLeftIsForeground())
     outcome = predict(
-        [tmp_path], executor, DATA, tmp_path.with_name("out"), "m1", tell=notes.append, orientations=TRAINED
+        [tmp_path], executor, DATA, tmp_path.with_name("out"), "m1", notify=notes.append, orientations=TRAINED
     )
     assert (outcome.done, outcome.orientation_differs, len(notes)) == (3, 3, 1)
 

@@ -224,7 +224,7 @@ def test_a_node_that_prepares_its_data_is_waited_for_longer_than_ray_does(
     plan = ClusterPlan(fewest=2, most=2, address=None, storage=None, gpu=False)
     with pytest.raises(InterruptedError):
         launch.train_on_cluster(
-            recipe, plan, Room(1, 0), RunFolder(tmp_path / "run"), listener=Heard(), tell=print, stop=StopRequest(),
+            recipe, plan, Room(1, 0), RunFolder(tmp_path / "run"), listener=Heard(), notify=print, stop=StopRequest(),
             resume=False,
         )  # fmt: skip
     assert given["torch_config"].timeout_s >= 4 * TorchConfig().timeout_s
