@@ -27,7 +27,7 @@ from maag.cli.out_place import require_outside
 from maag.cli.resolving import find_data, resolve_config
 from maag.cli.runs import RUNS
 from maag.cli.tune_plan import inspect_machine, make_plans
-from maag.cli.tune_resumed import ineffective_settings, refuse_what_is_fixed
+from maag.cli.tune_resumed import ignored_options, refuse_what_is_fixed
 from maag.cli.tune_stored import fetch_search, is_there, newest_search
 from maag.errors import ConfigError
 
@@ -148,7 +148,7 @@ def tune_command(
         )
     if config and resume:
         given = {*names, "optim.epochs"} if epochs or config_file else names
-        for sentence in ineffective_settings(path, config, given, split_file, whole=bool(preset or config_file)):
+        for sentence in ignored_options(path, config, given, split_file, whole=bool(preset or config_file)):
             say(sentence)
         config = None  # the search's own settings are in its folder
     if config and config.train.patience:

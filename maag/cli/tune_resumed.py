@@ -32,7 +32,7 @@ def refuse_what_is_fixed() -> None:
         raise ConfigError(f"--resume uses the search's own {option}: leave it out, or start another search")
 
 
-def ineffective_settings(
+def ignored_options(
     path: Path, requested: Config, given: Collection[str], split_file: Path | None, *, whole: bool
 ) -> list[str]:
     """A sentence for each command line option that differs from what the search in `path` was started with.

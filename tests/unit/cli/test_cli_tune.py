@@ -12,7 +12,7 @@ from maag.cli.main import commands
 from maag.cli.resolving import absolute_source, resolve_config
 from maag.cli.tune import options_of_best, tune_command
 from maag.cli.tune_plan import Machine, machine_of, make_plans
-from maag.cli.tune_resumed import ineffective_settings
+from maag.cli.tune_resumed import ignored_options
 from maag.config import codec
 from maag.config.schema import Config
 from maag.errors import ConfigError
@@ -176,7 +176,7 @@ def test_a_resumed_search_says_which_options_it_does_not_follow(
 
     def told(*words: str, asked: Config = tiny_config, said: tuple[str, ...] = (), whole: bool = False) -> list[str]:
         with tune_command.make_context("tune", ["--dataset", "acdc", *words]):
-            return ineffective_settings(out, asked, said, None, whole=whole)
+            return ignored_options(out, asked, said, None, whole=whole)
 
     assert told("--trials", "2", "--concurrency", "8", "--search", "random", "--time", "5") == []
     assert told("--trials", "64") == ["--trials 64 has no effect: the search keeps its own 2."]
@@ -191,6 +191,6 @@ def test_a_resumed_search_says_which_options_it_does_not_follow(
     split = json.loads((out / "split.json").read_text())
     (tmp_path / "split.json").write_text(json.dumps({**split, "val": []}))
     with tune_command.make_context("tune", ["--dataset", "acdc"]):
-        assert ineffective_settings(out, tiny_config, (), out / "split.json", whole=True) == []
-        (sentence,) = ineffective_settings(out, tiny_config, (), tmp_path / "split.json", whole=True)
+        assert ignored_options(out, tiny_config, (), out / "split.json", whole=True) == []
+        (sentence,) = ignored_options(out, tiny_config, (), tmp_path / "split.json", whole=True)
     assert sentence.startswith(f"--split-file {tmp_path}/split.json has no effect")
