@@ -42,7 +42,7 @@ from maag.data.datasets.acdc import SPLIT0
 from maag.data.splits import Split
 from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 from maag.train.second_stage.teachers import open_teachers
 from maag.train.stopping import StopRequest
 
@@ -196,7 +196,7 @@ class Clock:
     def __init__(self, stop: StopRequest, deadline: float, job: Job) -> None:
         self._stop, self._deadline, self._job = stop, deadline, job
 
-    def on_live(self, live: Live) -> None:
+    def on_step(self, report: StepReport) -> None:
         if time.monotonic() > self._deadline:
             self._stop.ask("the time of this call is over")
 

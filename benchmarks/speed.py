@@ -41,7 +41,7 @@ from maag.train.fit import fit
 from maag.train.folder import create_run
 from maag.train.loss_sums import steps_between_readings
 from maag.train.recorded import updates_of
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 from maag.train.state import TrainState
 from maag.train.step import update
 from maag.train.stopping import StopRequest
@@ -171,15 +171,15 @@ class Rounds:
         self._since = time.perf_counter()
         self._step = 0
 
-    def on_live(self, live: Live) -> None:
+    def on_step(self, report: StepReport) -> None:
         elapsed = time.perf_counter() - self._since
-        if live.step - self._step == self._steps:
+        if report.step - self._step == self._steps:
             self.seconds["loop"].append(elapsed)
             for name, step in self._others.items():
                 self.seconds[name].append(self._time(step))
             if len(self.seconds["loop"]) >= self._chunks:
                 self._stop.ask("measured")
-        self._step = live.step
+        self._step = report.step
         self._since = time.perf_counter()
 
     def on_epoch(self, report: EpochReport) -> None:

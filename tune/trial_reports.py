@@ -17,7 +17,7 @@ from tune.stops import is_to_stop
 
 if TYPE_CHECKING:
     from maag.train.folder import RunFolder
-    from maag.train.reports import EpochReport, Live
+    from maag.train.reports import EpochReport, StepReport
     from maag.train.stopping import StopRequest
 
 MEDIAN_OF = 3
@@ -46,7 +46,7 @@ class TrialReporter:
         self._hands_over = hands_over
         self._waiting: dict[str, Any] | None = None
 
-    def on_live(self, live: Live) -> None:
+    def on_step(self, report: StepReport) -> None:
         """Ignored."""
 
     def on_epoch(self, report: EpochReport) -> None:

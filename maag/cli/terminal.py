@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from maag.config.schema import Config
     from maag.data.splits import Split
     from maag.train.outcome import Outcome
-    from maag.train.reports import EpochReport, Live
+    from maag.train.reports import EpochReport, StepReport
 
 _PLAIN_WIDTH = 120  # without a terminal
 
@@ -130,14 +130,14 @@ class TrainingDisplay:
         elif done == total:
             say(f"The teachers predicted soft labels of {total} cases")
 
-    def on_live(self, live: Live) -> None:
+    def on_step(self, report: StepReport) -> None:
         """Update the live line."""
         if self._live:
-            losses = "  ".join(f"{name} {value:.3f}" for name, value in live.losses.items())
+            losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
             self._live.update(
                 Text(
-                    f"epoch {live.epoch}/{live.epochs}  {live.steps_per_second:.2f} steps/s  {losses}  "
-                    f"{self._dice}lr {live.lr:.1e}  {_duration(live.seconds_left)} left"
+                    f"epoch {report.epoch}/{report.epochs}  {report.steps_per_second:.2f} steps/s  {losses}  "
+                    f"{self._dice}lr {report.lr:.1e}  {_duration(report.seconds_left)} left"
                 )
             )
 

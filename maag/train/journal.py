@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from maag.errors import StorageError
 from maag.storage import storage_errors, write_text
 from maag.train.folder import RunFolder
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 
 
 class Journal:
@@ -43,7 +43,7 @@ class Journal:
         with quiet, storage_errors(self._path), closing(self._curves):
             self._lines.close()
 
-    def on_live(self, live: Live) -> None:
+    def on_step(self, report: StepReport) -> None:
         """Nothing: the record is by epoch."""
 
     def on_epoch(self, report: EpochReport) -> None:

@@ -14,7 +14,7 @@ from maag.train.early_stopping import out_of_patience, record_validation
 from maag.train.keeping import Keeper, SaveTimes
 from maag.train.loss_sums import LossSums, not_finite, steps_between_readings
 from maag.train.recorded import updates_of
-from maag.train.reports import EpochReport, Listener, Live
+from maag.train.reports import EpochReport, Listener, StepReport
 from maag.train.schedule import ramp_factor, rate_factor, validates_after
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
@@ -83,7 +83,7 @@ class Loop:
             at_reading = at_end or progress.step % self._between_readings == 0
             if at_reading:
                 self._read_losses()
-                self._listener.on_live(self._live())
+                self._listener.on_step(self._step_report())
             interrupted, out_of_time, save_is_due = self._asked(at_reading=at_reading)
             if at_end or out_of_time:
                 self._end_epoch(validate=out_of_time)
@@ -209,12 +209,12 @@ class Loop:
             step = self._state.progress.step
             raise not_finite(f"weights of the {names[0]} are NaN or infinite after step {step}", self._config.optim.lr)
 
-    def _live(self) -> Live:
+    def _step_report(self) -> StepReport:
         progress, epochs = self._state.progress, self._config.optim.epochs
         total = epochs * self._batches.steps_per_epoch
         # From wall time, because validation and checkpoints take their share of the time left.
         per_step = self._seconds() / progress.step
-        return Live(
+        return StepReport(
             step=progress.step,
             epoch=math.ceil(progress.step / self._batches.steps_per_epoch),
             epochs=epochs,

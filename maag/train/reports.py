@@ -9,8 +9,8 @@ from maag.train.validate import ValidationDice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Live:
-    """Progress within an epoch."""
+class StepReport:
+    """Progress within an epoch, after some steps."""
 
     step: int
     epoch: int
@@ -62,8 +62,8 @@ class EpochReport:
 class Listener(Protocol):
     """Receives progress reports; must not change the training state."""
 
-    def on_live(self, live: Live) -> None:
-        """Called after some steps."""
+    def on_step(self, report: StepReport) -> None:
+        """Called after some steps, not after each."""
 
     def on_epoch(self, report: EpochReport) -> None:
         """Called after an epoch."""
@@ -78,10 +78,10 @@ class Listeners:
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
 
-    def on_live(self, live: Live) -> None:
+    def on_step(self, report: StepReport) -> None:
         """See Listener."""
         for listener in self._listeners:
-            listener.on_live(live)
+            listener.on_step(report)
 
     def on_epoch(self, report: EpochReport) -> None:
         """See Listener."""

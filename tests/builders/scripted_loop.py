@@ -16,7 +16,7 @@ from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
 from maag.train.keeping import NOT_KEPT
 from maag.train.loop import Ending, Loop
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 from maag.train.validate import ValidationDice
@@ -74,11 +74,11 @@ class Listening:
         self._stop, self._stop_at = stop, stop_at
         self.epochs: list[EpochReport] = []
         self.saved: list[int] = []
-        self.glances: list[Live] = []
+        self.glances: list[StepReport] = []
 
-    def on_live(self, live: Live) -> None:
-        self.glances.append(live)
-        if live.step >= self._stop_at:
+    def on_step(self, report: StepReport) -> None:
+        self.glances.append(report)
+        if report.step >= self._stop_at:
             self._stop.ask("test")
 
     def on_epoch(self, report: EpochReport) -> None:
@@ -93,7 +93,7 @@ class Run(NamedTuple):
     courses: list[Course]
     epochs: list[EpochReport]
     saved: list[int]
-    glances: list[Live]
+    glances: list[StepReport]
 
 
 def run_it(

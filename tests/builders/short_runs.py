@@ -12,7 +12,7 @@ from maag.data.splits import Split
 from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
 from maag.train.outcome import Outcome
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 from maag.train.stopping import StopRequest
 
 CPU = torch.device("cpu")
@@ -24,8 +24,8 @@ class StopAt:
     def __init__(self, stop: StopRequest, step: int) -> None:
         self._stop, self._step = stop, step
 
-    def on_live(self, live: Live) -> None:
-        if live.step >= self._step:
+    def on_step(self, report: StepReport) -> None:
+        if report.step >= self._step:
             self._stop.ask("test")
 
     def on_epoch(self, report: EpochReport) -> None:

@@ -23,7 +23,7 @@ from maag.train.acceleration import accelerated
 from maag.train.fit import fit
 from maag.train.folder import RunFolder, create_run
 from maag.train.outcome import Outcome
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 
@@ -53,9 +53,9 @@ class StopAt:
         self._stop, self._step = stop, step
         self.losses: dict[int, dict[str, float]] = {}
 
-    def on_live(self, live: Live) -> None:
-        self.losses[live.step] = live.losses
-        if live.step >= self._step:
+    def on_step(self, report: StepReport) -> None:
+        self.losses[report.step] = report.losses
+        if report.step >= self._step:
             self._stop.ask("test")
 
     def on_epoch(self, report: EpochReport) -> None:

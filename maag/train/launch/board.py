@@ -9,7 +9,7 @@ import ray
 from ray.train import Checkpoint
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class SoftLabelProgress:
     total: int
 
 
-Note: TypeAlias = Live | EpochReport | Started | Lost | Waiting | Saved | Leaving | SoftLabelProgress
+Note: TypeAlias = StepReport | EpochReport | Started | Lost | Waiting | Saved | Leaving | SoftLabelProgress
 
 
 class Board:

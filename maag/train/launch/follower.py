@@ -7,7 +7,7 @@ from collections.abc import Callable
 from maag.train.folder import RunFolder
 from maag.train.launch.board import Leaving, Lost, Note, Saved, SoftLabelProgress, Started, Waiting
 from maag.train.launch.run_files import follow
-from maag.train.reports import EpochReport, Listener, Live
+from maag.train.reports import EpochReport, Listener, StepReport
 
 
 class Follower:
@@ -21,8 +21,8 @@ class Follower:
 
     def take(self, note: Note) -> None:
         """Apply one note."""
-        if isinstance(note, Live):
-            self._listener.on_live(note)
+        if isinstance(note, StepReport):
+            self._listener.on_step(note)
         elif isinstance(note, EpochReport):
             self._listener.on_epoch(note)
         elif isinstance(note, Saved):

@@ -11,7 +11,7 @@ import ray.train
 from maag.train.folder import RunFolder
 from maag.train.launch.board import Leaving, Note, Saved, SoftLabelProgress
 from maag.train.launch.run_files import step_of
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 from maag.train.stopping import StopRequest
 from maag.train.team import Team
 
@@ -43,12 +43,12 @@ class Reporter:
         """Send the progress of the teachers' predictions."""
         self.send(SoftLabelProgress(done, total))
 
-    def on_live(self, live: Live) -> None:
+    def on_step(self, report: StepReport) -> None:
         """Send the report, and have the state saved when a node of the team is about to be preempted."""
-        self.send(live)
+        self.send(report)
         if not self._leaving and ray.train.get_preemption_info() is not None:
             self._leaving = self._stop.save_is_asked = True
-            self.send(Leaving(live.step))
+            self.send(Leaving(report.step))
 
     def on_epoch(self, report: EpochReport) -> None:
         """Send the report."""

@@ -50,7 +50,7 @@ def test_an_epoch_is_told_the_losses_of_its_own_steps(tiny_config: Config) -> No
 
 def test_a_glance_tells_the_epoch_it_falls_into(tiny_config: Config) -> None:
     glances = run_it(tiny_config, {}, steps_per_epoch=11).glances
-    assert [(live.step, live.epoch) for live in glances] == [(10, 1), (11, 1), (20, 2), (22, 2)]
+    assert [(report.step, report.epoch) for report in glances] == [(10, 1), (11, 1), (20, 2), (22, 2)]
 
 
 def test_the_time_left_goes_down_to_nothing(tiny_config: Config) -> None:

@@ -25,7 +25,7 @@ from maag.train.launch.follower import Follower
 from maag.train.launch.launch import ClusterPlan
 from maag.train.launch.recipe import Recipe
 from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 from maag.train.stopping import StopRequest
 
 NODES = st.lists(st.builds(Node, cpus=st.integers(0, 20), gpus=st.integers(0, 4)), max_size=6)
@@ -120,7 +120,7 @@ class Heard:
     def __init__(self) -> None:
         self.saved: list[int] = []
 
-    def on_live(self, live: Live) -> None:
+    def on_step(self, report: StepReport) -> None:
         raise AssertionError
 
     def on_epoch(self, report: EpochReport) -> None:

@@ -16,7 +16,7 @@ from maag.data.splits import Split
 from maag.errors import DeviceMemoryError
 from maag.train.fit import fit
 from maag.train.folder import create_run
-from maag.train.reports import Listeners, Live
+from maag.train.reports import Listeners, StepReport
 from maag.train.stopping import StopRequest
 
 
@@ -73,7 +73,7 @@ def test_time_over_ends_with_a_validation(
 class FullAt(StopAt):
     """A listener in whose place a GPU's memory is full."""
 
-    def on_live(self, live: Live) -> None:
+    def on_step(self, report: StepReport) -> None:
         raise torch.OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.79 GiB of which 1.00 MiB "
             "is free. Including non-PyTorch memory, this process has 7.70 GiB memory in use. See documentation."

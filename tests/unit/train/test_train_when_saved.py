@@ -14,7 +14,7 @@ from maag.data.slices.batches import Batch
 from maag.errors import NotFiniteError
 from maag.train.keeping import NOT_KEPT, Keeper
 from maag.train.loop import Loop
-from maag.train.reports import EpochReport, Live
+from maag.train.reports import EpochReport, StepReport
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 
@@ -80,8 +80,8 @@ def test_a_validation_is_saved_unless_that_would_take_a_tenth_of_the_time(
 
 def test_a_request_to_save_is_met_once(tiny_config: Config) -> None:
     class Asking(Listening):
-        def on_live(self, live: Live) -> None:
-            self._stop.save_is_asked = live.step == STEPS_PER_EPOCH
+        def on_step(self, report: StepReport) -> None:
+            self._stop.save_is_asked = report.step == STEPS_PER_EPOCH
 
     config = codec.override(tiny_config, {**SMALL, "train.validate_every": 2})
     state, stop = TrainState(config, CPU), StopRequest()
@@ -107,8 +107,8 @@ class Spoiling(Listening):
         self._network: nn.Module = getattr(state, network)
         self._at = at
 
-    def on_live(self, live: Live) -> None:
-        if live.step == self._at:
+    def on_step(self, report: StepReport) -> None:
+        if report.step == self._at:
             weight = next(self._network.parameters())
             weight.data[(0,) * weight.dim()] = math.inf
 

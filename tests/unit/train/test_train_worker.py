@@ -10,7 +10,7 @@ from maag.data.slices.shard import Shard
 from maag.train.folder import RunFolder
 from maag.train.launch.board import Leaving, Note, SoftLabelProgress
 from maag.train.launch.reporter import Reporter
-from maag.train.reports import Live
+from maag.train.reports import StepReport
 from maag.train.stopping import StopRequest
 from maag.train.team import Team
 
@@ -34,8 +34,8 @@ class FakeBoard:
         return "an answer"
 
 
-def live(step: int) -> Live:
-    return Live(step=step, epoch=1, epochs=1, lr=1e-3, losses={}, steps_per_second=1.0, seconds_left=1.0)
+def step_report(step: int) -> StepReport:
+    return StepReport(step=step, epoch=1, epochs=1, lr=1e-3, losses={}, steps_per_second=1.0, seconds_left=1.0)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -47,16 +47,16 @@ def test_the_state_is_saved_once_when_a_node_is_about_to_leave(
     monkeypatch.setattr("ray.get", lambda answer: None)
     board, stop = FakeBoard(), StopRequest()
     reporter = Reporter(RunFolder(tmp_path), board, stop, Member(rank))
-    reporter.on_live(live(1))
+    reporter.on_step(step_report(1))
     assert not stop.save_is_asked
     leaving.append("a node")
-    reporter.on_live(live(2))
+    reporter.on_step(step_report(2))
     assert stop.save_is_asked
     stop.save_is_asked = False  # by the save
-    reporter.on_live(live(3))
+    reporter.on_step(step_report(3))
     assert not stop.save_is_asked
     # Its leader speaks for the team.
-    assert board.notes == ([live(1), live(2), Leaving(2), live(3)] if rank == 0 else [])
+    assert board.notes == ([step_report(1), step_report(2), Leaving(2), step_report(3)] if rank == 0 else [])
 
 
 def test_a_stop_is_heard_while_teachers_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
