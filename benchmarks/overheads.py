@@ -45,13 +45,13 @@ def time_overheads(
         wait(device)
         seconds[name] = time.perf_counter() - started
 
-    validator.dice(state.product)
+    validator.dice(state.eval_segmentor)
     started = time.perf_counter()
-    validator.dice(state.product)
+    validator.dice(state.eval_segmentor)
     seconds["validation"] = time.perf_counter() - started
     started = time.perf_counter()
     checkpoint.save_state(scratch / checkpoint.LAST, config, state.state_dict())
-    checkpoint.save_segmentor(scratch / checkpoint.BEST, config, state.product.state_dict(), {})
+    checkpoint.save_segmentor(scratch / checkpoint.BEST, config, state.eval_segmentor.state_dict(), {})
     seconds["checkpoint"] = time.perf_counter() - started
     return {f"seconds_{name}": value for name, value in seconds.items()}
 

@@ -101,12 +101,12 @@ class Loop:
         return self._save_and_return("done")
 
     def validate(self) -> ValidationDice:
-        """Validation Dice of `state.product`; measured at most once per step."""
+        """Validation Dice of `state.eval_segmentor`; measured at most once per step."""
         step = self._state.progress.step
         if self._validated is None or self._validated[0] != step:
             self._average_statistics()
             self._require_finite_weights()
-            self._validated = (step, self._validator.dice(self._state.product))
+            self._validated = (step, self._validator.dice(self._state.eval_segmentor))
         return self._validated[1]
 
     @property

@@ -88,7 +88,7 @@ class Checkpoints:
             "dice_per_class": dice.per_class,
             **({"class_offsets": dice.offsets} if dice.offsets else {}),
         }
-        weights = with_offsets(self.state.product.state_dict(), dice.offsets)
+        weights = with_offsets(self.state.eval_segmentor.state_dict(), dice.offsets)
         checkpoint.save_segmentor(path, self.config, weights, info)
 
     def restore(self, device: torch.device, *, other_settings: bool) -> None:

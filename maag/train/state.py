@@ -93,7 +93,7 @@ class TrainState:
         self.progress = Progress()
 
     @property
-    def product(self) -> Segmentor:
+    def eval_segmentor(self) -> Segmentor:
         """The network to validate and export: the teacher if there is one, else the segmentor."""
         return self.segmentor if self.teacher is None else self.teacher
 

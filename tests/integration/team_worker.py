@@ -64,7 +64,7 @@ def take_steps(config: Config, prepared: PreparedData, split: Split, team: Team,
                     after_first |= {
                         f"{name}.{key}": value.clone() for key, value in tensors.items() if value is not None
                     }
-    weights = torch.cat([parameter.detach().flatten() for parameter in state.product.parameters()])
+    weights = torch.cat([parameter.detach().flatten() for parameter in state.eval_segmentor.parameters()])
     return {"losses": losses, "after_first": after_first, "weights": weights}
 
 

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.integration
 
 def architecture(config: Config) -> dict[str, Any]:
     """All of the exported graph but the values of its weights."""
-    product = TrainState(config, torch.device("cpu")).product
+    segmentor = TrainState(config, torch.device("cpu")).eval_segmentor
     with torch.no_grad():
-        for parameter in product.parameters():  # Else constants of equal values, such as new biases, become one.
+        for parameter in segmentor.parameters():  # Else constants of equal values, such as new biases, become one.
             parameter.normal_()
-    graph = onnx_from_segmentor(product, config, gates=True).graph
+    graph = onnx_from_segmentor(segmentor, config, gates=True).graph
     values = (*graph.input, *graph.value_info, *graph.output)
     return {
         "nodes": [(node.op_type, *node.input, *node.output, *map(str, node.attribute)) for node in graph.node],

@@ -49,7 +49,7 @@ def batch() -> Batch:
 def test_the_average_forgets_its_start_and_keeps_its_statistics(config: Config, batch: Batch) -> None:
     state = TrainState(config, CPU)
     assert state.teacher is not None
-    assert state.product is state.teacher
+    assert state.eval_segmentor is state.teacher
     assert not state.teacher.training
     for left, right in zip(state.teacher.parameters(), state.segmentor.parameters(), strict=True):
         assert torch.equal(left, right)

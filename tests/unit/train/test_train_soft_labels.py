@@ -227,7 +227,7 @@ def test_who_was_asked_teaches_and_what_is_exported_is_the_own_average(
         state = TrainState(config, CPU)
         state.set_rates(1e-3, 1e-3)
         losses[name] = float(update(state, batch, config)["teacher"])
-        assert state.product is state.teacher
+        assert state.eval_segmentor is state.teacher
     assert len(set(losses.values())) == 3
 
 

@@ -144,7 +144,7 @@ def test_a_state_that_was_kept_goes_on_as_the_one_that_was_not_put_away(tiny_con
     resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
     assert steps(resumed, 2) == pytest.approx(steps(straight, 2), rel=1e-4)
     assert resumed.progress == straight.progress
-    for mine, theirs in zip(resumed.product.parameters(), straight.product.parameters(), strict=True):
+    for mine, theirs in zip(resumed.eval_segmentor.parameters(), straight.eval_segmentor.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
