@@ -47,7 +47,7 @@ def is_taken(storage: str, out: Path) -> bool:
     return bool(ray_tune.Tuner.can_restore("/".join(ray_place(storage, out))))
 
 
-def goes_on(storage: str | None, out: Path) -> bool:
+def can_resume(storage: str | None, out: Path) -> bool:
     """Whether Ray Tune has a state of the search to resume; a kill may have come before it wrote one.
 
     Raises StorageError if there is none although trials were measured, or the only one was cut off by a kill.

@@ -21,7 +21,7 @@ from maag.train.launch.remote import upload
 from maag.train.launch.room import require_room
 from maag.train.stopping import restoring_sigint
 from tune import failures
-from tune.place import BEGUN_WITH, EXPERIMENT, beside, goes_on, ray_place
+from tune.place import BEGUN_WITH, EXPERIMENT, beside, can_resume, ray_place
 from tune.population import Population
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
 from tune.results import LEFT_BEHIND, TrialResult
@@ -71,7 +71,7 @@ def search(
             require_room(trial.workers, trial.workers, gpu=plan.gpus_per_trial > 0, wait_minutes=plan.wait_minutes)
         stops = start_stops()
         recorder = Recorder(plan, trial, watcher)
-        resumes = resume and goes_on(plan.storage, plan.out)
+        resumes = resume and can_resume(plan.storage, plan.out)
         tuner = _restored(plan, trial, recorder) if resumes else _new_tuner(plan, trial, recorder)
         # Ray Tune replaces the handler of Ctrl-C, and would ignore the first one in what follows.
         with restoring_sigint():

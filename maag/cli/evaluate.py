@@ -176,7 +176,7 @@ def _measure(
         worst = WorstCases(_PICTURED) if pictures else None
         with progress_bar(f"Evaluating cases{_with(refinement)}") as progress:
             refined = replace(subject, refinement=refinement)
-            report = evaluate(cases, predictor, data, refined, progress, worst, go_on=True)
+            report = evaluate(cases, predictor, data, refined, progress, worst, skip_unreadable=True)
         failed |= report.failed
         target = folder / refinement
         report.write(target)

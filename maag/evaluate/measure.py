@@ -47,7 +47,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     watch: Watcher | None = None,
     *,
-    go_on: bool = False,
+    skip_unreadable: bool = False,
 ) -> Report:
     """Score every case that has a mask, at source resolution.
 
@@ -58,7 +58,7 @@ def evaluate(
         subject: what is evaluated; copied to the report.
         progress: called with (cases done, cases with a mask) after each.
         watch: called with each case after it is scored.
-        go_on: leave out cases that cannot be read, and list them in the report, as long as there are others.
+        skip_unreadable: leave out cases that cannot be read, and list them in the report, as long as there are others.
 
     Raises:
         DataError: no case, none with a mask, or one that cannot be read.
@@ -71,7 +71,7 @@ def evaluate(
         try:
             scored.append(_score(case, predictor, data, watch))
         except (DataError, StorageError) as error:
-            if not go_on or len(masked) == 1:
+            if not skip_unreadable or len(masked) == 1:
                 raise
             failed[case.case_id] = str(error)
         if progress:

@@ -228,10 +228,10 @@ def test_cases_whose_files_cannot_be_opened_are_left_out_where_others_are(make_c
         return predict_square(case, volume)
 
     cases = [make_case(1, 1, square(1)), make_case(1, 2, square(1))]
-    report = evaluate(cases, predict, DATA, SUBJECT, go_on=True)
+    report = evaluate(cases, predict, DATA, SUBJECT, skip_unreadable=True)
     assert [case.frame for case in report.cases] == ["frame01"]
     assert list(report.failed) == ["patient001_frame02"]
     with pytest.raises(StorageError):
         evaluate(cases, predict, DATA, SUBJECT)
     with pytest.raises(StorageError):
-        evaluate(cases[1:], predict, DATA, SUBJECT, go_on=True)
+        evaluate(cases[1:], predict, DATA, SUBJECT, skip_unreadable=True)
