@@ -198,7 +198,7 @@ class Clock:
 
     def on_step(self, report: StepReport) -> None:
         if time.monotonic() > self._deadline:
-            self._stop.ask("the time of this call is over")
+            self._stop.interrupt("the time of this call is over")
 
     def on_epoch(self, report: EpochReport) -> None:
         if report.validation:

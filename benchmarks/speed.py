@@ -178,7 +178,7 @@ class Rounds:
             for name, step in self._others.items():
                 self.seconds[name].append(self._time(step))
             if len(self.seconds["loop"]) >= self._chunks:
-                self._stop.ask("measured")
+                self._stop.interrupt("measured")
         self._step = report.step
         self._since = time.perf_counter()
 

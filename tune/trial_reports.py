@@ -62,7 +62,7 @@ class TrialReporter:
                 "seconds": report.seconds,
                 "steps_per_second": report.steps_per_second,
             }
-            self._stop.save_is_asked = True
+            self._stop.save_requested = True
 
     def on_checkpoint(self, step: int) -> None:
         """Report the metrics and, if requested, the state."""
@@ -72,7 +72,7 @@ class TrialReporter:
         self._report(metrics)
         # `report` returns after the scheduler's decision.
         if self._ends_itself and is_to_stop(str(ray_tune.get_context().get_trial_id())):
-            self._stop.ask("others were better")
+            self._stop.interrupt("others were better")
 
     def _report(self, metrics: dict[str, Any]) -> None:
         if not self._hands_over:

@@ -17,9 +17,9 @@ from maag.data.slices.supervision import supervise
 from maag.data.splits import Split
 from maag.errors import DeviceMemoryError
 from maag.train.acceleration import require_fast
+from maag.train.checkpointing import NO_SAVES, Saver
 from maag.train.folder import RunFolder
 from maag.train.journal import Journal
-from maag.train.keeping import NOT_KEPT, Keeper
 from maag.train.loop import Loop
 from maag.train.outcome import Outcome, begin_peak_memory, peak_memory_mib, with_earlier_steps, write_outcome
 from maag.train.reports import Listener, Listeners
@@ -98,10 +98,10 @@ def fit(
         if resume and run.last.exists():
             checkpoints.restore(device, other_settings=other_settings)
         began_at = state.progress.step
-        keeper = Keeper(save_last=checkpoints.save_last, save_best=checkpoints.save_best) if team.leads else NOT_KEPT
+        saver = Saver(save_last=checkpoints.save_last, save_best=checkpoints.save_best) if team.leads else NO_SAVES
         with Journal(run, began_at) if team.leads else nullcontext() as journal:
             listeners = Listeners(journal, listener) if journal else listener
-            loop = Loop(state, batches, validator, config, keeper, listeners, stop)
+            loop = Loop(state, batches, validator, config, saver, listeners, stop)
             ending = loop.run()
         final = loop.validate() if ending != "interrupted" else None
         if final and team.leads:

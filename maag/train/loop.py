@@ -10,8 +10,8 @@ from typing import Literal
 from maag.config.schema import Config
 from maag.data.slices.batches import TrainingBatches
 from maag.data.slices.draws import seed_of
+from maag.train.checkpointing import Saver, SaveTimes
 from maag.train.early_stopping import out_of_patience, record_validation
-from maag.train.keeping import Keeper, SaveTimes
 from maag.train.loss_sums import LossSums, not_finite, steps_between_readings
 from maag.train.recorded import updates_of
 from maag.train.reports import EpochReport, Listener, StepReport
@@ -32,7 +32,7 @@ class Loop:
         batches: TrainingBatches,
         validator: Validator,
         config: Config,
-        keeper: Keeper,
+        saver: Saver,
         listener: Listener,
         stop: StopRequest,
         clock: Callable[[], float] = time.monotonic,
@@ -41,7 +41,7 @@ class Loop:
         self._batches = batches
         self._validator = validator
         self._config = config
-        self._keeper = keeper
+        self._saver = saver
         self._listener = listener
         self._stop = stop
         self._team = state.team
@@ -74,7 +74,7 @@ class Loop:
         total = per_epoch * self._config.optim.epochs
         if progress.step < total and out_of_patience(progress, self._config.train):  # of a run that is resumed
             return self._save_and_return("early")
-        if progress.step < total and self._asked(at_reading=True)[0]:
+        if progress.step < total and self._requests(at_reading=True)[0]:
             # The interruption may have cut off the predictions of finished teachers, so no step may follow.
             return self._save_and_return("interrupted")
         while progress.step < total:
@@ -84,7 +84,7 @@ class Loop:
             if at_reading:
                 self._read_losses()
                 self._listener.on_step(self._step_report())
-            interrupted, out_of_time, save_is_due = self._asked(at_reading=at_reading)
+            interrupted, out_of_time, save_is_due = self._requests(at_reading=at_reading)
             if at_end or out_of_time:
                 self._end_epoch(validate=out_of_time)
             if progress.step == total:
@@ -114,14 +114,14 @@ class Loop:
         """Training speed of this process, without validation and saving; 0 before the first step."""
         return self._steps_here / self._seconds_in_steps if self._seconds_in_steps else 0.0
 
-    def _asked(self, *, at_reading: bool) -> tuple[bool, ...]:
+    def _requests(self, *, at_reading: bool) -> tuple[bool, ...]:
         """Whether an interruption, the end of the time limit and a save are requested, by any of the workers."""
         if not at_reading and self._team.size > 1:
             return False, False, False  # agreement waits for the slowest worker, so not at every step
         return self._team.any(
             self._stop.interrupted is not None,
             self._stop.out_of_time,
-            self._saves.is_due(self._config.train.checkpoint_minutes) or self._stop.save_is_asked,
+            self._saves.is_due(self._config.train.checkpoint_minutes) or self._stop.save_requested,
         )
 
     def _step(self) -> None:
@@ -158,7 +158,7 @@ class Loop:
             validation = self.validate()
             is_best = record_validation(progress, validation.mean, epoch, config.train, is_due=is_due)
             if is_best:
-                self._keeper.save_best(validation)
+                self._saver.save_best(validation)
         self._listener.on_epoch(
             EpochReport(
                 epoch=epoch,
@@ -175,7 +175,7 @@ class Loop:
         self._losses.begin_epoch()
         # Only the leader writes checkpoints, so only it knows how long that takes.
         cheap = self._team.leads and self._saves.are_cheap
-        if validation is not None and self._team.any(cheap or self._stop.save_is_asked)[0]:
+        if validation is not None and self._team.any(cheap or self._stop.save_requested)[0]:
             self._save()
 
     def _save_and_return(self, ending: Ending) -> Ending:
@@ -186,7 +186,7 @@ class Loop:
     def _save(self) -> None:
         """Save the state, at most once per step: training may end right after a validation that saved it."""
         step = self._state.progress.step
-        self._stop.save_is_asked = False
+        self._stop.save_requested = False
         if self._saves.last_step == step:
             return
         with self._saves.timed(step):
@@ -195,7 +195,7 @@ class Loop:
             self._counted_at = self._clock()
             self._average_statistics()
             self._require_finite_weights()
-            self._keeper.save_last()
+            self._saver.save_last()
             self._listener.on_checkpoint(step)
 
     def _average_statistics(self) -> None:

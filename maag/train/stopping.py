@@ -22,16 +22,16 @@ class StopRequest:
         self._clock = clock
         self._deadline = None if max_minutes is None else clock() + 60 * max_minutes
         self._reason: str | None = None
-        self.save_is_asked = False
+        self.save_requested = False
         """Set it to have the state saved soon, at once if set within `on_epoch`; saving clears it."""
 
-    def ask(self, reason: str) -> None:
+    def interrupt(self, reason: str) -> None:
         """Request the end after the current step."""
         self._reason = reason
 
     @property
     def interrupted(self) -> str | None:
-        """The reason given to `ask`, if it was called."""
+        """The reason given to `interrupt`, if it was called."""
         return self._reason
 
     @property
@@ -45,7 +45,7 @@ def stopping_on_signals(request: StopRequest) -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM into a request to stop; a second one has its usual effect."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        request.ask(signal.Signals(number).name)
+        request.interrupt(signal.Signals(number).name)
         for each, handler in previous.items():
             signal.signal(each, handler)
 

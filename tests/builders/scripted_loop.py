@@ -14,7 +14,7 @@ from maag.config.schema import Config
 from maag.data.slices.batches import Batch
 from maag.labels import IGNORE
 from maag.models.segmentor import Segmentor
-from maag.train.keeping import NOT_KEPT
+from maag.train.checkpointing import NO_SAVES
 from maag.train.loop import Ending, Loop
 from maag.train.reports import EpochReport, StepReport
 from maag.train.state import TrainState
@@ -79,7 +79,7 @@ class Listening:
     def on_step(self, report: StepReport) -> None:
         self.glances.append(report)
         if report.step >= self._stop_at:
-            self._stop.ask("test")
+            self._stop.interrupt("test")
 
     def on_epoch(self, report: EpochReport) -> None:
         self.epochs.append(report)
@@ -109,5 +109,5 @@ def run_it(
     config = codec.override(tiny_config, {**SMALL, **changes})
     state, stop = TrainState(config, CPU), StopRequest(max_minutes)
     batches, listener = WatchingBatches(state, labelled_up_to, steps_per_epoch), Listening(stop, stop_at)
-    loop = Loop(state, batches, ScriptedValidator(*dices), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
+    loop = Loop(state, batches, ScriptedValidator(*dices), config, NO_SAVES, listener, stop)  # type: ignore[arg-type]
     return Run(loop.run(), batches.courses, listener.epochs, listener.saved, listener.glances)

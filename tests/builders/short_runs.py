@@ -26,7 +26,7 @@ class StopAt:
 
     def on_step(self, report: StepReport) -> None:
         if report.step >= self._step:
-            self._stop.ask("test")
+            self._stop.interrupt("test")
 
     def on_epoch(self, report: EpochReport) -> None:
         pass

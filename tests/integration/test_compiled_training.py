@@ -56,7 +56,7 @@ class StopAt:
     def on_step(self, report: StepReport) -> None:
         self.losses[report.step] = report.losses
         if report.step >= self._step:
-            self._stop.ask("test")
+            self._stop.interrupt("test")
 
     def on_epoch(self, report: EpochReport) -> None:
         pass

@@ -35,7 +35,7 @@ class Reporter:
         if not self._team.leads:
             return
         if self._answer is not None and (reason := ray.get(self._answer)) is not None:
-            self._stop.ask(reason)
+            self._stop.interrupt(reason)
         # The answer is read at the next note, so that training does not wait for it.
         self._answer = self._board.put.remote(note)
 
@@ -47,14 +47,14 @@ class Reporter:
         """Send the report, and have the state saved when a node of the team is about to be preempted."""
         self.send(report)
         if not self._leaving and ray.train.get_preemption_info() is not None:
-            self._leaving = self._stop.save_is_asked = True
+            self._leaving = self._stop.save_requested = True
             self.send(Leaving(report.step))
 
     def on_epoch(self, report: EpochReport) -> None:
         """Send the report."""
         self.send(report)
         if self._saves_validations and report.validation is not None:
-            self._stop.save_is_asked = True
+            self._stop.save_requested = True
 
     def on_checkpoint(self, step: int) -> None:
         """Save the run folder to the storage as a checkpoint of Ray Train, all or nothing."""

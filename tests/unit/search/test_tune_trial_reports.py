@@ -71,9 +71,9 @@ def test_each_validation_is_reported_once_when_its_state_is_saved(tmp_path: Path
     run, stop = run_of(tmp_path / "run", "x", [0.9, None, 0.7, 0.2, 0.8]), StopRequest()
     reporter = TrialReporter(run, stop, hands_over=False, ends_itself=False)
     reporter.on_epoch(report_of(2, None))
-    assert not stop.save_is_asked
+    assert not stop.save_requested
     reporter.on_epoch(report_of(5, 0.8))  # whose line the journal has written already
-    assert stop.save_is_asked
+    assert stop.save_requested
     assert fake_tune.reports == []
     reporter.on_checkpoint(10)
     reporter.on_checkpoint(11)

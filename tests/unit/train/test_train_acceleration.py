@@ -27,7 +27,7 @@ from maag.errors import ConfigError
 from maag.models.build import build_discriminator
 from maag.models.discriminator import pyramid_of_masks
 from maag.train.acceleration import InBfloat16, accelerated, require_fast, runs_in_bf16
-from maag.train.keeping import NOT_KEPT
+from maag.train.checkpointing import NO_SAVES
 from maag.train.loop import Loop
 from maag.train.reports import Listeners
 from maag.train.state import TrainState
@@ -192,7 +192,7 @@ def test_no_step_waits_for_the_device(
     config = codec.override(tiny_config, {"optim.epochs": 1, **changes})
     state = TrainState(config, CPU)
     batches = TrainingBatches(supervise(prepared, split, config), config, CPU)
-    loop = Loop(state, batches, NoValidation(), config, NOT_KEPT, Listeners(), StopRequest())  # type: ignore[arg-type]
+    loop = Loop(state, batches, NoValidation(), config, NO_SAVES, Listeners(), StopRequest())  # type: ignore[arg-type]
     with NothingWaits():
         assert loop.run() == "done"
     assert state.progress.step == batches.steps_per_epoch > 1

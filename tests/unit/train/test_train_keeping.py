@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from maag.train.keeping import SaveTimes
+from maag.train.checkpointing import SaveTimes
 
 
 class Clock:

@@ -125,7 +125,7 @@ def test_a_run_goes_on_with_the_same_teachers_only(
 
     class AskingInTheFirstEpoch(Listeners):
         def on_epoch(self, report: EpochReport) -> None:
-            stop.ask("enough")
+            stop.interrupt("enough")
 
     def go(folder: RunFolder, given: object = teachers, listener: Listeners | None = None) -> str:
         outcome = fit(
@@ -175,7 +175,7 @@ def test_ctrl_c_while_teachers_are_asked_ends_before_the_first_step_and_the_run_
             told.append(done)
             assert total > 1
             if asks:
-                stop.ask("enough")
+                stop.interrupt("enough")
 
         run = RunFolder(tmp_path / name)
         if not run.path.exists():

@@ -12,7 +12,7 @@ from maag.config import codec
 from maag.config.schema import Config
 from maag.data.slices.batches import Batch
 from maag.errors import NotFiniteError
-from maag.train.keeping import NOT_KEPT, Keeper
+from maag.train.checkpointing import NO_SAVES, Saver
 from maag.train.loop import Loop
 from maag.train.reports import EpochReport, StepReport
 from maag.train.state import TrainState
@@ -64,8 +64,8 @@ def timed(config: Config, seconds_a_save: float, earlier: float = 0.0) -> tuple[
             return super().at(step)
 
     listener = Listening(stop, math.inf)
-    keeper = Keeper(save_last=lambda: clock.move(seconds_a_save), save_best=lambda dice: None)
-    loop = Loop(state, Steady(state), ScriptedValidator(0.5), config, keeper, listener, stop, clock)  # type: ignore[arg-type]
+    saver = Saver(save_last=lambda: clock.move(seconds_a_save), save_best=lambda dice: None)
+    loop = Loop(state, Steady(state), ScriptedValidator(0.5), config, saver, listener, stop, clock)  # type: ignore[arg-type]
     loop.run()
     return listener.saved, listener.epochs, state.progress.seconds
 
@@ -81,12 +81,12 @@ def test_a_validation_is_saved_unless_that_would_take_a_tenth_of_the_time(
 def test_a_request_to_save_is_met_once(tiny_config: Config) -> None:
     class Asking(Listening):
         def on_step(self, report: StepReport) -> None:
-            self._stop.save_is_asked = report.step == STEPS_PER_EPOCH
+            self._stop.save_requested = report.step == STEPS_PER_EPOCH
 
     config = codec.override(tiny_config, {**SMALL, "train.validate_every": 2})
     state, stop = TrainState(config, CPU), StopRequest()
     listener = Asking(stop, math.inf)
-    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, NOT_KEPT, listener, stop)  # type: ignore[arg-type]
+    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, NO_SAVES, listener, stop)  # type: ignore[arg-type]
     loop.run()
     assert listener.saved == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
 
@@ -120,8 +120,8 @@ def test_weights_that_are_no_numbers_after_the_last_losses_are_neither_validated
     config = codec.override(tiny_config, {**SMALL, "optim.epochs": 1, "loss.teacher": 1.0, "teacher.decay": 0.9})
     state = TrainState(config, CPU)
     listener, saved = Spoiling(state, network, STEPS_PER_EPOCH), list[str]()
-    keeper = Keeper(save_last=lambda: saved.append("last"), save_best=lambda dice: saved.append("best"))
-    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, keeper, listener, StopRequest())  # type: ignore[arg-type]
+    saver = Saver(save_last=lambda: saved.append("last"), save_best=lambda dice: saved.append("best"))
+    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, saver, listener, StopRequest())  # type: ignore[arg-type]
     with pytest.raises(NotFiniteError, match=f"of the {network} are NaN or infinite after step {STEPS_PER_EPOCH}; the"):
         loop.run()
     assert saved == listener.saved == []

@@ -48,13 +48,13 @@ def test_the_state_is_saved_once_when_a_node_is_about_to_leave(
     board, stop = FakeBoard(), StopRequest()
     reporter = Reporter(RunFolder(tmp_path), board, stop, Member(rank))
     reporter.on_step(step_report(1))
-    assert not stop.save_is_asked
+    assert not stop.save_requested
     leaving.append("a node")
     reporter.on_step(step_report(2))
-    assert stop.save_is_asked
-    stop.save_is_asked = False  # by the save
+    assert stop.save_requested
+    stop.save_requested = False  # by the save
     reporter.on_step(step_report(3))
-    assert not stop.save_is_asked
+    assert not stop.save_requested
     # Its leader speaks for the team.
     assert board.notes == ([step_report(1), step_report(2), Leaving(2), step_report(3)] if rank == 0 else [])
 

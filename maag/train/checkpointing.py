@@ -14,14 +14,14 @@ _MAX_SAVING_FRACTION = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Keeper:
+class Saver:
     """The loop's callbacks for saving."""
 
     save_last: Callable[[], None]
     save_best: Callable[[ValidationDice], None]
 
 
-NOT_KEPT = Keeper(save_last=lambda: None, save_best=lambda dice: None)
+NO_SAVES = Saver(save_last=lambda: None, save_best=lambda dice: None)
 """For workers that leave saving to their leader."""
 
 
