@@ -1,4 +1,4 @@
-"""A checkpoint is whole or refused, and one that cannot be written leaves the one before."""
+"""Damaged checkpoints are refused, and a failed write keeps the previous checkpoint."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load(path: Path) -> object:
     return load_state(path, CPU) if path.name == LAST else load_segmentor(path)
 
 
-def complaint(path: Path) -> str:
+def error_message_of(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         load(path)
     message = str(caught.value)
@@ -47,7 +47,7 @@ def complaint(path: Path) -> str:
     return message
 
 
-def test_a_segmentor_comes_back_with_its_configuration(saved: Path, tiny_config: Config) -> None:
+def test_load_segmentor_restores_the_weights_and_the_configuration(saved: Path, tiny_config: Config) -> None:
     trained = load_segmentor(saved / BEST)
     assert trained.config == tiny_config
     assert trained.info == INFO
@@ -68,19 +68,19 @@ def test_a_truncated_file_is_refused(saved: Path, name: str, part: float) -> Non
     content = (saved / name).read_bytes()
     kept = part if isinstance(part, int) else int(part * len(content))
     (saved / name).write_bytes(content[:kept])
-    assert "damaged" in complaint(saved / name)
+    assert "damaged" in error_message_of(saved / name)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that nobody can read is Linux's")
 @pytest.mark.parametrize("name", [LAST, BEST])
-def test_a_file_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, name: str) -> None:
+def test_an_unreadable_file_raises_storage_error(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("/proc/self/mem")
     with pytest.raises(StorageError, match="cannot read"):
         load_segmentor(tmp_path / name) if name == BEST else load_state(tmp_path / name, CPU)
 
 
 @pytest.mark.parametrize("name", [LAST, BEST])
-def test_a_file_that_may_not_be_read_is_said_so(saved: Path, name: str) -> None:
+def test_a_file_without_read_permission_raises_storage_error(saved: Path, name: str) -> None:
     (saved / name).chmod(0)
     if os.access(saved / name, os.R_OK):
         pytest.skip("root may read everything")
@@ -89,35 +89,35 @@ def test_a_file_that_may_not_be_read_is_said_so(saved: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), [1], {"other": 1}, {"format_version": 1}, None])
-def test_a_file_of_torch_that_is_no_checkpoint_is_refused(tmp_path: Path, content: Any) -> None:
+def test_a_torch_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / LAST)
-    assert "damaged" in complaint(tmp_path / LAST)
+    assert "damaged" in error_message_of(tmp_path / LAST)
 
 
-def test_the_state_is_not_the_model_and_nothing_is_no_path(saved: Path, tmp_path: Path) -> None:
+def test_load_segmentor_refuses_a_training_state_and_a_missing_path(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"give a run folder or its checkpoints/best\.safetensors"):
         load_segmentor(saved / LAST)
     with pytest.raises(MissingDataError, match="nope: there is no such path; give a run folder"):
         load_segmentor(tmp_path / "nope")
 
 
-def test_another_format_is_refused(saved: Path) -> None:
+def test_an_unknown_format_version_is_refused(saved: Path) -> None:
     content = torch.load(saved / LAST, weights_only=True)
     torch.save({**content, "format_version": 2}, saved / LAST)
-    assert "format_version 2 is unknown; this maag reads 1" in complaint(saved / LAST)
+    assert "format_version 2 is unknown; this maag reads 1" in error_message_of(saved / LAST)
     with safe_open(saved / BEST, framework="pt") as file:
         header, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(weights, saved / BEST, {**header, "format_version": "2"})
-    assert "format_version 2 is unknown; this maag reads 1" in complaint(saved / BEST)
+    assert "format_version 2 is unknown; this maag reads 1" in error_message_of(saved / BEST)
 
 
-def test_weights_of_another_segmentor_are_refused(saved: Path, tiny_config: Config) -> None:
+def test_weights_that_do_not_fit_the_configuration_are_refused(saved: Path, tiny_config: Config) -> None:
     wider = codec.override(tiny_config, {"segmentor.width": 8})
     save_segmentor(saved / BEST, wider, TrainState(tiny_config, CPU).segmentor.state_dict(), INFO)
-    assert complaint(saved / BEST).endswith("the weights do not fit the configuration beside them")
+    assert error_message_of(saved / BEST).endswith("the weights do not fit the configuration beside them")
 
 
-def test_a_run_is_its_best_segmentor_or_else_its_final_one(tmp_path: Path) -> None:
+def test_find_weights_prefers_the_best_segmentor_over_the_final_one(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     (folder / FINAL).touch()
@@ -128,7 +128,7 @@ def test_a_run_is_its_best_segmentor_or_else_its_final_one(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_checkpoint_before(saved: Path, tiny_config: Config) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(saved: Path, tiny_config: Config) -> None:
     program = (
         "import json, resource, signal, sys\nfrom pathlib import Path\nimport torch\n"
         "from maag.checkpoint import BEST, LAST, save_segmentor, save_state\n"
@@ -148,10 +148,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(saved: Path, tiny_config: Conf
     )
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
     assert all(len(content) > 20_000 for content in before.values())
-    words = [str(saved), json.dumps(codec.to_dict(tiny_config))]
-    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    arguments = [str(saved), json.dumps(codec.to_dict(tiny_config))]
+    completed = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.splitlines() == [
         f"cannot write {saved / name}: the file would be larger than is allowed here; choose another place"
         for name in (LAST, BEST)
     ]
@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(saved: Path, tiny_config: Conf
 
 
 class Payload:
-    """Leaves a file behind when it is unpickled."""
+    """Creates a file when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -173,18 +173,18 @@ class Payload:
 def test_code_in_a_training_state_is_refused_and_not_run(saved: Path, tmp_path: Path) -> None:
     content = torch.load(saved / LAST, weights_only=True)
     torch.save({**content, "state": Payload(tmp_path / "ran")}, saved / LAST)
-    complaint(saved / LAST)
+    error_message_of(saved / LAST)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_segmentor_without_one_of_its_weights_is_refused(saved: Path, tiny_config: Config) -> None:
+def test_a_segmentor_with_a_missing_weight_is_refused(saved: Path, tiny_config: Config) -> None:
     weights = TrainState(tiny_config, CPU).segmentor.state_dict()
     weights.pop(next(iter(weights)))
     save_segmentor(saved / BEST, tiny_config, weights, INFO)
-    complaint(saved / BEST)
+    error_message_of(saved / BEST)
 
 
-def test_weights_of_another_program_are_refused(saved: Path, tiny_config: Config) -> None:
+def test_weights_without_metadata_are_refused(saved: Path, tiny_config: Config) -> None:
     weights = TrainState(tiny_config, CPU).segmentor.state_dict()
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, saved / BEST)
-    complaint(saved / BEST)
+    error_message_of(saved / BEST)

@@ -1,4 +1,4 @@
-"""Inference of whole volumes, back on the grid of their source."""
+"""Inference on whole volumes, with labels on the grid of the source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Output(NamedTuple):
 
 
 class TinySegmentor(nn.Module):
-    """A convolution whose batch normalisation would betray training mode, and one part that is frozen."""
+    """A convolution whose batch normalisation would reveal training mode, and a frozen one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_runner_leaves_modes_and_statistics_as_they_were() -> None:
     assert TorchRunner(segmentor).name == "torch-cpu"
 
 
-def test_on_the_grid_labels_are_exact(data: DataConfig) -> None:
+def test_labels_are_exact_without_resampling(data: DataConfig) -> None:
     volume, mask = ellipse_volume((3, 48, 32), (8.0, 1.5, 1.5))
     labels = segment(volume, BrightIsForeground(), data)
     assert labels.dtype == np.uint8
@@ -97,7 +97,7 @@ def test_on_the_grid_labels_are_exact(data: DataConfig) -> None:
 @pytest.mark.parametrize(
     ("shape", "in_plane_mm"), [((2, 61, 33), 1.1), ((2, 37, 90), 1.7), ((1, 20, 21), 1.5), ((2, 130, 99), 0.6)]
 )
-def test_labels_come_back_in_the_geometry_of_the_source(
+def test_labels_are_returned_in_the_source_geometry(
     data: DataConfig, shape: tuple[int, int, int], in_plane_mm: float
 ) -> None:
     volume, mask = ellipse_volume(shape, (8.0, in_plane_mm, in_plane_mm))
@@ -109,7 +109,7 @@ def test_labels_come_back_in_the_geometry_of_the_source(
     assert 2 * (wanted & (labels == 1)).sum() / (wanted.sum() + labels.sum()) > 0.93
 
 
-def test_slices_go_through_in_bounded_batches(data: DataConfig) -> None:
+def test_slices_are_predicted_in_bounded_batches(data: DataConfig) -> None:
     volume, mask = ellipse_volume((70, 48, 32), (1.0, 1.5, 1.5))
     runner = BrightIsForeground()
     labels = segment(volume, runner, data)
@@ -117,13 +117,13 @@ def test_slices_go_through_in_bounded_batches(data: DataConfig) -> None:
     np.testing.assert_array_equal(labels, mask)
 
 
-def test_a_model_of_other_classes_is_refused(data: DataConfig) -> None:
+def test_a_model_with_another_number_of_classes_is_refused(data: DataConfig) -> None:
     volume, _ = ellipse_volume((2, 48, 32), (8.0, 1.5, 1.5))
     with pytest.raises(DataError, match="bright gives 4 classes, the configuration names 2: background, blob"):
         segment(volume, BrightIsForeground(4), data)
 
 
-def test_values_that_are_not_numbers_are_refused(data: DataConfig) -> None:
+def test_non_finite_probabilities_are_refused(data: DataConfig) -> None:
     class Broken(BrightIsForeground):
         def __call__(self, images: Images) -> Images:
             return np.full((len(images), 2, *images.shape[2:]), np.nan, np.float32)
@@ -133,7 +133,7 @@ def test_values_that_are_not_numbers_are_refused(data: DataConfig) -> None:
         segment(volume, Broken(), data)
 
 
-def test_probabilities_are_kept_on_request_alone(data: DataConfig) -> None:
+def test_probabilities_are_kept_only_on_request(data: DataConfig) -> None:
     volume, _ = ellipse_volume((3, 61, 33), (8.0, 1.1, 1.1))
     found = segment_fully(volume, BrightIsForeground(), data, keep_probabilities=True)
     assert found.probabilities is not None
@@ -144,7 +144,7 @@ def test_probabilities_are_kept_on_request_alone(data: DataConfig) -> None:
     np.testing.assert_array_equal(np.concatenate(parts), found.probabilities)
 
 
-def test_probabilities_of_more_slices_than_go_through_at_once_are_those_of_each_slice(data: DataConfig) -> None:
+def test_probabilities_are_correct_across_several_batches(data: DataConfig) -> None:
     volume, mask = ellipse_volume((70, 48, 32), (1.0, 1.5, 1.5))
     found = segment_fully(volume, BrightIsForeground(), data, keep_probabilities=True)
     assert found.probabilities is not None
@@ -152,7 +152,7 @@ def test_probabilities_of_more_slices_than_go_through_at_once_are_those_of_each_
 
 
 class LeftIsForeground:
-    """Sure of the left half of a slice, wherever the image has it."""
+    """Gives the left half of every input a foreground probability of 0.8."""
 
     name = "left"
 
@@ -167,7 +167,7 @@ def test_flips_average_four_views(data: DataConfig) -> None:
     found = segment_fully(volume, LeftIsForeground(), data, Refinement(flips=True), keep_probabilities=True)
     assert found.probabilities is not None
     np.testing.assert_allclose(found.probabilities[:, 1], 0.4, atol=1e-6)
-    # What sees the same in the mirror is not changed by it.
+    # Flips do not change the labels of a flip-equivariant runner.
     np.testing.assert_array_equal(segment(volume, BrightIsForeground(), data, Refinement(flips=True)), mask)
 
 
@@ -176,30 +176,32 @@ def test_rotations_average_five_views(data: DataConfig) -> None:
     refinement = Refinement(rotations=True)
     found = segment_fully(volume, LeftIsForeground(), data, refinement, keep_probabilities=True).probabilities
     assert found is not None
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)  # in the corners, too, which few views show
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)  # also in the corners, which few views cover
     left, centre, right = found[0, 1, 24, 2], found[0, 1, 24, 15:17].mean(), found[0, 1, 24, 29]
     assert (left, right) == pytest.approx((0.8, 0), abs=1e-3)  # within all of the wedges, and in none
     assert centre == pytest.approx(0.4, abs=0.1)
-    # What sees the same in whatever position is hardly changed by it.
-    turned = segment(volume, BrightIsForeground(), data, refinement)
-    assert (turned != mask).mean() < 0.02
-    assert 2 * (turned & mask).sum() / (turned + mask).sum() > 0.95
+    # Rotations hardly change the labels of a rotation-equivariant runner.
+    rotated = segment(volume, BrightIsForeground(), data, refinement)
+    assert (rotated != mask).mean() < 0.02
+    assert 2 * (rotated & mask).sum() / (rotated + mask).sum() > 0.95
 
 
 @pytest.mark.parametrize("size_px", [(48, 48), (48, 32)])
 @pytest.mark.parametrize("mirrored", [(), (2,), (3,), (2, 3)])
 @pytest.mark.parametrize("degrees", [0.0, 15.0, -30.0])
-def test_a_view_comes_back_to_where_it_was(size_px: tuple[int, int], mirrored: tuple[int, ...], degrees: float) -> None:
+def test_inverting_a_view_restores_the_image(
+    size_px: tuple[int, int], mirrored: tuple[int, ...], degrees: float
+) -> None:
     view = View(mirrored, degrees)
     rows, columns = np.mgrid[: size_px[0], : size_px[1]].astype(np.float32)
     blob = np.exp(-((rows - 20) ** 2 + (columns - 17) ** 2) / 18)[None, None]
-    seen = view.apply(blob)
-    assert (np.abs(seen - blob).max() > 0.1) == (view != View())
-    assert seen.sum() == pytest.approx(blob.sum(), rel=0.01)  # lengths are kept, on grids that are not square too
-    np.testing.assert_allclose(view.invert(seen), blob, atol=0.02)
+    viewed = view.apply(blob)
+    assert (np.abs(viewed - blob).max() > 0.1) == (view != View())
+    assert viewed.sum() == pytest.approx(blob.sum(), rel=0.01)  # lengths are kept, also on grids that are not square
+    np.testing.assert_allclose(view.invert(viewed), blob, atol=0.02)
 
 
-def test_of_each_class_the_largest_part_stays() -> None:
+def test_largest_components_keeps_the_largest_component_of_each_class() -> None:
     labels = np.zeros((3, 10, 10), np.uint8)
     labels[0, 1:4, 1:4] = 1
     labels[1, 4, 4] = 1  # touches it by a corner in the next slice
@@ -216,29 +218,29 @@ def test_of_each_class_the_largest_part_stays() -> None:
     assert Refinement(rotations=True).name == "rotations"
 
 
-def test_the_argmax_of_equal_scores_is_the_lowest_class() -> None:
+def test_argmax_labels_breaks_ties_by_the_lowest_class() -> None:
     scores = np.random.default_rng(0).integers(0, 3, (2, 4, 5, 6)).astype(np.float32)  # with many ties
     np.testing.assert_array_equal(argmax_labels(scores), scores.argmax(axis=1))
 
 
 class Unsure:
-    """Class 1 with .7 on the left half; with .9 of turned images, which `expected_dice` is not of."""
+    """Class 1 with 0.7 on the left half; with 0.9 in later views, which `expected_dice` ignores."""
 
     name = "unsure"
 
     def __init__(self) -> None:
-        self._asked = 0
+        self._calls = 0
 
     def __call__(self, images: Images) -> Images:
-        self._asked += 1
+        self._calls += 1
         blob = np.full_like(images[:, 0], 0.1)
-        blob[..., : images.shape[3] // 2] = 0.7 if self._asked == 1 else 0.9
+        blob[..., : images.shape[3] // 2] = 0.7 if self._calls == 1 else 0.9
         return np.stack([1 - blob, blob], axis=1)
 
 
 @pytest.mark.parametrize("refinement", [Refinement(), Refinement(rotations=True), Refinement(largest_component=True)])
-def test_what_is_expected_is_what_one_pass_says(data: DataConfig, refinement: Refinement) -> None:
+def test_expected_dice_is_measured_on_the_unrefined_prediction(data: DataConfig, refinement: Refinement) -> None:
     volume, _ = ellipse_volume((3, 48, 32), (8.0, 1.5, 1.5))
     found = segment_fully(volume, Unsure(), data, refinement)
-    # Half of the pixels with .7 are labelled, the others have .1: 2 * .7 / (.7 + .1 + 1).
+    # Half of the pixels have .7 and are labelled, the others have .1: 2 * .7 / (.7 + .1 + 1).
     assert found.expected_dice == {"blob": pytest.approx(1.4 / 1.8)}

@@ -1,4 +1,4 @@
-"""Which parts of labels are kept, and what a runner may not give."""
+"""Largest components of labels, and runner outputs that are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def noise(shape: tuple[int, int, int]) -> Volume:
     return Volume(voxels[None], (8.0, 1.5, 1.5), np.diag([1.5, 1.5, 8.0, 1.0]))
 
 
-def test_the_last_class_keeps_its_largest_part_too_and_the_first_of_equal_ones() -> None:
+def test_the_last_class_keeps_the_first_of_its_equally_large_components() -> None:
     labels = np.zeros((1, 4, 9), np.uint8)
     labels[0, 0, :2] = labels[0, 3, 3:5] = labels[0, 0, 8] = 2
     expected = np.zeros_like(labels)
@@ -29,7 +29,7 @@ def test_the_last_class_keeps_its_largest_part_too_and_the_first_of_equal_ones()
     np.testing.assert_array_equal(largest_components(labels, 3), expected)
 
 
-def test_one_component_is_kept_of_labels_and_not_of_probabilities() -> None:
+def test_largest_component_filters_labels_but_not_probabilities() -> None:
     class TwoParts:
         name = "two parts"
 
@@ -46,7 +46,7 @@ def test_one_component_is_kept_of_labels_and_not_of_probabilities() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_single_value_that_is_not_a_number_is_refused(value: float) -> None:
+def test_a_single_non_finite_probability_is_refused(value: float) -> None:
     class BrokenLater(BrightIsForeground):
         def __call__(self, images: Images) -> Images:
             probabilities = super().__call__(images)

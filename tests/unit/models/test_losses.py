@@ -1,4 +1,4 @@
-"""Supervised and adversarial losses, by hand."""
+"""Supervised and adversarial losses, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maag.labels import IGNORE
 from maag.losses import adversarial_loss, balance, discriminator_loss, partial_cross_entropy
 
 
-def test_partial_cross_entropy_is_the_sum_of_the_classes_means() -> None:
+def test_class_weights_turn_the_pixel_mean_into_the_sum_of_class_means() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(2, 4, 6, 5, generator=generator)
     labels = torch.randint(0, 3, (2, 6, 5), generator=generator).to(torch.uint8)
@@ -25,13 +25,13 @@ def test_partial_cross_entropy_is_the_sum_of_the_classes_means() -> None:
     balanced = sum(sum(losses) / len(losses) for losses in by_class.values())
     total = sum(map(len, by_class.values()))
     plain = sum(map(sum, by_class.values())) / total
-    between = sum(math.sqrt(total / len(losses)) * sum(losses) for losses in by_class.values()) / total
+    halfway = sum(math.sqrt(total / len(losses)) * sum(losses) for losses in by_class.values()) / total
     assert float(partial_cross_entropy(logits, labels, class_weights=1.0)) == pytest.approx(balanced, rel=1e-5)
     assert float(partial_cross_entropy(logits, labels, class_weights=0.0)) == pytest.approx(plain, rel=1e-5)
-    assert float(partial_cross_entropy(logits, labels, class_weights=0.5)) == pytest.approx(between, rel=1e-5)
+    assert float(partial_cross_entropy(logits, labels, class_weights=0.5)) == pytest.approx(halfway, rel=1e-5)
 
 
-def test_labels_draw_their_pixels_as_much_as_they_weigh() -> None:
+def test_pixel_weights_scale_the_gradient_of_each_pixel() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(1, 3, 2, 4, generator=generator).requires_grad_()
     labels = torch.tensor([[[0, 1, 2, IGNORE], [0, 0, 0, 1]]], dtype=torch.uint8)
@@ -43,7 +43,7 @@ def test_labels_draw_their_pixels_as_much_as_they_weigh() -> None:
     torch.testing.assert_close(logits.grad, expected / 4.25)
 
 
-def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
+def test_a_batch_without_labels_gives_zero_loss_and_no_nan() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = partial_cross_entropy(logits, torch.full((1, 4, 4), IGNORE, dtype=torch.uint8), class_weights=1.0)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -52,7 +52,7 @@ def test_nothing_labelled_is_no_loss_and_no_nan() -> None:
     assert not logits.grad.any()
 
 
-def test_least_squares_by_hand() -> None:
+def test_least_squares_losses_match_hand_computed_values() -> None:
     real, fake = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
     assert float(discriminator_loss(real, fake)) == pytest.approx(0.5 * 0.5 + 0.5 * 2.0)
     assert float(adversarial_loss(fake)) == pytest.approx(0.5 * 2.0)
@@ -62,12 +62,12 @@ def test_least_squares_by_hand() -> None:
 
 
 @pytest.mark.parametrize("supervised", [0.5, 5.0, 1e4])
-def test_an_adversarial_loss_of_nothing_is_balanced_by_a_number(supervised: float) -> None:
+def test_balance_is_finite_for_a_zero_adversarial_loss(supervised: float) -> None:
     nothing = torch.tensor(0.0)
     assert balance(torch.tensor(supervised), nothing) * nothing == 0
 
 
-def test_pixel_weights_count_as_pixels_do() -> None:
+def test_uniform_pixel_weights_change_nothing_and_zero_weights_exclude_pixels() -> None:
     logits = torch.randn(1, 3, 1, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[[0, 1, 1, IGNORE]]], dtype=torch.uint8)
     whole = torch.ones(1, 1, 4)

@@ -1,4 +1,4 @@
-"""The losses of the first steps are what they were; `pytest --update-golden` writes them anew."""
+"""The losses of the first steps match the stored ones; `pytest --update-golden` rewrites them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maag.train.step import update
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "losses_cpu.json"
 TOLERANCES = (1e-4, 1e-4, 1e-4, 1e-4, 1e-3)
-"""Relative, by step. Another processor rounds convolutions otherwise, which each step makes about ten times as large:
+"""Relative, by step. Processors round convolutions differently, and each step amplifies that about tenfold:
 1e-7, 3e-6, 2e-6, 2e-5 and 1.4e-4 between two kinds."""
 MAAG = {
     "loss.adversarial": 0.1,
@@ -33,7 +33,7 @@ MAAG = {
 }
 
 
-def batch_of(generator: torch.Generator) -> Batch:
+def random_batch(generator: torch.Generator) -> Batch:
     labels = torch.randint(0, 4, (4, 32, 32), generator=generator, dtype=torch.uint8)
     labels[torch.rand(4, 32, 32, generator=generator) > 0.1] = IGNORE
     masks = torch.randint(0, 4, (4, 4, 4), generator=generator, dtype=torch.uint8)
@@ -52,14 +52,14 @@ def losses_of_first_steps(config: Config) -> list[dict[str, float]]:
     losses = []
     for step in range(5):
         state.noise.manual_seed(step)
-        found = update(state, batch_of(generator), config)
+        found = update(state, random_batch(generator), config)
         losses.append({name: float(loss) for name, loss in found.items()})
     return losses
 
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """As many as when the losses were stored: another number makes sums in another order."""
+    """As many threads as when the losses were stored: another number changes the order of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -67,7 +67,9 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_the_losses_of_the_first_steps_are_as_before(tiny_config: Config, request: pytest.FixtureRequest) -> None:
+def test_the_losses_of_the_first_steps_match_the_golden_file(
+    tiny_config: Config, request: pytest.FixtureRequest
+) -> None:
     losses = losses_of_first_steps(codec.override(tiny_config, MAAG))
     if request.config.getoption("--update-golden"):
         GOLDEN.write_text(json.dumps({"torch": torch.__version__, "losses": losses}, indent=2) + "\n")

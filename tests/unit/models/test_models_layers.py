@@ -1,4 +1,4 @@
-"""Layers do what the plain layers of torch do, and leave out what has no effect."""
+"""Layers match those of torch and leave out what has no effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maag.models.sync_norm import with_synchronized_norms
 
 
 def with_biases(layer: ConvNorm) -> nn.Sequential:
-    """The same layers as torch applies them, with biases and statistics that are not nought."""
+    """The same layers as plain torch modules, with non-zero biases and statistics."""
     generator = torch.Generator().manual_seed(0)
     for tensor in (layer[0].bias, layer[1].running_mean, layer[1].weight, layer[1].bias):
         assert isinstance(tensor, Tensor)
@@ -30,7 +30,7 @@ LAYERS = [
 
 
 @pytest.mark.parametrize("make", LAYERS)
-def test_a_bias_before_a_normalisation_matters_in_evaluation_alone(make: object) -> None:
+def test_a_bias_before_a_normalisation_matters_only_in_evaluation(make: object) -> None:
     layer: ConvNorm = make()  # type: ignore[operator]
     plain = with_biases(layer)
     images = torch.randn(2, 3, 8, 6, generator=torch.Generator().manual_seed(1))
@@ -43,7 +43,7 @@ def test_a_bias_before_a_normalisation_matters_in_evaluation_alone(make: object)
 
 
 @pytest.mark.parametrize("make", LAYERS)
-def test_an_absorbed_bias_leaves_the_outputs_as_they_are(make: object) -> None:
+def test_absorbing_the_bias_keeps_the_outputs(make: object) -> None:
     layer: ConvNorm = make()  # type: ignore[operator]
     with_biases(layer)
     layer.eval()
@@ -56,7 +56,7 @@ def test_an_absorbed_bias_leaves_the_outputs_as_they_are(make: object) -> None:
     torch.testing.assert_close(layer(images), before, rtol=1e-4, atol=1e-5)
 
 
-def test_a_gradient_with_gaps_is_made_dense() -> None:
+def test_dense_gradient_makes_a_strided_gradient_contiguous() -> None:
     features = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
     passed = DenseGradient.apply(features)  # type: ignore[no-untyped-call]
     torch.testing.assert_close(passed, features, rtol=0, atol=0)
@@ -77,7 +77,7 @@ def group_of_one(tmp_path: Path) -> Iterator[None]:
 
 
 def norms() -> tuple[nn.BatchNorm2d, nn.BatchNorm2d]:
-    """torch's, and one that is synchronised: alike, and not new."""
+    """torch's and a synchronised one, with equal, non-initial parameters."""
     plain, synchronised = nn.BatchNorm2d(3, momentum=0.3), nn.BatchNorm2d(3, momentum=0.3)
     for norm in (plain, synchronised):
         generator = torch.Generator().manual_seed(0)
@@ -88,13 +88,13 @@ def norms() -> tuple[nn.BatchNorm2d, nn.BatchNorm2d]:
 
 
 @pytest.mark.usefixtures("group_of_one")
-def test_a_synchronised_normalisation_of_one_worker_is_torchs() -> None:
+def test_synchronised_normalisation_with_one_worker_matches_torch() -> None:
     plain, synchronised = norms()
-    given = torch.randn(2, 3, 3, 2, generator=torch.Generator().manual_seed(1))  # few, so that n - 1 is not n
-    images = [given.clone().requires_grad_() for _ in range(2)]
+    features = torch.randn(2, 3, 3, 2, generator=torch.Generator().manual_seed(1))  # few, so that n - 1 is not n
+    images = [features.clone().requires_grad_() for _ in range(2)]
     for norm, image in zip((plain, synchronised), images, strict=True):
         norm(image).sin().sum().backward()
-    torch.testing.assert_close(synchronised(given), plain(given))
+    torch.testing.assert_close(synchronised(features), plain(features))
     torch.testing.assert_close(images[1].grad, images[0].grad, rtol=1e-3, atol=1e-4)
     assert synchronised.weight.grad is not None
     torch.testing.assert_close(synchronised.weight.grad, plain.weight.grad, rtol=1e-3, atol=1e-4)
@@ -102,7 +102,7 @@ def test_a_synchronised_normalisation_of_one_worker_is_torchs() -> None:
 
 
 @pytest.mark.usefixtures("group_of_one")
-def test_a_synchronised_normalisation_counts_in_full_precision_whatever_it_is_given() -> None:
+def test_synchronised_normalisation_computes_in_full_precision() -> None:
     plain, synchronised = norms()
     images = (5 + torch.randn(2, 3, 33, 31, generator=torch.Generator().manual_seed(1))).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
@@ -112,7 +112,7 @@ def test_a_synchronised_normalisation_counts_in_full_precision_whatever_it_is_gi
 
 
 @pytest.mark.parametrize("layer", [conv_block(64, 32, kernel=3, norm_momentum=0.1)[0], halving_conv(64, 32)[0]])
-def test_initial_weights_keep_the_size_of_what_goes_through_a_relu(layer: nn.Conv2d) -> None:
+def test_initial_weights_follow_he_initialisation(layer: nn.Conv2d) -> None:
     """He et al. 2015: a variance of 2 over the number of inputs."""
     fan_in = layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
     assert float(layer.weight.detach().std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
