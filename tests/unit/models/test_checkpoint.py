@@ -71,7 +71,7 @@ def test_a_truncated_file_is_refused(saved: Path, name: str, part: float) -> Non
     assert "damaged" in error_message_of(saved / name)
 
 
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that nobody can read is Linux's")
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="only Linux has this unreadable file")
 @pytest.mark.parametrize("name", [LAST, BEST])
 def test_an_unreadable_file_raises_storage_error(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("/proc/self/mem")
