@@ -1,4 +1,4 @@
-"""Faster forward passes: nearly the same numbers, the same names, and no step that waits for the device."""
+"""Faster forward passes: nearly the same losses, the same names, and no step that waits for the device."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ EVERYTHING = {
     "augment.interpolation": "cubic",
     "augment.cutout": 0.3,
 }
-WAITS = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"})
-"""What a CUDA device must be waited for: values and sizes that Python asks for."""
+SYNCHRONIZING = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"})
+"""Operations that wait for a CUDA device, since Python reads a value or a size."""
 
 
-class NothingWaits(TorchDispatchMode):
-    """Refuses the operations in WAITS, and constants that are brought to the device one by one."""
+class RefuseSynchronization(TorchDispatchMode):
+    """Refuses the operations in SYNCHRONIZING, and scalar constants copied to the device one by one."""
 
     def __torch_dispatch__(
         self,
@@ -64,13 +64,13 @@ class NothingWaits(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         name = str(func).split(".")[1]
-        waits = name in WAITS or (name == "lift_fresh" and args[0].ndim == 0)
+        waits = name in SYNCHRONIZING or (name == "lift_fresh" and args[0].ndim == 0)
         assert not waits, f"aten.{name} within the loop: a CUDA device would be waited for"
         return func(*args, **(kwargs or {}))
 
 
-class AutocastSeen(TorchFunctionMode):
-    """Notes for each function whether autocast was on when it was called."""
+class AutocastRecorder(TorchFunctionMode):
+    """Records for each function whether autocast was on when it was called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,23 +122,23 @@ def tensors_of(state: Any) -> list[Tensor]:
     return [state] if isinstance(state, Tensor) else []
 
 
-def test_the_spectral_norm_iterates_outside_of_autocast(tiny_config: Config) -> None:
+def test_the_spectral_norm_iterates_outside_autocast(tiny_config: Config) -> None:
     masks = pyramid_of_masks(torch.zeros(2, 32, 32, dtype=torch.uint8), 4, tiny_config.discriminator.scales)
-    with AutocastSeen() as seen:
+    with AutocastRecorder() as recorder:
         scores = InBfloat16(build_discriminator(tiny_config), CPU)(masks)
     assert scores.dtype == torch.float32
-    assert seen.by_name["mv"] == {False}
-    assert seen.by_name["conv2d"] == {True}
+    assert recorder.by_name["mv"] == {False}
+    assert recorder.by_name["conv2d"] == {True}
 
 
-def test_eager_fp32_is_the_network_itself(tiny_config: Config) -> None:
+def test_eager_fp32_returns_the_network_itself(tiny_config: Config) -> None:
     network = build_discriminator(tiny_config)
     assert accelerated(network, TrainConfig(), CPU) is network
 
 
 @pytest.mark.parametrize("has_avx512_bf16", [False, True])
 @pytest.mark.parametrize("has_amx", [False, True])
-def test_auto_is_bf16_on_cpus_that_multiply_in_it(
+def test_auto_precision_is_bf16_on_cpus_with_bf16_hardware(
     monkeypatch: pytest.MonkeyPatch, has_amx: bool, has_avx512_bf16: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
@@ -148,7 +148,7 @@ def test_auto_is_bf16_on_cpus_that_multiply_in_it(
     require_fast(TrainConfig(precision="auto"), CPU)
 
 
-def test_what_would_be_slow_or_impossible_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_bf16_and_compilation_without_a_compiler_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
@@ -162,7 +162,7 @@ def test_what_would_be_slow_or_impossible_is_refused(monkeypatch: pytest.MonkeyP
     require_fast(TrainConfig(precision="bf16"), CPU)
 
 
-def test_compiling_for_a_gpu_needs_triton_and_its_c_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compiling_for_a_gpu_needs_triton_and_a_c_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compiled, gpu = TrainConfig(compile=True), torch.device("cuda")
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delenv("CC", raising=False)
@@ -193,6 +193,6 @@ def test_no_step_waits_for_the_device(
     state = TrainState(config, CPU)
     batches = TrainingBatches(supervise(prepared, split, config), config, CPU)
     loop = Loop(state, batches, NoValidation(), config, NO_SAVES, Listeners(), StopRequest())  # type: ignore[arg-type]
-    with NothingWaits():
+    with RefuseSynchronization():
         assert loop.run() == "done"
     assert state.progress.step == batches.steps_per_epoch > 1

@@ -1,4 +1,4 @@
-"""The prior of areas: what masks have, what costs, and what many batches say."""
+"""The area prior: areas of masks, their loss, and running means over batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maag.train.team import ALONE
 CPU = torch.device("cpu")
 
 
-def test_areas_are_those_of_the_masks_as_parts_of_all_that_predictions_have() -> None:
+def test_measured_areas_are_fractions_of_all_pixels() -> None:
     masks = np.zeros((3, 4, 5), np.uint8)
     masks[0, 0] = 1
     masks[1, 0, :2] = 2
@@ -34,7 +34,7 @@ def test_areas_are_those_of_the_masks_as_parts_of_all_that_predictions_have() ->
     torch.testing.assert_close(found.spread, torch.tensor([(0.75 - 13 / 20) / 2, 0.125, 1 / 20]))
 
 
-def test_areas_cost_only_outside_of_what_is_plausible() -> None:
+def test_area_loss_is_zero_within_the_tolerance() -> None:
     mean, tolerance = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.0, 0.05, 0.02])
     within = torch.tensor([0.73, 0.16, 0.11], requires_grad=True)
     assert area_loss(within, mean, tolerance).item() == 0
@@ -47,7 +47,7 @@ def test_areas_cost_only_outside_of_what_is_plausible() -> None:
         assert torch.sign(areas.grad).tolist() == [0.0, sign, 0.0]
 
 
-def test_a_class_that_no_mask_has_costs_nothing() -> None:
+def test_area_loss_ignores_a_class_that_no_mask_contains() -> None:
     mean, tolerance = torch.tensor([0.9, 0.1, 0.0]), torch.zeros(3)
     areas = torch.tensor([0.7, 0.2, 0.1], requires_grad=True)
     loss = area_loss(areas, mean, tolerance)
@@ -57,7 +57,7 @@ def test_a_class_that_no_mask_has_costs_nothing() -> None:
     assert areas.grad.tolist() == pytest.approx([0.0, 10.0, 0.0])
 
 
-def test_many_batches_say_more_than_one() -> None:
+def test_running_areas_weight_batches_exponentially() -> None:
     running = RunningAreas(2)
     values, weights = [torch.tensor([0.9 - 0.01 * number, 0.1 + 0.01 * number]) for number in range(30)], []
     for value in values:
@@ -69,10 +69,10 @@ def test_many_batches_say_more_than_one() -> None:
     assert set(running.state_dict()) == {"total", "weight"}
 
 
-def test_a_bias_that_one_batch_hides_is_seen_in_many() -> None:
+def test_running_areas_reveal_a_bias_that_one_batch_hides() -> None:
     areas = Areas(torch.tensor([0.9, 0.1]), torch.tensor([0.1, 0.1]), torch.tensor(1e6))
     running = RunningAreas(2)
-    # Four fifths of what masks have, well within the spread of four slices.
+    # Four fifths of the area in masks, well within the spread of four slices.
     logits = torch.tensor([0.92, 0.08]).log()[None, :, None, None].expand(4, 2, 8, 8)
     losses = []
     for _ in range(150):
@@ -86,11 +86,11 @@ def test_a_bias_that_one_batch_hides_is_seen_in_many() -> None:
     assert (given.grad[:, 1] < 0).all()  # more of the class that is too small
 
 
-def test_areas_that_are_too_large_shrink(tiny_config: Config, prepared: PreparedData) -> None:
+def test_training_reduces_the_area_loss(tiny_config: Config, prepared: PreparedData) -> None:
     config = codec.override(tiny_config, {"loss.areas": 1.0, "loss.adversarial": 0, "loss.supervised": 0})
     split = make_split(prepared.patients, config.data)
     batch = TrainingBatches(supervise(prepared, split, config), config, CPU).at(0)
-    assert batch.masks is None  # no discriminator is needed for it
+    assert batch.masks is None  # the area loss needs no discriminator
     state = TrainState(config, CPU)
     state.set_rates(3e-3, 0.0)
     losses = [float(update(state, batch, config)["areas"]) for _ in range(50)]

@@ -1,4 +1,4 @@
-"""What the loop sets before each step, and what it tells of losses, validations and time."""
+"""What the loop sets before each step, and what it reports of losses, validations and time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scripted_loop import STEPS_PER_EPOCH, run_it
 from maag.config.schema import Config
 
 
-def test_each_step_has_noise_of_its_own_that_the_seed_decides(tiny_config: Config) -> None:
+def test_each_step_has_its_own_noise_seed_derived_from_the_run_seed(tiny_config: Config) -> None:
     seeds = [course.seed for course in run_it(tiny_config, {}).courses]
     assert len(set(seeds)) == len(seeds) == 2 * STEPS_PER_EPOCH
     assert [course.seed for course in run_it(tiny_config, {}).courses] == seeds
@@ -23,17 +23,17 @@ def test_the_ramp_rises_to_one_at_its_end(tiny_config: Config) -> None:
     assert ramps == pytest.approx([*ramped, *[1.0] * STEPS_PER_EPOCH])
 
 
-def test_both_rates_fall_together_with_every_step(tiny_config: Config) -> None:
+def test_both_learning_rates_decay_together_at_every_step(tiny_config: Config) -> None:
     rates = {"optim.schedule": "poly", "optim.lr": 1e-3, "optim.lr_min": 1e-5, "optim.lr_discriminator": 4e-4}
     courses = run_it(tiny_config, rates).courses
-    whole = [1 - step / (2 * STEPS_PER_EPOCH) for step in range(2 * STEPS_PER_EPOCH)]
-    factors = [0.01 + 0.99 * rest**0.9 for rest in whole]
+    remaining = [1 - step / (2 * STEPS_PER_EPOCH) for step in range(2 * STEPS_PER_EPOCH)]
+    factors = [0.01 + 0.99 * rest**0.9 for rest in remaining]
     assert [course.lr for course in courses] == pytest.approx([1e-3 * factor for factor in factors])
     assert [course.lr_discriminator for course in courses] == pytest.approx([4e-4 * factor for factor in factors])
 
 
 @pytest.mark.parametrize(("epochs", "measured"), [(4, [1, 2, 4]), (5, [1, 2, 3, 5]), (1, [1])])
-def test_validations_are_as_frequent_as_each_half_of_the_run_asks(
+def test_each_half_of_the_run_validates_at_its_own_interval(
     tiny_config: Config, epochs: int, measured: list[int]
 ) -> None:
     changes = {"optim.epochs": epochs, "train.validate_every": 1, "train.validate_every_late": 3 if epochs > 4 else 4}
@@ -42,18 +42,18 @@ def test_validations_are_as_frequent_as_each_half_of_the_run_asks(
     assert [report.epoch for report in found if "dice" in report.to_dict()] == measured
 
 
-def test_an_epoch_is_told_the_losses_of_its_own_steps(tiny_config: Config) -> None:
+def test_an_epoch_report_has_the_losses_of_its_own_steps(tiny_config: Config) -> None:
     first, second = run_it(tiny_config, {}, labelled_up_to=STEPS_PER_EPOCH).epochs
     assert first.losses["supervised"] > 0
     assert second.losses["supervised"] == 0
 
 
-def test_a_glance_tells_the_epoch_it_falls_into(tiny_config: Config) -> None:
-    glances = run_it(tiny_config, {}, steps_per_epoch=11).glances
-    assert [(report.step, report.epoch) for report in glances] == [(10, 1), (11, 1), (20, 2), (22, 2)]
+def test_step_reports_name_their_epoch(tiny_config: Config) -> None:
+    step_reports = run_it(tiny_config, {}, steps_per_epoch=11).glances
+    assert [(report.step, report.epoch) for report in step_reports] == [(10, 1), (11, 1), (20, 2), (22, 2)]
 
 
-def test_the_time_left_goes_down_to_nothing(tiny_config: Config) -> None:
+def test_the_remaining_time_falls_to_zero(tiny_config: Config) -> None:
     first, last = run_it(tiny_config, {}).glances
     assert first.seconds_left > 0
     assert last.seconds_left == 0

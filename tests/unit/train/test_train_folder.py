@@ -21,10 +21,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("absent", ["a", "b", "c", "d", "e"])
-def test_a_split_whose_patients_are_not_there_is_refused(path: Path, absent: str) -> None:
+def test_a_split_with_missing_patients_is_refused(path: Path, absent: str) -> None:
     with pytest.raises(SplitError, match=rf"1 of its patients are not in the data, the first is {absent};"):
         read_split(path, set("abcdef") - {absent})
 
 
-def test_who_tests_need_not_be_there_for_training(path: Path) -> None:
+def test_training_does_not_need_the_test_patients(path: Path) -> None:
     assert read_split(path, "abcde") == SPLIT

@@ -1,4 +1,4 @@
-"""The metrics file and the TensorBoard curves of a run that is resumed."""
+"""The metrics file and the TensorBoard curves of a resumed run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def epochs(run: RunFolder) -> list[int]:
     return [json.loads(line)["epoch"] for line in run.metrics.read_text().splitlines()]
 
 
-def test_lines_beyond_the_checkpoint_and_lines_cut_short_are_dropped(tmp_path: Path) -> None:
+def test_resuming_drops_lines_after_the_checkpoint_and_truncated_lines(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with Journal(run, 0) as journal:
         for epoch in (1, 2, 3):
@@ -38,7 +38,7 @@ def test_lines_beyond_the_checkpoint_and_lines_cut_short_are_dropped(tmp_path: P
     with Journal(run, 20) as journal:
         assert epochs(run) == [1, 2]
         journal.on_epoch(report(3))
-        assert epochs(run) == [1, 2, 3]  # for who looks on
+        assert epochs(run) == [1, 2, 3]  # visible during the run
 
 
 def curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
@@ -46,7 +46,7 @@ def curves(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(point.step, point.value) for point in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
-def test_curves_have_every_step_once_and_are_there_while_the_run_goes_on(tmp_path: Path) -> None:
+def test_curves_contain_each_step_once_and_are_readable_during_the_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     dice = ValidationDice(per_class={"RV": 0.25}, mean=0.75)
     with Journal(run, 0) as journal:
@@ -66,7 +66,7 @@ def test_curves_have_every_step_once_and_are_there_while_the_run_goes_on(tmp_pat
     }
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_the_file(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 

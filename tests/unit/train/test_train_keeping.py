@@ -1,4 +1,4 @@
-"""When a run's state is saved, by a clock that the test moves."""
+"""When a run's state is saved, by a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_checkpoint_minutes_are_minutes(clock: Clock) -> None:
+def test_a_save_is_due_after_checkpoint_minutes(clock: Clock) -> None:
     saves = SaveTimes(clock)
     clock.seconds += 4.9 * 60
     assert not saves.is_due(5)
@@ -32,7 +32,7 @@ def test_checkpoint_minutes_are_minutes(clock: Clock) -> None:
     assert not saves.is_due(5)
 
 
-def test_saving_takes_no_more_than_a_tenth_of_the_time(clock: Clock) -> None:
+def test_saves_are_cheap_up_to_a_tenth_of_the_time(clock: Clock) -> None:
     saves = SaveTimes(clock)
     clock.seconds += 1
     assert saves.are_cheap
@@ -44,7 +44,7 @@ def test_saving_takes_no_more_than_a_tenth_of_the_time(clock: Clock) -> None:
     assert saves.are_cheap
 
 
-def test_what_could_not_be_saved_does_not_count(clock: Clock) -> None:
+def test_a_failed_save_does_not_count(clock: Clock) -> None:
     saves = SaveTimes(clock)
     clock.seconds += 400
     with pytest.raises(OSError, match="full"), saves.timed(3):

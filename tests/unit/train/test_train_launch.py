@@ -1,4 +1,4 @@
-"""What needs no cluster: room, what the user is told."""
+"""Launching, as far as it needs no cluster: room for workers, and messages to the user."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NODES = st.lists(st.builds(Node, cpus=st.integers(0, 20), gpus=st.integers(0, 4)
 
 
 @given(NODES, st.integers(1, 12), st.booleans())
-def test_workers_get_as_many_cpus_as_they_all_can_have(nodes: list[Node], workers: int, gpu: bool) -> None:
+def test_each_worker_gets_the_most_cpus_that_fit_all_workers(nodes: list[Node], workers: int, gpu: bool) -> None:
     room = room_for(nodes, workers, gpu=gpu)
     assert room.cpus >= 1
     assert room.gpus == gpu
@@ -53,13 +53,15 @@ def test_a_gpu_belongs_to_one_worker() -> None:
         ([], 1, False, "room for 0"),
     ],
 )
-def test_what_cannot_be_placed_is_refused(nodes: list[Node], workers: int, gpu: bool, sentence: str) -> None:
+def test_more_workers_than_the_cluster_has_room_for_are_refused(
+    nodes: list[Node], workers: int, gpu: bool, sentence: str
+) -> None:
     with pytest.raises(ConfigError, match="--workers") as refused:
         require_room(workers, workers, gpu=gpu, wait_minutes=0, look=lambda: nodes)
     assert sentence in str(refused.value)
 
 
-def test_whether_gpus_are_taken_is_not_guessed_before_there_are_nodes() -> None:
+def test_gpu_use_is_not_guessed_before_nodes_exist() -> None:
     assert takes_gpu(True, 2, 5, look=lambda: [])
     assert takes_gpu(None, 2, 5, look=lambda: [Node(4, 1)])
     assert not takes_gpu(None, 2, 5, look=lambda: [Node(2, 0)])
@@ -71,51 +73,51 @@ def test_whether_gpus_are_taken_is_not_guessed_before_there_are_nodes() -> None:
         takes_gpu(None, 2, 5, look=lambda: [Node(1, 0)])
 
 
-def test_nodes_that_come_in_time_are_waited_for() -> None:
-    sights = iter([[Node(1, 0)], [Node(1, 0)], [Node(1, 0), Node(4, 0)]])
-    asked: list[int] = []
+def test_require_room_waits_for_nodes() -> None:
+    snapshots = iter([[Node(1, 0)], [Node(1, 0)], [Node(1, 0), Node(4, 0)]])
+    requested: list[int] = []
     room = require_room(
-        2, 3, gpu=False, wait_minutes=1, look=lambda: next(sights), ask=lambda workers, gpu: asked.append(workers),
-        pause_s=0,
+        2, 3, gpu=False, wait_minutes=1, look=lambda: next(snapshots),
+        ask=lambda workers, gpu: requested.append(workers), pause_s=0,
     )  # fmt: skip
     assert room == Room(1, 0)
-    assert asked == [3, 3, 0]  # or an autoscaler would keep them for ever
+    assert requested == [3, 3, 0]  # else an autoscaler would keep them forever
 
 
 @pytest.mark.parametrize("ending", [ConfigError, KeyboardInterrupt])
-def test_nodes_that_do_not_come_are_not_asked_for_any_longer(ending: type[BaseException]) -> None:
-    asked: list[int] = []
+def test_the_request_for_missing_nodes_is_withdrawn(ending: type[BaseException]) -> None:
+    requested: list[int] = []
 
     def look() -> list[Node]:
-        if asked and ending is KeyboardInterrupt:
+        if requested and ending is KeyboardInterrupt:
             raise KeyboardInterrupt
         return [Node(1, 0)]
 
     with pytest.raises(ending):
         require_room(
-            2, 3, gpu=False, wait_minutes=0.001, look=look, ask=lambda workers, gpu: asked.append(workers),
+            2, 3, gpu=False, wait_minutes=0.001, look=look, ask=lambda workers, gpu: requested.append(workers),
             pause_s=0.02,
         )  # fmt: skip
-    assert asked[0] == 3
-    assert asked[-1] == 0
+    assert requested[0] == 3
+    assert requested[-1] == 0
 
 
-def test_nodes_that_are_there_are_not_asked_for() -> None:
+def test_available_nodes_are_not_requested() -> None:
     def ask(workers: int, gpu: bool) -> None:
         raise AssertionError
 
     assert require_room(1, 3, gpu=False, wait_minutes=5, look=lambda: [Node(4, 0)], ask=ask) == Room(1, 0)
 
 
-def test_fewer_workers_than_asked_for_share_all_that_is_there() -> None:
+def test_fewer_workers_share_all_available_resources() -> None:
     room = require_room(1, 4, gpu=True, wait_minutes=0, look=lambda: [Node(8, 2)])
     assert room == Room(4, 1)
     room = require_room(1, 1, gpu=True, wait_minutes=0, look=lambda: [Node(8, 2)])
     assert room == Room(8, 1)
 
 
-class Heard:
-    """A listener that remembers."""
+class RecordingListener:
+    """A listener that records the saved steps."""
 
     def __init__(self) -> None:
         self.saved: list[int] = []
@@ -130,15 +132,15 @@ class Heard:
         self.saved.append(step)
 
 
-def test_the_user_is_told_of_every_turn_and_the_folder_follows(tmp_path: Path) -> None:
+def test_the_follower_reports_every_event_and_updates_the_run_folder(tmp_path: Path) -> None:
     stored = tmp_path / "step-00000012-abc"
     write_json(stored / "config.json", {"new": True})
     write_json(stored / "checkpoints" / "x.json", {})
     run = RunFolder(tmp_path / "run")
     write_json(run.config, {"new": False})
-    told: list[str] = []
-    heard = Heard()
-    follower = Follower(run, heard, told.append)
+    messages: list[str] = []
+    recording = RecordingListener()
+    follower = Follower(run, recording, messages.append)
     for note in (
         Started(0, 2, 1),
         Lost("a worker died"),
@@ -150,7 +152,7 @@ def test_the_user_is_told_of_every_turn_and_the_folder_follows(tmp_path: Path) -
         Saved(Checkpoint.from_directory(str(stored)), 12),
     ):
         follower.take(note)
-    assert told == [
+    assert messages == [
         "Training with 2 workers on 1 node, from step 0",
         "Workers failed: a worker died; continuing from the last checkpoint as soon as there is room",
         "The cluster has no room for the workers now: waiting",
@@ -158,7 +160,7 @@ def test_the_user_is_told_of_every_turn_and_the_folder_follows(tmp_path: Path) -
         "A node is about to be preempted: the state is being saved at step 20",
         "The teachers have predicted the first worker's 2 cases",
     ]
-    assert heard.saved == [12]
+    assert recording.saved == [12]
     assert "true" in run.config.read_text()
     assert (run.path / "checkpoints" / "x.json").exists()
 
@@ -183,37 +185,35 @@ def test_a_board_remembers_the_furthest_checkpoint_after_its_note_was_taken(tmp_
 
 
 @pytest.mark.parametrize(("command", "what"), [("train", "run"), ("tune", "search")])
-def test_what_is_started_again_by_itself_needs_a_name(command: str, what: str, tmp_path: Path) -> None:
-    words = [command, "--dataset", "acdc", "--data", str(tmp_path), "--resume-if-there"]
-    result = CliRunner().invoke(commands, words)
+def test_resume_if_there_requires_out(command: str, what: str, tmp_path: Path) -> None:
+    arguments = [command, "--dataset", "acdc", "--data", str(tmp_path), "--resume-if-there"]
+    result = CliRunner().invoke(commands, arguments)
     assert isinstance(result.exception, ConfigError)
     assert str(result.exception) == f"--resume-if-there: name the {what} with --out"
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("3:3", (3, 3))])
-def test_worker_counts(text: str, expected: tuple[int, int]) -> None:
+def test_worker_counts_are_parsed(text: str, expected: tuple[int, int]) -> None:
     assert WorkerCount().convert(text, None, None) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "0:2", "5:2", "-1", "two", "1:", ":3", "1:2:3", "1.5", ""])
-def test_worker_counts_that_are_none(text: str) -> None:
+def test_invalid_worker_counts_are_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="neither a number from 1"):
         WorkerCount().convert(text, None, None)
 
 
-def test_a_ray_client_is_refused() -> None:
+def test_a_ray_client_address_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--address auto on a .* `ray job submit`"), connected("ray://head:10001"):
         pass
 
 
-def test_a_node_that_prepares_its_data_is_waited_for_longer_than_ray_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: dict[str, Any] = {}
+def test_the_worker_timeout_leaves_time_to_prepare_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer_options: dict[str, Any] = {}
 
     class Trainer:
         def __init__(self, work: object, **options: Any) -> None:
-            given.update(options)
+            trainer_options.update(options)
             raise InterruptedError  # there is no cluster to go on with
 
     monkeypatch.setattr(launch, "TorchTrainer", Trainer)
@@ -224,7 +224,7 @@ def test_a_node_that_prepares_its_data_is_waited_for_longer_than_ray_does(
     plan = ClusterPlan(fewest=2, most=2, address=None, storage=None, gpu=False)
     with pytest.raises(InterruptedError):
         launch.train_on_cluster(
-            recipe, plan, Room(1, 0), RunFolder(tmp_path / "run"), listener=Heard(), notify=print, stop=StopRequest(),
-            resume=False,
+            recipe, plan, Room(1, 0), RunFolder(tmp_path / "run"), listener=RecordingListener(), notify=print,
+            stop=StopRequest(), resume=False,
         )  # fmt: skip
-    assert given["torch_config"].timeout_s >= 4 * TorchConfig().timeout_s
+    assert trainer_options["torch_config"].timeout_s >= 4 * TorchConfig().timeout_s

@@ -1,4 +1,4 @@
-"""What a step minimises, by hand: gradients are those of the weighted terms, and of nothing else."""
+"""What a step minimises, computed by hand: gradients come from the weighted terms and from nothing else."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from maag.train.step import update, update_networks
 from maag.train.unlabelled import unlabelled_terms
 
 CPU = torch.device("cpu")
-ALONE = {"loss.adversarial": 0.0}
-QUIET = {"discriminator.instance_noise": 0.0, "discriminator.label_noise": 0.0}
+NO_ADVERSARIAL = {"loss.adversarial": 0.0}
+NO_NOISE = {"discriminator.instance_noise": 0.0, "discriminator.label_noise": 0.0}
 
 
 @pytest.fixture
 def batch() -> Batch:
-    """Four slices whose masks are known but for some pixels, four unlabelled ones, and masks of others."""
+    """Four partly labelled slices, four unlabelled ones, and unpaired masks."""
     generator = torch.Generator().manual_seed(0)
     images, unlabelled = torch.randn(2, 4, 1, 32, 32, generator=generator)
     labels = torch.randint(0, 4, (4, 32, 32), generator=generator, dtype=torch.uint8)
@@ -45,8 +45,8 @@ def batch() -> Batch:
     return Batch(images, labels, unlabelled, masks)
 
 
-def as_logits(images: Tensor) -> SegmentorOutput:
-    """A segmentor whose gradients are easily asked for: those of its images."""
+def segment_pixelwise(images: Tensor) -> SegmentorOutput:
+    """A segmentor without weights, so that gradients are those of its images."""
     logits = torch.cat([images, images.sin(), images.square(), -images], dim=1)
     return SegmentorOutput(logits, {1: avg_pool2d(2 * logits, 2).softmax(dim=1)})
 
@@ -54,29 +54,29 @@ def as_logits(images: Tensor) -> SegmentorOutput:
 def state_of(config: Config) -> TrainState:
     state = TrainState(config, CPU)
     state.set_rates(0.0, 0.0)
-    state.parallel_segmentor = as_logits  # type: ignore[assignment]
+    state.parallel_segmentor = segment_pixelwise  # type: ignore[assignment]
     return state
 
 
-def on_leaves(batch: Batch) -> tuple[Batch, list[Tensor]]:
-    """The same batch, and its images, in which gradients are left."""
+def with_image_leaves(batch: Batch) -> tuple[Batch, list[Tensor]]:
+    """The same batch, and its images as leaves that collect gradients."""
     assert batch.unlabelled is not None
     leaves = [images.detach().clone().requires_grad_() for images in (batch.images, batch.unlabelled)]
     return batch._replace(images=leaves[0], unlabelled=leaves[1]), leaves
 
 
 @pytest.mark.parametrize(("supervision", "num_dense"), [("mixed", 2), ("dense", 4)])
-def test_each_label_draws_as_its_class_its_weight_and_its_kind_say(
+def test_supervised_gradients_follow_class_pixel_and_label_type_weights(
     tiny_config: Config, batch: Batch, supervision: str, num_dense: int
 ) -> None:
     weights = {"loss.supervised": 5.0, "loss.dense": 3.0, "loss.dense_overlap": 0.5, "loss.class_weights": 0.5}
-    config = codec.override(tiny_config, {**ALONE, **weights, "data.supervision": supervision})
+    config = codec.override(tiny_config, {**NO_ADVERSARIAL, **weights, "data.supervision": supervision})
     label_weights = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(1))
-    given, leaves = on_leaves(batch._replace(num_dense=num_dense, label_weights=label_weights))
+    given, leaves = with_image_leaves(batch._replace(num_dense=num_dense, label_weights=label_weights))
     found = update_networks(state_of(config), given._replace(unlabelled=None), config)
 
     images = batch.images.clone().requires_grad_()
-    logits = as_logits(images).logits
+    logits = segment_pixelwise(images).logits
     scribbled, dense = slice(4 - num_dense), slice(4 - num_dense, 4)
     on_scribbles, on_masks = (
         partial_cross_entropy(logits[part], batch.labels[part], class_weights=0.5, pixel_weights=label_weights[part])
@@ -91,32 +91,32 @@ def test_each_label_draws_as_its_class_its_weight_and_its_kind_say(
 
 @pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize("conditioned", [True, False])
-def test_verdicts_weigh_by_the_kind_of_slice_and_are_brought_to_the_size_of_the_supervision(
+def test_adversarial_loss_is_weighted_by_slice_type_and_balanced_against_supervision(
     tiny_config: Config, batch: Batch, balanced: bool, conditioned: bool
 ) -> None:
     weights = {"loss.adversarial": 0.3, "loss.adversarial_unlabelled": 0.7, "loss.supervised": 2.0}
-    how = {"loss.dynamic_balance": balanced, "gates.conditioned": conditioned}
-    config = codec.override(tiny_config, {**QUIET, **weights, **how})
+    options = {"loss.dynamic_balance": balanced, "gates.conditioned": conditioned}
+    config = codec.override(tiny_config, {**NO_NOISE, **weights, **options})
     state = state_of(config)
     assert state.discriminator is not None
-    judge = copy.deepcopy(state.discriminator)
-    given, leaves = on_leaves(batch)
+    discriminator = copy.deepcopy(state.discriminator)
+    given, leaves = with_image_leaves(batch)
     found = update_networks(state, given, config)
 
-    again, same = on_leaves(batch)
-    assert again.unlabelled is not None
+    reference, reference_leaves = with_image_leaves(batch)
+    assert reference.unlabelled is not None
     assert batch.masks is not None
-    output = as_logits(torch.cat([again.images, again.unlabelled]))
+    output = segment_pixelwise(torch.cat([reference.images, reference.unlabelled]))
     reals = pyramid_of_masks(batch.masks, 4, config.discriminator.scales)
     fakes = pyramid_of_predictions(output, config.discriminator.scales, conditioned=conditioned)
-    with torch.no_grad():  # Each look brings the spectral norms forward.
-        on_all = judge({scale: torch.cat([reals[scale], fakes[scale]]) for scale in reals})
-    on_fakes = judge(fakes)
+    with torch.no_grad():  # Each forward pass advances the spectral norms.
+        on_all = discriminator({scale: torch.cat([reals[scale], fakes[scale]]) for scale in reals})
+    on_fakes = discriminator(fakes)
     supervised = 2 * partial_cross_entropy(output.logits[:4], batch.labels, class_weights=config.loss.class_weights)
     adversarial = adversarial_loss(on_fakes)
     factor = (supervised / adversarial).detach() if balanced else 1.0
     weighted = 0.3 * adversarial_loss(on_fakes[:4]) + 0.7 * adversarial_loss(on_fakes[4:])
-    expected = torch.autograd.grad(supervised + factor * weighted, same)
+    expected = torch.autograd.grad(supervised + factor * weighted, reference_leaves)
     for images, gradient in zip(leaves, expected, strict=True):
         torch.testing.assert_close(images.grad, gradient)
     torch.testing.assert_close(found["supervised"], supervised.detach())
@@ -124,30 +124,30 @@ def test_verdicts_weigh_by_the_kind_of_slice_and_are_brought_to_the_size_of_the_
     torch.testing.assert_close(found["discriminator"], discriminator_loss(on_all[:4], on_all[4:]))
 
 
-def test_what_pixels_without_a_label_teach_draws_beside_the_labels(tiny_config: Config, batch: Batch) -> None:
+def test_unlabelled_terms_add_to_the_supervised_gradient(tiny_config: Config, batch: Batch) -> None:
     weights = {"loss.teacher": 2.0, "loss.areas": 3.0, "teacher.gates": 0.5, "teacher.decay": 0.9}
-    config = codec.override(tiny_config, {**ALONE, **weights, "teacher.confidence": 0.0})
+    config = codec.override(tiny_config, {**NO_ADVERSARIAL, **weights, "teacher.confidence": 0.0})
     soft_labels = torch.randn(8, 4, 32, 32, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
     areas = Areas(torch.tensor([0.97, 0.01, 0.01, 0.01]), torch.zeros(4), torch.tensor(9.0))
     student = batch._replace(soft_labels=soft_labels, areas=areas)
-    given, leaves = on_leaves(student)
+    given, leaves = with_image_leaves(student)
     found = update_networks(state_of(config), given, config)
 
-    again, same = on_leaves(student)
-    assert again.unlabelled is not None
-    output = as_logits(torch.cat([again.images, again.unlabelled]))
-    terms = unlabelled_terms(state_of(config), output, again, config)
+    reference, reference_leaves = with_image_leaves(student)
+    assert reference.unlabelled is not None
+    output = segment_pixelwise(torch.cat([reference.images, reference.unlabelled]))
+    terms = unlabelled_terms(state_of(config), output, reference, config)
     assert set(terms) == {"teacher", "gates", "areas"}
     supervised = partial_cross_entropy(output.logits[:4], batch.labels, class_weights=config.loss.class_weights)
-    expected = torch.autograd.grad(config.loss.supervised * supervised + sum(terms.values()), same)
+    expected = torch.autograd.grad(config.loss.supervised * supervised + sum(terms.values()), reference_leaves)
     for images, gradient in zip(leaves, expected, strict=True):
         torch.testing.assert_close(images.grad, gradient)
     for name, term in terms.items():
         torch.testing.assert_close(found[name], term.detach())
 
 
-def test_a_step_forgets_the_gradients_of_the_step_before(tiny_config: Config, batch: Batch) -> None:
-    config = codec.override(tiny_config, ALONE)
+def test_each_step_clears_the_previous_gradients(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, NO_ADVERSARIAL)
     state = TrainState(config, CPU)
     state.set_rates(0.0, 0.0)
     gradients = []
@@ -157,8 +157,8 @@ def test_a_step_forgets_the_gradients_of_the_step_before(tiny_config: Config, ba
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-class Watched:
-    """Remembers the noise of each look of the discriminator."""
+class NoiseRecorder:
+    """Records the noise of each forward pass of the discriminator."""
 
     def __init__(self, discriminator: Discriminator) -> None:
         self._discriminator = discriminator
@@ -170,15 +170,15 @@ class Watched:
         return self._discriminator(pyramid, noise)
 
 
-def test_each_mask_and_prediction_has_noise_of_its_own_at_each_look(tiny_config: Config, batch: Batch) -> None:
+def test_each_mask_and_prediction_gets_new_noise_in_each_pass(tiny_config: Config, batch: Batch) -> None:
     config = codec.override(tiny_config, {"loss.adversarial": 0.3, "loss.adversarial_unlabelled": 0.7})
     state = state_of(config)
     assert state.discriminator is not None
-    watched = Watched(state.discriminator)
-    state.accelerated_discriminator = state.parallel_discriminator = watched  # type: ignore[assignment]
-    update_networks(state, on_leaves(batch)[0], config)
-    on_all, on_fakes = watched.noise
+    recorder = NoiseRecorder(state.discriminator)
+    state.accelerated_discriminator = state.parallel_discriminator = recorder  # type: ignore[assignment]
+    update_networks(state, with_image_leaves(batch)[0], config)
+    on_all, on_fakes = recorder.noise
     assert (len(on_all.instance), len(on_fakes.instance)) == (12, 8)
-    drawn = torch.cat([on_all.instance, on_fakes.instance]).flatten(start_dim=1)
-    assert len(drawn.unique(dim=0)) == 20
+    noise = torch.cat([on_all.instance, on_fakes.instance]).flatten(start_dim=1)
+    assert len(noise.unique(dim=0)) == 20
     assert len(torch.cat([on_all.flip, on_fakes.flip]).unique()) == 20

@@ -28,7 +28,7 @@ NUM_CASES = 3
 seeds = st.integers(0, 2**32 - 1)
 
 
-def counted(labels: torch.Tensor, masks: torch.Tensor, cases: torch.Tensor, num_classes: int) -> torch.Tensor:
+def count_confusion(labels: torch.Tensor, masks: torch.Tensor, cases: torch.Tensor, num_classes: int) -> torch.Tensor:
     counts = torch.zeros(NUM_CASES, num_classes, num_classes, dtype=torch.int64)
     for case, mask, label in zip(cases.tolist(), masks, labels, strict=True):
         for real, predicted in zip(mask.flatten().tolist(), label.flatten().tolist(), strict=True):
@@ -38,7 +38,7 @@ def counted(labels: torch.Tensor, masks: torch.Tensor, cases: torch.Tensor, num_
 
 
 @given(seed=seeds, num_classes=st.integers(2, 5), spread=st.sampled_from([0.1, 1.0, 4.0]))
-def test_confusion_with_offsets_is_that_of_all_pixels(seed: int, num_classes: int, spread: float) -> None:
+def test_confusion_with_offsets_matches_counting_every_pixel(seed: int, num_classes: int, spread: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = spread * torch.randn(5, num_classes, 6, 4, generator=generator)
     masks = torch.randint(num_classes, (5, 6, 4), generator=generator, dtype=torch.uint8)
@@ -50,63 +50,63 @@ def test_confusion_with_offsets_is_that_of_all_pixels(seed: int, num_classes: in
     found = concatenated([no_scores(NUM_CASES, num_classes, torch.device("cpu")), *parts])
 
     labels = (logits + offsets[:, None, None]).argmax(dim=1)
-    assert torch.equal(found.confusion(offsets), counted(labels, masks, cases, num_classes))
+    assert torch.equal(found.confusion(offsets), count_confusion(labels, masks, cases, num_classes))
 
 
 @given(seed=seeds, num_classes=st.integers(2, 5), digits=st.sampled_from([0, 1, 6]))
-def test_offsets_of_one_class_are_told_of_in_one_pass(seed: int, num_classes: int, digits: int) -> None:
+def test_one_pass_counts_the_confusion_for_all_offsets_of_a_class(seed: int, num_classes: int, digits: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    # Few digits, so that classes are alike in many pixels.
+    # Few digits, so that classes tie in many pixels.
     logits = torch.randn(3, num_classes, 6, 4, generator=generator).round(decimals=digits)
     masks = torch.randint(num_classes, (3, 6, 4), generator=generator, dtype=torch.uint8)
-    own = pixel_scores(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT)
+    scores = pixel_scores(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT)
     candidates = (2 * torch.rand(num_classes, generator=generator) - 1).round(decimals=digits).repeat(7, 1)
     candidates[:, int(torch.randint(num_classes, (), generator=generator))] = torch.tensor(
         [0.0, -0.2, 0.2, 1.0, -1.0, 0.6, 0.0]
     )
-    assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
+    assert torch.equal(scores.confusions(candidates), torch.stack([scores.confusion(row) for row in candidates]))
 
 
-def test_one_pass_counts_as_many_pixels_as_there_are() -> None:
+def test_one_pass_counts_more_pixels_than_one_chunk_holds() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 2, 400, 500, generator=generator)
     masks = torch.randint(2, (3, 400, 500), generator=generator, dtype=torch.uint8)
-    own = pixel_scores(logits, masks, torch.tensor([0, 1, 2]), NUM_CASES, 9 * LIMIT)
-    assert len(own.cells) == 600_000  # more than go at once
+    scores = pixel_scores(logits, masks, torch.tensor([0, 1, 2]), NUM_CASES, 9 * LIMIT)
+    assert len(scores.cells) == 600_000  # more than one chunk holds
     candidates = torch.tensor([[0.0, 0.2], [0.0, -0.6]])
-    assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
+    assert torch.equal(scores.confusions(candidates), torch.stack([scores.confusion(row) for row in candidates]))
 
 
 @given(seed=seeds, num_classes=st.integers(2, 5), digits=st.sampled_from([0, 1, 6]), stride=st.sampled_from([3, 5]))
-def test_one_pass_tells_of_some_pixels_what_each_offset_alone_does(
+def test_one_pass_over_sampled_pixels_matches_counting_each_offset_alone(
     seed: int, num_classes: int, digits: int, stride: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(3, num_classes, 6, 4, generator=generator).round(decimals=digits)
     masks = torch.randint(num_classes, (3, 6, 4), generator=generator, dtype=torch.uint8)
-    own = pixel_scores(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT, stride)
+    scores = pixel_scores(logits, masks, torch.tensor([0, 0, 2]), NUM_CASES, LIMIT, stride)
     candidates = torch.zeros(7, num_classes)
     candidates[:, 1] = torch.tensor([0.0, -0.2, 0.2, 1.0, -1.0, 0.6, 0.0])
-    assert torch.equal(own.confusions(candidates), torch.stack([own.confusion(row) for row in candidates]))
+    assert torch.equal(scores.confusions(candidates), torch.stack([scores.confusion(row) for row in candidates]))
 
 
-def test_of_some_pixels_the_counts_are_about_those_of_all_and_exact_without_offsets() -> None:
+def test_sampled_counts_approximate_all_pixels_and_are_exact_without_offsets() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(4, 3, 256, 256, generator=generator)
     masks = torch.randint(3, (4, 256, 256), generator=generator, dtype=torch.uint8)
     masks[torch.rand(masks.shape, generator=generator) < 0.2] = IGNORE
     cases = torch.tensor([0, 0, 1, 2])
-    every, some = (pixel_scores(logits, masks, cases, NUM_CASES, LIMIT, stride) for stride in (1, 5))
-    assert len(some.cells) < len(every.cells) / 4
-    assert torch.equal(some.confusion(torch.zeros(3)), every.confusion(torch.zeros(3)))
+    all_pixels, sampled = (pixel_scores(logits, masks, cases, NUM_CASES, LIMIT, stride) for stride in (1, 5))
+    assert len(sampled.cells) < len(all_pixels.cells) / 4
+    assert torch.equal(sampled.confusion(torch.zeros(3)), all_pixels.confusion(torch.zeros(3)))
     offsets = torch.tensor([0.0, 0.4, -0.6])
-    told, exact = (dice_of_cases(own.confusion(offsets)) for own in (some, every))
-    before = dice_of_cases(every.confusion(torch.zeros(3)))
+    estimated, exact = (dice_of_cases(scores.confusion(offsets)) for scores in (sampled, all_pixels))
+    before = dice_of_cases(all_pixels.confusion(torch.zeros(3)))
     assert (exact - before).abs().max() > 0.01
-    torch.testing.assert_close(told, exact, rtol=0, atol=0.01)
+    torch.testing.assert_close(estimated, exact, rtol=0, atol=0.01)
 
 
-def test_which_pixels_are_asked_about_is_the_same_for_any_share_of_the_slices() -> None:
+def test_sampled_pixels_do_not_depend_on_how_slices_are_divided() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, masks = torch.randn(4, 3, 8, 8, generator=generator), torch.zeros(4, 8, 8, dtype=torch.uint8)
     cases = torch.tensor([0, 0, 1, 2])
@@ -119,23 +119,25 @@ def test_which_pixels_are_asked_about_is_the_same_for_any_share_of_the_slices() 
     assert joined.stride == 3
 
 
-def test_a_pixel_that_stands_for_more_than_there_are_takes_no_more_along() -> None:
+def test_a_sampled_pixel_never_makes_counts_negative() -> None:
     logits = torch.tensor([[0.1, 0.0]] * 2).T.reshape(1, 2, 1, 2)
-    own = pixel_scores(logits, torch.ones(1, 1, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), 1, LIMIT, 5)
+    scores = pixel_scores(
+        logits, torch.ones(1, 1, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), 1, LIMIT, 5
+    )
     moved = torch.tensor([0.0, 0.6])
-    for counts in (own.confusion(moved), own.confusions(torch.stack([torch.zeros(2), moved]))):
+    for counts in (scores.confusion(moved), scores.confusions(torch.stack([torch.zeros(2), moved]))):
         assert (counts >= 0).all()
-    assert dice_of_cases(own.confusion(moved)).item() == 1
+    assert dice_of_cases(scores.confusion(moved)).item() == 1
 
 
-def test_a_set_that_fits_is_asked_about_whole_and_a_large_one_at_an_odd_stride() -> None:
+def test_small_sets_are_counted_in_full_and_large_ones_at_an_odd_stride() -> None:
     assert sampling_stride(300 * 160 * 160) == 1
     assert sampling_stride(2**25) == 1
     assert sampling_stride(2**25 + 1) == 3
     assert sampling_stride(20 * 225 * 512 * 512) == 37
 
 
-def test_only_pixels_that_offsets_can_change_are_kept_whole() -> None:
+def test_only_pixels_that_offsets_can_change_keep_their_logits() -> None:
     logits = torch.tensor([[4 * LIMIT, 0.0], [1.5 * LIMIT, 0.0]]).T.reshape(1, 2, 1, 2)
     masks = torch.zeros(1, 1, 2, dtype=torch.uint8)
     cases = torch.zeros(1, dtype=torch.int64)
@@ -143,7 +145,7 @@ def test_only_pixels_that_offsets_can_change_are_kept_whole() -> None:
     assert pixel_scores(logits, masks, cases, 1, 0.0).logits.shape == (0, 2)
 
 
-def test_the_search_finds_the_best_of_each_class() -> None:
+def test_the_search_finds_the_best_offset_of_each_class() -> None:
     best = torch.tensor([0.0, 0.6, -0.4, 0.0])
 
     def gain(candidates: torch.Tensor) -> list[float]:
@@ -152,23 +154,23 @@ def test_the_search_finds_the_best_of_each_class() -> None:
     torch.testing.assert_close(best_offsets(4, gain), best)
 
 
-def test_the_search_keeps_to_its_limit_and_leaves_background_alone() -> None:
+def test_the_search_respects_its_limit_and_keeps_background_unchanged() -> None:
     found = best_offsets(3, lambda candidates: candidates.sum(dim=1).tolist())
     torch.testing.assert_close(found, torch.tensor([0.0, LIMIT, LIMIT]))
 
 
-def test_the_search_comes_back_to_a_class_when_the_next_one_has_moved() -> None:
+def test_the_search_revisits_a_class_after_the_next_one_changes() -> None:
     def gain(candidates: torch.Tensor) -> list[float]:
         return [-float((first - second) ** 2 + (second - 0.6) ** 2) for _, first, second in candidates.double()]
 
     assert best_offsets(3, gain)[1] > 0
 
 
-def test_offsets_that_gain_nothing_stay_away() -> None:
+def test_offsets_without_a_gain_stay_zero() -> None:
     assert best_offsets(3, lambda candidates: [0.5] * len(candidates)).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_a_gain_is_sure_as_far_as_patients_agree() -> None:
+def test_the_gain_bound_falls_when_patients_disagree() -> None:
     nan = torch.nan
     before = torch.tensor([[0.5, 0.7], [0.7, 0.5], [0.6, nan], [0.8, 0.8], [nan, nan]])
     patients = torch.tensor([0, 0, 1, 2, 3])
@@ -179,7 +181,7 @@ def test_a_gain_is_sure_as_far_as_patients_agree() -> None:
     assert found[2] < 0
 
 
-def test_two_patients_say_nothing_for_sure() -> None:
+def test_two_patients_give_a_gain_bound_of_zero() -> None:
     before = torch.tensor([[0.5, 0.5]]).repeat(4, 1)
     assert gain_lower_bound((before + 0.1)[None], before, torch.tensor([0, 0, 1, 1])).tolist() == [0.0]
     assert gain_lower_bound((before + 0.1)[None], before, torch.tensor([0, 0, 1, 2])).tolist() == pytest.approx([0.1])
@@ -196,14 +198,14 @@ def test_weights_with_offsets_add_them_to_the_logits() -> None:
     torch.testing.assert_close(segmentor(images).logits, before + torch.tensor([0.0, -0.4, 0.2])[:, None, None])
 
 
-def test_counts_of_all_cases_are_summed_as_they_come() -> None:
+def test_concatenated_sums_counts_without_holding_all_parts() -> None:
     counts: list[weakref.ref[torch.Tensor]] = []
 
     def parts() -> Iterator[PixelScores]:
         for _ in range(4):
             part = no_scores(num_cases=3, num_classes=2, device=torch.device("cpu"))
             part = part._replace(settled=part.settled + 1)
-            assert all(count() is None for count in counts[:-1])  # the last one is in the caller's hands
+            assert all(count() is None for count in counts[:-1])  # the caller still holds the last one
             counts.append(weakref.ref(part.settled))
             yield part
             del part

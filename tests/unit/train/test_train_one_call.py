@@ -1,4 +1,4 @@
-"""What one call of `fit` hands on to all parts of a run, and what it tells of it in the end."""
+"""What one call of `fit` passes to the parts of a run, and what it reports at the end."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from maag.train.team import ALONE, Team
 CPU = torch.device("cpu")
 
 
-class Go:
-    """Trains a little, in one folder, which is gone on with."""
+class Trainer:
+    """Trains in one folder, and resumes what is there."""
 
     def __init__(self, prepared: PreparedData, split: Split, path: Path) -> None:
         self.prepared, self.split, self.run = prepared, split, RunFolder(path)
@@ -53,41 +53,43 @@ class Go:
 
 
 @pytest.fixture
-def go(prepared: PreparedData, split: Split, tmp_path: Path) -> Go:
-    return Go(prepared, split, tmp_path / "run")
+def trainer(prepared: PreparedData, split: Split, tmp_path: Path) -> Trainer:
+    return Trainer(prepared, split, tmp_path / "run")
 
 
-def test_the_result_tells_how_far_the_run_came_and_of_what_it_is(tiny_config: Config, go: Go) -> None:
-    # No gain is as large, so that the first validation stays the best.
+def test_the_result_records_progress_and_provenance(tiny_config: Config, trainer: Trainer) -> None:
+    # No gain is that large, so that the first validation stays the best.
     config = codec.override(tiny_config, {"optim.batch_size": 2, "optim.epochs": 1, "train.min_delta": 1.0})
-    stopped = go.one_step(config)
-    assert json.loads(go.run.result.read_text()) == {"format_version": 1, **asdict(stopped)}
-    assert stopped.run == str(go.run.path)
-    assert (stopped.config_digest, stopped.split_digest) == (codec.digest(config), go.split.digest)
-    assert stopped.data_digest == go.prepared.digest
+    stopped = trainer.one_step(config)
+    assert json.loads(trainer.run.result.read_text()) == {"format_version": 1, **asdict(stopped)}
+    assert stopped.run == str(trainer.run.path)
+    assert (stopped.config_digest, stopped.split_digest) == (codec.digest(config), trainer.split.digest)
+    assert stopped.data_digest == trainer.prepared.digest
     assert stopped.seconds > 0
-    whole = go(config)
+    whole = trainer(config)
     assert (stopped.steps, whole.epochs_done) == (1, 1)
     assert stopped.epochs_done == 1 / whole.steps < 1
     assert whole.seconds > stopped.seconds
     assert whole.best_dice == stopped.best_dice == stopped.final_dice != whole.final_dice
-    for path, dice in ((go.run.best, whole.best_dice), (go.run.final, whole.final_dice)):
+    for path, dice in ((trainer.run.best, whole.best_dice), (trainer.run.final, whole.final_dice)):
         info = checkpoint.load_segmentor(path).info
-        assert (info["dice"], info["split_scheme"]) == (dice, go.split.scheme)
+        assert (info["dice"], info["split_scheme"]) == (dice, trainer.split.scheme)
     assert whole.steps_per_second not in (0, stopped.steps_per_second)
 
 
-def test_what_can_only_be_measured_of_steps_stays_where_none_is_left(tiny_config: Config, go: Go) -> None:
+def test_resuming_a_finished_run_keeps_its_speed_and_peak_memory(tiny_config: Config, trainer: Trainer) -> None:
     config = codec.override(tiny_config, {"optim.batch_size": 8, "optim.epochs": 1})
-    result = asdict(go(config))
-    go.run.result.write_text(json.dumps({**result, "steps_per_second": 7.5, "peak_memory_mib": 1.5, "seconds": 0.0}))
-    again = go(config)
-    assert (again.steps_per_second, again.peak_memory_mib) == (7.5, 1.5)
-    assert again.seconds > 0
-    go.run.result.write_text(json.dumps({"steps_per_second": 2.5}))
-    again = go(config)
-    assert again.steps_per_second == 2.5
-    assert again.peak_memory_mib > 1.5
+    result = asdict(trainer(config))
+    trainer.run.result.write_text(
+        json.dumps({**result, "steps_per_second": 7.5, "peak_memory_mib": 1.5, "seconds": 0.0})
+    )
+    resumed = trainer(config)
+    assert (resumed.steps_per_second, resumed.peak_memory_mib) == (7.5, 1.5)
+    assert resumed.seconds > 0
+    trainer.run.result.write_text(json.dumps({"steps_per_second": 2.5}))
+    resumed = trainer(config)
+    assert resumed.steps_per_second == 2.5
+    assert resumed.peak_memory_mib > 1.5
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts there in known units")
@@ -98,38 +100,43 @@ def test_peak_memory_is_in_mebibytes() -> None:
     assert peak_memory_mib(CPU) == pytest.approx(int(kibibytes) / 1024, rel=0.05)
 
 
-def test_shapes_of_another_folder_are_seen_and_asked_for_again(tiny_config: Config, go: Go) -> None:
-    go.split = replace(go.split, shapes=())
-    outcome = go.one_step(tiny_config, shapes=go.prepared)
-    digest = joined_digest(go.prepared, go.prepared)
-    assert outcome.data_digest == digest != go.prepared.digest
-    assert checkpoint.load_segmentor(go.run.final).info["data_digest"] == digest
+def test_separate_shapes_are_part_of_the_data_digest_and_needed_to_resume(
+    tiny_config: Config, trainer: Trainer
+) -> None:
+    trainer.split = replace(trainer.split, shapes=())
+    outcome = trainer.one_step(tiny_config, shapes=trainer.prepared)
+    digest = joined_digest(trainer.prepared, trainer.prepared)
+    assert outcome.data_digest == digest != trainer.prepared.digest
+    assert checkpoint.load_segmentor(trainer.run.final).info["data_digest"] == digest
     with pytest.raises(CheckpointError, match="trained on other data"):
-        go(codec.override(tiny_config, {"loss.adversarial": 0.0}), other_settings=True)
+        trainer(codec.override(tiny_config, {"loss.adversarial": 0.0}), other_settings=True)
 
 
-def test_other_settings_are_gone_on_with_on_request(tiny_config: Config, go: Go) -> None:
-    go.one_step(tiny_config)
+def test_a_run_resumes_with_other_settings_only_on_request(tiny_config: Config, trainer: Trainer) -> None:
+    trainer.one_step(tiny_config)
     other = codec.override(tiny_config, {"optim.lr": 1e-3})
     with pytest.raises(CheckpointError, match="the settings have changed"):
-        go.one_step(other)
-    assert go.one_step(other, other_settings=True).steps == 2
+        trainer.one_step(other)
+    assert trainer.one_step(other, other_settings=True).steps == 2
 
 
-def test_one_of_several_workers_writes_nothing_unless_it_leads(tiny_config: Config, go: Go) -> None:
+def test_only_the_leading_worker_writes_results(tiny_config: Config, trainer: Trainer) -> None:
     class Second(Team):
-        """Whose sums are of what it has itself."""
+        """A worker whose sums cover only its own values."""
 
         shard = Shard(1, 2)
 
-    twice = replace(
-        go.prepared,
+    two_raters = replace(
+        trainer.prepared,
         raters=("a", "b"),
-        scribbles=go.prepared.scribbles.repeat(2, axis=1),
-        cases=tuple(replace(case, raters=("a", "b") if case.raters else ()) for case in go.prepared.cases),
+        scribbles=trainer.prepared.scribbles.repeat(2, axis=1),
+        cases=tuple(replace(case, raters=("a", "b") if case.raters else ()) for case in trainer.prepared.cases),
     )
     config = codec.override(tiny_config, {"data.raters": "weighted", "optim.batch_size": 8, "optim.epochs": 1})
-    first, second = Go(twice, go.split, go.run.path / "first"), Go(twice, go.split, go.run.path / "second")
+    first, second = (
+        Trainer(two_raters, trainer.split, trainer.run.path / "first"),
+        Trainer(two_raters, trainer.split, trainer.run.path / "second"),
+    )
     assert first(config).ending == second(config, team=Second()).ending == "done"
     written, begun = (sorted(path.name for path in each.run.path.iterdir()) for each in (first, second))
     assert begun == ["checkpoints", "config.json", "split.json"]
@@ -138,11 +145,11 @@ def test_one_of_several_workers_writes_nothing_unless_it_leads(tiny_config: Conf
     assert len(list((first.run.path / "checkpoints").iterdir())) == 3
 
 
-def test_what_the_device_cannot_do_is_refused_before_anything_is_written(
-    tiny_config: Config, go: Go, monkeypatch: pytest.MonkeyPatch
+def test_unsupported_settings_are_refused_before_anything_is_written(
+    tiny_config: Config, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"train\.compile=true: on a CPU it needs a C\+\+ compiler"):
-        go(codec.override(tiny_config, {"train.compile": True}))
-    assert not go.run.tensorboard.exists()
+        trainer(codec.override(tiny_config, {"train.compile": True}))
+    assert not trainer.run.tensorboard.exists()

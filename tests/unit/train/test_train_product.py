@@ -1,4 +1,4 @@
-"""What a run leaves: its average, offsets and shortfalls, and the Dice that are measured of them."""
+"""What a run produces: averaged weights, offsets and shortfalls, and the Dice measured with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maag.train.state import TrainState
 from maag.train.validate import Validator
 
 
-def test_what_is_exported_is_the_average(
+def test_the_final_weights_are_the_moving_average(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     outcome = run_it(codec.override(tiny_config, EVERYTHING), prepared, split, tmp_path / "run")
@@ -36,7 +36,7 @@ def test_what_is_exported_is_the_average(
     assert measured == pytest.approx(outcome.final_dice, abs=1e-6)
 
 
-def test_offsets_that_gain_are_in_the_weights(
+def test_offsets_with_a_gain_are_in_the_final_weights(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     config = codec.override(tiny_config, {**EVERYTHING, "train.class_offsets": True})
@@ -56,7 +56,7 @@ def test_offsets_that_gain_are_in_the_weights(
     assert Validator(prepared, split.val, config.data, CPU).dice(final.segmentor).mean < as_saved
 
 
-def test_best_and_final_tell_how_far_they_overrate_themselves(
+def test_best_and_final_record_the_shortfall_of_each_class(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     split = replace(split, val=(*split.val, *split.test, split.shapes[0]), shapes=split.shapes[1:], test=())
@@ -69,11 +69,11 @@ def test_best_and_final_tell_how_far_they_overrate_themselves(
             if case.patient_id in split.val:
                 probabilities = runner(np.array(prepared.images[case.start : case.stop]))
                 labels = argmax_labels(probabilities)
-                asked = ExpectedDice(len(classes))
-                asked.add(probabilities, labels)
+                estimate = ExpectedDice(len(classes))
+                estimate.add(probabilities, labels)
                 mask = prepared.masks[case.start : case.stop]
                 scores = score_case(labels, np.array(mask), (1.0, 1.0, 1.0), classes)
-                for each, dice in asked.by_class(classes).items():
+                for each, dice in estimate.by_class(classes).items():
                     real[each].append(scores[each].dice)
                     expected[each].append(dice)
         assert len(prepared.slices_of(split.val)) > 0
@@ -84,7 +84,7 @@ def test_best_and_final_tell_how_far_they_overrate_themselves(
         assert found.info["shortfalls"]
 
 
-def test_a_class_that_stands_nowhere_is_left_out_of_the_validation(
+def test_validation_omits_a_class_that_no_mask_contains(
     tiny_config: Config, prepared: PreparedData, split: Split
 ) -> None:
     masks = np.where(prepared.masks == 2, 0, prepared.masks)

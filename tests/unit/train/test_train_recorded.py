@@ -1,4 +1,4 @@
-"""A recorded update does what the plain one does: same losses, same weights, whatever changes from step to step."""
+"""A recorded update matches the plain one: same losses, same weights, whatever changes from step to step."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ EVERYTHING = {
 STEPS = PLAIN_STEPS + 4
 
 
-class Again:
-    """A CUDA graph as a CPU can do it: the work is done again, with the rates and the ramp that it was recorded with.
+class FakeCudaGraph:
+    """A CUDA graph on a CPU: each replay repeats the work with the rates and the ramp at its recording.
 
-    Recording does nothing to the state, as with a graph, and every replay writes its losses to the same tensors.
+    As with a real graph, recording leaves the state unchanged and every replay writes its losses to the same tensors.
     """
 
     def __init__(self, state: TrainState) -> None:
@@ -78,7 +78,7 @@ class Again:
         return replay, losses
 
 
-class Unable(Again):
+class UnrecordableGraph(FakeCudaGraph):
     def record(self, work: Callable[[], StepLosses]) -> tuple[Callable[[], None], StepLosses]:
         raise RuntimeError("operation not permitted when stream is capturing\nand much more")
 
@@ -108,17 +108,17 @@ def run(
     supervision = supervise(prepared, split, config)
     if with_soft_labels:
         shape = (len(prepared.images), config.data.num_classes, *config.data.size_px)
-        said = np.random.default_rng(0).integers(0, 64, shape, dtype=np.uint8)
-        supervision = replace(supervision, soft_labels=said)
+        soft_labels = np.random.default_rng(0).integers(0, 64, shape, dtype=np.uint8)
+        supervision = replace(supervision, soft_labels=soft_labels)
     state = TrainState(config, CPU)
-    once = update_of(state)
+    apply_update = update_of(state)
     batches = TrainingBatches(supervision, config, CPU)
     losses = []
     for step in range(STEPS):
         state.set_rates(1e-3 / (1 + step), 1e-4 * (1 + step))
         state.ramp = step / STEPS
         state.noise.manual_seed(step)
-        losses.append(once(batches.at(step)))
+        losses.append(apply_update(batches.at(step)))
         state.progress.step += 1
     return losses, state
 
@@ -131,16 +131,16 @@ def run(
         ({**EVERYTHING, "teacher.confidence": 0.0}, True),
         ({"loss.adversarial": 0.0}, False),
     ],
-    ids=["MAAG", "everything", "taught by finished models", "alone"],
+    ids=["MAAG", "everything", "student", "alone"],
 )
-def test_it_does_what_the_plain_update_does(
+def test_the_recorded_update_matches_the_plain_update(
     tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any], with_soft_labels: bool
 ) -> None:
     config = codec.override(tiny_config, changes)
-    recorders: list[Again] = []
+    recorders: list[FakeCudaGraph] = []
 
     def recorded(state: TrainState) -> Update:
-        recorders.append(Again(state))
+        recorders.append(FakeCudaGraph(state))
         return RecordedUpdate(state, config, recorders[0])
 
     def plain_of(state: TrainState) -> Update:
@@ -153,26 +153,26 @@ def test_it_does_what_the_plain_update_does(
         assert list(one) == list(other)
         assert [float(loss) for loss in one.values()] == pytest.approx([float(loss) for loss in other.values()])
     for mine, theirs in zip(weights_of(state), weights_of(plain), strict=True):
-        # A rate that is a tensor has the digits of fp32, and what has next to no gradient moves by rounding alone.
+        # A tensor rate has fp32 precision, and weights with almost no gradient move by rounding alone.
         torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=5e-4)
     for optimizer, other in zip(state.optimizers, plain.optimizers, strict=True):
         assert optimizer.state_dict()["param_groups"] == other.state_dict()["param_groups"]
 
 
-def test_a_step_that_cannot_be_recorded_says_what_to_do(
+def test_a_step_that_cannot_be_recorded_names_the_setting_to_change(
     tiny_config: Config, prepared: PreparedData, split: Split
 ) -> None:
     with pytest.raises(TrainingError, match=r"not permitted when stream is capturing\); .*train\.cuda_graph=false"):
-        run(tiny_config, prepared, split, lambda state: RecordedUpdate(state, tiny_config, Unable(state)))
+        run(tiny_config, prepared, split, lambda state: RecordedUpdate(state, tiny_config, UnrecordableGraph(state)))
 
 
-def test_a_cpu_is_not_recorded(tiny_config: Config) -> None:
+def test_updates_on_a_cpu_are_not_recorded(tiny_config: Config) -> None:
     assert not isinstance(updates_of(TrainState(tiny_config, CPU), tiny_config), RecordedUpdate)
 
 
 @pytest.fixture
 def group_of_one(tmp_path: Path) -> Iterator[None]:
-    """What Ray Train begins around a single worker, too."""
+    """As Ray Train starts it for a single worker, too."""
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
@@ -181,22 +181,22 @@ def group_of_one(tmp_path: Path) -> Iterator[None]:
 def update_on_a_gpu(config: Config, team: Team) -> Update:
     state = TrainState(config, CPU, team)
     state.noise = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
-    return updates_of(state, config, lambda noise: Again(state))
+    return updates_of(state, config, lambda noise: FakeCudaGraph(state))
 
 
-def test_a_gpu_is_recorded_unless_it_is_asked_not_to(tiny_config: Config) -> None:
+def test_updates_on_a_gpu_are_recorded_unless_disabled(tiny_config: Config) -> None:
     assert isinstance(update_on_a_gpu(tiny_config, ALONE), RecordedUpdate)
     plain = codec.override(tiny_config, {"train.cuda_graph": False})
     assert not isinstance(update_on_a_gpu(plain, ALONE), RecordedUpdate)
 
 
 @pytest.mark.usefixtures("group_of_one")
-def test_networks_that_are_joined_are_not_recorded_be_it_with_one_worker(tiny_config: Config) -> None:
+def test_distributed_networks_are_not_recorded_even_with_one_worker(tiny_config: Config) -> None:
     assert not isinstance(update_on_a_gpu(tiny_config, TorchTeam(CPU)), RecordedUpdate)
 
 
 @pytest.mark.usefixtures("group_of_one")
-def test_the_only_worker_of_a_cluster_is_alone_and_recorded(tiny_config: Config) -> None:
+def test_the_only_worker_of_a_cluster_trains_alone_and_is_recorded(tiny_config: Config) -> None:
     team = team_of_workers(CPU)
     assert team is ALONE
     state = TrainState(tiny_config, CPU, team)

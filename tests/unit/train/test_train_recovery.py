@@ -1,4 +1,4 @@
-"""What befalls workers: losses, spells without room, and what ends a run."""
+"""Recovery of workers: losses, times without room, and errors that end a run."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ class FakeBoard:
         self.notes.append(note)
 
 
-def losses(recovery: Recovery, times: int, error: Exception) -> None:
+def report_losses(recovery: Recovery, times: int, error: Exception) -> None:
     for _ in range(times):
         recovery.after_exception(None, {0: RuntimeError("Connection closed by peer"), 1: error})
 
 
-def test_losses_are_told_and_gone_on_from(tmp_path: Path) -> None:
+def test_worker_losses_are_reported_and_training_continues(tmp_path: Path) -> None:
     board = FakeBoard()
     recovery = Recovery(board)
     stored = Checkpoint.from_directory(str(tmp_path))
     for _ in range(4):
-        losses(recovery, LOSSES_IN_A_ROW - 1, ray.exceptions.RayActorError())
+        report_losses(recovery, LOSSES_IN_A_ROW - 1, ray.exceptions.RayActorError())
         recovery.after_report(None, [{}], stored)
     assert {note.reason for note in board.notes} == {"a worker died"}
-    losses(recovery, 1, RuntimeError("something else"))
+    report_losses(recovery, 1, RuntimeError("something else"))
     assert board.notes[-1] == Lost("RuntimeError: Connection closed by peer")
 
 
-def test_losses_without_a_checkpoint_in_between_are_no_bad_luck() -> None:
+def test_repeated_losses_without_a_checkpoint_end_the_run() -> None:
     recovery = Recovery(FakeBoard())
-    losses(recovery, LOSSES_IN_A_ROW - 1, ray.exceptions.RayActorError())
+    report_losses(recovery, LOSSES_IN_A_ROW - 1, ray.exceptions.RayActorError())
     recovery.after_report(None, [{}], None)
     with pytest.raises(TrainingError, match="3 times without reaching a checkpoint, the last time with: a worker died"):
-        losses(recovery, 1, ray.exceptions.RayActorError())
+        report_losses(recovery, 1, ray.exceptions.RayActorError())
 
 
-def test_a_full_memory_is_tried_again_as_other_losses_are() -> None:
+def test_full_device_memory_is_retried_like_other_losses() -> None:
     board = FakeBoard()
     recovery = Recovery(board)
     full = {0: DeviceMemoryError("cuda: its memory does not hold training; take less")}
@@ -65,33 +65,33 @@ def test_a_full_memory_is_tried_again_as_other_losses_are() -> None:
         recovery.after_exception(None, full)
 
 
-def starts_in_vain(starts: Starts, error: Exception, times: int) -> None:
+def fail_to_start(starts: Starts, error: Exception, times: int) -> None:
     for _ in range(times):
         starts.after_controller_state_update(None, ReschedulingState(ControllerError(error)))
 
 
-def test_room_is_waited_for_and_the_wait_told_once() -> None:
+def test_a_wait_for_room_is_reported_once_and_limited() -> None:
     board = FakeBoard()
     starts = Starts(board, Recovery(board))
     for spell in range(1, 5):
-        starts_in_vain(starts, WorkerGroupStartupTimeoutError(2), TRIES_FOR_ROOM - 1)
+        fail_to_start(starts, WorkerGroupStartupTimeoutError(2), TRIES_FOR_ROOM - 1)
         assert board.notes == [Waiting()] * spell
         starts.after_controller_state_update(None, RunningState())
     with pytest.raises(TrainingError, match="no room for the workers for 40 minutes"):
-        starts_in_vain(starts, WorkerGroupStartupTimeoutError(2), TRIES_FOR_ROOM)
+        fail_to_start(starts, WorkerGroupStartupTimeoutError(2), TRIES_FOR_ROOM)
 
 
-def test_workers_that_end_as_they_start_are_losses(tmp_path: Path) -> None:
+def test_workers_that_fail_at_startup_count_as_losses(tmp_path: Path) -> None:
     board = FakeBoard()
     starts = Starts(board, recovery := Recovery(board))
     failed = WorkerGroupStartupFailedError("One of the worker actors failed to initialize due to error:\n...")
     failed.__cause__ = ray.exceptions.RayActorError()
     for _ in range(4):
-        starts_in_vain(starts, failed, LOSSES_IN_A_ROW - 1)
+        fail_to_start(starts, failed, LOSSES_IN_A_ROW - 1)
         recovery.after_report(None, [{}], Checkpoint.from_directory(str(tmp_path)))
     assert {note.reason for note in board.notes} == {"a worker died"}
     with pytest.raises(TrainingError, match="3 times without reaching a checkpoint, the last time with: a worker died"):
-        starts_in_vain(starts, failed, LOSSES_IN_A_ROW)
+        fail_to_start(starts, failed, LOSSES_IN_A_ROW)
 
 
 class Wrapped(Exception):
@@ -102,31 +102,31 @@ class Wrapped(Exception):
 
 
 @pytest.mark.parametrize("error", [DataError("bad"), ConfigError("odd"), TrainingError("nan")])
-def test_what_the_user_has_to_mend_ends_the_run(error: MaagError) -> None:
+def test_errors_that_the_user_must_fix_end_the_run(error: MaagError) -> None:
     board = FakeBoard()
     with pytest.raises(type(error)) as raised:
-        losses(Recovery(board), 1, Wrapped(error))
+        report_losses(Recovery(board), 1, Wrapped(error))
     assert raised.value is error
     assert not board.notes
     assert cause_of(Wrapped(Wrapped(error))) is error
 
 
 @pytest.mark.parametrize("error", [DataError("bad"), OutOfTimeError("no step was taken; go on with --resume")])
-def test_what_says_how_to_go_on_is_told_as_it_is(error: MaagError) -> None:
+def test_actionable_errors_are_raised_unchanged(error: MaagError) -> None:
     with pytest.raises(type(error)) as raised:
         give_up(Wrapped(error))
     assert raised.value is error
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (TrainingError("the loss became nan"), "the loss became nan; Ray's logs are in /"),
         (RuntimeError("no more\nat all"), "the cluster failed (no more); Ray's logs are in /"),
     ],
 )
-def test_what_ended_a_run_says_where_to_look_and_how_to_go_on(error: Exception, told: str) -> None:
+def test_other_errors_name_the_logs_and_how_to_resume(error: Exception, message: str) -> None:
     with pytest.raises(TrainingError) as raised:
         give_up(Wrapped(error))
-    assert str(raised.value).startswith(told)
+    assert str(raised.value).startswith(message)
     assert str(raised.value).endswith(", and --resume continues from the last checkpoint")

@@ -1,4 +1,4 @@
-"""Labels for a second stage: where the model is sure, under what was drawn, of training patients alone."""
+"""Labels for a second stage: confident predictions beneath the annotations, of training patients only."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from maag.train.second_stage.training_cases import choose_cases
 LABELLER = Labeller(model="runs/one", model_digest="0123", entropy=0.1)
 
 
-class FailsAtTheSecond(Nothing):
-    """Finds nothing in the first volume, and cannot do the second."""
+class FailsOnSecondVolume(Nothing):
+    """Finds nothing in the first volume, and fails on the second."""
 
     calls = 0
 
@@ -59,20 +59,20 @@ def write(
     return label
 
 
-def test_training_cases_alone_are_written_and_strokes_stay(
+def test_only_training_cases_are_written_and_scribbles_are_kept(
     write: Callable[..., tuple[Path, RelabelReport]], cases: tuple[Case, ...], split: Split, tiny_config: Config
 ) -> None:
     out, report = write()
-    mine = [case for case in cases if case.patient_id in split.scribbled]
+    training_cases = [case for case in cases if case.patient_id in split.scribbled]
     assert {path.name for path in out.iterdir()} == {
-        *(f"{case.case_id}_scribble.nii.gz" for case in mine), "split.json", "relabelling.json",
+        *(f"{case.case_id}_scribble.nii.gz" for case in training_cases), "split.json", "relabelling.json",
     }  # fmt: skip
-    assert not {case.patient_id for case in mine} & {*split.val, *split.test, *split.shapes}
-    for case in mine:
-        drawn = read_case(case, reader_of("acdc"), tiny_config.data).scribbles["expert"]
+    assert not {case.patient_id for case in training_cases} & {*split.val, *split.test, *split.shapes}
+    for case in training_cases:
+        scribbles = read_case(case, reader_of("acdc"), tiny_config.data).scribbles["expert"]
         labels = load_label_file(out / f"{case.case_id}_scribble.nii.gz", range(5))
-        np.testing.assert_array_equal(labels[drawn != IGNORE], drawn[drawn != IGNORE])
-        assert set(np.unique(labels[drawn == IGNORE])) <= {0, 4}
+        np.testing.assert_array_equal(labels[scribbles != IGNORE], scribbles[scribbles != IGNORE])
+        assert set(np.unique(labels[scribbles == IGNORE])) <= {0, 4}
     assert Split.from_dict(json.loads((out / "split.json").read_text())) == split
     assert json.loads((out / "relabelling.json").read_text()) == json.loads(json.dumps(report.to_dict()))
     assert (report.num_patients, report.num_cases, report.num_cases_with_mask) == (2, 4, 4)
@@ -83,14 +83,14 @@ def test_training_cases_alone_are_written_and_strokes_stay(
 
 
 @pytest.mark.parametrize(("value", "written"), [(9, 9), (None, 4)])
-def test_unlabelled_pixels_have_the_value_of_the_settings(
+def test_unlabelled_pixels_get_the_configured_value(
     write: Callable[..., tuple[Path, RelabelReport]],
     phantom_dir: Path,
     tiny_config: Config,
     value: int | None,
     written: int,
 ) -> None:
-    # A grid so small that most of an image is out of sight.
+    # A grid so small that most of an image is outside it.
     data = replace(tiny_config.data, unlabelled_value=value, spacing_mm=1.0)
     out, report = write(data, find_cases(data, phantom_dir, ["simulated:random-walk"]))
     labels = load_label_file(next(out.glob("*_scribble.nii.gz")), range(256))
@@ -98,25 +98,23 @@ def test_unlabelled_pixels_have_the_value_of_the_settings(
     assert labels.max() == report.unlabelled_value == written
 
 
-def test_a_folder_with_something_in_it_is_refused(
-    write: Callable[..., tuple[Path, RelabelReport]], tmp_path: Path
-) -> None:
+def test_a_non_empty_output_folder_is_refused(write: Callable[..., tuple[Path, RelabelReport]], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write()
     with pytest.raises(StorageError, match="out: it exists and is not empty; choose a new folder"):
         write()
 
 
-def test_nothing_is_left_of_half_the_work(
+def test_a_failed_relabelling_leaves_no_files(
     cases: tuple[Case, ...], split: Split, tiny_config: Config, tmp_path: Path
 ) -> None:
-    failing = FailsAtTheSecond(4)
+    failing = FailsOnSecondVolume(4)
     with pytest.raises(DataError, match="cannot be segmented"):
         relabel(choose_cases(cases, split), failing, tiny_config.data, LABELLER, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_case_that_could_not_train_is_named(
+def test_a_case_without_confident_background_is_refused(
     cases: tuple[Case, ...], split: Split, tiny_config: Config, tmp_path: Path
 ) -> None:
     semi = replace(split, scribbled=split.scribbled[:1], unlabelled=split.scribbled[1:])
@@ -125,7 +123,7 @@ def test_a_case_that_could_not_train_is_named(
         relabel(training, Nothing(4, probability=0.5), tiny_config.data, LABELLER, tmp_path / "out")
 
 
-def test_unlabelled_patients_are_labelled_on_request_without_their_scribbles(
+def test_unlabelled_patients_are_labelled_only_on_request_and_without_scribbles(
     cases: tuple[Case, ...], split: Split
 ) -> None:
     semi = replace(split, scribbled=split.scribbled[:1], unlabelled=split.scribbled[1:])
@@ -143,26 +141,28 @@ def test_unlabelled_patients_are_labelled_on_request_without_their_scribbles(
     assert (more.split.val, more.split.test, more.split.shapes) == (split.val, split.test, split.shapes)
 
 
-def test_a_frame_that_nobody_drew_on_is_labelled_on_request_alone(cases: tuple[Case, ...], split: Split) -> None:
-    bare = next(case for case in cases if case.patient_id == split.scribbled[0])
-    drawn_on_one = [replace(case, scribbles=()) if case == bare else case for case in cases]
-    plain = choose_cases(drawn_on_one, split)
+def test_an_unannotated_frame_is_labelled_only_on_request(cases: tuple[Case, ...], split: Split) -> None:
+    unannotated = next(case for case in cases if case.patient_id == split.scribbled[0])
+    partly_annotated = [replace(case, scribbles=()) if case == unannotated else case for case in cases]
+    plain = choose_cases(partly_annotated, split)
     assert {case.patient_id for case in plain.cases} == set(split.scribbled)
-    assert bare.case_id not in {case.case_id for case in plain.cases}
+    assert unannotated.case_id not in {case.case_id for case in plain.cases}
     assert plain.split == split
-    more = choose_cases(drawn_on_one, split, with_unlabelled=True)
-    assert {case.case_id for case in more.cases} == {bare.case_id, *(case.case_id for case in plain.cases)}
+    more = choose_cases(partly_annotated, split, with_unlabelled=True)
+    assert {case.case_id for case in more.cases} == {unannotated.case_id, *(case.case_id for case in plain.cases)}
     assert (more.split.scribbled, more.split.relabelled) == (split.scribbled, True)
 
 
-def test_what_cannot_be_labelled_is_said(cases: tuple[Case, ...], split: Split, phantom_dir: Path) -> None:
+def test_splits_without_scribbles_or_with_missing_patients_are_refused(
+    cases: tuple[Case, ...], split: Split, phantom_dir: Path
+) -> None:
     with pytest.raises(SplitError, match="no patient trains with scribbles"):
         choose_cases(cases, replace(split, scribbled=(), dense=split.scribbled))
     with pytest.raises(SplitError, match="1 of its training patients are not in the data, the first is patient999"):
         choose_cases(cases, replace(split, scribbled=(*split.scribbled, "patient999")))
-    bare = [replace(case, scribbles=()) for case in cases]
+    unannotated = [replace(case, scribbles=()) for case in cases]
     with pytest.raises(SplitError, match=r"none of its 2 training patients has scribbles here; give .* --scribbles"):
-        choose_cases(bare, split)
+        choose_cases(unannotated, split)
 
 
 def test_several_raters_are_combined_as_in_training(phantom_dir: Path, tiny_config: Config, split: Split) -> None:
@@ -171,15 +171,15 @@ def test_several_raters_are_combined_as_in_training(phantom_dir: Path, tiny_conf
     assert training.raters == ("expert", "simulated:curve")
     arrays = read_case(training.cases[0], reader_of("acdc"), tiny_config.data)
     expert, curve = (arrays.scribbles[rater] for rater in training.raters)
-    drawn = drawn_by_hand(arrays, training.raters, tiny_config.data)
-    only = (curve == IGNORE) & (expert != IGNORE)
-    np.testing.assert_array_equal(drawn[only], expert[only])
-    assert (drawn[(curve != IGNORE) & (expert != IGNORE) & (curve != expert)] == IGNORE).all()
+    combined = drawn_by_hand(arrays, training.raters, tiny_config.data)
+    only_expert = (curve == IGNORE) & (expert != IGNORE)
+    np.testing.assert_array_equal(combined[only_expert], expert[only_expert])
+    assert (combined[(curve != IGNORE) & (expert != IGNORE) & (curve != expert)] == IGNORE).all()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["majority", "weighted"])
-def test_raters_who_vote_are_written_as_well(
+def test_relabelling_keeps_the_scribbles_of_voting_raters(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path, method: str
 ) -> None:
     config = codec.override(tiny_config, {"data.raters": method})
@@ -190,7 +190,7 @@ def test_raters_who_vote_are_written_as_well(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["chaos", "lvsc", "ppss", "nnunet"])
-def test_the_folder_supervises_the_same_patients_whatever_the_layout(name: str, tmp_path: Path) -> None:
+def test_the_relabelled_folder_supervises_the_same_patients_in_every_layout(name: str, tmp_path: Path) -> None:
     write_phantom(name, tmp_path / "data", 5, seed=0)
     config = codec.override(preset(name, "fast", tmp_path / "data"), {"data.size_px": [32, 32], "data.spacing_mm": 6})
     first = prepare(tmp_path / "data", config.data, tmp_path / "cache")

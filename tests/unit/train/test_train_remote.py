@@ -1,4 +1,4 @@
-"""What a run finds in its storage, and that silence is no answer."""
+"""What a run finds in its storage, and that a failed read is not taken for an empty storage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from maag.errors import StorageError
 from maag.train.launch.remote import absolute_storage, download, newest_checkpoint, upload
 
 
-def test_small_files_go_to_a_storage_and_come_back(tmp_path: Path) -> None:
+def test_small_files_are_uploaded_and_downloaded(tmp_path: Path) -> None:
     (tmp_path / "here" / "checkpoints").mkdir(parents=True)
     (tmp_path / "here" / "a.json").write_text("{}")
     (tmp_path / "here" / "checkpoints" / "b").write_bytes(b"b")
@@ -31,14 +31,14 @@ def test_small_files_go_to_a_storage_and_come_back(tmp_path: Path) -> None:
     assert not (tmp_path / "there" / "missing").exists()
 
 
-def test_a_storage_without_a_checkpoint_has_none(tmp_path: Path) -> None:
+def test_a_storage_without_checkpoints_has_no_newest_checkpoint(tmp_path: Path) -> None:
     assert newest_checkpoint(str(tmp_path / "runs" / "run")) is None
     (tmp_path / "runs" / "begun").mkdir(parents=True)
     assert newest_checkpoint(str(tmp_path / "runs" / "begun")) is None
 
 
-class Denying(BaseHTTPRequestHandler):
-    """An S3 server that takes no credentials, such as expired ones."""
+class DenyingHandler(BaseHTTPRequestHandler):
+    """An S3 server that rejects all credentials, as it does expired ones."""
 
     def do_HEAD(self) -> None:
         self.send_error(403)
@@ -51,7 +51,7 @@ class Denying(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def denying_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with HTTPServer(("127.0.0.1", 0), Denying) as server:
+    with HTTPServer(("127.0.0.1", 0), DenyingHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
@@ -64,7 +64,7 @@ def denying_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("denying_s3")
 @pytest.mark.parametrize("words", [["--resume"], ["--resume-if-there"], []])
-def test_a_storage_that_refuses_to_answer_is_no_empty_one(words: list[str], tmp_path: Path) -> None:
+def test_a_storage_that_denies_access_is_not_taken_for_empty(words: list[str], tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     more = ["--data", str(data), "--out", str(tmp_path / "run"), "--workers", "1", "--storage", "s3://bucket/runs"]
@@ -77,18 +77,18 @@ def test_a_storage_that_refuses_to_answer_is_no_empty_one(words: list[str], tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_storage_of_no_known_kind_is_told(tmp_path: Path) -> None:
+def test_an_unknown_storage_scheme_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"^cannot read ftp://bucket/run: .* check the address"):
         newest_checkpoint("ftp://bucket/run")
 
 
-def test_storages_mean_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_storage_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute_storage("shared") == str(tmp_path / "shared")
     assert absolute_storage("s3://bucket/runs/") == "s3://bucket/runs"
 
 
-def test_links_are_left_for_each_node_to_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_symbolic_links_in_paths_are_not_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "disk" / "drawn").mkdir(parents=True)
     (tmp_path / "mount").symlink_to("disk")

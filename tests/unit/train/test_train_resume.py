@@ -1,4 +1,4 @@
-"""A run that stops and resumes is the run that did not stop, and no other run is resumed."""
+"""A resumed run equals an uninterrupted one, and only a matching run is resumed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def history(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
-def test_a_resumed_run_equals_the_straight_one(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     config = codec.override(tiny_config, {"optim.epochs": 3, "optim.batch_size": 2, **changes})
@@ -65,7 +65,7 @@ def assert_same(one: Any, other: Any) -> None:
         assert one == other
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
+def test_a_nan_loss_ends_the_run_and_keeps_the_checkpoint(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
@@ -76,7 +76,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(
     assert (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes() == before
 
 
-def test_other_settings_or_data_are_refused_on_a_resume(
+def test_resuming_with_other_settings_or_data_is_refused(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
@@ -86,17 +86,17 @@ def test_other_settings_or_data_are_refused_on_a_resume(
         run_it(tiny_config, replace(prepared, digest="other"), split, tmp_path / "run", resume=True)
 
 
-def test_a_resume_with_other_patients_is_refused(
+def test_resuming_with_another_split_is_refused(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
     exchanged = replace(split, scribbled=(*split.scribbled[1:], *split.val), val=split.scribbled[:1])
-    said = rf"trained on split {split.digest}, not {exchanged.digest}, .*; restore its split\.json, or"
-    with pytest.raises(CheckpointError, match=said):
+    message = rf"trained on split {split.digest}, not {exchanged.digest}, .*; restore its split\.json, or"
+    with pytest.raises(CheckpointError, match=message):
         run_it(tiny_config, prepared, exchanged, tmp_path / "run", resume=True)
 
 
-def test_a_run_of_an_earlier_version_which_knew_data_by_file_times_goes_on(
+def test_a_run_of_an_earlier_version_with_file_time_digests_resumes(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     run_it(tiny_config, replace(prepared, digest="08f8cbb0784f61f8"), split, tmp_path / "run", stop_at=1)

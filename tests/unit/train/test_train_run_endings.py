@@ -20,7 +20,9 @@ from maag.train.reports import Listeners, StepReport
 from maag.train.stopping import StopRequest
 
 
-def test_no_gain_ends_early(tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path) -> None:
+def test_a_run_without_gains_stops_early(
+    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+) -> None:
     changes = {"optim.epochs": 50, "train.patience": 2, "train.min_delta": 1.0}
     outcome = run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run")
     assert outcome.ending == "early"
@@ -36,7 +38,7 @@ def test_no_gain_ends_early(tiny_config: Config, prepared: PreparedData, split: 
         assert json.loads((tmp_path / "run" / "result.json").read_text())["ending"] == "early"
 
 
-def test_before_the_first_validation_nothing_is_the_best(
+def test_a_run_interrupted_before_validation_has_no_best_dice(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     config = codec.override(tiny_config, {"optim.epochs": 8, "train.validate_every": 4})
@@ -44,7 +46,7 @@ def test_before_the_first_validation_nothing_is_the_best(
     assert (outcome.ending, outcome.best_dice, outcome.best_epoch) == ("interrupted", None, None)
 
 
-def test_validations_that_a_time_limit_asks_for_use_up_no_patience(
+def test_validations_at_a_time_limit_do_not_use_up_patience(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     changes = {"optim.epochs": 50, "optim.batch_size": 1, "train.patience": 2, "train.min_delta": 1.0}
@@ -58,7 +60,7 @@ def test_validations_that_a_time_limit_asks_for_use_up_no_patience(
     assert run_it(config, prepared, split, tmp_path / "run", resume=True).epochs_done == 2
 
 
-def test_time_over_ends_with_a_validation(
+def test_a_run_out_of_time_ends_with_a_validation(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     stop = StopRequest(max_minutes=1e-9)
@@ -70,8 +72,8 @@ def test_time_over_ends_with_a_validation(
     assert run.final.is_file()
 
 
-class FullAt(StopAt):
-    """A listener in whose place a GPU's memory is full."""
+class OutOfMemory(StopAt):
+    """A listener that raises as if a GPU's memory were full."""
 
     def on_step(self, report: StepReport) -> None:
         raise torch.OutOfMemoryError(
@@ -80,7 +82,7 @@ class FullAt(StopAt):
         )
 
 
-def test_a_full_memory_is_told_with_the_settings_that_fill_it(
+def test_out_of_memory_errors_name_the_settings_to_lower(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     run, stop = create_run(tmp_path / "run", tiny_config, split), StopRequest()
@@ -89,21 +91,21 @@ def test_a_full_memory_is_told_with_the_settings_that_fill_it(
         r"GPU 0 has a total capacity of 7\.79 GiB of which 1\.00 MiB is free\); lower either, or end other work"
     )
     with pytest.raises(DeviceMemoryError, match=sentence):
-        fit(tiny_config, prepared, split, run, device=CPU, listener=FullAt(stop, 0), stop=stop, resume=False)
+        fit(tiny_config, prepared, split, run, device=CPU, listener=OutOfMemory(stop, 0), stop=stop, resume=False)
 
 
-def test_the_memory_of_earlier_runs_in_the_process_is_not_counted(
+def test_peak_memory_excludes_earlier_runs_in_the_process(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    calls: list[str] = []
 
     def reset(device: torch.device) -> None:
-        asked.append(f"reset {device}")
+        calls.append(f"reset {device}")
         raise InterruptedError  # there is no GPU to go on with
 
-    monkeypatch.setattr(torch.cuda, "init", lambda: asked.append("init"))
+    monkeypatch.setattr(torch.cuda, "init", lambda: calls.append("init"))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
     run, stop, gpu = create_run(tmp_path / "run", tiny_config, split), StopRequest(), torch.device("cuda", 1)
     with pytest.raises(InterruptedError):
         fit(tiny_config, prepared, split, run, device=gpu, listener=Listeners(), stop=stop, resume=False)
-    assert asked == ["init", "reset cuda:1"]
+    assert calls == ["init", "reset cuda:1"]

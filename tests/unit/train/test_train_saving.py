@@ -1,4 +1,4 @@
-"""What a run's checkpoints say of it, and what may be another before it goes on from one."""
+"""What a run's checkpoints record, and which settings may change when it resumes from one."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ def checkpoints(folder: Path, config: Config, origin: Origin = ORIGIN) -> Checkp
     return Checkpoints(RunFolder(folder), config, state, origin)
 
 
-def test_weights_for_use_say_what_they_are_and_where_they_come_from(tiny_config: Config, tmp_path: Path) -> None:
-    kept = checkpoints(tmp_path, tiny_config)
-    kept.save_best(DICE)
-    kept.save_final(replace(DICE, offsets=(0.0, 0.2, 0.0, -0.4)))
-    best, final = (checkpoint.load_segmentor(path).info for path in (kept.run.best, kept.run.final))
-    said = {**asdict(ORIGIN), "step": 7, "dice": 0.625, "dice_per_class": {"RV": 0.5, "LV": 0.75}}
-    assert best == {**said, "kind": "best"}
-    assert final == {**said, "kind": "final", "class_offsets": [0.0, 0.2, 0.0, -0.4]}
+def test_saved_weights_record_their_kind_and_origin(tiny_config: Config, tmp_path: Path) -> None:
+    run_checkpoints = checkpoints(tmp_path, tiny_config)
+    run_checkpoints.save_best(DICE)
+    run_checkpoints.save_final(replace(DICE, offsets=(0.0, 0.2, 0.0, -0.4)))
+    best, final = (
+        checkpoint.load_segmentor(path).info for path in (run_checkpoints.run.best, run_checkpoints.run.final)
+    )
+    expected = {**asdict(ORIGIN), "step": 7, "dice": 0.625, "dice_per_class": {"RV": 0.5, "LV": 0.75}}
+    assert best == {**expected, "kind": "best"}
+    assert final == {**expected, "kind": "final", "class_offsets": [0.0, 0.2, 0.0, -0.4]}
 
 
 @pytest.mark.parametrize(
     "changes", [{"optim.epochs": 9}, {"train.patience": 3, "train.checkpoint_minutes": 7.0}], ids=["longer", "train"]
 )
-def test_how_long_and_how_it_is_watched_may_be_others_on_a_resume(
+def test_duration_and_monitoring_settings_may_change_on_resume(
     tiny_config: Config, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     checkpoints(tmp_path, tiny_config).save_last()
@@ -56,7 +58,7 @@ def test_how_long_and_how_it_is_watched_may_be_others_on_a_resume(
 
 
 @pytest.mark.parametrize("changes", [{"train.seed": 5}, {"optim.lr": 1e-2}], ids=["seed", "rate"])
-def test_what_is_learned_from_may_be_another_only_where_a_search_exchanges_it(
+def test_settings_that_affect_learning_may_change_only_on_request(
     tiny_config: Config, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     checkpoints(tmp_path, tiny_config).save_last()
@@ -66,12 +68,12 @@ def test_what_is_learned_from_may_be_another_only_where_a_search_exchanges_it(
     other.restore(CPU, other_settings=True)
 
 
-def test_a_state_of_an_earlier_version_which_knew_no_teachers_goes_on(tiny_config: Config, tmp_path: Path) -> None:
-    alone = checkpoints(tmp_path, tiny_config, replace(ORIGIN, teachers=[]))
-    alone.save_last()
-    config, state = checkpoint.load_state(alone.run.last, CPU)
+def test_a_state_of_an_earlier_version_without_teachers_resumes(tiny_config: Config, tmp_path: Path) -> None:
+    without_teachers = checkpoints(tmp_path, tiny_config, replace(ORIGIN, teachers=[]))
+    without_teachers.save_last()
+    config, state = checkpoint.load_state(without_teachers.run.last, CPU)
     del state["run"]["teachers"]
-    checkpoint.save_state(alone.run.last, config, state)
-    alone.restore(CPU, other_settings=False)
+    checkpoint.save_state(without_teachers.run.last, config, state)
+    without_teachers.restore(CPU, other_settings=False)
     with pytest.raises(CheckpointError, match=r"finished models \[\] as teachers, and .* \['t'\]; name the same"):
         checkpoints(tmp_path, tiny_config).restore(CPU, other_settings=False)

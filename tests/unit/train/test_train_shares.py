@@ -1,4 +1,4 @@
-"""Workers who share a batch out come to the losses and the gradients of the whole of it, whoever has which slices."""
+"""Workers that share a batch compute the losses and the gradients of the whole batch, whoever has which slices."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ SHARED = {
 
 
 class Threads(Team):
-    """One of the workers of a team whose processes are threads."""
+    """A worker of a team whose processes are threads."""
 
-    def __init__(self, rank: int, told: list[Tensor], barrier: Barrier) -> None:
-        self.shard = Shard(rank, len(told))
-        self._told, self._barrier = told, barrier
+    def __init__(self, rank: int, exchanged: list[Tensor], barrier: Barrier) -> None:
+        self.shard = Shard(rank, len(exchanged))
+        self._exchanged, self._barrier = exchanged, barrier
 
     def sum(self, values: Tensor) -> Tensor:
-        self._told[self.shard.rank] = values.detach()
+        self._exchanged[self.shard.rank] = values.detach()
         self._barrier.wait(timeout=60)
-        total = torch.stack(self._told).sum(dim=0)
+        total = torch.stack(self._exchanged).sum(dim=0)
         self._barrier.wait(timeout=60)
         return total
 
@@ -63,7 +63,7 @@ class Threads(Team):
         return self.sum(values) / self.size
 
 
-class Played(NamedTuple):
+class StepResult(NamedTuple):
     losses: dict[str, Tensor]
     on_slices: tuple[Tensor, Tensor]
     """Gradients of the supervised images and of the unlabelled ones."""
@@ -72,12 +72,12 @@ class Played(NamedTuple):
 
 @pytest.fixture
 def batch() -> Batch:
-    """Two slices with scribbles and three with masks; of each class another number of pixels in each slice."""
+    """Two slices with scribbles and three with masks; the sizes of classes differ between slices."""
     generator = torch.Generator().manual_seed(0)
     images, unlabelled = (torch.randn(BATCH_SIZE, 1, 32, 32, generator=generator) for _ in range(2))
-    drawn = torch.rand(BATCH_SIZE, 4, 32, 32, generator=generator)
-    drawn[:, 1:] *= torch.rand(BATCH_SIZE, 3, 1, 1, generator=generator)
-    labels = drawn.argmax(dim=1).to(torch.uint8)
+    scores = torch.rand(BATCH_SIZE, 4, 32, 32, generator=generator)
+    scores[:, 1:] *= torch.rand(BATCH_SIZE, 3, 1, 1, generator=generator)
+    labels = scores.argmax(dim=1).to(torch.uint8)
     labels[:2][torch.rand(2, 32, 32, generator=generator) < 0.9] = IGNORE
     masks = torch.randint(0, 4, (BATCH_SIZE, 32, 32), generator=generator, dtype=torch.uint8)
     return Batch(
@@ -108,42 +108,42 @@ def part_of(batch: Batch, shard: Shard) -> Batch:
     )
 
 
-def as_logits(images: Tensor) -> SegmentorOutput:
-    """A segmentor to which each slice is the only one there is, for batch statistics are not what this is about."""
+def segment_pixelwise(images: Tensor) -> SegmentorOutput:
+    """A segmentor without batch statistics, so that each slice is segmented on its own."""
     logits = torch.cat([images, images.sin(), images.square(), -images], dim=1)
     return SegmentorOutput(logits, {level: avg_pool2d(2 * logits, 2**level).softmax(dim=1) for level in (1, 2)})
 
 
-def played(config: Config, batch: Batch, state: TrainState) -> Played:
+def run_step(config: Config, batch: Batch, state: TrainState) -> StepResult:
     state.set_rates(0.0, 0.0)
     state.noise.manual_seed(0)
-    state.parallel_segmentor = as_logits  # type: ignore[assignment]
+    state.parallel_segmentor = segment_pixelwise  # type: ignore[assignment]
     assert batch.unlabelled is not None
     assert state.discriminator is not None
     leaves = [images.clone().requires_grad_() for images in (batch.images, batch.unlabelled)]
     losses = update_networks(state, batch._replace(images=leaves[0], unlabelled=leaves[1]), config)
     on_slices = tuple(leaf.grad for leaf in leaves if leaf.grad is not None)
     on_discriminator = [weight.grad for weight in state.discriminator.parameters() if weight.grad is not None]
-    return Played(losses, on_slices, on_discriminator)  # type: ignore[arg-type]
+    return StepResult(losses, on_slices, on_discriminator)  # type: ignore[arg-type]
 
 
-def together(config: Config, batch: Batch, size: int) -> Iterator[Played]:
-    told, barrier = [torch.empty(0)] * size, Barrier(size)
-    states = [TrainState(config, CPU, Threads(rank, told, barrier)) for rank in range(size)]
+def run_workers(config: Config, batch: Batch, size: int) -> Iterator[StepResult]:
+    exchanged, barrier = [torch.empty(0)] * size, Barrier(size)
+    states = [TrainState(config, CPU, Threads(rank, exchanged, barrier)) for rank in range(size)]
     parts = [part_of(batch, Shard(rank, size)) for rank in range(size)]
     with ThreadPoolExecutor(size) as pool:
-        yield from pool.map(played, [config] * size, parts, states)
+        yield from pool.map(run_step, [config] * size, parts, states)
 
 
 @pytest.mark.parametrize(
     ("size", "changes"), [(2, {}), (3, {"loss.class_weights": 0.0, "loss.dynamic_balance": False})]
 )
-def test_shares_of_a_batch_are_worth_the_whole_of_it(
+def test_workers_match_the_losses_and_gradients_of_the_whole_batch(
     tiny_config: Config, batch: Batch, size: int, changes: dict[str, Any]
 ) -> None:
     config = codec.override(tiny_config, {**SHARED, **changes})
-    whole = played(config, batch, TrainState(config, CPU, ALONE))
-    workers = list(together(config, batch, size))
+    whole = run_step(config, batch, TrainState(config, CPU, ALONE))
+    workers = list(run_workers(config, batch, size))
     assert set(whole.losses) == {
         "supervised", "scribbles", "dense", "teacher", "gates", "areas", "adversarial", "discriminator",
     }  # fmt: skip
@@ -152,7 +152,7 @@ def test_shares_of_a_batch_are_worth_the_whole_of_it(
         torch.testing.assert_close(mean, expected, msg=lambda text, name=name: f"{name}: {text}")
     for rank, worker in enumerate(workers):
         for mine, expected in zip(worker.on_slices, whole.on_slices, strict=True):
-            # A worker's gradient is divided by their number when it is averaged.
+            # Averaging divides a worker's gradient by the number of workers.
             torch.testing.assert_close(mine / size, Shard(rank, size).of(expected), rtol=1e-4, atol=1e-7)
     for number, expected in enumerate(whole.on_discriminator):
         mean = torch.stack([worker.on_discriminator[number] for worker in workers]).mean(dim=0)

@@ -1,4 +1,4 @@
-"""How far a model overrates itself is told by what is known of the cases that validate."""
+"""How far a model overestimates its Dice is measured on the validation cases."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ from maag.metrics import score_case
 from maag.models.build import build_segmentor
 from maag.train.shortfalls import note_shortfalls
 
-AT_ONCE = 24
-"""Slices that one forward pass has."""
+BATCH_SIZE = 24
+"""Slices per forward pass."""
 
 
-def test_labels_where_the_mask_says_nothing_tell_nothing(
-    tiny_config: Config, prepared: PreparedData, tmp_path: Path
-) -> None:
+def test_a_fully_ignored_mask_counts_as_no_mask(tiny_config: Config, prepared: PreparedData, tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = tmp_path / "best.safetensors"
     checkpoint.save_segmentor(path, tiny_config, build_segmentor(tiny_config).state_dict(), {})
@@ -45,37 +43,37 @@ def test_labels_where_the_mask_says_nothing_tell_nothing(
     assert found[0]
 
 
-def test_cases_of_many_slices_tell_by_all_of_them(tiny_config: Config, prepared: PreparedData, tmp_path: Path) -> None:
-    """And what is said of the weights beside it stays."""
+def test_shortfalls_use_all_slices_of_large_cases(tiny_config: Config, prepared: PreparedData, tmp_path: Path) -> None:
+    """The other metadata of the weights stays unchanged."""
     torch.manual_seed(0)
     path, classes, count = tmp_path / "best.safetensors", tiny_config.data.classes, len(prepared.images)
     segmentor = build_segmentor(tiny_config)
-    assert count > 2 * AT_ONCE
-    # Three large cases, each another part of the slices twice.
+    assert count > 2 * BATCH_SIZE
+    # Three large cases, each with a different part of the slices, twice.
     order = np.concatenate([np.tile(part, 2) for part in np.array_split(np.arange(count), 3)])
     images, masks = prepared.images[order], prepared.masks[order]
     starts = [0, *np.cumsum([2 * len(part) for part in np.array_split(np.arange(count), 3)]).tolist()]
     cases = tuple(
         replace(prepared.cases[0], case_id=str(start), start=start, stop=stop) for start, stop in pairwise(starts)
     )
-    assert all(case.stop - case.start > AT_ONCE for case in cases)
+    assert all(case.stop - case.start > BATCH_SIZE for case in cases)
     real, expected = defaultdict(list), defaultdict(list)
     for case in cases:
         some = slice(case.start, case.stop)
         probabilities = TorchRunner(segmentor)(images[some])
         labels = argmax_labels(probabilities)
-        asked = ExpectedDice(len(classes))
-        asked.add(probabilities, labels)
+        estimate = ExpectedDice(len(classes))
+        estimate.add(probabilities, labels)
         scores = score_case(labels, masks[some], (1.0, 1.0, 1.0), classes)
-        for name, dice in asked.by_class(classes).items():
+        for name, dice in estimate.by_class(classes).items():
             real[name].append(scores[name].dice)
             expected[name].append(dice)
     checkpoint.save_segmentor(path, tiny_config, segmentor.state_dict(), {"kind": "best", "dice": 0.5})
     data = replace(prepared, images=images, masks=masks, cases=cases)
     note_shortfalls(path, data, [cases[0].patient_id], torch.device("cpu"))
     info = checkpoint.load_segmentor(path).info
-    told = info.pop("shortfalls")
+    recorded = info.pop("shortfalls")
     wanted = {name: shortfall(real[name], expected[name]) for name in expected}
-    assert told == pytest.approx({name: value for name, value in wanted.items() if value is not None}, abs=1e-3)
-    assert told
+    assert recorded == pytest.approx({name: value for name, value in wanted.items() if value is not None}, abs=1e-3)
+    assert recorded
     assert info == {"kind": "best", "dice": 0.5}

@@ -1,4 +1,4 @@
-"""The losses on soft labels, computed by hand, and that several workers agree on them."""
+"""The losses on soft labels, compared with values computed by hand and between workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def soft_labels_and_logits(count: int) -> tuple[SoftLabels, Tensor]:
     return SoftLabels(probabilities, weights), logits
 
 
-def test_the_soft_label_loss_by_hand() -> None:
+def test_the_soft_label_loss_matches_hand_computed_values() -> None:
     soft_labels, logits = soft_labels_and_logits(2)
     own = logits.softmax(dim=1).permute(0, 2, 3, 1)[soft_labels.weights]
     targets = soft_labels.probabilities.permute(0, 2, 3, 1)[soft_labels.weights]
@@ -83,7 +83,7 @@ def test_gate_maps_are_compared_with_the_mean_of_each_block_of_soft_labels() -> 
     assert float(gates_loss(maps, nothing, ALONE)) == 0
 
 
-def test_a_gate_that_is_surely_wrong_is_drawn_no_further_than_numbers_go() -> None:
+def test_a_confidently_wrong_gate_has_finite_loss_and_gradient() -> None:
     soft_labels = SoftLabels(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
     gate_map = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).requires_grad_()
     loss = gates_loss({0: gate_map}, soft_labels, ALONE)
@@ -94,7 +94,7 @@ def test_a_gate_that_is_surely_wrong_is_drawn_no_further_than_numbers_go() -> No
 
 
 class Half(Team):
-    """One of two workers in one process, who knows what the other has."""
+    """One of two workers in one process, which is given the other's values."""
 
     def __init__(self, rank: int, others: Tensor) -> None:
         self.shard = Shard(rank, 2)
@@ -104,8 +104,8 @@ class Half(Team):
         return values.detach() + self._others
 
 
-def seen(soft_labels: SoftLabels) -> SoftLabels:
-    """Its part that an average over two by two pixels of logits can be compared with."""
+def pooled_part(soft_labels: SoftLabels) -> SoftLabels:
+    """The part that average pooling of logits over 2 x 2 pixels covers."""
     return SoftLabels(soft_labels.probabilities[..., :4], soft_labels.weights[..., :4])
 
 
@@ -116,33 +116,33 @@ def test_halves_of_a_batch_give_the_loss_and_the_gradient_of_the_whole() -> None
     expected = (
         soft_label_loss(whole, soft_labels, ALONE),
         areas_loss(whole, areas, RunningAreas(3), 5, ALONE),
-        gates_loss({1: avg_pool2d(whole, 2).softmax(dim=1)}, seen(soft_labels), ALONE),
+        gates_loss({1: avg_pool2d(whole, 2).softmax(dim=1)}, pooled_part(soft_labels), ALONE),
     )
     torch.stack(expected).sum().backward()  # type: ignore[no-untyped-call]
     assert whole.grad is not None
     for rank in (0, 1):
         own, other = Shard(rank, 2), Shard(1 - rank, 2)
-        told: list[Tensor] = []
+        recorded: list[Tensor] = []
 
-        class Listening(Team):
+        class RecordingTeam(Team):
             shard = other
 
-            def sum(self, values: Tensor, told: list[Tensor] = told) -> Tensor:
-                told.append(values.detach())
+            def sum(self, values: Tensor, recorded: list[Tensor] = recorded) -> Tensor:
+                recorded.append(values.detach())
                 return values.detach()
 
-        soft_label_loss(other.of(logits), SoftLabels(*map(other.of, soft_labels)), Listening())
-        areas_loss(other.of(logits), areas, RunningAreas(3), 5, Listening())
+        soft_label_loss(other.of(logits), SoftLabels(*map(other.of, soft_labels)), RecordingTeam())
+        areas_loss(other.of(logits), areas, RunningAreas(3), 5, RecordingTeam())
         pooled = avg_pool2d(other.of(logits), 2).softmax(dim=1)
-        gates_loss({1: pooled}, SoftLabels(*map(other.of, seen(soft_labels))), Listening())
+        gates_loss({1: pooled}, SoftLabels(*map(other.of, pooled_part(soft_labels))), RecordingTeam())
         part = own.of(logits).clone().requires_grad_()
         losses = (
-            soft_label_loss(part, SoftLabels(*map(own.of, soft_labels)), Half(rank, told[0])),
-            areas_loss(part, areas, RunningAreas(3), 5, Half(rank, told[1])),
+            soft_label_loss(part, SoftLabels(*map(own.of, soft_labels)), Half(rank, recorded[0])),
+            areas_loss(part, areas, RunningAreas(3), 5, Half(rank, recorded[1])),
             gates_loss(
                 {1: avg_pool2d(part, 2).softmax(dim=1)},
-                SoftLabels(*map(own.of, seen(soft_labels))),
-                Half(rank, told[2]),
+                SoftLabels(*map(own.of, pooled_part(soft_labels))),
+                Half(rank, recorded[2]),
             ),
         )
         assert [loss.item() for loss in losses] == pytest.approx([loss.item() for loss in expected])

@@ -1,4 +1,4 @@
-"""What finished models say before the first step: of which slices, from which views, and how batches bring it."""
+"""Soft labels predicted before the first step: of which slices, from which views, and how batches use them."""
 
 from __future__ import annotations
 
@@ -50,23 +50,25 @@ def supervision(prepared: PreparedData, split: Split, config: Config) -> Supervi
     return supervise(prepared, split, config)
 
 
-class Asked(NamedTuple):
-    """What there is to ask of."""
+class Inputs(NamedTuple):
+    """The data whose soft labels are predicted, and a folder for them."""
 
     prepared: PreparedData
     supervision: Supervision
     folder: Path
 
-    def say(self, teachers: list[Segmentor], config: Config, team: Team = ALONE, **options: Any) -> NDArray[np.uint8]:
+    def predict(
+        self, teachers: list[Segmentor], config: Config, team: Team = ALONE, **options: Any
+    ) -> NDArray[np.uint8]:
         return predict_soft_labels(teachers, self.prepared, self.supervision, config, CPU, team, self.folder, **options)
 
 
 @pytest.fixture
-def asked(prepared: PreparedData, supervision: Supervision, tmp_path: Path) -> Asked:
-    return Asked(prepared, supervision, tmp_path)
+def inputs(prepared: PreparedData, supervision: Supervision, tmp_path: Path) -> Inputs:
+    return Inputs(prepared, supervision, tmp_path)
 
 
-def test_several_teachers_say_the_mean_of_what_each_says(teachers: list[Segmentor]) -> None:
+def test_several_teachers_predict_the_mean_of_their_probabilities(teachers: list[Segmentor]) -> None:
     images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     for teacher in teachers:
         teacher.eval()
@@ -75,44 +77,46 @@ def test_several_teachers_say_the_mean_of_what_each_says(teachers: list[Segmento
 
 
 @pytest.mark.parametrize("largest_deg", [0.0, 30.0, 20.0])
-def test_they_are_asked_of_turned_slices_too_and_of_those_that_train_alone(
-    config: Config, teachers: list[Segmentor], asked: Asked, split: Split, largest_deg: float
+def test_teachers_predict_rotated_views_of_training_slices_only(
+    config: Config, teachers: list[Segmentor], inputs: Inputs, split: Split, largest_deg: float
 ) -> None:
-    turning = codec.override(config, {"teacher.rotation_deg": largest_deg})
-    said = asked.say(teachers, turning)
+    with_rotation = codec.override(config, {"teacher.rotation_deg": largest_deg})
+    soft_labels = inputs.predict(teachers, with_rotation)
     views = Refinement(rotations=largest_deg > 0).views
     scale = largest_deg / max(ROTATIONS_DEG)
     views = tuple(view._replace(degrees=view.degrees * scale) for view in views)
     runner = TorchRunner(MeanOfSegmentors(teachers))
-    seen = set()
-    for case in asked.prepared.cases:
+    predicted = set()
+    for case in inputs.prepared.cases:
         slices = slice(case.start, case.stop)
         if case.patient_id not in split.scribbled:
-            assert not said[slices].any()
+            assert not soft_labels[slices].any()
             continue
-        seen.add(case.patient_id)
-        expected = mean_probabilities(np.array(asked.prepared.images[slices]), runner, views)
-        np.testing.assert_allclose(said[slices] / SOFT_LABEL_SCALE, expected, atol=0.51 / SOFT_LABEL_SCALE)
-    assert seen == set(split.scribbled)
-    assert not list(asked.folder.iterdir())  # nothing that a killed run would leave
+        predicted.add(case.patient_id)
+        expected = mean_probabilities(np.array(inputs.prepared.images[slices]), runner, views)
+        np.testing.assert_allclose(soft_labels[slices] / SOFT_LABEL_SCALE, expected, atol=0.51 / SOFT_LABEL_SCALE)
+    assert predicted == set(split.scribbled)
+    assert not list(inputs.folder.iterdir())  # a killed run would leave no files either
 
 
 @pytest.mark.parametrize("part", ["dense", "unlabelled"])
-def test_they_are_asked_of_slices_with_masks_and_without_any_label_too(
-    config: Config, teachers: list[Segmentor], asked: Asked, split: Split, part: str
+def test_teachers_predict_dense_and_unlabelled_slices_too(
+    config: Config, teachers: list[Segmentor], inputs: Inputs, split: Split, part: str
 ) -> None:
-    more = asked.prepared.slices_of(split.test)
-    assert set(more).isdisjoint(asked.supervision.scribbled)
-    said = asked._replace(supervision=dataclasses.replace(asked.supervision, **{part: more})).say(teachers, config)
-    assert said[more].any(axis=(1, 2, 3)).all()
-    assert said[asked.supervision.scribbled].any(axis=(1, 2, 3)).all()
+    added = inputs.prepared.slices_of(split.test)
+    assert set(added).isdisjoint(inputs.supervision.scribbled)
+    found = inputs._replace(supervision=dataclasses.replace(inputs.supervision, **{part: added})).predict(
+        teachers, config
+    )
+    assert found[added].any(axis=(1, 2, 3)).all()
+    assert found[inputs.supervision.scribbled].any(axis=(1, 2, 3)).all()
 
 
-def test_workers_share_the_cases_out_and_know_all_answers(
-    config: Config, teachers: list[Segmentor], asked: Asked
+def test_workers_divide_the_cases_and_sum_their_soft_labels(
+    config: Config, teachers: list[Segmentor], inputs: Inputs
 ) -> None:
     class Half(Team):
-        """One of two, whose sums are of what it has itself."""
+        """One of two workers, whose sums cover only its own values."""
 
         def __init__(self, rank: int) -> None:
             self.shard = Shard(rank, 2)
@@ -123,84 +127,80 @@ def test_workers_share_the_cases_out_and_know_all_answers(
             return values
 
     halves = [Half(0), Half(1)]
-    first, second = (asked.say(teachers, config, half) for half in halves)
-    whole = asked.say(teachers, config)
+    first, second = (inputs.predict(teachers, config, half) for half in halves)
+    whole = inputs.predict(teachers, config)
     assert not (first.astype(bool) & second.astype(bool)).any()
     assert first.any()
     assert second.any()
     assert np.array_equal(first + second, whole)
-    trains = sum(whole[case.start].any() for case in asked.prepared.cases)
+    trains = sum(whole[case.start].any() for case in inputs.prepared.cases)
     assert halves[0].sums == halves[1].sums == trains
 
 
-def test_it_is_told_how_far_it_is(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
-    told: list[tuple[int, int]] = []
-    asked.say(teachers, config, progress=lambda *at: told.append(at))
-    assert told == [(done, len(told)) for done in range(1, len(told) + 1)]
-    assert len(told) > 1
+def test_prediction_reports_its_progress(config: Config, teachers: list[Segmentor], inputs: Inputs) -> None:
+    reported: list[tuple[int, int]] = []
+    inputs.predict(teachers, config, progress=lambda *at: reported.append(at))
+    assert reported == [(done, len(reported)) for done in range(1, len(reported) + 1)]
+    assert len(reported) > 1
 
 
-def test_a_time_limit_ends_the_asking_and_says_that_no_step_was_taken(
-    config: Config, teachers: list[Segmentor], asked: Asked
+def test_a_time_limit_ends_the_prediction_before_any_step(
+    config: Config, teachers: list[Segmentor], inputs: Inputs
 ) -> None:
-    told: list[int] = []
+    predicted: list[int] = []
 
     class AfterOne(StopRequest):
         @property
         def out_of_time(self) -> bool:
-            return bool(told)
+            return bool(predicted)
 
     with pytest.raises(OutOfTimeError, match=r"--max-time: .* so no step was taken; give more time, .* --resume"):
-        asked.say(teachers, config, progress=lambda done, total: told.append(done), stop=AfterOne())
-    assert told == [1]
+        inputs.predict(teachers, config, progress=lambda done, total: predicted.append(done), stop=AfterOne())
+    assert predicted == [1]
 
 
-def test_a_probability_that_is_not_finite_is_no_soft_label(
-    config: Config, teachers: list[Segmentor], asked: Asked
-) -> None:
+def test_non_finite_probabilities_are_refused(config: Config, teachers: list[Segmentor], inputs: Inputs) -> None:
     with torch.no_grad():
         next(teachers[1].parameters()).fill_(torch.nan)
     with pytest.raises(
         TrainingError, match=r"case \S+: the models of --teacher predict probabilities that are NaN or infinite"
     ):
-        asked.say(teachers, config)
+        inputs.predict(teachers, config)
 
 
-def test_how_many_slices_are_asked_at_once_changes_nothing(
-    config: Config, teachers: list[Segmentor], asked: Asked
-) -> None:
-    turning = codec.override(config, {"teacher.rotation_deg": 30.0})
-    few = asked.say(teachers, turning, slices_at_once=2).astype(int)
-    assert np.abs(few - asked.say(teachers, turning)).max() <= 1  # but for rounding
+def test_slices_per_pass_do_not_change_soft_labels(config: Config, teachers: list[Segmentor], inputs: Inputs) -> None:
+    with_rotation = codec.override(config, {"teacher.rotation_deg": 30.0})
+    few = inputs.predict(teachers, with_rotation, slices_at_once=2).astype(int)
+    assert np.abs(few - inputs.predict(teachers, with_rotation)).max() <= 1  # except for rounding
 
 
-def test_a_folder_without_room_is_named(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
-    nowhere = asked._replace(folder=asked.folder / "gone")
+def test_a_missing_or_full_folder_is_reported(config: Config, teachers: list[Segmentor], inputs: Inputs) -> None:
+    missing = inputs._replace(folder=inputs.folder / "gone")
     with pytest.raises(StorageError, match="gone"):
-        nowhere.say(teachers, config)
+        missing.predict(teachers, config)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(asked.prepared.images) * 4 * 32 * 32 - 1, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(inputs.prepared.images) * 4 * 32 * 32 - 1, hard))
     try:
-        with pytest.raises(StorageError, match=str(asked.folder)):
-            asked.say(teachers, config)
+        with pytest.raises(StorageError, match=str(inputs.folder)):
+            inputs.predict(teachers, config)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_batches_bring_what_was_said_to_their_geometry(config: Config, teachers: list[Segmentor], asked: Asked) -> None:
-    twice = codec.override(config, {"loss.adversarial_unlabelled": 0.1, "augment.rotation_deg": 30.0})
-    said = asked.say(teachers, twice)
-    with_soft_labels = dataclasses.replace(asked.supervision, soft_labels=said)
-    batch = TrainingBatches(with_soft_labels, twice, CPU).at(1)
-    viewed = TrainingBatches(asked.supervision, twice, CPU).at(1)
+def test_soft_labels_follow_the_augmented_geometry(config: Config, teachers: list[Segmentor], inputs: Inputs) -> None:
+    augmented = codec.override(config, {"loss.adversarial_unlabelled": 0.1, "augment.rotation_deg": 30.0})
+    soft_labels = inputs.predict(teachers, augmented)
+    with_soft_labels = dataclasses.replace(inputs.supervision, soft_labels=soft_labels)
+    batch = TrainingBatches(with_soft_labels, augmented, CPU).at(1)
+    viewed = TrainingBatches(inputs.supervision, augmented, CPU).at(1)
     assert batch.teacher_view is None
     assert viewed.soft_labels is None
     assert batch.soft_labels is not None
     assert viewed.teacher_view is not None
     # The same slices, found by their pixels.
-    by_pixels = {image.tobytes(): number for number, image in enumerate(asked.prepared.images)}
+    by_pixels = {image.tobytes(): number for number, image in enumerate(inputs.prepared.images)}
     numbers = [by_pixels[image.numpy().tobytes()] for image in viewed.teacher_view.images]
-    kept = torch.from_numpy(said[numbers].astype(np.float32))
+    kept = torch.from_numpy(soft_labels[numbers].astype(np.float32))
     expected = warp_probabilities(kept / kept.sum(dim=1, keepdim=True), viewed.teacher_view.grids)
     assert len(batch.soft_labels) == len(batch.images) + len(batch.unlabelled if batch.unlabelled is not None else ())
     torch.testing.assert_close(batch.soft_labels, expected)
@@ -208,22 +208,22 @@ def test_batches_bring_what_was_said_to_their_geometry(config: Config, teachers:
     inside = viewed.teacher_view.grids.abs().amax(dim=3) < 0.9
     torch.testing.assert_close(total[inside], torch.ones_like(total[inside]))
 
-    parts = [TrainingBatches(with_soft_labels, twice, CPU, Shard(rank, 2)).at(1).soft_labels for rank in range(2)]
+    parts = [TrainingBatches(with_soft_labels, augmented, CPU, Shard(rank, 2)).at(1).soft_labels for rank in range(2)]
     for rank, part in enumerate(parts):
         halves = (slice(config.optim.batch_size), slice(config.optim.batch_size, None))
         torch.testing.assert_close(part, torch.cat([Shard(rank, 2).of(batch.soft_labels[half]) for half in halves]))
 
 
-def test_who_was_asked_teaches_and_what_is_exported_is_the_own_average(
-    config: Config, teachers: list[Segmentor], asked: Asked
+def test_the_loss_depends_on_the_teachers_and_the_product_is_the_moving_average(
+    config: Config, teachers: list[Segmentor], inputs: Inputs
 ) -> None:
     losses = {}
     for name, soft_labels in (
         ("own", None),
-        ("all", asked.say(teachers, config)),
-        ("one", asked.say(teachers[:1], config)),
+        ("all", inputs.predict(teachers, config)),
+        ("one", inputs.predict(teachers[:1], config)),
     ):
-        batch = TrainingBatches(dataclasses.replace(asked.supervision, soft_labels=soft_labels), config, CPU).at(0)
+        batch = TrainingBatches(dataclasses.replace(inputs.supervision, soft_labels=soft_labels), config, CPU).at(0)
         state = TrainState(config, CPU)
         state.set_rates(1e-3, 1e-3)
         losses[name] = float(update(state, batch, config)["teacher"])
@@ -231,12 +231,10 @@ def test_who_was_asked_teaches_and_what_is_exported_is_the_own_average(
     assert len(set(losses.values())) == 3
 
 
-def test_what_they_are_less_sure_of_is_left_out_on_request(
-    config: Config, teachers: list[Segmentor], asked: Asked
-) -> None:
+def test_unconfident_predictions_are_left_out(config: Config, teachers: list[Segmentor], inputs: Inputs) -> None:
     strict = codec.override(config, {"teacher.confidence": 0.999})
     batch = TrainingBatches(
-        dataclasses.replace(asked.supervision, soft_labels=asked.say(teachers, strict)), strict, CPU
+        dataclasses.replace(inputs.supervision, soft_labels=inputs.predict(teachers, strict)), strict, CPU
     ).at(0)
     assert batch.soft_labels is not None
     assert (batch.labels == IGNORE).any()

@@ -1,4 +1,4 @@
-"""What a new training state is made of, and what it leaves alone."""
+"""What a new training state consists of, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from maag.config.schema import Config
 from maag.train.state import TrainState
 
 
-def test_random_numbers_of_others_stay_as_they_were(tiny_config: Config) -> None:
+def test_a_new_state_leaves_the_global_random_state_unchanged(tiny_config: Config) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()
     TrainState(tiny_config, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_initial_weights_are_the_seeds_alone(tiny_config: Config) -> None:
+def test_initial_weights_depend_only_on_the_seed(tiny_config: Config) -> None:
     weights = []
-    for seed, others in ((1, 7), (1, 8), (2, 7)):
-        torch.manual_seed(others)
+    for seed, global_seed in ((1, 7), (1, 8), (2, 7)):
+        torch.manual_seed(global_seed)
         state = TrainState(codec.override(tiny_config, {"train.seed": seed}), torch.device("cpu"))
         assert state.discriminator is not None
         networks = (state.segmentor, state.discriminator)
@@ -28,7 +28,7 @@ def test_initial_weights_are_the_seeds_alone(tiny_config: Config) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_it_is_the_average_that_teaches(tiny_config: Config) -> None:
+def test_the_accelerated_teacher_is_the_moving_average(tiny_config: Config) -> None:
     config = codec.override(tiny_config, {"teacher.decay": 0.9, "loss.teacher": 1.0})
     state = TrainState(config, torch.device("cpu"))
     assert state.accelerated_teacher is not None

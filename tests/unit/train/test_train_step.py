@@ -1,4 +1,4 @@
-"""The signs of the game, and who moves whom."""
+"""The signs of the adversarial losses, and which loss updates which network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from maag.train.state import TrainState
 from maag.train.step import update, update_networks
 
 CPU = torch.device("cpu")
-QUIET = {
+ADVERSARIAL_WITHOUT_NOISE = {
     "discriminator.instance_noise": 0.0,
     "discriminator.label_noise": 0.0,
     "loss.dynamic_balance": False,
@@ -41,24 +41,26 @@ def scores(state: TrainState, config: Config, batch: Batch) -> tuple[float, floa
     """The discriminator's mean scores of real masks and of predictions."""
     assert state.discriminator is not None
     assert batch.masks is not None
-    judge = copy.deepcopy(state.discriminator).eval()
+    discriminator = copy.deepcopy(state.discriminator).eval()
     segmentor = copy.deepcopy(state.segmentor).train()
     with torch.no_grad():
-        real = judge(pyramid_of_masks(batch.masks, 4, config.discriminator.scales))
-        fake = judge(pyramid_of_predictions(segmentor(batch.images), config.discriminator.scales, conditioned=True))
+        real = discriminator(pyramid_of_masks(batch.masks, 4, config.discriminator.scales))
+        fake = discriminator(
+            pyramid_of_predictions(segmentor(batch.images), config.discriminator.scales, conditioned=True)
+        )
     return float(real.mean()), float(fake.mean())
 
 
-def weights(network: nn.Module) -> list[Tensor]:
+def weights_of(network: nn.Module) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in network.parameters()]
 
 
-def same(one: list[Tensor], other: list[Tensor]) -> bool:
+def all_equal(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
 
 
-def test_the_segmentor_pulls_its_predictions_towards_real(tiny_config: Config, batch: Batch) -> None:
-    config = codec.override(tiny_config, QUIET)
+def test_the_segmentor_moves_its_scores_towards_real(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, ADVERSARIAL_WITHOUT_NOISE)
     state = TrainState(config, CPU)
     state.set_rates(1e-3, 0.0)
     _, before = scores(state, config, batch)
@@ -68,8 +70,8 @@ def test_the_segmentor_pulls_its_predictions_towards_real(tiny_config: Config, b
     assert abs(after - 1) < abs(before - 1)
 
 
-def test_the_discriminator_pulls_real_and_predicted_apart(tiny_config: Config, batch: Batch) -> None:
-    config = codec.override(tiny_config, QUIET)
+def test_the_discriminator_separates_real_masks_from_predictions(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, ADVERSARIAL_WITHOUT_NOISE)
     state = TrainState(config, CPU)
     state.set_rates(0.0, 1e-3)
     real, fake = scores(state, config, batch)
@@ -79,23 +81,23 @@ def test_the_discriminator_pulls_real_and_predicted_apart(tiny_config: Config, b
     assert real_after - fake_after > real - fake
 
 
-def test_neither_players_loss_moves_the_other(tiny_config: Config, batch: Batch) -> None:
-    config = codec.override(tiny_config, QUIET)
+def test_each_loss_updates_only_its_own_network(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, ADVERSARIAL_WITHOUT_NOISE)
     state = TrainState(config, CPU)
     assert state.discriminator is not None
     for segmentor_lr, discriminator_lr in ((0.0, 1e-3), (1e-3, 0.0)):
-        before = weights(state.segmentor), weights(state.discriminator)
+        before = weights_of(state.segmentor), weights_of(state.discriminator)
         state.set_rates(segmentor_lr, discriminator_lr)
         update(state, batch, config)
-        assert same(before[0], weights(state.segmentor)) == (segmentor_lr == 0)
-        assert same(before[1], weights(state.discriminator)) == (discriminator_lr == 0)
+        assert all_equal(before[0], weights_of(state.segmentor)) == (segmentor_lr == 0)
+        assert all_equal(before[1], weights_of(state.discriminator)) == (discriminator_lr == 0)
     assert all(parameter.requires_grad for parameter in state.discriminator.parameters())
 
 
-def test_how_much_the_segmentor_heeds_a_verdict_leaves_no_trace_in_the_judge(tiny_config: Config, batch: Batch) -> None:
+def test_the_adversarial_weight_does_not_affect_the_discriminator(tiny_config: Config, batch: Batch) -> None:
     gradients = []
     for weight in (0.1, 10.0):
-        config = codec.override(tiny_config, {**QUIET, "loss.adversarial": weight})
+        config = codec.override(tiny_config, {**ADVERSARIAL_WITHOUT_NOISE, "loss.adversarial": weight})
         state = TrainState(config, CPU)
         state.set_rates(0.0, 0.0)
         update(state, batch, config)
@@ -104,12 +106,10 @@ def test_how_much_the_segmentor_heeds_a_verdict_leaves_no_trace_in_the_judge(tin
             [parameter.grad.clone() for parameter in state.discriminator.parameters() if parameter.grad is not None]
         )
     assert gradients[0]
-    assert same(*gradients)
+    assert all_equal(*gradients)
 
 
-def test_states_of_earlier_versions_whose_convolutions_had_biases_go_on_with_the_same_outputs(
-    tiny_config: Config, batch: Batch
-) -> None:
+def test_loading_a_state_with_convolution_biases_keeps_the_outputs(tiny_config: Config, batch: Batch) -> None:
     config = codec.override(tiny_config, {"teacher.decay": 0.9})
     earlier, now = TrainState(config, CPU), TrainState(config, CPU)
     networks = (earlier.segmentor, earlier.teacher)
@@ -124,7 +124,7 @@ def test_states_of_earlier_versions_whose_convolutions_had_biases_go_on_with_the
         assert not any(layer[0].bias.any() for layer in network.modules() if isinstance(layer, ConvNorm))  # type: ignore[operator]
 
 
-def test_a_state_that_was_kept_goes_on_as_the_one_that_was_not_put_away(tiny_config: Config, batch: Batch) -> None:
+def test_a_restored_state_continues_like_the_original(tiny_config: Config, batch: Batch) -> None:
     changes = {"teacher.decay": 0.9, "loss.areas": 1.0}
     config = codec.override(tiny_config, changes)
     areas = Areas(torch.tensor([0.97, 0.01, 0.01, 0.01]), torch.zeros(4), torch.tensor(9.0))
@@ -155,7 +155,7 @@ def test_without_adversarial_weights_there_is_no_discriminator(tiny_config: Conf
     assert set(update(state, batch._replace(masks=None), config)) == {"supervised"}
 
 
-def test_scribbles_and_masks_each_have_a_weight_of_their_own(tiny_config: Config) -> None:
+def test_scribbles_and_masks_have_separate_weights(tiny_config: Config) -> None:
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(3, 1, 32, 32, generator=generator)
     labels = torch.randint(0, 4, (3, 32, 32), generator=generator).to(torch.uint8)
@@ -165,7 +165,7 @@ def test_scribbles_and_masks_each_have_a_weight_of_their_own(tiny_config: Config
     torch.testing.assert_close(found["supervised"], 5 * found["scribbles"] + 3 * found["dense"])
 
 
-def test_slices_with_masks_add_a_soft_dice_of_the_known_pixels(tiny_config: Config) -> None:
+def test_slices_with_masks_add_a_soft_dice_loss_of_the_labelled_pixels(tiny_config: Config) -> None:
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(3, 4, 32, 32, generator=generator)
     images = torch.randn(3, 1, 32, 32, generator=generator)
@@ -186,8 +186,8 @@ def test_slices_with_masks_add_a_soft_dice_of_the_known_pixels(tiny_config: Conf
 
     dices = []
     for value in range(4):
-        predicted, there = logits[masked].softmax(dim=1)[:, value, 5:], labels[masked, 5:] == value
-        common, sizes = (predicted * there).sum(), predicted.sum() + there.sum()
+        predicted, target = logits[masked].softmax(dim=1)[:, value, 5:], labels[masked, 5:] == value
+        common, sizes = (predicted * target).sum(), predicted.sum() + target.sum()
         dices.append((2 * common + 1) / (sizes + 1))
     expected = 1 - sum(dices) / 4
     plain, with_overlap = losses(0.0), losses(0.5)

@@ -1,4 +1,4 @@
-"""What signals ask of a run."""
+"""Time limits and signals that stop a run."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ def test_a_time_limit_is_in_minutes() -> None:
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_asks_and_the_second_one_ends(first: signal.Signals, second: signal.Signals) -> None:
+def test_the_first_signal_requests_a_stop_and_the_second_ends_the_run(
+    first: signal.Signals, second: signal.Signals
+) -> None:
     def as_ctrl_c(number: int, frame: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGTERM, as_ctrl_c)  # as the command has it
-    # Ignored in what a script starts in the background, these tests perhaps.
+    before = signal.signal(signal.SIGTERM, as_ctrl_c)  # as the command installs it
+    # Ignored in background processes of a script, which these tests may run in.
     on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     request = StopRequest()
     try:

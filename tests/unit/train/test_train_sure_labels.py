@@ -1,4 +1,4 @@
-"""Where a model is sure, what is drawn, and how much of a volume both cover."""
+"""Confident predictions, annotations, and how much of a volume both cover."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from maag.train.second_stage.coverage import CoverageTally
 from maag.train.second_stage.sure_labels import label_volume, normalised_entropy, sure_labels
 
 
-def certain(labels: NDArray[np.uint8], num_classes: int, probability: float = 0.999) -> Segmentation:
+def confident_segmentation(labels: NDArray[np.uint8], num_classes: int, probability: float = 0.999) -> Segmentation:
     """A segmentation that gives `labels` (Z, Y, X) that probability."""
     probabilities = np.full((len(labels), num_classes, *labels.shape[1:]), (1 - probability) / (num_classes - 1))
     np.put_along_axis(probabilities, labels[:, None].astype(int), probability, axis=1)
     return Segmentation(labels, probabilities.astype(np.float32), {})
 
 
-def test_entropy_is_a_part_of_the_largest_possible_one() -> None:
+def test_entropy_is_normalised_by_its_maximum() -> None:
     probabilities = np.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]], np.float32)[:, :, None, None]
     np.testing.assert_allclose(normalised_entropy(probabilities).ravel(), [0, 1, 0.5], atol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 99), low=st.floats(0.01, 1), high=st.floats(0.01, 1))
-def test_a_higher_limit_only_adds_labels_and_all_are_the_most_probable(seed: int, low: float, high: float) -> None:
+def test_a_higher_entropy_limit_only_adds_argmax_labels(seed: int, low: float, high: float) -> None:
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet([0.3] * 3, size=(2, 6, 5)).transpose(0, 3, 1, 2).astype(np.float32)
     found = Segmentation(argmax_labels(probabilities), probabilities, {})
@@ -43,20 +43,20 @@ def test_a_higher_limit_only_adds_labels_and_all_are_the_most_probable(seed: int
     assert (more[unsure] == IGNORE).all()
 
 
-def test_what_is_beside_a_structures_largest_part_is_unknown_and_not_background() -> None:
+def test_smaller_components_become_unlabelled_and_not_background() -> None:
     labels = np.zeros((2, 8, 8), np.uint8)
     labels[:, 1:4, 1:4] = 1
     labels[1, 6, 6:8] = 1
     labels[0, 6, 0] = 2
     expected = labels.copy()
     expected[1, 6, 6:8] = IGNORE
-    np.testing.assert_array_equal(sure_labels(certain(labels, 3), 3, 0.1), expected)
+    np.testing.assert_array_equal(sure_labels(confident_segmentation(labels, 3), 3, 0.1), expected)
 
 
-def test_sure_parts_hang_together_by_unsure_voxels() -> None:
+def test_uncertain_voxels_still_connect_components() -> None:
     labels = np.zeros((1, 3, 9), np.uint8)
     labels[0, 1, 1:8] = 1
-    found = certain(labels, 2)
+    found = confident_segmentation(labels, 2)
     assert found.probabilities is not None
     found.probabilities[0, :, 1, 4] = (0.4, 0.6)
     expected = labels.copy()
@@ -64,26 +64,26 @@ def test_sure_parts_hang_together_by_unsure_voxels() -> None:
     np.testing.assert_array_equal(sure_labels(found, 2, 0.1), expected)
 
 
-def test_what_is_drawn_stays_and_where_the_model_was_not_asked_nothing_is_known() -> None:
+def test_annotations_are_kept_and_pixels_outside_the_grid_stay_unlabelled() -> None:
     data = DataConfig(classes=("background", "blob"), unlabelled_value=2, size_px=(16, 16), spacing_mm=1.0)
     volume = Volume(np.random.default_rng(0).normal(size=(1, 2, 20, 24)).astype(np.float32), (5, 1, 1), np.eye(4))
-    drawn = np.full(volume.shape, IGNORE, np.uint8)
-    drawn[0, 10, 10:14] = 1  # against the model
-    drawn[1, 0, 0] = 1  # out of its sight
+    annotated = np.full(volume.shape, IGNORE, np.uint8)
+    annotated[0, 10, 10:14] = 1  # against the model
+    annotated[1, 0, 0] = 1  # outside its grid
     expected = np.full(volume.shape, IGNORE, np.uint8)
     expected[:, 2:18, 4:20] = 0
-    expected[drawn == 1] = 1
-    np.testing.assert_array_equal(label_volume(volume, drawn, Nothing(2), data, 0.1), expected)
-    np.testing.assert_array_equal(label_volume(volume, drawn, Nothing(2, probability=0.7), data, 0.1), drawn)
+    expected[annotated == 1] = 1
+    np.testing.assert_array_equal(label_volume(volume, annotated, Nothing(2), data, 0.1), expected)
+    np.testing.assert_array_equal(label_volume(volume, annotated, Nothing(2, probability=0.7), data, 0.1), annotated)
 
 
-def test_coverage_counts_pixels_and_compares_where_there_is_a_mask() -> None:
+def test_coverage_counts_pixels_and_compares_them_with_available_masks() -> None:
     tally = CoverageTally(3)
     tally.add(np.array([[[1, 1, 1, IGNORE]]], np.uint8), np.array([[[0, 1, 0, 1]]], np.uint8))
     tally.add(np.array([[[1, IGNORE, IGNORE, IGNORE]]], np.uint8), None)
-    one, nowhere = tally.of(1), tally.of(2)
+    one, absent = tally.of(1), tally.of(2)
     assert (one.percent, one.correct_percent, one.reached_percent) == (50.0, pytest.approx(100 / 3), 50.0)
-    assert (nowhere.percent, nowhere.correct_percent, nowhere.reached_percent) == (0.0, None, None)
+    assert (absent.percent, absent.correct_percent, absent.reached_percent) == (0.0, None, None)
     tally.add(np.array([[[1, 1, 1, 2]]], np.uint8), np.array([[[1, 1, 1, 1]]], np.uint8))
     one = tally.of(1)
     assert (one.correct_percent, one.reached_percent) == (pytest.approx(400 / 6), pytest.approx(400 / 6))

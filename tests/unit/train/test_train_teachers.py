@@ -1,4 +1,4 @@
-"""Finished models as teachers: which are refused, what they say together, and who learns from them."""
+"""Finished models as teachers: which are refused, how they are recorded, and what is learned from them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def config(tiny_config: Config) -> Config:
     return codec.override(tiny_config, {"teacher.decay": 0.9, "loss.teacher": 1.0, "optim.epochs": 1, **STUDENT})
 
 
-def finished(folder: Path, config: Config, split: Split, *seeds: int) -> list[Path]:
-    """Weights files as runs of `config` with these seeds would leave them before their first step."""
+def save_models(folder: Path, config: Config, split: Split, *seeds: int) -> list[Path]:
+    """Save weights as runs of `config` with these seeds have them before their first step."""
     files = []
     for seed in seeds:
         segmentor = TrainState(codec.override(config, {"train.seed": seed}), CPU).segmentor
@@ -53,27 +53,25 @@ def finished(folder: Path, config: Config, split: Split, *seeds: int) -> list[Pa
         ({"data.modality": "t2spir"}, "and this run has t2spir"),
     ],
 )
-def test_a_teacher_of_other_images_and_one_whose_word_has_no_weight_are_refused(
+def test_teachers_with_other_data_settings_or_no_loss_weight_are_refused(
     config: Config, split: Split, tmp_path: Path, changes: dict[str, object], complaint: str
 ) -> None:
-    (model,) = finished(tmp_path, config, split, 1)
+    (model,) = save_models(tmp_path, config, split, 1)
     with pytest.raises(ConfigError, match="--teacher ") as caught:
         open_teachers([model], codec.override(config, changes), split)
     assert complaint in str(caught.value)
     assert str(model) in str(caught.value)
 
 
-def test_a_teacher_may_see_slices_of_another_size(config: Config, split: Split, tmp_path: Path) -> None:
-    models = finished(tmp_path, config, split, 1, 2)
+def test_a_teacher_may_have_another_slice_size(config: Config, split: Split, tmp_path: Path) -> None:
+    models = save_models(tmp_path, config, split, 1, 2)
     wider = codec.override(config, {"data.size_px": [48, 64]})
     assert [teacher.path for teacher in open_teachers(models, wider, split)] == models
     assert open_teachers([], codec.override(config, {"loss.teacher": 0.0}), split) == ()
 
 
-def test_a_teacher_that_may_have_seen_who_validates_here_is_refused(
-    config: Config, split: Split, tmp_path: Path
-) -> None:
-    (model,) = finished(tmp_path, config, split, 1)
+def test_a_teacher_trained_on_another_split_is_refused(config: Config, split: Split, tmp_path: Path) -> None:
+    (model,) = save_models(tmp_path, config, split, 1)
     other = Split(
         scheme="other",
         **{**{part: getattr(split, part) for part in ("scribbled", "shapes")}, "val": split.test, "test": split.val},
@@ -83,17 +81,17 @@ def test_a_teacher_that_may_have_seen_who_validates_here_is_refused(
 
 
 def test_each_of_several_teachers_must_fit(config: Config, split: Split, tmp_path: Path) -> None:
-    (fits,) = finished(tmp_path, config, split, 1)
-    (finer,) = finished(tmp_path, codec.override(config, {"data.spacing_mm": 3.0}), split, 2)
-    (elsewhere,) = finished(tmp_path, config, replace(split, val=split.test, test=split.val), 3)
+    (fits,) = save_models(tmp_path, config, split, 1)
+    (finer,) = save_models(tmp_path, codec.override(config, {"data.spacing_mm": 3.0}), split, 2)
+    (other_split,) = save_models(tmp_path, config, replace(split, val=split.test, test=split.val), 3)
     with pytest.raises(ConfigError, match=f"--teacher {finer}: .* data.spacing_mm=3.0, and this run has 4.0"):
         open_teachers([fits, finer], config, split)
-    with pytest.raises(SplitError, match=f"--teacher {elsewhere}: it was trained on split"):
-        open_teachers([fits, elsewhere], config, split)
+    with pytest.raises(SplitError, match=f"--teacher {other_split}: it was trained on split"):
+        open_teachers([fits, other_split], config, split)
 
 
-def test_where_the_teachers_are_is_written_and_read(config: Config, split: Split, tmp_path: Path) -> None:
-    models = finished(tmp_path, config, split, 1, 2)
+def test_teacher_paths_are_written_and_read(config: Config, split: Split, tmp_path: Path) -> None:
+    models = save_models(tmp_path, config, split, 1, 2)
     path = tmp_path / "teachers.json"
     assert read_teachers(path) == ()
     write_teachers(path, open_teachers(models, config, split))
@@ -107,53 +105,53 @@ def test_where_the_teachers_are_is_written_and_read(config: Config, split: Split
             read_teachers(path)
 
 
-def test_teachers_are_found_again_from_another_folder(
+def test_teacher_paths_are_stored_as_absolute_paths(
     config: Config, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (model,) = finished(tmp_path, config, split, 1)
+    (model,) = save_models(tmp_path, config, split, 1)
     monkeypatch.chdir(tmp_path)
     write_teachers(tmp_path / "teachers.json", open_teachers([Path(model.name)], config, split))
     assert read_teachers(tmp_path / "teachers.json") == (model,)
 
 
-def test_a_run_goes_on_with_the_same_teachers_only(
+def test_a_run_resumes_only_with_the_same_teachers(
     config: Config, split: Split, prepared: PreparedData, tmp_path: Path
 ) -> None:
-    teachers = open_teachers(finished(tmp_path, config, split, 1, 2), config, split)
+    teachers = open_teachers(save_models(tmp_path, config, split, 1, 2), config, split)
     run = create_run(tmp_path / "run", config, split, teachers)
     assert [str(teacher.path) for teacher in teachers] == [str(path) for path in read_teachers(run.teachers)]
 
-    class AskingInTheFirstEpoch(Listeners):
+    class StopInTheFirstEpoch(Listeners):
         def on_epoch(self, report: EpochReport) -> None:
             stop.interrupt("enough")
 
-    def go(folder: RunFolder, given: object = teachers, listener: Listeners | None = None) -> str:
+    def train(folder: RunFolder, chosen: object = teachers, listener: Listeners | None = None) -> str:
         outcome = fit(
-            twice, prepared, split, folder, device=CPU, listener=listener or Listeners(), stop=stop, resume=True,
-            teachers=given,
+            two_epochs, prepared, split, folder, device=CPU, listener=listener or Listeners(), stop=stop, resume=True,
+            teachers=chosen,
         )  # type: ignore[arg-type] # fmt: skip
         return outcome.ending
 
-    twice, stop = codec.override(config, {"optim.epochs": 2}), StopRequest()
-    assert go(run, listener=AskingInTheFirstEpoch()) == "interrupted"
+    two_epochs, stop = codec.override(config, {"optim.epochs": 2}), StopRequest()
+    assert train(run, listener=StopInTheFirstEpoch()) == "interrupted"
     stop = StopRequest()
     for wrong in ((), teachers[:1], teachers[::-1]):
         with pytest.raises(CheckpointError, match="name the same with --teacher, in the same order"):
-            go(run, wrong)
-    assert go(run) == "done"
-    straight = create_run(tmp_path / "straight", config, split, teachers)
-    assert go(straight) == "done"
-    resumed, whole = (load_segmentor(folder.final) for folder in (run, straight))
+            train(run, wrong)
+    assert train(run) == "done"
+    uninterrupted = create_run(tmp_path / "straight", config, split, teachers)
+    assert train(uninterrupted) == "done"
+    resumed, whole = (load_segmentor(folder.final) for folder in (run, uninterrupted))
     assert resumed.info["teachers"] == whole.info["teachers"] == [teacher.digest for teacher in teachers]
     for name, tensor in whole.segmentor.state_dict().items():
         torch.testing.assert_close(resumed.segmentor.state_dict()[name], tensor)
 
 
-def test_what_is_learned_is_what_the_teachers_say(
+def test_different_teachers_give_different_students(
     config: Config, split: Split, prepared: PreparedData, tmp_path: Path
 ) -> None:
     short, learned = codec.override(config, {"optim.batch_size": 8}), []
-    for model in finished(tmp_path, config, split, 1, 2):
+    for model in save_models(tmp_path, config, split, 1, 2):
         teachers = open_teachers([model], short, split)
         run = create_run(tmp_path / model.stem, short, split, teachers)
         fit(
@@ -164,17 +162,17 @@ def test_what_is_learned_is_what_the_teachers_say(
     assert not torch.allclose(*learned)
 
 
-def test_ctrl_c_while_teachers_are_asked_ends_before_the_first_step_and_the_run_can_be_gone_on_with(
+def test_a_run_interrupted_during_teacher_prediction_takes_no_step_and_resumes(
     config: Config, split: Split, prepared: PreparedData, tmp_path: Path
 ) -> None:
-    teachers = open_teachers(finished(tmp_path, config, split, 1), config, split)
-    told: list[int] = []
+    teachers = open_teachers(save_models(tmp_path, config, split, 1), config, split)
+    reported: list[int] = []
 
-    def go(name: str, stop: StopRequest, *, asks: bool = False) -> Outcome:
-        def said(done: int, total: int) -> None:
-            told.append(done)
+    def train(name: str, stop: StopRequest, *, interrupts: bool = False) -> Outcome:
+        def on_progress(done: int, total: int) -> None:
+            reported.append(done)
             assert total > 1
-            if asks:
+            if interrupts:
                 stop.interrupt("enough")
 
         run = RunFolder(tmp_path / name)
@@ -182,12 +180,12 @@ def test_ctrl_c_while_teachers_are_asked_ends_before_the_first_step_and_the_run_
             create_run(run.path, config, split, teachers)
         return fit(
             config, prepared, split, run, device=CPU, listener=Listeners(), stop=stop, resume=True, teachers=teachers,
-            teacher_progress=said,
+            teacher_progress=on_progress,
         )  # fmt: skip
 
-    stopped = go("run", StopRequest(), asks=True)
-    assert (stopped.ending, stopped.steps, told) == ("interrupted", 0, [1])
-    assert go("run", StopRequest()).ending == go("straight", StopRequest()).ending == "done"
+    stopped = train("run", StopRequest(), interrupts=True)
+    assert (stopped.ending, stopped.steps, reported) == ("interrupted", 0, [1])
+    assert train("run", StopRequest()).ending == train("straight", StopRequest()).ending == "done"
     resumed, whole = (load_segmentor(tmp_path / name).segmentor.state_dict() for name in ("run", "straight"))
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor)

@@ -1,4 +1,4 @@
-"""What workers exchange."""
+"""Sums that workers exchange."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 from maag.train.team import TorchTeam
 
 
-def test_a_sum_is_asked_of_nccl_in_the_one_layout_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_summed_tensors_are_contiguous_as_nccl_requires(monkeypatch: pytest.MonkeyPatch) -> None:
     def all_reduce(values: Tensor) -> None:
         assert values.is_contiguous()
         values *= 2

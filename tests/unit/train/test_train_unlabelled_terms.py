@@ -1,4 +1,4 @@
-"""How much each term of what pixels without a label teach weighs, and what it does not depend on."""
+"""Weights of the loss terms on unlabelled pixels, and what the terms depend on."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from maag.train.team import ALONE
 from maag.train.unlabelled import SoftLabels, soft_label_loss, unlabelled_terms
 
 CPU = torch.device("cpu")
-TAUGHT = {
+ALL_TERMS = {
     "teacher.decay": 0.9,
     "teacher.confidence": 0.0,
     "teacher.gates": 0.5,
     "loss.teacher": 1.0,
     "loss.areas": 1.0,
 }
-FAR = Areas(torch.tensor([0.97, 0.01, 0.01, 0.01]), torch.zeros(4), torch.tensor(9.0))
-"""Areas that no new segmentor's predictions have."""
+FAR_AREAS = Areas(torch.tensor([0.97, 0.01, 0.01, 0.01]), torch.zeros(4), torch.tensor(9.0))
+"""Areas far from those of any new segmentor's predictions."""
 
 
 @pytest.fixture
 def batch(tiny_config: Config) -> Batch:
-    """Four slices of which nothing is known, and as many unlabelled ones."""
+    """Four slices without a labelled pixel, and as many unlabelled ones."""
     generator = torch.Generator().manual_seed(0)
     images, others = (torch.randn(4, 1, 32, 32, generator=generator) for _ in range(2))
     labels = torch.full((4, 32, 32), IGNORE, dtype=torch.uint8)
-    as_it_is = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(8, 2, 3)
-    grids = torch.nn.functional.affine_grid(as_it_is, [8, 1, 32, 32], align_corners=False)
+    identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(8, 2, 3)
+    grids = torch.nn.functional.affine_grid(identity, [8, 1, 32, 32], align_corners=False)
     view = TeacherView(torch.cat([images, others]), grids)
-    return Batch(images, labels, others, None, teacher_view=view, areas=FAR)
+    return Batch(images, labels, others, None, teacher_view=view, areas=FAR_AREAS)
 
 
 def terms(
     tiny_config: Config, batch: Batch, changes: dict[str, Any] | None = None, *, ramp: float = 1.0
 ) -> dict[str, Tensor]:
-    config = codec.override(tiny_config, {**TAUGHT, **(changes or {})})
+    config = codec.override(tiny_config, {**ALL_TERMS, **(changes or {})})
     return terms_of(state_of(config, ramp), batch, config)
 
 
@@ -62,7 +62,7 @@ def terms_of(state: TrainState, batch: Batch, config: Config) -> dict[str, Tenso
     return {name: term.detach() for name, term in unlabelled_terms(state, output, batch, config).items()}
 
 
-def test_labelled_pixels_are_left_out_for_the_prediction_and_not_for_the_gates(
+def test_labelled_pixels_are_excluded_from_the_teacher_term_but_not_from_gates(
     tiny_config: Config, batch: Batch
 ) -> None:
     alone = batch._replace(unlabelled=None, teacher_view=TeacherView(*(part[:4] for part in batch.teacher_view or ())))
@@ -74,7 +74,7 @@ def test_labelled_pixels_are_left_out_for_the_prediction_and_not_for_the_gates(
     assert known["gates"] == unknown["gates"] > 0
 
 
-def test_each_term_has_its_weight_and_the_gates_term_the_teachers_too(tiny_config: Config, batch: Batch) -> None:
+def test_each_term_has_its_weight_and_gates_also_the_teacher_weight(tiny_config: Config, batch: Batch) -> None:
     once = terms(tiny_config, batch)
     twice = terms(tiny_config, batch, {"teacher.gates": 1.0})
     torch.testing.assert_close(twice, {**once, "gates": 2 * once["gates"]})
@@ -85,17 +85,17 @@ def test_each_term_has_its_weight_and_the_gates_term_the_teachers_too(tiny_confi
     assert set(terms(tiny_config, batch, {"teacher.gates": 0.0})) == {"teacher", "areas"}
 
 
-def test_the_average_teaches_and_not_the_segmentor_of_the_moment(tiny_config: Config, batch: Batch) -> None:
-    config = codec.override(tiny_config, TAUGHT)
+def test_the_teacher_term_uses_the_moving_average_and_not_the_segmentor(tiny_config: Config, batch: Batch) -> None:
+    config = codec.override(tiny_config, ALL_TERMS)
     state = state_of(config)
     assert state.teacher is not None
     assert batch.unlabelled is not None
     torch.nn.init.zeros_(state.teacher.classify.weight)
     with torch.no_grad():
         state.teacher.classify.bias.copy_(torch.tensor([2.0, 0.0, 1.0, 0.0]))
-    said = torch.tensor([2.0, 0.0, 1.0, 0.0]).softmax(dim=0)[None, :, None, None].expand(8, 4, 32, 32)
+    probabilities = torch.tensor([2.0, 0.0, 1.0, 0.0]).softmax(dim=0)[None, :, None, None].expand(8, 4, 32, 32)
     logits = state.segmentor.train()(torch.cat([batch.images, batch.unlabelled])).logits.detach()
-    expected = soft_label_loss(logits, SoftLabels(said, torch.ones(8, 32, 32, dtype=torch.bool)), ALONE)
+    expected = soft_label_loss(logits, SoftLabels(probabilities, torch.ones(8, 32, 32, dtype=torch.bool)), ALONE)
     torch.testing.assert_close(terms_of(state, batch, config)["teacher"], expected)
 
 
@@ -107,19 +107,19 @@ def test_all_terms_are_scaled_by_the_ramp(tiny_config: Config, batch: Batch) -> 
 
 
 @pytest.mark.parametrize("with_unlabelled", [True, False])
-def test_areas_are_those_of_all_slices_that_were_predicted(
-    tiny_config: Config, batch: Batch, with_unlabelled: bool
-) -> None:
-    seen = batch._replace(teacher_view=None) if with_unlabelled else batch._replace(teacher_view=None, unlabelled=None)
-    config = codec.override(tiny_config, TAUGHT)
+def test_areas_cover_all_predicted_slices(tiny_config: Config, batch: Batch, with_unlabelled: bool) -> None:
+    without_view = (
+        batch._replace(teacher_view=None) if with_unlabelled else batch._replace(teacher_view=None, unlabelled=None)
+    )
+    config = codec.override(tiny_config, ALL_TERMS)
     state = state_of(config)
-    assert set(terms_of(state, seen, config)) == {"areas"}
+    assert set(terms_of(state, without_view, config)) == {"areas"}
     assert state.areas is not None
     torch.testing.assert_close(state.areas.total.sum(), torch.tensor(1.0))  # a mean: the classes share each slice
 
 
 @pytest.mark.parametrize(("num_masks", "tolerance"), [(4.0, 0.2 * (1 / 4 + 1 / 4) ** 0.5), (1e9, 0.2 * (1 / 4) ** 0.5)])
-def test_few_masks_leave_more_room_than_many(num_masks: float, tolerance: float) -> None:
+def test_few_masks_widen_the_area_tolerance(num_masks: float, tolerance: float) -> None:
     areas = Areas(torch.tensor([0.7, 0.3]), torch.tensor([0.1, 0.1]), torch.tensor(num_masks))
 
     def loss_at(distance: float) -> float:

@@ -1,4 +1,4 @@
-"""What the Dice of a validation is of."""
+"""Which slices, classes and patients the Dice of a validation covers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from maag.train.state import TrainState
 from maag.train.validate import Validator
 
 CPU = torch.device("cpu")
-AT_ONCE = 24
-"""Slices that one forward pass has."""
+BATCH_SIZE = 24
+"""Slices per forward pass."""
 
 
 @pytest.fixture
@@ -26,10 +26,8 @@ def segmentor(tiny_config: Config) -> Segmentor:
     return TrainState(tiny_config, CPU).segmentor
 
 
-def test_every_slice_counts_however_many_there_are(
-    tiny_config: Config, prepared: PreparedData, segmentor: Segmentor
-) -> None:
-    assert len(prepared.images) > 2 * AT_ONCE
+def test_validation_dice_covers_every_slice(tiny_config: Config, prepared: PreparedData, segmentor: Segmentor) -> None:
+    assert len(prepared.images) > 2 * BATCH_SIZE
     with torch.no_grad():
         labels = segmentor.eval()(torch.from_numpy(np.array(prepared.images))).logits.argmax(dim=1).numpy()
     expected = {}
@@ -46,10 +44,10 @@ def test_every_slice_counts_however_many_there_are(
 
 
 @pytest.mark.parametrize(("num_patients", "fitted"), [(2, False), (4, True)])
-def test_phases_of_one_heart_are_no_further_patients_who_agree(
+def test_two_phases_of_a_patient_do_not_count_as_two_patients(
     tiny_config: Config, prepared: PreparedData, segmentor: Segmentor, num_patients: int, fitted: bool
 ) -> None:
-    # All is background by less than the largest offset, so that any other class would gain.
+    # Background wins everywhere by less than the largest offset, so that any other class would gain.
     torch.nn.init.zeros_(segmentor.classify.weight)
     with torch.no_grad():
         segmentor.classify.bias.copy_(torch.tensor([0.7, 0.0, 0.0, 0.0]))
@@ -60,16 +58,16 @@ def test_phases_of_one_heart_are_no_further_patients_who_agree(
     assert (dice.mean > 0) == fitted
 
 
-def test_somebody_who_validates_must_have_masks(tiny_config: Config, prepared: PreparedData) -> None:
+def test_some_validation_patient_must_have_masks(tiny_config: Config, prepared: PreparedData) -> None:
     first, second, *_ = prepared.patient_ids
-    bare = tuple(replace(case, has_mask=False) if case.patient_id == first else case for case in prepared.cases)
-    data = replace(prepared, cases=bare)
+    cases = tuple(replace(case, has_mask=False) if case.patient_id == first else case for case in prepared.cases)
+    data = replace(prepared, cases=cases)
     Validator(data, (first, second), tiny_config.data, CPU)
     with pytest.raises(SplitError, match="no validation patient has masks"):
         Validator(data, (first,), tiny_config.data, CPU)
 
 
-def test_slices_stay_in_their_file_where_they_need_not_be_copied(tiny_config: Config, prepared: PreparedData) -> None:
+def test_the_validator_does_not_copy_slices_into_memory(tiny_config: Config, prepared: PreparedData) -> None:
     tracemalloc.start()
     validator = Validator(prepared, prepared.patient_ids, tiny_config.data, CPU)
     held, _ = tracemalloc.get_traced_memory()
@@ -78,7 +76,7 @@ def test_slices_stay_in_their_file_where_they_need_not_be_copied(tiny_config: Co
     assert held < prepared.images.nbytes / 4
 
 
-def test_of_two_patients_no_pixel_is_kept_for_offsets(
+def test_two_patients_keep_no_pixels_for_offsets(
     tiny_config: Config, prepared: PreparedData, segmentor: Segmentor
 ) -> None:
     validator = Validator(prepared, prepared.patient_ids[:2], tiny_config.data, CPU, fit_offsets=True)

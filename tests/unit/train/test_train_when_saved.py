@@ -1,4 +1,4 @@
-"""When the loop saves the state, and that it never saves twice nor what is no number."""
+"""When the loop saves the state, and that it saves neither twice nor non-finite weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 
 
-def test_the_state_is_saved_within_epochs_when_the_last_time_is_long_ago(tiny_config: Config) -> None:
+def test_the_state_is_saved_within_epochs_when_the_last_save_is_old(tiny_config: Config) -> None:
     changes = {"train.validate_every": 2, "train.checkpoint_minutes": 1e-9}
     every_step = list(range(1, 2 * STEPS_PER_EPOCH + 1))
     assert run_it(tiny_config, changes).saved == every_step
@@ -27,8 +27,8 @@ def test_the_state_is_saved_within_epochs_when_the_last_time_is_long_ago(tiny_co
     assert seldom.saved == [2 * STEPS_PER_EPOCH]
 
 
-def test_what_ends_at_a_validation_is_not_saved_a_second_time(tiny_config: Config) -> None:
-    """A second time would be a second upload on a cluster."""
+def test_a_run_that_ends_at_a_validation_is_not_saved_twice(tiny_config: Config) -> None:
+    """A second save would be a second upload on a cluster."""
     changes = {"optim.epochs": 9, "train.patience": 2}
     early = run_it(tiny_config, changes)
     assert early.ending == "early"
@@ -41,7 +41,7 @@ def test_what_ends_at_a_validation_is_not_saved_a_second_time(tiny_config: Confi
 
 
 class Clock:
-    """Moves when it is told to."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.seconds = 1.0
@@ -53,54 +53,56 @@ class Clock:
         self.seconds += seconds
 
 
-def timed(config: Config, seconds_a_save: float, earlier: float = 0.0) -> tuple[list[int], list[EpochReport], float]:
-    """Train by a clock on which a step takes a second: the steps that were saved, the epochs, and the seconds told."""
+def train_by_clock(
+    config: Config, seconds_a_save: float, earlier: float = 0.0
+) -> tuple[list[int], list[EpochReport], float]:
+    """Train by a clock on which a step takes a second: the saved steps, the epochs, and the reported seconds."""
     state, stop, clock = TrainState(config, CPU), StopRequest(), Clock()
     state.progress.seconds = earlier
 
-    class Steady(WatchingBatches):
+    class TimedBatches(WatchingBatches):
         def at(self, step: int) -> Batch:
             clock.move(1)
             return super().at(step)
 
     listener = Listening(stop, math.inf)
     saver = Saver(save_last=lambda: clock.move(seconds_a_save), save_best=lambda dice: None)
-    loop = Loop(state, Steady(state), ScriptedValidator(0.5), config, saver, listener, stop, clock)  # type: ignore[arg-type]
+    loop = Loop(state, TimedBatches(state), ScriptedValidator(0.5), config, saver, listener, stop, clock)  # type: ignore[arg-type]
     loop.run()
     return listener.saved, listener.epochs, state.progress.seconds
 
 
 @pytest.mark.parametrize(("seconds_a_save", "epochs"), [(0.2, [1, 2, 3]), (0.4, [1, 3])])
-def test_a_validation_is_saved_unless_that_would_take_a_tenth_of_the_time(
+def test_a_validation_saves_the_state_unless_saves_take_a_tenth_of_the_time(
     tiny_config: Config, seconds_a_save: float, epochs: list[int]
 ) -> None:
-    saved, _, _ = timed(codec.override(tiny_config, {**SMALL, "optim.epochs": 3}), seconds_a_save)
+    saved, _, _ = train_by_clock(codec.override(tiny_config, {**SMALL, "optim.epochs": 3}), seconds_a_save)
     assert saved == [STEPS_PER_EPOCH * epoch for epoch in epochs]
 
 
-def test_a_request_to_save_is_met_once(tiny_config: Config) -> None:
-    class Asking(Listening):
+def test_a_save_request_is_served_once(tiny_config: Config) -> None:
+    class SaveRequester(Listening):
         def on_step(self, report: StepReport) -> None:
             self._stop.save_requested = report.step == STEPS_PER_EPOCH
 
     config = codec.override(tiny_config, {**SMALL, "train.validate_every": 2})
     state, stop = TrainState(config, CPU), StopRequest()
-    listener = Asking(stop, math.inf)
+    listener = SaveRequester(stop, math.inf)
     loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, NO_SAVES, listener, stop)  # type: ignore[arg-type]
     loop.run()
     assert listener.saved == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
 
 
-def test_the_seconds_are_those_of_the_run_however_often_it_is_saved_and_resumed(tiny_config: Config) -> None:
+def test_reported_seconds_include_saves_and_earlier_parts_of_the_run(tiny_config: Config) -> None:
     config = codec.override(tiny_config, {**SMALL, "train.checkpoint_minutes": 1e-9})
-    saved, epochs, seconds = timed(config, 2.0, earlier=1000.0)
+    saved, epochs, seconds = train_by_clock(config, 2.0, earlier=1000.0)
     assert len(saved) == 2 * STEPS_PER_EPOCH
-    # All steps, and all times of saving but the last.
+    # All steps, and all saves but the last.
     assert epochs[-1].seconds == seconds == 1000 + 6 * 1 + 5 * 2
 
 
-class Spoiling(Listening):
-    """Does to a weight what a gradient that is no number does, after the losses of step `at` were read."""
+class WeightSpoiler(Listening):
+    """Makes a weight infinite, as a non-finite gradient would, after the losses of step `at` were read."""
 
     def __init__(self, state: TrainState, network: str, at: int) -> None:
         super().__init__(StopRequest(), math.inf)
@@ -114,12 +116,10 @@ class Spoiling(Listening):
 
 
 @pytest.mark.parametrize("network", ["segmentor", "discriminator", "teacher"])
-def test_weights_that_are_no_numbers_after_the_last_losses_are_neither_validated_nor_saved(
-    tiny_config: Config, network: str
-) -> None:
+def test_non_finite_final_weights_are_neither_validated_nor_saved(tiny_config: Config, network: str) -> None:
     config = codec.override(tiny_config, {**SMALL, "optim.epochs": 1, "loss.teacher": 1.0, "teacher.decay": 0.9})
     state = TrainState(config, CPU)
-    listener, saved = Spoiling(state, network, STEPS_PER_EPOCH), list[str]()
+    listener, saved = WeightSpoiler(state, network, STEPS_PER_EPOCH), list[str]()
     saver = Saver(save_last=lambda: saved.append("last"), save_best=lambda dice: saved.append("best"))
     loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, saver, listener, StopRequest())  # type: ignore[arg-type]
     with pytest.raises(NotFiniteError, match=f"of the {network} are NaN or infinite after step {STEPS_PER_EPOCH}; the"):

@@ -1,4 +1,4 @@
-"""What a worker does with what it hears while it trains; Ray Train and the board are fakes."""
+"""How a worker reacts to preemption and to requests to stop; Ray Train and the board are fakes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from maag.train.team import Team
 
 
 class Member(Team):
-    """The worker of a rank, of two."""
+    """The worker of a rank, out of two."""
 
     def __init__(self, rank: int) -> None:
         self.shard = Shard(rank, 2)
 
 
 class FakeBoard:
-    """A board without an actor; `ray.get` of its answers gives the reason to stop, of which there is none."""
+    """A board without an actor; `ray.get` of its answers gives the reason to stop, if there is one."""
 
     def __init__(self) -> None:
         self.notes: list[Note] = []
@@ -39,7 +39,7 @@ def step_report(step: int) -> StepReport:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_state_is_saved_once_when_a_node_is_about_to_leave(
+def test_the_state_is_saved_once_when_a_node_is_about_to_be_preempted(
     rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaving: list[str] = []
@@ -55,19 +55,19 @@ def test_the_state_is_saved_once_when_a_node_is_about_to_leave(
     stop.save_requested = False  # by the save
     reporter.on_step(step_report(3))
     assert not stop.save_requested
-    # Its leader speaks for the team.
+    # Only the leader reports for the team.
     assert board.notes == ([step_report(1), step_report(2), Leaving(2), step_report(3)] if rank == 0 else [])
 
 
-def test_a_stop_is_heard_while_teachers_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_request_is_received_during_teacher_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([None, "Ctrl-C"])
     monkeypatch.setattr("ray.get", lambda answer: next(answers))
     board, stop = FakeBoard(), StopRequest()
     reporter = Reporter(RunFolder(tmp_path), board, stop, Member(0))
-    heard = []
+    received = []
     for done in (1, 2, 3):
         reporter.on_soft_labels(done, 3)
-        heard.append(stop.interrupted)
-    # Each answer is read with the next note, so that asking does not wait for it.
-    assert heard == [None, None, "Ctrl-C"]
+        received.append(stop.interrupted)
+    # Each answer is read with the next note, so that predicting does not wait for it.
+    assert received == [None, None, "Ctrl-C"]
     assert board.notes == [SoftLabelProgress(1, 3), SoftLabelProgress(2, 3), SoftLabelProgress(3, 3)]
