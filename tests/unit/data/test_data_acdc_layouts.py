@@ -1,4 +1,4 @@
-"""Where ACDC's cases, its scribbles and copies of them may lie."""
+"""Supported locations of ACDC's cases and scribbles, and duplicates among them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ ACDC = DataConfig()
 
 @pytest.mark.parametrize("root", ["training", "ACDC/database/training", "."])
 @pytest.mark.parametrize("scribble_folder", [None, "acdc_scribbles", "elsewhere"])
-def test_layouts(phantom_dir: Path, tmp_path: Path, root: str, scribble_folder: str | None) -> None:
+def test_cases_and_scribbles_are_found_in_every_supported_layout(
+    phantom_dir: Path, tmp_path: Path, root: str, scribble_folder: str | None
+) -> None:
     top = tmp_path / "data"
     for source in (phantom_dir / "training").rglob("*.nii.gz"):
         folder = top / root if root == "." else top / root / source.parent.name
@@ -38,21 +40,21 @@ def test_layouts(phantom_dir: Path, tmp_path: Path, root: str, scribble_folder: 
     assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
 
 
-def test_simulated_scribbles_near_the_data_never_stand_in_for_the_experts(data_dir: Path) -> None:
-    drawn = [case.scribbles for case in find_cases(ACDC, data_dir)]
-    flat = [path for path in data_dir.rglob("*_scribble.nii.gz")]
-    for place in (data_dir.parent / "scribbles", data_dir / "scribbles"):
-        place.mkdir()
-        for path in flat:
-            shutil.copy(path, place)
-        if place.parent == data_dir.parent:
-            assert [case.scribbles for case in find_cases(ACDC, data_dir)] == drawn
-    assert [case.scribbles for case in find_cases(ACDC, data_dir)] == drawn  # copies of the experts'
+def test_simulated_scribbles_near_the_data_never_replace_the_experts_scribbles(data_dir: Path) -> None:
+    expert_scribbles = [case.scribbles for case in find_cases(ACDC, data_dir)]
+    scribble_files = [path for path in data_dir.rglob("*_scribble.nii.gz")]
+    for folder in (data_dir.parent / "scribbles", data_dir / "scribbles"):
+        folder.mkdir()
+        for path in scribble_files:
+            shutil.copy(path, folder)
+        if folder.parent == data_dir.parent:
+            assert [case.scribbles for case in find_cases(ACDC, data_dir)] == expert_scribbles
+    assert [case.scribbles for case in find_cases(ACDC, data_dir)] == expert_scribbles  # despite equal copies
     assert not check(data_dir, ACDC).problems
     for path in (data_dir / "scribbles").iterdir():
         spoil(path, lambda array: np.where(array == 4, 0, array))
     problems = check(data_dir, ACDC).problems
-    assert len(problems) == len(drawn)
+    assert len(problems) == len(expert_scribbles)
     assert "has two scribbles, " in str(problems[0])
     assert "--scribbles" in str(problems[0])
     other = [str(data_dir / "scribbles")]
@@ -60,7 +62,7 @@ def test_simulated_scribbles_near_the_data_never_stand_in_for_the_experts(data_d
     assert not check(data_dir, ACDC, other).problems
 
 
-def test_published_scribbles_lie_next_to_the_data_wherever_one_stands(
+def test_published_scribbles_next_to_the_data_are_found_from_a_relative_path(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (data_dir.parent / "acdc_scribbles").mkdir()
@@ -70,7 +72,7 @@ def test_published_scribbles_lie_next_to_the_data_wherever_one_stands(
     assert all(case.scribbles for case in find_cases(ACDC, Path()))
 
 
-def test_linked_folders_of_patients_and_of_scribbles_are_entered(data_dir: Path, tmp_path: Path) -> None:
+def test_symlinked_patient_and_scribble_folders_are_searched(data_dir: Path, tmp_path: Path) -> None:
     before = find_cases(ACDC, data_dir)
     (data_dir / "training").rename(tmp_path / "elsewhere")
     (data_dir / "training").symlink_to(tmp_path / "elsewhere")
@@ -83,12 +85,12 @@ def test_linked_folders_of_patients_and_of_scribbles_are_entered(data_dir: Path,
     assert all(case.scribbles for case in find_cases(ACDC, data_dir, [str(tmp_path / "drawn")]))
 
 
-def test_one_case_twice_is_refused(data_dir: Path) -> None:
+def test_a_duplicate_case_is_refused(data_dir: Path) -> None:
     shutil.copytree(data_dir / "training", data_dir / "testing")
     with pytest.raises(DataError, match=r"there twice, as .*testing.* and .*training.*; keep one of them"):
         find_cases(ACDC, data_dir)
 
 
-def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_with_the_expected_layout(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no case of acdc in it; expected patientNNN"):
         find_cases(ACDC, tmp_path)

@@ -16,7 +16,7 @@ from maag.errors import StorageError
 
 
 @pytest.mark.slow
-def test_a_phantom_is_the_same_for_a_seed_and_fit_to_train_on(tmp_path: Path, tiny_config: Config) -> None:
+def test_a_phantom_depends_only_on_its_seed_and_passes_the_check(tmp_path: Path, tiny_config: Config) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_phantom("acdc", tmp_path / name, 4, seed)
     content = {

@@ -1,4 +1,4 @@
-"""Files that claim memory which they do not fill do not get it."""
+"""Decompression bombs: files that claim a huge size are read in little memory or refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maag.data.files.volume import load_volume
 from maag.errors import DataError
 
 
-def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_gzip_bomb_is_refused_without_unpacking(tmp_path: Path) -> None:
     path = tmp_path / "bomb.nii.gz"
     path.write_bytes(bomb((1024, 512, 256), 2**27))
     tracemalloc.start()
@@ -28,7 +28,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_what_follows_the_voxels_is_never_unpacked(tmp_path: Path) -> None:
+def test_data_after_the_voxels_is_never_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "endless.nii.gz"
     path.write_bytes(bomb((8, 8, 2), 2**27))
     tracemalloc.start()
@@ -39,7 +39,7 @@ def test_what_follows_the_voxels_is_never_unpacked(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_an_extension_that_claims_gigabytes_is_not_read(tmp_path: Path) -> None:
+def test_a_header_extension_claiming_gigabytes_is_refused(tmp_path: Path) -> None:
     content = bytearray(gzip.decompress(bomb((8, 8, 2), 0)) + bytes(200))
     struct.pack_into("<f", content, AT["vox_offset"], 2.0e9)
     content[348] = 1
@@ -50,7 +50,7 @@ def test_an_extension_that_claims_gigabytes_is_not_read(tmp_path: Path) -> None:
         load_volume(path)
 
 
-READ_WITH_LITTLE = """
+READ_IN_LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 from maag.data.files.dicom_series import load_series
@@ -72,10 +72,12 @@ for name in sys.argv[1:]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
-def test_bombs_fit_in_little_memory(tmp_path: Path) -> None:
+def test_bombs_are_refused_in_little_memory(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_bytes(bomb((1024, 1024, 1024), 2**30))
     (tmp_path / "b.png").write_bytes(png_claiming(9000, 9000))
     dicom(tmp_path / "c.dcm", Rows=8000, Columns=8000)
     files = [str(path) for path in sorted(tmp_path.iterdir())]
-    done = subprocess.run([sys.executable, "-c", READ_WITH_LITTLE, *files], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", READ_IN_LITTLE_MEMORY, *files], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr

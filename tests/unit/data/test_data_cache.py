@@ -1,4 +1,4 @@
-"""Prepared data: made once, the same for the same files, and whole or not there at all."""
+"""The cache of prepared data: built once, equal for equal files, complete or absent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from maag.errors import DataError, StorageError
 from maag.storage import read_json, write_json
 
 
-def test_slices_and_their_labels_lie_together(prepared: PreparedData) -> None:
+def test_prepared_slices_match_their_scribbles_and_masks(prepared: PreparedData) -> None:
     assert len(prepared.images) == len(prepared.scribbles) == len(prepared.masks) == prepared.cases[-1].stop
     assert len(prepared.patients) == 6
     scribbled = (prepared.scribbles != 255) & (prepared.scribbles != 0)
@@ -34,27 +34,27 @@ def test_slices_and_their_labels_lie_together(prepared: PreparedData) -> None:
     assert agree > 0.9  # nearest sampling may move a stroke by a pixel
 
 
-def test_a_thin_stroke_between_the_centres_of_a_coarse_grid_is_kept(
+def test_a_thin_stroke_between_pixel_centres_of_a_coarse_grid_is_kept(
     data_dir: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
-    def one_line(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def draw_one_line(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         labels[...] = 4
         labels[0, 0], labels[:, 71] = 0, 2
         return labels
 
     scribble = any_file(data_dir, "_scribble.nii.gz")
-    spoil(scribble, one_line)
+    spoil(scribble, draw_one_line)
     data = replace(tiny_config.data, spacing_mm=5 * float(nib.load(scribble).header.get_zooms()[1]))
-    drawn = [case for case in find_cases(data, data_dir) if scribble in [item.path for item in case.scribbles]]
-    found = prepare_cases(drawn, data_dir, data, tmp_path / "cache").scribbles
+    cases = [case for case in find_cases(data, data_dir) if scribble in [item.path for item in case.scribbles]]
+    found = prepare_cases(cases, data_dir, data, tmp_path / "cache").scribbles
     assert ((found == 2).sum(axis=(1, 2, 3)) > 20).all()  # of the 24 or more pixels of a row
 
 
-def test_it_is_built_once_until_something_changes(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_prepared_data_is_rebuilt_only_after_a_change(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     built: list[int] = []
     data = tiny_config.data
 
-    def again(**changes: object) -> PreparedData:
+    def prepare_again(**changes: object) -> PreparedData:
         return prepare(
             data_dir,
             replace(data, **changes),
@@ -62,34 +62,34 @@ def test_it_is_built_once_until_something_changes(data_dir: Path, tiny_config: C
             progress=lambda done, total: built.append(done),  # type: ignore[arg-type]
         )
 
-    first = again()
+    first = prepare_again()
     assert len(built) == 12
-    assert again().digest == first.digest
-    assert again(split_seed=5).digest == first.digest
+    assert prepare_again().digest == first.digest
+    assert prepare_again(split_seed=5).digest == first.digest
     assert len(built) == 12
-    assert again(padding_label="ignore").digest != first.digest
+    assert prepare_again(padding_label="ignore").digest != first.digest
     mask = any_file(data_dir, "_gt.nii.gz")
     spoil(mask, lambda array: np.zeros_like(array))
-    assert again().digest != first.digest
+    assert prepare_again().digest != first.digest
     assert len(built) == 36
 
 
-def test_a_set_whose_cases_tell_more_is_not_prepared_anew(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_prepared_data_with_extra_case_fields_is_reused(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     first = prepare(data_dir, tiny_config.data, tmp_path / "cache")
     index = read_json(first.directory / "index.json")
     for case in index["cases"]:
         case["scribbled_classes"] = [0, 1, 2, 3]  # as earlier versions did
     write_json(first.directory / "index.json", index)
 
-    def read(done: int, total: int) -> None:
+    def refuse_to_read(done: int, total: int) -> None:
         raise AssertionError("a case was read")
 
-    again = prepare(data_dir, tiny_config.data, tmp_path / "cache", progress=read)
+    again = prepare(data_dir, tiny_config.data, tmp_path / "cache", progress=refuse_to_read)
     assert (again.directory, again.cases) == (first.directory, first.cases)
 
 
-def test_other_fields_of_a_case_are_another_format(prepared: PreparedData) -> None:
-    # Of format 10 was `axes` in place of `orientation`: a set that lacks a field must not be taken for one of today's.
+def test_changed_case_fields_require_a_new_format_version(prepared: PreparedData) -> None:
+    # Format 10 had `axes` instead of `orientation`: a set without a field must not pass for the current format.
     index = read_json(prepared.directory / "index.json")
     assert (index["format_version"], sorted(index["cases"][0])) == (
         11,
@@ -100,16 +100,18 @@ def test_other_fields_of_a_case_are_another_format(prepared: PreparedData) -> No
     )
 
 
-def test_copies_are_the_same_data_whatever_their_times(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_files_with_other_modification_times_give_the_same_digest(
+    data_dir: Path, tiny_config: Config, tmp_path: Path
+) -> None:
     first = prepare(data_dir, tiny_config.data, tmp_path / "cache")
     mask = any_file(data_dir, "_gt.nii.gz")
     os.utime(mask, (1, 1))
     again = prepare(data_dir, tiny_config.data, tmp_path / "cache")
-    assert again.directory != first.directory  # times may tell of another content, so the files were read again
+    assert again.directory != first.directory  # a new time may mean new content, so the files are read again
     assert again.digest == first.digest
 
 
-def test_whose_a_case_is_and_who_drew_first_make_it_anew(tmp_path: Path) -> None:
+def test_changed_patients_or_rater_order_rebuild_the_prepared_data(tmp_path: Path) -> None:
     root, cache = tmp_path / "hearts", tmp_path / "cache"
     write_phantom("folders", root, 4, seed=0)
     (root / "cases.csv").unlink()
@@ -125,7 +127,9 @@ def test_whose_a_case_is_and_who_drew_first_make_it_anew(tmp_path: Path) -> None
         assert prepare(root, data, cache, [str(tmp_path / name) for name in names]).raters == names
 
 
-def test_every_bad_case_is_named_and_no_set_is_left(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_every_bad_case_is_reported_and_no_prepared_data_is_left(
+    data_dir: Path, tiny_config: Config, tmp_path: Path
+) -> None:
     images = [path for path in sorted(data_dir.rglob("*_frame??.nii.gz"))]
     images[0].write_bytes(images[0].read_bytes()[:60])
     scribbles = sorted(data_dir.rglob("*_scribble.nii.gz"))
@@ -149,15 +153,15 @@ def test_every_bad_case_is_named_and_no_set_is_left(data_dir: Path, tiny_config:
     assert report.counts["usable cases"] == 8
 
 
-def prepare_elsewhere(data_dir: Path, plain: dict[str, object], cache: Path) -> None:
+def prepare_in_process(data_dir: Path, plain: dict[str, object], cache: Path) -> None:
     prepare(data_dir, codec.from_dict(plain).data, cache)
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_both_succeed(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_two_concurrent_preparations_both_succeed(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     arguments = (data_dir, codec.to_dict(tiny_config), tmp_path / "cache")
-    both = [context.Process(target=prepare_elsewhere, args=arguments) for _ in range(2)]
+    both = [context.Process(target=prepare_in_process, args=arguments) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
@@ -167,7 +171,7 @@ def test_two_processes_at_once_both_succeed(data_dir: Path, tiny_config: Config,
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_no_set_half_made(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_incomplete_set_in_the_cache(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     limit = 20_000
     program = (
         "import resource, signal, sys, json\nfrom pathlib import Path\n"
@@ -188,7 +192,7 @@ def test_a_full_disk_leaves_no_set_half_made(data_dir: Path, tiny_config: Config
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".lock", ".part"}
 
 
-def test_a_cache_that_cannot_be_written_is_named(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_refused(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="a part of this path is a file"):
         prepare(data_dir, tiny_config.data, tmp_path / "file" / "cache")

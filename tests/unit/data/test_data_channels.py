@@ -1,4 +1,4 @@
-"""Several files are the channels of one image, if they lie on one grid."""
+"""Several files on one grid are read as the channels of one image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maag.data.files.volume import load_channels
 from maag.errors import DataError
 
 
-def test_an_image_of_one_channel_is_not_held_twice(tmp_path: Path) -> None:
+def test_reading_one_channel_does_not_hold_the_image_twice(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 1000, (64, 64, 64)).astype(np.int16)
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "image.nii.gz")
     load_channels([tmp_path / "image.nii.gz"])
@@ -26,30 +26,32 @@ def test_an_image_of_one_channel_is_not_held_twice(tmp_path: Path) -> None:
     assert peak < 1.8 * 4 * array.size
 
 
-def test_channels_that_lie_mirrored_are_refused(image: Path, tmp_path: Path) -> None:
-    silent, mirrored = tmp_path / "silent.nii.gz", tmp_path / "mirrored.nii.gz"
+def test_mirrored_channels_are_refused(image: Path, tmp_path: Path) -> None:
+    no_orientation, mirrored = tmp_path / "silent.nii.gz", tmp_path / "mirrored.nii.gz"
     source = nib.load(image)
     nib.save(nib.Nifti1Image(np.asarray(source.dataobj), np.diag([-1, 1, 1, 1]) @ source.affine), mirrored)
-    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, source.header), silent)
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, source.header), no_orientation)
     header = nib.load(image).header
     header["qform_code"] = header["sform_code"] = 0
-    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, header), silent)
-    assert load_channels([image, silent, image]).voxels.shape == (3, 3, 9, 7)
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), None, header), no_orientation)
+    assert load_channels([image, no_orientation, image]).voxels.shape == (3, 3, 9, 7)
     with pytest.raises(
         DataError, match=r"mirrored\.nii\.gz: a channel with orientation LAS in its header beside .* with RAS"
     ):
-        load_channels([image, silent, mirrored])
+        load_channels([image, no_orientation, mirrored])
 
 
 @pytest.mark.parametrize(("shape", "sides"), [((7, 8, 3), (1, 1, 8)), (SHAPE, (1, 1.01, 8)), (SHAPE, (1, 1, 4))])
-def test_channels_of_another_grid_are_refused(tmp_path: Path, shape: tuple[int, ...], sides: Sequence[float]) -> None:
+def test_channels_on_different_grids_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], sides: Sequence[float]
+) -> None:
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([1, 1, 8, 1])), tmp_path / "a.nii.gz")
     nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.diag([*sides, 1])), tmp_path / "b.nii.gz")
     with pytest.raises(DataError, match=r"b\.nii\.gz: a channel of \(7, \d, 3\) voxels of .* resample them to one"):
         load_channels([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"])
 
 
-def test_the_channels_of_a_cine_are_of_the_same_time(tmp_path: Path) -> None:
+def test_channels_of_cines_are_read_at_the_same_frame(tmp_path: Path) -> None:
     paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
     cines = np.random.default_rng(0).integers(0, 99, (2, *SHAPE, 4)).astype(np.int16)
     for path, cine in zip(paths, cines, strict=True):

@@ -1,4 +1,4 @@
-"""A case that is there twice is refused with both of its files."""
+"""Duplicate cases are refused in an error that names both files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maag.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(("name", "images"), [("folders", "images/*"), ("nnunet", "imagesTr/*")])
-def test_in_a_data_set(copy_of: Callable[[str], Path], name: str, images: str) -> None:
+def test_a_case_with_two_images_is_refused(copy_of: Callable[[str], Path], name: str, images: str) -> None:
     root = copy_of(name)
     packed = sorted(root.rglob(images))[0]
     plain = packed.with_suffix("")
@@ -26,30 +26,30 @@ def test_in_a_data_set(copy_of: Callable[[str], Path], name: str, images: str) -
     assert {f"{packed}", f"{plain}"} <= set(str(caught.value).replace(":", " ").replace(";", " ").split())
 
 
-def test_in_acdc(phantom_dir: Path, tmp_path: Path) -> None:
+def test_a_duplicate_acdc_frame_is_refused(phantom_dir: Path, tmp_path: Path) -> None:
     data_dir = shutil.copytree(phantom_dir, tmp_path / "acdc")
     packed = sorted(data_dir.rglob("patient*_frame01.nii.gz"))[0]
-    again = data_dir / packed.name
-    shutil.copy(packed, again)
+    duplicate = data_dir / packed.name
+    shutil.copy(packed, duplicate)
     with pytest.raises(DataError) as caught:
         find_cases(preset("acdc", "fast").data, data_dir)
     assert str(packed) in str(caught.value)
-    assert f"{again} " in str(caught.value)
+    assert f"{duplicate} " in str(caught.value)
 
 
-def test_two_series_of_one_patient(copy_of: Callable[[str], Path]) -> None:
+def test_two_dicom_series_of_one_patient_are_refused(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("chaos-ct")
     first = sorted(root.rglob("DICOM_anon"))[0]
-    again = root / "again" / first.parent.name
-    shutil.copytree(first.parent, again)
+    duplicate = root / "again" / first.parent.name
+    shutil.copytree(first.parent, duplicate)
     with pytest.raises(DataError) as caught:
         find_cases(preset("chaos-ct", "fast", root).data, root)
     assert str(first) in str(caught.value)
-    assert str(again / "DICOM_anon") in str(caught.value)
+    assert str(duplicate / "DICOM_anon") in str(caught.value)
 
 
 @pytest.mark.parametrize("other", ["{}_scribble.nii", "{}.nii.gz", "{}_scribble.png", "deeper/{}_scribble.nii.gz"])
-def test_among_the_scribbles_of_a_folder(phantom_dir: Path, tmp_path: Path, other: str) -> None:
+def test_two_scribbles_of_one_case_in_a_folder_are_refused(phantom_dir: Path, tmp_path: Path, other: str) -> None:
     case = "patient001_frame01"
     (tmp_path / "anna" / "deeper").mkdir(parents=True)
     both = [tmp_path / "anna" / name.format(case) for name in ("{}_scribble.nii.gz", other)]
@@ -62,7 +62,7 @@ def test_among_the_scribbles_of_a_folder(phantom_dir: Path, tmp_path: Path, othe
 
 
 @pytest.mark.parametrize("folders", [("scans", "scans"), ("first", "second")])
-def test_among_scans_to_segment(tmp_path: Path, folders: tuple[str, str]) -> None:
+def test_two_scans_of_one_name_to_segment_are_refused(tmp_path: Path, folders: tuple[str, str]) -> None:
     one, two = (tmp_path / folder for folder in folders)
     plain, packed = write_volume(one / "a.nii"), write_volume(two / "a.nii.gz")
     with pytest.raises(ConfigError) as caught:

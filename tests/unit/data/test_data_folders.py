@@ -14,7 +14,7 @@ from maag.data.check import check
 from maag.errors import ConfigError, DataError
 
 
-def test_folders_know_raters_splits_and_supervision(copy_of: Callable[[str], Path]) -> None:
+def test_the_case_table_assigns_raters_splits_and_supervision(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("folders")
     scribble = root / "scribbles" / "heart_000_scribble.nii.gz"
     for rater in ("ann", "bob"):
@@ -33,7 +33,7 @@ def test_folders_know_raters_splits_and_supervision(copy_of: Callable[[str], Pat
     assert cases["heart_004"].masks == ()
 
 
-def test_two_frames_in_folders_are_of_one_patient_unless_a_table_says_otherwise(copy_of: Callable[[str], Path]) -> None:
+def test_frames_belong_to_one_patient_unless_the_case_table_says_otherwise(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("folders")
     for number, name in enumerate(("anna_frame01", "anna_frame12")):
         (root / "images" / f"heart_00{number}.nii.gz").rename(root / "images" / f"{name}.nii.gz")
@@ -53,7 +53,7 @@ def test_two_frames_in_folders_are_of_one_patient_unless_a_table_says_otherwise(
     assert patients() == ["anna", "berta"]
 
 
-def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
+def test_a_missing_unlabelled_value_is_refused(phantoms: Path) -> None:
     with pytest.raises(ConfigError, match=r"is not set; set it with --set data\.unlabelled_value=N"):
         check(phantoms / "folders", preset("folders", "fast", phantoms / "folders").data)
 
@@ -82,14 +82,14 @@ def test_the_value_of_unlabelled_pixels_must_be_said(phantoms: Path) -> None:
         ("case,rater\nheart_001,anna\n", "case heart_001 has no scribble by rater anna, nor by any other; a rater is"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_named(copy_of: Callable[[str], Path], content: str, sentence: str) -> None:
+def test_an_invalid_case_table_is_refused(copy_of: Callable[[str], Path], content: str, sentence: str) -> None:
     root = copy_of("folders")
     (root / "cases.csv").write_text(content)
     with pytest.raises(DataError, match=sentence):
         find_cases(config_of("folders", root).data, root)
 
 
-def test_blanks_around_the_cells_of_a_table_count_for_nothing(copy_of: Callable[[str], Path]) -> None:
+def test_the_case_table_ignores_blanks_and_empty_cells(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("folders")
     (root / "cases.csv").write_text(
         "case, patient ,split\nheart_000, a, train\n\n,,\nheart_002,a ,train,,\nheart_003\n"
@@ -100,7 +100,7 @@ def test_blanks_around_the_cells_of_a_table_count_for_nothing(copy_of: Callable[
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
 @pytest.mark.parametrize("name", ["classes.txt", "cases.csv"])
-def test_text_that_is_not_utf_8_is_named(copy_of: Callable[[str], Path], name: str, encoding: str) -> None:
+def test_text_files_not_in_utf_8_are_refused(copy_of: Callable[[str], Path], name: str, encoding: str) -> None:
     root = copy_of("folders")
     data = config_of("folders", root).data
     text = {"classes.txt": "background\nfígado\n", "cases.csv": "case,patient\nheart_000,José\n"}[name]
@@ -112,14 +112,16 @@ def test_text_that_is_not_utf_8_is_named(copy_of: Callable[[str], Path], name: s
         reader_of("folders").settings(root) if name == "classes.txt" else find_cases(data, root)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_class(copy_of: Callable[[str], Path]) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_class_name(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("folders")
     (root / "classes.txt").write_text("background\nleaf\n", encoding="utf-8-sig")
     assert reader_of("folders").settings(root)["data.classes"] == ["background", "leaf"]
 
 
 @pytest.mark.parametrize(("text", "found"), [("wall\npool\n", "wall"), ("\n", "missing")])
-def test_classes_begin_with_the_background(copy_of: Callable[[str], Path], text: str, found: str) -> None:
+def test_a_class_list_not_starting_with_background_is_refused(
+    copy_of: Callable[[str], Path], text: str, found: str
+) -> None:
     root = copy_of("folders")
     (root / "classes.txt").write_text(text)
     with pytest.raises(
@@ -128,7 +130,7 @@ def test_classes_begin_with_the_background(copy_of: Callable[[str], Path], text:
         reader_of("folders").settings(root)
 
 
-def test_a_label_without_an_image_is_named(copy_of: Callable[[str], Path]) -> None:
+def test_a_label_without_an_image_is_refused(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("folders")
     shutil.copy(first(root, "masks/*"), root / "masks" / "stranger.nii.gz")
     with pytest.raises(DataError, match="there is no image stranger in images/; name it like its image"):

@@ -1,4 +1,4 @@
-"""Images, labels and scores on the training grid and back on their own."""
+"""Resampling of images, labels and scores to the training grid and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ quick = settings(max_examples=30, deadline=None)
 
 
 def cubic_weight(distance: float) -> float:
-    """Keys' kernel with a = -0.75, as OpenCV has it."""
+    """Keys' kernel with a = -0.75, as in OpenCV."""
     a, x = -0.75, abs(distance)
     if x <= 1:
         return (a + 2) * x**3 - (a + 3) * x**2 + 1
@@ -37,16 +37,16 @@ def cubic_weight(distance: float) -> float:
 def resize_row(row: NDArray[np.float32], length: int) -> NDArray[np.float64]:
     """One row by OpenCV's rule: half-pixel centres, the edge repeated."""
     out = np.zeros(length)
-    for place in range(length):
-        at = (place + 0.5) * len(row) / length - 0.5
-        for tap in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
-            out[place] += cubic_weight(at - tap) * row[min(max(tap, 0), len(row) - 1)]
+    for index in range(length):
+        position = (index + 0.5) * len(row) / length - 0.5
+        for tap in range(int(np.floor(position)) - 1, int(np.floor(position)) + 3):
+            out[index] += cubic_weight(position - tap) * row[min(max(tap, 0), len(row) - 1)]
     return out
 
 
 @quick
 @given(SIDES, SIDES, SIZES, SIZES, SPACINGS, SPACINGS, st.integers(0, 99))
-def test_shapes_are_exact_both_ways(
+def test_resampling_gives_exact_shapes_in_both_directions(
     rows: int, columns: int, height: int, width: int, row_mm: float, column_mm: float, seed: int
 ) -> None:
     labels = np.random.default_rng(seed).integers(0, 4, (2, rows, columns)).astype(np.uint8)
@@ -61,7 +61,7 @@ def test_shapes_are_exact_both_ways(
     assert labels_to_source(on_grid, grid).shape == labels.shape
 
 
-def test_rows_and_columns_of_a_volume_keep_their_own_spacings() -> None:
+def test_rows_and_columns_are_resampled_by_their_own_spacings() -> None:
     volume = Volume(np.zeros((1, 3, 30, 40), np.float32), (8.0, 3.0, 1.5), np.diag([1.5, 3.0, 8.0, 1.0]))
     grid = plan_grid(volume, DataConfig(size_px=(48, 32), spacing_mm=1.5))
     assert grid == Grid((30, 40), (60, 40), (48, 32))
@@ -69,7 +69,7 @@ def test_rows_and_columns_of_a_volume_keep_their_own_spacings() -> None:
 
 @quick
 @given(st.integers(1, 48), st.integers(1, 32), st.integers(0, 99))
-def test_without_resizing_and_cropping_the_way_back_is_exact(rows: int, columns: int, seed: int) -> None:
+def test_padding_alone_is_inverted_exactly(rows: int, columns: int, seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 4, (3, rows, columns)).astype(np.uint8)
     grid = Grid.plan((rows, columns), (1.5, 1.5), 1.5, (48, 32))
     assert np.array_equal(labels_to_source(labels_to_grid(labels, grid, 0), grid), labels)
@@ -77,7 +77,7 @@ def test_without_resizing_and_cropping_the_way_back_is_exact(rows: int, columns:
 
 @quick
 @given(st.integers(60, 90), st.floats(1.0, 2.0), st.floats(1.2, 2.0))
-def test_a_blob_survives_resampling_there_and_back(side: int, spacing: float, target: float) -> None:
+def test_a_blob_survives_resampling_to_the_grid_and_back(side: int, spacing: float, target: float) -> None:
     rows, columns = np.indices((side, side))
     blob = (np.hypot(rows - side / 2, columns - side / 2) < side / 4).astype(np.uint8)[None]
     grid = Grid.plan((side, side), (spacing, spacing), target, (160, 160))
@@ -87,7 +87,9 @@ def test_a_blob_survives_resampling_there_and_back(side: int, spacing: float, ta
 
 @quick
 @given(SIDES, SIDES, SIZES, SPACINGS, st.integers(0, 99))
-def test_scores_come_back_as_probabilities(rows: int, columns: int, size: int, spacing: float, seed: int) -> None:
+def test_scores_mapped_back_to_the_source_sum_to_one(
+    rows: int, columns: int, size: int, spacing: float, seed: int
+) -> None:
     scores = np.random.default_rng(seed).dirichlet(np.ones(3), (2, size, size)).transpose(0, 3, 1, 2)
     grid = Grid.plan((rows, columns), (spacing, spacing), 1.5, (size, size))
     back = scores_to_source(scores.astype(np.float32), grid)
@@ -95,7 +97,7 @@ def test_scores_come_back_as_probabilities(rows: int, columns: int, size: int, s
     np.testing.assert_allclose(back.sum(axis=1), 1, atol=1e-5)
 
 
-def test_what_was_cropped_comes_back_as_background() -> None:
+def test_cropped_regions_are_restored_as_background() -> None:
     grid = Grid.plan((40, 16), (1.0, 1.0), 1.0, (16, 16))
     scores = np.zeros((1, 2, 16, 16), np.float32)
     scores[:, 1] = 1
@@ -105,7 +107,7 @@ def test_what_was_cropped_comes_back_as_background() -> None:
     assert not back[28:].any()
 
 
-def test_odd_differences_are_split_alike_in_padding_and_cropping() -> None:
+def test_padding_and_cropping_split_odd_differences_alike() -> None:
     row = np.arange(1, 20, dtype=np.uint8).reshape(1, 1, 19)
     cropped = labels_to_grid(np.repeat(row, 16, axis=1), Grid((16, 19), (16, 19), (16, 16)), 0)
     assert cropped[0, 0].tolist() == list(range(2, 18))
@@ -113,7 +115,7 @@ def test_odd_differences_are_split_alike_in_padding_and_cropping() -> None:
     assert padded[0, 0].tolist() == [9] + [7] * 13 + [9, 9]
 
 
-def test_images_are_padded_with_their_edge() -> None:
+def test_images_are_padded_with_their_edge_values() -> None:
     image = np.arange(16, dtype=np.float32)[None, :, None] * np.ones((1, 16, 12), np.float32)
     image[0, :, 0], image[0, :, -1] = -5, 5
     padded = image_to_grid(image, Grid((16, 12), (16, 12), (16, 16)))
@@ -122,7 +124,7 @@ def test_images_are_padded_with_their_edge() -> None:
 
 
 @pytest.mark.parametrize("length", [7, 12, 31])
-def test_images_are_resized_as_opencv_does_cubic(length: int) -> None:
+def test_images_are_resized_like_opencvs_cubic_interpolation(length: int) -> None:
     row = np.random.default_rng(0).normal(size=17).astype(np.float32)
     image = np.repeat(row[None, None], 16, axis=1)
     resized = image_to_grid(image, Grid((16, 17), (16, length), (16, 32)))
@@ -131,17 +133,17 @@ def test_images_are_resized_as_opencv_does_cubic(length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [7, 12, 31])
-def test_labels_are_taken_from_the_pixel_that_holds_the_centre(length: int) -> None:
+def test_resized_labels_come_from_the_pixel_containing_the_centre(length: int) -> None:
     row = np.arange(17, dtype=np.uint8)
     resized = labels_to_grid(np.repeat(row[None, None], 16, axis=1), Grid((16, 17), (16, length), (16, 32)), 99)
     before = (32 - length) // 2
-    expected = [int(np.floor((place + 0.5) * 17 / length)) for place in range(length)]
+    expected = [int(np.floor((index + 0.5) * 17 / length)) for index in range(length)]
     assert resized[0, 0, before : before + length].tolist() == expected
 
 
 @pytest.mark.parametrize("spacing", [0.8, 1.2, 1.4, 1.6, 2.3])
-def test_labels_lie_where_the_image_does_and_come_back_there(spacing: float) -> None:
-    """On the mean: a single disc may lie up to half a pixel off, for a pixel is taken or left."""
+def test_resampling_does_not_shift_labels_against_their_image(spacing: float) -> None:
+    """On average: nearest sampling may shift a single disc by up to half a pixel."""
     on_grid_px, back_px = [], []
     for side in range(60, 100):
         rows, columns = np.indices((side, side))
@@ -156,33 +158,33 @@ def test_labels_lie_where_the_image_does_and_come_back_there(spacing: float) -> 
 
 
 def centre_of(planes: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Of mass, of the first slice: row and column."""
+    """Centre of mass of the first slice (row, column)."""
     weights = planes[0].astype(float)
     indices = np.indices(weights.shape)
     centre: NDArray[np.float64] = (indices * weights).sum(axis=(1, 2)) / weights.sum()
     return centre
 
 
-def test_spacings_of_32_bits_lose_no_pixel() -> None:
+def test_float32_spacings_lose_no_pixel() -> None:
     for hundredths in range(30, 301, 5):
         in_header = float(np.float32(hundredths / 100))
         grid = Grid.plan((512, 224), (in_header, in_header), hundredths / 100, (512, 512))
         assert grid.resized_shape == (512, 224)
 
 
-def test_an_image_of_other_channels_than_the_settings_is_refused() -> None:
+def test_an_image_with_an_unexpected_number_of_channels_is_refused() -> None:
     volume = Volume(np.zeros((3, 1, 8, 8), np.float32), (1.0, 1.0, 1.0), np.eye(4))
     with pytest.raises(DataError, match=r"the image has 3 channels, data\.channels is 1; correct one of them"):
         plan_grid(volume, DataConfig(size_px=(16, 16), spacing_mm=1.0))
 
 
-def test_a_slice_that_is_thinner_than_a_training_pixel_keeps_one() -> None:
+def test_a_slice_narrower_than_a_training_pixel_keeps_one_pixel() -> None:
     grid = Grid.plan((1, 30), (0.5, 1.0), 1.5, (16, 16))
     assert grid.resized_shape == (1, 20)
     assert labels_to_source(np.ones((2, 16, 16), np.uint8), grid).shape == (2, 1, 30)
 
 
-def test_labels_come_back_from_the_pixel_that_holds_the_centre() -> None:
+def test_labels_mapped_back_come_from_the_pixel_containing_the_centre() -> None:
     grid = Grid.plan((8, 8), (4.5, 4.5), 1.5, (24, 24))
     labels = np.zeros((1, 24, 24), np.uint8)
     labels[:, 1::3, 1::3] = 1  # the middle one of the nine training pixels of each source pixel
@@ -190,7 +192,7 @@ def test_labels_come_back_from_the_pixel_that_holds_the_centre() -> None:
 
 
 @pytest.mark.parametrize(("depth", "accepted"), [(4096, True), (4097, False)])
-def test_the_limit_of_pixels_counts_all_slices(depth: int, accepted: bool) -> None:
+def test_the_pixel_limit_counts_all_slices(depth: int, accepted: bool) -> None:
     voxels = np.broadcast_to(np.float32(0), (1, depth, 512, 512))  # takes no memory
     volume, data = Volume(voxels, (1, 1, 1), np.eye(4)), DataConfig(channels=1, spacing_mm=1.0)
     if accepted:

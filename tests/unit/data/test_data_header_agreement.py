@@ -1,4 +1,4 @@
-"""Notes on headers that disagree: of labels and images, and of the images of a set."""
+"""Notes on headers that disagree between labels and images, or among the images of a data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maag.data.files.header_agreement import (
 )
 
 
-def test_images_unlike_most_are_reported() -> None:
+def test_images_that_differ_from_the_majority_are_reported() -> None:
     assert minority_orientations({}) == minority_orientations({"a": None, "b": "LPS"}) == []
     (note,) = minority_orientations({"a": "LPS", "b": "RAS", "c": "LPS", "d": None})
     assert note.startswith("1 image has orientation RAS in the header, 2 have LPS; the first is b: voxels are used")
@@ -39,7 +39,7 @@ def test_images_unlike_most_are_reported() -> None:
     assert note.startswith("1 image has the thickest voxels along x, 2 along z; the first is b: slices are taken")
     (note,) = minority_slice_axes({"a": thick, "b": (1.0, 8.0, 1.0), "c": thick})
     assert note.startswith("1 image has the thickest voxels along y, 2 along z; the first is b: slices are taken")
-    assert minority_slice_axes({"a": thick, "b": thick, "c": (1.0, 1.0, 1.05)}) == []  # as good as even
+    assert minority_slice_axes({"a": thick, "b": thick, "c": (1.0, 1.0, 1.05)}) == []  # nearly isotropic
 
 
 def test_cases_oriented_differently_from_the_training_images_are_counted() -> None:

@@ -1,4 +1,4 @@
-"""Broken NIfTI is one sentence, and odd NIfTI is read: whatever its header says."""
+"""Broken NIfTI files are refused in one sentence; unusual valid ones are read."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from maag.data.geometry import prepare_image
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
 
-def patched(where: str, form: str, *values: float) -> bytes:
+def patched(field: str, struct_format: str, *values: float) -> bytes:
     content = bytearray(nifti())
-    struct.pack_into(form, content, AT[where], *values)
+    struct.pack_into(struct_format, content, AT[field], *values)
     return bytes(content)
 
 
-def colours() -> bytes:
+def rgb_nifti() -> bytes:
     rgb = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
     return bytes(nib.Nifti1Image(np.zeros(SHAPE, rgb), np.eye(4)).to_bytes())
 
@@ -55,12 +55,14 @@ def colours() -> bytes:
         (nifti((7, 9, 3, 1, 3)), "5-D of shape"),
         (nifti((7, 9, 3, 2, 3)), "5-D of shape"),
         (nifti(dtype=np.complex64), "voxels of type complex64"),
-        (colours(), "colour .R, G, B"),
+        (rgb_nifti(), "colour .R, G, B"),
         (bytes(nib.AnalyzeImage(np.ones(SHAPE, np.int16), np.eye(4)).header.binaryblock) * 9, "not"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_a_broken_nifti_is_named(tmp_path: Path, content: bytes, sentence: str, suffix: str) -> None:
+def test_a_broken_nifti_file_is_refused_in_one_sentence(
+    tmp_path: Path, content: bytes, sentence: str, suffix: str
+) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(gzip.compress(content, mtime=0) if suffix.endswith("gz") else content)
     with pytest.raises(DataError, match=sentence) as caught:
@@ -71,7 +73,7 @@ def test_a_broken_nifti_is_named(tmp_path: Path, content: bytes, sentence: str, 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_either_version_and_byte_order_is_read_and_labelled(
+def test_big_endian_nifti_1_and_2_are_read_and_labelled(
     tmp_path: Path, kind: type[nib.Nifti1Image], suffix: str
 ) -> None:
     voxels = np.arange(np.prod(SHAPE), dtype=">i2").reshape(SHAPE)
@@ -86,7 +88,7 @@ def test_either_version_and_byte_order_is_read_and_labelled(
     np.testing.assert_array_equal(written.affine, nib.load(path).affine)
 
 
-def test_a_pair_of_analyze_files_is_no_image(tmp_path: Path) -> None:
+def test_an_analyze_pair_is_not_accepted_as_an_image(tmp_path: Path) -> None:
     nib.save(nib.AnalyzeImage(np.ones(SHAPE, np.int16), np.eye(4)), tmp_path / "x.img")
     with pytest.raises(MissingDataError):
         find_images(tmp_path)
@@ -94,7 +96,7 @@ def test_a_pair_of_analyze_files_is_no_image(tmp_path: Path) -> None:
         find_images(tmp_path / "x.img")
 
 
-def test_a_cine_may_say_that_it_holds_one_thing_more(tmp_path: Path) -> None:
+def test_a_cine_with_a_trailing_axis_of_length_one_is_read(tmp_path: Path) -> None:
     path = tmp_path / "cine.nii.gz"
     path.write_bytes(gzip.compress(nifti((7, 9, 3, 2, 1))))
     assert num_volumes(path) == 2
@@ -110,7 +112,7 @@ def test_a_cine_may_say_that_it_holds_one_thing_more(tmp_path: Path) -> None:
     packed=st.booleans(),
     cine=st.booleans(),
 )
-def test_any_damaged_header_is_read_or_named(
+def test_any_damaged_header_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory,
     flips: list[tuple[int, int]],
     kind: type[nib.Nifti1Image],
@@ -118,8 +120,8 @@ def test_any_damaged_header_is_read_or_named(
     cine: bool,
 ) -> None:
     content = bytearray(nifti((7, 9, 3, 2) if cine else SHAPE, kind=kind))
-    for place, value in flips:
-        content[place] = value
+    for offset, value in flips:
+        content[offset] = value
     path = tmp_path_factory.getbasetemp() / f"flipped{'.nii.gz' if packed else '.nii'}"
     path.write_bytes(gzip.compress(bytes(content), 1) if packed else bytes(content))
     try:
@@ -130,7 +132,7 @@ def test_any_damaged_header_is_read_or_named(
         return
 
 
-def test_a_spacing_of_kilometres_is_not_resampled() -> None:
+def test_a_spacing_of_kilometres_is_refused() -> None:
     volume = Volume(np.ones((1, 2, 8, 8), np.float32), (1.0, 1e6, 1e6), np.eye(4))
     with pytest.raises(DataError, match=r"8 x 8 pixels of 1e\+06 x 1e\+06 mm are .* correct the spacing"):
         prepare_image(volume, DataConfig(classes=("background", "a"), spacing_mm=1.0))

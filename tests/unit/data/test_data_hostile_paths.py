@@ -1,4 +1,4 @@
-"""What is no file, or none that may be read: no wait without end."""
+"""Paths that are no regular file or not readable are refused without blocking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from maag.errors import ConfigError, MissingDataError, StorageError
 
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.nii", "x.png", "x.dcm"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+def test_pipes_folders_and_devices_are_refused_without_blocking(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
     path = tmp_path / name
     make(path)
     read = {".png": load_picture, ".dcm": lambda path: load_series([path])}.get(path.suffix, load_volume)
@@ -31,7 +33,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, name: str, make: Call
         find_images(tmp_path)
 
 
-def test_links_in_a_circle_are_named(tmp_path: Path) -> None:
+def test_symlink_loops_are_listed_and_refused_on_reading(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").symlink_to("b.nii.gz")
     (tmp_path / "b.nii.gz").symlink_to("a.nii.gz")
     (tmp_path / "down").symlink_to(tmp_path)
@@ -42,7 +44,7 @@ def test_links_in_a_circle_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nii"
     path.write_bytes(nifti())
     path.chmod(0)

@@ -1,4 +1,4 @@
-"""Labels keep their image's grid exactly, and none outside the classes is read."""
+"""Labels keep the exact grid of their image; labels outside the classes are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_labels_keep_the_grid_of_their_image(tmp_path: Path, forms: tuple[int, i
     assert np.array_equal(load_labels(out, range(4))[0], labels)
 
 
-def test_labels_of_a_rescaled_image_are_whole_numbers_and_shown_in_their_own_range(tmp_path: Path) -> None:
+def test_labels_do_not_inherit_the_scaling_or_display_range_of_their_image(tmp_path: Path) -> None:
     source = nib.Nifti1Image(np.arange(189, dtype=np.int16).reshape(SHAPE), OBLIQUE)
     source.header.set_slope_inter(0.25, -1000)
     source.header["cal_min"], source.header["cal_max"] = -1000, 3000
@@ -49,12 +49,12 @@ def test_labels_of_a_rescaled_image_are_whole_numbers_and_shown_in_their_own_ran
     save_labels(tmp_path / "labels.nii.gz", np.full(SHAPE[::-1], 3, np.uint8), tmp_path / "like.nii.gz", ("a", "b"))
     content = gzip.decompress((tmp_path / "labels.nii.gz").read_bytes())
     assert struct.unpack("<2f", content[112:120]) == (1, 0)  # slope and intercept
-    assert struct.unpack("<2f", content[124:132]) == (0, 0)  # the range of what is shown
+    assert struct.unpack("<2f", content[124:132]) == (0, 0)  # the display range
     assert set(content[352:]) == {3}
 
 
 @pytest.mark.parametrize("value", [5, -1, 0.5, 0.998, np.inf, np.nan])
-def test_a_label_outside_the_classes_is_named(tmp_path: Path, value: float) -> None:
+def test_a_label_outside_the_classes_is_refused(tmp_path: Path, value: float) -> None:
     path = tmp_path / "mask.nii.gz"
     array = np.zeros(SHAPE, np.float32)
     array[:3, 0, 0] = value
@@ -65,7 +65,7 @@ def test_a_label_outside_the_classes_is_named(tmp_path: Path, value: float) -> N
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, ">i2", np.int64, np.float32, np.float64])
-def test_labels_are_the_same_from_whatever_type_they_are_stored_in(tmp_path: Path, dtype: str) -> None:
+def test_labels_of_any_stored_type_are_read_alike(tmp_path: Path, dtype: str) -> None:
     array = np.random.default_rng(0).integers(0, 5, SHAPE)
     nib.save(nib.Nifti1Image(array.astype(dtype), np.eye(4), dtype=dtype), tmp_path / "mask.nii.gz")
     labels, _ = load_labels(tmp_path / "mask.nii.gz", range(5))
@@ -75,22 +75,22 @@ def test_labels_are_the_same_from_whatever_type_they_are_stored_in(tmp_path: Pat
         load_labels(tmp_path / "mask.nii.gz", range(4))
 
 
-def test_labels_wait_for_the_disk_and_not_for_the_tightest_packing(tmp_path: Path) -> None:
+def test_labels_are_not_written_at_the_slowest_gzip_level(tmp_path: Path) -> None:
     image, path = tmp_path / "image.nii.gz", tmp_path / "labels.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.eye(4)), image)
     save_labels(path, np.zeros(SHAPE[::-1], np.uint8), image, ["background"])
-    tightest = 2  # as RFC 1952 calls level 9 in the ninth byte, which took 26 s for 512 x 512 x 400 ragged labels
-    assert path.read_bytes()[8] != tightest
+    slowest_level = 2  # RFC 1952's mark of level 9, which took 26 s for 512 x 512 x 400 ragged labels
+    assert path.read_bytes()[8] != slowest_level
 
 
-def test_many_allowed_labels_are_told_as_a_range(tmp_path: Path) -> None:
+def test_many_allowed_labels_are_reported_as_a_range(tmp_path: Path) -> None:
     path = tmp_path / "mask.nii.gz"
     nib.save(nib.Nifti1Image(np.full(SHAPE, 200, np.uint8), np.eye(4)), path)
     with pytest.raises(DataError, match=r"189 voxels have label 200, allowed are 0 to 104, 255; correct the labels"):
         load_labels(path, {*range(105), 255})
 
 
-def test_labels_of_another_shape_are_not_written(image: Path, tmp_path: Path) -> None:
+def test_labels_whose_shape_differs_from_their_image_are_refused(image: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="they must agree"):
         save_labels(tmp_path / "out.nii.gz", np.zeros((3, 3, 3), np.uint8), image, ("background",))
     assert not (tmp_path / "out.nii.gz").exists()

@@ -1,4 +1,4 @@
-"""What is written as NIfTI: the same bytes each time, and nothing half done."""
+"""NIfTI files are written reproducibly and completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maag.data.files.nifti_writing import ProbabilityWriter, description_of, fit
 from maag.errors import StorageError
 
 
-def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_equal_volumes_are_written_as_equal_bytes(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     for name in ("a.nii.gz", "b.nii.gz"):
         save_volume(tmp_path / name, array, np.eye(4))
@@ -24,18 +24,18 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_a_file_is_replaced_and_never_written_over(tmp_path: Path, suffix: str) -> None:
-    path, same = tmp_path / f"a{suffix}", tmp_path / "same"
+def test_a_file_is_replaced_and_never_overwritten_in_place(tmp_path: Path, suffix: str) -> None:
+    path, hard_link = tmp_path / f"a{suffix}", tmp_path / "same"
     save_volume(path, np.zeros((2, 3, 4), np.int16), np.eye(4))
     before = path.read_bytes()
-    same.hardlink_to(path)  # as a reader holds it who opened it before
+    hard_link.hardlink_to(path)  # like a reader that opened the file before
     save_volume(path, np.ones((2, 3, 4), np.int16), np.eye(4))
-    assert same.read_bytes() == before
+    assert hard_link.read_bytes() == before
     assert path.read_bytes() != before
 
 
-def test_probabilities_of_a_cine_are_the_file_that_nibabel_would_write(tmp_path: Path) -> None:
-    # Of a size at which a class is more than the part of zeros that checksums are joined with.
+def test_cine_probabilities_are_written_as_nibabel_writes_them(tmp_path: Path) -> None:
+    # One class is larger than the block of zeros with which checksums are combined.
     probabilities = np.random.default_rng(0).random((2, 3, 4, 250, 301)).astype(np.float32)
     for name in ("p.nii.gz", "q.nii.gz"):
         with ProbabilityWriter(tmp_path / "new" / name, 4) as writer:
@@ -52,20 +52,20 @@ def test_probabilities_of_a_cine_are_the_file_that_nibabel_would_write(tmp_path:
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"p.nii.gz", "q.nii.gz"}
 
 
-def test_probabilities_do_not_stay_in_memory_nor_on_disk_unless_all_came(tmp_path: Path) -> None:
+def test_incomplete_probabilities_stay_neither_in_memory_nor_on_disk(tmp_path: Path) -> None:
     slices = np.random.default_rng(0).random((2, 2, 256, 256)).astype(np.float32)
     tracemalloc.start()
     with ProbabilityWriter(tmp_path / "p.nii.gz", 2) as writer:
         for _ in range(20):
             writer.add(slices)
-        taken = tracemalloc.get_traced_memory()[1]
+        memory = tracemalloc.get_traced_memory()[1]
         assert not list(tmp_path.iterdir())
     tracemalloc.stop()
-    assert taken < 4 * slices.nbytes
+    assert memory < 4 * slices.nbytes
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_where_no_probabilities_can_be_written_is_said(tmp_path: Path) -> None:
+def test_an_unwritable_probability_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"cannot write .*p\.nii\.gz: a file of this name is in the way"):
         ProbabilityWriter(tmp_path / "file" / "p.nii.gz", 2)
@@ -81,7 +81,7 @@ def test_a_description_holds_79_bytes() -> None:
 @pytest.mark.parametrize(
     ("shear", "codes"), [(0.0, (1, 1)), (0.02, (1, 1)), (1.5, (0, 1))], ids=["none", "rounded", "tilted"]
 )
-def test_no_reader_is_led_to_a_qform_that_cannot_hold_the_shear(
+def test_a_qform_is_written_only_if_it_can_represent_the_affine(
     tmp_path: Path, shear: float, codes: tuple[int, int]
 ) -> None:
     affine = np.eye(4)

@@ -1,4 +1,4 @@
-"""Data in nnU-Net's layout, of either version of its description."""
+"""Data in nnU-Net's layout, with either version of dataset.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maag.data.check import check
 from maag.errors import DataError
 
 
-def test_nnunet_tells_its_classes_and_knows_scribbles_by_ignore(phantoms: Path) -> None:
+def test_nnunet_takes_classes_from_dataset_json_and_recognises_scribbles_by_ignore(phantoms: Path) -> None:
     root = phantoms / "nnunet"
     config = config_of("nnunet", root)
     assert config.data.classes == ("background", "RV", "MYO", "LV")
@@ -28,23 +28,23 @@ def test_nnunet_tells_its_classes_and_knows_scribbles_by_ignore(phantoms: Path) 
     ]
 
 
-def test_nnunet_frames_of_a_patient_stay_together(copy_of: Callable[[str], Path]) -> None:
+def test_nnunet_frames_of_one_patient_must_stay_in_one_part(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("nnunet")
     for folder, ending in (("imagesTr", "_0000"), ("labelsTr", "")):
         for number in (0, 1):
-            place = root / folder / f"heart_{number:03}{ending}.nii.gz"
-            place.rename(place.with_name(f"anna_frame{number:02}{ending}.nii.gz"))
+            path = root / folder / f"heart_{number:03}{ending}.nii.gz"
+            path.rename(path.with_name(f"anna_frame{number:02}{ending}.nii.gz"))
     data = config_of("nnunet", root).data
     cases = find_cases(data, root)
     assert [case.patient_id for case in cases if case.case_id.startswith("anna")] == ["anna", "anna"]
     for folder, ending in (("images", "_0000"), ("labels", "")):
-        place = root / f"{folder}Tr" / f"anna_frame01{ending}.nii.gz"
-        place.rename(root / f"{folder}Ts" / place.name)
+        path = root / f"{folder}Tr" / f"anna_frame01{ending}.nii.gz"
+        path.rename(root / f"{folder}Ts" / path.name)
     with pytest.raises(DataError, match="patient anna has case anna_frame00 in train, case anna_frame01 in test"):
         find_cases(data, root)
 
 
-def test_nnunet_without_ignore_has_masks_alone(copy_of: Callable[[str], Path]) -> None:
+def test_nnunet_without_an_ignore_label_has_only_masks(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("nnunet")
     description = json.loads((root / "dataset.json").read_text())
     del description["labels"]["ignore"]
@@ -64,7 +64,7 @@ def test_nnunet_without_ignore_has_masks_alone(copy_of: Callable[[str], Path]) -
 
 
 @pytest.mark.parametrize("name", ["heart[1]", "heart*", "heart?", "a]b["])
-def test_nnunet_names_are_no_patterns(copy_of: Callable[[str], Path], name: str) -> None:
+def test_nnunet_case_names_are_not_treated_as_glob_patterns(copy_of: Callable[[str], Path], name: str) -> None:
     root = copy_of("nnunet")
     for path in (root / "imagesTr" / "heart_000_0000.nii.gz", root / "labelsTr" / "heart_000.nii.gz"):
         path.rename(path.with_name(path.name.replace("heart_000", name)))
@@ -72,7 +72,7 @@ def test_nnunet_names_are_no_patterns(copy_of: Callable[[str], Path], name: str)
     assert case.scribbles
 
 
-def test_nnunet_channels_and_pictures(tmp_path: Path) -> None:
+def test_nnunet_reads_pictures_as_channels(tmp_path: Path) -> None:
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
     labels = {"background": 0, "leaf": 1}
@@ -107,7 +107,7 @@ def test_nnunet_channels_and_pictures(tmp_path: Path) -> None:
         ({"a": 1}, r'"labels" must name "background": 0'),
     ],
 )
-def test_a_description_that_cannot_be_used_is_named(
+def test_an_invalid_dataset_json_is_refused(
     copy_of: Callable[[str], Path], labels: dict[str, object], sentence: str
 ) -> None:
     root = copy_of("nnunet")
@@ -125,7 +125,7 @@ def test_a_description_that_cannot_be_used_is_named(
     ],
 )
 @pytest.mark.parametrize("channels", [{"modality": {"0": "MRI"}}, {"modality": "cineMRI"}, {"channel_names": ["MRI"]}])
-def test_nnunet_descriptions_of_the_first_version_are_read_alike(
+def test_dataset_json_of_the_first_nnunet_version_is_read_alike(
     copy_of: Callable[[str], Path], labels: dict[str, object], channels: dict[str, object]
 ) -> None:
     root = copy_of("nnunet")

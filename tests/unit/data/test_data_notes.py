@@ -1,4 +1,4 @@
-"""What many files share is said once."""
+"""Notes shared by many files are reported once."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import pytest
 
 from maag.data.notes import merged_notes
 
-TURNED = "its header has orientation LAS, its image's RAS; so: save it"
+NOTE = "its header has orientation LAS, its image's RAS; so: save it"
 
 
 @pytest.mark.parametrize(
-    ("notes", "said"),
+    ("notes", "expected"),
     [
         ([], []),
-        ([("a", f"a.nii: {TURNED}")], [f"a: a.nii: {TURNED}"]),
+        ([("a", f"a.nii: {NOTE}")], [f"a: a.nii: {NOTE}"]),
         ([("a", "5 pixels"), ("b", "6 pixels")], ["a: 5 pixels", "b: 6 pixels"]),
-        ([("a", f"a.nii: {TURNED}"), ("b", f"b.nii: {TURNED}")], [f"2 cases, a.nii and b.nii: {TURNED}"]),
-        ([("a", f"1/a.nii: {TURNED}"), ("a", f"2/a.nii: {TURNED}")], [f"1 case, 1/a.nii and 2/a.nii: {TURNED}"]),
+        ([("a", f"a.nii: {NOTE}"), ("b", f"b.nii: {NOTE}")], [f"2 cases, a.nii and b.nii: {NOTE}"]),
+        ([("a", f"1/a.nii: {NOTE}"), ("a", f"2/a.nii: {NOTE}")], [f"1 case, 1/a.nii and 2/a.nii: {NOTE}"]),
         (
-            [("a", "odd"), ("b", f"b.nii: {TURNED}"), ("b", "odd"), ("c", "odd")],
-            ["3 cases, a and b among them: odd", f"b: b.nii: {TURNED}"],
+            [("a", "odd"), ("b", f"b.nii: {NOTE}"), ("b", "odd"), ("c", "odd")],
+            ["3 cases, a and b among them: odd", f"b: b.nii: {NOTE}"],
         ),
     ],
 )
-def test_a_sentence_is_said_once_with_whom_it_concerns(notes: list[tuple[str, str]], said: list[str]) -> None:
-    assert merged_notes(notes) == said
+def test_equal_notes_are_merged_with_the_cases_they_concern(notes: list[tuple[str, str]], expected: list[str]) -> None:
+    assert merged_notes(notes) == expected

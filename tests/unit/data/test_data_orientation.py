@@ -1,4 +1,4 @@
-"""Orientation codes of headers, and that a reoriented image is the same image in the world."""
+"""Orientation codes of headers, and reorientation that preserves world coordinates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL_CODES = ["".join(code) for lines in permutations(["LR", "PA", "SI"]) for cod
 
 
 def affine_of(code: str, sizes: tuple[float, float, float] = (1.0, 2.0, 3.0)) -> NDArray[np.float64]:
-    """Voxels of these sizes (x, y, z) in mm in the orientation `code`."""
+    """Affine in orientation `code` of voxels of these sizes (x, y, z) in mm."""
     affine = np.eye(4)
     affine[:3, :3] = 0
     for axis, (letter, size) in enumerate(zip(code, sizes, strict=True)):
@@ -36,11 +36,11 @@ def volume_of(code: str) -> Volume:
 
 
 @pytest.mark.parametrize("code", ALL_CODES)
-def test_a_code_names_where_axes_point(code: str) -> None:
+def test_an_orientation_code_gives_the_direction_of_each_axis(code: str) -> None:
     assert orientation_code(affine_of(code)) == code
 
 
-def test_axes_a_little_off_keep_their_code_and_oblique_ones_have_none() -> None:
+def test_slightly_rotated_axes_keep_their_code_and_oblique_ones_have_none() -> None:
     def rotated(degrees: float) -> NDArray[np.float64]:
         affine = affine_of("LPS")
         affine[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix() @ affine[:3, :3]
@@ -50,13 +50,13 @@ def test_axes_a_little_off_keep_their_code_and_oblique_ones_have_none() -> None:
     assert orientation_code(rotated(40)) is None
 
 
-def test_an_axis_without_length_has_no_code() -> None:
+def test_an_affine_with_a_zero_length_axis_has_no_code() -> None:
     affine = affine_of("LPS")
     affine[:3, 1] = 0
     assert orientation_code(affine) is None
 
 
-def test_the_order_of_slices_does_not_count() -> None:
+def test_reversed_slice_order_alone_is_not_a_different_orientation() -> None:
     assert not orientation_differs("LPS", ["RAS", "LPI"])
     assert orientation_differs("LAS", ["RAS", "LPI"])
     assert orientation_differs("LSP", ["LPS"])
@@ -68,22 +68,22 @@ def test_an_unknown_orientation_does_not_differ() -> None:
 
 
 @given(source=st.sampled_from(ALL_CODES), target=st.sampled_from(ALL_CODES))
-def test_a_reoriented_image_is_the_same_in_the_world_and_can_be_inverted(source: str, target: str) -> None:
+def test_reorientation_preserves_world_coordinates_and_is_invertible(source: str, target: str) -> None:
     volume, reorientation = volume_of(source), Reorientation.between(source, target)
     reoriented = volume.reoriented(reorientation)
     assert not orientation_differs(reorientation.target, [target])
     assert orientation_code(reoriented.affine) == reoriented.orientation == reorientation.target
     assert reoriented.voxels.flags.c_contiguous
     np.testing.assert_allclose(reoriented.spacing_mm, np.linalg.norm(reoriented.affine[:3, :3], axis=0)[::-1])
-    places = np.indices(reoriented.shape[::-1]).reshape(3, -1)  # (x, y, z) of every voxel
-    world = reoriented.affine @ np.vstack([places, np.ones_like(places[:1])])
+    indices = np.indices(reoriented.shape[::-1]).reshape(3, -1)  # (x, y, z) of every voxel
+    world = reoriented.affine @ np.vstack([indices, np.ones_like(indices[:1])])
     original = np.rint(np.linalg.solve(volume.affine, world)[:3]).astype(int)
-    np.testing.assert_array_equal(reoriented.voxels.T[tuple(places)], volume.voxels.T[tuple(original)])
+    np.testing.assert_array_equal(reoriented.voxels.T[tuple(indices)], volume.voxels.T[tuple(original)])
     np.testing.assert_array_equal(reorientation.invert(reoriented.voxels), volume.voxels)
 
 
 @given(source=st.sampled_from(ALL_CODES), target=st.sampled_from(ALL_CODES))
-def test_slices_keep_their_order_where_they_stay_slices(source: str, target: str) -> None:
+def test_a_reorientation_that_keeps_slices_inverts_a_stack_of_them(source: str, target: str) -> None:
     reorientation = Reorientation.between(source, target)
     assert reorientation.keeps_slices == any({source[2], target[2]} <= set(line) for line in ("LR", "PA", "SI"))
     if reorientation.keeps_slices:
@@ -93,7 +93,7 @@ def test_slices_keep_their_order_where_they_stay_slices(source: str, target: str
         np.testing.assert_array_equal(reorientation.invert(reoriented), some)
 
 
-def test_a_file_has_the_orientation_of_its_header_if_any(tmp_path: Path) -> None:
+def test_a_volume_takes_its_orientation_from_the_header_if_recorded(tmp_path: Path) -> None:
     for name, affine in (("known", affine_of("LPS")), ("unknown", None)):
         nib.save(nib.Nifti1Image(np.zeros((5, 4, 3), np.float32), affine), tmp_path / f"{name}.nii.gz")
     assert load_volume(tmp_path / "known.nii.gz").orientation == "LPS"

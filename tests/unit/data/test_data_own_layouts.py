@@ -1,4 +1,4 @@
-"""What plain folders and nnU-Net's layout have in common."""
+"""Behaviour that plain folders and nnU-Net's layout share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maag.errors import DataError
 
 
 @pytest.mark.parametrize("name", ["folders", "nnunet"])
-def test_bad_images_do_not_keep_a_check_from_the_others(copy_of: Callable[[str], Path], name: str) -> None:
+def test_the_check_reports_every_bad_image(copy_of: Callable[[str], Path], name: str) -> None:
     root = copy_of(name)
     images = sorted(path for path in root.rglob("images*/*") if path.is_file())
     images[0].write_text("no image")
@@ -33,7 +33,7 @@ def test_bad_images_do_not_keep_a_check_from_the_others(copy_of: Callable[[str],
 
 
 @pytest.mark.parametrize("name", ["folders", "nnunet"])
-def test_labels_that_lie_elsewhere_than_their_image_are_noted(
+def test_labels_with_another_origin_than_their_image_are_noted(
     copy_of: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
     root = copy_of(name)
@@ -45,7 +45,7 @@ def test_labels_that_lie_elsewhere_than_their_image_are_noted(
             nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
     moved = 4 if name == "folders" else 2
     data = config_of(name, root).data
-    (said,) = (note for note in check(root, data).notes if "its header has origin" in note)
-    assert said.startswith(f"{moved} cases, ")
+    (merged_note,) = (note for note in check(root, data).notes if "its header has origin" in note)
+    assert merged_note.startswith(f"{moved} cases, ")
     notes = [note for case in prepare(root, data, tmp_path / "cache").cases for note in case.notes]
     assert sum("(30, 30, 30) mm, its image's (0, 0, 0) mm" in note for note in notes) == moved

@@ -1,4 +1,4 @@
-"""Pictures and their labels, large ones among them."""
+"""Pictures and their labels, including large ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maag.data.files.pictures import load_picture, save_indices
 from maag.errors import DataError
 
 
-def test_labels_of_a_large_picture_may_be_nearly_all_background(tmp_path: Path) -> None:
+def test_large_label_pictures_that_are_mostly_background_are_read(tmp_path: Path) -> None:
     labels = np.zeros((4000, 6000), np.uint8)
     labels[1500:2500, 2000:3000] = 1
     path = tmp_path / "labels.png"
@@ -23,7 +23,7 @@ def test_labels_of_a_large_picture_may_be_nearly_all_background(tmp_path: Path) 
         load_image([path])
 
 
-def test_a_grey_picture_with_alpha_is_grey(tmp_path: Path) -> None:
+def test_a_grey_picture_with_alpha_is_read_as_grey(tmp_path: Path) -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(np.stack([grey, np.full_like(grey, 128)], -1), "LA").save(tmp_path / "a.png")
     np.testing.assert_array_equal(load_picture(tmp_path / "a.png").voxels, grey[None, None])

@@ -1,4 +1,4 @@
-"""What holds of every data set in its native format, and what is wrong with one said in one sentence."""
+"""Behaviour common to all data sets in their native formats, and the errors for malformed ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maag.data.check import check
 from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
 
-def test_every_reader_has_its_defaults() -> None:
+def test_every_reader_has_a_fast_preset() -> None:
     for name in READERS:
         assert preset(name, "fast").data.dataset == name
         assert max(preset(name, "fast").data.size_px) <= 96
@@ -31,7 +31,7 @@ def test_every_reader_has_its_defaults() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NATIVE)
-def test_a_phantom_is_read_whole_and_is_the_same_for_a_seed(name: str, phantoms: Path, tmp_path: Path) -> None:
+def test_a_phantom_passes_the_check_and_depends_only_on_its_seed(name: str, phantoms: Path, tmp_path: Path) -> None:
     config = config_of(name, phantoms / name)
     report = check(phantoms / name, config.data)
     assert report.problems == ()
@@ -48,14 +48,14 @@ def test_a_phantom_is_read_whole_and_is_the_same_for_a_seed(name: str, phantoms:
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_an_empty_folder_is_named_with_the_layout(name: str, tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_with_the_expected_layout(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         MissingDataError, match=f"no case of {name} in it; expected .*`maag data phantom --dataset {name}"
     ):
         find_cases(config_of(name, tmp_path).data, tmp_path)
 
 
-def test_where_no_place_can_be_seen_the_layout_is_named_all_the_same(
+def test_the_expected_layout_is_reported_even_if_storage_is_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path) -> bool:
@@ -80,7 +80,7 @@ def strip_position(root: Path) -> None:
     dataset.save_as(path)
 
 
-def double_slice(root: Path) -> None:
+def duplicate_slice(root: Path) -> None:
     path = first(root, "InPhase/*.dcm")
     shutil.copy(path, path.with_name("IMG-0001-00099.dcm"))
     ground = path.parents[2] / "Ground"
@@ -119,13 +119,13 @@ def shrink_mask(root: Path) -> None:
         ("lvsc", shrink_mask, "(9, 9), its image"),
         ("lvsc", truncate("*.png"), "not a readable image"),
         ("chaos", remove("T1DUAL/Ground/*.png"), "every slice needs a mask"),
-        ("chaos", double_slice, "lies at the place of"),
+        ("chaos", duplicate_slice, "lies at the place of"),
         ("ppss", spoil_colours, "12800 of 12800 pixels have a colour of no class"),
         ("ppss", truncate("*.jpg"), "not a readable image"),
         ("nnunet", truncate("labelsTr/*.nii.gz"), "heart_000.nii.gz"),
     ],
 )
-def test_a_malformed_case_is_named_and_the_others_are_read(
+def test_a_malformed_case_is_reported_and_the_others_are_read(
     copy_of: Callable[[str], Path], name: str, spoil: Callable[[Path], None], sentence: str
 ) -> None:
     root = copy_of(name)
@@ -136,7 +136,7 @@ def test_a_malformed_case_is_named_and_the_others_are_read(
 
 
 @pytest.mark.parametrize("name", NATIVE)
-def test_folders_may_be_links(copy_of: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+def test_symlinked_folders_are_searched(copy_of: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     root = copy_of(name)
     data = config_of(name, root).data
     before = find_cases(data, root)
@@ -144,14 +144,14 @@ def test_folders_may_be_links(copy_of: Callable[[str], Path], tmp_path: Path, na
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(root)
-    (root / "again").symlink_to(folder.parent)  # what is reached in two ways is known by its own path
+    (root / "again").symlink_to(folder.parent)  # a folder that is reachable in two ways keeps its own path
     after = find_cases(data, root)
     assert [(case.case_id, case.patient_id, len(case.masks)) for case in after] == [
         (case.case_id, case.patient_id, len(case.masks)) for case in before
     ]
 
 
-def test_a_file_that_is_there_twice_is_refused(copy_of: Callable[[str], Path]) -> None:
+def test_a_duplicate_file_is_refused(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("lvsc")
     (root / "copy").mkdir()
     shutil.copy(first(root, "*_SA1_ph0.dcm"), root / "copy")
@@ -165,7 +165,7 @@ def test_a_file_that_is_there_twice_is_refused(copy_of: Callable[[str], Path]) -
         reader_of("folders").settings(root)
 
 
-def test_frames_of_a_cine_are_unlabelled_cases_if_semi(phantom_dir: Path, tmp_path: Path) -> None:
+def test_semi_supervision_adds_frames_of_a_cine_as_unlabelled_cases(phantom_dir: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
     root = Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
@@ -188,7 +188,7 @@ def test_frames_of_a_cine_are_unlabelled_cases_if_semi(phantom_dir: Path, tmp_pa
     assert report.problems[0].startswith(f"{bad}: not a readable NIfTI file")
 
 
-def test_the_readmes_example_of_a_further_data_set_works(tmp_path: Path) -> None:
+def test_the_readme_example_of_a_custom_reader_works(tmp_path: Path) -> None:
     readme = (Path(__file__).parents[3] / "README.md").read_text()
     [example] = [block.split("```")[0] for block in readme.split("```python\n") if "class ProstateReader" in block]
     assert len(example.splitlines()) <= 25

@@ -1,4 +1,4 @@
-"""Scribbles drawn from masks: in their structures, in each of them, the same for a seed."""
+"""Scribbles simulated from masks: inside every structure and reproducible by seed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ RELEASE_COVERAGE = {
     "skeleton-dilated": [2.8, 17.3, 51.8, 3.4],
     "random-walk": [1.6, 10.5, 9.0, 10.5],
 }
-"""Of background, RV, MYO, LV in % of the class, by the published generators on real masks."""
-TOLERANCE = 3.0  # points: other slices of other patients
+"""Annotated % of background, RV, MYO and LV, by the published generators on real masks."""
+TOLERANCE = 3.0  # percentage points: the slices and patients differ
 
 
 def heart_mask(seed: int) -> Labels:
@@ -44,7 +44,7 @@ def small_masks(draw: st.DrawFn) -> Labels:
 @pytest.mark.parametrize("style", STYLES)
 @settings(max_examples=25, deadline=None)
 @given(mask=small_masks(), ratio=st.floats(0.05, 1), seed=st.integers(0, 9))
-def test_every_stroke_lies_in_its_structure(style: str, mask: Labels, ratio: float, seed: int) -> None:
+def test_every_stroke_stays_inside_its_structure(style: str, mask: Labels, ratio: float, seed: int) -> None:
     scribble = draw_scribble(mask, 4, style, np.random.default_rng(seed), ratio=ratio)
     assert scribble.shape == mask.shape
     drawn = scribble != IGNORE
@@ -52,12 +52,12 @@ def test_every_stroke_lies_in_its_structure(style: str, mask: Labels, ratio: flo
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_case_is_scribbled_alike_whatever_else_is(style: str) -> None:
+def test_simulated_scribbles_depend_only_on_slice_seed_and_case(style: str) -> None:
     mask = heart_mask(0)
     whole = simulate(mask, 4, style, seed=1, case_id="a")
     np.testing.assert_array_equal(whole, simulate(mask, 4, style, seed=1, case_id="a"))
     np.testing.assert_array_equal(whole[:2], simulate(mask[:2], 4, style, seed=1, case_id="a"))
-    if style not in ("skeleton", "skeleton-dilated"):  # these leave nothing to chance
+    if style not in ("skeleton", "skeleton-dilated"):  # these are deterministic
         assert (whole != simulate(mask, 4, style, seed=2, case_id="a")).any()
         assert (whole != simulate(mask, 4, style, seed=1, case_id="b")).any()
 
@@ -70,11 +70,11 @@ def test_every_structure_of_a_heart_gets_a_stroke(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_cavity_of_no_class_gets_a_stroke_of_background(style: str) -> None:
+def test_a_cavity_of_no_class_gets_a_background_stroke(style: str) -> None:
     rows, columns = np.mgrid[:96, :96]
-    away = np.hypot(rows - 50, columns - 44)
-    ring = ((away > 8) & (away <= 14)).astype(np.uint8)
-    cavity = away <= 8
+    radius = np.hypot(rows - 50, columns - 44)
+    ring = ((radius > 8) & (radius <= 14)).astype(np.uint8)
+    cavity = radius <= 8
     scribbles = [draw_scribble(ring, 2, style, np.random.default_rng(seed)) for seed in range(5)]
     for scribble in scribbles:
         assert (scribble[cavity] == 0).any()
@@ -83,7 +83,7 @@ def test_a_cavity_of_no_class_gets_a_stroke_of_background(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["skeleton", "curve"])
-def test_a_ratio_keeps_that_part_in_one_piece(style: str) -> None:
+def test_a_ratio_shortens_a_stroke_and_keeps_it_in_one_piece(style: str) -> None:
     plane = heart_mask(1)[0]
     whole = draw_scribble(plane, 4, style, np.random.default_rng(0)) == 2
     part = draw_scribble(plane, 4, style, np.random.default_rng(0), ratio=0.5) == 2
@@ -93,7 +93,7 @@ def test_a_ratio_keeps_that_part_in_one_piece(style: str) -> None:
     assert label(part, eight_neighbours)[1] == label(whole, eight_neighbours)[1]
 
 
-def test_a_walk_reaches_the_far_side_of_a_wide_image() -> None:
+def test_a_random_walk_reaches_the_far_side_of_a_wide_image() -> None:
     mask = np.zeros((20, 200), dtype=np.uint8)
     mask[5:15, 120:195] = 1
     reached = [draw_scribble(mask, 2, "random-walk", np.random.default_rng(seed)) == 1 for seed in range(8)]
@@ -101,7 +101,7 @@ def test_a_walk_reaches_the_far_side_of_a_wide_image() -> None:
     assert max(np.nonzero(one)[1].max() for one in reached) > 160
 
 
-def test_coverage_counts_by_class() -> None:
+def test_coverage_is_a_percentage_per_class() -> None:
     mask = np.array([[0, 0, 1, 1]], dtype=np.uint8)
     scribble = np.array([[0, IGNORE, IGNORE, IGNORE]], dtype=np.uint8)
     np.testing.assert_array_equal(coverage(scribble, mask, 3), [50, 0, np.nan])
@@ -109,7 +109,7 @@ def test_coverage_counts_by_class() -> None:
 
 @pytest.mark.skipif("MAAG_ACDC" not in os.environ, reason="set MAAG_ACDC to a folder of real ACDC data")
 @pytest.mark.parametrize("style", RELEASE_COVERAGE)
-def test_the_coverage_of_the_release_on_real_masks(style: str) -> None:
+def test_simulated_coverage_matches_the_published_generators_on_real_masks(style: str) -> None:
     files = sorted(Path(os.environ["MAAG_ACDC"]).rglob("*_gt.nii.gz"))[::14]
     covered = []
     for path in files:
@@ -123,7 +123,7 @@ def test_the_coverage_of_the_release_on_real_masks(style: str) -> None:
     np.testing.assert_allclose(np.nanmean(covered, axis=0), RELEASE_COVERAGE[style], atol=TOLERANCE)
 
 
-def test_simulated_sources_are_named_when_wrong(phantom_dir: Path, tmp_path: Path) -> None:
+def test_invalid_scribble_sources_are_refused(phantom_dir: Path, tmp_path: Path) -> None:
     from maag.config.data import DataConfig
     from maag.data.catalog import find_cases
     from maag.errors import ConfigError, MissingDataError

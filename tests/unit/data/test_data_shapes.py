@@ -1,4 +1,4 @@
-"""Masks of another folder for the discriminator: the run's numbers for their classes, and nobody else's patients."""
+"""Masks of another folder for the discriminator: classes matched by name, no patients of the run's split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from maag.data.splits import Split
 from maag.errors import ConfigError, MissingDataError, SplitError
 from maag.train.launch.recipe import Recipe, prepare_together
 
-MYO_OF_ACDC = 2
+ACDC_MYO = 2
 
 
 def labels_in(prepared: PreparedData) -> set[int]:
@@ -33,22 +33,24 @@ def labels_in(prepared: PreparedData) -> set[int]:
 
 
 @pytest.fixture
-def of_lvsc(tiny_config: Config) -> DataConfig:
+def lvsc_data(tiny_config: Config) -> DataConfig:
     """Settings of a run on LVSC, whose classes are background and MYO, on the grid of ACDC's prepared set."""
-    said = {"data.spacing_mm": tiny_config.data.spacing_mm, "data.size_px": tiny_config.data.size_px}
-    return codec.override(preset("lvsc", "fast"), said).data
+    overrides = {"data.spacing_mm": tiny_config.data.spacing_mm, "data.size_px": tiny_config.data.size_px}
+    return codec.override(preset("lvsc", "fast"), overrides).data
 
 
 def test_classes_of_another_data_set_are_matched_by_name(
-    phantom_dir: Path, prepared: PreparedData, of_lvsc: DataConfig, tmp_path: Path
+    phantom_dir: Path, prepared: PreparedData, lvsc_data: DataConfig, tmp_path: Path
 ) -> None:
-    shapes = prepare_shapes("acdc", phantom_dir, of_lvsc, tmp_path)
-    np.testing.assert_array_equal(shapes.masks == 1, prepared.masks == MYO_OF_ACDC)
+    shapes = prepare_shapes("acdc", phantom_dir, lvsc_data, tmp_path)
+    np.testing.assert_array_equal(shapes.masks == 1, prepared.masks == ACDC_MYO)
     assert labels_in(shapes) == {0, 1}
     assert all(case.raters == () for case in shapes.cases)
 
 
-def test_numbers_are_part_of_what_is_prepared(phantom_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_the_digest_of_shapes_covers_their_class_numbers(
+    phantom_dir: Path, tiny_config: Config, tmp_path: Path
+) -> None:
     orders = [("background", *names) for names in (("RV", "MYO", "LV"), ("LV", "MYO", "RV"), ("MYO",), ("LV",))]
     found = [
         prepare_shapes("acdc", phantom_dir, replace(tiny_config.data, dataset="folders", classes=classes), tmp_path)
@@ -61,7 +63,7 @@ def test_numbers_are_part_of_what_is_prepared(phantom_dir: Path, tiny_config: Co
     assert again.directory == found[0].directory
 
 
-def test_a_class_that_is_not_there_is_refused(phantoms: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_shapes_without_a_class_of_the_run_are_refused(phantoms: Path, tiny_config: Config, tmp_path: Path) -> None:
     for name, theirs in (("lvsc", "background, MYO"), ("chaos-ct", "background, liver")):
         with pytest.raises(ConfigError) as caught:
             prepare_shapes(name, phantoms / name, tiny_config.data, tmp_path)
@@ -71,15 +73,15 @@ def test_a_class_that_is_not_there_is_refused(phantoms: Path, tiny_config: Confi
         )
 
 
-def test_a_folder_says_its_own_classes_and_else_has_the_run_s(tiny_config: Config, tmp_path: Path) -> None:
+def test_a_folder_uses_its_own_classes_or_else_those_of_the_run(tiny_config: Config, tmp_path: Path) -> None:
     root, cache = tmp_path / "hearts", tmp_path / "cache"
     write_phantom("folders", root, 5, seed=4)
     data = replace(tiny_config.data, dataset="folders", unlabelled_value=7)
     plain = prepare_shapes("folders", root, data, cache)
     assert labels_in(plain) == {0, 1, 2, 3}
     (root / "classes.txt").write_text("background\nLV\nMYO\nRV\n")
-    turned = prepare_shapes("folders", root, data, cache)
-    np.testing.assert_array_equal(turned.masks == 3, plain.masks == 1)
+    reordered = prepare_shapes("folders", root, data, cache)
+    np.testing.assert_array_equal(reordered.masks == 3, plain.masks == 1)
     (root / "classes.txt").unlink()
     named = replace(data, classes=("background", "a", "b", "c"))
     np.testing.assert_array_equal(prepare_shapes("folders", root, named, cache).masks, plain.masks)
@@ -95,8 +97,8 @@ def test_a_folder_without_masks_is_refused(tiny_config: Config, tmp_path: Path) 
         prepare_shapes("lvsc", tmp_path / "nowhere", data, tmp_path / "cache")
 
 
-def renamed_copy(phantom_dir: Path, out: Path, patients: Sequence[str], *, packed_anew: bool) -> Path:
-    """The cases of some patients of ACDC's layout as nnU-Net's, under names of their own."""
+def renamed_copy(phantom_dir: Path, out: Path, patients: Sequence[str], *, recompressed: bool) -> Path:
+    """Copy some patients' cases from ACDC's layout to nnU-Net's, under new names."""
     (out / "imagesTr").mkdir(parents=True)
     (out / "labelsTr").mkdir()
     images = [path for patient in patients for path in sorted(phantom_dir.rglob(f"{patient}_frame??.nii.gz"))]
@@ -104,7 +106,7 @@ def renamed_copy(phantom_dir: Path, out: Path, patients: Sequence[str], *, packe
         mask = image.with_name(image.name.replace(".nii", "_gt.nii"))
         for source, copy in ((image, f"imagesTr/x{number}_0000.nii.gz"), (mask, f"labelsTr/x{number}.nii.gz")):
             shutil.copy(source, out / copy)
-            if packed_anew:
+            if recompressed:
                 nib.save(nib.load(source), out / copy)
     labels = {"background": 0, "LV": 3, "MYO": 2, "RV": 1}
     (out / "dataset.json").write_text(json.dumps({"labels": labels, "channel_names": {"0": "MRI"}}))
@@ -112,13 +114,13 @@ def renamed_copy(phantom_dir: Path, out: Path, patients: Sequence[str], *, packe
 
 
 @pytest.mark.parametrize("part", ["scribbled", "val", "test"])
-@pytest.mark.parametrize("packed_anew", [False, True])
-def test_patients_of_the_split_give_no_shapes_whatever_they_are_called(
+@pytest.mark.parametrize("recompressed", [False, True])
+def test_renamed_patients_of_the_split_are_refused_as_shapes(
     phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path, part: str,
-    packed_anew: bool,
+    recompressed: bool,
 ) -> None:  # fmt: skip
     (patient, *_) = getattr(split, part)
-    root = renamed_copy(phantom_dir, tmp_path / "copy", [*split.shapes, patient], packed_anew=packed_anew)
+    root = renamed_copy(phantom_dir, tmp_path / "copy", [*split.shapes, patient], recompressed=recompressed)
     shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
     with pytest.raises(
         SplitError, match=rf"case x4 is case {patient}_frame\d\d of the .* in {part} of the split; 2 of the 6 cases"
@@ -126,27 +128,27 @@ def test_patients_of_the_split_give_no_shapes_whatever_they_are_called(
         require_other_patients(prepared, split, shapes)
 
 
-def test_patients_whom_the_split_leaves_to_shapes_may_give_them(
+def test_patients_in_the_shapes_part_are_accepted_as_shapes(
     phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path
 ) -> None:
-    root = renamed_copy(phantom_dir, tmp_path / "copy", split.shapes, packed_anew=False)
+    root = renamed_copy(phantom_dir, tmp_path / "copy", split.shapes, recompressed=False)
     shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
     require_other_patients(prepared, split, shapes)
     assert len(supervise(prepared, split, tiny_config, shapes).real) == len(shapes.masks)
 
 
-@pytest.mark.parametrize("packed_anew", [False, True])
-def test_masks_moved_away_from_the_images_that_train_are_known_by_these(
-    phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path, packed_anew: bool
+@pytest.mark.parametrize("recompressed", [False, True])
+def test_masks_of_training_patients_are_recognised_by_their_images(
+    phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path, recompressed: bool
 ) -> None:
-    root = renamed_copy(phantom_dir, tmp_path / "copy", split.scribbled, packed_anew=packed_anew)
+    root = renamed_copy(phantom_dir, tmp_path / "copy", split.scribbled, recompressed=recompressed)
     shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
     bare = replace(prepared, cases=tuple(replace(case, has_mask=False) for case in prepared.cases))
     with pytest.raises(SplitError, match=r"in scribbled of the split; 4 of the 4 cases"):
         require_other_patients(bare, split, shapes)
 
 
-def test_empty_masks_and_images_are_nobody_s(prepared: PreparedData, split: Split) -> None:
+def test_empty_masks_and_images_match_no_patient(prepared: PreparedData, split: Split) -> None:
     empty = replace(
         prepared, masks=np.where(prepared.masks == 3, np.uint8(0), 0), images=np.zeros_like(prepared.images)
     )
@@ -154,10 +156,10 @@ def test_empty_masks_and_images_are_nobody_s(prepared: PreparedData, split: Spli
     require_other_patients(empty, split, other)
 
 
-def test_images_are_known_though_the_last_places_differ_or_a_layout_normalises_otherwise(
+def test_images_are_recognised_despite_rounding_or_another_normalisation(
     phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path
 ) -> None:
-    root = renamed_copy(phantom_dir, tmp_path / "copy", split.scribbled, packed_anew=True)
+    root = renamed_copy(phantom_dir, tmp_path / "copy", split.scribbled, recompressed=True)
     bare = replace(prepared, cases=tuple(replace(case, has_mask=False) for case in prepared.cases))
     shapes = prepare_shapes("nnunet", root, tiny_config.data, tmp_path / "cache")
     with pytest.raises(SplitError, match="4 of the 4 cases"):
@@ -169,7 +171,7 @@ def test_images_are_known_though_the_last_places_differ_or_a_layout_normalises_o
         require_other_patients(bare, split, prepare_shapes("nnunet", root, unit, tmp_path / "cache"))
 
 
-def test_a_run_of_an_earlier_version_which_digested_scribbles_beside_shapes_too_goes_on(
+def test_digests_of_an_earlier_version_do_not_count_as_changed_data(
     phantom_dir: Path, prepared: PreparedData, tiny_config: Config, tmp_path: Path
 ) -> None:
     shapes = prepare_shapes("acdc", phantom_dir, tiny_config.data, tmp_path)
@@ -186,20 +188,20 @@ def test_a_run_of_an_earlier_version_which_digested_scribbles_beside_shapes_too_
         assert data_changed(others, now)
 
 
-def test_workers_of_a_cluster_see_the_same_shapes(
-    phantom_dir: Path, of_lvsc: DataConfig, split: Split, tmp_path: Path
+def test_cluster_workers_prepare_the_same_shapes(
+    phantom_dir: Path, lvsc_data: DataConfig, split: Split, tmp_path: Path
 ) -> None:
     write_phantom("lvsc", tmp_path / "lvsc", 4, seed=1)
-    config = replace(Config(), data=of_lvsc)
-    here = prepare_shapes("acdc", phantom_dir, of_lvsc, tmp_path / "cache")
+    config = replace(Config(), data=lvsc_data)
+    expected = prepare_shapes("acdc", phantom_dir, lvsc_data, tmp_path / "cache")
     recipe = Recipe(
         config=codec.to_dict(config), split=split.to_dict(), data_dir=str(tmp_path / "lvsc"), scribbles=(),
         shapes=("acdc", str(phantom_dir)), cache_root=str(tmp_path / "cache"), threads=1,
     )  # fmt: skip
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
-        there = prepare_together(recipe, config, split).shapes
+        found = prepare_together(recipe, config, split).shapes
     finally:
         distributed.destroy_process_group()
-    assert there is not None
-    assert there.directory == here.directory
+    assert found is not None
+    assert found.directory == expected.directory

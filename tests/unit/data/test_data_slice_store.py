@@ -13,7 +13,7 @@ from maag.data.slices.store import SliceStore
 CPU = torch.device("cpu")
 
 
-def test_slices_from_a_file_are_those_on_the_device() -> None:
+def test_slices_from_a_file_equal_those_on_the_device() -> None:
     array = np.random.default_rng(0).random((20, 3, 4)).astype(np.float32)
     indices = np.array([7, 3, 3, 19])
     from_file, resident = (SliceStore(array, CPU, resident=resident).gather(indices) for resident in (False, True))
@@ -21,10 +21,10 @@ def test_slices_from_a_file_are_those_on_the_device() -> None:
     assert torch.equal(resident, torch.from_numpy(array[indices]))
 
 
-def test_slices_on_the_device_do_not_stay_in_memory_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_on_the_device_are_released_from_host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "to", lambda values, *_, **__: values.clone())
     array = np.zeros((20, 3, 4), np.float32)
-    store, held = SliceStore(array, CPU, resident=True), weakref.ref(array)
+    store, reference = SliceStore(array, CPU, resident=True), weakref.ref(array)
     del array
-    assert held() is None
+    assert reference() is None
     assert store.gather(np.arange(2)).shape == (2, 3, 4)

@@ -20,68 +20,72 @@ from maag.errors import DataError, SplitError
 ALL = [f"patient{number:03}" for number in range(1, 101)]
 
 
-def people(ids: Iterable[str]) -> list[Patient]:
+def labelled_patients(ids: Iterable[str]) -> list[Patient]:
     return [Patient(patient_id=name, scribbled=True, masked=True) for name in ids]
 
 
-def test_split0_is_the_papers() -> None:
-    split = make_split(people(ALL), DataConfig(), SPLIT0)
+def test_split0_matches_the_paper() -> None:
+    split = make_split(labelled_patients(ALL), DataConfig(), SPLIT0)
     assert split.scheme == "split0"
     assert [len(getattr(split, part)) for part in PARTS] == [35, 0, 0, 35, 15, 15]
     assert sorted({*split.scribbled, *split.shapes, *split.val, *split.test}) == ALL
 
 
-def test_a_missing_test_fold_is_no_error() -> None:
-    split = make_split(people(set(ALL) - SPLIT0["test"]), DataConfig(), SPLIT0)
+def test_split0_allows_a_missing_test_fold() -> None:
+    split = make_split(labelled_patients(set(ALL) - SPLIT0["test"]), DataConfig(), SPLIT0)
     assert split.scheme == "split0"
     assert split.test == ()
 
 
 @pytest.mark.parametrize("part", ["scribbled", "shapes", "val"])
-def test_without_a_part_that_training_needs_the_others_are_split_at_random(part: str) -> None:
-    assert make_split(people(set(ALL) - set(SPLIT0[part])), DataConfig(), SPLIT0).scheme == "random-0"
+def test_split0_without_a_part_needed_for_training_becomes_random(part: str) -> None:
+    assert make_split(labelled_patients(set(ALL) - set(SPLIT0[part])), DataConfig(), SPLIT0).scheme == "random-0"
 
 
-def test_other_patients_are_split_at_random() -> None:
-    assert make_split(people(f"case{n}" for n in range(20)), DataConfig(), SPLIT0).scheme == "random-0"
+def test_patients_other_than_acdcs_are_split_at_random() -> None:
+    assert make_split(labelled_patients(f"case{n}" for n in range(20)), DataConfig(), SPLIT0).scheme == "random-0"
 
 
-def test_patients_with_masks_alone_are_counted_among_those_that_masks_supervise() -> None:
+def test_patients_with_only_masks_count_towards_the_dense_fraction() -> None:
     masks_alone = sorted(SPLIT0["scribbled"])[:5]
-    patients = [replace(patient, scribbled=patient.patient_id not in masks_alone) for patient in people(ALL)]
+    patients = [replace(patient, scribbled=patient.patient_id not in masks_alone) for patient in labelled_patients(ALL)]
     split = make_split(patients, DataConfig(supervision="mixed", dense_fraction=0.2), SPLIT0)
     assert (len(split.dense), len(split.scribbled)) == (7, 28)
     assert set(masks_alone) <= set(split.dense)
 
 
-def test_split0_is_refused_where_its_patients_are_not() -> None:
+def test_split0_is_refused_without_its_patients() -> None:
     with pytest.raises(SplitError, match=r"data\.split=split0: the 4 patients .* use data\.split=random"):
-        make_split(people("abcd"), DataConfig(split="split0"), SPLIT0)
+        make_split(labelled_patients("abcd"), DataConfig(split="split0"), SPLIT0)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(12, 120), st.integers(0, 9), st.floats(0.05, 0.4), st.floats(0, 0.4))
-def test_a_random_split_is_disjoint_whole_and_repeatable(count: int, seed: int, val: float, test: float) -> None:
+def test_a_random_split_is_disjoint_complete_and_repeatable(count: int, seed: int, val: float, test: float) -> None:
     patients = [f"p{number}" for number in range(count)]
     data = DataConfig(split="random", split_seed=seed, val_fraction=val, test_fraction=test)
-    split = make_split(people(patients), data)
+    split = make_split(labelled_patients(patients), data)
     parts = [patient for part in PARTS for patient in getattr(split, part)]
     assert sorted(parts) == sorted(patients)
     assert split.scribbled
     assert split.val
-    assert make_split(people(patients[::-1]), data).digest == split.digest
+    assert make_split(labelled_patients(patients[::-1]), data).digest == split.digest
 
 
 def test_a_random_split_is_the_same_on_every_machine_and_in_every_version() -> None:
     data = DataConfig(split="random", split_seed=7)
-    assert make_split(people(ALL[:21]), data).digest == "6ab638d214f7"
-    half_drawn = [replace(patient, scribbled=number % 3 > 0) for number, patient in enumerate(people(ALL[:21]))]
-    assert make_split(half_drawn, data).digest == "38489bcb7c7c"
+    assert make_split(labelled_patients(ALL[:21]), data).digest == "6ab638d214f7"
+    partly_scribbled = [
+        replace(patient, scribbled=number % 3 > 0) for number, patient in enumerate(labelled_patients(ALL[:21]))
+    ]
+    assert make_split(partly_scribbled, data).digest == "38489bcb7c7c"
 
 
-def test_who_keeps_their_scribbles_depends_on_the_seed_of_the_split() -> None:
+def test_the_split_seed_selects_which_patients_keep_their_scribbles() -> None:
     kept = [
-        make_split(people(ALL), DataConfig(split="split0", split_seed=seed, scribbled_fraction=0.5), SPLIT0).scribbled
+        make_split(
+            labelled_patients(ALL), DataConfig(split="split0", split_seed=seed, scribbled_fraction=0.5), SPLIT0
+        ).scribbled
         for seed in (0, 0, 1)
     ]
     assert kept[0] == kept[1]
@@ -89,29 +93,33 @@ def test_who_keeps_their_scribbles_depends_on_the_seed_of_the_split() -> None:
     assert len(kept[0]) == len(kept[2]) == 18
 
 
-@pytest.mark.parametrize(("fraction", "masks_of_drawn"), [(0.25, 0), (0.5, 2), (0.75, 4)])
-def test_masks_of_those_who_have_nothing_else_are_part_of_the_dense_fraction(
-    fraction: float, masks_of_drawn: int
-) -> None:
+@pytest.mark.parametrize(("fraction", "scribbled_in_dense"), [(0.25, 0), (0.5, 2), (0.75, 4)])
+def test_patients_without_scribbles_fill_the_dense_fraction_first(fraction: float, scribbled_in_dense: int) -> None:
     published = {"scribbled": ALL[:8], "shapes": ALL[8:10], "val": ALL[10:11], "test": ()}
-    undrawn = set(ALL[:2])
-    patients = [replace(patient, scribbled=patient.patient_id not in undrawn) for patient in people(ALL[:11])]
+    without_scribbles = set(ALL[:2])
+    patients = [
+        replace(patient, scribbled=patient.patient_id not in without_scribbles)
+        for patient in labelled_patients(ALL[:11])
+    ]
     data = DataConfig(split="split0", supervision="mixed", dense_fraction=fraction)
     split = make_split(patients, data, published)
-    assert undrawn <= set(split.dense)
-    assert len(set(split.dense) - undrawn) == masks_of_drawn
+    assert without_scribbles <= set(split.dense)
+    assert len(set(split.dense) - without_scribbles) == scribbled_in_dense
     assert sorted((*split.dense, *split.scribbled)) == ALL[:8]
 
 
-def test_both_fractions_are_of_all_patients() -> None:
-    split = make_split(people(ALL), DataConfig(split="random", val_fraction=0.15, test_fraction=0.15))
+def test_val_and_test_fractions_refer_to_all_patients() -> None:
+    split = make_split(labelled_patients(ALL), DataConfig(split="random", val_fraction=0.15, test_fraction=0.15))
     assert (len(split.val), len(split.test)) == (15, 15)
-    declared = [replace(patient, part="val") for patient in people(["a", "b"])]
-    assert len(make_split([*people(ALL), *declared], DataConfig(split="random")).test) == 15
+    declared = [replace(patient, part="val") for patient in labelled_patients(["a", "b"])]
+    assert len(make_split([*labelled_patients(ALL), *declared], DataConfig(split="random")).test) == 15
 
 
-def test_who_was_said_to_train_never_tests_and_validates_only_where_nobody_else_can() -> None:
-    free, train = people(ALL[:30]), [replace(patient, part="train") for patient in people(ALL[30:60])]
+def test_declared_training_patients_never_test_and_validate_only_as_last_resort() -> None:
+    free, train = (
+        labelled_patients(ALL[:30]),
+        [replace(patient, part="train") for patient in labelled_patients(ALL[30:60])],
+    )
     split = make_split([*free, *train], DataConfig(split="random", val_fraction=0.2, test_fraction=0.2))
     assert (len(split.val), len(split.test)) == (12, 12)
     assert {*split.val, *split.test} <= set(ALL[:30])
@@ -120,69 +128,69 @@ def test_who_was_said_to_train_never_tests_and_validates_only_where_nobody_else_
     assert split.test == ()
 
 
-def test_who_has_no_mask_neither_validates_nor_tests() -> None:
+def test_patients_without_masks_neither_validate_nor_test() -> None:
     parts: dict[str, Part] = {"a": "val", "b": "val", "c": "test", "d": "test"}
-    said = [replace(patient, part=parts[patient.patient_id]) for patient in people(parts)]
-    patients = [replace(patient, masked=patient.patient_id in "bd") for patient in said]
-    split = make_split([*people(ALL[:10]), *patients], DataConfig(split="random"))
+    declared = [replace(patient, part=parts[patient.patient_id]) for patient in labelled_patients(parts)]
+    patients = [replace(patient, masked=patient.patient_id in "bd") for patient in declared]
+    split = make_split([*labelled_patients(ALL[:10]), *patients], DataConfig(split="random"))
     assert (split.val, split.test) == (("b",), ("d",))
 
 
-def test_everybody_supervises_where_shapes_are_those_of_other_data() -> None:
+def test_foreign_shapes_leave_all_training_patients_to_supervision() -> None:
     data = DataConfig(split="random", val_fraction=0.1, test_fraction=0.1)
-    split = make_split(people(ALL[:20]), data, foreign_shapes=["other"])
+    split = make_split(labelled_patients(ALL[:20]), data, foreign_shapes=["other"])
     assert (len(split.scribbled), split.shapes, len(split.val), len(split.test)) == (16, ("other",), 2, 2)
 
 
 @pytest.mark.parametrize("scribbled", [False, True])
-def test_where_masks_supervise_as_many_are_left_for_shapes(scribbled: bool) -> None:
-    patients = [replace(patient, scribbled=scribbled) for patient in people(ALL[:20])]
+def test_dense_supervision_leaves_as_many_patients_for_shapes(scribbled: bool) -> None:
+    patients = [replace(patient, scribbled=scribbled) for patient in labelled_patients(ALL[:20])]
     data = DataConfig(split="random", supervision="dense", val_fraction=0.1, test_fraction=0.1)
     split = make_split(patients, data)
     assert (len(split.dense), len(split.shapes), split.scribbled) == (8, 8, ())
 
 
-def test_who_has_no_mask_is_unlabelled_where_masks_supervise() -> None:
-    patients = [replace(patient, masked=patient.patient_id not in ALL[:5]) for patient in people(ALL[:20])]
+def test_patients_without_masks_are_unlabelled_in_dense_supervision() -> None:
+    patients = [replace(patient, masked=patient.patient_id not in ALL[:5]) for patient in labelled_patients(ALL[:20])]
     split = make_split(patients, DataConfig(split="random", supervision="dense"))
     assert split.unlabelled == tuple(ALL[:5])
 
 
 @pytest.mark.parametrize("setting", ["scribbled_fraction", "shapes_fraction"])
-def test_a_fraction_that_leaves_nobody_is_refused(setting: str) -> None:
+def test_a_fraction_that_leaves_no_patient_is_refused(setting: str) -> None:
     data = DataConfig(split="random", **{setting: 0.01})
     with pytest.raises(SplitError, match=rf"data\.{setting}=0\.01"):
-        make_split(people(ALL[:20]), data)
+        make_split(labelled_patients(ALL[:20]), data)
 
 
-def test_the_digest_knows_of_every_part() -> None:
+def test_the_digest_covers_every_part() -> None:
     digests = {Split(scheme="x", **{part: ("a",)}).digest for part in PARTS}
     assert len(digests) == len(PARTS)
 
 
-def test_one_patient_in_any_two_parts_is_refused() -> None:
+def test_a_patient_in_any_two_parts_is_refused() -> None:
     for one, other in combinations(PARTS, 2):
         with pytest.raises(SplitError, match=rf"a is in {one} and in {other}"):
             Split(scheme="x", **{one: ("a",), other: ("a", "b")})
 
 
-def test_too_few_patients_are_named() -> None:
+def test_too_few_patients_are_refused() -> None:
     with pytest.raises(SplitError, match="1 patients, 1 with masks: after 1 for validation"):
-        make_split(people("a"), DataConfig(split="random"))
+        make_split(labelled_patients("a"), DataConfig(split="random"))
 
 
-def test_one_patient_in_two_parts_is_refused() -> None:
+def test_the_error_for_a_patient_in_two_parts_names_split_and_parts() -> None:
     with pytest.raises(SplitError, match=r"split mine: b is in scribbled and in val; .* remove it from one of them"):
         Split(scheme="mine", scribbled=("a", "b"), shapes=("c",), val=("b",), test=())
 
 
-def test_a_split_comes_back_from_its_file() -> None:
-    split = make_split(people(ALL), DataConfig(), SPLIT0)
+def test_a_split_survives_serialisation() -> None:
+    split = make_split(labelled_patients(ALL), DataConfig(), SPLIT0)
     assert Split.from_dict(split.to_dict()) == split
 
 
-def test_an_edited_file_is_noticed() -> None:
-    plain = make_split(people(ALL), DataConfig(), SPLIT0).to_dict()
+def test_an_edited_split_file_is_refused() -> None:
+    plain = make_split(labelled_patients(ALL), DataConfig(), SPLIT0).to_dict()
     plain["val"].pop()
     with pytest.raises(DataError, match="does not match its patients"):
         Split.from_dict(plain)
@@ -191,7 +199,7 @@ def test_an_edited_file_is_noticed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
         ({"format_version": 2}, "format_version 2 is unknown"),
         ({"val": None}, "val is null; each part is a list"),
@@ -199,17 +207,17 @@ def test_an_edited_file_is_noticed() -> None:
         ({"dense": ["a", 1]}, r'dense is \["a", 1\]; each part'),
     ],
 )
-def test_a_file_that_is_no_split_is_refused(change: dict[str, object], said: str) -> None:
-    plain = make_split(people(ALL), DataConfig(), SPLIT0).to_dict()
+def test_an_invalid_split_file_is_refused(change: dict[str, object], sentence: str) -> None:
+    plain = make_split(labelled_patients(ALL), DataConfig(), SPLIT0).to_dict()
     del plain["digest"]
-    with pytest.raises(DataError, match=rf"^split\.json: {said}"):
+    with pytest.raises(DataError, match=rf"^split\.json: {sentence}"):
         Split.from_dict({**plain, **change})
     del plain["shapes"]
     with pytest.raises(DataError, match="'shapes' is missing; a split has scheme, scribbled"):
         Split.from_dict(plain)
 
 
-def test_the_digest_knows_who_is_where() -> None:
+def test_the_digest_covers_patients_by_part_but_not_their_order() -> None:
     split = Split(scheme="a", scribbled=("a", "b"), shapes=("c",), val=("d",), test=())
     assert replace(split, scheme="b", scribbled=("b", "a")).digest == split.digest
     assert replace(split, shapes=(), test=("c",)).digest != split.digest

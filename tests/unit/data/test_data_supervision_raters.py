@@ -1,4 +1,4 @@
-"""Several raters of one data set: combined and weighed for the loss, and compared before training."""
+"""Several raters of one data set: combined and weighted for the loss, and compared before training."""
 
 from __future__ import annotations
 
@@ -23,24 +23,22 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def of_three_raters(phantom_dir: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+def three_raters(phantom_dir: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     sources = ("own", "simulated:curve", "simulated:skeleton-dilated")
     return prepare(phantom_dir, tiny_config.data, tmp_path_factory.mktemp("raters"), sources)
 
 
-def test_raters_are_combined_and_their_weights_reach_the_loss(
-    tiny_config: Config, of_three_raters: PreparedData
-) -> None:
-    assert of_three_raters.scribbles.shape[1] == 3
-    one = supervised(of_three_raters, tiny_config)[1]
+def test_raters_are_combined_and_their_weights_reach_the_loss(tiny_config: Config, three_raters: PreparedData) -> None:
+    assert three_raters.scribbles.shape[1] == 3
+    one = supervised(three_raters, tiny_config)[1]
     assert one.scribble_weights is None
-    assert [item.rater for item in one.agreement] == list(of_three_raters.raters)
+    assert [item.rater for item in one.agreement] == list(three_raters.raters)
     assert all((item.agreement or 0) > 0.5 for item in one.agreement)
-    drawn = (one.scribbles != IGNORE).mean()
-    assert drawn > (of_three_raters.scribbles[:, 0] != IGNORE).mean()
+    annotated = (one.scribbles != IGNORE).mean()
+    assert annotated > (three_raters.scribbles[:, 0] != IGNORE).mean()
 
     given = still(tiny_config, {"data.raters": "weighted", "data.rater_weights": [1.0, 0.5, 0.25]})
-    weighted = supervised(of_three_raters, given)[1]
+    weighted = supervised(three_raters, given)[1]
     assert weighted.scribble_weights is not None
     batch = TrainingBatches(weighted, given, CPU).at(0)
     assert batch.label_weights is not None
@@ -48,23 +46,25 @@ def test_raters_are_combined_and_their_weights_reach_the_loss(
     assert {round(float(value), 2) for value in batch.label_weights[labelled].unique()} >= {0.25, 0.5, 1.0}
 
 
-def test_a_rater_upside_down_is_refused_before_training(tiny_config: Config, of_three_raters: PreparedData) -> None:
-    wrong = np.array(of_three_raters.scribbles)
+def test_a_rater_who_agrees_less_than_by_chance_is_refused_before_training(
+    tiny_config: Config, three_raters: PreparedData
+) -> None:
+    wrong = np.array(three_raters.scribbles)
     last = wrong[:, 2]
     last[last != IGNORE] = (last[last != IGNORE] + 1) % 4
-    broken = replace(of_three_raters, scribbles=wrong)
+    broken = replace(three_raters, scribbles=wrong)
     with pytest.raises(DataError, match="less than by chance"):
         supervised(broken, tiny_config)
 
 
-def test_raters_are_compared_on_the_strokes_of_those_who_train_without_the_padding_around_them(
-    tiny_config: Config, of_three_raters: PreparedData
+def test_rater_agreement_counts_training_patients_and_excludes_padding(
+    tiny_config: Config, three_raters: PreparedData
 ) -> None:
     small = tuple(
         replace(case, source_shape=(case.source_shape[0], 20, 24), spacing_mm=(case.spacing_mm[0], 4.0, 4.0))
-        for case in of_three_raters.cases
+        for case in three_raters.cases
     )
-    in_padding = replace(of_three_raters, cases=small)
+    in_padding = replace(three_raters, cases=small)
     split = make_split(in_padding.patients, tiny_config.data)
     one, *others = split.scribbled
     assert others

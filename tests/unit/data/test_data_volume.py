@@ -1,4 +1,4 @@
-"""What is read of a NIfTI file, and what is refused with which sentence."""
+"""Reading of NIfTI volumes, and the errors for unusable files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> Path:
     return path
 
 
-def test_axes_are_slices_rows_columns(image: Path) -> None:
+def test_the_axes_of_a_volume_are_slices_rows_columns(image: Path) -> None:
     volume = load_volume(image)
     assert volume.voxels.shape == (1, 3, 9, 7)
     assert volume.voxels.dtype == np.float32
@@ -35,14 +35,14 @@ def test_axes_are_slices_rows_columns(image: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["image.nii.gz", "picture.png"])
-def test_the_geometry_of_a_file_is_that_of_its_image(image: Path, tmp_path: Path, name: str) -> None:
+def test_the_geometry_of_a_file_matches_its_loaded_image(image: Path, tmp_path: Path, name: str) -> None:
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "picture.png")
     volume = load_image([tmp_path / name])
     assert volume.shape[1] != volume.shape[2]
     assert geometry_of(tmp_path / name) == (volume.shape, volume.spacing_mm)
 
 
-def test_a_file_with_a_qform_alone_tells_where_it_lies(tmp_path: Path) -> None:
+def test_a_qform_alone_gives_affine_and_orientation(tmp_path: Path) -> None:
     affine = np.diag([-1.5, -2.0, 8.0, 1.0]) + np.eye(4, k=3) * 5
     save_volume(tmp_path / "a.nii.gz", np.zeros((2, 3, 4), np.uint8), affine, sform=False)
     assert int(nib.load(tmp_path / "a.nii.gz").header["sform_code"]) == 0
@@ -51,15 +51,15 @@ def test_a_file_with_a_qform_alone_tells_where_it_lies(tmp_path: Path) -> None:
     np.testing.assert_allclose(volume.affine, affine)
 
 
-def test_a_slice_that_lies_aslant_is_as_thick_as_its_affine_says(tmp_path: Path) -> None:
-    turned = Rotation.from_euler("xyz", [0.5, 0.3, 0.2]).as_matrix() @ np.diag([1.2, 1.3, 8.0])
+def test_an_oblique_slice_takes_its_thickness_from_the_affine(tmp_path: Path) -> None:
+    rotation = Rotation.from_euler("xyz", [0.5, 0.3, 0.2]).as_matrix() @ np.diag([1.2, 1.3, 8.0])
     affine = np.eye(4)
-    affine[:3, :3] = turned
+    affine[:3, :3] = rotation
     nib.save(nib.Nifti1Image(np.zeros(SHAPE[:2], np.int16), affine), tmp_path / "slice.nii.gz")
     assert load_volume(tmp_path / "slice.nii.gz").spacing_mm == pytest.approx((8.0, 1.3, 1.2))
 
 
-def test_one_frame_of_a_cine_is_a_volume(tmp_path: Path) -> None:
+def test_a_cine_of_one_frame_is_read_as_a_volume(tmp_path: Path) -> None:
     path = tmp_path / "frame.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((*SHAPE, 1), np.int16), np.eye(4)), path)
     assert load_volume(path).shape == SHAPE[::-1]
@@ -67,13 +67,13 @@ def test_one_frame_of_a_cine_is_a_volume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["A.NII.GZ", "a.nii.GZ", "A.NII"])
-def test_capital_names_mean_the_same(tmp_path: Path, name: str) -> None:
+def test_file_extensions_are_case_insensitive(tmp_path: Path, name: str) -> None:
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     save_volume(tmp_path / name, array, np.eye(4))
     np.testing.assert_array_equal(load_volume(tmp_path / name).voxels[0], array)
 
 
-def test_a_header_with_two_spacings_is_refused(tmp_path: Path) -> None:
+def test_a_header_with_contradicting_spacings_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "two.nii.gz"
     image = nib.Nifti1Image(np.ones(SHAPE, np.int16), None)
     image.header.set_zooms((1, 1, 1))
@@ -89,7 +89,7 @@ def test_a_header_with_two_spacings_is_refused(tmp_path: Path) -> None:
     assert load_volume(path).spacing_mm == (1, 1, 1)
 
 
-def test_axes_that_are_all_but_parallel_tell_no_places_apart(tmp_path: Path) -> None:
+def test_a_nearly_singular_affine_is_refused(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.ones(SHAPE, np.int16), None)
     image.header.set_sform([[1, 1, 0, 0], [0, 1e-7, 0, 0], [0, 0, 8, 0], [0, 0, 0, 1]], 1)
     nib.save(image, tmp_path / "flat.nii.gz")
@@ -101,7 +101,7 @@ def bad_header(fields: bytes, offset: int) -> Callable[[bytes], bytes]:
     return lambda content: content[:offset] + fields + content[offset + len(fields) :]
 
 
-ABSURD = bad_header(struct.pack("<8h", 3, 32000, 32000, 32000, 1, 1, 1, 1), 40)
+HUGE_SHAPE = bad_header(struct.pack("<8h", 3, 32000, 32000, 32000, 1, 1, 1, 1), 40)
 ZERO_SPACING = bad_header(struct.pack("<4f", 1, 0, 1, 1), 76)
 
 
@@ -113,11 +113,11 @@ ZERO_SPACING = bad_header(struct.pack("<4f", 1, 0, 1, 1), 76)
         (lambda path: rewrite(path, lambda content: content[:-100]), "truncated or damaged"),
         (lambda path: path.write_bytes(b""), "not a readable NIfTI"),
         (lambda path: path.write_text("a letter"), "not a readable NIfTI"),
-        (lambda path: rewrite(path, ABSURD), "claims 32000 x 32000 x 32000 voxels"),
+        (lambda path: rewrite(path, HUGE_SHAPE), "claims 32000 x 32000 x 32000 voxels"),
         (lambda path: rewrite(path, ZERO_SPACING), "voxel size 0 x 1 x 1 mm"),
     ],
 )
-def test_damage_is_named(image: Path, spoil: Callable[[Path], object], sentence: str) -> None:
+def test_a_damaged_file_is_refused_in_one_sentence(image: Path, spoil: Callable[[Path], object], sentence: str) -> None:
     spoil(image)
     with pytest.raises(DataError) as caught:
         load_volume(image)
@@ -126,7 +126,7 @@ def test_damage_is_named(image: Path, spoil: Callable[[Path], object], sentence:
     assert "\n" not in str(caught.value)
 
 
-def test_a_truncated_plain_file_is_named(tmp_path: Path) -> None:
+def test_a_truncated_uncompressed_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "image.nii"
     nib.save(nib.Nifti1Image(np.zeros((30, 30, 30), np.int16), np.eye(4)), path)
     path.write_bytes(path.read_bytes()[:5000])
@@ -135,7 +135,7 @@ def test_a_truncated_plain_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_voxels_that_are_no_numbers_are_counted(tmp_path: Path, value: float) -> None:
+def test_nan_and_infinite_voxels_are_counted_and_refused(tmp_path: Path, value: float) -> None:
     path = tmp_path / "image.nii.gz"
     array = np.zeros(SHAPE, np.float32)
     array[0, :2, 0] = value
@@ -152,20 +152,20 @@ def test_an_image_whose_header_records_no_orientation_has_none(tmp_path: Path) -
         assert load_volume(tmp_path / "a.nii").orientation == orientation
 
 
-def test_a_picture_of_two_dimensions_needs_no_size_along_a_third(tmp_path: Path) -> None:
+def test_a_2d_image_needs_no_spacing_along_a_third_axis(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.zeros((7, 9), np.int16), None)
     image.header["pixdim"][1:4] = (1.5, 2.0, 0.0)
     (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + bytes(2 * 7 * 9))
     assert load_volume(tmp_path / "a.nii").spacing_mm[1:] == (2.0, 1.5)
 
 
-def test_companions_of_files_that_macos_leaves_are_no_images() -> None:
+def test_macos_companion_files_are_not_nifti_files() -> None:
     assert [is_nifti(Path(name)) for name in ("a.nii.gz", "A.NII", "._a.nii.gz", "a.nii.gz.tmp")] == [
         *(True, True, False, False)
     ]
 
 
-def test_a_cine_is_refused(tmp_path: Path) -> None:
+def test_a_cine_is_refused_where_a_volume_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "cine.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 5), np.int16), np.eye(4)), path)
     with pytest.raises(DataError, match=r"4-D of shape \(7, 9, 3, 5\); a slice or a 3-D volume is needed"):
@@ -179,7 +179,7 @@ def test_a_missing_file_is_a_storage_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("time_unit", ["unknown", "sec"])
 @pytest.mark.parametrize(("unit", "factor"), [("meter", 1e3), ("micron", 1e-3), ("mm", 1.0), ("unknown", 1.0)])
-def test_lengths_are_in_mm_whatever_the_header_counts_in(
+def test_lengths_are_converted_to_mm_from_the_unit_in_the_header(
     tmp_path: Path, unit: str, factor: float, time_unit: str
 ) -> None:
     image = nib.Nifti1Image(np.zeros((4, 5, 2), np.int16), np.diag([-1.5, 1.5, 9.0, 1.0]))
