@@ -1,4 +1,4 @@
-"""Settings go to plain types and back, and a file that holds none is named."""
+"""Settings convert to plain types and back, and files that hold none are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maag.config.schema import Config
 from maag.data.catalog import READERS
 from maag.errors import ConfigError
 
-# Where the type alone does not say what is valid together with any value of the others.
+# Settings whose type alone does not ensure that they are valid with any values of the others.
 NARROWER: dict[str, st.SearchStrategy[Any]] = {
     "data.classes": st.lists(st.text(), min_size=2, max_size=4, unique=True),
     "data.dataset": st.sampled_from(list(READERS)),
@@ -81,10 +81,10 @@ def test_any_configuration_survives_a_round_trip(changes: dict[str, Any]) -> Non
         assert codec.digest(back) == codec.digest(config)
 
 
-def test_the_digest_of_a_file_does_not_depend_on_the_order_of_its_settings() -> None:
+def test_digest_does_not_depend_on_the_order_of_settings() -> None:
     plain = codec.to_dict(Config())
-    turned = {section: dict(reversed(settings.items())) for section, settings in reversed(plain.items())}
-    assert codec.digest_of_plain(turned) == codec.digest(Config())
+    reordered = {section: dict(reversed(settings.items())) for section, settings in reversed(plain.items())}
+    assert codec.digest_of_plain(reordered) == codec.digest(Config())
 
 
 @pytest.mark.parametrize("leaf", LEAVES.values(), ids=lambda leaf: leaf.path)
@@ -99,13 +99,13 @@ def test_any_change_changes_the_digest(leaf: codec.Setting) -> None:
     check()
 
 
-@pytest.mark.parametrize(("said", "power"), [("true", 1.0), ("false", 0.0), ("0.5", 0.5)])
-def test_class_weights_are_there_or_not_or_between(said: str, power: float) -> None:
-    assert codec.override(Config(), {"loss.class_weights": said}).loss.class_weights == power
+@pytest.mark.parametrize(("text", "power"), [("true", 1.0), ("false", 0.0), ("0.5", 0.5)])
+def test_class_weights_accept_booleans_and_powers(text: str, power: float) -> None:
+    assert codec.override(Config(), {"loss.class_weights": text}).loss.class_weights == power
 
 
 @pytest.mark.parametrize("plain", [{"optim": {"nonsense": 1}}, {"nonsense": {}}])
-def test_an_unknown_key_of_a_file_is_named(plain: dict[str, Any]) -> None:
+def test_unknown_key_in_a_file_is_refused(plain: dict[str, Any]) -> None:
     path = "optim.nonsense" if "optim" in plain else "nonsense"
     with pytest.raises(ConfigError) as caught:
         codec.from_document(plain, "config.json")
@@ -113,13 +113,13 @@ def test_an_unknown_key_of_a_file_is_named(plain: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("plain", [[], None, "text", {"format_version": 2}, {"optim": 3}, {"optim": None}])
-def test_a_file_that_is_no_configuration_is_named(plain: Any) -> None:
+def test_file_that_is_not_a_configuration_is_refused(plain: Any) -> None:
     with pytest.raises(ConfigError, match=r"^config\.json: .*(JSON object|format_version 2 is unkn|optim: expected)"):
         codec.from_document(plain, "config.json")
 
 
 @pytest.mark.parametrize("section", ["segmentor", "discriminator"])
-def test_a_misspelt_setting_is_looked_for_in_its_own_section_first(section: str) -> None:
+def test_misspelt_setting_is_matched_in_its_own_section_first(section: str) -> None:
     with pytest.raises(ConfigError) as caught:
         codec.override(Config(), {f"{section}.widht": 8})
     assert [each for each in ("segmentor.width", "discriminator.width") if each in str(caught.value)] == [
@@ -127,7 +127,7 @@ def test_a_misspelt_setting_is_looked_for_in_its_own_section_first(section: str)
     ]
 
 
-def test_a_long_value_is_not_told_whole() -> None:
+def test_long_value_is_shortened_in_the_error() -> None:
     with pytest.raises(ConfigError) as caught:
         codec.override(Config(), {"optim.lr": "x" * 10_000})
     assert len(str(caught.value)) < 500

@@ -1,4 +1,4 @@
-"""Presets: each builds for every data set, and each is known by its name."""
+"""Presets: each builds for every data set and is selected by its name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_every_preset_builds_for_every_data_set(dataset: str, name: str) -> None
     assert codec.from_dict(codec.to_dict(config)) == config
 
 
-def test_a_data_set_has_settings_of_its_own_in_a_preset() -> None:
+def test_preset_has_settings_specific_to_a_data_set() -> None:
     paper, best = preset("acdc", "paper"), preset("acdc", "best")
     assert (paper.data.size_px, best.data.size_px) == ((224, 224), (160, 160))
     assert paper.data.spacing_mm == best.data.spacing_mm
@@ -30,7 +30,7 @@ def test_a_data_set_has_settings_of_its_own_in_a_preset() -> None:
 
 
 @pytest.mark.parametrize("dataset", READERS)
-def test_best_is_on_a_cpu_of_the_size_of_fast(dataset: str) -> None:
+def test_best_fast_has_the_size_of_fast_and_the_training_of_best(dataset: str) -> None:
     small, fast, best = (preset(dataset, name) for name in ("best-fast", "fast", "best"))
     for part in ("data", "segmentor", "discriminator", "gates"):
         assert getattr(small, part) == getattr(fast, part)
@@ -38,13 +38,13 @@ def test_best_is_on_a_cpu_of_the_size_of_fast(dataset: str) -> None:
         assert getattr(small, part) == getattr(best, part)
 
 
-def test_the_command_line_knows_every_preset() -> None:
+def test_command_line_offers_every_preset() -> None:
     (option,) = [each for each in train_command.params if each.name == "preset"]
     assert isinstance(option.type, click.Choice)
     assert set(option.type.choices) == set(PRESETS)
 
 
-def test_unknown_presets_and_data_sets_are_named() -> None:
+def test_unknown_presets_and_data_sets_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--preset: 'none' is unknown; known are paper, "):
         preset("acdc", "none")
     with pytest.raises(ConfigError, match=r"data set 'none' is unknown; known are acdc, "):
@@ -55,7 +55,7 @@ def test_unknown_presets_and_data_sets_are_named() -> None:
     ("size_px", "spacing_mm", "coarse_px", "coarse_mm"),
     [([512, 352], 0.75, (96, 80), 4.0), ([192, 192], 1.5, (96, 96), 3.0), ([64, 32], 2.0, (64, 32), 2.0)],
 )
-def test_a_preset_for_cpus_loses_nothing_of_the_field_of_view_and_is_never_finer(
+def test_cpu_preset_keeps_the_field_of_view_and_is_never_finer(
     size_px: list[int], spacing_mm: float, coarse_px: tuple[int, int], coarse_mm: float
 ) -> None:
     data = apply_preset("fast", {"data.size_px": size_px, "data.spacing_mm": spacing_mm}, {}).data

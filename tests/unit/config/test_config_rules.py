@@ -1,4 +1,4 @@
-"""Settings that do not go together are refused in one line that names them."""
+"""Incompatible settings are refused in one line that names them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from maag.config.schema import Config
         ({"loss.dynamic_balance": "perhaps"}, "loss.dynamic_balance: expected true or false"),
     ],
 )
-def test_rules_of_settings(change: dict[str, str], sentence: str) -> None:
+def test_settings_that_break_a_rule_are_refused(change: dict[str, str], sentence: str) -> None:
     assert sentence in complaint(change)
 
 
-def test_fractions_that_leave_nobody_to_train_are_said() -> None:
+def test_fractions_that_leave_no_training_patients_are_refused() -> None:
     assert complaint({"data.val_fraction": 0.5, "data.test_fraction": 0.6}).startswith(
         "data.val_fraction=0.5 and data.test_fraction=0.6 leave no patients to train on; together they must be below 1"
     )
 
 
-def test_the_lowest_level_needs_two_values_to_normalise() -> None:
+def test_lowest_level_needs_two_values_per_channel_to_normalise() -> None:
     small = {"optim.batch_size": 1, "data.size_px": [16, 16]}
     assert "optim.batch_size=1 with data.size_px=[16, 16] leaves one value per channel" in complaint(small)
     assert codec.override(Config(), {**small, "optim.batch_size": 2}).optim.batch_size == 2
@@ -49,7 +49,7 @@ def test_the_lowest_level_needs_two_values_to_normalise() -> None:
         ({"data.supervision": "mixed", "optim.batch_size": 1}, "optim.batch_size"),
     ],
 )
-def test_a_rule_across_sections_names_its_setting(changes: dict[str, Any], needed: str) -> None:
+def test_error_of_a_rule_across_sections_names_the_needed_setting(changes: dict[str, Any], needed: str) -> None:
     assert complaint(changes).startswith(f"data.supervision={changes['data.supervision']} needs {needed}")
 
 
@@ -62,14 +62,16 @@ def test_a_rule_across_sections_names_its_setting(changes: dict[str, Any], neede
         ("mixed", ["loss.supervised", "loss.dense"]),
     ],
 )
-def test_a_balance_with_a_loss_that_weighs_nothing_is_refused(supervision: str, weights: list[str]) -> None:
-    nothing = {"data.supervision": supervision, **dict.fromkeys(weights, 0)}
-    said = complaint(nothing)
-    assert said.startswith(f"{' and '.join(f'{name}=0' for name in weights)} with loss.dynamic_balance=true would turn")
+def test_dynamic_balance_with_zero_supervised_weight_is_refused(supervision: str, weights: list[str]) -> None:
+    zero_weights = {"data.supervision": supervision, **dict.fromkeys(weights, 0)}
+    message = complaint(zero_weights)
+    assert message.startswith(
+        f"{' and '.join(f'{name}=0' for name in weights)} with loss.dynamic_balance=true would turn"
+    )
     alone = {"loss.adversarial": 0, "loss.adversarial_unlabelled": 0, "loss.teacher": 1, "teacher.decay": 0.9}
     for way_out in ({weights[0]: 1}, {"loss.dynamic_balance": False}, alone):
-        assert codec.override(Config(), {**nothing, **way_out}).data.supervision == supervision
-    # What nothing is supervised by may weigh nothing.
+        assert codec.override(Config(), {**zero_weights, **way_out}).data.supervision == supervision
+    # A loss that supervises nothing may have zero weight.
     other = {"loss.supervised", "loss.dense"} - {*weights}
     assert codec.override(Config(), {"data.supervision": supervision, **dict.fromkeys(other, 0)})
 
@@ -78,7 +80,7 @@ def test_soft_labels_need_a_teacher() -> None:
     assert "loss.teacher=1 needs teacher.decay above 0" in complaint({"loss.teacher": 1.0})
 
 
-def test_classes_that_could_not_be_told_apart_are_refused() -> None:
+def test_duplicate_class_names_are_refused() -> None:
     assert complaint({"data.classes": ["background", "a", "a"]}).startswith(
         "data.classes: each name may occur only once"
     )

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a setting's name or value is said in one line that names it."""
+"""Errors in a setting's name or value are reported in one line that names it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maag.errors import ConfigError
 
 
 @pytest.mark.parametrize("path", LEAVES)
-def test_a_wrong_type_is_named(path: str) -> None:
+def test_error_of_a_wrong_type_names_the_setting(path: str) -> None:
     assert complaint({path: {"a": "b\nc"}}).startswith(f"{path}: expected ")
 
 
@@ -61,14 +61,14 @@ def test_a_wrong_type_is_named(path: str) -> None:
         ),
     ],
 )
-def test_a_wrong_type_is_said_without_python_and_with_an_example_to_paste(change: str, sentence: str) -> None:
+def test_error_of_a_wrong_type_shows_a_valid_example(change: str, sentence: str) -> None:
     assert complaint(parse_changes([change])) == sentence
     ((path, example),) = parse_changes(shlex.split(sentence.partition("such as ")[2].rpartition(", got ")[0])).items()
     codec.override(Config(), {path: example})
 
 
 @pytest.mark.parametrize("change", ["=1", " =1", "optim.lr"])
-def test_a_change_without_a_name_or_a_value_says_how_one_looks(change: str) -> None:
+def test_change_without_name_or_value_shows_the_expected_form(change: str) -> None:
     with pytest.raises(ConfigError, match=r"^--set .*: expected section\.key=value, as in --set optim\.lr=3e-4$"):
         parse_changes([change])
 
@@ -82,27 +82,27 @@ def test_a_change_without_a_name_or_a_value_says_how_one_looks(change: str) -> N
         if not leaf.type.startswith("list")
     ],
 )
-def test_a_value_out_of_its_limits_is_named(path: str, value: float) -> None:
+def test_value_out_of_limits_is_refused(path: str, value: float) -> None:
     assert re.fullmatch(rf"{path}: input should be (greater|less) than .*, got {value}", complaint({path: value}))
 
 
 @pytest.mark.parametrize("path", ["train.seed", "data.split_seed", "data.scribble_seed", "optim.epochs"])
-def test_a_number_that_would_overflow_is_named(path: str) -> None:
+def test_number_that_would_overflow_is_refused(path: str) -> None:
     assert complaint({path: 10**23}).startswith(f"{path}: input should be less than or equal to 10")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN", "1e999"])
-def test_a_number_is_finite(value: Any) -> None:
+def test_non_finite_number_is_refused(value: Any) -> None:
     assert complaint({"train.checkpoint_minutes": value}).startswith("train.checkpoint_minutes: input should be a fin")
 
 
 @pytest.mark.parametrize("path", ["segmentor.residual_blocks", "gates.levels", "discriminator.scales", "data.size_px"])
-def test_a_wrong_item_of_a_list_is_named(path: str) -> None:
+def test_error_of_a_wrong_list_item_names_the_item(path: str) -> None:
     assert complaint({path: [0, -1]}).startswith(f"{path}.")
 
 
 @pytest.mark.parametrize("blocks", [[], [1, 2, 2], [1, 2, 2, 2, 2]])
-def test_residual_blocks_are_said_for_each_level(blocks: list[int]) -> None:
+def test_residual_blocks_need_one_number_for_each_level(blocks: list[int]) -> None:
     assert complaint({"segmentor.residual_blocks": blocks}) == (
         "segmentor.residual_blocks: there must be one number for each of the 4 encoder levels, such as [1, 2, 2, 2], "
         f"got {blocks}"
@@ -110,10 +110,10 @@ def test_residual_blocks_are_said_for_each_level(blocks: list[int]) -> None:
 
 
 @given(st.text("abcdefgh_.", min_size=1))
-def test_an_unknown_setting_is_named(path: str) -> None:
-    said = complaint({path: 1})
-    assert said.startswith(f"{path}: no such setting; ")
-    assert said.endswith("`maag config show` lists them all")
+def test_unknown_setting_is_refused(path: str) -> None:
+    message = complaint({path: 1})
+    assert message.startswith(f"{path}: no such setting; ")
+    assert message.endswith("`maag config show` lists them all")
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_an_unknown_setting_is_named(path: str) -> None:
         ("los.areas", "loss.areas"),
     ],
 )
-def test_the_setting_that_was_meant_is_asked_for(path: str, meant: str) -> None:
+def test_error_of_an_unknown_setting_suggests_the_closest(path: str, meant: str) -> None:
     assert complaint({path: 1}) == f"{path}: no such setting; did you mean {meant}? `maag config show` lists them all"
 
 
 @pytest.mark.parametrize("path", ["x.zzzz", "data.x", "nonsense", "optim2"])
-def test_what_is_like_no_setting_is_not_guessed(path: str) -> None:
+def test_no_setting_is_suggested_for_a_dissimilar_name(path: str) -> None:
     assert complaint({path: 1}) == f"{path}: no such setting; `maag config show` lists them all"
