@@ -1,4 +1,4 @@
-"""What is measured of cases, and summed up by class, case and patient."""
+"""Scores of cases, and their summaries by class, case and patient."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def report(make_case: MakeCase) -> Report:
     return evaluate(cases, predict_square, DATA, SUBJECT)
 
 
-def test_scores_are_at_source_resolution_in_mm(report: Report) -> None:
+def test_scores_are_measured_at_source_resolution_in_mm(report: Report) -> None:
     first, second, third = (case.scores for case in report.cases)
     assert (first["a"].dice, first["a"].hd_mm) == (1.0, 0.0)
     assert second["a"].dice == pytest.approx(0.5)
@@ -47,7 +47,7 @@ def test_scores_are_at_source_resolution_in_mm(report: Report) -> None:
     assert (third["a"].presence, third["b"].presence) == ("invented", "missed")
 
 
-def test_means_leave_out_what_is_undefined_and_say_how_many(report: Report) -> None:
+def test_means_exclude_undefined_scores_and_count_the_rest(report: Report) -> None:
     per_class = report.per_class()
     assert (per_class["a"]["dice"].mean, per_class["a"]["dice"].median, per_class["a"]["dice"].n) == (0.5, 0.5, 3)
     assert per_class["a"]["dice"].std == pytest.approx(math.sqrt((0.25 + 0.25) / 3))
@@ -62,21 +62,21 @@ def test_means_leave_out_what_is_undefined_and_say_how_many(report: Report) -> N
     assert report.mean("hd_mm") == pytest.approx(2.0)
 
 
-def test_a_spread_is_of_the_defined_values() -> None:
+def test_spread_summarises_only_defined_values() -> None:
     assert Spread.of([0.9, None, 0.0, 0.3]) == Spread(
         mean=pytest.approx(0.4), std=pytest.approx(math.sqrt(0.14)), median=0.3, n=3
     )
     assert Spread.of([None]) == Spread(mean=None, std=None, median=None, n=0)
 
 
-def test_a_patient_is_the_mean_of_its_cases(report: Report) -> None:
+def test_patient_score_is_the_mean_of_its_cases(report: Report) -> None:
     patients = report.per_patient()
     assert patients["patient001"]["a"]["dice"] == pytest.approx(0.75)
     assert patients["patient001"]["b"]["dice"] is None
     assert patients["patient002"]["b"]["dice"] == 0.0
 
 
-def test_files(report: Report, tmp_path: Path) -> None:
+def test_report_is_written_as_json_and_csv(report: Report, tmp_path: Path) -> None:
     report.write(tmp_path / "out")
     text = (tmp_path / "out" / "report.json").read_text()
     plain = json.loads(text)
@@ -117,7 +117,7 @@ class PartlyLabelled(NiftiReader):
         return Mask(labels)
 
 
-def test_what_nobody_labelled_belongs_to_no_volume(make_case: MakeCase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlabelled_voxels_are_excluded_from_volumes(make_case: MakeCase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maag.evaluate.measure.reader_of", lambda name: PartlyLabelled())
     report = evaluate([make_case(1, 1, square(1, start=4))], lambda *_: Predicted(square(1, start=3)), DATA, SUBJECT)
     voxel_ml = 5 * 2 * 1 / 1000
@@ -125,7 +125,7 @@ def test_what_nobody_labelled_belongs_to_no_volume(make_case: MakeCase, monkeypa
     assert (pair.reference, pair.predicted) == pytest.approx((2 * 2 * 4 * voxel_ml, 2 * 3 * 4 * voxel_ml))
 
 
-def test_table(report: Report) -> None:
+def test_table_has_a_row_for_each_class_and_the_mean(report: Report) -> None:
     header, *rows = table(report)
     assert {len(row) for row in [header, *rows]} == {10}
     assert [row[0] for row in rows] == ["a", "b", "mean"]
@@ -134,14 +134,14 @@ def test_table(report: Report) -> None:
     assert rows[1][7:] == ["1", "0", "2"]
 
 
-def test_progress_is_told(make_case: MakeCase) -> None:
+def test_progress_is_reported(make_case: MakeCase) -> None:
     seen: list[tuple[int, int]] = []
     cases = [make_case(1, 1, square(1)), make_case(1, 2, square(1))]
     evaluate(cases, predict_square, DATA, SUBJECT, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
 
 
-def test_cases_without_a_mask_are_left_out_and_named(make_case: MakeCase) -> None:
+def test_cases_without_a_mask_are_excluded_and_reported(make_case: MakeCase) -> None:
     seen: list[tuple[int, int]] = []
     report = evaluate(
         [make_case(7, 1, square(1)), make_case(7, 2, None)],
@@ -162,7 +162,7 @@ def test_no_case_with_a_mask_is_an_error(make_case: MakeCase) -> None:
         evaluate([make_case(7, 2, None)], predict_square, DATA, SUBJECT)
 
 
-def test_of_many_cases_without_a_mask_ten_are_named(make_case: MakeCase) -> None:
+def test_error_names_only_ten_of_many_cases_without_a_mask(make_case: MakeCase) -> None:
     with pytest.raises(DataError, match=r"none of the 12 cases .*, patient010_frame01 and 2 more; add"):
         evaluate([make_case(patient, 1, None) for patient in range(1, 13)], predict_square, DATA, SUBJECT)
 
@@ -172,12 +172,12 @@ def test_no_case_is_an_error() -> None:
         evaluate([], predict_square, DATA, SUBJECT)
 
 
-def test_a_runner_predicts(make_case: MakeCase) -> None:
+def test_runner_predictor_predicts_with_the_runner(make_case: MakeCase) -> None:
     report = evaluate([make_case(1, 1, square(1))], runner_predictor(Nothing(3), DATA), DATA, SUBJECT)
     assert report.cases[0].scores["a"].presence == "missed"
 
 
-def test_a_refinement_changes_what_is_measured(make_case: MakeCase) -> None:
+def test_refinement_changes_the_scores(make_case: MakeCase) -> None:
     class SquareAndSpeck:
         name = "square and speck"
 
@@ -203,7 +203,7 @@ def test_a_mask_of_another_shape_is_refused(make_case: MakeCase) -> None:
         evaluate([case], predict_square, DATA, SUBJECT)
 
 
-def test_what_a_model_expects_is_corrected_by_how_far_it_overrates_itself(make_case: MakeCase) -> None:
+def test_expected_dice_is_corrected_by_the_shortfall(make_case: MakeCase) -> None:
     class Half:
         name = "half"
 
@@ -213,15 +213,15 @@ def test_what_a_model_expects_is_corrected_by_how_far_it_overrates_itself(make_c
             return probabilities
 
     cases = [make_case(1, 1, square(1))]
-    (plain,), (told,) = (
+    (plain,), (corrected,) = (
         evaluate(cases, runner_predictor(Half(), DATA, shortfalls={"a": shortfall}), DATA, SUBJECT).cases
         for shortfall in (1.0, 1.5)
     )
     assert plain.expected_dice["a"] == pytest.approx(2 / 3)
-    assert told.expected_dice["a"] == pytest.approx(1 / 2)
+    assert corrected.expected_dice["a"] == pytest.approx(1 / 2)
 
 
-def test_cases_whose_files_cannot_be_opened_are_left_out_where_others_are(make_case: MakeCase) -> None:
+def test_unreadable_cases_are_excluded_if_others_remain(make_case: MakeCase) -> None:
     def predict(case: Case, volume: Volume) -> Predicted:
         if case.frame == "frame02":
             raise StorageError("cannot read it")

@@ -1,4 +1,4 @@
-"""How far volumes and measures of hearts agree with the masks'."""
+"""Agreement of volumes and cardiac measures with those of the masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maag.metrics import ClassScores
 
 CLASSES = ("RV", "MYO", "LV")
 SAME = 12.438491136740915
-"""The mean of 28 such is another number."""
+"""A value that differs from the mean of 28 copies of it by rounding."""
 
 
 def pairs(*values: tuple[float, float]) -> list[Pair]:
@@ -46,7 +46,7 @@ def report_of(hearts: Mapping[str, Sequence[dict[str, Pair]]]) -> Report:
     return Report(subject=Subject(model="m", dataset="acdc", split="val"), cases=tuple(cases))
 
 
-def test_bias_and_limits_are_bland_and_altman_s() -> None:
+def test_bias_and_limits_follow_bland_and_altman() -> None:
     found = Agreement.of(pairs((100, 104), (120, 118), (80, 84), (60, 62)))
     assert (found.n, found.reference_mean, found.bias, found.mae) == (4, 90, 2, 3)
     assert found.sd == pytest.approx(math.sqrt(8))
@@ -55,7 +55,7 @@ def test_bias_and_limits_are_bland_and_altman_s() -> None:
     assert found.correlation == pytest.approx(1880 / math.sqrt(2000 * 1784))
 
 
-def test_what_few_or_equal_pairs_cannot_say_is_none() -> None:
+def test_statistics_undefined_for_few_or_equal_pairs_are_none() -> None:
     alone = Agreement.of(pairs((10, 12)))
     assert (alone.bias, alone.sd, alone.lower, alone.upper, alone.correlation) == (2, None, None, None, None)
     assert Agreement.of(pairs((10, 12), (20, 21))).correlation is None
@@ -64,15 +64,15 @@ def test_what_few_or_equal_pairs_cannot_say_is_none() -> None:
 
 @pytest.mark.parametrize("shift", [0, 1e-15], ids=["the same", "the same but for rounding"])
 @pytest.mark.filterwarnings("error")
-def test_what_does_not_vary_correlates_with_nothing(shift: float) -> None:
+def test_correlation_with_a_constant_is_undefined(shift: float) -> None:
     found = pairs(*((SAME + shift * (place % 2), place) for place in range(28)))
     assert Agreement.of(found).correlation is None
-    turned = [Pair(reference=pair.predicted, predicted=pair.reference) for pair in found]
-    assert Agreement.of(turned).correlation is None
+    swapped = [Pair(reference=pair.predicted, predicted=pair.reference) for pair in found]
+    assert Agreement.of(swapped).correlation is None
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_undefined_correlation_is_null_in_the_report_and_a_dash_for_people(tmp_path: Path) -> None:
+def test_undefined_correlation_is_null_in_json_and_a_dash_in_tables(tmp_path: Path) -> None:
     report = report_of({f"p{place}": [heart((SAME, place))] for place in range(28)})
     report.write(tmp_path)
     text = (tmp_path / "report.json").read_text()
@@ -86,7 +86,7 @@ def test_an_undefined_correlation_is_null_in_the_report_and_a_dash_for_people(tm
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e4), st.floats(1, 1e4)), min_size=1, max_size=20))
-def test_an_agreement_is_of_its_pairs_whatever_their_order(values: list[tuple[float, float]]) -> None:
+def test_agreement_does_not_depend_on_pair_order(values: list[tuple[float, float]]) -> None:
     found, turned = Agreement.of(pairs(*values)), Agreement.of(pairs(*reversed(values)))
     assert found.bias == pytest.approx(turned.bias)
     assert abs(found.bias) <= found.mae + 1e-9
@@ -96,7 +96,7 @@ def test_an_agreement_is_of_its_pairs_whatever_their_order(values: list[tuple[fl
         assert -1 - 1e-9 <= found.correlation <= 1 + 1e-9
 
 
-def test_masks_say_which_frames_are_the_ends() -> None:
+def test_end_diastole_and_systole_are_chosen_by_the_masks() -> None:
     frames = {"p": {1: heart((60, 100)), 12: heart((120, 90), rv=(80, 40))}}
     measured = heart_pairs(frames, CLASSES)["p"]
     assert measured["LV_edv_ml"] == Pair(reference=120, predicted=90)
@@ -105,7 +105,7 @@ def test_masks_say_which_frames_are_the_ends() -> None:
     assert measured["myo_mass_g"] == Pair(reference=105, predicted=105)
 
 
-def test_a_heart_needs_two_frames_with_a_ventricle_in_their_masks() -> None:
+def test_heart_measures_need_two_frames_with_a_ventricle_in_the_mask() -> None:
     frames = {
         "alone": {1: heart((60, 60))},
         "empty": {1: heart((60, 60)), 12: heart((0, 40))},
@@ -115,7 +115,7 @@ def test_a_heart_needs_two_frames_with_a_ventricle_in_their_masks() -> None:
     assert heart_pairs({"p": {1: {"liver": Pair(reference=1, predicted=1)}}}, ["liver"]) == {}
 
 
-def test_a_measure_that_one_of_both_lacks_is_left_out() -> None:
+def test_measure_undefined_for_either_side_is_excluded() -> None:
     frames = {"p": {1: heart((60, 60), rv=(50, 0)), 12: heart((40, 40), rv=(30, 20))}}
     measured = heart_pairs(frames, CLASSES)
     assert "RV_ef_percent" not in measured["p"]
@@ -123,7 +123,7 @@ def test_a_measure_that_one_of_both_lacks_is_left_out() -> None:
     assert "RV_ef_percent" not in agreements(measured)
 
 
-def test_a_report_holds_it_and_a_table_shows_it(tmp_path: Path) -> None:
+def test_report_and_table_contain_the_agreement(tmp_path: Path) -> None:
     report = report_of({"p1": [heart((100, 90)), heart((50, 50))], "p2": [heart((120, 130)), heart((40, 42))]})
     report.write(tmp_path)
     agreement = json.loads((tmp_path / "report.json").read_text())["summary"]["agreement"]
@@ -142,7 +142,7 @@ def test_a_report_holds_it_and_a_table_shows_it(tmp_path: Path) -> None:
     assert [row[0] for row in rows_of_text][:3] == ["RV volume ml", "MYO volume ml", "LV volume ml"]
 
 
-def test_pixels_without_a_size_agree_on_nothing(tmp_path: Path) -> None:
+def test_images_without_pixel_size_have_no_agreement(tmp_path: Path) -> None:
     report_of({"p1": [heart((100, 90)), heart((50, 50))]}).write(tmp_path)
     assert (tmp_path / "heart.csv").exists()
     report = report_of({"p1": [{}, {}]})
@@ -153,7 +153,7 @@ def test_pixels_without_a_size_agree_on_nothing(tmp_path: Path) -> None:
     assert len(agreement_table(report)) == 1
 
 
-def test_visits_of_a_patient_are_no_frames_of_a_heart() -> None:
+def test_visits_of_a_patient_are_not_paired_as_frames() -> None:
     visits = report_of({"p1": [heart((100, 90)), heart((50, 50))]})
     apart = replace(visits, cases=tuple(replace(case, case_id=f"p1_{case.frame[-2:]}") for case in visits.cases))
     assert list(visits.heart_pairs()) == ["p1"]
@@ -161,11 +161,11 @@ def test_visits_of_a_patient_are_no_frames_of_a_heart() -> None:
     assert list(apart.volume_pairs()) == ["p1_01", "p1_02"]
 
 
-def test_what_was_expected_is_compared_with_the_real_dice(tmp_path: Path) -> None:
+def test_expected_dice_is_compared_with_the_real_dice(tmp_path: Path) -> None:
     report = report_of({"a": [heart((1, 1))], "b": [heart((1, 1))], "c": [heart((1, 1))]})
     dice = ((0.9, 0.8, None), (0.7, 0.8, 0.6), (0.5, 0.9, 0.7))
     expected: tuple[dict[str, float], ...] = (
-        {"RV": 0.8, "MYO": 0.9, "LV": 0.4},  # whose real one nobody knows
+        {"RV": 0.8, "MYO": 0.9, "LV": 0.4},  # the real Dice of LV is undefined
         {"RV": 0.7, "MYO": 0.7},
         {"RV": 0.6, "MYO": 0.8, "LV": 0.7},
     )
@@ -177,7 +177,9 @@ def test_what_was_expected_is_compared_with_the_real_dice(tmp_path: Path) -> Non
         for row in dice
     ]
     cases = zip(report.cases, scores, expected, strict=True)
-    report = replace(report, cases=tuple(replace(case, scores=row, expected_dice=told) for case, row, told in cases))
+    report = replace(
+        report, cases=tuple(replace(case, scores=row, expected_dice=estimate) for case, row, estimate in cases)
+    )
     found = report.agreement()["expected_dice"]
     assert {name: each.n for name, each in found.items()} == {"RV": 3, "MYO": 3, "LV": 1, "mean": 3}
     assert found["RV"].correlation == pytest.approx(1)

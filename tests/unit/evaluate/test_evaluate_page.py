@@ -1,4 +1,4 @@
-"""The page of an evaluation: whole by itself, the same each time, and what is odd in it shown."""
+"""The HTML page of an evaluation: self-contained, deterministic, and safe with odd names."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Parsed(HTMLParser):
         self.shown += data
 
 
-def test_the_page_needs_no_other_file_and_says_what_was_measured() -> None:
+def test_page_is_self_contained_and_shows_the_scores() -> None:
     worst = WorstCases(2)
     worst(case("a", 0.5), VOLUME, labels(2), labels(1))
     parsed = Parsed(page(report_of(*(case(f"p{number}", 0.9 - number / 10) for number in range(4))), worst.slices))
@@ -72,7 +72,7 @@ def test_the_page_needs_no_other_file_and_says_what_was_measured() -> None:
     assert parsed.shown.index("p3") < parsed.shown.index("p0")
 
 
-def test_names_are_text_and_nothing_else() -> None:
+def test_names_are_escaped() -> None:
     odd = "<b>$x$ & \udcff"
     text = page(report_of(case(odd, 0.5), case("b", 0.6), case("c", None), model=odd))
     text.encode()
@@ -81,7 +81,7 @@ def test_names_are_text_and_nothing_else() -> None:
     assert parsed.tags.count("h1") == 1
 
 
-def test_the_same_numbers_make_the_same_text() -> None:
+def test_page_is_deterministic() -> None:
     cases = [case(f"p{number}", 0.5 + number / 10) for number in range(4)]
     worst = WorstCases(1)
     worst(cases[0], VOLUME, labels(2), labels(1))
@@ -89,13 +89,13 @@ def test_the_same_numbers_make_the_same_text() -> None:
 
 
 @pytest.mark.parametrize("dice", [0.9, None])
-def test_a_case_alone_has_a_page(dice: float | None) -> None:
+def test_single_case_has_a_page(dice: float | None) -> None:
     parsed = Parsed(page(report_of(case("a", dice))))
     assert parsed.tags.count("svg") == 1  # too few for limits of agreement
     assert "cases: 1" in parsed.shown
 
 
-def test_the_worst_are_kept_the_first_of_equals_first() -> None:
+def test_worst_cases_are_kept_and_ties_keep_their_order() -> None:
     worst = WorstCases(3)
     for name, dice in (("a", 0.8), ("b", 0.3), ("c", None), ("d", 0.5), ("e", 0.8), ("f", 0.1)):
         worst(case(name, dice), VOLUME, labels(), labels(1))
@@ -106,7 +106,7 @@ def test_the_worst_are_kept_the_first_of_equals_first() -> None:
     assert [shown.case.case_id for shown in equals.slices] == ["a", "b"]
 
 
-def test_the_slice_with_the_most_wrong_pixels_is_shown_around_its_structures() -> None:
+def test_slice_with_most_wrong_pixels_is_cropped_to_its_structures() -> None:
     reference, prediction = labels(1, place=1) + labels(1, place=2, side=30), labels(1, place=2, side=30)
     reference[0] = IGNORE
     prediction[0] = 2
@@ -121,7 +121,7 @@ def test_the_slice_with_the_most_wrong_pixels_is_shown_around_its_structures() -
     assert shown.pixel_mm == (1.5, 1.25)
 
 
-def test_a_wide_structure_is_shown_whole() -> None:
+def test_crop_contains_a_wide_structure_entirely() -> None:
     prediction = labels()
     prediction[1, 30:35, 5:55] = 1
     worst = WorstCases(1)
@@ -130,7 +130,7 @@ def test_a_wide_structure_is_shown_whole() -> None:
     assert np.array_equal(shown.image, VOLUME.voxels[0, 1, 14:51])  # 16 pixels around it, and no column left out
 
 
-def test_outlines_are_drawn_in_the_colours_of_the_classes() -> None:
+def test_outlines_have_the_colours_of_the_classes() -> None:
     worst = WorstCases(1)
     worst(case("a", 0.5), VOLUME, labels(2, side=40), labels(1, side=20))
     text = page(report_of(case("a", 0.5)), worst.slices)

@@ -1,4 +1,4 @@
-"""Labels that `maag predict` wrote of published data sets, found and measured by the names of their cases."""
+"""Labels of published data sets from `maag predict`, matched to cases by name and evaluated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from maag.evaluate.report import Subject
 SUBJECT = Subject(model="runs/one", dataset="acdc", split="val", split_digest="0123", checkpoint_kind="best")
 
 
-def test_labels_of_a_cine_in_dicom_are_named_after_its_cases(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
+def test_labels_of_a_dicom_cine_are_named_after_its_cases(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
     root = copy_of("lvsc")
     data = config_of("lvsc", root).data
     reader = reader_of("lvsc")
@@ -47,16 +47,14 @@ def test_labels_of_a_cine_in_dicom_are_named_after_its_cases(copy_of: Callable[[
     files = prediction_files(tmp_path / "labels", cases)
     assert {path.name for path in files.values()} == {f"{case.case_id}.nii.gz" for case in cases}
     assert {"DET0000101_ph01", "DET0000301_ph00", "DET0000301_ph00_size2"} <= files.keys()
-    # A long axis is no case, and segmented for itself.
+    # A long-axis image is not a case, and is segmented by itself.
     long_axes = {path.name for path in (tmp_path / "labels").rglob("*.nii.gz")} - {path.name for path in files.values()}
     assert long_axes == {f"{path.stem}.nii.gz" for path in root.rglob("*_LA*.dcm")}
     for case in cases:
         assert load_labels(files[case.case_id], range(2))[0].shape == reader.load_volume(case).shape
 
 
-def test_a_phase_with_a_slice_that_is_lost_or_damaged_is_not_segmented_without_it(
-    copy_of: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_phase_with_a_lost_or_damaged_slice_is_not_segmented(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
     root = copy_of("lvsc")
     data = config_of("lvsc", root).data
     for path in list(root.rglob("DET0000101_SA2_ph0.*")):
@@ -75,7 +73,7 @@ def test_a_phase_with_a_slice_that_is_lost_or_damaged_is_not_segmented_without_i
 
 
 @pytest.mark.parametrize(("name", "modality"), [("chaos", "t1in"), ("chaos", "t2spir"), ("chaos-ct", None)])
-def test_labels_named_after_the_folders_of_series_are_their_cases(
+def test_labels_named_after_series_folders_are_matched_to_cases(
     name: str, modality: str | None, phantoms: Path, tmp_path: Path
 ) -> None:
     data = config_of(name, phantoms / name).data
@@ -93,14 +91,14 @@ def test_labels_named_after_the_folders_of_series_are_their_cases(
     measured = evaluate(cases, file_predictor(files, data), data, SUBJECT)
     assert measured.mean("dice") == 1.0
     files[cases[-1].case_id].unlink()
-    telling = (
+    expected_error = (
         rf"{cases[-1].case_id}; each needs a file such as {cases[-1].case_id}\.nii\.gz or \S*{folder.name}\.nii\.gz"
     )
-    with pytest.raises(DataError, match=telling):
+    with pytest.raises(DataError, match=expected_error):
         prediction_files(tmp_path / "labels", cases)
 
 
-def test_labels_of_a_whole_study_are_those_of_none_of_its_cases(phantoms: Path, tmp_path: Path) -> None:
+def test_labels_of_a_whole_study_are_not_matched_to_its_cases(phantoms: Path, tmp_path: Path) -> None:
     cases = reader_of("lvsc").find_cases(phantoms / "lvsc", config_of("lvsc", phantoms / "lvsc").data)
     study = tmp_path / "labels" / f"{cases[0].images[0].parent.name}.nii.gz"
     study.parent.mkdir()
@@ -112,7 +110,7 @@ def test_labels_of_a_whole_study_are_those_of_none_of_its_cases(phantoms: Path, 
     assert len(prediction_files(study.parent, cases)) == len(cases)
 
 
-def test_labels_of_a_pictures_own_size_are_measured_at_its_masks(phantoms: Path, tmp_path: Path) -> None:
+def test_labels_of_picture_size_are_resampled_to_the_mask_size(phantoms: Path, tmp_path: Path) -> None:
     data = config_of("ppss", phantoms / "ppss").data
     reader = reader_of("ppss")
     case = next(case for case in reader.find_cases(phantoms / "ppss", data) if case.masks)
@@ -129,7 +127,7 @@ def test_labels_of_a_pictures_own_size_are_measured_at_its_masks(phantoms: Path,
     Image.fromarray(mask[0]).save(path)
     report = evaluate([case], file_predictor({case.case_id: path}, data), data, SUBJECT)
     assert report.mean("dice") == 1.0
-    assert report.volume_pairs() == {}  # for nobody knows how large a pixel is
+    assert report.volume_pairs() == {}  # the pixel size is unknown
     Image.fromarray(mask[0, :100]).save(path)
     with pytest.raises(DataError, match=r"has 100 x 80 pixels, its picture \S+ 240 x 120, measured at 160 x 80"):
         file_predictor({case.case_id: path}, data)(case, volume)

@@ -1,4 +1,4 @@
-"""Predictions that were made elsewhere, found by the names of their cases."""
+"""Predictions from other programs, matched to cases by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from maag.evaluate.prediction_files import file_predictor, prediction_files
 @pytest.mark.parametrize(
     "name", ["patient001_frame01.nii.gz", "deep/patient001/patient001_frame01_pred.nii.gz", "patient001_frame01.nii"]
 )
-def test_predictions_from_a_folder(make_case: MakeCase, tmp_path: Path, name: str) -> None:
+def test_predictions_in_a_folder_are_matched_to_cases(make_case: MakeCase, tmp_path: Path, name: str) -> None:
     cases = [make_case(1, 1, square(1))]
     write_nifti(tmp_path / "predictions" / name, square(1))
     write_nifti(tmp_path / "predictions" / "._patient001_frame01.nii.gz", square(2))
@@ -29,7 +29,7 @@ def test_predictions_from_a_folder(make_case: MakeCase, tmp_path: Path, name: st
     assert report.mean("dice") == 1.0
 
 
-def test_an_absent_prediction_is_named(make_case: MakeCase, tmp_path: Path) -> None:
+def test_missing_prediction_is_reported(make_case: MakeCase, tmp_path: Path) -> None:
     cases = [make_case(1, 1, square(1)), make_case(1, 2, square(1))]
     write_nifti(tmp_path / "predictions" / "patient001_frame01.nii.gz", square(1))
     with pytest.raises(DataError, match=r"1 of 2 cases: patient001_frame02; .*patient001_frame02\.nii\.gz"):
@@ -44,7 +44,7 @@ def test_two_predictions_of_a_case_are_refused(make_case: MakeCase, tmp_path: Pa
         prediction_files(tmp_path / "predictions", cases)
 
 
-def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_images_of_the_same_name_are_distinguished_by_folder(tmp_path: Path) -> None:
     cases = [
         Case(case_id=f"video{video}_0001", patient_id=f"video{video}", frame="0001", images=(image,))
         for video in (101, 102, 103)
@@ -58,7 +58,7 @@ def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> N
         path.touch()
     found = prediction_files(labels, [*cases, lone])
     assert list(found.values()) == [*by_folder, labels / "video103_0001.png", labels / "0002.png"]
-    # Neither does a file serve a case because the others of its name are not measured.
+    # An ambiguous name stays ambiguous even if the other cases of that name are not evaluated.
     by_folder[0].unlink()
     with pytest.raises(DataError, match="no prediction for 1 of 1 cases: video101_0001"):
         prediction_files(labels, cases[:1], cases)
@@ -67,7 +67,7 @@ def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> N
         prediction_files(labels, cases)
 
 
-def test_predictions_behind_links_are_found(make_case: MakeCase, tmp_path: Path) -> None:
+def test_predictions_behind_symlinks_are_found(make_case: MakeCase, tmp_path: Path) -> None:
     case = make_case(1, 1, square(1))
     write_nifti(tmp_path / "elsewhere" / "patient001_frame01.nii.gz", square(1))
     (tmp_path / "labels").mkdir()
@@ -77,7 +77,7 @@ def test_predictions_behind_links_are_found(make_case: MakeCase, tmp_path: Path)
     assert found == {case.case_id: tmp_path / "labels" / "fold0" / "patient001_frame01.nii.gz"}
 
 
-def test_a_prediction_that_was_not_fetched_is_no_absent_one(make_case: MakeCase, tmp_path: Path) -> None:
+def test_broken_link_to_a_prediction_is_reported(make_case: MakeCase, tmp_path: Path) -> None:
     case = make_case(1, 1, square(1))
     link = tmp_path / "labels" / "patient001_frame01.nii.gz"
     link.parent.mkdir()
@@ -100,7 +100,7 @@ def test_predictions_may_be_pictures(make_case: MakeCase, tmp_path: Path) -> Non
     np.testing.assert_array_equal(labels, square(1)[:1])
 
 
-def test_headers_that_say_otherwise_are_told(make_case: MakeCase, tmp_path: Path) -> None:
+def test_header_differences_are_reported(make_case: MakeCase, tmp_path: Path) -> None:
     case = make_case(1, 1, square(1))
     turned = tmp_path / "turned.nii.gz"
     image = nibabel.load(case.images[0])
@@ -125,12 +125,12 @@ def test_headers_that_say_otherwise_are_told(make_case: MakeCase, tmp_path: Path
     assert header_differences(moved, case.images[0], origins=True) == ()
 
 
-def test_no_folder_of_predictions(tmp_path: Path) -> None:
+def test_missing_predictions_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no such folder"):
         prediction_files(tmp_path / "nowhere", [])
 
 
-@pytest.mark.parametrize("prediction", [square(1)[:, :8], square(1).transpose(1, 0, 2)])  # smaller, or of turned axes
+@pytest.mark.parametrize("prediction", [square(1)[:, :8], square(1).transpose(1, 0, 2)])  # smaller, or axes swapped
 def test_a_prediction_of_another_shape_is_refused(make_case: MakeCase, tmp_path: Path, prediction: Labels) -> None:
     cases = [make_case(1, 1, square(1))]
     path = write_nifti(tmp_path / "predictions" / "patient001_frame01.nii.gz", prediction)

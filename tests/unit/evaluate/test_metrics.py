@@ -31,11 +31,11 @@ def brute_surface(mask: Mask) -> NDArray[np.float64]:
 
 def brute_distances(first: Mask, second: Mask, spacing: tuple[float, ...]) -> tuple[float, float, float]:
     table = cdist(brute_surface(first) * spacing, brute_surface(second) * spacing)
-    there, back = table.min(axis=1), table.min(axis=0)
+    forward, backward = table.min(axis=1), table.min(axis=0)
     return (
-        max(there.max(), back.max()),
-        max(np.quantile(there, 0.95), np.quantile(back, 0.95)),
-        (there.sum() + back.sum()) / (len(there) + len(back)),
+        max(forward.max(), backward.max()),
+        max(np.quantile(forward, 0.95), np.quantile(backward, 0.95)),
+        (forward.sum() + backward.sum()) / (len(forward) + len(backward)),
     )
 
 
@@ -58,7 +58,7 @@ def shapes(draw: st.DrawFn) -> tuple[Mask, Mask]:
 
 @settings(max_examples=25, deadline=None)
 @given(shapes(), SPACINGS)
-def test_agrees_with_brute_force(masks: tuple[Mask, Mask], spacing: tuple[float, float, float]) -> None:
+def test_scores_agree_with_brute_force(masks: tuple[Mask, Mask], spacing: tuple[float, float, float]) -> None:
     predicted, real = masks
     scores = score_class(predicted, real, spacing)
     assert (scores.hd_mm, scores.hd95_mm, scores.assd_mm) == pytest.approx(
@@ -71,17 +71,19 @@ def test_agrees_with_brute_force(masks: tuple[Mask, Mask], spacing: tuple[float,
 
 @settings(max_examples=15, deadline=None)
 @given(shapes(), SPACINGS)
-def test_symmetric_and_zero_for_itself(masks: tuple[Mask, Mask], spacing: tuple[float, float, float]) -> None:
+def test_surface_distances_are_symmetric_and_zero_for_equal_masks(
+    masks: tuple[Mask, Mask], spacing: tuple[float, float, float]
+) -> None:
     first, second = masks
-    there, back = surface_distances(first, second, spacing), surface_distances(second, first, spacing)
-    assert (there.hd_mm, there.hd95_mm) == (back.hd_mm, back.hd95_mm)
-    assert there.assd_mm == pytest.approx(back.assd_mm)
+    forward, backward = surface_distances(first, second, spacing), surface_distances(second, first, spacing)
+    assert (forward.hd_mm, forward.hd95_mm) == (backward.hd_mm, backward.hd95_mm)
+    assert forward.assd_mm == pytest.approx(backward.assd_mm)
     assert score_class(first, first, spacing) == ClassScores(
         presence="both", dice=1.0, iou=1.0, hd_mm=0.0, hd95_mm=0.0, assd_mm=0.0
     )
 
 
-def test_two_small_bars_by_hand() -> None:
+def test_scores_of_two_bars_match_a_hand_calculation() -> None:
     # Along x (2 mm): P covers 1..3, R covers 2..5. P->R: 2 0 0; R->P: 0 0 2 4.
     predicted, real = np.zeros((1, 3, 8), bool), np.zeros((1, 3, 8), bool)
     predicted[0, 1, 1:4] = True
@@ -94,7 +96,7 @@ def test_two_small_bars_by_hand() -> None:
     assert scores.assd_mm == pytest.approx(8 / 7)
 
 
-def test_one_slice_is_measured_in_its_plane() -> None:
+def test_single_slice_is_measured_in_plane() -> None:
     real, predicted = np.zeros((1, 9, 9), bool), np.zeros((1, 9, 9), bool)
     real[0, 1:8, 1:8] = True
     predicted[0, 3:6, 3:6] = True
@@ -106,7 +108,7 @@ def test_one_slice_is_measured_in_its_plane() -> None:
     )
 
 
-def test_rule_for_absent_classes() -> None:
+def test_absent_classes_score_zero_or_undefined() -> None:
     reference, prediction = np.zeros((2, 4, 4), np.uint8), np.zeros((2, 4, 4), np.uint8)
     reference[0, 0, 0] = 1
     prediction[0, 0, 0] = 2
@@ -118,7 +120,7 @@ def test_rule_for_absent_classes() -> None:
     }
 
 
-def test_ignored_voxels_count_for_nothing() -> None:
+def test_ignored_voxels_do_not_affect_scores() -> None:
     reference, prediction = np.zeros((2, 6, 6), np.uint8), np.zeros((2, 6, 6), np.uint8)
     reference[:, 1:3, 1:3] = 1
     prediction[:, 1:3, 1:3] = 1
@@ -128,6 +130,6 @@ def test_ignored_voxels_count_for_nothing() -> None:
     assert (scores.dice, scores.hd_mm) == (1.0, 0.0)
 
 
-def test_shapes_must_match() -> None:
+def test_different_shapes_are_refused() -> None:
     with pytest.raises(DataError, match=r"\(2, 4, 4\).*\(2, 4, 5\)"):
         score_case(np.zeros((2, 4, 4), np.uint8), np.zeros((2, 4, 5), np.uint8), (1.0, 1.0, 1.0), ["background", "a"])
