@@ -1,4 +1,4 @@
-"""Whatever goes wrong while writing, what was there before stays, and nothing else is left."""
+"""A failed write keeps the existing files and leaves no others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -
     assert names(tmp_path) == {"file"}
 
 
-def test_a_reader_sees_the_old_file_whole_or_the_new_one_whole(tmp_path: Path) -> None:
+def test_reader_sees_either_the_whole_old_file_or_the_whole_new_one(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "file"
     write_text(path, "old")
     with path.open() as early:
@@ -54,13 +54,13 @@ def test_a_reader_sees_the_old_file_whole_or_the_new_one_whole(tmp_path: Path) -
     assert names(path.parent) == {"file"}
 
 
-def test_a_file_that_was_never_written_is_an_error(tmp_path: Path) -> None:
+def test_replacing_without_writing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot write"), replacing(tmp_path / "file"):
         pass
     assert not names(tmp_path)
 
 
-def test_a_folder_appears_whole(tmp_path: Path) -> None:
+def test_built_folder_appears_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "folder"
     with building_directory(path) as temporary:
         (temporary / "one").write_text("1")
@@ -69,14 +69,14 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
     assert names(path.parent) == {"folder"}
 
 
-def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_folder_build_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Failure), building_directory(tmp_path / "folder") as temporary:  # noqa: PT012
         (temporary / "one").write_text("1")
         raise Failure
     assert not names(tmp_path)
 
 
-def test_the_folder_of_another_process_stays(tmp_path: Path) -> None:
+def test_folder_built_meanwhile_by_another_process_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     with building_directory(path) as temporary:
         (temporary / "ours").write_text("")
@@ -87,7 +87,7 @@ def test_the_folder_of_another_process_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_json_without_numbers_is_refused_and_the_old_file_stays(tmp_path: Path, value: float) -> None:
+def test_non_finite_json_is_refused_and_the_old_file_is_kept(tmp_path: Path, value: float) -> None:
     path = tmp_path / "value.json"
     write_json(path, {"dice": 0.5})
     with pytest.raises(ValueError, match="JSON compliant"):
@@ -97,7 +97,7 @@ def test_json_without_numbers_is_refused_and_the_old_file_stays(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("content", [b"", b'{"half": ', b"\xff\xfe\x00nonsense", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_not_json_is_named(tmp_path: Path, content: bytes) -> None:
+def test_invalid_json_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "value.json"
     path.write_bytes(content)
     with pytest.raises(StorageError) as caught:
@@ -106,18 +106,18 @@ def test_what_is_not_json_is_named(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_json_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         read_json(tmp_path / "none.json")
     assert str(caught.value) == f"cannot read {tmp_path / 'none.json'}: No such file or directory"
 
 
-def test_a_folder_to_write_in_is_made_and_left_empty(tmp_path: Path) -> None:
+def test_require_writable_directory_creates_an_empty_folder(tmp_path: Path) -> None:
     assert require_writable_directory(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert not names(tmp_path / "a" / "b")
 
 
-def test_to_look_whether_a_folder_can_be_written_makes_none(tmp_path: Path) -> None:
+def test_require_writable_place_creates_nothing(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for place in (tmp_path / "there", tmp_path / "a" / "b"):
         require_writable_place(place)
@@ -128,7 +128,7 @@ def test_to_look_whether_a_folder_can_be_written_makes_none(tmp_path: Path) -> N
         require_writable_place(tmp_path / "file" / "a" / "b")
 
 
-def test_there_is_no_folder_under_a_file(tmp_path: Path) -> None:
+def test_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     for name in ("file", "file/run"):
         with pytest.raises(StorageError) as caught:
@@ -145,22 +145,20 @@ def test_there_is_no_folder_under_a_file(tmp_path: Path) -> None:
         (errno.EIO, "cannot write out: as the system says"),
     ],
 )
-def test_errors_of_the_system_become_sentences(number: int, sentence: str) -> None:
+def test_os_errors_become_sentences(number: int, sentence: str) -> None:
     with pytest.raises(StorageError) as caught, storage_errors(Path("out")):
         raise OSError(number, "as the system says")
     assert str(caught.value).startswith(sentence)
 
 
 @pytest.mark.parametrize("error", [MissingDataError("no scans"), StorageError("no space"), Failure("no luck")])
-def test_errors_that_are_sentences_pass(tmp_path: Path, error: Any) -> None:
+def test_other_errors_pass_unchanged(tmp_path: Path, error: Any) -> None:
     with pytest.raises(type(error)) as caught, replacing(tmp_path / "file"):
         raise error
     assert caught.value is error
 
 
-def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A power cut would leave an empty file under its name."""
     done: list[tuple[str, int]] = []
     rename = os.replace
@@ -183,13 +181,13 @@ def test_a_file_is_on_the_disk_before_it_takes_the_place_of_another(
 
 
 @pytest.mark.parametrize("letter", ["x", "é"])
-def test_a_name_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path, letter: str) -> None:
+def test_longest_file_name_can_be_written(tmp_path: Path, letter: str) -> None:
     path = tmp_path / (letter * (255 // len(letter.encode())))
     write_text(path, "a")
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_only_whole_names_of_unfinished_files_are_temporary() -> None:
+def test_only_full_temporary_names_are_recognised() -> None:
     unfinished = ".a.nii.gz.0123abcd.tmp"
     others = (unfinished[1:], f"{unfinished}.nii", ".a.nii.gz.0123abc.tmp", ".a.nii.gz")
     assert is_temporary(unfinished)

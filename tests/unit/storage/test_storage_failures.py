@@ -1,4 +1,4 @@
-"""What S3 answers becomes the right kind of error, and what is worth asking again is asked with patience."""
+"""S3's errors are classified, and transient ones are retried with increasing waits."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def answer(status: int, code: str, operation: str = "GetObject") -> aws.ClientEr
     ],
     ids=lambda value: getattr(value, "name", None) or str(value)[:40],
 )
-def test_kinds_of_failures(error: Exception, kind: Kind) -> None:
+def test_s3_errors_are_classified(error: Exception, kind: Kind) -> None:
     failure = failure_of(error)
     assert failure is not None
     assert failure.kind is kind
 
 
-def test_errors_of_others_are_left_alone() -> None:
+def test_unrelated_errors_are_not_classified() -> None:
     assert failure_of(KeyError("x")) is None
     assert failure_of(OSError(28, "No space left on device")) is None
 
@@ -75,7 +75,9 @@ def test_errors_of_others_are_left_alone() -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_sentences_name_the_object_and_the_way_out(error: Exception, kind: type[StorageError], sentence: str) -> None:
+def test_error_messages_name_the_object_and_the_way_out(
+    error: Exception, kind: type[StorageError], sentence: str
+) -> None:
     failure = failure_of(error)
     assert failure is not None
     found = failure.as_error("s3://b/k", "read")
@@ -85,7 +87,7 @@ def test_sentences_name_the_object_and_the_way_out(error: Exception, kind: type[
     assert "\n" not in str(found)
 
 
-def test_waits_double_up_to_the_longest_less_a_part_by_chance() -> None:
+def test_waits_double_up_to_a_limit_with_random_jitter() -> None:
     retries = Retries(first_wait_s=1.0, longest_wait_s=10.0)
     for attempt, longest in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 10.0), (9, 10.0)]:
         waits = [retries.wait_s(attempt) for _ in range(50)]
@@ -94,20 +96,22 @@ def test_waits_double_up_to_the_longest_less_a_part_by_chance() -> None:
         assert len(set(waits)) > 1
 
 
-def test_rounds_are_as_many_as_attempts() -> None:
+def test_retries_yield_one_round_per_attempt() -> None:
     assert list(Retries(attempts=3, first_wait_s=0).rounds()) == [False, False, True]
     assert list(Retries(attempts=1).rounds()) == [True]
 
 
 @pytest.mark.parametrize(("scheme", "extra"), [("gs", "gs"), ("az", "azure")])
-def test_a_missing_package_is_a_command(scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_error_gives_the_install_command(
+    scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, f"maag.storage.{scheme}", None)
     with pytest.raises(StorageError) as caught:
         open_store(f"{scheme}://bucket/a")
     assert f"run pip install 'maag[{extra}]'" in str(caught.value)
 
 
-def test_clients_are_loaded_when_they_are_needed(tmp_path: Path) -> None:
+def test_cloud_clients_are_imported_only_when_needed(tmp_path: Path) -> None:
     program = (
         "import sys, maag.storage, maag.storage.opening as s; s.open_store('.')\n"
         "print({name.split('.')[0] for name in sys.modules} & {'boto3', 'botocore', 'google', 'azure'})"

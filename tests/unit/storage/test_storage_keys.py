@@ -1,4 +1,4 @@
-"""Whatever a bucket calls its objects, no file is written outside the folder that it was meant for."""
+"""Whatever the keys in a bucket, no file is written outside its target folder."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def test_ordinary_names_are_safe(parts: list[str]) -> None:
         ("a/" + "ü" * 128, "longer than 255 bytes"),
     ],
 )
-def test_the_rule_is_named(key: str, rule: str) -> None:
+def test_error_of_an_unsafe_key_names_the_broken_rule(key: str, rule: str) -> None:
     with pytest.raises(DataError) as caught:
         safe_key(key)
     assert rule in str(caught.value)
     assert repr(key) in str(caught.value)
 
 
-def test_what_may_be_read_is_more_than_what_may_be_written() -> None:
+def test_some_unsafe_keys_may_be_read() -> None:
     for key in ("a//b", "a\\b", "C:a", "a" * 1000):
         assert readable_key(key) == key
 
@@ -81,13 +81,13 @@ def test_what_may_be_read_is_more_than_what_may_be_written() -> None:
         ("file:///data/a%20b/c?.nii", "file:///", "data/a b/c?.nii"),
     ],
 )
-def test_a_uri_is_a_root_and_a_key(uri: str, root: str, key: str) -> None:
+def test_uri_is_split_into_root_and_key(uri: str, root: str, key: str) -> None:
     assert is_uri(uri)
     assert split_uri(uri) == (root, key)
 
 
 @pytest.mark.parametrize("place", ["/data", "data/s3", "C:\\data", "C:/data", "s3:/bucket", ""])
-def test_a_path_is_no_uri(place: str) -> None:
+def test_path_is_not_a_uri(place: str) -> None:
     assert not is_uri(place)
 
 
@@ -101,7 +101,7 @@ def test_a_path_is_no_uri(place: str) -> None:
         ("file://host/a", "names the host 'host'; write file:///PATH"),
     ],
 )
-def test_other_uris_are_refused(uri: str, words: str) -> None:
+def test_unsupported_uris_are_refused(uri: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         split_uri(uri)
     assert words in str(caught.value)

@@ -1,4 +1,4 @@
-"""A folder is a store: whole files, nothing outside of it, nothing half-written in its lists."""
+"""A folder as a store: whole files, nothing outside of it, no partial files in listings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def keys(store: LocalStore, prefix: str = "") -> list[str]:
     return [stored.key for stored in store.list(prefix)]
 
 
-def test_paths_and_file_uris_are_folders(tmp_path: Path) -> None:
+def test_paths_and_file_uris_open_local_stores(tmp_path: Path) -> None:
     for place in (str(tmp_path / "a b"), f"file://{tmp_path}/a%20b", f"file://{tmp_path}/a%20b/"):
         assert open_store(place).uri == str(tmp_path / "a b")
         open_store(place).write_bytes("c/d", b"content")
@@ -35,7 +35,7 @@ def test_paths_and_file_uris_are_folders(tmp_path: Path) -> None:
     assert open_store(place).child("c/d") == str(tmp_path / "a b" / "c" / "d")
 
 
-def test_a_folder_that_is_not_there_is_empty_until_something_is_written(store: LocalStore) -> None:
+def test_missing_folder_is_an_empty_store_until_the_first_write(store: LocalStore) -> None:
     assert keys(store) == []
     assert keys(store, "a/b") == []
     assert store.stat("a") is None
@@ -43,7 +43,7 @@ def test_a_folder_that_is_not_there_is_empty_until_something_is_written(store: L
     assert keys(store) == ["a/b"]
 
 
-def test_a_version_is_time_and_size(store: LocalStore, tmp_path: Path) -> None:
+def test_version_consists_of_modification_time_and_size(store: LocalStore, tmp_path: Path) -> None:
     store.write_bytes("a", b"123")
     stored = store.stat("a")
     assert stored is not None
@@ -75,7 +75,7 @@ def test_unfinished_files_are_not_listed(store: LocalStore, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("link", ["file", "folder"])
-def test_links_that_lead_out_are_refused(store: LocalStore, tmp_path: Path, link: str) -> None:
+def test_links_out_of_the_store_are_refused(store: LocalStore, tmp_path: Path, link: str) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("secret")
     (tmp_path / "store").mkdir()
@@ -88,7 +88,7 @@ def test_links_that_lead_out_are_refused(store: LocalStore, tmp_path: Path, link
     assert (tmp_path / "other" / "file").read_text() == "secret"
 
 
-def test_links_within_are_followed_and_end(store: LocalStore, tmp_path: Path) -> None:
+def test_links_within_the_store_are_followed_without_loops(store: LocalStore, tmp_path: Path) -> None:
     store.write_bytes("a/file", b"1")
     (tmp_path / "store" / "b").symlink_to("a")
     (tmp_path / "store" / "a" / "up").symlink_to("..")
@@ -97,7 +97,7 @@ def test_links_within_are_followed_and_end(store: LocalStore, tmp_path: Path) ->
     assert store.read_bytes("b/file") == b"1"
 
 
-def test_a_link_to_a_folder_around_it_ends_however_the_root_is_written(
+def test_link_to_a_parent_folder_does_not_loop_for_any_root(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_bytes("a/file", b"1")
@@ -117,7 +117,7 @@ def test_a_root_may_be_a_link(store: LocalStore, tmp_path: Path) -> None:
     assert keys(store) == ["a", "b"]
 
 
-def test_folders_and_files_in_the_way(store: LocalStore, tmp_path: Path) -> None:
+def test_conflicts_of_folders_and_files_are_refused(store: LocalStore, tmp_path: Path) -> None:
     store.write_bytes("a/b", b"1")
     assert store.stat("a") is None
     with pytest.raises(StorageError, match="this is a folder"):
@@ -132,7 +132,7 @@ def test_folders_and_files_in_the_way(store: LocalStore, tmp_path: Path) -> None
     assert keys(store) == ["a/b"]
 
 
-def test_denied_is_not_missing(store: LocalStore, tmp_path: Path) -> None:
+def test_denied_access_is_not_reported_as_missing(store: LocalStore, tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     store.write_bytes("a/b", b"1")
@@ -145,7 +145,7 @@ def test_denied_is_not_missing(store: LocalStore, tmp_path: Path) -> None:
         (tmp_path / "store" / "a").chmod(0o700)
 
 
-def test_a_file_that_grows_while_it_is_read_is_not_taken(store: LocalStore, tmp_path: Path) -> None:
+def test_file_that_grows_during_a_fetch_is_refused(store: LocalStore, tmp_path: Path) -> None:
     store.write_bytes("a", b"x" * 5_000_000)
     stop, grown = threading.Event(), threading.Event()
 
@@ -161,22 +161,22 @@ def test_a_file_that_grows_while_it_is_read_is_not_taken(store: LocalStore, tmp_
     grown.wait(10)
     try:
         with pytest.raises(ObjectChangedError, match="changed while it was read"):
-            fetch_again_and_again(store, "a", tmp_path / "copy")
+            fetch_repeatedly(store, "a", tmp_path / "copy")
     finally:
         stop.set()
         writer.join()
     assert not (tmp_path / "copy").exists()
 
 
-def fetch_again_and_again(store: LocalStore, key: str, to: Path) -> None:
-    """A busy machine may give a writer no turn during one copy, or a few."""
+def fetch_repeatedly(store: LocalStore, key: str, to: Path) -> None:
+    """On a busy machine, the writer may not run during one copy, or a few."""
     for _ in range(100):
         copied = store.fetch(key, to)
         assert to.stat().st_size == copied.size
         to.unlink()
 
 
-def test_two_who_write_one_key_leave_one_whole_file(store: LocalStore) -> None:
+def test_concurrent_writes_of_a_key_leave_one_whole_file(store: LocalStore) -> None:
     contents = [bytes([i]) * 100_000 for i in range(4)]
     writers = [threading.Thread(target=store.write_bytes, args=("a", content)) for content in contents]
     for writer in writers:
@@ -187,12 +187,12 @@ def test_two_who_write_one_key_leave_one_whole_file(store: LocalStore) -> None:
     assert keys(store) == ["a"]
 
 
-def test_it_may_be_pickled(store: LocalStore) -> None:
+def test_store_can_be_pickled(store: LocalStore) -> None:
     store.write_bytes("a", b"1")
     assert pickle.loads(pickle.dumps(store)).read_bytes("a") == b"1"
 
 
-def test_what_is_missing_is_named(store: LocalStore, tmp_path: Path) -> None:
+def test_fetch_of_a_missing_file_is_refused(store: LocalStore, tmp_path: Path) -> None:
     with pytest.raises(MissingObjectError) as caught:
         store.fetch("a/b", tmp_path / "copy")
     assert str(caught.value) == f"cannot read {tmp_path / 'store' / 'a' / 'b'}: there is no such file"
@@ -204,7 +204,7 @@ SAFE = st.lists(NAMES, min_size=1, max_size=3)
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(SAFE.map("/".join), st.sets(st.text("ab-/.0", min_size=1, max_size=6), max_size=6))
-def test_every_safe_key_comes_back(tmp_path: Path, key: str, others: set[str]) -> None:
+def test_every_safe_key_can_be_written_and_listed(tmp_path: Path, key: str, others: set[str]) -> None:
     store = LocalStore(tmp_path / os.urandom(8).hex())
     written: set[str] = set()
     for name in (key, *others):
