@@ -1,4 +1,4 @@
-"""The plan of the house, held by tests: import names, layers' homes, what a wheel contains, what is documented."""
+"""Rules of the project: import names, file sizes, module names, pinned dependencies, documented features."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_each_import_name_is_ours_alone(package: str) -> None:
+def test_import_names_belong_to_maag_alone(package: str) -> None:
     assert set(importlib.metadata.packages_distributions()[package]) == {"maag"}
 
 
-def test_no_package_shadows_another_under_tests() -> None:
+def test_tests_contain_no_package_that_shadows_a_source_package() -> None:
     assert not list((ROOT / "tests").rglob("__init__.py"))
     assert not [path for path in (ROOT / "tests").rglob("*") if path.is_dir() and path.name in PACKAGES]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_fits_in_a_head(path: Path) -> None:
+def test_file_is_within_the_line_limit(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= HARD_LIMIT_LINES
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *BUILDERS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_names_say_what_is_inside(path: Path) -> None:
+def test_modules_have_specific_names_and_docstrings(path: Path) -> None:
     assert path.stem not in {"utils", "helpers", "common", "base", "manager", "misc", "types", "logging", "io"}
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} does not say what it is for"
 
 
-def test_nothing_prints_past_the_terminal() -> None:
+def test_no_module_calls_print() -> None:
     printing = [
         path.name
         for path in SOURCES
@@ -62,7 +62,7 @@ def _name(requirement: str) -> str:
     return re.split(r"[\[><=!; ]", requirement)[0].lower().replace("_", "-")
 
 
-def test_the_training_image_installs_the_pinned_versions() -> None:
+def test_training_image_installs_the_pinned_versions() -> None:
     image = (ROOT / "infra" / "docker" / "train.Dockerfile").read_text()
     assert "constraints.txt" in image
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
@@ -97,6 +97,6 @@ def test_every_file_of_a_run_is_in_the_readme() -> None:
         assert f"`{path.relative_to('run')}" in README, path
 
 
-def test_the_readme_names_the_command_that_ci_runs() -> None:
+def test_readme_names_the_command_that_ci_runs() -> None:
     command = (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1]
     assert f"`{command}`" in README

@@ -1,4 +1,4 @@
-"""What benchmarks need of the machine that they are copied to, and what they print of numbers that are none."""
+"""`on_gpu.py` starts without maag installed, and tables show undefined numbers as dashes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 @pytest.mark.parametrize("script", ["acdc_expected", "acdc_volumes"])
-def test_what_few_hearts_leave_undefined_is_a_dash(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_undefined_for_few_hearts_are_shown_as_a_dash(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     agreement = asdict(Agreement.of([Pair(reference=1, predicted=2)]))
     cell = importlib.import_module(script).cell(agreement)
@@ -24,7 +24,7 @@ def test_what_few_hearts_leave_undefined_is_a_dash(script: str, monkeypatch: pyt
     assert "nan" not in cell.lower()
 
 
-def test_all_for_a_gpu_begins_where_maag_is_not_installed(tmp_path: Path) -> None:
+def test_on_gpu_script_starts_without_maag_installed(tmp_path: Path) -> None:
     alone = [sys.executable, "-I", "-S"]
     assert subprocess.run([*alone, "-c", "import maag"], cwd=tmp_path, capture_output=True, check=False).returncode
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What documents say is true: links lead somewhere, and commands are those that there are, with their options."""
+"""The documents are correct: links resolve, and commands, options and settings exist."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[3]
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 BENCHMARKS = ROOT / "benchmarks"
 EARLIER = BENCHMARKS / "EARLIER.md"
-"""Of versions whose options and settings were others."""
-TODAY = [
+"""Results of earlier versions, which had other options and settings."""
+CURRENT = [
     ROOT / "README.md",
     *GUIDES,
     ROOT / "infra" / "README.md",
@@ -32,7 +32,7 @@ SETTING = re.compile(rf"`({SECTIONS})\.([a-z_]+)(?:=[^`]*)?`")
 FILES = {"yaml", "json", "jsonl", "py", "csv"}
 
 
-@pytest.fixture(params=TODAY, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.fixture(params=CURRENT, ids=lambda path: str(path.relative_to(ROOT)))
 def document(request: pytest.FixtureRequest) -> Path:
     path: Path = request.param
     return path
@@ -48,21 +48,21 @@ def command_lines(text: str) -> list[list[str]]:
 
 
 def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
-    """The command that the words call, and those that are its own."""
+    """The command that the words call, and its own arguments."""
     command: click.Command = commands
     while isinstance(command, click.Group):
         command, words = command.commands[words[0]], words[1:]
     return command, words
 
 
-@pytest.mark.parametrize("document", [*TODAY, EARLIER], ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(document: Path) -> None:
+@pytest.mark.parametrize("document", [*CURRENT, EARLIER], ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_resolve(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
 
 
-def test_commands_have_the_options_that_they_are_shown_with(document: Path) -> None:
+def test_commands_in_documents_exist_with_their_options(document: Path) -> None:
     for words in command_lines(document.read_text()):
         command, own = command_of(words)
         known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
@@ -77,7 +77,7 @@ def test_settings_in_commands_can_be_set(document: Path) -> None:
                 override(Config(), {name: text})
 
 
-def test_settings_that_are_named_exist(document: Path) -> None:
+def test_settings_named_in_documents_exist(document: Path) -> None:
     for section, name in SETTING.findall(document.read_text()):
         known = {setting.name for setting in fields(getattr(Config(), section))}
         assert name in known | FILES, f"{section}.{name}"

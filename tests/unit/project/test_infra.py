@@ -1,4 +1,4 @@
-"""Manifests and images, checked by all that runs without a cloud."""
+"""Manifests and images, checked by every tool that runs without a cloud."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def pinned() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", [*KUBERNETES, INFRA / "ray" / "aws.yaml"], ids=lambda path: path.name)
-def test_yaml_is_tidy(path: Path) -> None:
+def test_yaml_passes_yamllint(path: Path) -> None:
     assert [str(problem) for problem in linter.run(path.read_text(), LINT)] == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the dev extra has hadolint for Linux alone")
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_dockerfiles_are_tidy(path: Path) -> None:
+def test_dockerfiles_pass_hadolint(path: Path) -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     assert hadolint, "install the dev extra"
     done = subprocess.run([hadolint, str(path)], capture_output=True, text=True)
@@ -43,12 +43,12 @@ def test_dockerfiles_are_tidy(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_dockerfiles_copy_what_is_there(path: Path) -> None:
+def test_dockerfiles_copy_existing_files(path: Path) -> None:
     copied = [
         words for line in path.read_text().splitlines() if line.startswith("COPY") and (words := line.split()[1:-1])
     ]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    # What maag cannot be built without.
+    # maag cannot be built without these.
     assert {"pyproject.toml", project["readme"], *project["license-files"]} <= {
         name for words in copied for name in words
     }
@@ -58,18 +58,18 @@ def test_dockerfiles_copy_what_is_there(path: Path) -> None:
         assert f"!{Path(source).parts[0]}" in kept
 
 
-def test_the_image_for_gpus_has_what_triton_compiles_with() -> None:
+def test_gpu_image_installs_the_compiler_for_triton() -> None:
     installs = re.search(r"apt-get install (.*?)&&", (INFRA / "docker" / "train.Dockerfile").read_text(), re.DOTALL)
     assert installs is not None
     assert {"gcc", "libc6-dev"} <= set(installs.group(1).split())
 
 
-def test_no_keys_lie_in_files() -> None:
+def test_infra_files_contain_no_credentials() -> None:
     for path in (path for path in INFRA.rglob("*") if path.is_file()):
         assert not re.search(r"AKIA|aws_secret|SECRET_ACCESS_KEY\s*[:=]|BEGIN .*PRIVATE", path.read_text()), path
 
 
-def test_tags_and_versions_agree() -> None:
+def test_image_tags_and_versions_agree() -> None:
     texts = {path: path.read_text() for path in INFRA.rglob("*") if path.is_file() and "__pycache__" not in str(path)}
     tags = {tag for text in texts.values() for tag in re.findall(r"maag-(?:train|predict):([\w.]+)", text)}
     assert tags == {__version__}
@@ -80,15 +80,15 @@ def test_tags_and_versions_agree() -> None:
         assert version(name) == pinned()[name]
 
 
-def test_the_oldest_ray_that_is_taken_announces_the_end_of_nodes() -> None:
+def test_oldest_allowed_ray_announces_node_preemption() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = (*project["dependencies"], *project["optional-dependencies"]["cluster"])
     floors = {line.split(">=")[1] for line in wanted if line.startswith("ray[")}
-    # The first with `ray.train.get_preemption_info`, which workers ask whether their node is about to leave.
+    # The first with `ray.train.get_preemption_info`, by which workers learn that their node is about to leave.
     assert floors == {"2.58"}
 
 
-def test_images_that_are_run_are_those_that_are_built() -> None:
+def test_readme_runs_only_images_that_it_builds() -> None:
     text = (INFRA / "README.md").read_text()
     assert re.findall(r"\bVERSION=(\S+)", text) == [__version__]
     built = set(re.findall(r"docker build .* -t (\S+)", text))
@@ -114,7 +114,7 @@ def test_commands_in_manifests_and_readme_exist_with_their_options(words: list[s
 
 
 @pytest.mark.slow
-def test_the_predict_image_has_all_that_predict_imports() -> None:
+def test_predict_image_installs_everything_that_predict_imports() -> None:
     program = (
         "import sys, importlib.metadata as m\n"
         "import maag.cli.main, maag.cli.predict\n"

@@ -1,4 +1,4 @@
-"""A cluster on AWS: what its machines may do, how they start, and how they hear of their end."""
+"""A cluster on AWS: the permissions of its machines, their start, and their spot notices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler.tags import TAG_RAY_CLUSTER_NAME
 
 
-def test_the_aws_cluster_fits_rays_own_schema() -> None:
+def test_aws_cluster_config_matches_the_schema_of_ray() -> None:
     cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     jsonschema.validate(cluster, schema)
@@ -46,7 +46,7 @@ def actions(statement: dict[str, Any]) -> set[str]:
     return {named} if isinstance(named, str) else set(named)
 
 
-def test_workers_on_aws_may_use_data_and_images_alone() -> None:
+def test_aws_workers_may_access_only_data_and_images() -> None:
     cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
     profiles = {
         name: kind["node_config"]["IamInstanceProfile"]["Name"]
@@ -61,7 +61,7 @@ def test_workers_on_aws_may_use_data_and_images_alone() -> None:
     assert {action.split(":")[0] for action in allowed} == {"s3", "ecr"}
 
 
-def test_the_head_on_aws_may_touch_machines_of_its_own_cluster_alone() -> None:
+def test_aws_head_may_change_only_machines_of_its_own_cluster() -> None:
     cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
     found = statements("iam-policy-head.json")
     (passing,) = (statement for statement in found if "iam:PassRole" in actions(statement))
@@ -69,17 +69,17 @@ def test_the_head_on_aws_may_touch_machines_of_its_own_cluster_alone() -> None:
     changing = {"ec2:CreateTags", "ec2:TerminateInstances", "ec2:StopInstances", "ec2:StartInstances"}
     ours = {"StringEquals": {f"aws:ResourceTag/{TAG_RAY_CLUSTER_NAME}": cluster["cluster_name"]}}
     conditions = {action: [s["Condition"] for s in found if action in actions(s)] for action in changing}
-    # What it starts is tagged in the same request; anything else only where it is ours already.
+    # It tags what it starts in the same request, and anything else only if it is ours already.
     as_it_starts = {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
     assert conditions.pop("ec2:CreateTags") == [as_it_starts, ours]
     assert all(conditions[action] == [ours] for action in conditions)
 
 
 @pytest.mark.slow
-def test_ray_leaves_the_machines_on_aws_in_our_security_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_keeps_aws_machines_in_our_security_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "of-nobody")
-    monkeypatch.setenv("HOME", str(tmp_path))  # Ray lays a key for SSH there.
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes an SSH key there.
     text = (INFRA / "ray" / "aws.yaml").read_text()
     region = yaml.safe_load(text)["provider"]["region"]
     with moto.mock_aws():
@@ -94,7 +94,7 @@ def test_ray_leaves_the_machines_on_aws_in_our_security_group(tmp_path: Path, mo
     assert groups == {"default", "maag"}
 
 
-def test_containers_of_workers_on_aws_ask_for_their_gpus_and_the_images_do_not() -> None:
+def test_aws_worker_containers_request_gpus_and_images_do_not() -> None:
     cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
     words = shlex.split(" ".join(cluster["docker"]["worker_run_options"]))
     asked = dict(setting.split("=") for flag, setting in zip(words[::2], words[1::2], strict=True) if flag == "-e")
@@ -102,7 +102,7 @@ def test_containers_of_workers_on_aws_ask_for_their_gpus_and_the_images_do_not()
     assert not any("NVIDIA_VISIBLE_DEVICES" in path.read_text() for path in DOCKERFILES)
 
 
-def test_machines_on_aws_have_an_image_that_the_readme_says_how_to_find() -> None:
+def test_readme_explains_how_to_find_the_aws_machine_image() -> None:
     cluster = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
     # Ray has a default of its own, whose driver is too old.
     images = {kind["node_config"].get("ImageId") for kind in cluster["available_node_types"].values()}
@@ -114,25 +114,25 @@ def test_machines_on_aws_have_an_image_that_the_readme_says_how_to_find() -> Non
     assert re.fullmatch(r"/aws/service/deeplearning/ami/x86_64/[\w.-]+/latest/ami-id", words[words.index("--name") + 1])
 
 
-def test_the_readme_fills_in_every_blank_once() -> None:
+def test_readme_fills_in_every_placeholder_once() -> None:
     readme = (INFRA / "README.md").read_text().replace("\\\n", " ")
-    # With an ending for the copies, which macOS wants.
+    # With a suffix for backups, which macOS requires.
     filled = re.findall(r'sed -i\S+ "(.*)" (.*)', readme)
     assert len(filled) == readme.count("sed -i")
-    blanks: dict[str, set[str]] = {}
+    placeholders: dict[str, set[str]] = {}
     for program, files in filled:
         for name in re.findall(r"s\|(\w+)\|", program):
-            assert name not in blanks
-            blanks[name] = {str(path) for pattern in files.split() for path in ROOT.glob(pattern)}
+            assert name not in placeholders
+            placeholders[name] = {str(path) for pattern in files.split() for path in ROOT.glob(pattern)}
     for path in (*KUBERNETES, *(INFRA / "ray").glob("*.*")):
         lines = (line for line in path.read_text().splitlines() if path.suffix in {".yaml", ".json"})
         used = {
             word for line in lines for word in re.findall(r"\b(?:REGISTRY|BUCKET|GPU_IMAGE|SECURITY_GROUP)\b", line)
         }
-        assert used <= {name for name, files in blanks.items() if str(path) in files}, path
+        assert used <= {name for name, files in placeholders.items() if str(path) in files}, path
 
 
-def test_the_readme_names_the_region_wherever_aws_wants_one() -> None:
+def test_readme_gives_every_aws_command_its_region() -> None:
     region = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())["provider"]["region"]
     readme = (INFRA / "README.md").read_text().replace("\\\n", " ")
     calls = re.findall(r"\baws (?:ec2|ecr|ssm|s3 mb) .*", readme)
@@ -142,7 +142,7 @@ def test_the_readme_names_the_region_wherever_aws_wants_one() -> None:
 
 @pytest.fixture
 def metadata() -> Iterator[tuple[str, dict[str, str], list[int]]]:
-    """An instance's metadata service, the answer that it gives, and the errors that it gives before."""
+    """An instance's metadata service, its answer, and the errors that precede it."""
     answer: dict[str, str] = {}
     failures: list[int] = []
 
@@ -178,7 +178,7 @@ def spot_notice() -> Any:
     return notice
 
 
-def test_a_spot_notice_becomes_a_drain_of_the_node(metadata: tuple[str, dict[str, str], list[int]]) -> None:
+def test_spot_notice_drains_the_node(metadata: tuple[str, dict[str, str], list[int]]) -> None:
     notice = spot_notice()
     address, answer, _ = metadata
     assert notice.announced_end(address) is None
@@ -194,7 +194,7 @@ def test_a_spot_notice_becomes_a_drain_of_the_node(metadata: tuple[str, dict[str
     assert all(word in help_text for word in command if word.startswith("--"))
 
 
-def test_a_spot_notice_is_seen_after_requests_that_failed(metadata: tuple[str, dict[str, str], list[int]]) -> None:
+def test_spot_notice_is_seen_after_failed_requests(metadata: tuple[str, dict[str, str], list[int]]) -> None:
     notice = spot_notice()
     address, answer, failures = metadata
     answer.update({"action": "terminate", "time": "2030-01-01T10:02:00Z"})
@@ -203,15 +203,15 @@ def test_a_spot_notice_is_seen_after_requests_that_failed(metadata: tuple[str, d
     assert not failures
 
 
-def test_ray_is_told_of_the_end_until_it_hears(capsys: pytest.CaptureFixture[str]) -> None:
+def test_drain_is_retried_until_ray_accepts_it(capsys: pytest.CaptureFixture[str]) -> None:
     failures: list[Exception] = [ConnectionError("no Ray here"), subprocess.CalledProcessError(1, "ray")]
-    told = []
+    calls = []
 
     def act() -> None:
         if failures:
             raise failures.pop(0)
-        told.append("end")
+        calls.append("end")
 
     spot_notice().until_done(act, again_after_s=0.01)
-    assert told == ["end"]
+    assert calls == ["end"]
     assert capsys.readouterr().err.splitlines()[0] == "no Ray here; again in 0.01 s"

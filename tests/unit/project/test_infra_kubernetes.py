@@ -1,4 +1,4 @@
-"""Jobs on Kubernetes, held to what it and KubeRay know and do."""
+"""Jobs on Kubernetes, checked against the schemas and behaviour of Kubernetes and KubeRay."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ RAY_JOB_SCHEMA: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("job", RAY_JOBS, ids=lambda job: job["metadata"]["name"])
-def test_ray_jobs_have_the_fields_that_kuberay_knows(job: dict[str, Any]) -> None:
+def test_ray_jobs_have_only_fields_known_to_kuberay(job: dict[str, Any]) -> None:
     jsonschema.validate(job, RAY_JOB_SCHEMA)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**job, "spec": {**job["spec"], "entryPoint": "x"}}, RAY_JOB_SCHEMA)
@@ -103,12 +103,12 @@ def test_pods_and_jobs_are_valid_for_kubernetes() -> None:
 
 
 @pytest.mark.parametrize("job", RAY_JOBS, ids=lambda job: job["metadata"]["name"])
-def test_ray_drains_nodes_for_most_of_the_time_that_their_pods_get(job: dict[str, Any]) -> None:
+def test_ray_drain_timeout_fits_the_termination_grace_period(job: dict[str, Any]) -> None:
     (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     pod = group["template"]["spec"]
     environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
     name = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
-    assert hasattr(ray_constants, name)  # Which is read from the variable of the same name.
+    assert hasattr(ray_constants, name)  # Ray reads it from the variable of the same name.
     assert 90 <= float(environment[name]) < pod["terminationGracePeriodSeconds"]
 
 
@@ -117,11 +117,11 @@ def test_predict_has_a_thread_for_each_cpu_of_its_pod() -> None:
     assert {"name": "OMP_NUM_THREADS", "value": container["resources"]["limits"]["cpu"]} in container["env"]
 
 
-def test_predict_takes_no_pod_that_its_node_took_away_for_a_failure() -> None:
+def test_predict_job_does_not_count_disrupted_pods_as_failures() -> None:
     first, *_ = JOBS["predict"]["spec"]["podFailurePolicy"]["rules"]
     assert first == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-def test_no_job_goes_on_for_ever(job: dict[str, Any]) -> None:
+def test_every_job_has_a_deadline(job: dict[str, Any]) -> None:
     assert job["spec"]["activeDeadlineSeconds"] > 0
