@@ -1,4 +1,4 @@
-"""Which failures of a trial are remembered, and which are tried again."""
+"""Which failures of a trial are remembered, and which are retried."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maag.errors import ConfigError, DeviceMemoryError, NotFiniteError, StorageE
 from tune.failures import remembering_failure
 
 
-def test_settings_that_cannot_be_trained_are_not_trained_again(tmp_path: Path, tiny_config: Config) -> None:
+def test_settings_with_a_non_finite_loss_are_not_retried(tmp_path: Path, tiny_config: Config) -> None:
     with pytest.raises(NotFiniteError), remembering_failure(tmp_path, tiny_config):
         raise NotFiniteError("the loss became nan")
     with pytest.raises(NotFiniteError, match="the loss became nan"), remembering_failure(tmp_path, tiny_config):
@@ -31,7 +31,9 @@ def test_settings_that_cannot_be_trained_are_not_trained_again(tmp_path: Path, t
         ConfigError("train.compile=true: on a CPU it needs a C++ compiler"),
     ],
 )
-def test_what_a_node_may_have_mended_is_tried_again(error: Exception, tmp_path: Path, tiny_config: Config) -> None:
+def test_failures_that_may_depend_on_the_node_are_retried(
+    error: Exception, tmp_path: Path, tiny_config: Config
+) -> None:
     with pytest.raises(type(error)), remembering_failure(tmp_path, tiny_config):
         raise error
     with remembering_failure(tmp_path, tiny_config):

@@ -1,4 +1,4 @@
-"""Whether there is a search to go on with, or one that would be overwritten."""
+"""Whether there is a search to resume, or one that would be overwritten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tune.place import BEGUN_WITH, TRIALS, can_resume, fetch
 from tune.results import TrialResult, write_trials
 
 
-def test_a_search_that_lost_its_state_begins_anew_only_where_nothing_was_measured(tmp_path: Path) -> None:
+def test_search_without_state_restarts_only_if_no_trial_was_measured(tmp_path: Path) -> None:
     assert not can_resume(None, tmp_path)
     begun = TrialResult(trial="begun", sample={}, status="running")
     write_trials(tmp_path / "trials.csv", [begun])
@@ -22,7 +22,7 @@ def test_a_search_that_lost_its_state_begins_anew_only_where_nothing_was_measure
             can_resume(storage, tmp_path)
 
 
-def test_a_search_is_fetched_by_its_name_with_what_it_is_resumed_with(tmp_path: Path) -> None:
+def test_fetch_copies_the_files_of_the_search_with_that_name(tmp_path: Path) -> None:
     names = (*BEGUN_WITH, TRIALS)
     for search in ("mine", "other"):
         place = tmp_path / "storage" / search / "search"

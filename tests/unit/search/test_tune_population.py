@@ -1,4 +1,4 @@
-"""A population after a kill."""
+"""Population based training after a kill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tune.rungs import Rungs
 
 
 class Controller:
-    """What a population asks of Ray Tune."""
+    """The part of Ray Tune's controller that a population uses."""
 
     search_alg = None
 
@@ -67,7 +67,7 @@ def population() -> Population:
     )  # fmt: skip
 
 
-def begun(scheduler: Population) -> tuple[Controller, Member, Member]:
+def add_members(scheduler: Population) -> tuple[Controller, Member, Member]:
     good, poor = Member("good"), Member("poor")
     controller: Any = Controller(good, poor)
     for trial in controller.trials:
@@ -79,9 +79,9 @@ def report(scheduler: Population, controller: Any, trial: Any, epoch: int, objec
     scheduler.on_trial_result(controller, trial, {"epoch": epoch, "objective": objective})
 
 
-def state_of_a_killed_one() -> dict[str, Any]:
+def state_of_killed_population() -> dict[str, Any]:
     killed = population()
-    controller, good, poor = begun(killed)
+    controller, good, poor = add_members(killed)
     report(killed, controller, poor, 2, 0.5)
     report(killed, controller, good, 2, 0.9)
     state = Rungs(killed).get_state()
@@ -90,39 +90,39 @@ def state_of_a_killed_one() -> dict[str, Any]:
     return restored
 
 
-def test_a_poor_trial_is_compared_with_those_that_have_not_reported_since() -> None:
+def test_resumed_population_compares_with_trials_that_have_not_reported_since() -> None:
     forgetful = population()
-    controller, _, poor = begun(forgetful)
+    controller, _, poor = add_members(forgetful)
     report(forgetful, controller, poor, 4, 0.5)
     assert controller.paused == []  # nothing to compare it with
 
     resumed = population()
-    Rungs(resumed).set_state(state_of_a_killed_one())
-    controller, _, poor = begun(resumed)
+    Rungs(resumed).set_state(state_of_killed_population())
+    controller, _, poor = add_members(resumed)
     report(resumed, controller, poor, 4, 0.5)
     assert controller.paused == ["poor"]
     assert poor.begins_from == "state of good"
 
 
-def test_nobody_is_compared_before_the_interval_is_over() -> None:
+def test_resumed_population_compares_no_trial_before_its_interval_ends() -> None:
     resumed = population()
-    Rungs(resumed).set_state(state_of_a_killed_one())
-    controller, _, poor = begun(resumed)
+    Rungs(resumed).set_state(state_of_killed_population())
+    controller, _, poor = add_members(resumed)
     report(resumed, controller, poor, 3, 0.1)
     assert controller.paused == []
     assert resumed.members()["poor"] == {"score": 0.5, "trained": 2, "compared": 2}
 
 
-def test_who_was_never_compared_is_not_remembered() -> None:
+def test_trial_that_was_never_compared_is_not_saved() -> None:
     fresh = population()
-    controller, good, _ = begun(fresh)
+    controller, good, _ = add_members(fresh)
     report(fresh, controller, good, 2, 0.9)
     assert list(fresh.members()) == ["good"]
 
 
-def test_what_was_known_of_a_member_is_known_again() -> None:
+def test_population_restores_the_state_of_its_members() -> None:
     known = {"good": {"score": 0.9, "trained": 4, "compared": 3}, "poor": {"score": 0.5, "trained": 2, "compared": 1}}
     resumed = population()
     Rungs(resumed).set_state({"members": known})
-    begun(resumed)
+    add_members(resumed)
     assert resumed.members() == known

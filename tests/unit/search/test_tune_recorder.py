@@ -1,4 +1,4 @@
-"""What a search tells of its trials while they run, and when it is cut short."""
+"""What a search records of its trials while they run, and when it is interrupted."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def trial_of(name: str, status: str) -> Any:
     return SimpleNamespace(trial_id=name, status=status, last_result={}, config={"optim.lr": 1e-3})
 
 
-def test_every_move_of_a_trial_is_told(tmp_path: Path) -> None:
-    told: list[tuple[TrialResult, ...]] = []
-    recorder = Recorder(*plan_of(tmp_path), lambda now: told.append(tuple(now)))
+def test_every_change_of_a_trial_is_reported(tmp_path: Path) -> None:
+    reports: list[tuple[TrialResult, ...]] = []
+    recorder = Recorder(*plan_of(tmp_path), lambda now: reports.append(tuple(now)))
     trial = trial_of("a", Trial.RUNNING)
     recorder.on_step_end(0, [trial])
     recorder.on_step_end(1, [trial])
-    assert len(told) == 1
+    assert len(reports) == 1
     trial.last_result = {"epoch": 2, "objective": 0.5, "best_dice": 0.6, "mean_dice": 0.5, "seconds": 1.0}
     recorder.on_step_end(2, [trial])
-    assert [(now[0].status, now[0].epoch) for now in told] == [("running", 0), ("running", 2)]
+    assert [(now[0].status, now[0].epoch) for now in reports] == [("running", 0), ("running", 2)]
     assert "a,running,2,0.5" in (tmp_path / "trials.csv").read_text()
 
 
-def test_what_an_interruption_cut_is_not_said_to_have_been_stopped(tmp_path: Path) -> None:
+def test_interrupted_trial_is_recorded_as_waiting_not_stopped(tmp_path: Path) -> None:
     recorder = Recorder(*plan_of(tmp_path), lambda now: None)
     poor, cut, last = (
         trial_of("poor", Trial.TERMINATED),
@@ -64,7 +64,7 @@ def test_what_an_interruption_cut_is_not_said_to_have_been_stopped(tmp_path: Pat
     assert [result.status for result in recorder.results] == ["stopped", "waiting", "done"]
 
 
-def test_the_best_of_a_search_is_one_that_came_to_its_end(tmp_path: Path) -> None:
+def test_best_trial_is_chosen_among_completed_trials(tmp_path: Path) -> None:
     search, trial = plan_of(tmp_path)
     recorder = Recorder(search, replace(trial, base=codec.to_dict(Config())), lambda now: None)
     trials = []
@@ -81,7 +81,7 @@ def test_the_best_of_a_search_is_one_that_came_to_its_end(tmp_path: Path) -> Non
     assert (tmp_path / SCHEDULE).read_text() == "settings of old"
 
 
-def test_the_clock_interrupts_once(tmp_path: Path) -> None:
+def test_time_limit_interrupts_once(tmp_path: Path) -> None:
     received: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
     try:
@@ -93,7 +93,7 @@ def test_the_clock_interrupts_once(tmp_path: Path) -> None:
     assert received == [signal.SIGUSR1]
 
 
-def test_the_time_limit_is_in_minutes(tmp_path: Path) -> None:
+def test_time_limit_is_in_minutes(tmp_path: Path) -> None:
     received: list[float] = []
     moments = [100.0]
     before = signal.signal(signal.SIGUSR1, lambda number, frame: received.append(moments[-1]))

@@ -14,7 +14,7 @@ from tune.trial_reports import objective
 
 
 def trials(count: int) -> list[TrialResult]:
-    """Whose objective hangs on the learning rate alone."""
+    """Trials whose objective depends on the learning rate alone."""
     made = []
     for number in range(count):
         sample = {path: distribution.sample() for path, distribution in SPACE.items()}
@@ -24,13 +24,13 @@ def trials(count: int) -> list[TrialResult]:
     return made
 
 
-def test_the_objective_is_no_lucky_peak() -> None:
+def test_objective_is_the_median_of_the_last_three_dice() -> None:
     assert objective([0.1, 0.2, 0.9, 0.5, 0.4]) == 0.5
     assert objective([0.3]) == 0.3
     assert objective([0.2, 0.4]) == np.mean([0.2, 0.4])
 
 
-def test_the_best_is_finished_if_any_is() -> None:
+def test_best_trial_is_a_finished_one_if_any() -> None:
     young = TrialResult(trial="young", sample={}, status="stopped", objective=0.9)
     old = TrialResult(trial="old", sample={}, status="done", objective=0.7)
     broken = TrialResult(trial="broken", sample={}, status="failed", objective=0.95)
@@ -39,7 +39,7 @@ def test_the_best_is_finished_if_any_is() -> None:
     assert best_of([broken]) is None
 
 
-def test_the_setting_that_matters_is_found_and_drawn(tmp_path: Path) -> None:
+def test_importance_finds_the_decisive_setting_and_is_plotted(tmp_path: Path) -> None:
     shares = importance(trials(40))
     assert max(shares, key=lambda name: shares[name]) == "optim.lr"
     assert np.isclose(sum(shares.values()), 1)
@@ -59,7 +59,7 @@ def test_importance_is_measured_among_the_good_trials() -> None:
     assert np.isclose(sum(shares.values()), 1)
 
 
-def test_trials_are_written_with_what_failed(tmp_path: Path) -> None:
+def test_trials_csv_includes_failed_trials(tmp_path: Path) -> None:
     failed = TrialResult(trial="x", sample={"optim.lr": 1.0}, status="failed", error="the loss became nan", seconds=90)
     write_trials(tmp_path / "trials.csv", [*trials(2), failed])
     with (tmp_path / "trials.csv").open() as file:

@@ -1,4 +1,4 @@
-"""The scheduler's rungs, kept over a kill."""
+"""The scheduler's rungs, restored after a kill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def asha() -> ASHAScheduler:
     return ASHAScheduler(time_attr="epoch", metric="objective", mode="max", max_t=9, grace_period=3, reduction_factor=3)
 
 
-def test_a_poor_trial_is_stopped_by_those_before_a_kill() -> None:
+def test_resumed_scheduler_stops_a_poor_trial_by_results_before_the_kill() -> None:
     killed = asha()
     for name, objective in (("a", 0.7), ("b", 0.8), ("c", 0.9)):
         report(killed, name, objective)
@@ -40,15 +40,15 @@ def test_other_schedulers_have_no_rungs() -> None:
     assert Rungs(FIFOScheduler()).get_state() is None
 
 
-def test_who_was_told_to_stop_is_told_again_after_each_kill(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[str] = []
-    monkeypatch.setattr("tune.rungs.tell_to_stop", heard.append)  # an actor of a cluster
+def test_stopped_trials_are_told_to_stop_again_after_each_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[str] = []
+    monkeypatch.setattr("tune.rungs.tell_to_stop", stopped.append)  # an actor of a cluster
     state = {**(Rungs(gentle()).get_state() or {}), "told": ["poor"]}
     for _ in range(2):
         resumed = gentle()
         Rungs(resumed).set_state(state)
         state = Rungs(resumed).get_state() or {}
-    assert heard == ["poor", "poor"]
+    assert stopped == ["poor", "poor"]
 
 
 def gentle() -> GentleASHA:

@@ -20,14 +20,14 @@ def test_a_schedule_has_a_line_for_each_change(tmp_path: Path) -> None:
     assert read_schedule(path) == [{"from_epoch": 1, "settings": SLOW}, {"from_epoch": 4, "settings": FASTER}]
 
 
-def test_settings_that_no_epoch_was_trained_with_are_replaced(tmp_path: Path) -> None:
+def test_settings_replaced_before_any_epoch_are_not_recorded(tmp_path: Path) -> None:
     path = tmp_path / "schedule.jsonl"
     for epochs_done, settings in ((0, SLOW), (2, FAST), (2, FASTER)):
         note_settings(path, epochs_done, settings)
     assert read_schedule(path) == [{"from_epoch": 1, "settings": SLOW}, {"from_epoch": 3, "settings": FASTER}]
 
 
-def test_settings_that_were_had_for_one_epoch_stay_in_the_schedule(tmp_path: Path) -> None:
+def test_settings_used_for_one_epoch_stay_in_the_schedule(tmp_path: Path) -> None:
     path = tmp_path / "schedule.jsonl"
     for epochs_done, settings in enumerate((SLOW, FAST, FASTER)):
         note_settings(path, epochs_done, settings)

@@ -1,4 +1,4 @@
-"""How a search is put together: its direction, its bounds and where it begins; Ray is not started."""
+"""How a search is set up: its direction, bounds and starting point; Ray is not started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EPOCHS = 9
 
 
 def configured(out: Path, algorithm: Algorithm) -> ray_tune.TuneConfig:
-    """What Ray Tune is asked for; a searcher knows its space."""
+    """Ray Tune's configuration, with a searcher that has its space."""
     plan = SearchPlan(
         out=out, trials=8, at_once=2, epochs=EPOCHS, validations=9, algorithm=algorithm, max_minutes=None,
         gpus_per_trial=0, address=None, storage=None, seed=3,
@@ -43,7 +43,7 @@ def configured(out: Path, algorithm: Algorithm) -> ray_tune.TuneConfig:
 
 
 def decisions(scheduler: TrialScheduler, epoch: int, objectives: dict[str, float]) -> dict[str, str]:
-    """What becomes of trials that report one after the other."""
+    """The scheduler's decisions on trials that report one after the other."""
     controller: Any = None
     found = {}
     for name, objective in objectives.items():
@@ -54,9 +54,7 @@ def decisions(scheduler: TrialScheduler, epoch: int, objectives: dict[str, float
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
-def test_trials_of_a_low_objective_are_stopped_and_others_come_to_their_end(
-    tmp_path: Path, algorithm: Algorithm
-) -> None:
+def test_poor_trials_are_stopped_and_others_run_to_completion(tmp_path: Path, algorithm: Algorithm) -> None:
     scheduler = configured(tmp_path, algorithm).scheduler
     assert scheduler is not None
     first_rung = EPOCHS // 3
@@ -67,7 +65,7 @@ def test_trials_of_a_low_objective_are_stopped_and_others_come_to_their_end(
     assert decisions(scheduler, EPOCHS, {"done": 0.95}) == {"done": "STOP"}
 
 
-def test_the_sampler_maximises_and_begins_with_the_settings_as_they_stand(tmp_path: Path) -> None:
+def test_tpe_maximises_and_starts_with_the_current_settings(tmp_path: Path) -> None:
     searcher = configured(tmp_path, "tpe").search_alg
     assert isinstance(searcher, ResumableOptuna)
     assert searcher.searcher.suggest("first") == starting_point(Config(), SPACE)
@@ -76,7 +74,7 @@ def test_the_sampler_maximises_and_begins_with_the_settings_as_they_stand(tmp_pa
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
 
 
-def test_a_population_maximises_and_stays_within_the_bounds_of_the_space(tmp_path: Path) -> None:
+def test_pbt_maximises_and_stays_within_the_search_space(tmp_path: Path) -> None:
     config = configured(tmp_path, "pbt")
     assert (config.metric, config.mode) == (OBJECTIVE, "max")
     scheduler: Any = config.scheduler

@@ -1,4 +1,4 @@
-"""What Ray restores after a kill may be trials and a searcher of different moments."""
+"""After a kill, Ray may restore trials and a searcher that were saved at different times."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_trials(folder: Path, trials: list[Trial], moment: str = "2026") -> Non
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
-def test_a_searcher_that_lags_behind_the_trials_catches_up(algorithm: str, tmp_path: Path) -> None:
+def test_searcher_older_than_the_trials_catches_up(algorithm: str, tmp_path: Path) -> None:
     killed = searcher_of(algorithm, tmp_path)
     first = killed.next_trial()
     killed.save_to_dir(str(tmp_path), "2026")
@@ -86,9 +86,7 @@ def test_a_searcher_that_lags_behind_the_trials_catches_up(algorithm: str, tmp_p
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
-def test_what_is_finished_by_the_newest_state_leaves_room_and_is_learnt_from_once(
-    algorithm: str, tmp_path: Path
-) -> None:
+def test_finished_trial_frees_its_slot_and_is_learnt_from_once(algorithm: str, tmp_path: Path) -> None:
     killed = searcher_of(algorithm, tmp_path)
     first, second = killed.next_trial(), killed.next_trial()
     write_trials(tmp_path, [first], moment="2025")
@@ -107,7 +105,7 @@ def test_what_is_finished_by_the_newest_state_leaves_room_and_is_learnt_from_onc
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
-def test_a_trial_that_failed_is_learnt_from_when_it_is_tried_again(algorithm: str, tmp_path: Path) -> None:
+def test_failed_trial_is_learnt_from_when_retried(algorithm: str, tmp_path: Path) -> None:
     killed = searcher_of(algorithm, tmp_path)
     failed = killed.next_trial()
     failed.set_status(Trial.ERROR)

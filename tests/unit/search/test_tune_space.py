@@ -25,7 +25,7 @@ def test_every_sample_is_a_valid_configuration(name: str, sample: int) -> None:
         assert plain[section][key] == (json.loads(value) if isinstance(value, str) else value)
 
 
-def test_what_changes_on_the_way_makes_no_tensor() -> None:
+def test_settings_changed_during_training_do_not_change_tensor_shapes() -> None:
     assert set(CHANGEABLE) <= set(SPACE)
     config = preset("acdc", "fast")
     changed = codec.override(config, {path: SPACE[path].sample() for path in CHANGEABLE})
@@ -34,13 +34,13 @@ def test_what_changes_on_the_way_makes_no_tensor() -> None:
         assert shapes[0] == shapes[1]
 
 
-def test_what_someone_set_is_not_searched_and_the_settings_as_they_stand_are_a_trial() -> None:
+def test_fixed_settings_are_not_searched_and_current_settings_are_a_trial() -> None:
     config = codec.override(preset("acdc", "fast"), {"optim.lr": 0.03})
     space = {path: SPACE[path] for path in searched(config, {"optim.lr", "data.size_px"})}
     assert set(space) == set(SPACE) - {"optim.lr"}
     assert starting_point(config, space) is not None
-    (told,) = explain(config, {"optim.lr", "data.size_px"}, space)
-    assert told.startswith("All trials have optim.lr as --set gives them")
+    (explanation,) = explain(config, {"optim.lr", "data.size_px"}, space)
+    assert explanation.startswith("All trials have optim.lr as --set gives them")
     assert starting_point(config, SPACE) is None
     assert "optim.lr is outside the search space" in explain(config, (), SPACE)[0]
     both = codec.override(config, {"loss.supervised": 1e6})
@@ -56,14 +56,14 @@ def test_without_a_discriminator_its_settings_are_not_searched() -> None:
     assert "There is no discriminator" in explain(config, (), {name: SPACE[name] for name in names})[0]
 
 
-def test_rates_that_settings_would_refuse_are_not_searched() -> None:
+def test_learning_rates_below_lr_min_are_not_searched() -> None:
     config = codec.override(preset("acdc", "fast"), {"optim.lr_min": 1e-4, "optim.lr": 1e-2})
     with pytest.raises(ConfigError, match=r"optim\.lr_min=0\.0001 is above 5e-05, the lowest optim\.lr"):
         searched(config, ())
     assert "optim.lr" not in searched(config, ["optim.lr"])
 
 
-def test_a_search_of_nothing_is_refused() -> None:
+def test_search_without_settings_to_vary_is_refused() -> None:
     config = preset("acdc", "fast")
     assert searched(config, CHANGEABLE)
     with pytest.raises(ConfigError, match="nothing is left to search"):

@@ -30,12 +30,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session: str, trial: 
     return folder
 
 
-@pytest.mark.parametrize("there", ["", '{"trial_data": [1, ', '{"trial_data": [1]}'])
-def test_what_was_staged_is_what_counts(
-    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+@pytest.mark.parametrize("saved", ["", '{"trial_data": [1, ', '{"trial_data": [1]}'])
+def test_staged_state_replaces_the_saved_state(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: str
 ) -> None:
     (experiment / "experiment_state-2025-12-31_23-59-59.json").write_text('{"trial_data": []}')
-    (experiment / STATE).write_text(there)
+    (experiment / STATE).write_text(saved)
     (experiment / SEARCHER).write_text("cut o")
     stage(tmp_path, monkeypatch, "20260102", "9fcc343f", '{"trial_data": [1, 2]}')
     make_whole(experiment)
@@ -43,9 +43,7 @@ def test_what_was_staged_is_what_counts(
     assert (experiment / SEARCHER).read_text() == "searcher of 20260102"
 
 
-def test_of_several_sessions_the_last_one_counts(
-    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_newest_of_several_sessions_is_used(experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (experiment / STATE).write_text("")
     for place, session in enumerate(("20260103", "20260101", "20260102")):
         folder = stage(tmp_path, monkeypatch, session, "9fcc343f", f'{{"trial_data": [{place}]}}')
@@ -54,9 +52,7 @@ def test_of_several_sessions_the_last_one_counts(
     assert (experiment / STATE).read_text() == '{"trial_data": [1]}'
 
 
-def test_of_a_kill_while_staging_nothing_is_taken(
-    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_incomplete_staged_state_is_ignored(experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (experiment / STATE).write_text('{"trial_data": [1]}')
     stage(tmp_path, monkeypatch, "20260102", "9fcc343f", '{"trial_data": [1, 2')
     make_whole(experiment)
@@ -64,7 +60,7 @@ def test_of_a_kill_while_staging_nothing_is_taken(
     assert not (experiment / SEARCHER).exists()
 
 
-def test_another_search_of_the_same_name_and_second_is_told_by_its_trials(
+def test_staged_state_of_another_search_is_recognised_by_its_trials(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (experiment / STATE).write_text("")
@@ -74,6 +70,6 @@ def test_another_search_of_the_same_name_and_second_is_told_by_its_trials(
     assert (experiment / STATE).read_text() == ""
 
 
-def test_a_search_killed_before_any_state_is_left_alone(experiment: Path) -> None:
+def test_search_killed_before_any_state_is_unchanged(experiment: Path) -> None:
     make_whole(experiment)
     assert [path.name for path in experiment.iterdir()] == ["9fcc343f"]

@@ -1,4 +1,4 @@
-"""A trial without Ray around it."""
+"""A trial, run without Ray."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tune.trial import TrialPlan, note_shortfalls_of, prepare_the_same, run_tria
 Begin = Callable[..., RunFolder]
 
 
-def test_a_node_with_other_data_trains_no_trial(
+def test_trial_on_a_node_with_other_data_is_refused(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
     plan = TrialPlan(
@@ -60,33 +60,31 @@ def measuring(phantom_dir: Path, tiny_config: Config, tmp_path: Path) -> TrialPl
     )  # fmt: skip
 
 
-def test_a_trial_that_was_stopped_early_tells_how_far_its_model_overrates_itself(
-    best: Path, measuring: TrialPlan
-) -> None:
-    told: list[str] = []
-    note_shortfalls_of(best, measuring, told.append)
+def test_best_model_of_a_stopped_trial_gets_its_shortfalls(best: Path, measuring: TrialPlan) -> None:
+    messages: list[str] = []
+    note_shortfalls_of(best, measuring, messages.append)
     noted = checkpoint.load_segmentor(best).info
     assert noted["epoch"] == 3
     assert noted["shortfalls"]
-    (sentence,) = told
+    (sentence,) = messages
     assert "expected Dice compares with the real one" in sentence
     assert sentence.endswith("Ctrl-C skips this")
 
-    note_shortfalls_of(best, replace(measuring, data_dir="nowhere"), told.append)
+    note_shortfalls_of(best, replace(measuring, data_dir="nowhere"), messages.append)
     assert checkpoint.load_segmentor(best).info == noted
-    assert len(told) == 1  # for there was nothing left to ask
+    assert len(messages) == 1  # nothing was left to measure
 
 
-def test_a_search_whose_data_are_gone_or_others_by_its_end_has_found_what_it_has_found(
+def test_missing_or_changed_data_leave_the_best_model_without_shortfalls(
     best: Path, measuring: TrialPlan, tmp_path: Path
 ) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     gone = replace(measuring, data_dir=str(tmp_path / "nowhere"))
     for changed, why in ((gone, "nowhere"), (replace(measuring, data_digest="other"), "has other data")):
-        note_shortfalls_of(best, changed, told.append)
+        note_shortfalls_of(best, changed, messages.append)
         assert checkpoint.load_segmentor(best).info == {"epoch": 3}
-        assert told[-1].startswith(f"{best} has no correction of its expected Dice")
-        assert why in told[-1]
+        assert messages[-1].startswith(f"{best} has no correction of its expected Dice")
+        assert why in messages[-1]
 
 
 @pytest.mark.parametrize(
@@ -97,32 +95,32 @@ def test_a_search_whose_data_are_gone_or_others_by_its_end_has_found_what_it_has
         (MemoryError(), "could not be measured: MemoryError; --resume repeats it"),
     ],
 )
-def test_what_ends_the_asking_ends_it_in_a_sentence_and_leaves_the_model(
+def test_interrupted_or_failed_measurement_is_reported_and_leaves_the_model(
     best: Path, measuring: TrialPlan, monkeypatch: pytest.MonkeyPatch, error: BaseException, why: str
 ) -> None:
     def fail(runner: TorchRunner, images: object) -> None:
         raise error
 
     monkeypatch.setattr(TorchRunner, "__call__", fail)
-    before, told = best.read_bytes(), list[str]()
-    note_shortfalls_of(best, measuring, told.append)
+    before, messages = best.read_bytes(), list[str]()
+    note_shortfalls_of(best, measuring, messages.append)
     assert best.read_bytes() == before
-    assert len(told) == 2
-    assert told[1].startswith(f"{best} has no correction of its expected Dice, because ")
-    assert why in told[1]
+    assert len(messages) == 2
+    assert messages[1].startswith(f"{best} has no correction of its expected Dice, because ")
+    assert why in messages[1]
 
 
-def test_a_damaged_best_model_is_told_of_and_no_end_of_the_search(best: Path, measuring: TrialPlan) -> None:
+def test_damaged_best_model_is_reported_without_ending_the_search(best: Path, measuring: TrialPlan) -> None:
     best.write_bytes(best.read_bytes()[:100])
-    told: list[str] = []
-    note_shortfalls_of(best, measuring, told.append)
-    (sentence,) = told
+    messages: list[str] = []
+    note_shortfalls_of(best, measuring, messages.append)
+    (sentence,) = messages
     assert "not a segmentor of maag, or damaged" in sentence
 
 
 @pytest.fixture
 def begin(tiny_config: Config, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
-    """Run trial `a` with a learning rate up to where it looks for its data, which are not there."""
+    """Run trial `a` with a learning rate until it fails for lack of its data."""
     monkeypatch.setattr("ray.tune.get_context", lambda: SimpleNamespace(get_trial_id=lambda: "a"))
     monkeypatch.setattr("ray.tune.get_checkpoint", lambda: None)
 
@@ -144,7 +142,7 @@ def rate_of(run: RunFolder) -> float:
 
 
 @pytest.mark.parametrize(("exchange", "storage", "handed"), [(False, None, 0), (True, None, 1), (False, "s", 1)])
-def test_a_trial_hands_its_state_over_where_it_may_be_needed_elsewhere(
+def test_trial_reports_its_checkpoint_if_another_node_may_need_it(
     phantom_dir: Path, tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, exchange: bool, storage: str | None, handed: int,
 ) -> None:  # fmt: skip
@@ -165,7 +163,7 @@ def test_a_trial_hands_its_state_over_where_it_may_be_needed_elsewhere(
     assert reports == [(1, handed)]
 
 
-def test_a_trial_goes_on_in_its_own_folder(begin: Begin) -> None:
+def test_trial_continues_in_its_own_folder(begin: Begin) -> None:
     run = begin(1e-3)
     run.metrics.write_text("of this sample")
     assert begin(1e-3) == run
@@ -174,7 +172,7 @@ def test_a_trial_goes_on_in_its_own_folder(begin: Begin) -> None:
     assert read_schedule(run.path / SCHEDULE) == []
 
 
-def test_what_another_sample_left_in_a_trials_folder_is_given_up(begin: Begin) -> None:
+def test_files_of_another_sample_in_a_trial_folder_are_removed(begin: Begin) -> None:
     run = begin(1e-3)
     run.metrics.write_text("of another sample")
     begin(2e-3)
@@ -183,7 +181,7 @@ def test_what_another_sample_left_in_a_trials_folder_is_given_up(begin: Begin) -
     assert run.split.exists()
 
 
-def test_what_a_kill_left_of_a_folder_that_was_being_removed_is_given_up(begin: Begin) -> None:
+def test_remains_of_a_half_removed_trial_folder_are_removed(begin: Begin) -> None:
     run = begin(1e-3)
     run.last.write_text("of another sample")
     run.config.unlink()
@@ -192,7 +190,7 @@ def test_what_a_kill_left_of_a_folder_that_was_being_removed_is_given_up(begin: 
     assert rate_of(run) == 2e-3
 
 
-def test_a_trial_that_may_go_on_with_other_settings_keeps_its_folder(begin: Begin) -> None:
+def test_pbt_trial_with_changed_settings_keeps_its_folder(begin: Begin) -> None:
     run = begin(1e-3, exchange=True)
     run.metrics.write_text('{"epoch": 4}\n')
     begin(2e-3, exchange=True)

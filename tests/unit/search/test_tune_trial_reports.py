@@ -1,4 +1,4 @@
-"""What a trial reports after a validation, and whose state it goes on from; Ray Tune's session is a fake."""
+"""What a trial reports after a validation, and which state it continues from; Ray Tune's session is a fake."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_each_validation_is_reported_once_when_its_state_is_saved(tmp_path: Path
     assert fake_tune.reports == []
     reporter.on_checkpoint(10)
     reporter.on_checkpoint(11)
-    (told,) = fake_tune.reports
-    assert (told["epoch"], told["epochs"], told["mean_dice"], told["best_dice"]) == (5, 9, 0.8, 0.9)
-    assert told["objective"] == 0.7  # the middle one of .7, .2 and .8
+    (reported,) = fake_tune.reports
+    assert (reported["epoch"], reported["epochs"], reported["mean_dice"], reported["best_dice"]) == (5, 9, 0.8, 0.9)
+    assert reported["objective"] == 0.7  # the middle one of .7, .2 and .8
 
 
 @pytest.mark.parametrize("with_schedule", [False, True])
-def test_a_state_is_handed_over_whole(tmp_path: Path, fake_tune: FakeTune, with_schedule: bool) -> None:
+def test_reported_checkpoint_contains_the_whole_state(tmp_path: Path, fake_tune: FakeTune, with_schedule: bool) -> None:
     run = run_of(tmp_path / "run", "x", [0.1])
     if with_schedule:
         (run.path / SCHEDULE).write_text("settings")
@@ -114,7 +114,7 @@ def handed(tmp_path: Path, fake_tune: FakeTune) -> Path:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_trial_goes_on_from_all_of_anothers_state(tmp_path: Path, handed: Path, begun: bool) -> None:
+def test_trial_inherits_the_whole_state_of_another(tmp_path: Path, handed: Path, begun: bool) -> None:
     run = run_of(tmp_path / "run", "own", [0.1, 0.2, 0.3]) if begun else RunFolder(tmp_path / "run")
     inherit_state(run)
     assert (run.last.read_text(), run.best.read_text()) == ("other", "best of other")
@@ -122,7 +122,7 @@ def test_a_trial_goes_on_from_all_of_anothers_state(tmp_path: Path, handed: Path
     assert (run.path / SCHEDULE).read_text() == "the other's settings"
 
 
-def test_a_trial_keeps_what_it_has_where_it_is_handed_its_own_state_or_none(
+def test_trial_keeps_its_files_if_given_its_own_state_or_none(
     tmp_path: Path, handed: Path, fake_tune: FakeTune
 ) -> None:
     run = run_of(tmp_path / "run", "other", [0.4, 0.5, None])  # one more epoch was written down since
