@@ -1,4 +1,4 @@
-"""Data that are missing, odd or made up: what commands say of them, and what they propose."""
+"""Missing, odd and synthetic data: what commands report, and the commands they suggest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from command_line import run
 from PIL import Image
 
 
-def test_missing_data_say_how_to_make_some(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_missing_data_error_suggests_the_phantom_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run("train", "--dataset", "acdc", "--data", tmp_path / "none") == 2
     error = capsys.readouterr().err
     assert "expected patientNNN" in error
@@ -20,7 +20,7 @@ def test_missing_data_say_how_to_make_some(capsys: pytest.CaptureFixture[str], t
     assert "no case of acdc in it" in capsys.readouterr().err
 
 
-def test_a_check_of_bad_cases_alone_has_no_spacing_to_tell(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_check_of_only_invalid_cases_reports_no_spacing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for folder, value in (("images", 100), ("masks", 9)):
         (tmp_path / folder).mkdir()
         Image.new("L", (32, 32), value).save(tmp_path / folder / "a.png")
@@ -31,7 +31,7 @@ def test_a_check_of_bad_cases_alone_has_no_spacing_to_tell(capsys: pytest.Captur
     assert "Shape" not in error
 
 
-def test_commands_that_are_proposed_can_be_pasted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_suggested_commands_quote_paths_for_the_shell(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = tmp_path / "Übung [1]"
     assert run("data", "phantom", "--dataset", "acdc", "--out", folder, "--cases", 4) == 0
     assert f"maag data check --dataset acdc --data '{folder}'" in capsys.readouterr().err
@@ -39,7 +39,9 @@ def test_commands_that_are_proposed_can_be_pasted(capsys: pytest.CaptureFixture[
     assert f"--out '{tmp_path / 'not 1'}'`" in capsys.readouterr().err
 
 
-def test_a_stand_in_that_is_proposed_can_be_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_suggested_phantom_command_uses_an_unused_folder_and_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     taken = tmp_path / "data"
     taken.mkdir()
     (taken / "notes.txt").write_text("of mine")
@@ -51,8 +53,8 @@ def test_a_stand_in_that_is_proposed_can_be_made(capsys: pytest.CaptureFixture[s
         capsys.readouterr()
 
 
-def test_a_check_says_what_its_counts_are_of(phantom_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_labels_its_counts(phantom_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "check", "--dataset", "acdc", "--data", phantom_dir) == 0
-    said = capsys.readouterr().err
-    assert "masks with it" in said  # a set of scribbles alone has none, and yet strokes of each class
-    assert "scribbled slices" in said
+    printed = capsys.readouterr().err
+    assert "masks with it" in printed  # scribbles without masks have none, but still strokes of each class
+    assert "scribbled slices" in printed

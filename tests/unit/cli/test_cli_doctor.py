@@ -1,4 +1,4 @@
-"""What `maag doctor` says of a GPU that PyTorch does not see."""
+"""What `maag doctor` reports for a GPU that PyTorch does not see."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNSEEN = "CUDA: PyTorch finds no GPU; check the driver with nvidia-smi"
     ],
     ids=["too old", "old enough for old CUDA", "new enough", "no driver", "no nvidia-smi", "a CUDA to come"],
 )
-def test_a_driver_that_is_too_old_for_cuda_is_named(
+def test_doctor_reports_a_driver_too_old_for_cuda(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cuda: str, smi: str | None, sentence: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -35,5 +35,5 @@ def test_a_driver_that_is_too_old_for_cuda_is_named(
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{smi}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
     _, missing = examine()
-    (said,) = (each for each in missing if each.startswith("CUDA"))
-    assert said.startswith(sentence)
+    (found,) = (each for each in missing if each.startswith("CUDA"))
+    assert found.startswith(sentence)

@@ -1,4 +1,4 @@
-"""`maag evaluate`: which patients are measured, with which classes."""
+"""`maag evaluate`: which patients are evaluated, with which classes."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def split_with(*val: str) -> Split:
     return Split(scheme="mine", scribbled=("patient001",), val=val)
 
 
-def test_a_split_is_measured_whole_or_not_at_all(
+def test_split_with_missing_patients_is_refused(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there = sorted(path.name for path in phantom_dir.rglob("patient*") if path.is_dir())
-    split = split_with(there[1], "patient999")
+    patients = sorted(path.name for path in phantom_dir.rglob("patient*") if path.is_dir())
+    split = split_with(patients[1], "patient999")
     weights = write_weights(tmp_path / "run", split)
     write_json(tmp_path / "run" / "split.json", split.to_dict())
     assert run(weights, "--dataset", "acdc", "--data", phantom_dir) == 1
     assert "1 of 2 patients of split 'val' are missing: patient999" in capsys.readouterr().err
 
 
-def test_without_a_split_nobody_is_measured_on_what_was_trained_on_unasked(
+def test_weights_without_their_own_split_are_refused(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = write_weights(tmp_path / "run", split_with("patient003"))
@@ -62,7 +62,7 @@ def test_without_a_split_nobody_is_measured_on_what_was_trained_on_unasked(
     assert f"split {other.digest}, but the model was trained on split" in capsys.readouterr().err
 
 
-def test_predictions_are_measured_with_the_classes_of_the_data_wherever_they_lie(
+def test_predictions_are_scored_by_data_classes_and_header_differences_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_phantom("folders", tmp_path / "folders", 4, seed=0)
@@ -77,22 +77,22 @@ def test_predictions_are_measured_with_the_classes_of_the_data_wherever_they_lie
     monkeypatch.setenv("MAAG_DATA", str(tmp_path))
     words = ("--dataset", "folders", "--predictions", tmp_path / "labels", "--out", tmp_path / "out")
     shutil.copytree(tmp_path / "folders" / "masks", tmp_path / "labels")
-    turned, moved = sorted((tmp_path / "labels").iterdir())[:2]
-    image = nib.load(turned)
-    axes = nib.as_closest_canonical(image).affine @ np.diag([-1, -1, 1, 1])
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), axes), turned)
-    image = nib.load(moved)
-    elsewhere = image.affine.copy()
-    elsewhere[0, 3] += 50
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), elsewhere), moved)
+    reoriented, shifted = sorted((tmp_path / "labels").iterdir())[:2]
+    image = nib.load(reoriented)
+    reoriented_affine = nib.as_closest_canonical(image).affine @ np.diag([-1, -1, 1, 1])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), reoriented_affine), reoriented)
+    image = nib.load(shifted)
+    shifted_affine = image.affine.copy()
+    shifted_affine[0, 3] += 50
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), shifted_affine), shifted)
     assert run(*words) == 0
-    told = capsys.readouterr().err.replace("\n", " ")
-    assert "wall" in told
-    assert f": {turned}: its header has orientation" in told
-    assert f": {moved}: its header has origin" in told
+    printed = capsys.readouterr().err.replace("\n", " ")
+    assert "wall" in printed
+    assert f": {reoriented}: its header has orientation" in printed
+    assert f": {shifted}: its header has origin" in printed
 
 
-def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cases_without_a_mask_are_excluded_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, labels = tmp_path / "acdc", tmp_path / "labels"
     write_phantom("acdc", data, 2, seed=0)
     labels.mkdir()
@@ -103,8 +103,8 @@ def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: p
     words = ("--dataset", "acdc", "--data", data, "--predictions", labels, "--out", tmp_path / "out")
     assert run(*words) == 0
     left_out = first.name.removesuffix("_gt.nii.gz")
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"1 of 4 cases of split 'all' have no mask and are left out, the first is {left_out}" in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"1 of 4 cases of split 'all' have no mask and are left out, the first is {left_out}" in printed
     assert read_json(tmp_path / "out" / "report.json")["without_mask"] == [left_out]
     for mask in others:
         mask.unlink()
@@ -112,7 +112,7 @@ def test_cases_without_a_mask_are_left_out_and_counted(tmp_path: Path, capsys: p
     assert "none of the 4 cases of split 'all' has a mask" in capsys.readouterr().err
 
 
-def test_cases_that_cannot_be_read_are_named_and_the_others_measured(
+def test_unreadable_cases_are_reported_and_the_rest_evaluated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, labels = tmp_path / "acdc", tmp_path / "labels"
@@ -126,12 +126,12 @@ def test_cases_that_cannot_be_read_are_named_and_the_others_measured(
         path.write_bytes(path.read_bytes()[:60])
     words = ("--dataset", "acdc", "--data", data, "--predictions", labels, "--out", tmp_path / "out", "--json")
     assert run(*words) == 3
-    told = " ".join((said := capsys.readouterr()).err.split())
+    printed = " ".join((captured := capsys.readouterr()).err.split())
     names = [path.name.removesuffix(".nii.gz") for path in (first, second)]
-    assert f"2 of 4 cases could not be evaluated and are not in the means: {', '.join(names)}; correct them" in told
-    assert f"Problem: {first}: not a readable NIfTI file" in told
-    assert f"Problem: {image}: not a readable NIfTI file" in told
-    assert json.loads(said.out)["summary"]["num_failed"] == 2
+    assert f"2 of 4 cases could not be evaluated and are not in the means: {', '.join(names)}; correct them" in printed
+    assert f"Problem: {first}: not a readable NIfTI file" in printed
+    assert f"Problem: {image}: not a readable NIfTI file" in printed
+    assert json.loads(captured.out)["summary"]["num_failed"] == 2
     report = read_json(tmp_path / "out" / "report.json")
     assert [*report["failed"]] == names
     assert [case["case_id"] for case in report["cases"]] == [path.name.removesuffix(".nii.gz") for path in others]
@@ -142,9 +142,7 @@ def test_cases_that_cannot_be_read_are_named_and_the_others_measured(
     assert f"none of the 4 cases of split 'all' could be measured; the first: {first}" in capsys.readouterr().err
 
 
-def test_images_of_patients_are_in_the_page_where_they_are_asked_for_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_page_shows_patient_images_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, labels = tmp_path / "acdc", tmp_path / "labels"
     write_phantom("acdc", data, 4, seed=0)
     labels.mkdir()
@@ -152,8 +150,8 @@ def test_images_of_patients_are_in_the_page_where_they_are_asked_for_alone(
         shutil.copy(mask, labels / mask.name.replace("_gt", ""))
     words = ("--dataset", "acdc", "--data", data, "--predictions", labels, "--out", tmp_path / "out")
     assert run(*words) == 0
-    told = " ".join(capsys.readouterr().err.split())
-    assert "LV ef percent 4 " in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "LV ef percent 4 " in printed
     page = tmp_path / "out" / "report.html"
     assert "data:image" not in page.read_text()
     assert run(*words, "--pictures") == 0
@@ -161,14 +159,14 @@ def test_images_of_patients_are_in_the_page_where_they_are_asked_for_alone(
     assert len((tmp_path / "out" / "heart.csv").read_text().splitlines()) == 1 + 4 * 9
 
 
-def test_images_that_lie_otherwise_than_those_that_trained_are_told_of(
+def test_images_oriented_differently_than_training_images_are_reported(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = "".join(nib.aff2axcodes(nib.load(next(phantom_dir.rglob("patient001_frame??.nii.gz"))).affine))
     other = own.translate(str.maketrans("LRPA", "RLAP"))
     config = override(CONFIG, {"data.classes": ["background", "RV", "MYO", "LV"]})
     split = split_with("patient002")
-    for trained, told in (([own], False), ([other], True), ([other, own], False), ([], False)):
+    for trained, is_reported in (([own], False), ([other], True), ([other, own], False), ([], False)):
         run_folder = tmp_path / "-".join(["run", *trained])
         info = {"kind": "best", "split_digest": split.digest, "orientations": trained}
         path = run_folder / "checkpoints" / "best.safetensors"
@@ -176,5 +174,7 @@ def test_images_that_lie_otherwise_than_those_that_trained_are_told_of(
         save_segmentor(path, config, build_segmentor(config).state_dict(), info)
         write_json(run_folder / "split.json", split.to_dict())
         assert run(path, "--dataset", "acdc", "--data", phantom_dir) == 0
-        said = capsys.readouterr().err.replace("\n", " ")
-        assert (f"from the training images ({other})," in said and f"patient002_frame01 ({own});" in said) is told
+        printed = capsys.readouterr().err.replace("\n", " ")
+        assert (
+            f"from the training images ({other})," in printed and f"patient002_frame01 ({own});" in printed
+        ) is is_reported

@@ -1,4 +1,4 @@
-"""What a MODEL on the command line is opened with, and what is refused."""
+"""Which backend opens a MODEL on the command line, and what is refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_exported_model_runs_with_onnx_runtime_and_says_why(artifact: Path) -> None:
+def test_exported_model_runs_with_onnx_runtime_and_gives_the_reason(artifact: Path) -> None:
     opened = open_model(artifact, "cpu")
     assert opened.runner.name == "onnx-cpu"
     assert opened.reason == "ONNX Runtime on the CPU: --device is cpu"
@@ -39,7 +39,7 @@ def test_an_exported_model_runs_with_onnx_runtime_and_says_why(artifact: Path) -
         assert open_model(artifact, "auto", "onnx").reason == "ONNX Runtime on the CPU: no GPU found"
 
 
-def test_a_run_and_its_weights_run_with_pytorch(weights: Path) -> None:
+def test_run_folder_and_weights_run_with_pytorch(weights: Path) -> None:
     for model in (weights, weights.parent.parent):
         for backend in ("auto", "torch"):
             opened = open_model(model, "cpu", backend)
@@ -47,7 +47,7 @@ def test_a_run_and_its_weights_run_with_pytorch(weights: Path) -> None:
             assert opened.reason.startswith("PyTorch on the CPU: ")
 
 
-def test_a_backend_that_cannot_run_what_is_there_is_refused(artifact: Path, weights: Path, tmp_path: Path) -> None:
+def test_backend_unsuitable_for_the_model_is_refused(artifact: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is an exported model, but --backend torch needs"):
         open_model(artifact, "cpu", "torch")
     for backend in ("onnx", "tensorrt"):
@@ -73,7 +73,7 @@ def test_a_backend_that_cannot_run_what_is_there_is_refused(artifact: Path, weig
         ({"augment.flip": 0.0, "augment.rotation_deg": 0.0}, Refinement(), []),
     ],
 )
-def test_views_are_warned_of_where_training_had_none(
+def test_refinements_absent_from_training_augmentation_are_warned_about(
     training: dict[str, float], refinement: Refinement, warnings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     warn_of_views(Path("runs/a"), override(CONFIG, training), refinement)

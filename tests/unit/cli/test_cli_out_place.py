@@ -1,4 +1,4 @@
-"""No command writes what it makes among the data that it reads."""
+"""No command writes its output into the data that it reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from maag.storage import write_json
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Data, scribbles and shapes below the working directory, with a link to the data."""
     for name in ("data/acdc/patient001", "drawn", "shapes"):
         (tmp_path / name).mkdir(parents=True)
@@ -30,7 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("out", "said"),
+    ("out", "message"),
     [
         ("data/acdc", "data/acdc is the data set's folder, data/acdc"),
         ("data/acdc/", "data/acdc is the data set's folder"),
@@ -44,22 +44,24 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 @pytest.mark.parametrize("absolute", [False, True])
-def test_a_folder_of_data_or_within_is_refused(place: Path, out: str, said: str, absolute: bool) -> None:
-    given = place / out if absolute else Path(out)
+def test_output_inside_an_input_folder_is_refused(workspace: Path, out: str, message: str, absolute: bool) -> None:
+    given = workspace / out if absolute else Path(out)
     with pytest.raises(ConfigError) as caught:
         require_outside(given, Path("data/acdc"), ("own", "simulated:curve", "drawn"), Path("shapes"))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).endswith("where its files would be read as data; choose an --out outside of it")
 
 
 @pytest.mark.parametrize("out", [".", "data", "data/acdc-2", "data/run", "data/acdc/../run", "runs/x", "own", "/"])
-def test_beside_and_above_them_is_not(place: Path, out: str) -> None:
+def test_output_beside_or_above_input_folders_is_allowed(workspace: Path, out: str) -> None:
     require_outside(Path(out), Path("data/acdc"), ("own", "simulated:curve", "drawn"), Path("shapes"))
     require_outside(Path(out), Path("link"))
 
 
-def test_the_folder_here_is_refused_where_it_holds_the_data(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place / "data" / "acdc")
+def test_output_is_refused_if_the_working_directory_is_the_data(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace / "data" / "acdc")
     with pytest.raises(ConfigError, match=r"^x is inside the data set's folder, \."):
         require_outside(Path("x"), Path("."))
     require_outside(None, Path("."))
@@ -76,7 +78,7 @@ def write_run(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", ["train", "tune", "evaluate", "export", "relabel"])
-def test_every_command_says_so_before_it_writes(
+def test_every_command_refuses_output_inside_data_before_writing(
     command: str, phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
@@ -96,7 +98,7 @@ def test_every_command_says_so_before_it_writes(
 
 
 @pytest.mark.slow
-def test_who_works_in_the_folder_of_data_has_runs_there(
+def test_default_output_is_allowed_when_working_in_the_data_folder(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))

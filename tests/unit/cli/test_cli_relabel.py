@@ -1,4 +1,4 @@
-"""`maag data relabel`: by which split, and what it says to type next."""
+"""`maag data relabel`: the split that it uses, and the next command that it suggests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(*words: object) -> object:
 
 
 def write_run(folder: Path, split: Split, changes: Mapping[str, object] = {}) -> Path:
-    """A run whose model is sure that all is background."""
+    """A run whose model predicts background everywhere with certainty."""
     config = override(Config(), {"data.size_px": [32, 32], "data.spacing_mm": 4.0, "segmentor.width": 2, **changes})
     weights = build_segmentor(config).state_dict()
     weights["classify.bias"][0] += 100
@@ -43,25 +43,25 @@ def patients_of(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.rglob("patient*") if path.is_dir())
 
 
-def test_another_split_than_the_models_own_is_refused(
+def test_split_other_than_the_models_own_is_refused(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second, third, *_ = patients_of(phantom_dir)
     own = Split(scheme="own", scribbled=(first, second), val=(third,))
-    # By this one the model would have learnt from who validates the second stage.
+    # With this split, the model was trained on a patient that validates the second stage.
     other = Split(scheme="other", scribbled=(first, third), val=(second,))
     model = write_run(tmp_path / "run", own)
     write_json(tmp_path / "other.json", other.to_dict())
     words = (model, "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "labels")
     assert run(*words, "--split-file", tmp_path / "other.json") == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"split {other.digest}, but the model was trained on split {own.digest}" in told
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"split {other.digest}, but the model was trained on split {own.digest}" in printed
     assert not (tmp_path / "labels").exists()
     assert run(*words, "--split-file", model / "split.json") == 0
 
 
 @pytest.mark.parametrize("cine", [True, False])
-def test_labels_of_a_cine_are_read_by_what_it_says_to_type_next(
+def test_suggested_next_command_reads_the_labels_of_a_cine(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cine: bool
 ) -> None:
     root = Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
@@ -74,8 +74,8 @@ def test_labels_of_a_cine_are_read_by_what_it_says_to_type_next(
     model, labels = write_run(tmp_path / "run", split, semi), tmp_path / "labels"
     words = (model, "--dataset", "acdc", "--data", root, "--out", labels, "--entropy", 1, "--with-unlabelled")
     assert run(*words) == 0
-    told = " ".join(capsys.readouterr().err.split())
-    assert ("split.json --set data.supervision=semi, with settings" in told) == cine
+    printed = " ".join(capsys.readouterr().err.split())
+    assert ("split.json --set data.supervision=semi, with settings" in printed) == cine
     again = Split.from_dict(read_json(labels / "split.json"))
     config = override(Config(), semi)
     assert bool(ineffective_settings(config, again, ["labels"])) != cine
@@ -83,7 +83,7 @@ def test_labels_of_a_cine_are_read_by_what_it_says_to_type_next(
     assert sum(case.time is not None and bool(case.scribbles) for case in found) == (2 if cine else 0)
 
 
-def test_cases_that_cannot_be_read_are_named_and_the_others_labelled(
+def test_unreadable_cases_are_reported_and_the_rest_labelled(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
@@ -96,10 +96,10 @@ def test_cases_that_cannot_be_read_are_named_and_the_others_labelled(
     model, labels = write_run(tmp_path / "run", split, {"data.raters": "weighted"}), tmp_path / "labels"
     words = (model, "--dataset", "acdc", "--data", root, "--scribbles", "own", "--scribbles", "simulated:curve")
     assert run(*words, "--out", labels) == 3
-    told = " ".join(capsys.readouterr().err.split())
+    printed = " ".join(capsys.readouterr().err.split())
     names = [path.name.removesuffix(".nii.gz") for path in (half_lost, *wholly_lost)]
-    assert f"3 of 6 cases got no labels: {', '.join(names)}; correct them" in told
-    assert f"Problem: {half_lost}: not a readable NIfTI file" in told
+    assert f"3 of 6 cases got no labels: {', '.join(names)}; correct them" in printed
+    assert f"Problem: {half_lost}: not a readable NIfTI file" in printed
     assert Split.from_dict(read_json(labels / "split.json")).scribbled == (first, third)
     assert len(list(labels.glob("*_scribble.nii.gz"))) == 3
     report = read_json(labels / "relabelling.json")

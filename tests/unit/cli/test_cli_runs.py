@@ -1,4 +1,4 @@
-"""Which run or search is meant where nobody names one."""
+"""Which run or search is the default when none is named."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from maag.errors import MissingDataError
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 def write_best(run: str, age: int) -> None:
-    """A best model that was written `age` seconds before the newest one may be."""
+    """A best model last modified `age` seconds before a fixed time."""
     path = Path("runs", run, "checkpoints", "best.safetensors")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")
@@ -31,7 +31,7 @@ def write_plan(search: str) -> None:
     path.write_text("{}")
 
 
-def test_the_newest_may_lie_anywhere_below() -> None:
+def test_newest_run_is_found_at_any_depth() -> None:
     write_best("old", 3)
     write_best("acdc", 2)
     write_best("acdc/seed1", 1)
@@ -40,7 +40,7 @@ def test_the_newest_may_lie_anywhere_below() -> None:
     assert newest_trained() == (Path("runs/new"), "run")
 
 
-def test_a_run_on_another_disk_is_one_too(tmp_path: Path) -> None:
+def test_symlinked_run_is_found(tmp_path: Path) -> None:
     write_best("old", 1)
     write_best("far", 0)
     Path("runs/far").rename(tmp_path / "far")
@@ -48,7 +48,7 @@ def test_a_run_on_another_disk_is_one_too(tmp_path: Path) -> None:
     assert newest_trained() == (Path("runs/far"), "run")
 
 
-def test_a_link_to_a_model_that_is_gone_is_no_run(tmp_path: Path) -> None:
+def test_run_with_a_broken_model_link_is_skipped(tmp_path: Path) -> None:
     write_best("old", 1)
     write_best("moved", 0)
     best = Path("runs/moved/checkpoints/best.safetensors")
@@ -57,7 +57,7 @@ def test_a_link_to_a_model_that_is_gone_is_no_run(tmp_path: Path) -> None:
     assert newest_trained() == (Path("runs/old"), "run")
 
 
-def test_what_a_demo_trained_on_synthetic_patients_is_not_meant() -> None:
+def test_demo_runs_are_skipped() -> None:
     write_best("demo-20300101-120000/run", 0)
     with pytest.raises(MissingDataError):
         newest_trained()
@@ -65,16 +65,16 @@ def test_what_a_demo_trained_on_synthetic_patients_is_not_meant() -> None:
     assert newest_trained() == (Path("runs/acdc"), "run")
 
 
-def test_a_search_is_meant_and_not_its_trials() -> None:
+def test_search_is_chosen_instead_of_its_trials() -> None:
     write_best("old", 3)
     write_plan("acdc/tune")
     write_best("acdc/tune/trials/a1", 0)
-    assert newest_trained() == (Path("runs/old"), "run")  # for the search has no best model yet
+    assert newest_trained() == (Path("runs/old"), "run")  # the search has no best model yet
     write_best("acdc/tune", 1)
     assert newest_trained() == (Path("runs/acdc/tune"), "search")
 
 
-def test_trials_of_a_search_that_has_not_ended_are_told_of() -> None:
+def test_error_mentions_a_search_without_a_best_model() -> None:
     with pytest.raises(MissingDataError, match=r"train one with `maag train`$"):
         newest_trained()
     write_plan("tune")
@@ -83,7 +83,7 @@ def test_trials_of_a_search_that_has_not_ended_are_told_of() -> None:
         newest_trained()
 
 
-def test_an_export_says_which_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_reports_the_default_run(capsys: pytest.CaptureFixture[str]) -> None:
     write_best("acdc/seed1", 0)
     with pytest.raises(SystemExit):
         main(["export"])

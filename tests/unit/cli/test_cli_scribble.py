@@ -1,4 +1,4 @@
-"""`maag data scribble`: what it draws from, what it names, and what it leaves alone."""
+"""`maag data scribble`: its inputs, its reports, and the files that it leaves alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(*words: object) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_the_command_scribbles_folders_and_names_bad_masks(phantom_dir: Path, tmp_path: Path) -> None:
+def test_scribble_processes_folders_and_reports_bad_masks(phantom_dir: Path, tmp_path: Path) -> None:
     code, text = run(phantom_dir, "--out", tmp_path / "out", "--style", "random-walk", "--unlabelled", 9)
     assert code == 0, text
     masks = sorted(phantom_dir.rglob("*_gt.nii.gz"))
@@ -45,7 +45,7 @@ def test_the_command_scribbles_folders_and_names_bad_masks(phantom_dir: Path, tm
     assert set(np.unique(load_indices(tmp_path / "second" / "good_scribble.png"))) == {0, 1, 2}
 
 
-def test_black_and_white_masks_and_dead_links_are_named_and_the_others_are_scribbled(tmp_path: Path) -> None:
+def test_black_and_white_masks_and_broken_links_are_reported_and_skipped(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     plane = np.kron(np.eye(2), np.ones((8, 8))).astype(np.uint8)
     Image.fromarray(plane * 255).save(tmp_path / "masks" / "white_gt.png")
@@ -63,7 +63,7 @@ def test_black_and_white_masks_and_dead_links_are_named_and_the_others_are_scrib
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems refuse such names")
-def test_a_mask_whose_name_is_no_utf_8_is_scribbled(tmp_path: Path) -> None:
+def test_mask_with_a_non_utf8_name_is_scribbled(tmp_path: Path) -> None:
     mask = tmp_path / "masks" / os.fsdecode(b"f\xedgado $_$ _gt.png")
     mask.parent.mkdir()
     Image.fromarray(np.kron(np.eye(2), np.ones((8, 8))).astype(np.uint8)).save(mask)
@@ -72,7 +72,7 @@ def test_a_mask_whose_name_is_no_utf_8_is_scribbled(tmp_path: Path) -> None:
     assert (tmp_path / "out" / os.fsdecode(b"f\xedgado $_$ _scribble.png")).is_file()
 
 
-def test_scribbles_of_a_data_set_serve_as_its_source(tmp_path: Path) -> None:
+def test_scribbles_of_a_data_set_can_be_used_as_its_source(tmp_path: Path) -> None:
     from maag.data.catalog import find_cases, preset, write_phantom
 
     write_phantom("chaos", tmp_path / "chaos", 4, seed=0)
@@ -82,7 +82,7 @@ def test_scribbles_of_a_data_set_serve_as_its_source(tmp_path: Path) -> None:
     assert [[scribble.rater for scribble in case.scribbles] for case in cases] == [["mine"]] * 4
 
 
-def test_what_was_drawn_by_hand_is_not_replaced_unasked(phantom_dir: Path, tmp_path: Path) -> None:
+def test_existing_scribbles_are_replaced_only_with_overwrite(phantom_dir: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "out" / "patient001_frame01_scribble.nii.gz"
     drawn.parent.mkdir()
     drawn.write_text("by hand")
@@ -96,7 +96,7 @@ def test_what_was_drawn_by_hand_is_not_replaced_unasked(phantom_dir: Path, tmp_p
     assert nib.load(drawn).shape
 
 
-def test_scribbles_of_a_folder_of_masks_are_read_beside_them(tmp_path: Path) -> None:
+def test_scribbles_written_beside_masks_are_found(tmp_path: Path) -> None:
     from maag.data.catalog import find_cases, preset, write_phantom
 
     root = tmp_path / "hearts"
@@ -107,17 +107,17 @@ def test_scribbles_of_a_folder_of_masks_are_read_beside_them(tmp_path: Path) -> 
     assert all(case.scribbles for case in cases if case.masks)
 
 
-def test_a_class_as_unlabelled_value_is_refused(phantom_dir: Path, tmp_path: Path) -> None:
+def test_class_label_as_unlabelled_value_is_refused(phantom_dir: Path, tmp_path: Path) -> None:
     code, text = run(phantom_dir, "--out", tmp_path / "out", "--style", "curve", "--unlabelled", 3)
     assert code != 0
     assert "--unlabelled 3 is a label of the masks; it must be at least 4" in text
 
 
-def test_the_command_offers_every_style() -> None:
-    assert tuple(STYLES) == cli_data.STYLES  # which is written out there, for the styles themselves take long to import
+def test_scribble_offers_every_style() -> None:
+    assert tuple(STYLES) == cli_data.STYLES  # a copy, because importing the styles is slow
 
 
-def test_two_masks_of_one_name_are_refused(phantom_dir: Path, tmp_path: Path) -> None:
+def test_masks_with_the_same_name_are_refused(phantom_dir: Path, tmp_path: Path) -> None:
     code, text = run(phantom_dir, phantom_dir, "--out", tmp_path / "out", "--style", "curve")
     assert code != 0
     assert "would both get the scribble patient001_frame01_scribble" in text

@@ -1,4 +1,4 @@
-"""Settings on the command line: what is wrong with one is named, and all are shown."""
+"""Settings on the command line: errors name the setting, and `config show` lists all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maag.config import codec
 from maag.config.schema import Config
 
 
-def test_a_wrong_setting_is_named(phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_invalid_settings_are_reported(phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = ("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "run")
     assert run(*words, "--set", "optim.lr=-1") == 2
     assert "optim.lr: input should be greater than 0, got -1" in capsys.readouterr().err
@@ -23,7 +23,7 @@ def test_a_wrong_setting_is_named(phantom_dir: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "run").exists()
 
 
-def test_settings_are_listed_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_show_lists_every_setting_with_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config", "show") == 0
     shown = capsys.readouterr().err
     for setting in codec.leaves(Config()):
@@ -31,14 +31,14 @@ def test_settings_are_listed_with_help(capsys: pytest.CaptureFixture[str]) -> No
         assert setting.help
 
 
-def test_settings_as_json_come_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_shown_as_json_can_be_read_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config", "show", "--preset", "fast", "--set", "gates.levels=[0, 1]", "--json") == 0
     config = codec.from_document(json.loads(capsys.readouterr().out), "stdout")
     assert config.gates.levels == (0, 1)
 
 
 @pytest.mark.parametrize(("option", "kind"), [("--config", "config.json"), ("--split-file", "split.json")])
-def test_a_file_that_is_none_of_its_kind_is_wrong_usage(
+def test_invalid_config_or_split_file_is_a_usage_error(
     option: str, kind: str, phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "text").write_text("no JSON")

@@ -1,4 +1,4 @@
-"""What a terminal is told of a split and of failures."""
+"""What the terminal shows about a split and about failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maag.config.schema import Config
         (3, 1, "1 volume failed, the rest are done; first error: broken"),
     ],
 )
-def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, sentence: str) -> None:
+def test_failure_message_counts_the_failed_volumes(done: int, failed: int, sentence: str) -> None:
     from deploy.predicting.batch import Outcome
     from deploy.predicting.ledger import Entry
     from maag.cli.predict_summary import failure_message
@@ -35,7 +35,7 @@ def test_how_many_volumes_failed_is_told_as_it_is(done: int, failed: int, senten
     assert failure_message(Outcome(done=done, skipped=0, failed=(entry,) * failed)) == sentence
 
 
-def test_the_parts_of_a_split_are_told_of_one_patient_and_of_many(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_display_counts_the_patients_in_each_part_of_the_split(capsys: pytest.CaptureFixture[str]) -> None:
     from maag.cli.terminal import TrainingDisplay
     from maag.data.splits import Split
 

@@ -1,4 +1,4 @@
-"""A run's folder: what is there stays, and what is refused begins none."""
+"""A run's folder: existing files are kept, and a refused run creates none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from command_line import run
 
 
-def test_what_the_device_cannot_do_is_refused_before_a_run_is_begun(
+def test_setting_unsupported_by_the_device_is_refused_before_the_run_starts(
     phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
@@ -19,7 +19,7 @@ def test_what_the_device_cannot_do_is_refused_before_a_run_is_begun(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_never_overwritten(
+def test_existing_run_is_not_overwritten(
     phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
@@ -28,7 +28,7 @@ def test_a_run_is_never_overwritten(
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "result.json", "checkpoints/best.safetensors", "split.json"])
-def test_nor_is_what_a_search_or_somebody_else_has_there(
+def test_folder_with_other_files_is_not_overwritten(
     name: str,
     phantom_dir: Path,
     tiny_words: list[str],
@@ -37,17 +37,17 @@ def test_nor_is_what_a_search_or_somebody_else_has_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
-    there = tmp_path / "there" / name
-    there.parent.mkdir(parents=True)
-    there.write_text("{}")
+    existing = tmp_path / "there" / name
+    existing.parent.mkdir(parents=True)
+    existing.write_text("{}")
     for command in ("train", "tune"):
         assert run(command, "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "there", *tiny_words) == 2
         assert f"holds {name}, which" in capsys.readouterr().err
-    assert [path for path in (tmp_path / "there").rglob("*") if path.is_file()] == [there]
-    assert there.read_text() == "{}"
+    assert [path for path in (tmp_path / "there").rglob("*") if path.is_file()] == [existing]
+    assert existing.read_text() == "{}"
 
 
-def test_a_search_in_a_runs_folder_is_not_told_to_resume_it(
+def test_search_in_a_run_folder_is_refused_without_suggesting_resume(
     phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
@@ -55,7 +55,7 @@ def test_a_search_in_a_runs_folder_is_not_told_to_resume_it(
     assert "holds a run, whose files a search would overwrite; choose another --out" in capsys.readouterr().err
 
 
-def test_a_run_that_is_there_is_named_before_data_are_prepared(
+def test_existing_run_is_refused_before_data_are_prepared(
     phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
@@ -65,7 +65,7 @@ def test_a_run_that_is_there_is_named_before_data_are_prepared(
 
 
 @pytest.mark.parametrize("refused", [("--scribbles", "nope"), ("--scribbles", "simulated:foo"), ("--teacher", "nope")])
-def test_a_training_that_is_refused_leaves_no_folder(
+def test_refused_training_leaves_no_folder(
     refused: tuple[str, str], phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -74,16 +74,14 @@ def test_a_training_that_is_refused_leaves_no_folder(
     assert not (tmp_path / "runs").exists()
 
 
-def test_there_must_be_something_to_resume(
-    phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_resume_without_a_run_is_refused(phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = ("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "none", "--resume")
     assert run(*words) == 2
     assert "no run here to resume" in capsys.readouterr().err
     assert run(*words, "--set", "optim.lr=1") == 2
 
 
-def test_an_unwritable_output_is_one_sentence(
+def test_unwritable_output_is_reported_in_one_sentence(
     phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -19,7 +19,7 @@ from maag.errors import ConfigError
 from maag.train.launch.room import Node
 from tune.place import ray_place
 
-SAID = {
+OPTIONS = {
     "trials": 2, "at_once": 1, "max_minutes": None, "algorithm": "random", "address": None, "storage": None,
     "workers": None, "wait_minutes": 0, "seed": 0,
 }  # fmt: skip
@@ -32,7 +32,7 @@ def run(*words: object) -> str:
     return f"{done.output}{done.exception}"
 
 
-def test_what_cannot_be_searched_is_said_before_ray_starts(
+def test_invalid_searches_are_refused_before_ray_starts(
     phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
@@ -58,46 +58,46 @@ def test_what_cannot_be_searched_is_said_before_ray_starts(
     )
 
 
-def test_a_search_is_resumed_with_its_own_scribbles_and_data(
+def test_resumed_search_keeps_its_scribbles_and_data(
     phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     config = resolve_config("acdc", "fast", None, tiny_words[3::2], phantom_dir)
     out = tmp_path / "search"
-    make_plans(out, config, phantom_dir, ("simulated:curve",), MACHINE, None, SAID, resume=False)
-    _, trial = make_plans(out, None, phantom_dir, (), MACHINE, None, SAID, resume=True)
+    make_plans(out, config, phantom_dir, ("simulated:curve",), MACHINE, None, OPTIONS, resume=False)
+    _, trial = make_plans(out, None, phantom_dir, (), MACHINE, None, OPTIONS, resume=True)
     assert trial.scribbles == ("simulated:curve",)
     with pytest.raises(ConfigError, match="the search was started on other data"):
-        make_plans(out, None, phantom_dir, ("own",), MACHINE, None, SAID, resume=True)
+        make_plans(out, None, phantom_dir, ("own",), MACHINE, None, OPTIONS, resume=True)
 
 
-def test_a_search_is_resumed_in_the_storage_that_it_began_in(
+def test_resumed_search_keeps_its_storage(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    out, stored = tmp_path / "search", {**SAID, "storage": "shared"}
+    out, stored = tmp_path / "search", {**OPTIONS, "storage": "shared"}
     make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
-    plan, trial = make_plans(out, None, phantom_dir, (), MACHINE, None, SAID, resume=True)
+    plan, trial = make_plans(out, None, phantom_dir, (), MACHINE, None, OPTIONS, resume=True)
     assert plan.storage == str(tmp_path / "shared")
     assert trial.storage == str(tmp_path / "shared/search/workers")
-    make_plans(out, None, phantom_dir, (), MACHINE, None, {**SAID, "storage": "shared/"}, resume=True)
+    make_plans(out, None, phantom_dir, (), MACHINE, None, {**OPTIONS, "storage": "shared/"}, resume=True)
     with pytest.raises(
         ConfigError, match=r"--storage other: .* without it, and the states of its trials are in .*shared; leave it out"
     ):
-        make_plans(out, None, phantom_dir, (), MACHINE, None, {**SAID, "storage": "other"}, resume=True)
+        make_plans(out, None, phantom_dir, (), MACHINE, None, {**OPTIONS, "storage": "other"}, resume=True)
 
     monkeypatch.chdir(phantom_dir)
-    make_plans(tmp_path / "alone", tiny_config, phantom_dir, (), MACHINE, None, SAID, resume=False)
+    make_plans(tmp_path / "alone", tiny_config, phantom_dir, (), MACHINE, None, OPTIONS, resume=False)
     with pytest.raises(ConfigError, match=r"without it, and the states of its trials are in .*alone; leave it out"):
         make_plans(tmp_path / "alone", None, phantom_dir, (), MACHINE, None, stored, resume=True)
 
 
-def test_a_search_overwrites_none_of_its_name_in_the_storage(
+def test_search_with_a_name_taken_in_the_storage_is_refused(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
-    stored = {**SAID, "storage": str(tmp_path / "shared")}
+    stored = {**OPTIONS, "storage": str(tmp_path / "shared")}
     make_plans(tmp_path / "one/search", tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
     with pytest.raises(ConfigError, match=r"shared already holds a search named search; add --resume"):
         make_plans(tmp_path / "two/search", tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
@@ -111,18 +111,18 @@ def test_a_search_overwrites_none_of_its_name_in_the_storage(
         make_plans(tmp_path / "four/search", tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
 
 
-def test_a_resumed_search_holds_what_it_held(
+def test_resumed_search_keeps_its_search_space(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "search"
-    begun, _ = make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, SAID, held={"optim.lr"}, resume=False)
-    resumed, _ = make_plans(out, None, phantom_dir, (), MACHINE, None, SAID, resume=True)
+    begun, _ = make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, OPTIONS, held={"optim.lr"}, resume=False)
+    resumed, _ = make_plans(out, None, phantom_dir, (), MACHINE, None, OPTIONS, resume=True)
     assert "optim.lr" not in begun.space
     assert list(resumed.space) == list(begun.space)
 
 
-def test_the_winner_is_trained_again_with_its_scribbles_and_its_split(tmp_path: Path) -> None:
+def test_options_to_retrain_the_best_include_its_scribbles_and_split(tmp_path: Path) -> None:
     words = options_of_best(tmp_path, "acdc", Path("data"), ("/scribbles/a", "simulated:curve"))
     assert " ".join(map(str, words)) == (
         "--dataset acdc --data data --scribbles /scribbles/a --scribbles simulated:curve "
@@ -130,7 +130,7 @@ def test_the_winner_is_trained_again_with_its_scribbles_and_its_split(tmp_path: 
     )
 
 
-def test_a_cluster_whose_nodes_are_still_to_be_started_is_not_taken_for_one_of_cpus() -> None:
+def test_cluster_with_nodes_yet_to_start_is_not_assumed_to_be_cpu_only() -> None:
     head = [Node(0, 0)]
     with pytest.raises(
         ConfigError, match="whether workers take GPUs is unknown until nodes are there; add --device cuda"
@@ -142,16 +142,16 @@ def test_a_cluster_whose_nodes_are_still_to_be_started_is_not_taken_for_one_of_c
     assert machine_of([*head, Node(8, 0)], "auto", workers=1, wait_minutes=5) == Machine("cpu", 0, 8)
 
 
-def test_trials_come_to_their_end_whatever_their_patience(
+def test_trials_ignore_patience(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     config = codec.override(tiny_config, {"train.patience": 2})
-    _, trial = make_plans(tmp_path / "search", config, phantom_dir, (), MACHINE, None, SAID, resume=False)
+    _, trial = make_plans(tmp_path / "search", config, phantom_dir, (), MACHINE, None, OPTIONS, resume=False)
     assert trial.base["train"]["patience"] == 0
 
 
-def test_paths_of_all_nodes_keep_the_links_of_this_one(
+def test_paths_sent_to_nodes_keep_symlinks(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "disk7/cache").mkdir(parents=True)
@@ -160,33 +160,35 @@ def test_paths_of_all_nodes_keep_the_links_of_this_one(
     (tmp_path / "mnt").symlink_to(tmp_path / "disk7")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAAG_CACHE", "mnt/cache")
-    _, trial = make_plans(Path("mnt/search"), tiny_config, Path("mnt/data"), (), MACHINE, None, SAID, resume=False)
+    _, trial = make_plans(Path("mnt/search"), tiny_config, Path("mnt/data"), (), MACHINE, None, OPTIONS, resume=False)
     assert (trial.data_dir, trial.cache_root) == (f"{tmp_path}/mnt/data", f"{tmp_path}/mnt/cache")
     assert trial.trials_dir == f"{tmp_path}/mnt/search/trials"
     assert ray_place(None, Path("mnt/search")) == (f"{tmp_path}/mnt/search", "ray")
     assert absolute_source("mnt/scribbles") == f"{tmp_path}/mnt/scribbles"
 
 
-def test_a_resumed_search_says_which_options_it_does_not_follow(
+def test_resumed_search_reports_ineffective_options(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "search"
-    make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, {**SAID, "at_once": 2}, resume=False)
+    make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, {**OPTIONS, "at_once": 2}, resume=False)
 
-    def told(*words: str, asked: Config = tiny_config, said: tuple[str, ...] = (), whole: bool = False) -> list[str]:
+    def reported(
+        *words: str, asked: Config = tiny_config, given: tuple[str, ...] = (), whole: bool = False
+    ) -> list[str]:
         with tune_command.make_context("tune", ["--dataset", "acdc", *words]):
-            return ignored_options(out, asked, said, None, whole=whole)
+            return ignored_options(out, asked, given, None, whole=whole)
 
-    assert told("--trials", "2", "--concurrency", "8", "--search", "random", "--time", "5") == []
-    assert told("--trials", "64") == ["--trials 64 has no effect: the search keeps its own 2."]
-    assert told("--search", "tpe") == ["--search tpe has no effect: the search keeps its own random."]
+    assert reported("--trials", "2", "--concurrency", "8", "--search", "random", "--time", "5") == []
+    assert reported("--trials", "64") == ["--trials 64 has no effect: the search keeps its own 2."]
+    assert reported("--search", "tpe") == ["--search tpe has no effect: the search keeps its own random."]
     other = codec.override(tiny_config, {"optim.lr": 5e-4, "optim.epochs": 3, "train.patience": 4})
-    assert told(asked=other) == []
+    assert reported(asked=other) == []
     lr = f"optim.lr=0.0005 has no effect: the search keeps its own optim.lr={tiny_config.optim.lr}."
-    assert told(asked=other, said=("optim.lr",)) == [lr]
-    assert told(asked=other, whole=True) == [lr]
-    both = told(asked=other, said=("optim.lr", "optim.epochs"))
+    assert reported(asked=other, given=("optim.lr",)) == [lr]
+    assert reported(asked=other, whole=True) == [lr]
+    both = reported(asked=other, given=("optim.lr", "optim.epochs"))
     assert "optim.epochs=3 has no effect" in both[0]
     split = json.loads((out / "split.json").read_text())
     (tmp_path / "split.json").write_text(json.dumps({**split, "val": []}))

@@ -1,4 +1,4 @@
-"""A path that was typed relative is named so where something is wrong with it."""
+"""Errors show relative paths as the user typed them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from maag.errors import ConfigError, StorageError
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     with pytest.raises(SystemExit) as ended:
         main([*words])
     assert ended.value.code
@@ -32,7 +32,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.mark.parametrize("place", ["data", "data/acdc/../acdc", "here"])
 @pytest.mark.parametrize("command", [("data", "check"), ("train", "--preset", "fast")])
-def test_a_bad_scribble_beside_the_data(
+def test_bad_scribble_is_reported_by_its_typed_path(
     phantom_dir: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -49,26 +49,26 @@ def test_a_bad_scribble_beside_the_data(
     if place == "here":
         monkeypatch.chdir("data/acdc")
     given, shown = {"data": ("data/acdc", bad), "here": (".", Path("..", *bad.parts[1:]))}.get(place, (place, bad))
-    error = said(capsys, *command, "--dataset", "acdc", "--data", given)
+    error = error_of(capsys, *command, "--dataset", "acdc", "--data", given)
     assert f" {shown}: not a readable NIfTI file" in error
     assert str(tmp_path) not in error
 
 
-@pytest.mark.parametrize("in_the_way", ["a.nii.gz", "review.csv"])
-def test_what_is_in_the_way_of_labels(tmp_path: Path, in_the_way: str) -> None:
+@pytest.mark.parametrize("existing", ["a.nii.gz", "review.csv"])
+def test_existing_labels_or_review_table_are_reported_by_their_typed_path(tmp_path: Path, existing: str) -> None:
     write_volume(Path("scans/a.nii.gz"))
     Path("out").mkdir()
-    Path("out", in_the_way).write_text("of mine")
+    Path("out", existing).write_text("of mine")
     try:
         outcome = predict(["scans"], Threads(BrightIsForeground()), DATA, "out", "m", work=Work(review=True))
         error = str(outcome.failed[0].error)
     except ConfigError as problem:
         error = str(problem)
-    assert f"out/{in_the_way} already exists" in error
+    assert f"out/{existing} already exists" in error
     assert str(tmp_path) not in error
 
 
-def test_what_is_in_the_way_of_an_export() -> None:
+def test_occupied_export_folder_is_reported_by_its_typed_path() -> None:
     Path("taken").mkdir()
     Path("taken/mine").write_text("of mine")
     with pytest.raises(StorageError, match=r"^cannot write taken: it holds other files, such as mine"), \
@@ -76,7 +76,7 @@ def test_what_is_in_the_way_of_an_export() -> None:
         pass
 
 
-def test_reports_of_labels_stand_beside_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_of_labels_is_written_beside_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("labels/deep").mkdir(parents=True)
     Path("link").symlink_to("labels/deep")
     assert _default_out(None, Path("labels"), "all") == Path("labels-evaluation-all")

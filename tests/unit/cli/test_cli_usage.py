@@ -1,4 +1,4 @@
-"""Help, and words that are no usage: exit codes, one sentence, no traceback."""
+"""Help and usage errors: exit codes, one sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def all_commands() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("words", [(), *all_commands()], ids=" ".join)
-def test_every_command_has_help_and_imports_nothing_heavy_for_it(words: tuple[str, ...]) -> None:
+def test_help_of_every_command_imports_nothing_heavy(words: tuple[str, ...]) -> None:
     program = (
         "import sys\nfrom maag.cli import main\n"
         f"try:\n    main({[*words, '--help']!r})\nexcept SystemExit as end:\n"
@@ -35,9 +35,7 @@ def test_every_command_has_help_and_imports_nothing_heavy_for_it(words: tuple[st
     assert "Usage:" in done.stdout
 
 
-def test_a_path_that_a_script_left_empty_is_not_the_folder_here(
-    phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_empty_path_is_refused(phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for words in (("--data", phantom_dir, "--out", ""), ("--data", "")):
         assert run("train", "--dataset", "acdc", *words, *tiny_words) == 2
         assert "the path is empty; use '.'" in capsys.readouterr().err
@@ -46,13 +44,13 @@ def test_a_path_that_a_script_left_empty_is_not_the_folder_here(
         assert "the path is empty; use '.'" in capsys.readouterr().err
 
 
-def test_wrong_words_are_wrong_usage() -> None:
+def test_unknown_commands_and_options_are_usage_errors() -> None:
     assert run("segment") == 2
     assert run("train", "--dataset", "nonsense") == 2
     assert run("train", "--debug-me") == 2
 
 
-def test_debug_shows_where_and_keeps_the_exit_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run("train", "--dataset", "acdc", "--data", tmp_path / "none", "--debug") == 2
     shown = capsys.readouterr().err
     assert "Traceback" in shown
@@ -66,26 +64,26 @@ def test_debug_shows_where_and_keeps_the_exit_code(capsys: pytest.CaptureFixture
         (("--wait", 3), "--wait 3: it waits for the workers of a cluster only"),
     ],
 )
-def test_options_that_would_be_ignored_are_refused(
+def test_options_without_effect_are_refused(
     words: tuple[object, ...], sentence: str, phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert run("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "run", *words) == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_nobody_waits_for_workers_that_are_not_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_wait_without_workers_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run("predict", tmp_path, "--model", tmp_path, "--out", tmp_path / "out", "--wait", 3) == 2
     assert "--wait 3: it waits for the workers of a cluster only" in capsys.readouterr().err
 
 
-def test_labels_of_others_are_not_refined(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_refinement_of_given_predictions_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for refinement in ("--flips", "--rotations", "--largest-component"):
         assert run("evaluate", "--dataset", "acdc", "--predictions", tmp_path, refinement) == 2
     assert "leave them out with --predictions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "default"), [("train", "paper"), ("tune", "fast, with a GPU paper")])
-def test_help_tells_the_preset_that_a_command_takes_by_itself(name: str, default: str) -> None:
+def test_help_shows_the_default_preset(name: str, default: str) -> None:
     (preset,) = (option for option in commands.commands[name].params if option.name == "preset")
     assert isinstance(preset, click.Option)
     assert (preset.help or "").endswith(f"[default: {default}]")
