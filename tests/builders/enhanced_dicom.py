@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
 
+FRAME_SHAPE = (5, 4)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 GROUP_OF = {
     "ImagePositionPatient": "PlanePositionSequence",
@@ -34,8 +35,18 @@ GROUP_OF = {
 """The functional group of each element."""
 
 
+def noise_frames(count: int) -> NDArray[np.uint16]:
+    """Random stored values of shape (count, *FRAME_SHAPE), in [0, 900); one count always gives the same."""
+    return np.random.default_rng(count).integers(0, 900, (count, *FRAME_SHAPE)).astype(np.uint16)
+
+
+def frame_at(height_mm: float, **elements: Any) -> dict[str, Any]:
+    """The elements of a frame on the z axis."""
+    return {"ImagePositionPatient": [0.0, 0.0, height_mm], **elements}
+
+
 def functional_groups(elements: Mapping[str, Any]) -> Dataset:
-    """An item with the groups that hold these elements; None leaves one out."""
+    """An item with the functional groups of these elements; None leaves an element out."""
     item = Dataset()
     for keyword, value in elements.items():
         if value is not None:
@@ -59,19 +70,19 @@ def save_enhanced(
     """Write (frames, rows, columns) uint16 as an enhanced MR image.
 
     Args:
-        path: where to.
+        path: the file to write.
         pixels: stored values.
-        frames: the elements of each.
-        shared: those that all have, beside the usual: axial, 2.5 x 0.75 mm, 6 mm thick.
-        dimensions: keywords of the elements that DimensionIndexValues count.
-        tags: further elements of the file; None leaves a usual one out.
-        syntax: of the transfer.
+        frames: the elements of each frame.
+        shared: elements of all frames; the defaults are axial, 2.5 x 0.75 mm, 6 mm thick.
+        dimensions: keywords of the elements that DimensionIndexValues counts.
+        tags: more elements of the file; None leaves a default one out.
+        syntax: the transfer syntax.
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = EnhancedMRImageStorage, generate_uid()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    usual = {"ImageOrientationPatient": list(AXIAL), "PixelSpacing": [2.5, 0.75], "SliceThickness": 6.0}
+    defaults = {"ImageOrientationPatient": list(AXIAL), "PixelSpacing": [2.5, 0.75], "SliceThickness": 6.0}
     pointers = []
     for keyword in dimensions:
         pointers.append(Dataset())
@@ -95,7 +106,7 @@ def save_enhanced(
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2",
         "DimensionIndexSequence": pointers or None,
-        "SharedFunctionalGroupsSequence": [functional_groups({**usual, **(shared or {})})],
+        "SharedFunctionalGroupsSequence": [functional_groups({**defaults, **(shared or {})})],
         "PerFrameFunctionalGroupsSequence": [functional_groups(frame) for frame in frames],
         "PixelData": pixels.astype("<u2").tobytes(),
         **(tags or {}),

@@ -1,4 +1,4 @@
-"""Broken DICOM is one sentence, and no slice is left out of its series."""
+"""Broken DICOM is reported in one sentence, and no slice is left out of its series."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from maag.errors import DataError
         ({"RescaleSlope": "1e308", "RescaleIntercept": "1e308"}, "NaN or infinite"),
     ],
 )
-def test_a_broken_slice_is_named(tmp_path: Path, tags: dict[str, Any], sentence: str) -> None:
+def test_a_broken_slice_is_reported_by_name_in_one_line(tmp_path: Path, tags: dict[str, Any], sentence: str) -> None:
     path = dicom(tmp_path / "x.dcm", **tags)
     with pytest.raises(DataError, match=sentence) as caught:
         load_series([path])
@@ -43,7 +43,7 @@ def test_a_broken_slice_is_named(tmp_path: Path, tags: dict[str, Any], sentence:
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, RLELossless])
-def test_a_codec_that_is_absent_or_fails_is_named(tmp_path: Path, syntax: str) -> None:
+def test_a_missing_or_failing_codec_is_reported(tmp_path: Path, syntax: str) -> None:
     path = dicom(tmp_path / "x.dcm")
     dataset = pydicom.dcmread(path)
     dataset.PixelData = encapsulate([b"nothing of the kind"])
@@ -54,10 +54,10 @@ def test_a_codec_that_is_absent_or_fails_is_named(tmp_path: Path, syntax: str) -
         load_series([path])
 
 
-def test_a_slice_with_a_damaged_header_is_not_left_out_of_its_folder(tmp_path: Path) -> None:
-    whole = dicom(tmp_path / "in" / "a.dcm").read_bytes()
-    place = whole.index(struct.pack("<HHI", 0x28, 0x10, 2))
-    (tmp_path / "in" / "b.dcm").write_bytes(whole[:place] + struct.pack("<HHI", 0x28, 0x10, 1) + whole[place + 8 :])
+def test_a_slice_with_a_damaged_header_makes_its_series_fail(tmp_path: Path) -> None:
+    intact = dicom(tmp_path / "in" / "a.dcm").read_bytes()
+    offset = intact.index(struct.pack("<HHI", 0x28, 0x10, 2))
+    (tmp_path / "in" / "b.dcm").write_bytes(intact[:offset] + struct.pack("<HHI", 0x28, 0x10, 1) + intact[offset + 8 :])
     assert series_uid(tmp_path / "in" / "b.dcm") == "unreadable"
     (found,) = find_images(tmp_path / "in")
     with pytest.raises(DataError, match=r"b\.dcm"):
@@ -65,7 +65,7 @@ def test_a_slice_with_a_damaged_header_is_not_left_out_of_its_folder(tmp_path: P
 
 
 @pytest.mark.parametrize("content", [b"", b"cut off", b"<html>503</html>" * 20])
-def test_what_is_called_a_slice_and_is_none_spoils_its_series(tmp_path: Path, content: bytes) -> None:
+def test_a_dcm_file_that_is_not_dicom_makes_its_series_fail(tmp_path: Path, content: bytes) -> None:
     dicom(tmp_path / "in" / "a.dcm")
     (tmp_path / "in" / "b.dcm").write_bytes(content)
     (tmp_path / "in" / "notes").write_bytes(content)
