@@ -1,11 +1,14 @@
-"""A stand-in for a model, and a folder of scans."""
+"""A stand-in for a model, a folder of scans, and labels of a DICOM series."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bright_runner import BrightIsForeground, write_volume
+from numpy.typing import NDArray
+from segmentation_sources import CLASSES, SHAPE
 
 
 @pytest.fixture
@@ -27,3 +30,11 @@ def scans(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
+
+
+@pytest.fixture
+def labels() -> NDArray[np.uint8]:
+    """Random labels of the sources in `segmentation_sources`, without any in their third slice."""
+    values = np.random.default_rng(0).integers(0, len(CLASSES), SHAPE).astype(np.uint8)
+    values[2] = 0
+    return values

@@ -1,4 +1,4 @@
-"""Enhanced DICOM files are segmented as the series that they are, given by a folder, a pattern or themselves."""
+"""Enhanced DICOM files are segmented as series, whether given as a folder, a pattern or a file."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ from maag.errors import ConfigError
 
 HEART = DataConfig(classes=("background", "LV"), size_px=(16, 16), spacing_mm=1.0)
 RADII = (3, 5, 2)
-PLACES = 2
+POSITIONS = 2
 
 
-def pixels(phase: int, place: int) -> NDArray[np.uint16]:
-    """A bright square, as wide as the phase has it, to one side in the upper slice."""
+def square_pixels(phase: int, position: int) -> NDArray[np.uint16]:
+    """A bright square whose width depends on the phase, one pixel to the side in the upper slice."""
     plane = np.full((16, 16), 10, np.uint16)
     radius = RADII[phase]
-    plane[8 - radius : 8 + radius, 8 - radius + place : 8 + radius + place] = 110
+    plane[8 - radius : 8 + radius, 8 - radius + position : 8 + radius + position] = 110
     return plane
 
 
 def write_enhanced(path: Path, phases: int = len(RADII), **tags: Any) -> Path:
-    order = [(phase, place) for place in reversed(range(PLACES)) for phase in range(phases)]
+    order = [(phase, position) for position in reversed(range(POSITIONS)) for phase in range(phases)]
     frames = [
-        {"ImagePositionPatient": [0.0, 0.0, 5.0 * place], "NominalCardiacTriggerDelayTime": 30.0 * phase}
-        for phase, place in order
+        {"ImagePositionPatient": [0.0, 0.0, 5.0 * position], "NominalCardiacTriggerDelayTime": 30.0 * phase}
+        for phase, position in order
     ]
     shared = {"PixelSpacing": [1.0, 1.0], "SliceThickness": 5.0}
-    return save_enhanced(path, np.stack([pixels(*one) for one in order]), frames, shared=shared, tags=tags)
+    return save_enhanced(path, np.stack([square_pixels(*key) for key in order]), frames, shared=shared, tags=tags)
 
 
 def write_classic(folder: Path) -> None:
     for phase in range(len(RADII)):
-        for place in range(PLACES):
+        for position in range(POSITIONS):
             save_slice(
-                folder / f"{phase}{place}.dcm",
-                pixels(phase, place),
+                folder / f"{phase}{position}.dcm",
+                square_pixels(phase, position),
                 spacing_mm=1,
                 thickness_mm=5,
-                position=(0.0, 0.0, 5.0 * place),
+                position=(0.0, 0.0, 5.0 * position),
                 series="s",
                 number=1,
                 tags={"TriggerTime": 30 * phase},
             )
 
 
-def test_a_cine_in_one_file_has_the_labels_and_measures_of_one_in_many(
+def test_enhanced_and_classic_cines_have_the_same_labels_and_measures(
     tmp_path: Path, runner: BrightIsForeground
 ) -> None:
     write_enhanced(tmp_path / "enhanced" / "patient007" / "IM0001")
@@ -70,11 +70,11 @@ def test_a_cine_in_one_file_has_the_labels_and_measures_of_one_in_many(
         )
         assert (outcome.done, outcome.failed) == (1, ())
     for name in ("patient007.nii.gz", "measures.csv"):
-        one, other = ((tmp_path / f"{kind}-out" / name).read_bytes() for kind in ("enhanced", "classic"))
-        assert one == other
+        enhanced, classic = ((tmp_path / f"{kind}-out" / name).read_bytes() for kind in ("enhanced", "classic"))
+        assert enhanced == classic
     labels = np.asarray(nibabel.load(tmp_path / "enhanced-out" / "patient007.nii.gz").dataobj).T
     np.testing.assert_array_equal(
-        labels, [[pixels(phase, place) > 100 for place in range(PLACES)] for phase in range(len(RADII))]
+        labels, [[square_pixels(phase, position) > 100 for position in range(POSITIONS)] for phase in range(len(RADII))]
     )
 
 
@@ -88,19 +88,21 @@ def test_a_cine_in_one_file_has_the_labels_and_measures_of_one_in_many(
         ("s3://bkt/in", "in.nii.gz"),
     ],
 )
-def test_a_file_is_a_series_by_itself(
+def test_an_enhanced_file_is_segmented_as_a_series(
     tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch, given: str, target: str
 ) -> None:
     write_enhanced(tmp_path / "in" / ("1.2.840" if given.endswith("840") else "cine.dcm"))
     serve(monkeypatch, tmp_path)
-    place = given if given.startswith("s3") else tmp_path / given
-    outcome = predict([place], Threads(runner), HEART, tmp_path / "out", "m")
+    source = given if given.startswith("s3") else tmp_path / given
+    outcome = predict([source], Threads(runner), HEART, tmp_path / "out", "m")
     assert (outcome.done, outcome.failed) == (1, ())
-    assert nibabel.load(tmp_path / "out" / target).shape == (16, 16, PLACES, len(RADII))
+    assert nibabel.load(tmp_path / "out" / target).shape == (16, 16, POSITIONS, len(RADII))
 
 
 @pytest.mark.parametrize("spoil", ["segmentation", "cut", "text", "no frames"])
-def test_what_is_no_enhanced_image_is_refused_as_a_file(tmp_path: Path, runner: BrightIsForeground, spoil: str) -> None:
+def test_a_file_that_is_not_an_enhanced_image_is_refused(
+    tmp_path: Path, runner: BrightIsForeground, spoil: str
+) -> None:
     kind = SegmentationStorage if spoil == "segmentation" else EnhancedMRImageStorage
     groups = {"PerFrameFunctionalGroupsSequence": None} if spoil == "no frames" else {}
     path = write_enhanced(tmp_path / "in" / "a.dcm", SOPClassUID=kind, **groups)
