@@ -1,4 +1,4 @@
-"""What keeps commands from meeting each other, and an exported artifact."""
+"""Isolation of commands from each other, and an exported artefact."""
 
 from __future__ import annotations
 

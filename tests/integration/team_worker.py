@@ -69,25 +69,25 @@ def take_steps(config: Config, prepared: PreparedData, split: Split, team: Team,
 
 
 def validate(config: Config, prepared: PreparedData, team: Team) -> dict[str, Any]:
-    """Dice of a fresh segmentor on every patient, an odd number of cases for two workers among them."""
+    """Dice of a fresh segmentor on all patients, on one patient, and with fitted offsets."""
     state = TrainState(config, CPU, team)
-    everyone = Validator(prepared, prepared.patient_ids, config.data, CPU, team).dice(state.segmentor)
+    all_patients = Validator(prepared, prepared.patient_ids, config.data, CPU, team).dice(state.segmentor)
     one = Validator(prepared, prepared.patient_ids[:1], config.data, CPU, team).dice(state.segmentor)
     fitted = Validator(prepared, prepared.patient_ids, config.data, CPU, team, fit_offsets=True).dice(state.segmentor)
-    return {"all": everyone.per_class, "one": one.per_class, "offsets": fitted.offsets, "fitted": fitted.per_class}
+    return {"all": all_patients.per_class, "one": one.per_class, "offsets": fitted.offsets, "fitted": fitted.per_class}
 
 
 def ask_teachers(config: Config, prepared: PreparedData, split: Split, team: Team, folder: Path) -> dict[str, Any]:
-    """What two segmentors say of the training images."""
+    """Soft labels of two segmentors for the training images."""
     models = [TrainState(codec.override(config, {"train.seed": seed}), CPU).segmentor for seed in (1, 2)]
-    said = predict_soft_labels(models, prepared, supervise(prepared, split, config), config, CPU, team, folder)
-    return {"said": torch.from_numpy(said.copy())}
+    soft_labels = predict_soft_labels(models, prepared, supervise(prepared, split, config), config, CPU, team, folder)
+    return {"soft_labels": torch.from_numpy(soft_labels.copy())}
 
 
 def prepare_apart(
     what: str, config: Config, split: Split, directory: Path, folder: Path, team: Team, rank: int
 ) -> dict[str, Any]:
-    """What each worker is told when only the first one has the data, or a teacher, or all have different teachers."""
+    """The error of each worker if only the first has the data or a teacher, or if all have different teachers."""
     from maag.train.launch.recipe import Recipe, prepare_together
 
     model = folder / f"teacher-{rank}.safetensors"

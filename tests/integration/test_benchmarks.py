@@ -42,7 +42,7 @@ def rows_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
 
 
-def test_the_full_size_table_goes_on_where_it_was_stopped(phantom_dir: Path, tmp_path: Path) -> None:
+def test_full_size_table_resumes_where_it_was_stopped(phantom_dir: Path, tmp_path: Path) -> None:
     from acdc_gpu import train
     from acdc_jobs import Job
 
@@ -58,10 +58,10 @@ def test_the_full_size_table_goes_on_where_it_was_stopped(phantom_dir: Path, tmp
     assert not first.is_trained(table)
 
     arms = "best 'best, taught by a first run'"
-    said = " ".join(f"--set {change}" for change in changes)
+    set_options = " ".join(f"--set {change}" for change in changes)
     lanes = [
-        f"table --device cpu --seeds 1 --arms {arms} --parts val shapes {said}",
-        f"steps --presets best --steps 1 --ways 'eager fp32' --device cpu {said}",
+        f"table --device cpu --seeds 1 --arms {arms} --parts val shapes {set_options}",
+        f"steps --presets best --steps 1 --ways 'eager fp32' --device cpu {set_options}",
     ]
     words = ("--data", phantom_dir, "--out", tmp_path, "--minutes", 30, "--lanes", *lanes)
     text = run("on_gpu.py", *words)
@@ -82,13 +82,13 @@ def test_the_full_size_table_goes_on_where_it_was_stopped(phantom_dir: Path, tmp
 
     words_of_expected = ("--data", phantom_dir, "--out", tmp_path / "expected", "--part", "shapes")
     expected = rows_of(run("acdc_expected.py", run_folder, *words_of_expected))
-    harms = ["as they are", "turned by 90°", "mirrored", "noise", "blurred"]
+    perturbations = ["as they are", "turned by 90°", "mirrored", "noise", "blurred"]
     assert [row[0] for row in expected] == [
         "run, shapes",
         "best-1",
         "best-1 rotations+largest-component",
         "volumes",
-        *harms,
+        *perturbations,
     ]
     assert expected[4][1].split(" of ")[1] == expected[8][1].split(" of ")[1] != "0"
 
@@ -102,7 +102,7 @@ def test_the_full_size_table_goes_on_where_it_was_stopped(phantom_dir: Path, tmp
         assert torch.allclose(halved[name], weights, rtol=1e-3, atol=1e-6), name
 
 
-def test_who_is_held_out_in_a_fold_gives_neither_scribbles_nor_masks() -> None:
+def test_held_out_patients_of_a_fold_give_no_scribbles_or_masks() -> None:
     from acdc_jobs import FOLDS, patients_of
 
     held_out = [set(patients_of(fold)["val"]) for fold in FOLDS]
@@ -115,7 +115,7 @@ def test_who_is_held_out_in_a_fold_gives_neither_scribbles_nor_masks() -> None:
         assert not set(split["test"]) & {*split["scribbled"], *split["shapes"]}
 
 
-def test_the_table_of_settings_has_a_row_for_each(phantom_dir: Path, tmp_path: Path) -> None:
+def test_settings_table_has_a_row_for_each_arm(phantom_dir: Path, tmp_path: Path) -> None:
     arms = ["best settings", "best settings, taught by a first run"]
     words = ("--data", phantom_dir, "--out", tmp_path / "out", "--seeds", 1, "--epochs", 1)
     found = rows_of(run("acdc_best.py", *words, "--arms", *arms, *TINY))
@@ -125,7 +125,7 @@ def test_the_table_of_settings_has_a_row_for_each(phantom_dir: Path, tmp_path: P
     assert (tmp_path / "out" / "plot.png").exists()
 
 
-def test_a_step_is_timed_beside_the_bare_one_and_a_plain_loop(
+def test_speed_benchmark_times_plain_bare_and_loop_steps(
     phantom_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import speed

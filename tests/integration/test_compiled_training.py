@@ -1,4 +1,4 @@
-"""Training with compiled networks is training: the same trajectory, checkpoints and resumption."""
+"""Training with compiled networks: the same trajectory, checkpoints and resumption as eager training."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def parts(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_compiled_run_is_the_eager_run_and_resumes_as_either(
+def test_compiled_run_matches_the_eager_run_and_resumes_as_either(
     tiny_config: Config,
     prepared: PreparedData,
     split: Split,
@@ -91,7 +91,7 @@ def test_a_compiled_run_is_the_eager_run_and_resumes_as_either(
     eager = codec.override(tiny_config, CHANGES)
     compiled = codec.override(eager, {"train.compile": True})
     plain, expected = train(eager, prepared, split, tmp_path / "eager")
-    # Everything but the making of kernels, which takes minutes on a CPU.
+    # Everything but kernel compilation, which takes minutes on a CPU.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     whole, losses = train(compiled, prepared, split, tmp_path / "whole")
     assert losses.keys() == expected.keys()
@@ -104,7 +104,7 @@ def test_a_compiled_run_is_the_eager_run_and_resumes_as_either(
     train(compiled, prepared, split, tmp_path / "parts")
     one, other = parts(tmp_path / "whole"), parts(tmp_path / "parts")
     assert_same(one, other)
-    # Their names are those of an eager run, which loads them and goes on.
+    # The names are those of an eager run, which loads them and resumes.
     assert [list(part) for part in one.values()] == [list(part) for part in parts(tmp_path / "eager").values()]
     assert checkpoint.load_segmentor(tmp_path / "whole").config.train.compile
     train(compiled, prepared, split, tmp_path / "mixed", stop_at=1)
@@ -125,7 +125,7 @@ def assert_same(one: Any, other: Any) -> None:
         assert one == other
 
 
-def test_compiled_kernels_train_the_discriminator_as_eager_ones(tiny_config: Config) -> None:
+def test_compiled_discriminator_trains_like_the_eager_one(tiny_config: Config) -> None:
     """The network whose forward pass changes its own buffers; the segmentor's kernels would take minutes to make."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.randint(0, 4, (4, 32, 32), generator=generator, dtype=torch.uint8)
@@ -148,7 +148,7 @@ def test_compiled_kernels_train_the_discriminator_as_eager_ones(tiny_config: Con
         torch.testing.assert_close(tensor, found[False][name], rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_a_compiled_network_shares_its_weights(tiny_config: Config) -> None:
+def test_compiled_network_shares_the_weights(tiny_config: Config) -> None:
     state = TrainState(tiny_config, CPU)
     for precision in ("fp32", "bf16"):
         faster = codec.override(tiny_config, {"train.compile": True, "train.precision": precision})

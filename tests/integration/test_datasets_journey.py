@@ -1,4 +1,4 @@
-"""Every data set and every kind of supervision, as a user types it: one epoch each."""
+"""Every data set and every kind of supervision through the command line, for one epoch each."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def train(name: str, data: Path, out: Path, *changes: str, further: tuple[object, ...] = (), code: int = 0) -> Any:
-    said = (f"data.spacing_mm={SPACING_MM[name]}", *TINY, *changes)
-    words = [word for change in said for word in ("--set", change)]
+    settings = (f"data.spacing_mm={SPACING_MM[name]}", *TINY, *changes)
+    words = [word for change in settings for word in ("--set", change)]
     return run(
         "train", "--dataset", name, "--data", data, "--out", out, "--preset", "fast", "--epochs", 1, *words, *further,
         *(("--json",) if code == 0 else ()), code=code,
@@ -40,11 +40,11 @@ def train(name: str, data: Path, out: Path, *changes: str, further: tuple[object
 
 
 @pytest.mark.parametrize("name", ["lvsc", "chaos", "chaos-ct", "ppss", "nnunet", "folders"])
-def test_a_data_set_trains_and_is_measured(name: str, tmp_path: Path) -> None:
+def test_every_data_set_can_be_trained_and_evaluated(name: str, tmp_path: Path) -> None:
     data, model = tmp_path / "data", tmp_path / "run"
     run("data", "phantom", "--dataset", name, "--out", data, "--cases", 6)
-    said = ("data.unlabelled_value=4",) if name == "folders" else ()
-    outcome = train(name, data, model, *said)
+    settings = ("data.unlabelled_value=4",) if name == "folders" else ()
+    outcome = train(name, data, model, *settings)
     assert outcome["ending"] == "done"
     split = json.loads((model / "split.json").read_text())
     assert split["scribbled"]
@@ -55,7 +55,7 @@ def test_a_data_set_trains_and_is_measured(name: str, tmp_path: Path) -> None:
     assert set(measured["summary"]["per_class"]) == set(config["data"]["classes"][1:])
 
 
-def test_semi_mixed_and_raters(phantom_dir: Path, tmp_path: Path) -> None:
+def test_semi_mixed_and_multi_rater_supervision_can_be_trained(phantom_dir: Path, tmp_path: Path) -> None:
     train("acdc", phantom_dir, tmp_path / "semi", "data.supervision=semi", "data.scribbled_fraction=0.5",
           "loss.adversarial_unlabelled=0.2")  # fmt: skip
     split = json.loads((tmp_path / "semi" / "split.json").read_text())
@@ -75,7 +75,7 @@ def test_semi_mixed_and_raters(phantom_dir: Path, tmp_path: Path) -> None:
     assert all(0 < float(row["weight"]) <= 1 for row in rows)
 
 
-def test_masks_of_another_data_set_are_shapes(phantom_dir: Path, tmp_path: Path) -> None:
+def test_masks_of_another_data_set_serve_as_shapes(phantom_dir: Path, tmp_path: Path) -> None:
     run("data", "phantom", "--dataset", "folders", "--out", tmp_path / "mine", "--cases", 10)
     (tmp_path / "mine" / "cases.csv").unlink()
     train(
@@ -86,7 +86,7 @@ def test_masks_of_another_data_set_are_shapes(phantom_dir: Path, tmp_path: Path)
     assert split["shapes"] == [f"acdc/patient{number:03}" for number in range(1, 7)]
 
 
-def test_what_cannot_be_learned_is_said_before_training(phantom_dir: Path, tmp_path: Path) -> None:
+def test_impossible_supervision_is_refused_before_training(phantom_dir: Path, tmp_path: Path) -> None:
     text = train("acdc", phantom_dir, tmp_path / "a", "data.scribbled_fraction=0.1", code=1)
     assert "data.scribbled_fraction=0.1 of 2 patients leaves none" in text
     text = train("acdc", phantom_dir, tmp_path / "b", "data.supervision=semi", code=2)

@@ -1,4 +1,4 @@
-"""A prediction that is told to end."""
+"""A prediction that is interrupted by a signal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maag.cli import main
 pytestmark = pytest.mark.integration
 
 
-def test_sigterm_ends_predict_as_ctrl_c_does_and_leaves_nothing_behind(
+def test_sigterm_ends_predict_like_ctrl_c_and_leaves_no_files(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -29,13 +29,13 @@ def test_sigterm_ends_predict_as_ctrl_c_does_and_leaves_nothing_behind(
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
 
-    def end_it() -> None:
+    def send_sigterm() -> None:
         while not list(place.glob("*/inputs")):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    threading.Thread(target=end_it, daemon=True).start()
+    threading.Thread(target=send_sigterm, daemon=True).start()
     try:
         with pytest.raises(SystemExit) as ended:
             main(["predict", str(tmp_path / "in"), "--model", str(artifact), "--out", str(tmp_path / "out")])
@@ -43,8 +43,7 @@ def test_sigterm_ends_predict_as_ctrl_c_does_and_leaves_nothing_behind(
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 1
     assert "Stopped." in capsys.readouterr().err
-    # An interruption while a thread is being started leaves it out of those that the pool waits for; a process that
-    # ends does wait for it.
+    # The pool does not wait for a thread that was being started when the signal came; the process does when it ends.
     for thread in threading.enumerate():
         if thread.name.startswith("volume"):
             thread.join(timeout=60)

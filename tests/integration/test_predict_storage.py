@@ -49,7 +49,7 @@ def ledger_of(client: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content.decode().splitlines()]
 
 
-def test_a_bucket_with_faults_killed_half_way_and_resumed(
+def test_killed_prediction_of_a_faulty_bucket_resumes_without_repeats(
     server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
 ) -> None:
     gate, environment = server
@@ -91,11 +91,11 @@ def test_a_bucket_with_faults_killed_half_way_and_resumed(
     code, printed = Command(*words, "--resume", environment=environment).end()
     result = json.loads(printed)
     assert code == 3
-    # Nothing twice: what was stored before the kill is not stored again.
+    # Nothing is repeated: what was stored before the kill is not stored again.
     again = {path.removeprefix(f"/{BUCKET}/out/") for path in gate.uploads[before:]}
     assert not again & set(stored)
     assert result["skipped"] == len(stored)
-    # Nothing lost, nothing half-written: every good volume has its labels, the others a reason.
+    # Nothing is lost or half-written: every good volume has its labels, the others a reason.
     good = set(volumes) - {name_of(150)}
     assert {name for name in listed(client, "out/") if name.startswith("site")} == good
     assert result["done"] + result["skipped"] == len(good)
@@ -111,7 +111,7 @@ def test_a_bucket_with_faults_killed_half_way_and_resumed(
     for name in sorted(good)[::40]:
         content = client.get_object(Bucket=BUCKET, Key=f"out/{name}")["Body"].read()
         require_right(content, volumes[name], artifact, tmp_path)
-    # Once more there is nothing to do but the failures.
+    # A further resume repeats only the failures.
     before = len(gate.uploads)
     code, printed = Command(*words, "--resume", environment=environment).end()
     assert (code, json.loads(printed)["done"], json.loads(printed)["skipped"]) == (3, 0, len(good))
@@ -130,7 +130,7 @@ def wait_until(condition: Any, timeout_s: float = 120) -> None:
         time.sleep(0.02)
 
 
-def test_what_changed_is_done_again_and_another_model_does_all(
+def test_resume_repeats_changed_volumes_and_all_for_another_refinement(
     server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
 ) -> None:
     _, environment = server
@@ -155,7 +155,7 @@ def test_what_changed_is_done_again_and_another_model_does_all(
     assert (code, json.loads(printed)["done"]) == (0, 5)
 
 
-def test_an_object_of_somebody_elses_is_not_replaced(server: tuple[S3Server, dict[str, str]], artifact: Path) -> None:
+def test_object_not_written_by_maag_is_not_replaced(server: tuple[S3Server, dict[str, str]], artifact: Path) -> None:
     _, environment = server
     client = client_of(environment)
     volumes = fill(client, 2)
@@ -172,7 +172,7 @@ def test_an_object_of_somebody_elses_is_not_replaced(server: tuple[S3Server, dic
     assert (code, json.loads(printed)["done"], json.loads(printed)["skipped"]) == (0, 1, len(volumes) - 1)
 
 
-def test_series_and_pictures_of_a_bucket(
+def test_dicom_series_and_pictures_in_a_bucket_are_predicted(
     server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
 ) -> None:
     _, environment = server
@@ -200,7 +200,7 @@ def test_series_and_pictures_of_a_bucket(
 
 
 @pytest.mark.parametrize(("method", "code"), [("GET", 3), ("LIST", 1), ("PUT", 1)])
-def test_what_is_denied_is_said_at_once(
+def test_denied_access_is_reported_without_retries(
     server: tuple[S3Server, dict[str, str]], artifact: Path, method: str, code: int
 ) -> None:
     gate, environment = server

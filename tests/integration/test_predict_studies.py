@@ -1,4 +1,4 @@
-"""DICOM studies of a bucket, folders of which hold several volumes, through the command: done as in folders here."""
+"""DICOM studies in a bucket, with several volumes in a folder, are predicted like those in local folders."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def stored(environment: dict[str, str], prefix: str) -> dict[str, bytes]:
     }
 
 
-def test_studies_of_a_bucket_are_done_as_those_of_a_folder(artifact: Path, studies: Path, tmp_path: Path) -> None:
+def test_studies_in_a_bucket_are_predicted_like_local_ones(artifact: Path, studies: Path, tmp_path: Path) -> None:
     model = ("--model", artifact)
     with s3_server() as (server, environment):
         for name, content in tree(studies).items():
@@ -61,7 +61,7 @@ def test_studies_of_a_bucket_are_done_as_those_of_a_folder(artifact: Path, studi
         expected = {name: content for name, content in tree(tmp_path / "out").items() if name != "ledger.jsonl"}
         assert stored(environment, "out/") == expected
         assert {f"DET0000401/DET0000401_ph0{phase}.nii.gz" for phase in range(NUM_PHASES)} <= expected.keys()
-        # Each file once, and of a phase once more beforehand to see what belongs together.
+        # Each file is read once, and those of one phase once more beforehand to group the files.
         assert server.count("GET", "in/*") == len(files) + places
         assert done(bucket, out, *options, "--resume", environment=environment) == (0, number)
         assert server.count("GET", "in/*") == len(files) + 2 * places
@@ -78,7 +78,7 @@ def test_studies_of_a_bucket_are_done_as_those_of_a_folder(artifact: Path, studi
         assert tree(tmp_path / "segmentations").keys() == {"ledger.jsonl"}
 
 
-def test_series_that_share_a_folder_of_a_bucket_are_done_as_those_of_a_folder(artifact: Path, tmp_path: Path) -> None:
+def test_series_sharing_a_bucket_folder_are_predicted_like_local_ones(artifact: Path, tmp_path: Path) -> None:
     for series in ("t1", "t2"):
         for number in range(6):
             save_slice(

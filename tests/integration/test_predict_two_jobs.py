@@ -1,4 +1,4 @@
-"""Two predictions at once that write to one output."""
+"""Two concurrent predictions that write to one output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What real data alone can show; set MAAG_ACDC to a folder of ACDC with its scribbles."""
+"""What only real data can show; set MAAG_ACDC to a folder of ACDC with its scribbles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 
-def test_every_patient_is_read_and_the_papers_split_holds(tmp_path: Path) -> None:
+def test_all_patients_are_read_and_split_as_in_the_paper(tmp_path: Path) -> None:
     root = Path(os.environ["MAAG_ACDC"])
     config = preset("acdc", "fast", root)
     report = check(root, config.data)
@@ -36,8 +36,8 @@ def test_every_patient_is_read_and_the_papers_split_holds(tmp_path: Path) -> Non
     assert split.scheme == "split0"
     assert (len(split.scribbled), len(split.shapes), len(split.val)) == (35, 35, 15)
     supervision = supervise(prepared, split, config)
-    drawn = supervision.scribbles[supervision.scribbled]
+    scribbles = supervision.scribbles[supervision.scribbled]
     truth = supervision.masks[supervision.scribbled]
-    structures = (drawn != IGNORE) & (drawn != 0)
-    assert (drawn == truth)[structures].mean() > 0.9
+    structures = (scribbles != IGNORE) & (scribbles != 0)
+    assert (scribbles == truth)[structures].mean() > 0.9
     assert np.isfinite(supervision.images[supervision.scribbled]).all()

@@ -1,4 +1,4 @@
-"""Two stages as a user types them: train, then train anew on what the first model is sure of, or taught by it."""
+"""Two stages through the command line: a second run trains on the first model's labels, or as its student."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(*words: object, code: int = 0) -> tuple[str, str]:
     return stdout, command.text
 
 
-def test_a_second_stage_trains_on_the_firsts_labels(
+def test_second_stage_trains_on_labels_of_the_first(
     phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
@@ -26,7 +26,7 @@ def test_a_second_stage_trains_on_the_firsts_labels(
     first, labels, second = tmp_path / "first", tmp_path / "labels", tmp_path / "second"
     run("train", *source, "--out", first, *tiny_words, "--epochs", 1)
 
-    # After an epoch the model is sure of little, so nearly everything counts.
+    # After one epoch the model is certain of little, so the threshold admits nearly everything.
     stdout, text = run("data", "relabel", first, *source, "--out", labels, "--entropy", 0.95, "--json")
     report = json.loads(stdout.splitlines()[-1])
     assert report == {"out": str(labels), **json.loads((labels / "relabelling.json").read_text())}
@@ -48,7 +48,7 @@ def test_a_second_stage_trains_on_the_firsts_labels(
     assert "was trained on data set 'acdc', but --dataset is 'lvsc'" in text
 
 
-def test_a_second_run_is_taught_by_the_first(
+def test_student_trains_with_the_first_run_as_teacher(
     phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
@@ -60,8 +60,8 @@ def test_a_second_run_is_taught_by_the_first(
     _, text = run(*words, code=2)
     assert "loss.teacher is 0, so its soft labels would have no weight" in text
     assert not (second / "config.json").exists()
-    lesson = ("--set", "loss.teacher=1", "--set", "teacher.decay=0.9")
-    run(*words, *lesson, "--epochs", 1)
+    teacher_settings = ("--set", "loss.teacher=1", "--set", "teacher.decay=0.9")
+    run(*words, *teacher_settings, "--epochs", 1)
     settings = json.loads((second / "config.json").read_text())["teacher"]
     assert (settings["ramp"], settings["confidence"]) == (0, 0)
     (teacher,) = json.loads((second / "teachers.json").read_text())["teachers"]
@@ -69,7 +69,7 @@ def test_a_second_run_is_taught_by_the_first(
     line = json.loads((second / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["losses"]["teacher"] > 0
 
-    # Goes on without being told who teaches, and notices when another model is there.
+    # A resumed student knows its teacher, and notices if the file holds another model.
     run("train", *source, "--out", second, "--resume", "--epochs", 2)
     assert json.loads((second / "result.json").read_text())["epochs_done"] == 2
     (first / "checkpoints" / "best.safetensors").write_bytes(

@@ -1,4 +1,4 @@
-"""Several workers with parts of a batch do what one does with the whole of it."""
+"""Several workers that share a batch compute what one worker does with the whole of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNLABELLED = {
     "augment.interpolation": "cubic",
     "augment.cutout": 0.3,
 }
-LESSON = {"teacher.decay": 0.9, "loss.teacher": 1.0}
+TEACHER = {"teacher.decay": 0.9, "loss.teacher": 1.0}
 MIXED = {"data.supervision": "mixed", "data.dense_fraction": 0.5, "loss.dense_overlap": 1.0}
 
 
@@ -89,7 +89,7 @@ def teams(phantom_dir: Path, prepared_dir: Path, tmp_path: Path) -> Teams:
     ],
     ids=["halves", "uneven and mixed", "three and plain", "partial cross-entropy", "teacher", "teacher and mixed"],
 )
-def test_parts_of_a_batch_give_the_update_of_the_whole(
+def test_workers_sharing_a_batch_compute_the_update_of_one_worker(
     teams: Teams, tiny_config: Config, prepared: PreparedData, changes: dict[str, Any], size: int
 ) -> None:
     config = codec.override(tiny_config, changes)
@@ -100,7 +100,7 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(
         assert torch.equal(part["weights"], parts[0]["weights"])
         assert set(part["after_first"]) == set(whole["after_first"])
         for name, expected in whole["after_first"].items():
-            # What is nought but for rounding, as the bias before a normalisation, has no relative size.
+            # What is zero but for rounding, such as the bias before a normalisation, has no relative size.
             scale = max(float(expected.abs().max()), 1e-3)
             torch.testing.assert_close(
                 part["after_first"][name],
@@ -114,32 +114,32 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(
             assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_validation_is_the_same_however_it_is_shared(teams: Teams, tiny_config: Config, split: Split) -> None:
+def test_validation_does_not_depend_on_the_number_of_workers(teams: Teams, tiny_config: Config, split: Split) -> None:
     (whole,) = teams.do("validate", tiny_config, split, 1)
     for size in (2, 3):
         assert all(part == whole for part in teams.do("validate", tiny_config, split, size))
 
 
-def test_finished_models_say_the_same_however_they_are_shared(teams: Teams, tiny_config: Config, split: Split) -> None:
-    config = codec.override(tiny_config, {**LESSON, "teacher.rotation_deg": 30.0})
+def test_soft_labels_do_not_depend_on_the_number_of_workers(teams: Teams, tiny_config: Config, split: Split) -> None:
+    config = codec.override(tiny_config, {**TEACHER, "teacher.rotation_deg": 30.0})
     (whole,) = teams.do("ask teachers", config, split, 1)
-    assert whole["said"].any()
+    assert whole["soft_labels"].any()
     for size in (2, 3):
         for part in teams.do("ask teachers", config, split, size):
-            assert torch.equal(part["said"], whole["said"])
+            assert torch.equal(part["soft_labels"], whole["soft_labels"])
 
 
-def test_uneven_parts_come_to_the_end_together(teams: Teams, tiny_config: Config, split: Split) -> None:
+def test_workers_with_uneven_parts_finish_together(teams: Teams, tiny_config: Config, split: Split) -> None:
     config = codec.override(tiny_config, {"optim.batch_size": 5})
     outcomes = teams.do("fit", config, split, 2)
     assert outcomes[0]["ending"] == "done"
     assert outcomes[0] == outcomes[1]
 
 
-def test_what_is_learned_does_not_depend_on_when_workers_validate(
+def test_trained_weights_do_not_depend_on_the_validation_interval(
     teams: Teams, tiny_config: Config, split: Split
 ) -> None:
-    changes = {**LESSON, "teacher.confidence": 0.3, "optim.epochs": 4, "optim.batch_size": 2}
+    changes = {**TEACHER, "teacher.confidence": 0.3, "optim.epochs": 4, "optim.batch_size": 2}
     found = [
         teams.do("fit and look", codec.override(tiny_config, {**changes, "train.validate_every": every}), split, 2)
         for every in (1, 4)
@@ -149,27 +149,25 @@ def test_what_is_learned_does_not_depend_on_when_workers_validate(
         assert torch.equal(seldom[name], tensor), name
 
 
-@pytest.mark.parametrize(("what", "lacking"), [("prepare", "nowhere"), ("prepare a teacher", "teacher-1.safetensors")])
-def test_what_one_node_lacks_is_refused_by_all(
-    teams: Teams, tiny_config: Config, split: Split, what: str, lacking: str
+@pytest.mark.parametrize(("what", "missing"), [("prepare", "nowhere"), ("prepare a teacher", "teacher-1.safetensors")])
+def test_files_missing_on_one_node_are_reported_by_all(
+    teams: Teams, tiny_config: Config, split: Split, what: str, missing: str
 ) -> None:
-    told = teams.do(what, codec.override(tiny_config, LESSON), split, 2)
-    assert told[0] == told[1]
-    assert told[0]["kind"] == "MissingDataError"
-    assert "on node " in told[0]["error"]
-    assert lacking in told[0]["error"]
+    reports = teams.do(what, codec.override(tiny_config, TEACHER), split, 2)
+    assert reports[0] == reports[1]
+    assert reports[0]["kind"] == "MissingDataError"
+    assert "on node " in reports[0]["error"]
+    assert missing in reports[0]["error"]
 
 
-def test_other_data_than_a_search_began_with_are_refused_by_all(
-    teams: Teams, tiny_config: Config, split: Split
-) -> None:
-    told = teams.do("prepare other data", tiny_config, split, 2)
-    assert told[0] == told[1]
-    assert told[0]["kind"] == "DataError"
-    assert "than training began with (other)" in told[0]["error"]
+def test_data_other_than_at_the_start_are_refused_by_all_nodes(teams: Teams, tiny_config: Config, split: Split) -> None:
+    reports = teams.do("prepare other data", tiny_config, split, 2)
+    assert reports[0] == reports[1]
+    assert reports[0]["kind"] == "DataError"
+    assert "than training began with (other)" in reports[0]["error"]
 
 
-def test_different_teachers_on_nodes_are_refused_by_all(teams: Teams, tiny_config: Config, split: Split) -> None:
-    told = teams.do("prepare other teachers", codec.override(tiny_config, LESSON), split, 2)
-    assert [each["kind"] for each in told] == ["CheckpointError"] * 2
-    assert all("the nodes have different teachers there" in each["error"] for each in told)
+def test_different_teachers_on_nodes_are_refused_by_all_nodes(teams: Teams, tiny_config: Config, split: Split) -> None:
+    reports = teams.do("prepare other teachers", codec.override(tiny_config, TEACHER), split, 2)
+    assert [each["kind"] for each in reports] == ["CheckpointError"] * 2
+    assert all("the nodes have different teachers there" in each["error"] for each in reports)

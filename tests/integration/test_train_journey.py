@@ -1,4 +1,4 @@
-"""The first journey as a user types it, and the ways it is cut short."""
+"""The first journey through the command line, and its interruptions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     return [{key: line[key] for key in line if key not in ("seconds", "steps_per_second")} for line in lines]
 
 
-def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> None:
+def test_phantoms_are_trained_on_evaluated_exported_and_predicted(tmp_path: Path, tiny_words: list[str]) -> None:
     cache, data, model = tmp_path / "cache", tmp_path / "acdc", tmp_path / "run"
     named = ("--dataset", "acdc", "--data", data)
     run(cache, "data", "phantom", "--dataset", "acdc", "--out", data, "--cases", 6)
@@ -60,7 +60,7 @@ def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> No
         "done": 12, "skipped": 0, "kept": 0, "failed": 0, "failures": [],
         "passed_over": 0, "orientation_differs": 0, "orientation_unknown": 0,
     }  # fmt: skip
-    assert_expected_of_both(tmp_path / "labels" / "review.csv", model / "evaluation-val" / "cases.csv")
+    assert_same_expected_dice(tmp_path / "labels" / "review.csv", model / "evaluation-val" / "cases.csv")
     again = run(
         cache, "evaluate", *named, "--predictions", tmp_path / "labels", "--split", "val",
         "--split-file", model / "split.json", "--json",
@@ -68,13 +68,13 @@ def test_from_nothing_to_label_maps(tmp_path: Path, tiny_words: list[str]) -> No
     assert again["summary"]["mean"]["dice"] == pytest.approx(measured["summary"]["mean"]["dice"], abs=1e-3)
 
 
-def assert_expected_of_both(review: Path, cases: Path) -> None:
-    """What predict expects of a case without its mask is what evaluate says that the run expected."""
+def assert_same_expected_dice(review: Path, cases: Path) -> None:
+    """`predict`, without masks, reports the same expected Dice as `evaluate`."""
     reviewed = {Path(row["labels"]).name: row for row in csv.DictReader(review.read_text().splitlines())}
     assert len(reviewed) == 12
     measured = list(csv.DictReader(cases.read_text().splitlines()))
-    told = [row for row in measured if row["expected_dice"]]
-    assert told
+    with_expected = [row for row in measured if row["expected_dice"]]
+    assert with_expected
     for row in measured:
         expected = reviewed[f"{row['case_id']}.nii.gz"][row["class"]]
         assert bool(expected) == bool(row["expected_dice"])
@@ -85,7 +85,7 @@ def assert_expected_of_both(review: Path, cases: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "how"), [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, ("--workers", "1"))]
 )
-def test_a_signal_saves_and_a_resume_completes(
+def test_signal_saves_the_run_and_resume_completes_it(
     phantom_dir: Path, tmp_path: Path, tiny_words: list[str], number: signal.Signals, how: tuple[str, ...]
 ) -> None:
     cache = tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""Training over a real Ray cluster on this machine: raylets of their own for each node, and what befalls them."""
+"""Training on a real Ray cluster on this machine, with a raylet for each node, and failures of nodes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def words(phantom_dir: Path, tiny_words: list[str]) -> list[object]:
-    """Of a run whose updates do not depend on the number of workers."""
+    """Arguments of a run whose updates do not depend on the number of workers."""
     more = (*CALM, "--set", "segmentor.sync_batchnorm=true", "--set", "optim.batch_size=3", "--epochs", EPOCHS)
     return ["train", "--dataset", "acdc", "--data", phantom_dir, *tiny_words, *more]
 
@@ -82,7 +82,7 @@ def _words_of(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_a_node_that_dies_and_one_that_is_taken_away(
+def test_training_survives_a_dead_and_a_preempted_node(
     cluster: Cluster, words: list[object], undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -118,7 +118,7 @@ def test_a_node_that_dies_and_one_that_is_taken_away(
     assert "raylet" not in command.text
 
 
-def test_uploads_that_are_killed_are_not_resumed_from(
+def test_training_does_not_resume_from_an_interrupted_upload(
     words: list[object], undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     with s3_server() as (server, environment):
@@ -139,7 +139,7 @@ def test_uploads_that_are_killed_are_not_resumed_from(
         for process in workers():  # they end by themselves, a little later
             process.wait(60)
 
-        # On another machine, where nothing is of the run but its name.
+        # On another machine, which has only the name of the run.
         again = tmp_path / "other" / "run"
         rest = words[: words.index("--preset")]
         resumed = Command(*rest, "--workers", "1:2", *storage, "--out", again, "--resume", environment=environment)
@@ -166,7 +166,9 @@ def test_uploads_that_are_killed_are_not_resumed_from(
             checkpoint.load_state(tmp_path / "state.pt", torch.device("cpu"))
 
 
-def test_to_the_cluster_and_back(words: list[object], undisturbed: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_run_moves_between_a_cluster_and_one_process(
+    words: list[object], undisturbed: list[dict[str, Any]], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     command = Command(*words, "--workers", 2, "--out", run)
     command.wait_for(r"^epoch 2/")
@@ -184,7 +186,7 @@ def test_to_the_cluster_and_back(words: list[object], undisturbed: list[dict[str
     require_same_data(history(run), undisturbed)
 
 
-def test_what_the_user_has_to_mend_is_not_tried_again(words: list[object], tmp_path: Path) -> None:
+def test_errors_that_the_user_must_fix_are_not_retried(words: list[object], tmp_path: Path) -> None:
     command = Command(*words, "--set", "optim.lr=1e30", "--workers", 2, "--out", tmp_path / "nan")
     code, _ = command.end()
     assert code == 1

@@ -48,7 +48,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A head here that trains nothing, and three hosts with room for one worker each; yields the address."""
     if not can_make_hosts():
         pytest.skip("needs root and `ip netns` to make hosts on this machine")
-    # A proxy for the outer world knows nothing of this network.
+    # A proxy to the outside cannot reach this network.
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     # Whether a node asks for a token would depend on what was run on this machine before.
@@ -94,7 +94,7 @@ def trains(host: str) -> bool:
     return False
 
 
-def test_a_host_that_dies_in_the_middle_of_an_epoch(
+def test_training_survives_a_host_that_dies_during_an_epoch(
     hosts: str, phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
@@ -114,6 +114,6 @@ def test_a_host_that_dies_in_the_middle_of_an_epoch(
     code, _ = command.end()
     assert code == 0, command.text
     require_same_data(history(tmp_path / "run"), history(tmp_path / "plain"))
-    # The storage has the whole run, for whoever was not here.
+    # The storage has the whole run.
     assert history(tmp_path / "shared" / "run" / "run") == history(tmp_path / "run")
     assert (tmp_path / "shared" / "run" / "run" / "checkpoints" / "best.safetensors").exists()

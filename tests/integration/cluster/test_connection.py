@@ -1,4 +1,4 @@
-"""Which cluster a command joins, and that it joins none that nobody named."""
+"""A command joins only the cluster that was named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def other_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One that runs here and has room for nothing; the environment names it, as in a job of Ray's."""
+    """A running cluster without CPUs, named by the environment as in a Ray job."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     yield
@@ -23,7 +23,7 @@ def other_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("other_cluster")
-def test_a_cluster_is_joined_where_that_was_asked_for() -> None:
+def test_cluster_is_joined_only_on_request() -> None:
     with connected("auto"):
         assert [node.cpus for node in nodes_of_cluster()] == [0]
     with connected(None, num_cpus=2):

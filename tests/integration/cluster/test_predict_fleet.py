@@ -49,7 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_done_twice(weights: Path) -> None:
+def test_killed_worker_is_replaced_and_no_stored_volume_is_repeated(weights: Path) -> None:
     with s3_server() as (gate, environment):
         client = client_of(environment)
         for place in range(60):
@@ -84,7 +84,7 @@ def members_below(pid: int) -> list[psutil.Process]:
     return [child for child in psutil.Process(pid).children(recursive=True) if "ray::Worker" in child.name()]
 
 
-class TakenDown:
+class CrashingRunner:
     """A runner that ends its process on some images."""
 
     name = "taken-down"
@@ -96,11 +96,11 @@ class TakenDown:
         return np.stack([1 - bright, bright], axis=1)
 
 
-def open_taken_down() -> TakenDown:
-    return TakenDown()
+def open_crashing() -> CrashingRunner:
+    return CrashingRunner()
 
 
-def open_damaged() -> TakenDown:
+def open_damaged() -> CrashingRunner:
     raise CheckpointError("best.safetensors: damaged")
 
 
@@ -115,22 +115,22 @@ def scans(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_a_volume_that_takes_workers_down_is_given_up_and_the_rest_done(scans: Path, tmp_path: Path) -> None:
-    told: list[str] = []
+def test_volume_that_crashes_workers_is_given_up_and_the_rest_predicted(scans: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
     plan = WorkersPlan(workers=2, address=None, gpu=False)
-    executor = RayWorkers(open_taken_down, plan, told.append)
+    executor = RayWorkers(open_crashing, plan, messages.append)
     outcome = predict([scans], executor, DATA, tmp_path / "out", "m")
     assert (outcome.done, outcome.skipped) == (12, 0)
     (failed,) = outcome.failed
     assert "05-poison.nii.gz: crashed 2 workers" in str(failed.error)
-    assert any("Lost a worker" in sentence for sentence in told)
+    assert any("Lost a worker" in sentence for sentence in messages)
     lines = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
     # A worker that dies between line and labels leaves a line for labels that are then made again.
     assert len({line["target"] for line in lines if line["error"] is None}) == 12
     assert predict([scans], executor, DATA, tmp_path / "out", "m", True).skipped == 12
 
 
-def test_a_model_that_cannot_be_opened_ends_it_with_the_reason(scans: Path, tmp_path: Path) -> None:
+def test_model_that_cannot_be_opened_ends_the_prediction_with_the_reason(scans: Path, tmp_path: Path) -> None:
     executor = RayWorkers(open_damaged, WorkersPlan(workers=1, address=None, gpu=False), print)
     with pytest.raises(CheckpointError, match=r"best\.safetensors: damaged"):
         predict([scans], executor, DATA, tmp_path / "out", "m")

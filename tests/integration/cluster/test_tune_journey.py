@@ -1,4 +1,4 @@
-"""A search as a user types it, killed in the middle and resumed, and one whose trials fail."""
+"""A search through the command line, killed and resumed, and searches whose trials fail."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def epochs_of(run: Path) -> list[int]:
 
 
 def rungs_in(experiment: Path) -> dict[float, dict[str, float]]:
-    """What trials are measured against, as Ray wrote it last."""
+    """The rungs that trials are compared with, as Ray saved them last."""
     newest = max(experiment.glob("callback-states-*.pkl"), key=lambda path: path.name)
     (bracket,) = pickle.loads(newest.read_bytes())[1]["brackets"]
     return bracket
@@ -79,7 +79,7 @@ def is_trial(process: psutil.Process) -> bool:
     return process.name().startswith("ray::ImplicitF")
 
 
-def test_a_search_is_killed_resumed_and_leaves_a_model(
+def test_killed_search_resumes_and_yields_a_model(
     tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
@@ -93,7 +93,7 @@ def test_a_search_is_killed_resumed_and_leaves_a_model(
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.1)
-        time.sleep(0.5)  # Ray writes its own state down just after
+        time.sleep(0.5)  # Ray saves its own state just after
         os.killpg(process.pid, signal.SIGKILL)
     before = rows_of(out / "trials.csv")
     ended = {name for name, row in before.items() if row["status"] in ("done", "stopped")}
@@ -128,7 +128,7 @@ def test_a_search_is_killed_resumed_and_leaves_a_model(
     assert exported.returncode == 0, exported.stderr
 
 
-def test_failing_trials_are_recorded_and_the_search_goes_on(
+def test_failed_trials_are_recorded_and_the_search_continues(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
     good = tiny_config.optim.lr
@@ -142,20 +142,20 @@ def test_failing_trials_are_recorded_and_the_search_goes_on(
         algorithm="random",
         space={"optim.lr": ray_tune.choice([good, 1e30])},
     )
-    told: list[tuple[TrialResult, ...]] = []
-    results = search(plan, trial, lambda now: told.append(tuple(now)), resume=False)
-    assert results[0].sample["optim.lr"] == good  # a search begins where it stands
+    reports: list[tuple[TrialResult, ...]] = []
+    results = search(plan, trial, lambda now: reports.append(tuple(now)), resume=False)
+    assert results[0].sample["optim.lr"] == good  # the first trial has the current settings
     by_lr: dict[Any, TrialResult] = {result.sample["optim.lr"]: result for result in results}
     assert by_lr[good].status == "done"
     assert by_lr[1e30].status == "failed"
     assert "loss became nan" in by_lr[1e30].error
-    assert told[-1] == results
+    assert reports[-1] == results
     assert rows_of(tmp_path / "search" / "trials.csv")[by_lr[1e30].trial]["error"] == by_lr[1e30].error
     best = codec.from_document(json.loads((tmp_path / "search" / "best.json").read_text()), "best.json")
     assert best.optim.lr == good
 
 
-def test_a_trial_whose_process_is_killed_goes_on_from_its_own_checkpoint(
+def test_killed_trial_resumes_from_its_own_checkpoint(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
     base = codec.override(tiny_config, {"optim.epochs": 4})
@@ -174,7 +174,7 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_own_checkpoint(
     assert epochs_of(Path(trial.trials_dir) / result.trial) == [1, 2, 3, 4]
 
 
-def test_what_failed_on_its_node_is_tried_again_by_a_resume(
+def test_resume_retries_trials_that_failed_on_their_node(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
     plan, trial = plans_of(tiny_config, phantom_dir, split, tmp_path, trials=2, at_once=1, algorithm="tpe")
@@ -188,7 +188,7 @@ def test_what_failed_on_its_node_is_tried_again_by_a_resume(
     assert {result.status for result in results} == {"done"}
 
 
-def test_population_based_training_hands_states_on(
+def test_population_based_training_passes_states_between_trials(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
     base = codec.override(tiny_config, {"optim.epochs": 4})

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 TRIALS, EPOCHS = 3, 3
 
 
-def test_a_search_on_workers_goes_on_from_the_bucket(
+def test_search_on_workers_resumes_from_the_bucket(
     phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
@@ -32,13 +32,13 @@ def test_a_search_on_workers_goes_on_from_the_bucket(
         while "done" not in statuses(out / "trials.csv"):
             assert time.monotonic() < until, command.text
             time.sleep(0.2)
-        time.sleep(1)  # Ray writes its own state down just after
+        time.sleep(1)  # Ray saves its own state just after
         command.send(signal.SIGKILL)
         command.end()
         first = [path for path in server.uploads if "/workers/" in path and path.endswith("last.pt")]
         assert first
 
-        # Elsewhere: nothing is there but the name of the search.
+        # On another machine, which has only the name of the search.
         again = tmp_path / "other" / "search"
         resumed = Command(*words, "--out", again, "--resume-if-there", "--json", environment=environment)
         code, output = resumed.end()

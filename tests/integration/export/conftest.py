@@ -35,7 +35,7 @@ def segmentor(config: Config) -> Segmentor:
 
 @pytest.fixture(scope="session")
 def artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Measured on `a case` as well."""
+    """An artefact whose parity is also measured on `a case`."""
     out = tmp_path_factory.mktemp("export") / "artifact"
     sample = np.random.default_rng(3).normal(size=(3, 1, 48, 32)).astype(np.float32)
     export(segmentor, config, out, SOURCE, {"a case": sample})
@@ -44,7 +44,7 @@ def artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="session")
 def free_artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For images of any size, with gates."""
+    """An artefact for images of any size, with gates."""
     out = tmp_path_factory.mktemp("export") / "free"
     export(segmentor, config, out, SOURCE, gates=True, dynamic_size=True)
     return out

@@ -1,4 +1,4 @@
-"""A segmentor leaves as an artefact, which is whole and predicts as the segmentor does."""
+"""An exported artefact is complete and predicts as the segmentor does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from maag.models.segmentor import Segmentor
 pytestmark = pytest.mark.integration
 
 
-def test_the_artifact_is_whole_and_says_how_well_it_agrees(artifact: Path, config: Config) -> None:
+def test_artifact_is_complete_and_records_its_parity(artifact: Path, config: Config) -> None:
     manifest = load_manifest(artifact)
     names = ["README.md", "manifest.json", "model.onnx", "model_card.md", "segment.py"]
     assert sorted(path.name for path in artifact.iterdir()) == names
@@ -36,18 +36,18 @@ def test_the_artifact_is_whole_and_says_how_well_it_agrees(artifact: Path, confi
     assert all(row.max_difference < 1e-4 and row.label_agreement == 1 for row in manifest.parity)
 
 
-def test_the_graph_is_portable_and_tells_nothing_of_its_machine(artifact: Path) -> None:
+def test_graph_is_portable_and_contains_no_local_paths(artifact: Path) -> None:
     model = onnx.load(artifact / "model.onnx")
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert not any(node.metadata_props for node in model.graph.node)
     assert b".py" not in (artifact / "model.onnx").read_bytes()
 
 
-def test_the_segmentor_is_left_as_it_was(artifact: Path, segmentor: Segmentor) -> None:
+def test_export_leaves_the_segmentor_in_training_mode(artifact: Path, segmentor: Segmentor) -> None:
     assert all(part.training for part in segmentor.modules())
 
 
-def test_labels_leave_the_graph_as_uint8(artifact: Path) -> None:
+def test_graph_outputs_labels_as_uint8(artifact: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(artifact / "model.onnx", providers=["CPUExecutionProvider"])
@@ -58,12 +58,12 @@ def test_labels_leave_the_graph_as_uint8(artifact: Path) -> None:
     np.testing.assert_array_equal(labels, probabilities.argmax(axis=1))
 
 
-def test_another_size_is_refused(artifact: Path) -> None:
+def test_images_of_another_size_are_refused(artifact: Path) -> None:
     with pytest.raises(DataError, match=r"\(1, 48, 32\), got \(1, 32, 32\)"):
         open_artifact(artifact, "cpu").runner(np.zeros((1, 1, 32, 32), np.float32))
 
 
-def test_predictions_of_the_artifact_are_those_of_the_segmentor(
+def test_artifact_predicts_as_the_segmentor_does(
     artifact: Path, segmentor: Segmentor, config: Config, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""`maag export` as it is typed, without TensorRT and without a GPU."""
+"""The command `maag export`, without TensorRT and without a GPU."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ def run(*words: object) -> int:
 
 
 @pytest.mark.skipif(not MISSING, reason="nothing is missing")
-def test_without_tensorrt_the_onnx_model_is_whole_and_one_sentence_says_what_is_missing(
+def test_without_tensorrt_the_onnx_model_is_exported_and_missing_parts_reported(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "model"
     words = ("export", weights, "--out", out, "--trt", "--gates", "--dynamic-size", "--triton", "--json")
     assert run(*words) == 1
-    said = capsys.readouterr()
+    captured = capsys.readouterr()
     manifest = load_manifest(out)
     assert manifest.engine is None
     assert [spec.name for spec in manifest.outputs] == ["probabilities", "labels", "gates_0"]
     assert manifest.inputs[0].shape == ("batch", 1, "height", "width")
     assert (out / "triton" / "segmentor" / "1" / "model.onnx").is_file()
-    assert json.loads(said.out)["engine"] is None
-    sentence = said.err.splitlines()[-1]
+    assert json.loads(captured.out)["engine"] is None
+    sentence = captured.err.splitlines()[-1]
     assert sentence.startswith(f"Error: no engine was built, {out} holds only the ONNX model: ")
     assert all(clause in sentence for clause in MISSING)
-    assert "Traceback" not in said.err
+    assert "Traceback" not in captured.err
 
 
-def test_gates_of_a_model_without_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gates_of_a_model_without_gates_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = override(CONFIG, {"segmentor.width": 2, "gates.levels": []})
     save_segmentor(tmp_path / "w.safetensors", config, build_segmentor(config).state_dict(), {"kind": "best"})
     assert run("export", tmp_path / "w.safetensors", "--out", tmp_path / "model", "--gates") == 2
@@ -64,9 +64,7 @@ def test_gates_of_a_model_without_any(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "model").exists()
 
 
-def test_parity_on_images_without_foreground_is_said_to_prove_little(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_parity_measured_without_foreground_is_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = override(CONFIG, {"segmentor.width": 2})
     blind = build_segmentor(config)
     with torch.no_grad():

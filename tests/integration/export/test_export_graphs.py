@@ -1,4 +1,4 @@
-"""Exported graphs in each precision: what is in them, what comes out of them, and their engines on stand-ins."""
+"""Exported graphs in each precision: their operators, their outputs, and their engines on stand-ins."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ VARIANTS = [(precision, gates, free) for free in (False, True) for gates in (Fal
         *((precision, True, True, "residual") for precision in ("fp32", "fp16", "int8")),
     ],
 )
-def test_graphs_hold_what_tensorrt_reads_and_nothing_else(
+def test_graphs_contain_only_operators_that_tensorrt_supports(
     precision: str, gates: bool, dynamic_size: bool, encoder: str
 ) -> None:
     model = graph(precision, gates, dynamic_size, encoder)
@@ -132,7 +132,7 @@ def problems(model: onnx.ModelProto) -> Iterator[str]:
         (onnx.helper.make_node("Cast", ["n"], ["b"], to=TensorProto.UINT8), "a cast to UINT8 from integers"),
     ],
 )
-def test_what_tensorrt_does_not_read_would_be_noticed(node: onnx.NodeProto, problem: str) -> None:
+def test_operators_unsupported_by_tensorrt_are_detected(node: onnx.NodeProto, problem: str) -> None:
     value = onnx.helper.make_tensor_value_info
     kind = TensorProto.UINT8 if node.op_type == "Cast" else TensorProto.FLOAT
     inputs = [
@@ -154,7 +154,7 @@ def run(model: onnx.ModelProto, images: np.ndarray[Any, Any]) -> dict[str, np.nd
 @pytest.mark.parametrize("encoder", CONFIGS)
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 2e-2)])
 @pytest.mark.parametrize("shape", [(1, 1, 48, 32), (3, 1, 16, 64)])
-def test_gates_are_those_of_the_module_in_any_size(
+def test_graph_gates_match_the_module_for_any_size(
     encoder: str, precision: str, tolerance: float, shape: tuple[int, ...]
 ) -> None:
     images = np.random.default_rng(1).normal(size=shape).astype(np.float32)
@@ -173,7 +173,7 @@ def test_gates_are_those_of_the_module_in_any_size(
     np.testing.assert_array_equal(found["labels"], found["probabilities"].argmax(axis=1))
 
 
-def test_a_residual_encoder_leaves_in_int8_too_and_the_card_says_so(tmp_path: Path) -> None:
+def test_residual_encoder_is_exported_in_int8_and_described_in_the_card(tmp_path: Path) -> None:
     config = CONFIGS["residual"]
     calibration = np.random.default_rng(2).normal(size=(4, 1, 48, 32)).astype(np.float32)
     order = {"precision": "int8", "calibration": calibration}
@@ -185,7 +185,7 @@ def test_a_residual_encoder_leaves_in_int8_too_and_the_card_says_so(tmp_path: Pa
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_artifact_with_an_engine(version: str, tmp_path: Path) -> None:
+def test_artifact_with_an_engine_is_complete_and_runs(version: str, tmp_path: Path) -> None:
     tensorrt = TensorRT(TensorRTStandIn(version), HostCuda())
     order = EngineOrder(tensorrt=tensorrt, timing_caches=tmp_path / "cache")
     out = tmp_path / "model"
@@ -228,7 +228,7 @@ def test_an_artifact_with_an_engine(version: str, tmp_path: Path) -> None:
     assert load_manifest(out) == manifest
 
 
-def test_an_engine_that_is_too_far_off_is_refused_or_falls_back(tmp_path: Path) -> None:
+def test_inaccurate_engine_is_refused_or_falls_back(tmp_path: Path) -> None:
     trt = TensorRTStandIn(VERSIONS[1], fail="fp16 numbers")
     order = EngineOrder(tensorrt=TensorRT(trt, HostCuda()))
     with pytest.raises(ExportError, match="tensorrt against torch-cpu on noise-1") as caught:

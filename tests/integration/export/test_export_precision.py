@@ -1,4 +1,4 @@
-"""What fewer bits save and cost, and when they are refused."""
+"""What lower precision saves and costs, and when it is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from maag.models.segmentor import Segmentor
 pytestmark = pytest.mark.integration
 
 
-def test_fewer_bits_are_smaller_and_further_off(
+def test_lower_precision_is_smaller_and_less_accurate(
     config: Config, segmentor: Segmentor, artifact: Path, int8_artifact: Path, tmp_path: Path
 ) -> None:
     source = Source(checkpoint="best.safetensors", sha256="00")
@@ -47,9 +47,7 @@ def test_fewer_bits_are_smaller_and_further_off(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_precision_that_is_too_coarse_is_refused_or_falls_back(
-    config: Config, segmentor: Segmentor, tmp_path: Path
-) -> None:
+def test_insufficient_precision_is_refused_or_falls_back(config: Config, segmentor: Segmentor, tmp_path: Path) -> None:
     wild = copy.deepcopy(segmentor)
     last_norm = wild.decoder[0].second[1]  # type: ignore[index, union-attr]
     with torch.no_grad():  # the same function, by a weight that fp16 cannot hold

@@ -1,4 +1,4 @@
-"""What goes beyond the paper in the best preset is gone when training ends: its exported network is the paper's."""
+"""The best preset adds nothing to the network at inference: the exported one is the paper's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def architecture(config: Config) -> dict[str, Any]:
     }
 
 
-def test_the_best_preset_exports_the_network_of_the_paper_so_it_is_no_slower() -> None:
+def test_best_preset_exports_the_same_network_as_the_paper_preset() -> None:
     configs = [preset("acdc", name) for name in ("best", "paper")]
     (height, width), of_paper = (config.data.size_px for config in configs)
     assert height * width <= of_paper[0] * of_paper[1]

@@ -21,7 +21,7 @@ from maag.config.schema import Config
 from maag.models.build import build_segmentor
 
 pytestmark = pytest.mark.integration
-# Runs a program where nothing of maag, and none of what it is made of, can be imported.
+# Runs a program that can import neither maag nor its dependencies.
 ALONE = """
 import runpy, sys
 class Block:
@@ -39,7 +39,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     # In int8 the last bit of an intensity may turn a rounding, which moves single voxels along borders.
     [("artifact", 1.0), ("free_artifact", 1.0), ("int8_artifact", 0.97)],
 )
-def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
+def test_standalone_program_needs_no_maag_and_agrees_voxel_for_voxel(
     kind: str, same_voxels: float, request: pytest.FixtureRequest, config: Config, tmp_path: Path
 ) -> None:
     artifact: Path = request.getfixturevalue(kind)
@@ -57,7 +57,7 @@ def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
         smooth = np.cumsum(np.cumsum(random.normal(size=shape), axis=0), axis=1).astype(np.float32)
         image = nibabel.Nifti1Image(smooth, np.diag([*spacing, 1.0]))
         nibabel.save(image, tmp_path / "in" / f"{name}.nii.gz")
-    # The same as the last one in other words: its spacing in metres.
+    # The last image again, with its spacing in metres.
     image = nibabel.Nifti1Image(smooth, np.diag([*(mm / 1000 for mm in spacing), 1.0]))
     image.header.set_xyzt_units("meter", "sec")
     nibabel.save(image, tmp_path / "in" / "metres.nii.gz")
@@ -73,7 +73,7 @@ def test_the_program_beside_the_model_needs_no_maag_and_agrees_voxel_for_voxel(
         assert len(np.unique(one.dataobj)) > 1
 
 
-def test_a_model_of_several_channels_is_used_as_its_readme_says(config: Config, tmp_path: Path) -> None:
+def test_multi_channel_model_works_as_its_readme_describes(config: Config, tmp_path: Path) -> None:
     two = override(config, {"data.channels": 2, "data.dataset": "nnunet"})
     torch.manual_seed(3)
     segmentor = build_segmentor(two)
@@ -103,8 +103,8 @@ def test_a_model_of_several_channels_is_used_as_its_readme_says(config: Config, 
         one, other = nibabel.load(alone), nibabel.load(tmp_path / "out" / f"{name}.nii.gz")
         np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
         assert len(np.unique(one.dataobj)) > 1
-        turned = subprocess.run([*program, *channels[::-1], str(alone)], capture_output=True, text=True)
-        assert turned.returncode == 0
+        swapped = subprocess.run([*program, *channels[::-1], str(alone)], capture_output=True, text=True)
+        assert swapped.returncode == 0
         assert (np.asarray(nibabel.load(alone).dataobj) != np.asarray(other.dataobj)).any()
     before = Path(channels[1]).read_bytes()
     done = subprocess.run([*program, *channels, channels[1]], capture_output=True, text=True)

@@ -28,7 +28,7 @@ ODD = [
 ]
 
 
-def test_what_is_put_comes_back(store: Store, out: Path) -> None:
+def test_put_file_can_be_fetched_and_read(store: Store, out: Path) -> None:
     source, content = out / "source", bytes(range(256)) * 999
     source.write_bytes(content)
     store.put(source, "a/b.bin")
@@ -44,7 +44,7 @@ def test_what_is_put_comes_back(store: Store, out: Path) -> None:
     assert names(out / "new") == ["copy"]
 
 
-def test_other_content_is_another_version(store: Store, out: Path) -> None:
+def test_changed_content_has_another_version(store: Store, out: Path) -> None:
     store.write_bytes("a", b"one")
     before = store.stat("a")
     assert before is not None
@@ -59,14 +59,14 @@ def test_other_content_is_another_version(store: Store, out: Path) -> None:
     assert (out / "a").read_bytes() == b"two."
 
 
-def test_nothing_has_no_bytes_and_a_digest(store: Store, out: Path) -> None:
+def test_empty_object_has_a_digest(store: Store, out: Path) -> None:
     store.write_bytes("empty", b"")
     assert store.read_bytes("empty") == b""
     assert store.fetch("empty", out / "empty").size == 0
     assert store.md5_of("empty") == hashlib.md5(b"").hexdigest()
 
 
-def test_what_is_not_there(store: Store, out: Path) -> None:
+def test_missing_object_is_reported(store: Store, out: Path) -> None:
     store.write_bytes("a", b"a")
     assert store.stat("b") is None
     assert store.md5_of("b") is None
@@ -87,13 +87,13 @@ def test_a_failed_fetch_keeps_the_old_file(store: Store, out: Path) -> None:
     assert (out / "a").read_text() == "old"
 
 
-def test_a_source_that_is_not_there_is_named(store: Store, out: Path) -> None:
+def test_put_of_a_missing_source_is_refused(store: Store, out: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot read .*none"):
         store.put(out / "none", "a")
     assert store.stat("a") is None
 
 
-def test_lists_are_in_key_order_by_the_beginning_of_keys(store: Store) -> None:
+def test_objects_are_listed_by_prefix_in_key_order(store: Store) -> None:
     keys = ["a", "a-1", "a/1", "a/10", "a/2", "a.txt", "b/c/d", "b/cd", "ä", "Z"]
     for key in keys:
         store.write_bytes(key if key != "a" else "a0", key.encode())
@@ -105,7 +105,7 @@ def test_lists_are_in_key_order_by_the_beginning_of_keys(store: Store) -> None:
 
 
 @pytest.mark.parametrize("key", ODD)
-def test_odd_names_stay_as_they_are(store: Store, out: Path, key: str) -> None:
+def test_odd_keys_are_kept_unchanged(store: Store, out: Path, key: str) -> None:
     store.write_bytes(key, key.encode())
     assert [stored.key for stored in store.list()] == [key]
     stored = store.stat(key)
@@ -118,7 +118,7 @@ def test_odd_names_stay_as_they_are(store: Store, out: Path, key: str) -> None:
 @pytest.mark.parametrize(
     "key", ["", "/a", "../a", "a/../../b", "a/./b", "a//b", "a/", "a\\b", "C:a", "a\0b", "a" * 256]
 )
-def test_keys_that_could_lead_elsewhere_are_not_written(store: Store, out: Path, key: str) -> None:
+def test_unsafe_keys_are_not_written(store: Store, out: Path, key: str) -> None:
     with pytest.raises(DataError, match=r"the key .* is refused"):
         store.write_bytes(key, b"a")
     (out / "a").write_text("a")
@@ -128,25 +128,25 @@ def test_keys_that_could_lead_elsewhere_are_not_written(store: Store, out: Path,
 
 
 @pytest.mark.parametrize("key", ["", "/a", "../a", "a/../../b", "a/./b", "a\0b"])
-def test_keys_that_lead_elsewhere_are_not_read(store: Store, out: Path, key: str) -> None:
+def test_keys_outside_the_store_are_not_read(store: Store, out: Path, key: str) -> None:
     for read in (store.stat, store.read_bytes, store.md5_of, lambda key: store.fetch(key, out / "a")):
         with pytest.raises(DataError, match=r"the key .* is refused"):
             read(key)
     assert names(out) == []
 
 
-def test_many_threads_use_one_store(store: Store, out: Path) -> None:
-    def there_and_back(i: int) -> bytes:
+def test_many_threads_can_share_a_store(store: Store, out: Path) -> None:
+    def write_and_fetch(i: int) -> bytes:
         store.write_bytes(f"n/{i}", bytes([i]) * 1000)
         store.fetch(f"n/{i}", out / str(i))
         return (out / str(i)).read_bytes()
 
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(there_and_back, range(24))) == [bytes([i]) * 1000 for i in range(24)]
+        assert list(pool.map(write_and_fetch, range(24))) == [bytes([i]) * 1000 for i in range(24)]
     assert len(list(store.list("n/"))) == 24
 
 
-def test_two_who_write_one_key_leave_one_whole_object(store: Store) -> None:
+def test_concurrent_writes_of_a_key_leave_one_whole_object(store: Store) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda i: store.write_bytes("a", bytes([i]) * 50_000), range(8)))
     content = store.read_bytes("a")
@@ -154,7 +154,7 @@ def test_two_who_write_one_key_leave_one_whole_object(store: Store) -> None:
     assert store.md5_of("a") == hashlib.md5(content).hexdigest()
 
 
-def test_a_store_may_be_pickled_in_use(store: Store) -> None:
+def test_used_store_can_be_pickled(store: Store) -> None:
     store.write_bytes("a", b"content")
     again: Store = pickle.loads(pickle.dumps(store))
     assert again.uri == store.uri

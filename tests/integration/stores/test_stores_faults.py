@@ -1,4 +1,4 @@
-"""Requests to buckets that fail, are denied or bring other content than was listed."""
+"""Requests to buckets that fail, are denied, or return content other than listed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maag.storage.store import Store, StoredObject
 pytestmark = pytest.mark.integration
 
 
-def test_a_missing_bucket_is_not_a_missing_object(cloud: Place, out: Path) -> None:
+def test_missing_bucket_is_not_reported_as_a_missing_object(cloud: Place, out: Path) -> None:
     other = open_store(f"{cloud.scheme}://no-such-bucket/x", FAST)
     for ask in (
         lambda: other.stat("a"),
@@ -42,7 +42,7 @@ REQUESTS: dict[str, Callable[[Store, Path], Any]] = {
 
 @pytest.mark.parametrize("method", REQUESTS)
 @pytest.mark.parametrize("kind", ["429", "500", "502", "503", "504", "close", "drop"])
-def test_what_passes_is_asked_again(cloud: Place, out: Path, kind: str, method: str) -> None:
+def test_transient_failures_are_retried(cloud: Place, out: Path, kind: str, method: str) -> None:
     cloud.store.write_bytes("a", b"content" * 1000)
     expected = REQUESTS[method](cloud.store, out)
     before = cloud.server.count(method, cloud.key("a"))
@@ -69,7 +69,7 @@ def test_attempts_are_bounded(cloud: Place, out: Path, method: str) -> None:
 
 @pytest.mark.parametrize("method", REQUESTS)
 @pytest.mark.parametrize("kind", ["401", "403"])
-def test_denied_is_said_at_once(cloud: Place, out: Path, kind: str, method: str) -> None:
+def test_denied_access_is_reported_without_retries(cloud: Place, out: Path, kind: str, method: str) -> None:
     cloud.store.write_bytes("a", b"content" * 1000)
     before = cloud.server.count(method, cloud.key("a"))
     cloud.server.faults.add(Fault(kind, cloud.key("a"), times=99, method=method))
@@ -79,7 +79,7 @@ def test_denied_is_said_at_once(cloud: Place, out: Path, kind: str, method: str)
     assert names(out) == []
 
 
-def test_what_arrives_differs_from_what_was_put(cloud: Place, out: Path) -> None:
+def test_corrupted_download_is_retried_then_refused(cloud: Place, out: Path) -> None:
     cloud.store.write_bytes("a", b"content" * 1000)
     for kind in ("flip", "short"):
         cloud.server.faults.add(Fault(kind, cloud.key("a"), times=1, method="GET"))
@@ -98,7 +98,7 @@ def listed(store: Store) -> StoredObject:
     return found
 
 
-def test_changed_between_listing_and_reading(s3: Place, out: Path) -> None:
+def test_object_changed_between_listing_and_fetch_is_refused(s3: Place, out: Path) -> None:
     s3.store.write_bytes("a", b"content")
     version = listed(s3.store).version
     s3.server.faults.add(Fault("change", s3.key("a"), method="GET"))
@@ -108,7 +108,7 @@ def test_changed_between_listing_and_reading(s3: Place, out: Path) -> None:
     assert s3.store.read_bytes("a") == b"other content"
 
 
-def test_changed_in_the_middle_of_reading(s3: Place, out: Path) -> None:
+def test_object_changed_during_a_fetch_is_refused(s3: Place, out: Path) -> None:
     s3.store.write_bytes("a", b"content" * 1000)
     s3.server.faults.add(Fault("drop", s3.key("a"), method="GET"))
     s3.server.faults.add(Fault("change", s3.key("a"), method="GET"))
@@ -117,7 +117,7 @@ def test_changed_in_the_middle_of_reading(s3: Place, out: Path) -> None:
     assert names(out) == []
 
 
-def test_vanished_between_listing_and_reading(s3: Place, out: Path) -> None:
+def test_object_deleted_between_listing_and_fetch_is_reported_missing(s3: Place, out: Path) -> None:
     s3.store.write_bytes("a", b"content")
     version = listed(s3.store).version
     s3.server.faults.add(Fault("vanish", s3.key("a"), method="GET"))

@@ -1,4 +1,4 @@
-"""What only S3 has: pages, parts, credentials, and the many ways in which a body fails to arrive."""
+"""What only S3 has: pages, multipart uploads, credentials, and incomplete bodies."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_long_lists_come_page_by_page(server: S3Server, store: Store) -> None:
+def test_long_listings_are_fetched_page_by_page(server: S3Server, store: Store) -> None:
     prefix = store.uri.removeprefix(f"s3://{BUCKET}/")
     for i in range(1001):
         server.store(f"{prefix}/{i:04}", b"x")
@@ -60,26 +60,26 @@ def test_long_lists_come_page_by_page(server: S3Server, store: Store) -> None:
     assert server.count("LIST") == 3
 
 
-def test_the_bucket_is_not_asked_for_with_each_object_that_is_missing(server: S3Server, store: Store) -> None:
+def test_bucket_is_checked_only_once_for_several_missing_objects(server: S3Server, store: Store) -> None:
     assert [store.stat(name) for name in "abc"] == [None] * 3
     assert (server.count("HEAD"), server.count("LIST")) == (3, 1)
 
 
-def test_a_prefix_ends_at_a_slash(server: S3Server) -> None:
+def test_prefix_ends_at_a_slash(server: S3Server) -> None:
     server.store("volumes/a", b"1")
     server.store("volumes2/b", b"1")
     assert [stored.key for stored in open_store(f"s3://{BUCKET}/volumes", FAST).list()] == ["a"]
     assert {"volumes/a", "volumes2/b"} <= {stored.key for stored in open_store(f"s3://{BUCKET}", FAST).list()}
 
 
-def test_objects_of_others_have_their_etag_for_md5(server: S3Server, store: Store) -> None:
+def test_md5_of_objects_from_other_programs_is_their_etag(server: S3Server, store: Store) -> None:
     server.store("others/a", b"abc")
     others = open_store(f"s3://{BUCKET}/others", FAST)
     assert others.md5_of("a") == "900150983cd24fb0d6963f7d28e17f72"
     assert others.read_bytes("a") == b"abc"
 
 
-def test_a_stalled_body_is_asked_for_again_from_there(server: S3Server, store: Store, tmp_path: Path) -> None:
+def test_stalled_download_resumes_where_it_stopped(server: S3Server, store: Store, tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
     store.write_bytes("a", content)
     server.faults.add(Fault("stall", "*/a", method="GET", wait_s=0.8))
@@ -90,7 +90,7 @@ def test_a_stalled_body_is_asked_for_again_from_there(server: S3Server, store: S
     assert server.count("GET") == 2
 
 
-def test_a_body_that_is_cut_time_and_again_arrives_in_parts(server: S3Server, store: Store, tmp_path: Path) -> None:
+def test_repeatedly_interrupted_download_is_completed_in_parts(server: S3Server, store: Store, tmp_path: Path) -> None:
     content = os.urandom(1_000_000)
     store.write_bytes("a", content)
     server.faults.add(Fault("drop", "*/a", times=FAST.attempts - 1, method="GET"))
@@ -102,7 +102,7 @@ def test_a_body_that_is_cut_time_and_again_arrives_in_parts(server: S3Server, st
     assert names(tmp_path) == ["a"]
 
 
-def test_an_upload_in_parts_is_whole_or_leaves_nothing(server: S3Server, tmp_path: Path) -> None:
+def test_multipart_upload_is_complete_or_leaves_nothing(server: S3Server, tmp_path: Path) -> None:
     class Parts(S3Store):
         part_bytes = 5 << 20
 
@@ -125,14 +125,14 @@ def test_an_upload_in_parts_is_whole_or_leaves_nothing(server: S3Server, tmp_pat
     assert "Uploads" not in unfinished
 
 
-def test_an_upload_whose_answer_is_lost_is_done_again(server: S3Server, store: Store) -> None:
+def test_upload_without_response_is_retried(server: S3Server, store: Store) -> None:
     server.faults.add(Fault("drop", "*/a", method="PUT"))
     store.write_bytes("a", b"content")
     assert store.read_bytes("a") == b"content"
     assert server.count("PUT") == 2
 
 
-def test_no_credentials_is_denied_before_anything_is_asked(
+def test_missing_credentials_are_refused_before_any_request(
     server: S3Server, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
@@ -147,20 +147,20 @@ def test_no_credentials_is_denied_before_anything_is_asked(
     assert server.count("LIST") == 1
 
 
-def test_an_expired_token_is_denied_also_where_the_answer_has_no_body(server: S3Server, store: Store) -> None:
+def test_expired_token_is_recognised_in_a_response_without_body(server: S3Server, store: Store) -> None:
     store.write_bytes("a", b"content")
     server.faults.add(Fault("400", times=99))
     with pytest.raises(AccessDeniedError, match="ExpiredToken"):
         store.stat("a")
 
 
-def test_an_object_that_may_not_be_seen_is_not_called_missing(server: S3Server, store: Store) -> None:
+def test_forbidden_object_is_not_reported_as_missing(server: S3Server, store: Store) -> None:
     server.faults.add(Fault("403", method="HEAD"))
     with pytest.raises(AccessDeniedError, match="also answers this for a missing object"):
         store.stat("none")
 
 
-def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
+def test_unreachable_endpoint_fails_after_bounded_retries(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(StorageError, match="every attempt failed"):
@@ -168,14 +168,14 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> No
     assert time.monotonic() - start < 5
 
 
-def test_an_invalid_name_of_a_bucket_is_said(server: S3Server) -> None:
+def test_invalid_bucket_name_is_reported(server: S3Server) -> None:
     with pytest.raises(StorageError, match=r"cannot read s3://Not Valid/a: .*check the address"):
         open_store("s3://Not Valid", FAST).read_bytes("a")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text("aZ0 .-_%+#?&=~'()[]*$@!,;:äß心😀", min_size=1, max_size=12), min_size=1, max_size=3))
-def test_every_key_comes_back(server: S3Server, store: Store, parts: list[str]) -> None:
+def test_every_key_can_be_written_and_listed(server: S3Server, store: Store, parts: list[str]) -> None:
     key = "/".join(parts)
     if {".", ".."} & set(parts) or key[1:2] == ":":
         return
@@ -185,7 +185,7 @@ def test_every_key_comes_back(server: S3Server, store: Store, parts: list[str]) 
     assert store.stat(key) is not None
 
 
-def test_errors_of_reading_are_typed_alike_in_all_ways_of_reading(server: S3Server, store: Store) -> None:
+def test_read_bytes_raises_typed_errors(server: S3Server, store: Store) -> None:
     store.write_bytes("a", b"content")
     for kind, expected in [("404", MissingObjectError), ("412", ObjectChangedError), ("403", AccessDeniedError)]:
         server.faults.add(Fault(kind, "*/a", method="GET"))
