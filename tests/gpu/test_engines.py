@@ -1,4 +1,4 @@
-"""Real engines on a real GPU: built, equal to PyTorch, at every batch size, and built anew elsewhere."""
+"""Real engines on a real GPU: built, equal to PyTorch at every batch size, and rebuilt elsewhere."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def artifacts(
 
 @needs_tensorrt
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_an_engine_agrees_with_pytorch_from_the_smallest_to_the_largest_batch(
+def test_engine_agrees_with_pytorch_from_the_smallest_to_the_largest_batch(
     precision: Precision, artifacts: dict[Precision, Path], segmentor: Segmentor, tensorrt: TensorRT
 ) -> None:
     manifest = load_manifest(artifacts[precision])
@@ -103,7 +103,7 @@ def test_an_engine_agrees_with_pytorch_from_the_smallest_to_the_largest_batch(
 
 @needs_tensorrt
 @pytest.mark.parametrize(("precision", "kind"), [("fp16", "Half"), ("int8", "Int8")])
-def test_layers_have_the_types_of_the_graph(
+def test_engine_layers_have_the_precision_of_the_graph(
     precision: Precision, kind: str, artifacts: dict[Precision, Path], tensorrt: TensorRT
 ) -> None:
     manifest = load_manifest(artifacts[precision])
@@ -116,7 +116,7 @@ def test_layers_have_the_types_of_the_graph(
 
 
 @needs_tensorrt
-def test_a_graph_computes_what_plain_queueing_does(artifacts: dict[Precision, Path], tensorrt: TensorRT) -> None:
+def test_cuda_graph_computes_the_same_as_plain_queueing(artifacts: dict[Precision, Path], tensorrt: TensorRT) -> None:
     manifest = load_manifest(artifacts["fp16"])
     assert manifest.engine is not None
     plan = (artifacts["fp16"] / manifest.engine.file).read_bytes()
@@ -128,7 +128,7 @@ def test_a_graph_computes_what_plain_queueing_does(artifacts: dict[Precision, Pa
 
 
 @needs_tensorrt
-def test_an_engine_from_elsewhere_is_named_and_built_anew(
+def test_engine_from_another_environment_is_reported_and_rebuilt(
     artifacts: dict[Precision, Path], tensorrt: TensorRT, tmp_path: Path
 ) -> None:
     import shutil
@@ -149,12 +149,12 @@ def test_an_engine_from_elsewhere_is_named_and_built_anew(
 
 def moved_elsewhere(manifest: Manifest) -> Manifest:
     assert manifest.engine is not None
-    there = dataclasses.replace(manifest.engine.environment, gpu="NVIDIA Elsewhere", tensorrt="9.9")
-    return dataclasses.replace(manifest, engine=dataclasses.replace(manifest.engine, environment=there))
+    environment = dataclasses.replace(manifest.engine.environment, gpu="NVIDIA Elsewhere", tensorrt="9.9")
+    return dataclasses.replace(manifest, engine=dataclasses.replace(manifest.engine, environment=environment))
 
 
 @needs_tensorrt
-def test_any_size_within_the_profile(segmentor: Segmentor, tensorrt: TensorRT, tmp_path: Path) -> None:
+def test_engine_runs_any_size_within_its_profile(segmentor: Segmentor, tensorrt: TensorRT, tmp_path: Path) -> None:
     order = EngineOrder(tensorrt=tensorrt)
     manifest = export(segmentor, CONFIG, tmp_path / "free", SOURCE, dynamic_size=True, engine=order)
     assert len({row.inputs for row in manifest.parity}) == 6
@@ -165,7 +165,7 @@ def test_any_size_within_the_profile(segmentor: Segmentor, tensorrt: TensorRT, t
 
 
 @needs_tensorrt
-def test_what_tensorrt_cannot_read_is_told_in_its_own_words(tensorrt: TensorRT, tmp_path: Path) -> None:
+def test_parse_errors_of_tensorrt_are_reported_verbatim(tensorrt: TensorRT, tmp_path: Path) -> None:
     from deploy.artifact.engine import Profile
 
     write_tiny_graph(tmp_path / MODEL)

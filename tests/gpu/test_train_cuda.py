@@ -1,4 +1,4 @@
-"""The same steps on a CUDA device as on the CPU, in any precision, compiled or not, and none that waits for it."""
+"""Training steps on a CUDA device: equal to the CPU's, in any precision, compiled or not, and without waiting."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ FASTER = [{"train.precision": "auto"}, {"train.compile": True}, {"train.precisio
 """What a GPU may do beside eager fp32; `auto` is bf16 on those that have it."""
 
 
-def test_an_update_agrees_with_the_cpu(tiny_config: Config, prepared: PreparedData, split: Split) -> None:
+def test_cuda_update_agrees_with_the_cpu(tiny_config: Config, prepared: PreparedData, split: Split) -> None:
     losses = {}
     batch = TrainingBatches(supervise(prepared, split, tiny_config), tiny_config, torch.device("cpu")).at(0)
     for device in (torch.device("cpu"), CUDA):
@@ -91,7 +91,7 @@ def test_no_step_waits_for_the_device(
 
 
 @pytest.mark.parametrize("faster", [{}, *FASTER], ids=["eager fp32", "bf16", "compiled", "compiled bf16"])
-def test_a_recorded_step_does_what_the_plain_one_does(
+def test_recorded_step_matches_the_plain_step(
     tiny_config: Config, prepared: PreparedData, split: Split, faster: dict[str, Any]
 ) -> None:
     config = codec.override(tiny_config, {**SEVERAL, **faster})
@@ -111,7 +111,7 @@ def test_a_recorded_step_does_what_the_plain_one_does(
 
     expected, plain = run(lambda state: lambda batch: update(state, batch, config))
     found, recorded = run(lambda state: RecordedUpdate(state, config, CudaRecorder(state.noise)))
-    # Sums in another order, now and then another digit of bf16, are what Adam makes much of: so all weights together.
+    # Adam amplifies rounding, such as another order of sums or digit of bf16: so all weights are compared together.
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=0.1)
     moved = [path_of(state, TrainState(config, CUDA)) for state in (recorded, plain)]
@@ -137,13 +137,13 @@ def test_no_recorded_step_waits_for_the_device(tiny_config: Config, prepared: Pr
             once(batches.at(step))
 
 
-def test_a_gpu_with_bf16_is_given_it(tiny_config: Config) -> None:
+def test_auto_precision_uses_bf16_on_supporting_gpus(tiny_config: Config) -> None:
     config = codec.override(tiny_config, {"train.precision": "auto"})
     assert runs_in_bf16(config.train, CUDA) == (torch.cuda.get_device_capability() >= (8, 0))
     require_fast(config.train, CUDA)
 
 
-def test_the_power_iteration_keeps_the_digits_of_fp32(tiny_config: Config) -> None:
+def test_power_iteration_keeps_fp32_precision(tiny_config: Config) -> None:
     masks = torch.zeros(2, 32, 32, dtype=torch.uint8, device=CUDA)
     pyramid = pyramid_of_masks(masks, 4, tiny_config.discriminator.scales)
     plain = TrainState(tiny_config, CUDA).discriminator
