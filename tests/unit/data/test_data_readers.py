@@ -119,7 +119,7 @@ def shrink_mask(root: Path) -> None:
         ("lvsc", shrink_mask, "(9, 9), its image"),
         ("lvsc", truncate("*.png"), "not a readable image"),
         ("chaos", remove("T1DUAL/Ground/*.png"), "every slice needs a mask"),
-        ("chaos", duplicate_slice, "lies at the place of"),
+        ("chaos", duplicate_slice, "lies at the position of"),
         ("ppss", spoil_colours, "12800 of 12800 pixels have a colour of no class"),
         ("ppss", truncate("*.jpg"), "not a readable image"),
         ("nnunet", truncate("labelsTr/*.nii.gz"), "heart_000.nii.gz"),
