@@ -94,7 +94,7 @@ class _Again:
 def gs_server() -> Iterator[tuple[GsServer, dict[str, str]]]:
     """The server with an empty bucket, and the environment that leads to it."""
     emulator = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed")
-    port = _free_port()
+    port = free_port()
     server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET)
     server.start()
     try:
@@ -111,7 +111,7 @@ def az_server() -> Iterator[tuple[AzServer, dict[str, str]]]:
     if program is None:
         pytest.skip("azurite-blob is not on the path (npm install azurite)")
     blob = pytest.importorskip("azure.storage.blob", reason="azure-storage-blob is not installed")
-    port = _free_port()
+    port = free_port()
     words = ["--inMemoryPersistence", "--blobPort", str(port), "--skipApiVersionCheck", "--disableTelemetry"]
     azurite = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -140,7 +140,7 @@ def _listening(gate: Any) -> Iterator[tuple[Any, str]]:
         listener.server_close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -14,32 +14,40 @@ from typing import Any
 
 import psutil
 import pytest
+from clouds import free_port
 from journeys import CALM, Command, history, require_same_data
 
 pytestmark = pytest.mark.integration
-HOSTS = ("maag1", "maag2", "maag3")
-NETWORK, HEAD, PORT = "10.77.0", "10.77.0.1", 6479
+# Names and a subnet of this process: a run of the tests that was killed leaves its own behind.
+PID = os.getpid()
+TAG = f"mg{PID}"
+HOSTS = (f"{TAG}a", f"{TAG}b", f"{TAG}c")
+NETWORK = f"10.{64 + PID // 254 % 64}.{1 + PID % 254}"
+HEAD = f"{NETWORK}.1"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 WORKER = "RayTrainWorker"
 
 
 def do(*words: object, **more: Any) -> None:
-    subprocess.run([str(word) for word in words], check=True, capture_output=True, **more)
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, **more)
+    if done.returncode != 0:
+        raise OSError(f"{' '.join(map(str, words))}: {done.stderr.strip()}")
 
 
 def can_make_hosts() -> bool:
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("ip") is None:
         return False
+    bridge, end, namespace = f"{TAG}pb", f"{TAG}po", f"{TAG}p"
     try:
-        do("ip", "netns", "add", "maag-probe")
-        do("ip", "link", "add", "maag-probe", "type", "bridge")
-        do("ip", "link", "add", "maag-probe1", "type", "veth", "peer", "name", "node0", "netns", "maag-probe")
-        do("ip", "netns", "exec", "maag-probe", "ip", "link", "set", "lo", "up")
+        do("ip", "netns", "add", namespace)
+        do("ip", "link", "add", bridge, "type", "bridge")
+        do("ip", "link", "add", end, "type", "veth", "peer", "name", "node0", "netns", namespace)
+        do("ip", "netns", "exec", namespace, "ip", "link", "set", "lo", "up")
         return True
-    except subprocess.CalledProcessError:
+    except OSError:
         return False
     finally:
-        for words in (("link", "del", "maag-probe1"), ("link", "del", "maag-probe"), ("netns", "del", "maag-probe")):
+        for words in (("link", "del", end), ("link", "del", bridge), ("netns", "del", namespace)):
             subprocess.run(["ip", *words], capture_output=True)
 
 
@@ -54,36 +62,46 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     # Whether a node asks for a token would depend on what was run on this machine before.
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "node0", "RAY_USAGE_STATS_ENABLED": "0"}
+    bridge, port = f"{TAG}br", free_port()
     try:
-        do("ip", "link", "add", "maag-br", "type", "bridge")
-        do("ip", "addr", "add", f"{HEAD}/24", "dev", "maag-br")
-        do("ip", "link", "set", "maag-br", "up")
-        do(*RAY, "start", "--head", "--node-ip-address", HEAD, "--port", PORT, "--num-cpus", 0,
+        do("ip", "link", "add", bridge, "type", "bridge")
+        do("ip", "addr", "add", f"{HEAD}/24", "dev", bridge)
+        do("ip", "link", "set", bridge, "up")
+        do(*RAY, "start", "--head", "--node-ip-address", HEAD, "--port", port, "--num-cpus", 0,
            "--include-dashboard", "false", env=environment)  # fmt: skip
         for number, host in enumerate(HOSTS, start=11):
             do("ip", "netns", "add", host)
-            do("ip", "link", "add", f"{host}-out", "type", "veth", "peer", "name", "node0", "netns", host)
-            do("ip", "link", "set", f"{host}-out", "master", "maag-br", "up")
+            do("ip", "link", "add", f"{host}o", "type", "veth", "peer", "name", "node0", "netns", host)
+            do("ip", "link", "set", f"{host}o", "master", bridge, "up")
             inside = ("ip", "netns", "exec", host)
             do(*inside, "ip", "link", "set", "lo", "up")
             do(*inside, "ip", "addr", "add", f"{NETWORK}.{number}/24", "dev", "node0")
             do(*inside, "ip", "link", "set", "node0", "up")
-            do(*inside, *RAY, "start", "--address", f"{HEAD}:{PORT}", "--node-ip-address", f"{NETWORK}.{number}",
+            do(*inside, *RAY, "start", "--address", f"{HEAD}:{port}", "--node-ip-address", f"{NETWORK}.{number}",
                "--num-cpus", 1, env=environment)  # fmt: skip
-        yield f"{HEAD}:{PORT}"
+        yield f"{HEAD}:{port}"
     finally:
+        for pid in [pid for host in HOSTS for pid in pids_on(host)] + pids_of_head():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for host in HOSTS:
-            for pid in pids_on(host):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", host], capture_output=True)
-        subprocess.run([*RAY, "stop", "--force"], capture_output=True)
-        subprocess.run(["ip", "link", "del", "maag-br"], capture_output=True)
+        subprocess.run(["ip", "link", "del", bridge], capture_output=True)
 
 
 def pids_on(host: str) -> list[int]:
     found = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
+
+
+def pids_of_head() -> list[int]:
+    """Processes of Ray that were started with the head's address."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != PID and any(HEAD in word for word in process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 def trains(host: str) -> bool:
