@@ -10,15 +10,15 @@ from maag.config.presets import BEYOND_SMALL
 BASELINE = "fast preset"
 BEST = "best settings"
 SECOND_STAGE = f"{BEST}, second stage"
-TAUGHT_STAGE = f"{BEST}, taught by a first run"
+STUDENT_STAGE = f"{BEST}, student of a first run"
 BEST_LONGER = f"{BEST}, epochs of both stages"
 WITHOUT_TEACHER = {"teacher.decay": 0, "loss.teacher": 0}
 WITHOUT_SHAPES = {"gates.levels": [], "loss.adversarial": 0}
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "without the teacher": WITHOUT_TEACHER,
-    "the average alone, without its lesson": {"loss.teacher": 0},
+    "averaged weights alone, without soft labels": {"loss.teacher": 0},
     "without gates and discriminator": WITHOUT_SHAPES,
-    "without the gates' lesson": {"teacher.gates": 0},
+    "without gate supervision": {"teacher.gates": 0},
     "residual gates, but for the finest level": {"gates.levels": [1, 2, 3], "gates.residual": True},
     "adversarial weight 0.4": {"loss.adversarial": 0.4},
     "with class weights": {"loss.class_weights": 1.0},
@@ -48,16 +48,16 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     BEST: SETTINGS,
     "partial cross-entropy": WITHOUT_SHAPES,
     "partial cross-entropy, best recipe": {**SETTINGS, **WITHOUT_SHAPES, **WITHOUT_TEACHER},
-    "dense masks (bound), best recipe": {**SETTINGS, "data.supervision": "dense", "loss.adversarial": 0},
+    "dense masks, best recipe": {**SETTINGS, "data.supervision": "dense", "loss.adversarial": 0},
 }
 PARTS: Mapping[str, Mapping[str, Any]] = {
     **{f"{BEST}, {change}": {**SETTINGS, **settings} for change, settings in CHANGES.items()},
     SECOND_STAGE: SETTINGS,
-    TAUGHT_STAGE: SETTINGS,
+    STUDENT_STAGE: SETTINGS,
     BEST_LONGER: SETTINGS,
 }
 ARMS = {**METHODS, **PARTS}
-FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST, TAUGHT_STAGE: BEST}
+FIRST_STAGE: Mapping[str, str] = {SECOND_STAGE: BEST, STUDENT_STAGE: BEST}
 """By second-stage arm, the arm whose final model gives the labels or is the teacher."""
 ANOTHER_SEED = 100
 """Added to a student's seed, so that it does not start from the initial weights of its teacher."""

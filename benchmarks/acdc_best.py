@@ -29,7 +29,7 @@ from acdc_arms import (
     METHODS,
     PARTS,
     SECOND_STAGE,
-    TAUGHT_STAGE,
+    STUDENT_STAGE,
     TIMES_LONGER,
 )
 from acdc_best_report import REFINEMENTS, draw, refined_table, table
@@ -74,7 +74,7 @@ def run(arm: str, seed: int, options: argparse.Namespace, measuring: Executor) -
     further: list[object] = []
     if arm == SECOND_STAGE:
         further = ["--scribbles", denser_labels(arm, seed, options, measuring)]
-    elif arm == TAUGHT_STAGE:
+    elif arm == STUDENT_STAGE:
         further = ["--teacher", first_model(arm, seed, options, measuring)]
         changes["train.seed"] = seed + ANOTHER_SEED
     train(

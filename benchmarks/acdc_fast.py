@@ -22,7 +22,7 @@ ARMS = {
     "partial cross-entropy": ["gates.levels=[]", "loss.adversarial=0"],
     "with gates": ["loss.adversarial=0"],
     "full MAAG": [],
-    "dense masks (bound)": ["data.supervision=dense", "loss.adversarial=0"],
+    "dense masks": ["data.supervision=dense", "loss.adversarial=0"],
 }
 
 
@@ -53,7 +53,7 @@ def run(arm: str, seed: int, options: argparse.Namespace) -> None:
 
 
 def path_of(arm: str, seed: int, out: Path) -> Path:
-    return out / f"{arm.split(' (')[0].replace(' ', '-')}-{seed}"
+    return out / f"{arm.replace(' ', '-')}-{seed}"
 
 
 def table(results: list[dict[str, Any]]) -> str:

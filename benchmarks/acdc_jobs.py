@@ -29,7 +29,7 @@ FOLDS = ("P70", "P70-2", "P70-3")
 """Tracks that differ only in the held-out patients."""
 DENSE = {"data.supervision": "dense", "loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
 PARTIAL = {**WITHOUT_SHAPES, **WITHOUT_TEACHER, "loss.adversarial_unlabelled": 0}
-_ONE, _THREE = "best, taught by a first run", "best, taught by three first runs"
+_ONE, _THREE = "best, student of a first run", "best, student of three first runs"
 ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "paper": ("paper", {}),
     "best": ("best", {}),
@@ -37,11 +37,11 @@ ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     _THREE: ("best", STUDENT),
     "best, without gates and discriminator": ("best", {**WITHOUT_SHAPES, "loss.adversarial_unlabelled": 0}),
     "partial cross-entropy, best's recipe": ("best", PARTIAL),
-    "dense masks, best's recipe (bound)": ("best", DENSE),
+    "dense masks, best's recipe": ("best", DENSE),
 }
-_TAUGHT_BY: Mapping[str, str] = {_ONE: "best", _THREE: "best"}
+_FIRST_RUN_OF: Mapping[str, str] = {_ONE: "best", _THREE: "best"}
 """By student arm, the arm whose final models are the teachers."""
-_SEEDS_THAT_TEACH: Mapping[str, Sequence[int]] = {_THREE: (1, 2, 3)}
+_TEACHER_SEEDS: Mapping[str, Sequence[int]] = {_THREE: (1, 2, 3)}
 """Seeds of the teachers, if these are not only the run's own seed."""
 PARTS: Mapping[str, str] = {
     "test": "the paper's test fold",
@@ -78,10 +78,10 @@ class Job:
 
     def teachers(self) -> list[Job]:
         """The jobs whose models are the teachers of this one."""
-        if self.arm not in _TAUGHT_BY:
+        if self.arm not in _FIRST_RUN_OF:
             return []
-        seeds = _SEEDS_THAT_TEACH.get(self.arm, (self.seed,))
-        return [replace(self, arm=_TAUGHT_BY[self.arm], seed=seed) for seed in seeds]
+        seeds = _TEACHER_SEEDS.get(self.arm, (self.seed,))
+        return [replace(self, arm=_FIRST_RUN_OF[self.arm], seed=seed) for seed in seeds]
 
     def is_trained(self, out: Path) -> bool:
         path = RunFolder(self.folder(out)).result

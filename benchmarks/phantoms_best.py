@@ -27,7 +27,7 @@ ARMS: dict[str, dict[str, Any]] = {
     BASELINE: {},
     BEST: BEYOND_SMALL,
     f"{BEST}, whole class weights": {**BEYOND_SMALL, "loss.class_weights": 1.0},
-    f"{BEST}, with the gates' lesson": {**BEYOND_SMALL, "teacher.gates": 0.5},
+    f"{BEST}, with gate supervision": {**BEYOND_SMALL, "teacher.gates": 0.5},
 }
 
 

@@ -57,7 +57,7 @@ def test_full_size_table_resumes_where_it_was_stopped(phantom_dir: Path, tmp_pat
     assert json.loads((run_folder / "result.json").read_text())["ending"] == "interrupted"
     assert not first.is_trained(table)
 
-    arms = "best 'best, taught by a first run'"
+    arms = "best 'best, student of a first run'"
     set_options = " ".join(f"--set {change}" for change in changes)
     lanes = [
         f"table --device cpu --seeds 1 --arms {arms} --parts val shapes {set_options}",
@@ -72,7 +72,7 @@ def test_full_size_table_resumes_where_it_was_stopped(phantom_dir: Path, tmp_pat
     assert steps[1] == 2 * steps[0]
 
     val, shapes = (table / "table.md").read_text().split("Measured on ")[1:]
-    both = ["best", "best, taught by a first run"]
+    both = ["best", "best, student of a first run"]
     assert [row[:3] for row in rows_of(val)[1:]] == [[track, arm, "1"] for track in ("P35", "P70") for arm in both]
     assert [row[:3] for row in rows_of(shapes)[1:]] == [["P35", arm, "1"] for arm in both]
     assert all(0 <= float(row[3]) <= 1 for row in rows_of(val)[1:] + rows_of(shapes)[1:])
@@ -116,7 +116,7 @@ def test_held_out_patients_of_a_fold_give_no_scribbles_or_masks() -> None:
 
 
 def test_settings_table_has_a_row_for_each_arm(phantom_dir: Path, tmp_path: Path) -> None:
-    arms = ["best settings", "best settings, taught by a first run"]
+    arms = ["best settings", "best settings, student of a first run"]
     words = ("--data", phantom_dir, "--out", tmp_path / "out", "--seeds", 1, "--epochs", 1)
     found = rows_of(run("acdc_best.py", *words, "--arms", *arms, *TINY))
     assert [row[0] for row in found if row[1] == "1"] == arms
