@@ -50,6 +50,12 @@ class DataConfig:
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.15, description="Fraction of the patients for testing, in a random split."
     )
+    folds: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="Number of folds of a cross-validation over a random split, instead of val_fraction; null: none. "
+        "Every patient with a mask validates in one fold, except test patients, which are the same in all folds.",
+    )
+    fold: Count = Field(default=1, description="The fold of this run, from 1 to data.folds.")
     supervision: Literal["weak", "semi", "mixed", "dense"] = Field(
         default="weak",
         description="weak: scribbles; semi: scribbles of a fraction of the patients, images alone of the others; "
@@ -94,6 +100,14 @@ class DataConfig:
                 f"val_fraction={self.val_fraction:g} and data.test_fraction={self.test_fraction:g} leave no patients "
                 "to train on; together they must be below 1, such as 0.15 and 0.15"
             )
+        if self.fold > (self.folds or 1):
+            raise ValueError(
+                f"fold={self.fold} is not among {self.folds} folds; it must be from 1 to data.folds"
+                if self.folds
+                else f"fold={self.fold} needs the number of folds, such as data.folds=5"
+            )
+        if self.folds and self.split == "split0":
+            raise ValueError(f"folds={self.folds} needs a random split; leave data.split=split0 out")
         if self.unlabelled_value is not None and self.unlabelled_value < len(self.classes):
             raise ValueError(
                 f"unlabelled_value: {self.unlabelled_value} is the value of class "

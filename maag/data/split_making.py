@@ -22,7 +22,8 @@ def make_split(
     Args:
         patients: those of the data set.
         data: the settings of the split and of supervision.
-        split0: the data set's published split by part, if it has one; absent patients are left out.
+        split0: the data set's published split by part, if it has one; absent patients are left out. A
+            cross-validation does not use it.
         foreign_shapes: patients of another data set that give shapes; then all patients here may be scribbled.
 
     Raises:
@@ -38,12 +39,12 @@ def make_split(
             f"data.split=split0: the {len(ids)} patients of the data do not fill its training and validation "
             "parts; use data.split=random"
         )
-    if published is not None and data.split != "random":
+    if published is not None and data.split != "random" and not data.folds:
         parts, scheme = published, "split0"
     else:
         ordered = sorted(patients, key=lambda patient: patient.patient_id)
         parts = _random_parts(ordered, data, halve=not foreign_shapes)
-        scheme = f"random-{data.split_seed}"
+        scheme = f"random-{data.split_seed}" + (f"-fold-{data.fold}-of-{data.folds}" if data.folds else "")
     if foreign_shapes:
         parts = {**parts, "shapes": sorted(foreign_shapes)}
     roles = _supervised(parts, patients, data)
@@ -60,17 +61,19 @@ def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool)
         part: [patient for patient in shuffled if patient.part == part and patient.masked] for part in ("val", "test")
     }
     free = [patient for patient in shuffled if patient.part not in ("val", "test")]
-    whole = len(free)
-    # Patients assigned to training may validate where none is assigned to that, but never test.
-    for part, fraction, at_least, eligible in (
-        ("val", data.val_fraction, 1, (None, "train")),
-        ("test", data.test_fraction, 0, (None,)),
-    ):
-        if not chosen[part]:
-            count = max(at_least, round(fraction * whole))
-            candidates = [patient for patient in free if patient.masked and patient.part in eligible]
-            chosen[part] = sorted(candidates, key=lambda patient: patient.part is not None)[:count]
-            free = [patient for patient in free if patient not in chosen[part]]
+    fractions = {"val": data.val_fraction, "test": data.test_fraction}
+    counts = {part: round(fraction * len(free)) for part, fraction in fractions.items()}
+    if data.folds:
+        # Test patients first, so that they are the same in every fold.
+        chosen["test"] = chosen["test"] or _can_test(free)[: counts["test"]]
+        free = _without(free, chosen["test"])
+        chosen["val"] = _fold(_can_validate(free), chosen["val"], data.fold, data.folds)
+        free = _without(free, chosen["val"])
+    else:
+        chosen["val"] = chosen["val"] or _can_validate(free)[: max(1, counts["val"])]
+        free = _without(free, chosen["val"])
+        chosen["test"] = chosen["test"] or _can_test(free)[: counts["test"]]
+        free = _without(free, chosen["test"])
     train, shapes = _supervising_and_shapes(free, data, halve=halve)
     if not chosen["val"] or not (train or shapes):
         needed = "and training one with a scribble" if data.supervision != "dense" else "and training another"
@@ -84,6 +87,35 @@ def _random_parts(patients: Sequence[Patient], data: DataConfig, *, halve: bool)
     parts = {"scribbled": train, "shapes": shapes, **chosen}
     named = {part: [patient.patient_id for patient in members] for part, members in parts.items()}
     return {**named, "unlabelled": [patient.patient_id for patient in free if patient.patient_id not in known]}
+
+
+def _can_validate(patients: Sequence[Patient]) -> list[Patient]:
+    """Patients assigned to training come last."""
+    able = [patient for patient in patients if patient.masked and patient.part in (None, "train")]
+    return sorted(able, key=lambda patient: patient.part is not None)
+
+
+def _can_test(patients: Sequence[Patient]) -> list[Patient]:
+    return [patient for patient in patients if patient.masked and patient.part is None]
+
+
+def _without(patients: Sequence[Patient], others: Collection[Patient]) -> list[Patient]:
+    return [patient for patient in patients if patient not in others]
+
+
+def _fold(eligible: Sequence[Patient], assigned: Sequence[Patient], fold: int, folds: int) -> list[Patient]:
+    """The patients who validate in `fold`, from 1 to `folds`."""
+    if assigned:
+        raise SplitError(
+            f"data.folds={folds}: the data set assigns {len(assigned)} patients to validation, the first is "
+            f"{assigned[0].patient_id}; leave data.folds out, or remove these assignments"
+        )
+    if len(eligible) < folds:
+        raise SplitError(
+            f"data.folds={folds}: only {len(eligible)} patients with a mask can validate, and every fold needs one; "
+            "lower data.folds or data.test_fraction, or add masks"
+        )
+    return list(eligible[fold - 1 :: folds])
 
 
 def _supervising_and_shapes(

@@ -21,6 +21,8 @@ NARROWER: dict[str, st.SearchStrategy[Any]] = {
     "data.dataset": st.sampled_from(list(READERS)),
     "data.unlabelled_value": st.none() | st.integers(9, 255),
     "data.size_px": st.lists(st.integers(1, 40).map(lambda side: 16 * side), min_size=2, max_size=2),
+    "data.folds": st.none() | st.integers(5, 9),
+    "data.fold": st.integers(1, 5),
     "data.val_fraction": st.floats(0.01, 0.49),
     "data.test_fraction": st.floats(0, 0.49),
     "segmentor.residual_blocks": st.lists(st.integers(0, 9), min_size=4, max_size=4),
@@ -58,12 +60,19 @@ def values(leaf: codec.Setting) -> st.SearchStrategy[Any]:
     return st.sampled_from(leaf.type.split(" | "))
 
 
-def with_a_teacher(changes: dict[str, Any]) -> dict[str, Any]:
-    """Soft labels need a teacher."""
-    return {"teacher.decay": 0.5, **changes} if changes.get("loss.teacher") else changes
+def completed(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes, with the settings that they require: soft labels need a teacher, folds a random split."""
+    required: dict[str, Any] = {}
+    if changes.get("loss.teacher"):
+        required["teacher.decay"] = changes.get("teacher.decay", 0.5)
+    if changes.get("data.fold", 1) > 1:
+        required["data.folds"] = changes.get("data.folds") or 5
+    if required.get("data.folds") or changes.get("data.folds"):
+        required["data.split"] = "random"
+    return {**changes, **required}
 
 
-CHANGES = st.fixed_dictionaries({}, optional={path: values(leaf) for path, leaf in LEAVES.items()}).map(with_a_teacher)
+CHANGES = st.fixed_dictionaries({}, optional={path: values(leaf) for path, leaf in LEAVES.items()}).map(completed)
 
 
 @settings(deadline=None)
@@ -89,7 +98,8 @@ def test_digest_does_not_depend_on_the_order_of_settings() -> None:
 
 @pytest.mark.parametrize("leaf", LEAVES.values(), ids=lambda leaf: leaf.path)
 def test_any_change_changes_the_digest(leaf: codec.Setting) -> None:
-    base = codec.override(Config(), {"teacher.decay": 0.5} if leaf.path == "loss.teacher" else {})
+    required = {"loss.teacher": {"teacher.decay": 0.5}, "data.fold": {"data.folds": 5}}
+    base = codec.override(Config(), required.get(leaf.path, {}))
 
     @settings(max_examples=3, deadline=None)
     @given(values(leaf).filter(lambda value: value != leaf.value))

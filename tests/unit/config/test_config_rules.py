@@ -20,6 +20,9 @@ from maag.config.schema import Config
         ({"data.unlabelled_value": "2"}, "data.unlabelled_value: 2 is the value of class 'MYO'"),
         ({"optim.lr_min": "1"}, "optim.lr_min: must not exceed lr"),
         ({"loss.dynamic_balance": "perhaps"}, "loss.dynamic_balance: expected true or false"),
+        ({"data.folds": "5", "data.fold": "6"}, "data.fold=6 is not among 5 folds; it must be from 1 to data.folds"),
+        ({"data.fold": "2"}, "data.fold=2 needs the number of folds, such as data.folds=5"),
+        ({"data.folds": "5", "data.split": "split0"}, "data.folds=5 needs a random split; leave data.split=split0 out"),
     ],
 )
 def test_settings_that_break_a_rule_are_refused(change: dict[str, str], sentence: str) -> None:

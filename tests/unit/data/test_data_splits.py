@@ -142,6 +142,59 @@ def test_foreign_shapes_leave_all_training_patients_to_supervision() -> None:
     assert (len(split.scribbled), split.shapes, len(split.val), len(split.test)) == (16, ("other",), 2, 2)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(12, 80), st.integers(2, 6), st.integers(0, 9), st.floats(0, 0.3), st.sets(st.integers(0, 79)))
+def test_every_patient_with_a_mask_validates_in_one_fold_except_common_test_patients(
+    count: int, folds: int, seed: int, test: float, without_mask: set[int]
+) -> None:
+    patients = [
+        replace(patient, masked=number not in without_mask or number < folds + 5)
+        for number, patient in enumerate(labelled_patients(ALL[:count]))
+    ]
+    masked = {patient.patient_id for patient in patients if patient.masked}
+    data = [
+        DataConfig(split_seed=seed, folds=folds, fold=fold, val_fraction=0.01, test_fraction=test)
+        for fold in range(1, folds + 1)
+    ]
+    try:
+        splits = [make_split(patients, each) for each in data]
+    except SplitError as error:
+        # As many patients with a mask as the fraction asks for may test.
+        assert len(masked) - round(test * count) < folds, error
+        return
+    assert len({split.test for split in splits}) == 1
+    assert sorted(patient for split in splits for patient in split.val) == sorted(masked - set(splits[0].test))
+    sizes = [len(split.val) for split in splits]
+    assert max(sizes) - min(sizes) <= 1
+    for number, split in enumerate(splits, start=1):
+        assert split.scheme == f"random-{seed}-fold-{number}-of-{folds}"
+        assert sorted(patient for part in PARTS for patient in getattr(split, part)) == ALL[:count]
+
+
+def test_a_cross_validation_replaces_the_published_split() -> None:
+    split = make_split(labelled_patients(ALL), DataConfig(folds=5, fold=2), SPLIT0)
+    assert split.scheme == "random-0-fold-2-of-5"
+    assert (len(split.test), len(split.val)) == (15, 17)
+
+
+def test_patients_assigned_to_training_validate_in_one_fold_each() -> None:
+    patients = [replace(patient, part="train") for patient in labelled_patients(ALL[:10])]
+    splits = [make_split(patients, DataConfig(folds=3, fold=fold)) for fold in (1, 2, 3)]
+    assert sorted(patient for split in splits for patient in split.val) == ALL[:10]
+    assert {split.test for split in splits} == {()}
+
+
+def test_folds_are_refused_where_the_data_set_assigns_validation_patients() -> None:
+    patients = [*labelled_patients(ALL[:10]), Patient(patient_id="v", scribbled=True, masked=True, part="val")]
+    with pytest.raises(SplitError, match=r"data\.folds=5: the data set assigns 1 patients to validation, .* is v;"):
+        make_split(patients, DataConfig(folds=5))
+
+
+def test_more_folds_than_patients_are_refused() -> None:
+    with pytest.raises(SplitError, match=r"data\.folds=5: only 4 patients with a mask can validate"):
+        make_split(labelled_patients(ALL[:4]), DataConfig(folds=5, test_fraction=0))
+
+
 @pytest.mark.parametrize("scribbled", [False, True])
 def test_dense_supervision_leaves_as_many_patients_for_shapes(scribbled: bool) -> None:
     patients = [replace(patient, scribbled=scribbled) for patient in labelled_patients(ALL[:20])]
