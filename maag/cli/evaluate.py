@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from maag.cli.evaluate_cases import WHOLE, choose_cases, find_label_files, warn_of_orientations
+from maag.cli.evaluate_cases import WHOLE, choose_cases, find_label_files
+from maag.cli.evaluate_models import default_out, open_measured, predictor_of, require_measurable, subject_of
 from maag.cli.json_file import SPLIT_FILE
-from maag.cli.models import open_model, warn_of_views
 from maag.cli.options import ANY_PATH, FOLDER, backend_option, data_option, dataset_option, device_option, json_option
 from maag.cli.out_place import require_outside
 from maag.cli.problems import end_with
 from maag.cli.resolving import find_data, resolve_config
-from maag.errors import ConfigError, names_of
+from maag.errors import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ _PICTURED = 6
 
 
 @click.command("evaluate")
-@click.argument("model", type=ANY_PATH, required=False)
+@click.argument("models", metavar="[MODEL]...", type=ANY_PATH, nargs=-1)
 @dataset_option
 @data_option
 @click.option("--predictions", type=FOLDER, help="Evaluate the label files in this folder instead of a model.")
@@ -66,7 +65,7 @@ _PICTURED = 6
 @device_option
 @json_option
 def evaluate_command(
-    model: Path | None,
+    models: tuple[Path, ...],
     dataset: str,
     data_dir: Path | None,
     predictions: Path | None,
@@ -89,55 +88,54 @@ def evaluate_command(
     counted as missed or invented. Cases without a mask are left out and named in report.json, as are cases that
     cannot be read; with these the exit code is 3.
 
+    Several models, such as those of a cross-validation (data.folds), are each measured on the patients of their own
+    split, and all cases go into one report.
+
     Volumes are compared with those of the masks, as are cardiac measures of hearts with masks of two frames.
     report.html shows everything on one page.
 
     With --flips, --rotations or --largest-component the model is evaluated without and with them; the second report
     goes to a subfolder of that name.
     """
-    from maag.cli.terminal import print_json, say
-    from maag.evaluate.measure import runner_predictor
+    from maag.cli.terminal import print_json
     from maag.evaluate.prediction_files import file_predictor
     from maag.evaluate.report import Subject
     from maag.inference import PLAIN, Refinement
 
     refinement = Refinement(flips=flips, rotations=rotations, largest_component=largest_component)
-    _require_one(model, predictions, refined=refinement != PLAIN, changed=bool(changes))
-    opened = None if model is None else open_model(model, device_name, backend)
-    if opened and model:
-        say(f"Running {model} with {opened.reason}")
-        warn_of_views(model, opened.config, refinement)
+    require_measurable(
+        models, predictions, refined=refinement != PLAIN, changed=bool(changes), out=out, split_file=split_file
+    )
     directory = find_data(dataset, data_dir)
     require_outside(out, directory)
-    data = opened.config.data if opened else resolve_config(dataset, None, None, changes, directory).data
-    if data.dataset != dataset:
-        raise ConfigError(f"{model} was trained on data set {data.dataset!r}, but --dataset is {dataset!r}")
-    part = part or (WHOLE if model is None and split_file is None else "val")
-    chosen = choose_cases(directory, data, part, opened, split_file)
-    subject = Subject(
-        model=str(model or predictions),
-        model_digest=opened.digest if opened else None,
-        runner=opened.runner.name if opened else None,
-        checkpoint_kind=opened.kind if opened else None,
-        dataset=dataset,
-        split=part,
-        split_digest=chosen.split.digest if chosen.split else None,
-    )
     predictors: dict[str, Predictor] = {}
-    if opened:
-        warn_of_orientations(chosen.cases, opened)
+    wanted: Sequence[Case]
+    if predictions is None:
+        part = part or "val"
+        measured = open_measured(models, dataset, directory, part, split_file, device_name, backend, refinement)
+        data = measured[0].opened.config.data
+        wanted = [case for each in measured for case in each.chosen.wanted]
+        num_masked = sum(len(each.chosen.cases) for each in measured)
+        subject = subject_of(measured, dataset, part)
         for each in (PLAIN, refinement):
-            predictors[each.name] = runner_predictor(opened.runner, data, each, opened.shortfalls or {})
-    elif predictions:
+            predictors[each.name] = predictor_of(measured, each)
+        folder = out or default_out(models[0], part, is_model=True)
+    else:
+        part = part or (WHOLE if split_file is None else "val")
+        data = resolve_config(dataset, None, None, changes, directory).data
+        chosen = choose_cases(directory, data, part, None, split_file)
+        wanted, num_masked = chosen.wanted, len(chosen.cases)
+        digest = chosen.split.digest if chosen.split else None
+        subject = Subject(model=str(predictions), dataset=dataset, split=part, split_digest=digest)
         predictors[PLAIN.name] = file_predictor(find_label_files(predictions, chosen), data)
-    folder = out or _default_out(model, predictions, part)
-    summaries, failed = _measure(predictors, chosen.wanted, data, subject, folder, pictures=pictures)
+        folder = out or default_out(predictions, part, is_model=False)
+    summaries, failed = _measure(predictors, wanted, data, subject, folder, pictures=pictures)
     if as_json:
         plain, *refined = summaries
         print_json({**plain, "refined": refined[0]} if refined else plain)
     end_with(
         failed.values(),
-        f"{len(failed)} of {len(chosen.cases)} cases could not be evaluated and are not in the means: "
+        f"{len(failed)} of {num_masked} cases could not be evaluated and are not in the means: "
         f"{names_of(failed)}; correct them, and evaluate again",
         some_done=True,
     )
@@ -186,18 +184,6 @@ def _measure(
     return summaries, failed
 
 
-def _require_one(model: Path | None, predictions: Path | None, *, refined: bool, changed: bool) -> None:
-    """Raise ConfigError unless exactly one of both is given, with options that apply to it."""
-    if (model is None) == (predictions is None):
-        raise ConfigError("give what to evaluate: either MODEL or --predictions DIR")
-    if model is None and refined:
-        raise ConfigError(
-            "--flips, --rotations and --largest-component need a MODEL; leave them out with --predictions"
-        )
-    if model is not None and changed:
-        raise ConfigError(f"--set: {model} keeps the settings it was trained with; leave --set out")
-
-
 def _show(report: Report, folder: Path) -> None:
     from maag.cli.terminal import print_table
     from maag.evaluate.tables import agreement_table, table
@@ -213,17 +199,6 @@ def _show(report: Report, folder: Path) -> None:
 
 def _with(refinement: str) -> str:
     return f", {refinement}" if refinement else ""
-
-
-def _default_out(model: Path | None, predictions: Path | None, part: str) -> Path:
-    name = f"evaluation-{part}"
-    if predictions is not None:
-        # The name of ".", ".." and of links is known only after resolving.
-        plain = predictions.name not in ("", os.pardir) and not predictions.is_symlink()
-        folder = predictions if plain else predictions.resolve()
-        return folder.with_name(f"{folder.name}-{name}")
-    assert model is not None
-    return model / name if model.is_dir() else model.with_name(f"{model.stem}-{name}")
 
 
 def _summary(report: Report, folder: Path) -> dict[str, object]:

@@ -12,7 +12,7 @@ from deploy.exporting.artifact_folder import building_artifact
 from deploy.predicting.batch import predict
 from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
-from maag.cli.evaluate import _default_out
+from maag.cli.evaluate_models import default_out
 from maag.cli.main import main
 from maag.errors import ConfigError, StorageError
 
@@ -79,7 +79,7 @@ def test_occupied_export_folder_is_reported_by_its_typed_path() -> None:
 def test_evaluation_of_labels_is_written_beside_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("labels/deep").mkdir(parents=True)
     Path("link").symlink_to("labels/deep")
-    assert _default_out(None, Path("labels"), "all") == Path("labels-evaluation-all")
-    assert _default_out(None, Path("link"), "all") == tmp_path / "labels" / "deep-evaluation-all"
+    assert default_out(Path("labels"), "all", is_model=False) == Path("labels-evaluation-all")
+    assert default_out(Path("link"), "all", is_model=False) == tmp_path / "labels" / "deep-evaluation-all"
     monkeypatch.chdir("labels")
-    assert _default_out(None, Path("."), "all") == tmp_path / "labels-evaluation-all"
+    assert default_out(Path("."), "all", is_model=False) == tmp_path / "labels-evaluation-all"
