@@ -1,4 +1,4 @@
-"""A gate before a storage's server, which counts requests and lets them fail.
+"""WSGI middleware for storage servers that counts requests and injects faults.
 
     with s3_server() as (server, environment):
         server.faults.add(Fault("503", "volumes/*", times=2))     # the next two requests for such keys
@@ -6,8 +6,8 @@
         ...
         assert server.counts["GET", "volumes/7.nii.gz"] == 2
 
-Keys are those within the bucket, and patterns are those of `fnmatch` (`*` also crosses `/`); for a listing the key is
-its prefix and the method is LIST. Everything may be used from any thread.
+Keys are relative to the bucket, and patterns are those of `fnmatch` (`*` also matches `/`). A listing has the method
+LIST and its prefix as key. Everything is thread-safe.
 """
 
 from __future__ import annotations
@@ -39,87 +39,87 @@ _CODES = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to the next `times` requests for keys that match.
+    """What happens to the next `times` matching requests.
 
     Kinds:
-        "400" … "504": the answer is this error, of S3's usual code; nothing is done.
-        "close": the connection is closed before there is an answer; nothing is done.
-        "drop": the connection is closed after half of the body; an upload is done and its answer is lost.
-        "short": the body ends half-way, in good order, and its length says so too.
-        "flip": one bit of the body is another one.
-        "slow": the body comes in eight pieces, with `wait_s` seconds before each.
-        "stall": half of the body comes, and the rest after `wait_s` seconds.
-        "vanish": the object is deleted before the request is answered (S3 only).
-        "change": the object is overwritten with other content before the request is answered (S3 only).
+        "400" … "504": respond with this status and S3's usual error code; the request has no effect.
+        "close": close the connection without a response; the request has no effect.
+        "drop": close the connection after half of the body; an upload takes effect, but its response is lost.
+        "short": send a well-formed response with only half of the body and a matching Content-Length.
+        "flip": flip one bit of the body.
+        "slow": send the body in eight pieces, with `wait_s` seconds before each.
+        "stall": send half of the body, and the rest after `wait_s` seconds.
+        "vanish": delete the object before responding (S3 only).
+        "change": overwrite the object with other content before responding (S3 only).
     """
 
     kind: str
     key: str = "*"
     times: int = 1
     method: str = "*"
-    """GET, HEAD, PUT, POST, DELETE, LIST, or any."""
+    """GET, HEAD, PUT, POST, DELETE, LIST, or * for any."""
     wait_s: float = 0.05
 
 
 class Faults:
-    """The faults that wait for their requests."""
+    """A queue of faults that wait for matching requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Fault, int]] = []
+        self._pending: list[tuple[Fault, int]] = []
 
     def add(self, fault: Fault) -> None:
-        """Put a fault behind those that wait already; one request meets one fault."""
+        """Append a fault; each request gets at most one."""
         with self._lock:
-            self._waiting.append((fault, fault.times))
+            self._pending.append((fault, fault.times))
 
     def clear(self) -> None:
-        """Forget the faults that have not happened."""
+        """Discard all pending faults."""
         with self._lock:
-            self._waiting.clear()
+            self._pending.clear()
 
-    def waiting(self) -> list[Fault]:
-        """Faults that have not happened as often as they should."""
+    def pending(self) -> list[Fault]:
+        """Faults that have not yet happened `times` times."""
         with self._lock:
-            return [fault for fault, _ in self._waiting]
+            return [fault for fault, _ in self._pending]
 
     def take(self, method: str, key: str) -> Fault | None:
-        """The first fault that matches a request, which has then happened once more."""
+        """Use up one occurrence of the first fault that matches a request; None if none does."""
         with self._lock:
-            for i, (fault, left) in enumerate(self._waiting):
+            for i, (fault, left) in enumerate(self._pending):
                 if fault.method in ("*", method) and fnmatch.fnmatchcase(key, fault.key):
-                    self._waiting[i : i + 1] = [(fault, left - 1)] if left > 1 else []
+                    self._pending[i : i + 1] = [(fault, left - 1)] if left > 1 else []
                     return fault
         return None
 
 
-class Gate:
-    """A WSGI application before another one."""
+class FaultMiddleware:
+    """WSGI middleware that counts requests and injects faults."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
         self._lock = threading.Lock()
         self.counts: Counter[tuple[str, str]] = Counter()
-        """How many requests came, by method and key, also those that met a fault."""
+        """Number of requests by method and key, including those that got a fault."""
         self.faults = Faults()
 
-    def asked_for(self, environ: dict[str, Any]) -> tuple[str, str]:
+    def method_and_key(self, environ: dict[str, Any]) -> tuple[str, str]:
         """Method and key of a request."""
         raise NotImplementedError
 
-    def meddle(self, fault: Fault, environ: dict[str, Any]) -> None:
-        """Delete or change the object that a request is for."""
+    def alter_object(self, fault: Fault, environ: dict[str, Any]) -> None:
+        """Delete or overwrite the object that a request is for."""
         raise NotImplementedError
 
     def count(self, method: str, pattern: str = "*") -> int:
-        """How many requests of that method came for keys that match."""
+        """Number of requests of that method for matching keys."""
         with self._lock:
             counts = list(self.counts.items())
         return sum(n for (m, key), n in counts if m == method and fnmatch.fnmatchcase(key, pattern))
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """WSGI."""
-        method, key = self.asked_for(environ)
+        """Handle one request (WSGI)."""
+        method, key = self.method_and_key(environ)
         with self._lock:
             self.counts[method, key] += 1
         fault = self.faults.take(method, key)
@@ -129,36 +129,36 @@ class Gate:
 
     def _fail(self, fault: Fault, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if fault.kind in _CODES:
-            read_all(environ)
+            read_body(environ)
             code = _CODES[fault.kind]
             text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as the test wants it</Message></Error>"
             headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))]
             start_response(f"{fault.kind} {code}", headers)
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [text.encode()]
         if fault.kind == "close":
-            read_all(environ)
-            _cut(environ)
+            read_body(environ)
+            _reset_connection(environ)
         if fault.kind in ("vanish", "change"):
-            self.meddle(fault, environ)
+            self.alter_object(fault, environ)
             return self._application(environ, start_response)
-        answered: list[tuple[str, list[tuple[str, str]]]] = []
-        body = b"".join(self._application(environ, lambda status, headers, *_: answered.append((status, headers))))
-        (status, headers), half = answered[0], len(body) // 2
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+        body = b"".join(self._application(environ, lambda status, headers, *_: started.append((status, headers))))
+        (status, headers), half = started[0], len(body) // 2
         if fault.kind == "flip" and body:
             body = body[:half] + bytes([body[half] ^ 1]) + body[half + 1 :]
         if fault.kind == "short" and body:
             body = body[:half]
             headers = [(name, str(half) if name.lower() == "content-length" else value) for name, value in headers]
         start_response(status, headers)
-        return _pieces(fault, body, environ)
+        return _body_chunks(fault, body, environ)
 
 
-def read_all(environ: dict[str, Any]) -> bytes:
+def read_body(environ: dict[str, Any]) -> bytes:
     """The body of a request."""
     return bytes(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
 
 
-def _pieces(fault: Fault, body: bytes, environ: dict[str, Any]) -> Iterator[bytes]:
+def _body_chunks(fault: Fault, body: bytes, environ: dict[str, Any]) -> Iterator[bytes]:
     half = len(body) // 2
     if fault.kind == "slow":
         size = max(1, -(-len(body) // 8))
@@ -169,13 +169,13 @@ def _pieces(fault: Fault, body: bytes, environ: dict[str, Any]) -> Iterator[byte
         if half:
             yield body[:half]
         if fault.kind == "drop":
-            _cut(environ)
+            _reset_connection(environ)
         time.sleep(fault.wait_s)
         yield body[half:]
     else:
         yield body
 
 
-def _cut(environ: dict[str, Any]) -> None:
+def _reset_connection(environ: dict[str, Any]) -> None:
     environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
     raise ConnectionResetError

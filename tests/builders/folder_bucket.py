@@ -1,4 +1,4 @@
-"""A folder that stands for the bucket `s3://bkt`."""
+"""A local folder in place of the bucket `s3://bkt`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from maag.storage.local import LocalStore
 
 
-class Bucket(LocalStore):
+class FolderBucket(LocalStore):
     def child(self, key: str) -> str:
         return f"s3://bkt/{key}"
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let inputs `s3://bkt/KEY` be the files of `folder`."""
+def serve_as_bucket(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Resolve inputs `s3://bkt/KEY` to the files of `folder`."""
     for module in ("deploy.inputs.sources", "deploy.inputs.source_kinds"):
-        monkeypatch.setattr(f"{module}.store_of", {"s3://bkt": Bucket(folder)}.__getitem__)
+        monkeypatch.setattr(f"{module}.store_of", {"s3://bkt": FolderBucket(folder)}.__getitem__)

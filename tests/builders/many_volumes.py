@@ -1,4 +1,4 @@
-"""Small volumes of many patients, and the labels that a model gives them."""
+"""Small volumes of many patients, and a check of their predicted labels."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ SHAPE = (18, 17, 3)  # x, y, z
 
 
 def volume_bytes(seed: int) -> bytes:
+    """A gzipped NIfTI file of random voxels."""
     voxels = np.random.default_rng(seed).normal(100, 20, SHAPE).astype(np.float32)
     return gzip.compress(nibabel.Nifti1Image(voxels, np.diag([1.5, 1.5, 8, 1])).to_bytes(), 1)
 
 
-def name_of(number: int) -> str:
+def volume_name(number: int) -> str:
     return f"site{number % 3}/patient{number:03}.nii.gz"
 
 
-def require_right(content: bytes, source: bytes, artifact: Path, tmp_path: Path) -> None:
-    """The labels are those that the model gives the source, voxel for voxel."""
+def assert_labels_match_model(content: bytes, source: bytes, artifact: Path, tmp_path: Path) -> None:
+    """Assert that the labels equal the model's prediction for the source in every voxel."""
     image = tmp_path / "source.nii.gz"
     image.write_bytes(source)
     opened = open_artifact(artifact)

@@ -1,4 +1,4 @@
-"""An S3 server on loopback whose requests can be counted, held in the middle, and made to fail."""
+"""An S3 server on loopback that can count requests, block uploads and inject faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import boto3
-from faults import Fault, Gate
+from faults import Fault, FaultMiddleware
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -20,41 +20,41 @@ __all__ = ["BUCKET", "Fault", "S3Server", "client_of", "s3_server"]
 BUCKET = "bucket"
 
 
-class S3Server(Gate):
-    """moto behind a gate; see `faults` for how to count requests and let them fail."""
+class S3Server(FaultMiddleware):
+    """moto behind the middleware of `faults`."""
 
     def __init__(self) -> None:
         super().__init__(DomainDispatcherApplication(create_backend_app))
-        self._held: str | None = None
-        self._released = threading.Event()
-        self.holding = threading.Event()
-        """Set once an upload is held."""
+        self._blocked_name: str | None = None
+        self._unblocked = threading.Event()
+        self.upload_blocked = threading.Event()
+        """Set once an upload is blocked."""
         self.uploads: list[str] = []
-        """Paths of all uploads, in order."""
+        """Paths of all PUT requests, in order."""
 
-    def hold(self, name: str) -> None:
-        """Let the next upload of a file of this name begin and not end."""
-        self.holding.clear()
-        self._released.clear()
-        self._held = name
+    def block_upload(self, name: str) -> None:
+        """Block the next upload whose path ends with `name`, until `unblock_upload` or for 120 s."""
+        self.upload_blocked.clear()
+        self._unblocked.clear()
+        self._blocked_name = name
 
-    def release(self) -> None:
-        """Let go on what is held."""
-        self._held = None
-        self._released.set()
+    def unblock_upload(self) -> None:
+        """Let a blocked upload continue."""
+        self._blocked_name = None
+        self._unblocked.set()
 
-    def store(self, key: str, content: bytes) -> None:
-        """Put an object into the bucket, past the gate."""
+    def put_object(self, key: str, content: bytes) -> None:
+        """Put an object into the bucket directly, without a counted request."""
         s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(BUCKET, key, content)
 
-    def asked_for(self, environ: dict[str, Any]) -> tuple[str, str]:
+    def method_and_key(self, environ: dict[str, Any]) -> tuple[str, str]:
         """Method and key of a request."""
-        method, (_, key), query = environ["REQUEST_METHOD"], _place(environ), parse_qs(environ["QUERY_STRING"])
+        method, (_, key), query = environ["REQUEST_METHOD"], _bucket_and_key(environ), parse_qs(environ["QUERY_STRING"])
         return ("LIST", query.get("prefix", [""])[0]) if "list-type" in query else (method, key)
 
-    def meddle(self, fault: Fault, environ: dict[str, Any]) -> None:
-        """Delete or change the object that a request is for."""
-        bucket, key = _place(environ)
+    def alter_object(self, fault: Fault, environ: dict[str, Any]) -> None:
+        """Delete or overwrite the object that a request is for."""
+        bucket, key = _bucket_and_key(environ)
         storage = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
         if fault.kind == "vanish":
             storage.delete_object(bucket, key)
@@ -62,18 +62,18 @@ class S3Server(Gate):
             storage.put_object(bucket, key, b"other content")
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """WSGI."""
+        """Handle one request (WSGI)."""
         path = environ["PATH_INFO"]
         if environ["REQUEST_METHOD"] == "PUT":
             self.uploads.append(path)
-            if self._held and path.endswith(self._held):
-                self._held = None
-                self.holding.set()
-                self._released.wait(120)
+            if self._blocked_name and path.endswith(self._blocked_name):
+                self._blocked_name = None
+                self.upload_blocked.set()
+                self._unblocked.wait(120)
         return super().__call__(environ, start_response)
 
 
-def _place(environ: dict[str, Any]) -> tuple[str, str]:
+def _bucket_and_key(environ: dict[str, Any]) -> tuple[str, str]:
     path = environ["PATH_INFO"].encode("latin-1").decode()
     bucket, _, key = path.removeprefix("/").partition("/")
     return bucket, key
@@ -81,7 +81,7 @@ def _place(environ: dict[str, Any]) -> tuple[str, str]:
 
 @contextmanager
 def s3_server() -> Iterator[tuple[S3Server, dict[str, str]]]:
-    """The server with an empty bucket, and the environment that leads to it."""
+    """The server with an empty bucket, and the environment variables that point clients to it."""
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
     server = S3Server()
     listener = make_server("127.0.0.1", 0, server, threaded=True)
@@ -97,13 +97,13 @@ def s3_server() -> Iterator[tuple[S3Server, dict[str, str]]]:
         client_of(environment).create_bucket(Bucket=BUCKET)
         yield server, environment
     finally:
-        server.release()
+        server.unblock_upload()
         listener.shutdown()
         listener.server_close()
 
 
 def client_of(environment: dict[str, str]) -> Any:
-    """A boto3 client for the server of that environment."""
+    """A boto3 client for the server that these environment variables name."""
     return boto3.client(
         "s3",
         endpoint_url=environment["AWS_ENDPOINT_URL"],

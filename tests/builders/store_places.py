@@ -1,4 +1,4 @@
-"""Places in buckets whose servers can be made to fail."""
+"""Stores in buckets on local servers that can inject faults."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clouds import az_server, gs_server
-from faults import Gate
+from faults import FaultMiddleware
 from s3 import s3_server
 
 from maag.storage.retries import Retries
 from maag.storage.store import Store
 
-FAST = Retries(attempts=4, first_wait_s=0.005, longest_wait_s=0.02, connect_timeout_s=5.0, read_timeout_s=5.0)
-SERVERS: dict[str, Callable[[], AbstractContextManager[tuple[Gate, dict[str, str]]]]] = {
+FAST_RETRIES = Retries(attempts=4, first_wait_s=0.005, longest_wait_s=0.02, connect_timeout_s=5.0, read_timeout_s=5.0)
+SERVERS: dict[str, Callable[[], AbstractContextManager[tuple[FaultMiddleware, dict[str, str]]]]] = {
     "s3": s3_server,
     "gs": gs_server,
     "az": az_server,
@@ -23,16 +23,19 @@ SERVERS: dict[str, Callable[[], AbstractContextManager[tuple[Gate, dict[str, str
 
 
 @dataclass
-class Place:
+class CloudLocation:
+    """A store under a prefix of a bucket, and the server of that bucket."""
+
     store: Store
-    server: Gate
+    server: FaultMiddleware
     scheme: str
     prefix: str
 
     def key(self, key: str) -> str:
-        """As the server knows it."""
+        """The key within the bucket."""
         return f"{self.prefix}/{key}"
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
+    """Sorted names of the entries of a folder."""
     return sorted(path.name for path in folder.iterdir())

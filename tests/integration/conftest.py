@@ -25,8 +25,8 @@ def _no_command_left() -> Iterator[None]:
     yield
     from journeys import Command
 
-    while Command.unended:
-        Command.unended[0].abandon()
+    while Command.running:
+        Command.running[0].kill_tree()
 
 
 @pytest.fixture(scope="session")

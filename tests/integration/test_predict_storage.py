@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 from journeys import Command
-from many_volumes import SHAPE, name_of, require_right, volume_bytes
+from many_volumes import SHAPE, assert_labels_match_model, volume_bytes, volume_name
 from PIL import Image
 from s3 import BUCKET, Fault, S3Server, client_of, s3_server
 
@@ -33,7 +33,7 @@ def server() -> Iterator[tuple[S3Server, dict[str, str]]]:
 
 def fill(client: Any, number: int = NUM_VOLUMES) -> dict[str, bytes]:
     """Volumes under in/, by their name there."""
-    volumes = {name_of(place): volume_bytes(place) for place in range(number)}
+    volumes = {volume_name(place): volume_bytes(place) for place in range(number)}
     for name, content in volumes.items():
         client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=content)
     return volumes
@@ -52,7 +52,7 @@ def ledger_of(client: Any) -> list[dict[str, Any]]:
 def test_killed_prediction_of_a_faulty_bucket_resumes_without_repeats(
     server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
 ) -> None:
-    gate, environment = server
+    s3, environment = server
     client = client_of(environment)
     volumes = fill(client)
     bad = {
@@ -65,57 +65,57 @@ def test_killed_prediction_of_a_faulty_bucket_resumes_without_repeats(
     }
     for name, content in bad.items():
         client.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=content)
-    client.put_object(Bucket=BUCKET, Key=f"in/{name_of(7).replace('.nii', '_gt.nii')}", Body=volume_bytes(7))
+    client.put_object(Bucket=BUCKET, Key=f"in/{volume_name(7).replace('.nii', '_gt.nii')}", Body=volume_bytes(7))
     for fault in (
         Fault("503", "in/site*", times=20),
         Fault("503", "out/site*", times=5, method="PUT"),
         Fault("drop", "in/site1/*", times=5, method="GET"),
         Fault("slow", "in/site2/*", times=5, method="GET"),
         Fault("close", "in/site0/*", times=3, method="GET"),
-        Fault("change", f"in/{name_of(150)}", method="GET"),
+        Fault("change", f"in/{volume_name(150)}", method="GET"),
         Fault("vanish", "in/bad/vanished*", method="GET"),
         Fault("403", "in/bad/denied*", times=10**6),
     ):
-        gate.faults.add(fault)
+        s3.faults.add(fault)
     words = ("predict", f"s3://{BUCKET}/in", "--model", artifact, "--out", f"s3://{BUCKET}/out", "--json")
 
     first = Command(*words, environment=environment)
-    wait_until(lambda: gate.count("PUT", "out/site*") >= NUM_VOLUMES // 2)
-    first.send(signal.SIGKILL)
-    assert first.end()[0] == -signal.SIGKILL
+    wait_until(lambda: s3.count("PUT", "out/site*") >= NUM_VOLUMES // 2)
+    first.send_signal(signal.SIGKILL)
+    assert first.wait_for_exit()[0] == -signal.SIGKILL
     time.sleep(1)  # for requests that were under way
     stored = [name for name in listed(client, "out/") if name.startswith("site")]
     assert NUM_VOLUMES // 3 < len(stored) < NUM_VOLUMES
-    before = len(gate.uploads)
+    before = len(s3.uploads)
 
-    code, printed = Command(*words, "--resume", environment=environment).end()
+    code, printed = Command(*words, "--resume", environment=environment).wait_for_exit()
     result = json.loads(printed)
     assert code == 3
     # Nothing is repeated: what was stored before the kill is not stored again.
-    again = {path.removeprefix(f"/{BUCKET}/out/") for path in gate.uploads[before:]}
+    again = {path.removeprefix(f"/{BUCKET}/out/") for path in s3.uploads[before:]}
     assert not again & set(stored)
     assert result["skipped"] == len(stored)
     # Nothing is lost or half-written: every good volume has its labels, the others a reason.
-    good = set(volumes) - {name_of(150)}
+    good = set(volumes) - {volume_name(150)}
     assert {name for name in listed(client, "out/") if name.startswith("site")} == good
     assert result["done"] + result["skipped"] == len(good)
     reasons = {item["source"].removeprefix(f"s3://{BUCKET}/in/"): item["error"] for item in result["failures"]}
-    assert set(reasons) == {*(set(bad) - {"bad/vanished.nii.gz"}), name_of(150)}
+    assert set(reasons) == {*(set(bad) - {"bad/vanished.nii.gz"}), volume_name(150)}
     assert "403 AccessDenied" in reasons["bad/denied.nii.gz"]
     assert "backslash" in reasons["bad\\backslash.nii.gz"]
-    for name in ("bad/truncated.nii.gz", "bad/html.nii.gz", "bad/nan.nii.gz", name_of(150)):
+    for name in ("bad/truncated.nii.gz", "bad/html.nii.gz", "bad/nan.nii.gz", volume_name(150)):
         assert f"s3://{BUCKET}/in/{name}" in reasons[name]  # and no path of this machine
         assert "maag-predict" not in reasons[name]
     lines = ledger_of(client)
     assert {line["target"] for line in lines if line["error"] is None} == good
     for name in sorted(good)[::40]:
         content = client.get_object(Bucket=BUCKET, Key=f"out/{name}")["Body"].read()
-        require_right(content, volumes[name], artifact, tmp_path)
+        assert_labels_match_model(content, volumes[name], artifact, tmp_path)
     # A further resume repeats only the failures.
-    before = len(gate.uploads)
-    code, printed = Command(*words, "--resume", environment=environment).end()
+    before = len(s3.uploads)
+    code, printed = Command(*words, "--resume", environment=environment).wait_for_exit()
     assert (code, json.loads(printed)["done"], json.loads(printed)["skipped"]) == (3, 0, len(good))
-    assert not any("/out/site" in path for path in gate.uploads[before:])
+    assert not any("/out/site" in path for path in s3.uploads[before:])
 
 
 def nan_volume() -> bytes:
@@ -138,20 +138,22 @@ def test_resume_repeats_changed_volumes_and_all_for_another_refinement(
     volumes = fill(client, 6)
     words = ("--model", artifact, "--out", f"s3://{BUCKET}/out", "--resume", "--json")
     pattern = f"s3://{BUCKET}/in/site*/patient00[0-4].nii.gz"
-    (tmp_path / "list.txt").write_text(f"# the rest\ns3://{BUCKET}/in/{name_of(5)}\n")
-    code, printed = Command("predict", pattern, *words, environment=environment).end()
+    (tmp_path / "list.txt").write_text(f"# the rest\ns3://{BUCKET}/in/{volume_name(5)}\n")
+    code, printed = Command("predict", pattern, *words, environment=environment).wait_for_exit()
     assert (code, json.loads(printed)["done"]) == (0, 5)
-    client.put_object(Bucket=BUCKET, Key=f"in/{name_of(2)}", Body=volume_bytes(77))
-    client.delete_object(Bucket=BUCKET, Key=f"out/{name_of(3)}")
-    client.put_object(Bucket=BUCKET, Key=f"out/{name_of(4)}", Body=b"something else")
-    code, printed = Command("predict", pattern, tmp_path / "list.txt", *words, environment=environment).end()
+    client.put_object(Bucket=BUCKET, Key=f"in/{volume_name(2)}", Body=volume_bytes(77))
+    client.delete_object(Bucket=BUCKET, Key=f"out/{volume_name(3)}")
+    client.put_object(Bucket=BUCKET, Key=f"out/{volume_name(4)}", Body=b"something else")
+    code, printed = Command("predict", pattern, tmp_path / "list.txt", *words, environment=environment).wait_for_exit()
     result = json.loads(printed)
     assert (code, result["done"], result["skipped"], result["kept"]) == (0, 3, 3, 1)
-    assert name_of(5).rpartition("/")[2] in listed(client, "out/")
-    content = {place: client.get_object(Bucket=BUCKET, Key=f"out/{name_of(place)}")["Body"].read() for place in (3, 4)}
-    require_right(content[3], volumes[name_of(3)], artifact, tmp_path)
+    assert volume_name(5).rpartition("/")[2] in listed(client, "out/")
+    content = {
+        place: client.get_object(Bucket=BUCKET, Key=f"out/{volume_name(place)}")["Body"].read() for place in (3, 4)
+    }
+    assert_labels_match_model(content[3], volumes[volume_name(3)], artifact, tmp_path)
     assert content[4] == b"something else"
-    code, printed = Command("predict", pattern, *words, "--largest-component", environment=environment).end()
+    code, printed = Command("predict", pattern, *words, "--largest-component", environment=environment).wait_for_exit()
     assert (code, json.loads(printed)["done"]) == (0, 5)
 
 
@@ -159,16 +161,16 @@ def test_object_not_written_by_maag_is_not_replaced(server: tuple[S3Server, dict
     _, environment = server
     client = client_of(environment)
     volumes = fill(client, 2)
-    client.put_object(Bucket=BUCKET, Key=f"out/{name_of(0)}", Body=b"something else")
+    client.put_object(Bucket=BUCKET, Key=f"out/{volume_name(0)}", Body=b"something else")
     words = ("predict", f"s3://{BUCKET}/in", "--model", artifact, "--out", f"s3://{BUCKET}/out", "--json")
     for more in ((), ("--resume",), ()):
-        code, printed = Command(*words, *more, environment=environment).end()
+        code, printed = Command(*words, *more, environment=environment).wait_for_exit()
         (failure,) = json.loads(printed)["failures"]
         assert code == 3
-        assert f"s3://{BUCKET}/out/{name_of(0)} already exists and was not written by maag" in failure["error"]
-    assert client.get_object(Bucket=BUCKET, Key=f"out/{name_of(0)}")["Body"].read() == b"something else"
-    client.delete_object(Bucket=BUCKET, Key=f"out/{name_of(0)}")
-    code, printed = Command(*words, "--resume", environment=environment).end()
+        assert f"s3://{BUCKET}/out/{volume_name(0)} already exists and was not written by maag" in failure["error"]
+    assert client.get_object(Bucket=BUCKET, Key=f"out/{volume_name(0)}")["Body"].read() == b"something else"
+    client.delete_object(Bucket=BUCKET, Key=f"out/{volume_name(0)}")
+    code, printed = Command(*words, "--resume", environment=environment).wait_for_exit()
     assert (code, json.loads(printed)["done"], json.loads(printed)["skipped"]) == (0, 1, len(volumes) - 1)
 
 
@@ -188,12 +190,12 @@ def test_dicom_series_and_pictures_in_a_bucket_are_predicted(
     client.upload_file(str(tmp_path / "a.jpg"), BUCKET, "in/p2/a.jpg")
     client.put_object(Bucket=BUCKET, Key="in/p2/notes.pdf", Body=b"no image")
     words = ("--model", artifact, "--out", f"s3://{BUCKET}/out", "--dicom-seg", "--resume", "--json")
-    code, printed = Command("predict", f"s3://{BUCKET}/in", *words, environment=environment).end()
+    code, printed = Command("predict", f"s3://{BUCKET}/in", *words, environment=environment).wait_for_exit()
     assert (code, json.loads(printed)["done"]) == (0, 2)
     names = {name for name in listed(client, "out/") if not name.startswith("ledger")}
     assert names == {"p1/series.dcm", "p2/a.png", "p2/a.json"}
     client.upload_file(str(tmp_path / "0.dcm"), BUCKET, "in/p1/series/2.dcm")  # two at one place now
-    code, printed = Command("predict", f"s3://{BUCKET}/in/**/*.dcm", *words, environment=environment).end()
+    code, printed = Command("predict", f"s3://{BUCKET}/in/**/*.dcm", *words, environment=environment).wait_for_exit()
     (failure,) = json.loads(printed)["failures"]
     assert code == 3
     assert f"s3://{BUCKET}/in/p1/series/2.dcm: lies at the position of" in failure["error"]
@@ -203,15 +205,15 @@ def test_dicom_series_and_pictures_in_a_bucket_are_predicted(
 def test_denied_access_is_reported_without_retries(
     server: tuple[S3Server, dict[str, str]], artifact: Path, method: str, code: int
 ) -> None:
-    gate, environment = server
+    s3, environment = server
     fill(client_of(environment), 3)
-    before = gate.count("PUT")
-    gate.faults.add(Fault("403", "in/*" if method == "GET" else "*", method=method, times=10**6))
+    before = s3.count("PUT")
+    s3.faults.add(Fault("403", "in/*" if method == "GET" else "*", method=method, times=10**6))
     words = ("predict", f"s3://{BUCKET}/in", "--model", artifact, "--out", f"s3://{BUCKET}/out")
     command = Command(*words, environment=environment)
-    assert command.end()[0] == code
-    assert "AccessDenied" in command.text
-    assert "Traceback" not in command.text
-    assert gate.count("GET", "in/*.nii.gz") <= 3  # no second try
+    assert command.wait_for_exit()[0] == code
+    assert "AccessDenied" in command.stderr
+    assert "Traceback" not in command.stderr
+    assert s3.count("GET", "in/*.nii.gz") <= 3  # no second try
     if method == "PUT":
-        assert gate.count("PUT") - before <= 3
+        assert s3.count("PUT") - before <= 3

@@ -30,8 +30,8 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(place: object, out: object, *words: object, environment: dict[str, str] | None = None) -> tuple[int, int]:
     """How many volumes were done, and how many skipped."""
     command = Command("predict", place, "--out", out, *words, "--json", environment=environment)
-    code, printed = command.end()
-    assert code == 0, command.text
+    code, printed = command.wait_for_exit()
+    assert code == 0, command.stderr
     result = json.loads(printed)
     return result["done"], result["skipped"]
 
@@ -51,7 +51,7 @@ def test_studies_in_a_bucket_are_predicted_like_local_ones(artifact: Path, studi
     model = ("--model", artifact)
     with s3_server() as (server, environment):
         for name, content in tree(studies).items():
-            server.store(f"in/{name}", content)
+            server.put_object(f"in/{name}", content)
         files = [name for name in tree(studies) if name.lower().endswith(".dcm")]
         places = len([name for name in files if "_SA" in name and "_ph0." in name])
         options = (*model, "--probabilities", "--measures")
@@ -92,7 +92,7 @@ def test_series_sharing_a_bucket_folder_are_predicted_like_local_ones(artifact: 
             )
     with s3_server() as (server, environment):
         for name, content in tree(tmp_path / "in").items():
-            server.store(f"in/{name}", content)
+            server.put_object(f"in/{name}", content)
         assert done(tmp_path / "in", tmp_path / "out", "--model", artifact) == (2, 0)
         bucket, out = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
         assert done(bucket, out, "--model", artifact, environment=environment) == (2, 0)

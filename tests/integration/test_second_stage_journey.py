@@ -13,9 +13,9 @@ pytestmark = pytest.mark.integration
 
 def run(*words: object, code: int = 0) -> tuple[str, str]:
     command = Command(*words)
-    found, stdout = command.end()
-    assert found == code, command.text
-    return stdout, command.text
+    found, stdout = command.wait_for_exit()
+    assert found == code, command.stderr
+    return stdout, command.stderr
 
 
 def test_second_stage_trains_on_labels_of_the_first(

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from journeys import CALM, Command, history, require_same_data
+from journeys import LOW_LEARNING_RATES, Command, assert_same_metrics, read_metrics
 from ray.cluster_utils import Cluster
 from s3 import BUCKET, client_of, s3_server
 
@@ -48,7 +48,15 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def words(phantom_dir: Path, tiny_words: list[str]) -> list[object]:
     """Arguments of a run whose updates do not depend on the number of workers."""
-    more = (*CALM, "--set", "segmentor.sync_batchnorm=true", "--set", "optim.batch_size=3", "--epochs", EPOCHS)
+    more = (
+        *LOW_LEARNING_RATES,
+        "--set",
+        "segmentor.sync_batchnorm=true",
+        "--set",
+        "optim.batch_size=3",
+        "--epochs",
+        EPOCHS,
+    )
     return ["train", "--dataset", "acdc", "--data", phantom_dir, *tiny_words, *more]
 
 
@@ -56,9 +64,9 @@ def words(phantom_dir: Path, tiny_words: list[str]) -> list[object]:
 def undisturbed(words: list[object], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The history of that run in one process, without Ray."""
     run = tmp_path_factory.mktemp("plain") / "run"
-    code, _ = Command(*words, "--out", run, environment={"MAAG_CACHE": str(cache)}).end()
+    code, _ = Command(*words, "--out", run, environment={"MAAG_CACHE": str(cache)}).wait_for_exit()
     assert code == 0
-    return history(run)
+    return read_metrics(run)
 
 
 def nodes_with_workers(cluster: Cluster) -> list[Any]:
@@ -87,11 +95,11 @@ def test_training_survives_a_dead_and_a_preempted_node(
 ) -> None:
     run = tmp_path / "run"
     command = Command(*words, "--workers", 2, "--address", cluster.address, "--out", run, "--json")
-    command.wait_for(r"Training with 2 workers on 2 nodes, from step 0")
-    command.wait_for(r"^epoch 2/")
+    command.wait_for_line(r"Training with 2 workers on 2 nodes, from step 0")
+    command.wait_for_line(r"^epoch 2/")
     cluster.remove_node(nodes_with_workers(cluster)[0], allow_graceful=False)
-    command.wait_for(r"Workers failed: a worker died")
-    command.wait_for(r"Continuing with 2 workers on 2 nodes, from step [1-9]")
+    command.wait_for_line(r"Workers failed: a worker died")
+    command.wait_for_line(r"Continuing with 2 workers on 2 nodes, from step [1-9]")
     cluster.add_node(num_cpus=1)
     doomed = nodes_with_workers(cluster)[0]
     deadline_s = 6
@@ -103,11 +111,11 @@ def test_training_survives_a_dead_and_a_preempted_node(
     )  # fmt: skip
     taking = threading.Timer(deadline_s, lambda: cluster.remove_node(doomed, allow_graceful=False))
     taking.start()
-    command.wait_for(r"A node is about to be preempted: the state is being saved at step \d")
-    code, output = command.end()
+    command.wait_for_line(r"A node is about to be preempted: the state is being saved at step \d")
+    code, output = command.wait_for_exit()
     taking.join()
-    assert code == 0, command.text
-    require_same_data(history(run), undisturbed)
+    assert code == 0, command.stderr
+    assert_same_metrics(read_metrics(run), undisturbed)
     summary = json.loads(output)
     assert (summary["ending"], summary["run"]) == ("done", str(run))
     assert json.loads((run / "result.json").read_text())["run"] == str(run)
@@ -115,7 +123,7 @@ def test_training_survives_a_dead_and_a_preempted_node(
         "best.safetensors", "final.safetensors", "last.pt"
     }  # fmt: skip
     assert not (run / "cluster").exists()
-    assert "raylet" not in command.text
+    assert "raylet" not in command.stderr
 
 
 def test_training_does_not_resume_from_an_interrupted_upload(
@@ -125,17 +133,17 @@ def test_training_does_not_resume_from_an_interrupted_upload(
         storage = ["--storage", f"s3://{BUCKET}/runs"]
         run = tmp_path / "one" / "run"
         command = Command(*words, "--workers", 2, *storage, "--out", run, environment=environment)
-        command.wait_for(r"^epoch 4/")  # Ray, which looks every two seconds, knows of a state by then
-        server.hold("last.pt")
-        assert server.holding.wait(120)
+        command.wait_for_line(r"^epoch 4/")  # Ray, which looks every two seconds, knows of a state by then
+        server.block_upload("last.pt")
+        assert server.upload_blocked.wait(120)
         for process in workers():
             process.kill()
-        command.wait_for(r"Workers failed")
-        server.release()
-        command.wait_for(r"Continuing with 2 workers .* from step [1-9]")
-        command.wait_for(r"^epoch 5/")
-        command.send(signal.SIGKILL)
-        command.end()
+        command.wait_for_line(r"Workers failed")
+        server.unblock_upload()
+        command.wait_for_line(r"Continuing with 2 workers .* from step [1-9]")
+        command.wait_for_line(r"^epoch 5/")
+        command.send_signal(signal.SIGKILL)
+        command.wait_for_exit()
         for process in workers():  # they end by themselves, a little later
             process.wait(60)
 
@@ -143,16 +151,16 @@ def test_training_does_not_resume_from_an_interrupted_upload(
         again = tmp_path / "other" / "run"
         rest = words[: words.index("--preset")]
         resumed = Command(*rest, "--workers", "1:2", *storage, "--out", again, "--resume", environment=environment)
-        resumed.wait_for(r"from step [1-9]")
-        code, _ = resumed.end()
-        assert code == 0, resumed.text
-        require_same_data(history(again), undisturbed)
+        resumed.wait_for_line(r"from step [1-9]")
+        code, _ = resumed.wait_for_exit()
+        assert code == 0, resumed.stderr
+        assert_same_metrics(read_metrics(again), undisturbed)
 
         # A new run of the same name would go on from the old one.
         third = Command(*words, "--workers", 1, *storage, "--out", tmp_path / "third" / "run", environment=environment)
-        code, _ = third.end()
+        code, _ = third.wait_for_exit()
         assert code == 2
-        assert "already holds a run named run; add --resume" in third.text
+        assert "already holds a run named run; add --resume" in third.stderr
 
         client = client_of(environment)
         keys = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
@@ -171,31 +179,31 @@ def test_run_moves_between_a_cluster_and_one_process(
 ) -> None:
     run = tmp_path / "run"
     command = Command(*words, "--workers", 2, "--out", run)
-    command.wait_for(r"^epoch 2/")
-    command.send(signal.SIGINT)
-    code, _ = command.end()
+    command.wait_for_line(r"^epoch 2/")
+    command.send_signal(signal.SIGINT)
+    code, _ = command.wait_for_exit()
     assert code == 1
-    command.wait_for(r"Stopped at step \d+ and saved")
+    command.wait_for_line(r"Stopped at step \d+ and saved")
     rest = [*words[: words.index("--preset")], "--out", run, "--resume"]
-    code, _ = Command(*rest, "--max-time", 0.0001).end()  # one more step in this process
+    code, _ = Command(*rest, "--max-time", 0.0001).wait_for_exit()  # one more step in this process
     assert code == 0
     last = Command(*rest, "--workers", 1)
-    last.wait_for(r"Training with 1 worker on 1 node, from step [1-9]")
-    code, _ = last.end()
-    assert code == 0, last.text
-    require_same_data(history(run), undisturbed)
+    last.wait_for_line(r"Training with 1 worker on 1 node, from step [1-9]")
+    code, _ = last.wait_for_exit()
+    assert code == 0, last.stderr
+    assert_same_metrics(read_metrics(run), undisturbed)
 
 
 def test_errors_that_the_user_must_fix_are_not_retried(words: list[object], tmp_path: Path) -> None:
     command = Command(*words, "--set", "optim.lr=1e30", "--workers", 2, "--out", tmp_path / "nan")
-    code, _ = command.end()
+    code, _ = command.wait_for_exit()
     assert code == 1
-    assert "loss became nan" in command.text
-    assert "try a lower optim.lr" in command.text
-    assert command.text.count("from step 0") == 1
-    assert "Traceback" not in command.text
+    assert "loss became nan" in command.stderr
+    assert "try a lower optim.lr" in command.stderr
+    assert command.stderr.count("from step 0") == 1
+    assert "Traceback" not in command.stderr
 
     unequal = Command(*words, "--workers", 2, "--set", "optim.batch_size=1", "--out", tmp_path / "few")
-    code, _ = unequal.end()
+    code, _ = unequal.wait_for_exit()
     assert code == 2
-    assert "2 workers cannot share batches of 1 slices" in unequal.text
+    assert "2 workers cannot share batches of 1 slices" in unequal.stderr

@@ -60,14 +60,14 @@ def test_killed_worker_is_replaced_and_no_stored_volume_is_repeated(weights: Pat
         command = Command(*words, "--json", environment=environment)
         until = time.monotonic() + 120
         while gate.count("PUT", "out/*.nii.gz") - before < 10:
-            assert time.monotonic() < until, command.text
+            assert time.monotonic() < until, command.stderr
             time.sleep(0.02)
         stored = stored_labels(client)
         next(process for process in members_below(command.pid)).kill()
-        code, printed = command.end()
+        code, printed = command.wait_for_exit()
         result = json.loads(printed)
-        assert (code, result["done"], result["failed"]) == (0, 60, 0), command.text
-        assert "Lost a worker" in command.text
+        assert (code, result["done"], result["failed"]) == (0, 60, 0), command.stderr
+        assert "Lost a worker" in command.stderr
         assert len(stored_labels(client)) == 60
         # An upload that was on its way when its worker died has no answer, and is made again with the same content.
         times = {key: gate.count("PUT", key) for key in stored_labels(client)}

@@ -30,19 +30,19 @@ def test_search_on_workers_resumes_from_the_bucket(
         command = Command(*words, "--out", out, *settings, environment=environment)
         until = time.monotonic() + 240
         while "done" not in statuses(out / "trials.csv"):
-            assert time.monotonic() < until, command.text
+            assert time.monotonic() < until, command.stderr
             time.sleep(0.2)
         time.sleep(1)  # Ray saves its own state just after
-        command.send(signal.SIGKILL)
-        command.end()
+        command.send_signal(signal.SIGKILL)
+        command.wait_for_exit()
         first = [path for path in server.uploads if "/workers/" in path and path.endswith("last.pt")]
         assert first
 
         # On another machine, which has only the name of the search.
         again = tmp_path / "other" / "search"
         resumed = Command(*words, "--out", again, "--resume-if-there", "--json", environment=environment)
-        code, output = resumed.end()
-        assert code == 0, resumed.text
+        code, output = resumed.wait_for_exit()
+        assert code == 0, resumed.stderr
         assert len(statuses(again / "trials.csv")) == TRIALS
         assert set(statuses(again / "trials.csv")) <= {"done", "stopped"}
         summary = json.loads(output)

@@ -9,20 +9,20 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from faults import Gate
+from faults import FaultMiddleware
 from s3 import BUCKET
-from store_places import FAST, SERVERS, Place
+from store_places import FAST_RETRIES, SERVERS, CloudLocation
 
 from maag.storage.opening import open_store
 from maag.storage.store import Store
 
 
 @pytest.fixture(scope="session")
-def _servers() -> Iterator[Callable[[str], tuple[Gate, dict[str, str]]]]:
+def _servers() -> Iterator[Callable[[str], tuple[FaultMiddleware, dict[str, str]]]]:
     with contextlib.ExitStack() as stack:
-        started: dict[str, tuple[Gate, dict[str, str]]] = {}
+        started: dict[str, tuple[FaultMiddleware, dict[str, str]]] = {}
 
-        def start(scheme: str) -> tuple[Gate, dict[str, str]]:
+        def start(scheme: str) -> tuple[FaultMiddleware, dict[str, str]]:
             if scheme not in started:
                 started[scheme] = stack.enter_context(SERVERS[scheme]())
             return started[scheme]
@@ -30,30 +30,30 @@ def _servers() -> Iterator[Callable[[str], tuple[Gate, dict[str, str]]]]:
         yield start
 
 
-def _cloud(scheme: str, start: Any, monkeypatch: pytest.MonkeyPatch) -> Place:
+def _cloud(scheme: str, start: Any, monkeypatch: pytest.MonkeyPatch) -> CloudLocation:
     server, environment = start(scheme)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     prefix = f"test {uuid4().hex[:8]}"
     server.faults.clear()
     server.counts.clear()
-    return Place(open_store(f"{scheme}://{BUCKET}/{prefix}/", FAST), server, scheme, prefix)
+    return CloudLocation(open_store(f"{scheme}://{BUCKET}/{prefix}/", FAST_RETRIES), server, scheme, prefix)
 
 
 @pytest.fixture(params=list(SERVERS))
-def cloud(request: pytest.FixtureRequest, _servers: Any, monkeypatch: pytest.MonkeyPatch) -> Place:
+def cloud(request: pytest.FixtureRequest, _servers: Any, monkeypatch: pytest.MonkeyPatch) -> CloudLocation:
     return _cloud(request.param, _servers, monkeypatch)
 
 
 @pytest.fixture
-def s3(_servers: Any, monkeypatch: pytest.MonkeyPatch) -> Place:
+def s3(_servers: Any, monkeypatch: pytest.MonkeyPatch) -> CloudLocation:
     return _cloud("s3", _servers, monkeypatch)
 
 
 @pytest.fixture(params=["local", *SERVERS])
 def store(request: pytest.FixtureRequest, _servers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
     if request.param == "local":
-        return open_store(str(tmp_path / "store"), FAST)
+        return open_store(str(tmp_path / "store"), FAST_RETRIES)
     return _cloud(request.param, _servers, monkeypatch).store
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from store_places import names
+from store_places import file_names
 
 from maag.errors import DataError, MissingObjectError, ObjectChangedError, StorageError
 from maag.storage.store import Store
@@ -41,7 +41,7 @@ def test_put_file_can_be_fetched_and_read(store: Store, out: Path) -> None:
     assert store.read_start("a/b.bin", 1000) == content[:1000]
     assert store.fetch("a/b.bin", out / "new" / "copy", stored.version) == stored
     assert (out / "new" / "copy").read_bytes() == content
-    assert names(out / "new") == ["copy"]
+    assert file_names(out / "new") == ["copy"]
 
 
 def test_changed_content_has_another_version(store: Store, out: Path) -> None:
@@ -54,7 +54,7 @@ def test_changed_content_has_another_version(store: Store, out: Path) -> None:
     assert after.version != before.version
     with pytest.raises(ObjectChangedError, match="has changed since it was listed"):
         store.fetch("a", out / "a", before.version)
-    assert names(out) == []
+    assert file_names(out) == []
     store.fetch("a", out / "a", after.version)
     assert (out / "a").read_bytes() == b"two."
 
@@ -77,7 +77,7 @@ def test_missing_object_is_reported(store: Store, out: Path) -> None:
         store.read_bytes("b")
     with pytest.raises(MissingObjectError):
         store.read_start("b", 1)
-    assert names(out) == []
+    assert file_names(out) == []
 
 
 def test_a_failed_fetch_keeps_the_old_file(store: Store, out: Path) -> None:
@@ -132,7 +132,7 @@ def test_keys_outside_the_store_are_not_read(store: Store, out: Path, key: str) 
     for read in (store.stat, store.read_bytes, store.md5_of, lambda key: store.fetch(key, out / "a")):
         with pytest.raises(DataError, match=r"the key .* is refused"):
             read(key)
-    assert names(out) == []
+    assert file_names(out) == []
 
 
 def test_many_threads_can_share_a_store(store: Store, out: Path) -> None:

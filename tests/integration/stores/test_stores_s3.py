@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from s3 import BUCKET, Fault, S3Server, client_of, s3_server
-from store_places import FAST
+from store_places import FAST_RETRIES
 
 from maag.errors import AccessDeniedError, MissingObjectError, ObjectChangedError, StorageError
 from maag.storage.opening import open_store
@@ -40,7 +40,7 @@ def server(_server: tuple[S3Server, dict[str, str]], monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def store(server: S3Server, request: pytest.FixtureRequest) -> Store:
-    return open_store(f"s3://{BUCKET}/{request.node.name}", FAST)
+    return open_store(f"s3://{BUCKET}/{request.node.name}", FAST_RETRIES)
 
 
 def names(folder: Path) -> list[str]:
@@ -50,8 +50,8 @@ def names(folder: Path) -> list[str]:
 def test_long_listings_are_fetched_page_by_page(server: S3Server, store: Store) -> None:
     prefix = store.uri.removeprefix(f"s3://{BUCKET}/")
     for i in range(1001):
-        server.store(f"{prefix}/{i:04}", b"x")
-    server.store(f"{prefix}/0500/", b"")  # stands for a folder
+        server.put_object(f"{prefix}/{i:04}", b"x")
+    server.put_object(f"{prefix}/0500/", b"")  # stands for a folder
     found = store.list()
     assert next(found).key == "0000"
     assert server.count("LIST") == 1
@@ -66,15 +66,15 @@ def test_bucket_is_checked_only_once_for_several_missing_objects(server: S3Serve
 
 
 def test_prefix_ends_at_a_slash(server: S3Server) -> None:
-    server.store("volumes/a", b"1")
-    server.store("volumes2/b", b"1")
-    assert [stored.key for stored in open_store(f"s3://{BUCKET}/volumes", FAST).list()] == ["a"]
-    assert {"volumes/a", "volumes2/b"} <= {stored.key for stored in open_store(f"s3://{BUCKET}", FAST).list()}
+    server.put_object("volumes/a", b"1")
+    server.put_object("volumes2/b", b"1")
+    assert [stored.key for stored in open_store(f"s3://{BUCKET}/volumes", FAST_RETRIES).list()] == ["a"]
+    assert {"volumes/a", "volumes2/b"} <= {stored.key for stored in open_store(f"s3://{BUCKET}", FAST_RETRIES).list()}
 
 
 def test_md5_of_objects_from_other_programs_is_their_etag(server: S3Server, store: Store) -> None:
-    server.store("others/a", b"abc")
-    others = open_store(f"s3://{BUCKET}/others", FAST)
+    server.put_object("others/a", b"abc")
+    others = open_store(f"s3://{BUCKET}/others", FAST_RETRIES)
     assert others.md5_of("a") == "900150983cd24fb0d6963f7d28e17f72"
     assert others.read_bytes("a") == b"abc"
 
@@ -84,7 +84,7 @@ def test_stalled_download_resumes_where_it_stopped(server: S3Server, store: Stor
     store.write_bytes("a", content)
     server.faults.add(Fault("stall", "*/a", method="GET", wait_s=0.8))
     server.faults.add(Fault("slow", "*/a", method="GET", wait_s=0.02))
-    impatient = open_store(store.uri, dataclasses.replace(FAST, read_timeout_s=0.4))
+    impatient = open_store(store.uri, dataclasses.replace(FAST_RETRIES, read_timeout_s=0.4))
     impatient.fetch("a", tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == content
     assert server.count("GET") == 2
@@ -93,10 +93,10 @@ def test_stalled_download_resumes_where_it_stopped(server: S3Server, store: Stor
 def test_repeatedly_interrupted_download_is_completed_in_parts(server: S3Server, store: Store, tmp_path: Path) -> None:
     content = os.urandom(1_000_000)
     store.write_bytes("a", content)
-    server.faults.add(Fault("drop", "*/a", times=FAST.attempts - 1, method="GET"))
+    server.faults.add(Fault("drop", "*/a", times=FAST_RETRIES.attempts - 1, method="GET"))
     store.fetch("a", tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == content
-    server.faults.add(Fault("drop", "*/a", times=FAST.attempts, method="GET"))
+    server.faults.add(Fault("drop", "*/a", times=FAST_RETRIES.attempts, method="GET"))
     with pytest.raises(StorageError, match="every attempt failed"):
         store.fetch("a", tmp_path / "b")
     assert names(tmp_path) == ["a"]
@@ -106,7 +106,7 @@ def test_multipart_upload_is_complete_or_leaves_nothing(server: S3Server, tmp_pa
     class Parts(S3Store):
         part_bytes = 5 << 20
 
-    store = Parts(BUCKET, "parts", FAST)
+    store = Parts(BUCKET, "parts", FAST_RETRIES)
     content = os.urandom(11 << 20)
     (tmp_path / "source").write_bytes(content)
     server.faults.add(Fault("503", "parts/a", times=2, method="PUT"))
@@ -143,7 +143,7 @@ def test_missing_credentials_are_refused_before_any_request(
         list(store.list())
     assert not server.counts
     monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
-    assert list(open_store(store.uri, FAST).list()) == []
+    assert list(open_store(store.uri, FAST_RETRIES).list()) == []
     assert server.count("LIST") == 1
 
 
@@ -164,13 +164,13 @@ def test_unreachable_endpoint_fails_after_bounded_retries(monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(StorageError, match="every attempt failed"):
-        open_store(f"s3://{BUCKET}/a", FAST).stat("b")
+        open_store(f"s3://{BUCKET}/a", FAST_RETRIES).stat("b")
     assert time.monotonic() - start < 5
 
 
 def test_invalid_bucket_name_is_reported(server: S3Server) -> None:
     with pytest.raises(StorageError, match=r"cannot read s3://Not Valid/a: .*check the address"):
-        open_store("s3://Not Valid", FAST).read_bytes("a")
+        open_store("s3://Not Valid", FAST_RETRIES).read_bytes("a")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from bright_runner import tree
-from folder_bucket import Bucket, serve
+from folder_bucket import FolderBucket, serve_as_bucket
 from native_phantoms import config_of
 from nothing_runner import Nothing
 
@@ -64,7 +64,7 @@ def test_studies_in_a_bucket_are_segmented_and_named_like_those_in_a_folder(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = config_of("lvsc", studies).data
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     from_folder = segment(studies, data, tmp_path / "here")
     from_bucket = segment(f"s3://bkt/{studies.name}", data, tmp_path / "there")
     found, expected = tree(tmp_path / "there"), tree(tmp_path / "here")
@@ -85,7 +85,7 @@ def test_resume_redoes_only_the_phases_whose_slices_were_replaced(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = config_of("lvsc", studies).data
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     given, out = f"s3://bkt/{studies.name}", tmp_path / "out"
     before = segment(given, data, out)
     shutil.copy(next(studies.rglob("DET0000201_SA2_ph1.dcm")), next(studies.rglob("DET0000201_SA2_ph0.dcm")))
@@ -100,7 +100,7 @@ def test_resume_redoes_only_the_phases_whose_slices_were_replaced(
     assert done == {"DET0000201_ph00.nii.gz", "DET0000301_ph01.nii.gz"}
 
 
-class RecordingBucket(Bucket):
+class RecordingBucket(FolderBucket):
     """Records what is fetched, and denies access to one study."""
 
     def __init__(self, root: Path, denied: str = "nothing") -> None:
@@ -120,7 +120,7 @@ class RecordingBucket(Bucket):
         return super().read_start(key, count)
 
 
-def dicom_objects(bucket: Bucket) -> Iterator[StoredObject]:
+def dicom_objects(bucket: FolderBucket) -> Iterator[StoredObject]:
     return (found for found in bucket.list() if found.key.lower().endswith(".dcm"))
 
 
@@ -146,7 +146,7 @@ def test_studies_without_access_are_still_split_into_volumes_by_phase(studies: P
 def test_dicom_files_beside_a_study_form_a_series_named_after_their_folder(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     study = next(studies.rglob("DET0000201"))
     for path in study.glob("*_ph1.*"):
         path.rename(path.with_name(f"scout{path.name.split('_')[1]}.dcm"))
@@ -175,7 +175,7 @@ def save_series(folder: Path, name: str, heights: Iterable[int], **tags: object)
 def test_series_in_one_bucket_folder_are_distinguished_as_in_a_local_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     given = tmp_path / "given"
     save_series(given / "mixed", "a", range(12))
     save_series(given / "mixed", "b", range(3))
@@ -217,7 +217,7 @@ def test_a_file_whose_header_exceeds_the_start_is_fetched_whole(tmp_path: Path) 
 def test_a_series_hidden_among_many_slices_of_another_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     save_series(tmp_path / "most", "a", range(30))
     save_series(tmp_path / "most", "a01b", [0])
     (entry,) = segment("s3://bkt/most", DataConfig(), tmp_path / "out").failed
@@ -227,7 +227,7 @@ def test_a_series_hidden_among_many_slices_of_another_is_refused(
 def test_a_series_that_is_too_large_is_reported_by_its_bucket_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     for number in range(33):
         path = tmp_path / "large" / f"{number}.dcm"
         position = (0, 0, 5.0 * number)

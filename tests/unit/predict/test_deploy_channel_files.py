@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 from bright_runner import ledger
-from folder_bucket import serve
+from folder_bucket import serve_as_bucket
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -120,7 +120,7 @@ def test_channel_files_are_joined_for_every_kind_of_input(
     for given in (files, [files[1], files[0], files[0]], [folder / "a_*"], [tmp_path / "list.txt"]):
         assert targets(*given) == ["a.nii.gz"]
     assert targets(folder / "**" / "*_000?.nii.gz") == ["a.nii.gz", "sub/b.nii.gz"]
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     assert targets("s3://bkt/in") == targets("s3://bkt/in/**/*.nii.gz") == ["a.nii.gz", "sub/b.nii.gz"]
     # A model of one channel takes each file as an image.
     for data in (None, replace(TWO, channels=1)):
@@ -130,7 +130,7 @@ def test_channel_files_are_joined_for_every_kind_of_input(
 def test_channel_files_in_a_bucket_are_joined_and_missing_ones_reported(
     folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve(monkeypatch, folder.parent)
+    serve_as_bucket(monkeypatch, folder.parent)
     (folder / "sub" / "b_0001.nii.gz").unlink()
     first = run("s3://bkt/in", out)
     assert (first.done, len(first.failed)) == (1, 1)

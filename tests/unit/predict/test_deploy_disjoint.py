@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from folder_bucket import serve
+from folder_bucket import serve_as_bucket
 
 from deploy.predicting.batch import plan
 from maag.config.data import DataConfig
@@ -22,7 +22,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("x_0000.nii.gz", "x_0001.nii.gz", "x.nii.gz", "a.jpg", "a.png"):
         (scans / name).write_bytes(b"")
     (tmp_path / "list.txt").write_text("scans/x_0000.nii.gz\nscans/x_0001.nii.gz\n")
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bright_runner import BrightIsForeground
 from enhanced_dicom import save_enhanced
-from folder_bucket import serve
+from folder_bucket import serve_as_bucket
 from numpy.typing import NDArray
 from pydicom.uid import EnhancedMRImageStorage, SegmentationStorage
 
@@ -92,7 +92,7 @@ def test_an_enhanced_file_is_segmented_as_a_series(
     tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch, given: str, target: str
 ) -> None:
     write_enhanced(tmp_path / "in" / ("1.2.840" if given.endswith("840") else "cine.dcm"))
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     source = given if given.startswith("s3") else tmp_path / given
     outcome = predict([source], Threads(runner), HEART, tmp_path / "out", "m")
     assert (outcome.done, outcome.failed) == (1, ())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folder_bucket import serve
+from folder_bucket import serve_as_bucket
 from PIL import Image
 
 from deploy.inputs.passed_over import sentence
@@ -38,7 +38,7 @@ def test_a_file_with_the_bare_case_name_is_its_label(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, input_kind: str
 ) -> None:
     scans = touch(tmp_path / "in", "x_0000.nii.gz", "x_0001.nii.gz", "x.nii.gz", "y.nii.gz", "sub/x.nii.gz")
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     given: list[str | Path] = {
         "folder": [scans],
         "pattern": [scans / "**" / "*.nii.gz"],
@@ -69,7 +69,7 @@ def test_numbered_colour_pictures_are_separate_images(
     write_pictures(tmp_path / "in", "grey", 1)
     write_pictures(tmp_path / "in", "video", 3)
     touch(tmp_path / "in", "bad_0000.png", "bad_0001.png", "bad_0002.png", "grey.png", "video.png")
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     given = "s3://bkt/in" if place == "bucket" else str(tmp_path / "in")
     targets = {source.target for source in find_sources([given], data=THREE)}
     assert targets == {"bad.png", "grey.png", "video.png", *(f"video_000{number}.png" for number in range(3))}

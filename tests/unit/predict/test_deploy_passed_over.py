@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from bright_runner import DATA, BrightIsForeground, write_volume
-from folder_bucket import serve
+from folder_bucket import serve_as_bucket
 
 from deploy.inputs.passed_over import labels_among, sentence
 from deploy.inputs.sources import find_sources
@@ -49,7 +49,7 @@ def test_a_data_set_is_segmented_without_its_labels(
         given = tmp_path / "list.txt"
         given.write_text("\n".join(str(path) for path in data.iterdir() if path.is_dir()))
     elif input_kind == "bucket":
-        serve(monkeypatch, data.parent)
+        serve_as_bucket(monkeypatch, data.parent)
         given = f"s3://bkt/{data.name}"
     passed_over: dict[str, str] = {}
     places = {source.place for source in find_sources([given], passed_over=passed_over)}
@@ -123,7 +123,7 @@ def test_folders_above_the_input_do_not_mark_labels(tmp_path: Path, monkeypatch:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     (tmp_path / "list.txt").write_text("masks/a/p1.png\nmasks/a/p1b_gt.png\nmasks/a/deep\n")
     inputs = (
         "masks",
@@ -196,7 +196,7 @@ def test_volumes_of_unsupported_formats_are_reported(
         given = tmp_path / "list.txt"
         given.write_text(str(scans))
     elif input_kind == "bucket":
-        serve(monkeypatch, tmp_path)
+        serve_as_bucket(monkeypatch, tmp_path)
         given = "s3://bkt/scans"
     targets, passed_over = find_targets(given)
     assert len(targets) == 1
@@ -216,7 +216,7 @@ def test_an_input_of_an_unsupported_format_is_refused_with_advice_to_convert_it(
 ) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "b.mha").write_bytes(b"x")
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     root = "s3://bkt" if input_kind == "bucket" else str(tmp_path)
     with pytest.raises(ConfigError, match=r"b\.mha: of a format that maag does not read; convert it to \.nii\.gz"):
         find_targets(f"{root}/in/b.mha")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bright_runner import write_volume
-from folder_bucket import serve
+from folder_bucket import serve_as_bucket
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,7 +83,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("scans[1]/a.png", "scans1/b.png", "scans2/c.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"")
-    serve(monkeypatch, tmp_path)
+    serve_as_bucket(monkeypatch, tmp_path)
     return tmp_path
 
 
