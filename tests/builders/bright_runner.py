@@ -1,4 +1,4 @@
-"""A runner that takes bright pixels for foreground, and volumes whose foreground is bright."""
+"""A runner that thresholds intensity, and volumes with a bright foreground."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from maag.config.data import DataConfig
 DATA = DataConfig(classes=("background", "bright"), size_px=(16, 16), spacing_mm=1.0)
 
 
-class BrightIsForeground:
+class ThresholdRunner:
+    """Segments pixels above the middle of the batch's intensity range as foreground."""
+
     name = "bright"
 
     def __init__(self) -> None:
@@ -38,13 +40,15 @@ def write_volume(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def run(scans: Path, out: Path, runner: BrightIsForeground, *, model: str = "m1", resume: bool = False) -> Outcome:
+def run(scans: Path, out: Path, runner: ThresholdRunner, *, model: str = "m1", resume: bool = False) -> Outcome:
     return predict([scans], Threads(runner), DATA, out, model, resume)
 
 
-def ledger(out: Path) -> list[dict[str, Any]]:
+def read_ledger(out: Path) -> list[dict[str, Any]]:
+    """The entries of `ledger.jsonl`, oldest first."""
     return [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def file_contents(folder: Path) -> dict[str, bytes]:
+    """Contents of all files below `folder`, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -32,21 +32,21 @@ GROUP_OF = {
     "ComplexImageComponent": "MRImageFrameTypeSequence",
     "TriggerTime": "UnassignedPerFrameConvertedAttributesSequence",
 }
-"""The functional group of each element."""
+"""The functional group that holds each element."""
 
 
 def noise_frames(count: int) -> NDArray[np.uint16]:
-    """Random stored values of shape (count, *FRAME_SHAPE), in [0, 900); one count always gives the same."""
+    """Random stored values of shape (count, *FRAME_SHAPE), in [0, 900); deterministic for each count."""
     return np.random.default_rng(count).integers(0, 900, (count, *FRAME_SHAPE)).astype(np.uint16)
 
 
 def frame_at(height_mm: float, **elements: Any) -> dict[str, Any]:
-    """The elements of a frame on the z axis."""
+    """The elements of a frame at that height on the z axis."""
     return {"ImagePositionPatient": [0.0, 0.0, height_mm], **elements}
 
 
 def functional_groups(elements: Mapping[str, Any]) -> Dataset:
-    """An item with the functional groups of these elements; None leaves an element out."""
+    """An item with the functional groups of these elements; None omits an element."""
     item = Dataset()
     for keyword, value in elements.items():
         if value is not None:
@@ -75,7 +75,7 @@ def save_enhanced(
         frames: the elements of each frame.
         shared: elements of all frames; the defaults are axial, 2.5 x 0.75 mm, 6 mm thick.
         dimensions: keywords of the elements that DimensionIndexValues counts.
-        tags: more elements of the file; None leaves a default one out.
+        tags: further elements of the file; None omits a default one.
         syntax: the transfer syntax.
     """
     meta = FileMetaDataset()

@@ -1,4 +1,4 @@
-"""Every setting, and what is said of wrong ones."""
+"""Every setting, and the error that an invalid value raises."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from maag.config.schema import Config
 from maag.errors import ConfigError
 
 LEAVES = {leaf.path: leaf for leaf in codec.leaves(Config())}
-LIMITS = re.compile(r"(>=|<=|>|<) (\S+)")
+LIMIT_PATTERN = re.compile(r"(>=|<=|>|<) (\S+)")
+"""One bound in the type description of a setting."""
 
 
-def complaint(changes: dict[str, Any]) -> str:
+def config_error(changes: dict[str, Any]) -> str:
+    """The one-line message with which these settings are refused."""
     with pytest.raises(ConfigError) as caught:
         codec.override(Config(), changes)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Phantoms of the data sets in their native formats, and what `maag data check` says of a folder of them."""
+"""Phantoms of the data sets in their native formats, and the problems that `maag data check` reports of them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from maag.config.schema import Config
 from maag.data.catalog import preset
 from maag.data.check import check
 
-NATIVE = {"lvsc": 3, "chaos": 3, "chaos-ct": 2, "ppss": 4, "nnunet": 5, "folders": 5}
-"""Number of cases by name: so few that each oddity is there."""
+NATIVE_CASES = {"lvsc": 3, "chaos": 3, "chaos-ct": 2, "ppss": 4, "nnunet": 5, "folders": 5}
+"""Number of cases per data set: few, but enough that each of its peculiarities occurs."""
 
 
 def config_of(name: str, directory: Path) -> Config:
+    """The fast preset of a data set, for a folder of its phantoms."""
     config = preset(name, "fast", directory)
     return override(config, {"data.unlabelled_value": 4}) if name == "folders" else config
 
 
-def problems(name: str, directory: Path) -> str:
+def check_problems(name: str, directory: Path) -> str:
+    """The problems that the check of a folder reports, one per line."""
     return "\n".join(check(directory, config_of(name, directory).data).problems)
 
 
-def first(root: Path, pattern: str) -> Path:
+def first_match(root: Path, pattern: str) -> Path:
+    """The first file below `root` that matches a glob pattern."""
     return sorted(root.rglob(pattern))[0]

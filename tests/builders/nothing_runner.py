@@ -1,4 +1,4 @@
-"""A runner that finds nothing."""
+"""A runner that predicts background only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Nothing:
-    """Background everywhere, with one probability."""
+class BackgroundRunner:
+    """Predicts background with the given probability in every pixel."""
 
     name = "nothing"
 

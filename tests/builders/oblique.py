@@ -1,4 +1,4 @@
-"""The grid of an image that lies aslant."""
+"""Affine and shape of an image on an oblique grid."""
 
 from __future__ import annotations
 

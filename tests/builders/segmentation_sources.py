@@ -1,4 +1,4 @@
-"""DICOM series and enhanced files to refer to in segmentations."""
+"""DICOM series and enhanced files as sources of segmentations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENT = {"PatientID": "P7", "PatientName": "Doe^Jane", "PatientBirthDate": "19
 def write_series(
     folder: Path, orientation: tuple[float, ...] = AXIAL, reverse: bool = False, tags: dict[str, Any] | None = None
 ) -> list[Path]:
-    """Four slices 7 mm apart; `reverse` numbers and names them from the highest to the lowest."""
+    """Write four slices 7 mm apart; `reverse` numbers and names them from the highest to the lowest."""
     normal = np.cross(orientation[:3], orientation[3:])
     for index in range(SHAPE[0]):
         number = SHAPE[0] - index if reverse else index + 1

@@ -1,4 +1,4 @@
-"""One of a data set's files, and changes to its voxels."""
+"""Modify the voxels of a data set's files."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import nibabel as nib
 import numpy as np
 
 
-def spoil(path: Path, change: object) -> None:
-    """Write the NIfTI anew with what `change` makes of its (X, Y, Z) voxels."""
+def modify_voxels(path: Path, change: object) -> None:
+    """Overwrite a NIfTI file with the result of `change` on its (X, Y, Z) voxels."""
     image = nib.load(path)
     array = np.asarray(image.dataobj).copy()
     nib.save(nib.Nifti1Image(change(array), image.affine), path)  # type: ignore[operator]
 
 
-def any_file(data_dir: Path, ending: str) -> Path:
-    """The first of those whose names end so."""
-    return sorted(data_dir.rglob(f"*{ending}"))[0]
+def first_with_suffix(data_dir: Path, suffix: str) -> Path:
+    """The first file whose name ends with `suffix`."""
+    return sorted(data_dir.rglob(f"*{suffix}"))[0]

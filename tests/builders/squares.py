@@ -1,4 +1,4 @@
-"""Cases whose masks are squares, on voxels of 5 x 2 x 1 mm."""
+"""Cases with square masks, on voxels of 5 x 2 x 1 mm."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ def write_nifti(path: Path, array: NDArray[np.generic]) -> Path:
 
 
 def square(value: int, start: int = 2) -> Labels:
+    """Labels of shape (2, 12, 12) with a 4 x 4 square of `value` in each slice, from row `start`."""
     labels = np.zeros((2, 12, 12), np.uint8)
     labels[:, start : start + 4, 2:6] = value
     return labels
 
 
 def write_case(folder: Path, patient: int, frame: int, mask: Labels | None) -> Case:
+    """Write an image of ones and, unless it is None, the mask."""
     name = f"patient{patient:03}_frame{frame:02}"
     image = write_nifti(folder / f"{name}.nii.gz", np.ones((2, 12, 12), np.float32))
-    written = () if mask is None else (write_nifti(folder / f"{name}_gt.nii.gz", mask),)
-    return Case(case_id=name, patient_id=name[:10], frame=name[11:], images=(image,), masks=written)
+    masks = () if mask is None else (write_nifti(folder / f"{name}_gt.nii.gz", mask),)
+    return Case(case_id=name, patient_id=name[:10], frame=name[11:], images=(image,), masks=masks)

@@ -1,4 +1,4 @@
-"""Supervision of prepared data by ACDC's split, with augmentation or without."""
+"""Supervision of prepared data by ACDC's split, with or without augmentation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from maag.data.split_making import make_split
 from maag.data.splits import Split
 
 
-def supervised(prepared: PreparedData, config: Config) -> tuple[Split, Supervision]:
+def make_supervision(prepared: PreparedData, config: Config) -> tuple[Split, Supervision]:
     split = make_split(prepared.patients, config.data, SPLIT0)
     return split, supervise(prepared, split, config)
 
 
-def still(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Without augmentation, so that slices can be recognised."""
+def without_augmentation(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A configuration with these changes and without augmentation, so that slices can be identified."""
     names = ("rotation_deg", "translation", "scale", "flip", "brightness", "contrast", "noise")
     return codec.override(config, {**{f"augment.{name}": 0 for name in names}, **changes})

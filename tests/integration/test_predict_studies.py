@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from bright_runner import tree
+from bright_runner import file_contents
 from journeys import Command
 from s3 import BUCKET, client_of, s3_server
 
@@ -50,15 +50,17 @@ def stored(environment: dict[str, str], prefix: str) -> dict[str, bytes]:
 def test_studies_in_a_bucket_are_predicted_like_local_ones(artifact: Path, studies: Path, tmp_path: Path) -> None:
     model = ("--model", artifact)
     with s3_server() as (server, environment):
-        for name, content in tree(studies).items():
+        for name, content in file_contents(studies).items():
             server.put_object(f"in/{name}", content)
-        files = [name for name in tree(studies) if name.lower().endswith(".dcm")]
+        files = [name for name in file_contents(studies) if name.lower().endswith(".dcm")]
         places = len([name for name in files if "_SA" in name and "_ph0." in name])
         options = (*model, "--probabilities", "--measures")
         number = done(studies, tmp_path / "out", *options)[0]
         bucket, out = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
         assert done(bucket, out, *options, environment=environment) == (number, 0)
-        expected = {name: content for name, content in tree(tmp_path / "out").items() if name != "ledger.jsonl"}
+        expected = {
+            name: content for name, content in file_contents(tmp_path / "out").items() if name != "ledger.jsonl"
+        }
         assert stored(environment, "out/") == expected
         assert {f"DET0000401/DET0000401_ph0{phase}.nii.gz" for phase in range(NUM_PHASES)} <= expected.keys()
         # Each file is read once, and those of one phase once more beforehand to group the files.
@@ -75,7 +77,7 @@ def test_studies_in_a_bucket_are_predicted_like_local_ones(artifact: Path, studi
             assert found.PixelData == right.PixelData
             assert found.ReferencedSeriesSequence == right.ReferencedSeriesSequence
             (tmp_path / "segmentations" / name).unlink()
-        assert tree(tmp_path / "segmentations").keys() == {"ledger.jsonl"}
+        assert file_contents(tmp_path / "segmentations").keys() == {"ledger.jsonl"}
 
 
 def test_series_sharing_a_bucket_folder_are_predicted_like_local_ones(artifact: Path, tmp_path: Path) -> None:
@@ -91,11 +93,13 @@ def test_series_sharing_a_bucket_folder_are_predicted_like_local_ones(artifact: 
                 number=number,
             )
     with s3_server() as (server, environment):
-        for name, content in tree(tmp_path / "in").items():
+        for name, content in file_contents(tmp_path / "in").items():
             server.put_object(f"in/{name}", content)
         assert done(tmp_path / "in", tmp_path / "out", "--model", artifact) == (2, 0)
         bucket, out = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
         assert done(bucket, out, "--model", artifact, environment=environment) == (2, 0)
-        expected = {name: content for name, content in tree(tmp_path / "out").items() if name != "ledger.jsonl"}
+        expected = {
+            name: content for name, content in file_contents(tmp_path / "out").items() if name != "ledger.jsonl"
+        }
         assert stored(environment, "out/") == expected
         assert done(bucket, out, "--model", artifact, "--resume", environment=environment) == (0, 2)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from native_phantoms import NATIVE
+from native_phantoms import NATIVE_CASES
 
 from maag.data.catalog import write_phantom
 
@@ -16,7 +16,7 @@ from maag.data.catalog import write_phantom
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of phantoms of each native format, not to be changed."""
     out = tmp_path_factory.mktemp("phantoms")
-    for name, count in NATIVE.items():
+    for name, count in NATIVE_CASES.items():
         write_phantom(name, out / name, count, seed=2)
     return out
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, BrightIsForeground, write_volume
+from bright_runner import DATA, ThresholdRunner, write_volume
 
 from deploy.exporting.artifact_folder import building_artifact
 from deploy.predicting.batch import predict
@@ -60,7 +60,7 @@ def test_existing_labels_or_review_table_are_reported_by_their_typed_path(tmp_pa
     Path("out").mkdir()
     Path("out", existing).write_text("of mine")
     try:
-        outcome = predict(["scans"], Threads(BrightIsForeground()), DATA, "out", "m", work=Work(review=True))
+        outcome = predict(["scans"], Threads(ThresholdRunner()), DATA, "out", "m", work=Work(review=True))
         error = str(outcome.failed[0].error)
     except ConfigError as problem:
         error = str(problem)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from every_setting import LEAVES, LIMITS
+from every_setting import LEAVES, LIMIT_PATTERN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +47,7 @@ def values(leaf: codec.Setting) -> st.SearchStrategy[Any]:
     if leaf.type == "list of number >= 0":
         return st.lists(st.floats(0, 1e9), max_size=3)
     kind, *_ = leaf.type.split()
-    limits = {sign: float(number) for sign, number in LIMITS.findall(leaf.type)}
+    limits = {sign: float(number) for sign, number in LIMIT_PATTERN.findall(leaf.type)}
     if kind == "integer":
         return st.integers(int(limits.get(">=", -(10**9))), int(limits.get("<=", 10**9)))
     if kind == "number":

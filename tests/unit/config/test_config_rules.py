@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from every_setting import complaint
+from every_setting import config_error
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -26,18 +26,18 @@ from maag.config.schema import Config
     ],
 )
 def test_settings_that_break_a_rule_are_refused(change: dict[str, str], sentence: str) -> None:
-    assert sentence in complaint(change)
+    assert sentence in config_error(change)
 
 
 def test_fractions_that_leave_no_training_patients_are_refused() -> None:
-    assert complaint({"data.val_fraction": 0.5, "data.test_fraction": 0.6}).startswith(
+    assert config_error({"data.val_fraction": 0.5, "data.test_fraction": 0.6}).startswith(
         "data.val_fraction=0.5 and data.test_fraction=0.6 leave no patients to train on; together they must be below 1"
     )
 
 
 def test_lowest_level_needs_two_values_per_channel_to_normalise() -> None:
     small = {"optim.batch_size": 1, "data.size_px": [16, 16]}
-    assert "optim.batch_size=1 with data.size_px=[16, 16] leaves one value per channel" in complaint(small)
+    assert "optim.batch_size=1 with data.size_px=[16, 16] leaves one value per channel" in config_error(small)
     assert codec.override(Config(), {**small, "optim.batch_size": 2}).optim.batch_size == 2
     assert codec.override(Config(), {**small, "data.size_px": [16, 32]}).optim.batch_size == 1
 
@@ -53,7 +53,7 @@ def test_lowest_level_needs_two_values_per_channel_to_normalise() -> None:
     ],
 )
 def test_error_of_a_rule_across_sections_names_the_needed_setting(changes: dict[str, Any], needed: str) -> None:
-    assert complaint(changes).startswith(f"data.supervision={changes['data.supervision']} needs {needed}")
+    assert config_error(changes).startswith(f"data.supervision={changes['data.supervision']} needs {needed}")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_error_of_a_rule_across_sections_names_the_needed_setting(changes: dict[
 )
 def test_dynamic_balance_with_zero_supervised_weight_is_refused(supervision: str, weights: list[str]) -> None:
     zero_weights = {"data.supervision": supervision, **dict.fromkeys(weights, 0)}
-    message = complaint(zero_weights)
+    message = config_error(zero_weights)
     assert message.startswith(
         f"{' and '.join(f'{name}=0' for name in weights)} with loss.dynamic_balance=true would turn"
     )
@@ -80,10 +80,10 @@ def test_dynamic_balance_with_zero_supervised_weight_is_refused(supervision: str
 
 
 def test_soft_labels_need_a_teacher() -> None:
-    assert "loss.teacher=1 needs teacher.decay above 0" in complaint({"loss.teacher": 1.0})
+    assert "loss.teacher=1 needs teacher.decay above 0" in config_error({"loss.teacher": 1.0})
 
 
 def test_duplicate_class_names_are_refused() -> None:
-    assert complaint({"data.classes": ["background", "a", "a"]}).startswith(
+    assert config_error({"data.classes": ["background", "a", "a"]}).startswith(
         "data.classes: each name may occur only once"
     )

@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 import pytest
-from every_setting import LEAVES, LIMITS, complaint
+from every_setting import LEAVES, LIMIT_PATTERN, config_error
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from maag.errors import ConfigError
 
 @pytest.mark.parametrize("path", LEAVES)
 def test_error_of_a_wrong_type_names_the_setting(path: str) -> None:
-    assert complaint({path: {"a": "b\nc"}}).startswith(f"{path}: expected ")
+    assert config_error({path: {"a": "b\nc"}}).startswith(f"{path}: expected ")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_error_of_a_wrong_type_names_the_setting(path: str) -> None:
     ],
 )
 def test_error_of_a_wrong_type_shows_a_valid_example(change: str, sentence: str) -> None:
-    assert complaint(parse_changes([change])) == sentence
+    assert config_error(parse_changes([change])) == sentence
     ((path, example),) = parse_changes(shlex.split(sentence.partition("such as ")[2].rpartition(", got ")[0])).items()
     codec.override(Config(), {path: example})
 
@@ -78,32 +78,34 @@ def test_change_without_name_or_value_shows_the_expected_form(change: str) -> No
     [
         (leaf.path, float(number) + {"<": 0, "<=": 1, ">": 0, ">=": -1}[sign])
         for leaf in LEAVES.values()
-        for sign, number in LIMITS.findall(leaf.type)
+        for sign, number in LIMIT_PATTERN.findall(leaf.type)
         if not leaf.type.startswith("list")
     ],
 )
 def test_value_out_of_limits_is_refused(path: str, value: float) -> None:
-    assert re.fullmatch(rf"{path}: input should be (greater|less) than .*, got {value}", complaint({path: value}))
+    assert re.fullmatch(rf"{path}: input should be (greater|less) than .*, got {value}", config_error({path: value}))
 
 
 @pytest.mark.parametrize("path", ["train.seed", "data.split_seed", "data.scribble_seed", "optim.epochs"])
 def test_number_that_would_overflow_is_refused(path: str) -> None:
-    assert complaint({path: 10**23}).startswith(f"{path}: input should be less than or equal to 10")
+    assert config_error({path: 10**23}).startswith(f"{path}: input should be less than or equal to 10")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN", "1e999"])
 def test_non_finite_number_is_refused(value: Any) -> None:
-    assert complaint({"train.checkpoint_minutes": value}).startswith("train.checkpoint_minutes: input should be a fin")
+    assert config_error({"train.checkpoint_minutes": value}).startswith(
+        "train.checkpoint_minutes: input should be a fin"
+    )
 
 
 @pytest.mark.parametrize("path", ["segmentor.residual_blocks", "gates.levels", "discriminator.scales", "data.size_px"])
 def test_error_of_a_wrong_list_item_names_the_item(path: str) -> None:
-    assert complaint({path: [0, -1]}).startswith(f"{path}.")
+    assert config_error({path: [0, -1]}).startswith(f"{path}.")
 
 
 @pytest.mark.parametrize("blocks", [[], [1, 2, 2], [1, 2, 2, 2, 2]])
 def test_residual_blocks_need_one_number_for_each_level(blocks: list[int]) -> None:
-    assert complaint({"segmentor.residual_blocks": blocks}) == (
+    assert config_error({"segmentor.residual_blocks": blocks}) == (
         "segmentor.residual_blocks: there must be one number for each of the 4 encoder levels, such as [1, 2, 2, 2], "
         f"got {blocks}"
     )
@@ -111,7 +113,7 @@ def test_residual_blocks_need_one_number_for_each_level(blocks: list[int]) -> No
 
 @given(st.text("abcdefgh_.", min_size=1))
 def test_unknown_setting_is_refused(path: str) -> None:
-    message = complaint({path: 1})
+    message = config_error({path: 1})
     assert message.startswith(f"{path}: no such setting; ")
     assert message.endswith("`maag config show` lists them all")
 
@@ -126,9 +128,11 @@ def test_unknown_setting_is_refused(path: str) -> None:
     ],
 )
 def test_error_of_an_unknown_setting_suggests_the_closest(path: str, meant: str) -> None:
-    assert complaint({path: 1}) == f"{path}: no such setting; did you mean {meant}? `maag config show` lists them all"
+    assert (
+        config_error({path: 1}) == f"{path}: no such setting; did you mean {meant}? `maag config show` lists them all"
+    )
 
 
 @pytest.mark.parametrize("path", ["x.zzzz", "data.x", "nonsense", "optim2"])
 def test_no_setting_is_suggested_for_a_dissimilar_name(path: str) -> None:
-    assert complaint({path: 1}) == f"{path}: no such setting; `maag config show` lists them all"
+    assert config_error({path: 1}) == f"{path}: no such setting; `maag config show` lists them all"

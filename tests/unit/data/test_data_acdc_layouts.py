@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from spoiling import spoil
+from spoiling import modify_voxels
 
 from maag.config.data import DataConfig
 from maag.data.catalog import find_cases
@@ -52,7 +52,7 @@ def test_simulated_scribbles_near_the_data_never_replace_the_experts_scribbles(d
     assert [case.scribbles for case in find_cases(ACDC, data_dir)] == expert_scribbles  # despite equal copies
     assert not check(data_dir, ACDC).problems
     for path in (data_dir / "scribbles").iterdir():
-        spoil(path, lambda array: np.where(array == 4, 0, array))
+        modify_voxels(path, lambda array: np.where(array == 4, 0, array))
     problems = check(data_dir, ACDC).problems
     assert len(problems) == len(expert_scribbles)
     assert "has two scribbles, " in str(problems[0])

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from spoiling import any_file, spoil
+from spoiling import first_with_suffix, modify_voxels
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -42,8 +42,8 @@ def test_a_thin_stroke_between_pixel_centres_of_a_coarse_grid_is_kept(
         labels[0, 0], labels[:, 71] = 0, 2
         return labels
 
-    scribble = any_file(data_dir, "_scribble.nii.gz")
-    spoil(scribble, draw_one_line)
+    scribble = first_with_suffix(data_dir, "_scribble.nii.gz")
+    modify_voxels(scribble, draw_one_line)
     data = replace(tiny_config.data, spacing_mm=5 * float(nib.load(scribble).header.get_zooms()[1]))
     cases = [case for case in find_cases(data, data_dir) if scribble in [item.path for item in case.scribbles]]
     found = prepare_cases(cases, data_dir, data, tmp_path / "cache").scribbles
@@ -68,8 +68,8 @@ def test_prepared_data_is_rebuilt_only_after_a_change(data_dir: Path, tiny_confi
     assert prepare_again(split_seed=5).digest == first.digest
     assert len(built) == 12
     assert prepare_again(padding_label="ignore").digest != first.digest
-    mask = any_file(data_dir, "_gt.nii.gz")
-    spoil(mask, lambda array: np.zeros_like(array))
+    mask = first_with_suffix(data_dir, "_gt.nii.gz")
+    modify_voxels(mask, lambda array: np.zeros_like(array))
     assert prepare_again().digest != first.digest
     assert len(built) == 36
 
@@ -104,7 +104,7 @@ def test_files_with_other_modification_times_give_the_same_digest(
     data_dir: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     first = prepare(data_dir, tiny_config.data, tmp_path / "cache")
-    mask = any_file(data_dir, "_gt.nii.gz")
+    mask = first_with_suffix(data_dir, "_gt.nii.gz")
     os.utime(mask, (1, 1))
     again = prepare(data_dir, tiny_config.data, tmp_path / "cache")
     assert again.directory != first.directory  # a new time may mean new content, so the files are read again
@@ -133,9 +133,9 @@ def test_every_bad_case_is_reported_and_no_prepared_data_is_left(
     images = [path for path in sorted(data_dir.rglob("*_frame??.nii.gz"))]
     images[0].write_bytes(images[0].read_bytes()[:60])
     scribbles = sorted(data_dir.rglob("*_scribble.nii.gz"))
-    spoil(scribbles[2], lambda array: np.where(array == 0, 4, array))
-    spoil(scribbles[4], lambda array: array[:-1])
-    spoil(scribbles[6], lambda array: np.where(array == 4, 7, array))
+    modify_voxels(scribbles[2], lambda array: np.where(array == 0, 4, array))
+    modify_voxels(scribbles[4], lambda array: array[:-1])
+    modify_voxels(scribbles[6], lambda array: np.where(array == 4, 7, array))
     with pytest.raises(DataError) as caught:
         prepare(data_dir, tiny_config.data, tmp_path / "cache")
     message = str(caught.value)

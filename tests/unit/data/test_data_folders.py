@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from native_phantoms import config_of, first
+from native_phantoms import config_of, first_match
 
 from maag.data.catalog import find_cases, preset, reader_of
 from maag.data.check import check
@@ -132,6 +132,6 @@ def test_a_class_list_not_starting_with_background_is_refused(
 
 def test_a_label_without_an_image_is_refused(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("folders")
-    shutil.copy(first(root, "masks/*"), root / "masks" / "stranger.nii.gz")
+    shutil.copy(first_match(root, "masks/*"), root / "masks" / "stranger.nii.gz")
     with pytest.raises(DataError, match="there is no image stranger in images/; name it like its image"):
         find_cases(config_of("folders", root).data, root)

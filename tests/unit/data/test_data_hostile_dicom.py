@@ -8,7 +8,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from hostile_files import dicom
+from hostile_files import write_dicom
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
@@ -35,7 +35,7 @@ from maag.errors import DataError
     ],
 )
 def test_a_broken_slice_is_reported_by_name_in_one_line(tmp_path: Path, tags: dict[str, Any], sentence: str) -> None:
-    path = dicom(tmp_path / "x.dcm", **tags)
+    path = write_dicom(tmp_path / "x.dcm", **tags)
     with pytest.raises(DataError, match=sentence) as caught:
         load_series([path])
     assert "x.dcm" in str(caught.value)
@@ -44,7 +44,7 @@ def test_a_broken_slice_is_reported_by_name_in_one_line(tmp_path: Path, tags: di
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, RLELossless])
 def test_a_missing_or_failing_codec_is_reported(tmp_path: Path, syntax: str) -> None:
-    path = dicom(tmp_path / "x.dcm")
+    path = write_dicom(tmp_path / "x.dcm")
     dataset = pydicom.dcmread(path)
     dataset.PixelData = encapsulate([b"nothing of the kind"])
     dataset["PixelData"].is_undefined_length = True
@@ -55,7 +55,7 @@ def test_a_missing_or_failing_codec_is_reported(tmp_path: Path, syntax: str) -> 
 
 
 def test_a_slice_with_a_damaged_header_makes_its_series_fail(tmp_path: Path) -> None:
-    intact = dicom(tmp_path / "in" / "a.dcm").read_bytes()
+    intact = write_dicom(tmp_path / "in" / "a.dcm").read_bytes()
     offset = intact.index(struct.pack("<HHI", 0x28, 0x10, 2))
     (tmp_path / "in" / "b.dcm").write_bytes(intact[:offset] + struct.pack("<HHI", 0x28, 0x10, 1) + intact[offset + 8 :])
     assert series_uid(tmp_path / "in" / "b.dcm") == "unreadable"
@@ -66,7 +66,7 @@ def test_a_slice_with_a_damaged_header_makes_its_series_fail(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("content", [b"", b"cut off", b"<html>503</html>" * 20])
 def test_a_dcm_file_that_is_not_dicom_makes_its_series_fail(tmp_path: Path, content: bytes) -> None:
-    dicom(tmp_path / "in" / "a.dcm")
+    write_dicom(tmp_path / "in" / "a.dcm")
     (tmp_path / "in" / "b.dcm").write_bytes(content)
     (tmp_path / "in" / "notes").write_bytes(content)
     (found,) = find_images(tmp_path / "in")

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hostile_files import AT, SHAPE, nifti
+from hostile_files import HEADER_OFFSETS, SHAPE, nifti_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,8 +22,8 @@ from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
 
 def patched(field: str, struct_format: str, *values: float) -> bytes:
-    content = bytearray(nifti())
-    struct.pack_into(struct_format, content, AT[field], *values)
+    content = bytearray(nifti_bytes())
+    struct.pack_into(struct_format, content, HEADER_OFFSETS[field], *values)
     return bytes(content)
 
 
@@ -51,10 +51,10 @@ def rgb_nifti() -> bytes:
         (patched("sform", "<12f", *[0] * 12), "is singular"),
         (patched("sform", "<12f", 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0), "is singular"),
         (patched("sform", "<12f", np.nan, *[0] * 11), "not finite"),
-        (nifti((7,)), "1-D of shape"),
-        (nifti((7, 9, 3, 1, 3)), "5-D of shape"),
-        (nifti((7, 9, 3, 2, 3)), "5-D of shape"),
-        (nifti(dtype=np.complex64), "voxels of type complex64"),
+        (nifti_bytes((7,)), "1-D of shape"),
+        (nifti_bytes((7, 9, 3, 1, 3)), "5-D of shape"),
+        (nifti_bytes((7, 9, 3, 2, 3)), "5-D of shape"),
+        (nifti_bytes(dtype=np.complex64), "voxels of type complex64"),
         (rgb_nifti(), "colour .R, G, B"),
         (bytes(nib.AnalyzeImage(np.ones(SHAPE, np.int16), np.eye(4)).header.binaryblock) * 9, "not"),
     ],
@@ -98,7 +98,7 @@ def test_an_analyze_pair_is_not_accepted_as_an_image(tmp_path: Path) -> None:
 
 def test_a_cine_with_a_trailing_axis_of_length_one_is_read(tmp_path: Path) -> None:
     path = tmp_path / "cine.nii.gz"
-    path.write_bytes(gzip.compress(nifti((7, 9, 3, 2, 1))))
+    path.write_bytes(gzip.compress(nifti_bytes((7, 9, 3, 2, 1))))
     assert num_volumes(path) == 2
     assert load_volume(path, 1).shape == SHAPE[::-1]
     save_labels(tmp_path / "out.nii", np.zeros((2, *SHAPE[::-1]), np.uint8), path, ("background",))
@@ -119,7 +119,7 @@ def test_any_damaged_header_is_read_or_refused(
     packed: bool,
     cine: bool,
 ) -> None:
-    content = bytearray(nifti((7, 9, 3, 2) if cine else SHAPE, kind=kind))
+    content = bytearray(nifti_bytes((7, 9, 3, 2) if cine else SHAPE, image_class=kind))
     for offset, value in flips:
         content[offset] = value
     path = tmp_path_factory.getbasetemp() / f"flipped{'.nii.gz' if packed else '.nii'}"

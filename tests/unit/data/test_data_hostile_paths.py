@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile_files import nifti
+from hostile_files import nifti_bytes
 
 from deploy.inputs.images import find_images
 from maag.data.files.dicom_series import load_series
@@ -37,7 +37,7 @@ def test_symlink_loops_are_listed_and_refused_on_reading(tmp_path: Path) -> None
     (tmp_path / "a.nii.gz").symlink_to("b.nii.gz")
     (tmp_path / "b.nii.gz").symlink_to("a.nii.gz")
     (tmp_path / "down").symlink_to(tmp_path)
-    (tmp_path / "c.nii.gz").write_bytes(gzip.compress(nifti()))
+    (tmp_path / "c.nii.gz").write_bytes(gzip.compress(nifti_bytes()))
     assert [image.target.name for image in find_images(tmp_path)] == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
     with pytest.raises(StorageError, match="links form a loop"):
         load_volume(tmp_path / "a.nii.gz")
@@ -46,7 +46,7 @@ def test_symlink_loops_are_listed_and_refused_on_reading(tmp_path: Path) -> None
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_read_permission_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nii"
-    path.write_bytes(nifti())
+    path.write_bytes(nifti_bytes())
     path.chmod(0)
     with pytest.raises(StorageError, match="ask for the right to read it"):
         load_volume(path)

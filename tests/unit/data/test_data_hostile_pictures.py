@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile_files import png_claiming
+from hostile_files import png_of_claimed_size
 from PIL import Image
 
 from maag.data.files.label_files import geometry_of
@@ -29,10 +29,10 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3)).a
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("x.png", png_claiming(60000, 60000), "more than 89478485 pixels"),
-        ("x.png", png_claiming(10000, 10000), "more than 89478485 pixels"),
-        ("x.png", png_claiming(9000, 9000), "claim 9000 x 9000 pixels"),
-        ("x.png", png_claiming(0, 10), "not a readable image"),
+        ("x.png", png_of_claimed_size(60000, 60000), "more than 89478485 pixels"),
+        ("x.png", png_of_claimed_size(10000, 10000), "more than 89478485 pixels"),
+        ("x.png", png_of_claimed_size(9000, 9000), "claim 9000 x 9000 pixels"),
+        ("x.png", png_of_claimed_size(0, 10), "not a readable image"),
         ("x.png", b"", "not a readable image"),
         ("x.jpg", b"<html></html>", "not a readable image"),
         ("x.jpg", encoded(NOISE, "JPEG")[:900], "truncated"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from native_phantoms import config_of, problems
+from native_phantoms import check_problems, config_of
 
 from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset
@@ -23,7 +23,7 @@ def test_the_check_reports_every_bad_image(copy_of: Callable[[str], Path], name:
     images[0].write_text("no image")
     images[1].unlink()
     images[1].symlink_to("nowhere")
-    found = problems(name, root)
+    found = check_problems(name, root)
     assert f"{images[0]}: not a readable NIfTI file" in found
     assert f"cannot read {images[1]}" in found
     for path in images[2:]:

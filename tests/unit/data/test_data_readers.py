@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from native_phantoms import NATIVE, config_of, first
+from native_phantoms import NATIVE_CASES, config_of, first_match
 from PIL import Image
 
 from maag.config.presets import apply_preset
@@ -30,14 +30,14 @@ def test_every_reader_has_a_fast_preset() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("name", NATIVE_CASES)
 def test_a_phantom_passes_the_check_and_depends_only_on_its_seed(name: str, phantoms: Path, tmp_path: Path) -> None:
     config = config_of(name, phantoms / name)
     report = check(phantoms / name, config.data)
     assert report.problems == ()
     assert all(item.cases_in_masks for item in report.classes)
-    write_phantom(name, tmp_path / "again", NATIVE[name], seed=2)
-    write_phantom(name, tmp_path / "other", NATIVE[name], seed=3)
+    write_phantom(name, tmp_path / "again", NATIVE_CASES[name], seed=2)
+    write_phantom(name, tmp_path / "other", NATIVE_CASES[name], seed=3)
     bytes_of = {
         root: {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
         for root in (phantoms / name, tmp_path / "again", tmp_path / "other")
@@ -47,7 +47,7 @@ def test_a_phantom_passes_the_check_and_depends_only_on_its_seed(name: str, phan
     assert one != other
 
 
-@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("name", NATIVE_CASES)
 def test_an_empty_folder_is_refused_with_the_expected_layout(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         MissingDataError, match=f"no case of {name} in it; expected .*`maag data phantom --dataset {name}"
@@ -67,45 +67,45 @@ def test_the_expected_layout_is_reported_even_if_storage_is_unreadable(
 
 
 def strip_pixels(root: Path) -> None:
-    path = first(root, "*_SA2_ph0.dcm")
+    path = first_match(root, "*_SA2_ph0.dcm")
     dataset = pydicom.dcmread(path)
     del dataset.PixelData
     dataset.save_as(path)
 
 
 def strip_position(root: Path) -> None:
-    path = first(root, "*_SA2_ph0.dcm")
+    path = first_match(root, "*_SA2_ph0.dcm")
     dataset = pydicom.dcmread(path)
     del dataset.ImagePositionPatient
     dataset.save_as(path)
 
 
 def duplicate_slice(root: Path) -> None:
-    path = first(root, "InPhase/*.dcm")
+    path = first_match(root, "InPhase/*.dcm")
     shutil.copy(path, path.with_name("IMG-0001-00099.dcm"))
     ground = path.parents[2] / "Ground"
     shutil.copy(ground / f"{path.stem}.png", ground / "IMG-0001-00099.png")
 
 
 def spoil_colours(root: Path) -> None:
-    path = first(root, "*_m.png")
+    path = first_match(root, "*_m.png")
     Image.fromarray(np.full((160, 80, 3), 77, np.uint8)).save(path)
 
 
 def truncate(pattern: str) -> Callable[[Path], None]:
     def spoil(root: Path) -> None:
-        path = first(root, pattern)
+        path = first_match(root, pattern)
         path.write_bytes(path.read_bytes()[:90])
 
     return spoil
 
 
 def remove(pattern: str) -> Callable[[Path], None]:
-    return lambda root: first(root, pattern).unlink()
+    return lambda root: first_match(root, pattern).unlink()
 
 
 def shrink_mask(root: Path) -> None:
-    path = first(root, "*.png")
+    path = first_match(root, "*.png")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(path)
 
 
@@ -135,7 +135,7 @@ def test_a_malformed_case_is_reported_and_the_others_are_read(
     assert report.counts["usable cases"] >= report.counts["cases"] - 5
 
 
-@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("name", NATIVE_CASES)
 def test_symlinked_folders_are_searched(copy_of: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     root = copy_of(name)
     data = config_of(name, root).data
@@ -154,7 +154,7 @@ def test_symlinked_folders_are_searched(copy_of: Callable[[str], Path], tmp_path
 def test_a_duplicate_file_is_refused(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("lvsc")
     (root / "copy").mkdir()
-    shutil.copy(first(root, "*_SA1_ph0.dcm"), root / "copy")
+    shutil.copy(first_match(root, "*_SA1_ph0.dcm"), root / "copy")
     with pytest.raises(DataError, match="is there twice, also as"):
         find_cases(config_of("lvsc", root).data, root)
     root = copy_of("folders")
@@ -169,7 +169,7 @@ def test_semi_supervision_adds_frames_of_a_cine_as_unlabelled_cases(phantom_dir:
     from dataclasses import replace
 
     root = Path(shutil.copytree(phantom_dir, tmp_path / "acdc"))
-    image = nib.load(first(root, "patient001_frame01.nii.gz"))
+    image = nib.load(first_match(root, "patient001_frame01.nii.gz"))
     cine = np.stack([np.asarray(image.dataobj) + step for step in range(3)], axis=-1)
     nib.save(nib.Nifti1Image(cine, image.affine), root / "training" / "patient001" / "patient001_4d.nii.gz")
     data = config_of("acdc", root).data

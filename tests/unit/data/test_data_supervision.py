@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from supervised import supervised
+from supervised import make_supervision
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -191,4 +191,4 @@ def test_a_class_without_scribbles_is_refused(tiny_config: Config, prepared: Pre
     scribbles = np.array(prepared.scribbles)
     scribbles[scribbles == 2] = IGNORE
     with pytest.raises(SplitError, match="no training patient has a stroke of class MYO"):
-        supervised(replace(prepared, scribbles=scribbles), tiny_config)
+        make_supervision(replace(prepared, scribbles=scribbles), tiny_config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from supervised import still, supervised
+from supervised import make_supervision, without_augmentation
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 def test_a_batch_depends_only_on_its_step_and_the_seed(tiny_config: Config, prepared: PreparedData) -> None:
     config = codec.override(tiny_config, {"loss.adversarial_unlabelled": 0.1})
-    _, supervision = supervised(prepared, config)
+    _, supervision = make_supervision(prepared, config)
     one, other = (TrainingBatches(supervision, config, CPU) for _ in range(2))
     other.at(3)
     for left, right in zip(one.at(7), other.at(7), strict=True):
@@ -35,8 +35,8 @@ def seen_slices(batches: TrainingBatches, prepared: PreparedData, steps: range) 
 
 
 def test_an_epoch_sees_each_slice_once(tiny_config: Config, prepared: PreparedData) -> None:
-    config = still(tiny_config, {"optim.batch_size": 1})
-    _, supervision = supervised(prepared, config)
+    config = without_augmentation(tiny_config, {"optim.batch_size": 1})
+    _, supervision = make_supervision(prepared, config)
     batches = TrainingBatches(supervision, config, CPU)
     count = len(supervision.scribbled)
     assert batches.steps_per_epoch == count
@@ -47,8 +47,8 @@ def test_an_epoch_sees_each_slice_once(tiny_config: Config, prepared: PreparedDa
 
 def test_mixed_batches_hold_scribbles_then_masks(tiny_config: Config, prepared: PreparedData) -> None:
     changes = {"data.supervision": "mixed", "data.dense_fraction": 0.5, "optim.dense_ratio": 0.25}
-    config = still(tiny_config, {**changes, "optim.batch_size": 8})
-    split, supervision = supervised(prepared, config)
+    config = without_augmentation(tiny_config, {**changes, "optim.batch_size": 8})
+    split, supervision = make_supervision(prepared, config)
     assert len(split.dense) == len(split.scribbled) == 1
     batches = TrainingBatches(supervision, config, CPU)
     batch = batches.at(0)
@@ -67,8 +67,8 @@ def test_mixed_batches_hold_scribbles_then_masks(tiny_config: Config, prepared: 
 
 def test_only_the_adversarial_term_sees_unlabelled_patients(tiny_config: Config, prepared: PreparedData) -> None:
     changes = {"data.supervision": "semi", "data.scribbled_fraction": 0.5, "loss.adversarial_unlabelled": 0.2}
-    config = still(tiny_config, {**changes, "optim.batch_size": 1})
-    _, supervision = supervised(prepared, config)
+    config = without_augmentation(tiny_config, {**changes, "optim.batch_size": 1})
+    _, supervision = make_supervision(prepared, config)
     assert len(supervision.unlabelled)
     batches = TrainingBatches(supervision, config, CPU)
     total = len(supervision.scribbled) + len(supervision.unlabelled)
@@ -89,8 +89,8 @@ def test_a_teacher_sees_unlabelled_patients_without_an_adversarial_term(
         "teacher.confidence": 0.1,
         "optim.batch_size": 1,
     }
-    config = still(tiny_config, with_teacher)
-    _, supervision = supervised(prepared, config)
+    config = without_augmentation(tiny_config, with_teacher)
+    _, supervision = make_supervision(prepared, config)
     batches = TrainingBatches(supervision, config, CPU)
     batch_images = [batches.at(step).unlabelled for step in range(len(supervision.unlabelled))]
     seen_images = {image[0].numpy().tobytes() for image in batch_images if image is not None}
@@ -98,5 +98,7 @@ def test_a_teacher_sees_unlabelled_patients_without_an_adversarial_term(
     losses = update(TrainState(config, CPU), batches.at(0), config)
     assert losses["teacher"] > 0
     # Without unlabelled patients a step has no second batch.
-    everyone = still(tiny_config, {**with_teacher, "data.supervision": "weak", "data.scribbled_fraction": 1.0})
-    assert TrainingBatches(supervised(prepared, everyone)[1], everyone, CPU).at(0).unlabelled is None
+    everyone = without_augmentation(
+        tiny_config, {**with_teacher, "data.supervision": "weak", "data.scribbled_fraction": 1.0}
+    )
+    assert TrainingBatches(make_supervision(prepared, everyone)[1], everyone, CPU).at(0).unlabelled is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from supervised import still, supervised
+from supervised import make_supervision, without_augmentation
 
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
@@ -30,15 +30,15 @@ def three_raters(phantom_dir: Path, tiny_config: Config, tmp_path_factory: pytes
 
 def test_raters_are_combined_and_their_weights_reach_the_loss(tiny_config: Config, three_raters: PreparedData) -> None:
     assert three_raters.scribbles.shape[1] == 3
-    one = supervised(three_raters, tiny_config)[1]
+    one = make_supervision(three_raters, tiny_config)[1]
     assert one.scribble_weights is None
     assert [item.rater for item in one.agreement] == list(three_raters.raters)
     assert all((item.agreement or 0) > 0.5 for item in one.agreement)
     annotated = (one.scribbles != IGNORE).mean()
     assert annotated > (three_raters.scribbles[:, 0] != IGNORE).mean()
 
-    given = still(tiny_config, {"data.raters": "weighted", "data.rater_weights": [1.0, 0.5, 0.25]})
-    weighted = supervised(three_raters, given)[1]
+    given = without_augmentation(tiny_config, {"data.raters": "weighted", "data.rater_weights": [1.0, 0.5, 0.25]})
+    weighted = make_supervision(three_raters, given)[1]
     assert weighted.scribble_weights is not None
     batch = TrainingBatches(weighted, given, CPU).at(0)
     assert batch.label_weights is not None
@@ -54,7 +54,7 @@ def test_a_rater_who_agrees_less_than_by_chance_is_refused_before_training(
     last[last != IGNORE] = (last[last != IGNORE] + 1) % 4
     broken = replace(three_raters, scribbles=wrong)
     with pytest.raises(DataError, match="less than by chance"):
-        supervised(broken, tiny_config)
+        make_supervision(broken, tiny_config)
 
 
 def test_rater_agreement_counts_training_patients_and_excludes_padding(

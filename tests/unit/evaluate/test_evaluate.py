@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nothing_runner import Nothing
+from nothing_runner import BackgroundRunner
 from numpy.typing import NDArray
 from squares import DATA, SUBJECT, MakeCase, square
 
@@ -173,7 +173,7 @@ def test_no_case_is_an_error() -> None:
 
 
 def test_runner_predictor_predicts_with_the_runner(make_case: MakeCase) -> None:
-    report = evaluate([make_case(1, 1, square(1))], runner_predictor(Nothing(3), DATA), DATA, SUBJECT)
+    report = evaluate([make_case(1, 1, square(1))], runner_predictor(BackgroundRunner(3), DATA), DATA, SUBJECT)
     assert report.cases[0].scores["a"].presence == "missed"
 
 

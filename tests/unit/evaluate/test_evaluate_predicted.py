@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from native_phantoms import config_of
-from nothing_runner import Nothing
+from nothing_runner import BackgroundRunner
 from PIL import Image
 
 from deploy.predicting.batch import predict
@@ -42,7 +42,7 @@ def test_labels_of_a_dicom_cine_are_named_after_its_cases(copy_of: Callable[[str
     for path in list(root.rglob("DET0000101_SA*_ph0.*")):
         shutil.copy(path, path.with_name(path.name.replace("_ph0", "_ph1")))
     cases = reader.find_cases(root, data)
-    predicted = predict([root], Threads(Nothing(data.num_classes)), data, tmp_path / "labels", "m")
+    predicted = predict([root], Threads(BackgroundRunner(data.num_classes)), data, tmp_path / "labels", "m")
     assert predicted.failed == ()
     files = prediction_files(tmp_path / "labels", cases)
     assert {path.name for path in files.values()} == {f"{case.case_id}.nii.gz" for case in cases}
@@ -63,7 +63,7 @@ def test_phase_with_a_lost_or_damaged_slice_is_not_segmented(copy_of: Callable[[
         shutil.copy(path, path.with_name(path.name.replace("_ph0", "_ph1")))
     damaged = next(root.rglob("DET0000201_SA2_ph0.dcm"))
     damaged.write_bytes(damaged.read_bytes()[:200])
-    predicted = predict([root], Threads(Nothing(data.num_classes)), data, tmp_path / "labels", "m")
+    predicted = predict([root], Threads(BackgroundRunner(data.num_classes)), data, tmp_path / "labels", "m")
     gap, unreadable = sorted(str(entry.error) for entry in predicted.failed)
     assert "mm from its neighbour" in gap
     assert str(damaged) in unreadable
@@ -80,7 +80,7 @@ def test_labels_named_after_series_folders_are_matched_to_cases(
     data = replace(data, modality=modality) if modality else data
     reader = reader_of(name)
     cases = reader.find_cases(phantoms / name, data)
-    predicted = predict([phantoms / name], Threads(Nothing(data.num_classes)), data, tmp_path / "labels", "m")
+    predicted = predict([phantoms / name], Threads(BackgroundRunner(data.num_classes)), data, tmp_path / "labels", "m")
     assert predicted.failed == ()
     files = prediction_files(tmp_path / "labels", cases)
     for case in cases:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bright_runner import BrightIsForeground
+from bright_runner import ThresholdRunner
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
@@ -47,7 +47,7 @@ def test_largest_component_filters_labels_but_not_probabilities() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_single_non_finite_probability_is_refused(value: float) -> None:
-    class BrokenLater(BrightIsForeground):
+    class BrokenLater(ThresholdRunner):
         def __call__(self, images: Images) -> Images:
             probabilities = super().__call__(images)
             if self.calls > 1:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright_runner import BrightIsForeground, write_volume
+from bright_runner import ThresholdRunner, write_volume
 from numpy.typing import NDArray
 from segmentation_sources import CLASSES, SHAPE
 
 
 @pytest.fixture
-def runner() -> BrightIsForeground:
-    return BrightIsForeground()
+def runner() -> ThresholdRunner:
+    return ThresholdRunner()
 
 
 @pytest.fixture

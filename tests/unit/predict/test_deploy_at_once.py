@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright_runner import DATA, BrightIsForeground, write_volume
+from bright_runner import DATA, ThresholdRunner, write_volume
 from numpy.typing import NDArray
 
 from deploy.inputs.images import NiftiImage
@@ -68,7 +68,7 @@ def test_any_number_of_threads_run_one_volume_and_decode_three_at_once(
     running, decoded = Occupancy(), Occupancy()
     frames = NiftiImage.frames
 
-    class Slow(BrightIsForeground):
+    class Slow(ThresholdRunner):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             with running:
                 time.sleep(0.05)

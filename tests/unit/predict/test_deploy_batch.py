@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import DATA, BrightIsForeground, ledger, run, tree, write_volume
+from bright_runner import DATA, ThresholdRunner, file_contents, read_ledger, run, write_volume
 from numpy.typing import NDArray
 
 from deploy.predicting.batch import predict
@@ -22,24 +22,24 @@ from maag.data.files.volume import load_labels
 from maag.storage.local import LocalStore
 
 
-def test_output_mirrors_input_and_leaves_input_unchanged(scans: Path, out: Path, runner: BrightIsForeground) -> None:
-    before = tree(scans)
+def test_output_mirrors_input_and_leaves_input_unchanged(scans: Path, out: Path, runner: ThresholdRunner) -> None:
+    before = file_contents(scans)
     outcome = run(scans, out, runner)
     assert (outcome.done, outcome.skipped, outcome.failed) == (2, 0, ())
-    assert set(tree(out)) == {"a.nii.gz", "deep/er/b.nii", "ledger.jsonl"}
-    assert tree(scans) == before
+    assert set(file_contents(out)) == {"a.nii.gz", "deep/er/b.nii", "ledger.jsonl"}
+    assert file_contents(scans) == before
 
 
 def test_the_ledger_records_the_volume_of_each_foreground_class(
-    scans: Path, out: Path, runner: BrightIsForeground
+    scans: Path, out: Path, runner: ThresholdRunner
 ) -> None:
     run(scans, out, runner)
     volumes_ml = [{"bright": pytest.approx(2 * 4 * 5 * np.hypot(7, 0.1) / 1000)}]
-    assert [line["volumes_ml"] for line in ledger(out)] == [volumes_ml] * 2
+    assert [line["volumes_ml"] for line in read_ledger(out)] == [volumes_ml] * 2
 
 
 def test_measures_include_the_newest_earlier_labels_of_the_same_classes(
-    scans: Path, out: Path, runner: BrightIsForeground
+    scans: Path, out: Path, runner: ThresholdRunner
 ) -> None:
     heart = replace(DATA, classes=("background", "LV"))
     predict([scans], Threads(runner), heart, out, "m1")
@@ -59,7 +59,7 @@ def test_measures_include_the_newest_earlier_labels_of_the_same_classes(
     assert (rows["p"]["LV_edv_ml"], rows["p"]["LV_esv_ml"]) == ("90.0", "40.0")
 
 
-def test_labels_have_the_geometry_of_their_source(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_labels_have_the_geometry_of_their_source(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     run(scans, out, runner)
     labels, _ = load_labels(out / "a.nii.gz", range(2))
     wanted = np.zeros((2, 15, 14), np.uint8)
@@ -70,9 +70,9 @@ def test_labels_have_the_geometry_of_their_source(scans: Path, out: Path, runner
     assert written.get_data_dtype() == np.uint8
 
 
-def test_the_ledger_has_an_entry_for_each_volume(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_the_ledger_has_an_entry_for_each_volume(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     run(scans, out, runner)
-    lines = ledger(out)
+    lines = read_ledger(out)
     assert {line["target"] for line in lines} == {"a.nii.gz", "deep/er/b.nii"}
     for line in lines:
         assert (line["format_version"], line["error"], line["model"]) == (3, None, "m1")
@@ -83,19 +83,19 @@ def test_the_ledger_has_an_entry_for_each_volume(scans: Path, out: Path, runner:
         assert datetime.fromisoformat(line["finished_at"]).tzinfo is UTC
 
 
-def test_one_bad_volume_does_not_stop_the_rest(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_one_bad_volume_does_not_stop_the_rest(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     (scans / "0-broken.nii.gz").write_bytes((scans / "a.nii.gz").read_bytes()[:400])
     outcome = run(scans, out, runner)
     assert (outcome.done, len(outcome.failed)) == (2, 1)
     assert "0-broken.nii.gz" in str(outcome.failed[0].error)
-    (line,) = (line for line in ledger(out) if line["error"])
+    (line,) = (line for line in read_ledger(out) if line["error"])
     assert (line["error"], line["target_md5"]) == (outcome.failed[0].error, None)
     assert not (out / "0-broken.nii.gz").exists()
     assert outcome.to_dict()["failures"][0]["source"].endswith("0-broken.nii.gz")
 
 
 def test_broken_links_fail_only_their_own_volumes(
-    scans: Path, out: Path, runner: BrightIsForeground, tmp_path: Path
+    scans: Path, out: Path, runner: ThresholdRunner, tmp_path: Path
 ) -> None:
     """As DataLad leaves them for files it has not fetched."""
     (scans / "series").mkdir()
@@ -114,7 +114,7 @@ def test_broken_links_fail_only_their_own_volumes(
         "the link"
     )
     assert "links form a loop" in failures[str(links["circle.png"])]
-    assert {line["source"] for line in ledger(out) if line["error"]} == set(failures)
+    assert {line["source"] for line in read_ledger(out) if line["error"]} == set(failures)
     for given in (links["gone.nii.gz"], scans / "gone*.*[gz]"):
         assert "broken link" in str(predict([given], Threads(runner), DATA, tmp_path / "more", "m").failed[0].error)
     write_volume(scans / ".git" / "annex" / "objects" / "gone.nii.gz").rename(scans / ".git/annex/objects/gone")
@@ -123,7 +123,7 @@ def test_broken_links_fail_only_their_own_volumes(
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that nobody can read is Linux's")
-def test_an_unreadable_file_does_not_stop_other_volumes(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_an_unreadable_file_does_not_stop_other_volumes(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     (scans / "IM0001").symlink_to("/proc/self/mem")
     outcome = run(scans, out, runner)
     assert (outcome.done, len(outcome.failed)) == (2, 1)
@@ -131,7 +131,7 @@ def test_an_unreadable_file_does_not_stop_other_volumes(scans: Path, out: Path, 
 
 
 def test_an_unexpected_exception_fails_only_its_volume(scans: Path, out: Path) -> None:
-    class OutOfMemoryOnce(BrightIsForeground):
+    class OutOfMemoryOnce(ThresholdRunner):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             if not self.calls:
                 self.calls = 1
@@ -144,11 +144,11 @@ def test_an_unexpected_exception_fails_only_its_volume(scans: Path, out: Path) -
 
 
 def test_repeated_input_files_are_segmented_once_and_progress_is_reported(
-    scans: Path, out: Path, runner: BrightIsForeground
+    scans: Path, out: Path, runner: ThresholdRunner
 ) -> None:
     seen: list[tuple[int, int]] = []
     inputs = [scans / "a.nii.gz", scans / "deep" / ".." / "deep" / "er" / "b.nii", scans / "a.nii.gz"]
     outcome = predict(inputs, Threads(runner), DATA, out, "m1", progress=lambda done, total: seen.append((done, total)))
     assert outcome.done == 2
     assert seen == [(1, 2), (2, 2)]
-    assert set(tree(out)) == {"a.nii.gz", "b.nii", "ledger.jsonl"}
+    assert set(file_contents(out)) == {"a.nii.gz", "b.nii", "ledger.jsonl"}

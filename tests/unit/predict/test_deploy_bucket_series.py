@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from bright_runner import tree
+from bright_runner import file_contents
 from folder_bucket import FolderBucket, serve_as_bucket
 from native_phantoms import config_of
-from nothing_runner import Nothing
+from nothing_runner import BackgroundRunner
 
 from deploy.inputs.bucket_series import series_among
 from deploy.inputs.sources import find_sources
@@ -57,7 +57,7 @@ def studies(copy_of: Callable[[str], Path]) -> Path:
 
 
 def segment(given: str | Path, data: DataConfig, out: Path, *, resume: bool = False) -> Outcome:
-    return predict([given], Threads(Nothing(data.num_classes)), data, out, "m", resume)
+    return predict([given], Threads(BackgroundRunner(data.num_classes)), data, out, "m", resume)
 
 
 def test_studies_in_a_bucket_are_segmented_and_named_like_those_in_a_folder(
@@ -67,7 +67,7 @@ def test_studies_in_a_bucket_are_segmented_and_named_like_those_in_a_folder(
     serve_as_bucket(monkeypatch, tmp_path)
     from_folder = segment(studies, data, tmp_path / "here")
     from_bucket = segment(f"s3://bkt/{studies.name}", data, tmp_path / "there")
-    found, expected = tree(tmp_path / "there"), tree(tmp_path / "here")
+    found, expected = file_contents(tmp_path / "there"), file_contents(tmp_path / "here")
     del found["ledger.jsonl"], expected["ledger.jsonl"]
     assert found == expected
     # A damaged slice of another size does not affect the others.
@@ -187,7 +187,7 @@ def test_series_in_one_bucket_folder_are_distinguished_as_in_a_local_folder(
     (given / "damaged" / "b01.dcm").write_bytes(bytes(20_000))
     from_folder = segment(given, DataConfig(), tmp_path / "here")
     from_bucket = segment("s3://bkt/given", DataConfig(), tmp_path / "there")
-    found, expected = tree(tmp_path / "there"), tree(tmp_path / "here")
+    found, expected = file_contents(tmp_path / "there"), file_contents(tmp_path / "here")
     del found["ledger.jsonl"], expected["ledger.jsonl"]
     assert found == expected
     assert len({name for name in found if name.startswith("mixed/")}) == 2

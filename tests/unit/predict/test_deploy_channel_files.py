@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import ledger
+from bright_runner import read_ledger
 from folder_bucket import serve_as_bucket
 from numpy.typing import NDArray
 from PIL import Image
@@ -83,11 +83,11 @@ def test_channel_files_are_joined_into_one_image_in_their_order(folder: Path, ou
     labels, spacing_mm = load_labels(out / "a.nii.gz", range(2))
     np.testing.assert_array_equal(labels, np.stack([BOTTOM] * 2))
     assert spacing_mm == (4.0, 1.0, 1.0)
-    assert {line["source"] for line in ledger(out)} == {
+    assert {line["source"] for line in read_ledger(out)} == {
         str(folder / "a_0000.nii.gz"),
         str(folder / "sub" / "b_0000.nii.gz"),
     }
-    assert {line["target"] for line in ledger(out)} == {"a.nii.gz", "sub/b.nii.gz"}
+    assert {line["target"] for line in read_ledger(out)} == {"a.nii.gz", "sub/b.nii.gz"}
 
 
 def test_channel_files_are_read_and_named_as_in_training(folder: Path, out: Path) -> None:
@@ -109,7 +109,7 @@ def test_resume_redoes_an_image_when_any_channel_changes(folder: Path, out: Path
     write_channel(folder / f"a_{number:04}.nii.gz", 7)
     again = run(folder, out, resume=True)
     assert (again.done, again.skipped) == (1, 1)
-    assert ledger(out)[-1]["target"] == "a.nii.gz"
+    assert read_ledger(out)[-1]["target"] == "a.nii.gz"
 
 
 def test_channel_files_are_joined_for_every_kind_of_input(

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import DATA, BrightIsForeground
+from bright_runner import DATA, ThresholdRunner
 
 from deploy.predicting.batch import predict
 from deploy.predicting.executor import Threads
@@ -29,7 +29,7 @@ def write_cine(path: Path, radii: list[int]) -> Path:
     return path
 
 
-def test_all_frames_of_a_cine_are_segmented_and_measured(tmp_path: Path, runner: BrightIsForeground) -> None:
+def test_all_frames_of_a_cine_are_segmented_and_measured(tmp_path: Path, runner: ThresholdRunner) -> None:
     source = write_cine(tmp_path / "in" / "patient007.nii.gz", [3, 5, 2])
     work = Work(measures=True, probabilities=True)
     outcome = predict([source], Threads(runner), HEART, tmp_path / "out", "m1", work=work)
@@ -48,7 +48,7 @@ def test_all_frames_of_a_cine_are_segmented_and_measured(tmp_path: Path, runner:
 
 
 def test_measures_pair_files_of_one_patient_and_are_rebuilt_from_the_ledger(
-    tmp_path: Path, runner: BrightIsForeground
+    tmp_path: Path, runner: ThresholdRunner
 ) -> None:
     scans = tmp_path / "in"
     write_cine(scans / "p1" / "patient001_frame01.nii.gz", [4])
@@ -66,9 +66,7 @@ def test_measures_pair_files_of_one_patient_and_are_rebuilt_from_the_ledger(
         predict([scans], Threads(runner), DATA, tmp_path / "other", "m1", work=work)
 
 
-def test_measures_of_earlier_calls_are_kept_while_their_labels_exist(
-    tmp_path: Path, runner: BrightIsForeground
-) -> None:
+def test_measures_of_earlier_calls_are_kept_while_their_labels_exist(tmp_path: Path, runner: ThresholdRunner) -> None:
     scans, out, work = tmp_path / "in", tmp_path / "out", Work(measures=True)
     first, second, cine = (
         write_cine(scans / "patient001_frame01.nii.gz", [4]),
@@ -94,7 +92,7 @@ def test_measures_of_earlier_calls_are_kept_while_their_labels_exist(
     assert rows(write_cine(scans / "patient001.nii.gz", [4, 2])) == ["patient001,1,2,0.64,0.16,0.48,75.0", whole[1]]
 
 
-def test_measuring_files_with_one_name_and_two_suffixes_is_refused(tmp_path: Path, runner: BrightIsForeground) -> None:
+def test_measuring_files_with_one_name_and_two_suffixes_is_refused(tmp_path: Path, runner: ThresholdRunner) -> None:
     for number, name in enumerate(("a.nii", "a.nii.gz")):
         write_cine(tmp_path / "in" / name, [3 + number])
     with pytest.raises(ConfigError, match=r"a\.nii and .*a\.nii\.gz have the same name"):
@@ -119,7 +117,7 @@ def write_dicom_cine(folder: Path, cine: Path) -> list[Path]:
 
 
 def test_a_cine_in_one_dicom_series_is_segmented_and_measured_phase_by_phase(
-    tmp_path: Path, runner: BrightIsForeground
+    tmp_path: Path, runner: ThresholdRunner
 ) -> None:
     cine = write_cine(tmp_path / "nifti" / "patient007.nii.gz", [3, 5, 2])
     write_dicom_cine(tmp_path / "dicom" / "patient007", cine)
@@ -135,14 +133,14 @@ def test_a_cine_in_one_dicom_series_is_segmented_and_measured_phase_by_phase(
     assert measured[0] == measured[1]
 
 
-def test_a_dicom_segmentation_of_a_cine_is_refused(tmp_path: Path, runner: BrightIsForeground) -> None:
+def test_a_dicom_segmentation_of_a_cine_is_refused(tmp_path: Path, runner: ThresholdRunner) -> None:
     write_dicom_cine(tmp_path / "in" / "p", write_cine(tmp_path / "p.nii.gz", [3, 5, 2]))
     outcome = predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1", work=Work(dicom_seg=True))
     (failure,) = outcome.failed
     assert "a cine of 3 phases, and a DICOM segmentation is of one volume; leave out --dicom-seg" in str(failure.error)
 
 
-def test_a_cine_with_an_incomplete_phase_is_refused(tmp_path: Path, runner: BrightIsForeground) -> None:
+def test_a_cine_with_an_incomplete_phase_is_refused(tmp_path: Path, runner: ThresholdRunner) -> None:
     paths = write_dicom_cine(tmp_path / "in" / "p", write_cine(tmp_path / "p.nii.gz", [3, 5, 2]))
     paths[-1].unlink()
     (failure,) = predict([tmp_path / "in"], Threads(runner), HEART, tmp_path / "out", "m1").failed

@@ -8,7 +8,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import BrightIsForeground
+from bright_runner import ThresholdRunner
 from enhanced_dicom import save_enhanced
 from folder_bucket import serve_as_bucket
 from numpy.typing import NDArray
@@ -59,9 +59,7 @@ def write_classic(folder: Path) -> None:
             )
 
 
-def test_enhanced_and_classic_cines_have_the_same_labels_and_measures(
-    tmp_path: Path, runner: BrightIsForeground
-) -> None:
+def test_enhanced_and_classic_cines_have_the_same_labels_and_measures(tmp_path: Path, runner: ThresholdRunner) -> None:
     write_enhanced(tmp_path / "enhanced" / "patient007" / "IM0001")
     write_classic(tmp_path / "classic" / "patient007")
     for kind in ("enhanced", "classic"):
@@ -89,7 +87,7 @@ def test_enhanced_and_classic_cines_have_the_same_labels_and_measures(
     ],
 )
 def test_an_enhanced_file_is_segmented_as_a_series(
-    tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch, given: str, target: str
+    tmp_path: Path, runner: ThresholdRunner, monkeypatch: pytest.MonkeyPatch, given: str, target: str
 ) -> None:
     write_enhanced(tmp_path / "in" / ("1.2.840" if given.endswith("840") else "cine.dcm"))
     serve_as_bucket(monkeypatch, tmp_path)
@@ -100,9 +98,7 @@ def test_an_enhanced_file_is_segmented_as_a_series(
 
 
 @pytest.mark.parametrize("spoil", ["segmentation", "cut", "text", "no frames"])
-def test_a_file_that_is_not_an_enhanced_image_is_refused(
-    tmp_path: Path, runner: BrightIsForeground, spoil: str
-) -> None:
+def test_a_file_that_is_not_an_enhanced_image_is_refused(tmp_path: Path, runner: ThresholdRunner, spoil: str) -> None:
     kind = SegmentationStorage if spoil == "segmentation" else EnhancedMRImageStorage
     groups = {"PerFrameFunctionalGroupsSequence": None} if spoil == "no frames" else {}
     path = write_enhanced(tmp_path / "in" / "a.dcm", SOPClassUID=kind, **groups)

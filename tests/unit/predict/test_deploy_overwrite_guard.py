@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, BrightIsForeground, ledger, run, write_volume
+from bright_runner import DATA, ThresholdRunner, read_ledger, run, write_volume
 
 from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.executor import Threads
@@ -24,7 +24,7 @@ HEART = replace(DATA, classes=("background", "LV"))
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_user_file_in_place_of_labels_fails_only_its_volume(
-    scans: Path, out: Path, runner: BrightIsForeground, resume: bool
+    scans: Path, out: Path, runner: ThresholdRunner, resume: bool
 ) -> None:
     out.mkdir()
     (out / "a.nii.gz").write_bytes(b"years of work")
@@ -42,7 +42,7 @@ def test_a_user_file_in_place_of_labels_fails_only_its_volume(
 
 
 def test_a_user_file_is_detected_before_the_volume_is_segmented(
-    scans: Path, out: Path, runner: BrightIsForeground
+    scans: Path, out: Path, runner: ThresholdRunner
 ) -> None:
     out.mkdir()
     (out / "a.nii.gz").write_bytes(b"years of work")
@@ -50,7 +50,7 @@ def test_a_user_file_is_detected_before_the_volume_is_segmented(
     assert runner.calls == 0
 
 
-def test_labels_written_by_maag_are_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_labels_written_by_maag_are_replaced(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     run(scans, out, runner)
     before = (out / "a.nii.gz").read_bytes()
     (out / "a.nii.gz").write_bytes(b"corrected")
@@ -58,7 +58,7 @@ def test_labels_written_by_maag_are_replaced(scans: Path, out: Path, runner: Bri
     assert (out / "a.nii.gz").read_bytes() == before
 
 
-def test_manual_labels_of_a_failed_volume_are_not_replaced(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_manual_labels_of_a_failed_volume_are_not_replaced(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     whole = (scans / "a.nii.gz").read_bytes()
     (scans / "a.nii.gz").write_bytes(whole[:300])
     run(scans, out, runner)
@@ -69,14 +69,12 @@ def test_manual_labels_of_a_failed_volume_are_not_replaced(scans: Path, out: Pat
     assert (out / "a.nii.gz").read_bytes() == b"years of work"
 
 
-def test_labels_written_meanwhile_by_another_job_are_replaced(
-    scans: Path, out: Path, runner: BrightIsForeground
-) -> None:
+def test_labels_written_meanwhile_by_another_job_are_replaced(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     """So are those of a lost worker whose volume a second one redoes."""
 
     class Overtaken(Threads):
         def __call__(self, job: Job, tasks: Iterable[Task]) -> Iterator[Entry | VolumeStatus]:
-            run(scans, out, BrightIsForeground())
+            run(scans, out, ThresholdRunner())
             return super().__call__(job, tasks)
 
     assert predict([scans], Overtaken(runner), DATA, out, "m1", True) == Outcome(done=2, skipped=0, failed=())
@@ -92,7 +90,7 @@ class CountingStore(LocalStore):
         return super().read_bytes(key)
 
 
-def test_the_ledger_is_not_read_again_for_each_user_file(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_the_ledger_is_not_read_again_for_each_user_file(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     """Thousands of reads, such as for a folder of masks, would take hours."""
     run(scans, out, runner)
     mine = [f"mine{number}.nii.gz" for number in range(20)]
@@ -112,9 +110,7 @@ def test_the_ledger_is_not_read_again_for_each_user_file(scans: Path, out: Path,
         guard.require_overwritable(mine[0])
 
 
-def test_a_user_file_in_place_of_probabilities_is_not_replaced(
-    scans: Path, out: Path, runner: BrightIsForeground
-) -> None:
+def test_a_user_file_in_place_of_probabilities_is_not_replaced(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     work = Work(probabilities=True)
     mine = out / "a_probabilities.nii.gz"
     run(scans, out, runner)
@@ -129,12 +125,12 @@ def test_a_user_file_in_place_of_probabilities_is_not_replaced(
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_side_files_left_by_a_killed_job_are_replaced(
-    scans: Path, out: Path, runner: BrightIsForeground, resume: bool
+    scans: Path, out: Path, runner: ThresholdRunner, resume: bool
 ) -> None:
     """Even if the new ones differ, as with other options or on another GPU."""
     work = Work(probabilities=True)
     predict([scans], Threads(runner), DATA, out, "m1", work=work)
-    begun = [line for line in ledger(out) if line["error"]]
+    begun = [line for line in read_ledger(out) if line["error"]]
     assert {line["error"].partition(": ")[2] for line in begun} == {
         "interrupted before its labels were stored; continue with --resume"
     }
@@ -143,19 +139,19 @@ def test_side_files_left_by_a_killed_job_are_replaced(
         (out / labels).unlink()
     (out / "a_probabilities.nii.gz").write_bytes(b"of another GPU")
     assert predict([scans], Threads(runner), DATA, out, "m1", resume, work=work).done == 2
-    again = ledger(out)[len(begun) :]
+    again = read_ledger(out)[len(begun) :]
     assert [line["error"] for line in again] == [None, None]  # known side files are not recorded again
     assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).skipped == 2
 
 
-def test_any_side_file_is_replaced_if_its_entry_names_none(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_any_side_file_is_replaced_if_its_entry_names_none(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     predict([scans], Threads(runner), DATA, out, "m1", work=Work(probabilities=True))
-    lines = [{key: value for key, value in line.items() if key != "side_files"} for line in ledger(out)]
+    lines = [{key: value for key, value in line.items() if key != "side_files"} for line in read_ledger(out)]
     (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert predict([scans], Threads(runner), DATA, out, "m2", work=Work(probabilities=True)).done == 2
 
 
-def test_measures_do_not_replace_a_user_table(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_measures_do_not_replace_a_user_table(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     predict([scans], Threads(runner), HEART, out, "m1")
     (out / "measures.csv").write_text("patient,age\na,70\n")
     with pytest.raises(ConfigError, match=r"measures\.csv already exists and was not written by maag"):
@@ -163,7 +159,7 @@ def test_measures_do_not_replace_a_user_table(scans: Path, out: Path, runner: Br
     assert (out / "measures.csv").read_text() == "patient,age\na,70\n"
 
 
-def test_measures_do_not_replace_a_file_without_a_ledger(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_measures_do_not_replace_a_file_without_a_ledger(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     out.mkdir()
     work = Work(measures=True)
     for content in ("mine", "patient,ed_frame,es_frame,LV_edv_ml\na,1,2,140\n"):
@@ -177,7 +173,7 @@ def test_measures_do_not_replace_a_file_without_a_ledger(scans: Path, out: Path,
 
 
 def test_labels_written_after_a_user_file_was_moved_away_are_ours(
-    scans: Path, out: Path, runner: BrightIsForeground
+    scans: Path, out: Path, runner: ThresholdRunner
 ) -> None:
     run(scans, out, runner)
     write_volume(scans / "c.nii.gz")

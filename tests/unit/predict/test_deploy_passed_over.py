@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
-from bright_runner import DATA, BrightIsForeground, write_volume
+from bright_runner import DATA, ThresholdRunner, write_volume
 from folder_bucket import serve_as_bucket
 
 from deploy.inputs.passed_over import labels_among, sentence
@@ -165,7 +165,7 @@ def test_the_number_and_reasons_of_passed_over_files_are_reported_in_one_line(
     write_volume(data / "more" / "a.nii.gz")
     write_volume(data / "more" / "a_gt.nii.gz")
     notes: list[str] = []
-    runner = Threads(BrightIsForeground())
+    runner = Threads(ThresholdRunner())
     outcome = predict([data], runner, DATA, tmp_path / "out", "m", notify=notes.append)
     labels = len(labels_of("folders", data))
     masks = len(list((data / "masks").iterdir()))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, BrightIsForeground, run, tree, write_volume
+from bright_runner import DATA, ThresholdRunner, file_contents, run, write_volume
 
 from deploy.predicting.batch import plan, predict
 from deploy.predicting.executor import Threads
 from maag.errors import ConfigError, MissingDataError
 
 
-def test_masks_and_scribbles_beside_an_image_are_not_segmented(
-    scans: Path, out: Path, runner: BrightIsForeground
-) -> None:
+def test_masks_and_scribbles_beside_an_image_are_not_segmented(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     for name in ("a_gt.nii.gz", "a_scribble.nii.gz", "lonely_gt.nii.gz"):
         write_volume(scans / name)
     assert run(scans, out, runner).done == 3
@@ -27,17 +25,17 @@ def test_an_empty_output_is_refused(scans: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "deep", "new/folder"])
-def test_an_output_inside_the_input_is_refused(scans: Path, runner: BrightIsForeground, place: str) -> None:
-    before = tree(scans)
+def test_an_output_inside_the_input_is_refused(scans: Path, runner: ThresholdRunner, place: str) -> None:
+    before = file_contents(scans)
     with pytest.raises(ConfigError, match="is inside the input"):
         run(scans, scans / place, runner)
     with pytest.raises(ConfigError, match="is inside the input"):
         predict([scans / "a.nii.gz"], Threads(runner), DATA, scans, "m1")
-    assert tree(scans) == before
+    assert file_contents(scans) == before
 
 
 def test_targets_do_not_leave_the_output_through_links(
-    scans: Path, out: Path, runner: BrightIsForeground, tmp_path: Path
+    scans: Path, out: Path, runner: ThresholdRunner, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -82,7 +80,7 @@ def test_an_output_inside_what_a_pattern_or_list_names_is_refused(
 
 @pytest.mark.parametrize(("name", "sentence"), [("nowhere", "no such file"), ("empty", "no NIfTI file")])
 def test_missing_and_empty_inputs_are_refused(
-    tmp_path: Path, out: Path, runner: BrightIsForeground, name: str, sentence: str
+    tmp_path: Path, out: Path, runner: ThresholdRunner, name: str, sentence: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingDataError, match=sentence):

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from bright_runner import DATA, BrightIsForeground, ledger
+from bright_runner import DATA, ThresholdRunner, read_ledger
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import NDArray
 
@@ -24,7 +24,7 @@ SLICED_DIFFERENTLY = ("LSP", "SAR")
 PLAIN = Work()
 
 
-class BrightUpperLeftIsForeground(BrightIsForeground):
+class BrightUpperLeftIsForeground(ThresholdRunner):
     """Labels only the bright pixels in the upper left: a mirrored or rotated image has others there."""
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -115,7 +115,7 @@ def test_an_image_oriented_differently_is_segmented_as_stored_and_reported(tmp_p
 def test_images_oriented_like_any_training_image_are_not_reported(tmp_path: Path, code: str) -> None:
     outcome, notes = run(tmp_path, code, "out")
     assert (outcome.orientation_differs, notes) == (0, [])
-    assert [line["orientation"] for line in ledger(tmp_path / "out")] == [code]
+    assert [line["orientation"] for line in read_ledger(tmp_path / "out")] == [code]
 
 
 def test_an_image_oriented_like_some_training_images_is_not_reoriented(tmp_path: Path) -> None:

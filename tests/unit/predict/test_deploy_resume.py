@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, BrightIsForeground, ledger, run, write_volume
+from bright_runner import DATA, ThresholdRunner, read_ledger, run, write_volume
 
 from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.executor import Threads
@@ -18,7 +18,7 @@ from maag.inference import Refinement
 from maag.storage.local import LocalStore
 
 
-def test_resume_skips_finished_volumes(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_resume_skips_finished_volumes(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     run(scans, out, runner)
     calls = runner.calls
     assert run(scans, out, runner, resume=True) == Outcome(done=0, skipped=2, failed=())
@@ -27,9 +27,7 @@ def test_resume_skips_finished_volumes(scans: Path, out: Path, runner: BrightIsF
 
 
 @pytest.mark.parametrize("change", ["source", "model", "output", "earlier", "ledger"])
-def test_resume_redoes_volumes_that_may_be_stale(
-    scans: Path, out: Path, runner: BrightIsForeground, change: str
-) -> None:
+def test_resume_redoes_volumes_that_may_be_stale(scans: Path, out: Path, runner: ThresholdRunner, change: str) -> None:
     run(scans, out, runner)
     if change == "source":
         write_volume(scans / "a.nii.gz", 9)
@@ -38,7 +36,7 @@ def test_resume_redoes_volumes_that_may_be_stale(
     elif change == "earlier":
         (out / "a.nii.gz").write_bytes(b"earlier")  # Older labels: the last ones were never stored.
         first = {
-            **ledger(out)[0],
+            **read_ledger(out)[0],
             "target": "a.nii.gz",
             "model": "m0",
             "target_md5": hashlib.md5(b"earlier").hexdigest(),
@@ -56,11 +54,11 @@ def test_resume_redoes_volumes_that_may_be_stale(
 
 
 def test_resume_redoes_labels_made_before_pictures_had_a_fixed_extent(
-    scans: Path, out: Path, runner: BrightIsForeground
+    scans: Path, out: Path, runner: ThresholdRunner
 ) -> None:
     ppss = replace(DATA, dataset="ppss")
     predict([scans], Threads(runner), ppss, out, "m1")
-    lines = ledger(out)
+    lines = read_ledger(out)
     assert {line["model"] for line in lines} == {"m1+own-extent"}
     (out / "ledger.jsonl").write_text("".join(f"{json.dumps({**line, 'model': 'm1'})}\n" for line in lines))
     again = predict([scans], Threads(runner), ppss, out, "m1", resume=True)
@@ -70,7 +68,7 @@ def test_resume_redoes_labels_made_before_pictures_had_a_fixed_extent(
 
 @pytest.mark.parametrize("size", [None, 20, 0])
 def test_resume_keeps_manually_corrected_labels(
-    scans: Path, out: Path, runner: BrightIsForeground, size: int | None
+    scans: Path, out: Path, runner: ThresholdRunner, size: int | None
 ) -> None:
     run(scans, out, runner)
     work = (out / "deep" / "er" / "b.nii").read_bytes()[:size]
@@ -84,7 +82,7 @@ def test_resume_keeps_manually_corrected_labels(
     assert (out / "a.nii.gz").read_bytes() != work
 
 
-def test_resume_keeps_manual_labels_of_failed_volumes(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_resume_keeps_manual_labels_of_failed_volumes(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     whole = (scans / "a.nii.gz").read_bytes()
     (scans / "a.nii.gz").write_bytes(whole[:300])
     run(scans, out, runner)
@@ -95,16 +93,16 @@ def test_resume_keeps_manual_labels_of_failed_volumes(scans: Path, out: Path, ru
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_resume_restores_missing_probabilities(scans: Path, out: Path, runner: BrightIsForeground, older: bool) -> None:
+def test_resume_restores_missing_probabilities(scans: Path, out: Path, runner: ThresholdRunner, older: bool) -> None:
     work = Work(probabilities=True)
     predict([scans], Threads(runner), DATA, out, "m1", work=work)
     place = out / "a_probabilities.nii.gz"
-    for line in ledger(out):
+    for line in read_ledger(out):
         ((name, md5),) = line["side_files"].items()
         assert name == line["target"].replace(".nii.gz", ".nii").replace(".nii", "_probabilities.nii.gz")
         assert md5 == hashlib.md5((out / name).read_bytes()).hexdigest()
     if older:  # Older entries name no side files.
-        lines = [{key: value for key, value in line.items() if key != "side_files"} for line in ledger(out)]
+        lines = [{key: value for key, value in line.items() if key != "side_files"} for line in read_ledger(out)]
         (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).skipped == 2
     before = place.read_bytes()
@@ -116,7 +114,7 @@ def test_resume_restores_missing_probabilities(scans: Path, out: Path, runner: B
     assert predict([scans], Threads(runner), DATA, out, "m1", True, work=work).kept == 1
 
 
-def test_resume_restores_missing_class_names(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_resume_restores_missing_class_names(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     liver = replace(DATA, classes=("background", "fígado"))  # which the labels' header cannot hold
     predict([scans], Threads(runner), liver, out, "m1")
     assert predict([scans], Threads(runner), liver, out, "m1", True).skipped == 2
@@ -133,7 +131,7 @@ class StoreWithoutMd5(LocalStore):
 
 
 def test_labels_are_read_where_the_store_has_no_md5(
-    scans: Path, out: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
+    scans: Path, out: Path, runner: ThresholdRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(scans, out, runner)
     monkeypatch.setattr("deploy.predicting.volume_processor.open_store", lambda place: StoreWithoutMd5(Path(place)))
@@ -144,7 +142,7 @@ def test_labels_are_read_where_the_store_has_no_md5(
     assert run(scans, out, runner, resume=True).done == 1
 
 
-def test_resume_retries_failures(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_resume_retries_failures(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     whole = (scans / "a.nii.gz").read_bytes()
     (scans / "a.nii.gz").write_bytes(whole[:300])
     run(scans, out, runner)
@@ -153,7 +151,7 @@ def test_resume_retries_failures(scans: Path, out: Path, runner: BrightIsForegro
     assert run(scans, out, runner, resume=True).done == 1
 
 
-def test_a_ledger_of_another_format_version_is_refused(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_a_ledger_of_another_format_version_is_refused(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     run(scans, out, runner)
     text = (out / "ledger.jsonl").read_text().replace('"format_version": 3', '"format_version": 7')
     (out / "ledger.jsonl").write_text(text)
@@ -161,10 +159,10 @@ def test_a_ledger_of_another_format_version_is_refused(scans: Path, out: Path, r
         run(scans, out, runner, resume=True)
 
 
-def test_resume_redoes_volumes_when_options_change(scans: Path, out: Path, runner: BrightIsForeground) -> None:
+def test_resume_redoes_volumes_when_options_change(scans: Path, out: Path, runner: ThresholdRunner) -> None:
     run(scans, out, runner)
     work = Work(refinement=Refinement(flips=True))
     first = predict([scans], Threads(runner), DATA, out, "m1", True, work=work)
     second = predict([scans], Threads(runner), DATA, out, "m1", True, work=work)
     assert (first.done, second.done, second.skipped) == (2, 0, 2)
-    assert {entry["model"] for entry in ledger(out)} == {"m1", "m1+flips"}
+    assert {entry["model"] for entry in read_ledger(out)} == {"m1", "m1+flips"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright_runner import DATA, BrightIsForeground, ledger, tree
+from bright_runner import DATA, ThresholdRunner, file_contents, read_ledger
 from numpy.typing import NDArray
 
 from deploy.predicting.batch import predict
@@ -41,7 +41,7 @@ class HalfSure:
     name = "half-sure"
 
     def __init__(self) -> None:
-        self._bright = BrightIsForeground()
+        self._bright = ThresholdRunner()
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return 0.2 + 0.6 * self._bright(images)
@@ -66,22 +66,22 @@ def test_frames_without_labels_come_first_then_the_lowest_expected_dice(tmp_path
 
 def test_the_ledger_records_the_expected_dice_of_each_volume(scans: Path, out: Path) -> None:
     predict([scans], Threads(HalfSure()), DATA, out, "m1")
-    plain = [line["expected_dice"] for line in ledger(out)]
+    plain = [line["expected_dice"] for line in read_ledger(out)]
     assert all(0.3 < frame["bright"] < 0.8 for (frame,) in plain)
-    assert "review.csv" not in tree(out)
+    assert "review.csv" not in file_contents(out)
     predict([scans], Threads(HalfSure()), DATA, out, "m1", shortfalls={"bright": 1.2})
-    for (before,), (after,) in zip(plain, [line["expected_dice"] for line in ledger(out)[2:]], strict=True):
+    for (before,), (after,) in zip(plain, [line["expected_dice"] for line in read_ledger(out)[2:]], strict=True):
         assert after["bright"] == pytest.approx(1 - 1.2 * (1 - before["bright"]), abs=2e-4)
 
 
 def test_a_later_call_also_reviews_earlier_labels(scans: Path, out: Path) -> None:
     predict([scans / "deep"], Threads(HalfSure()), DATA, out, "m1")
-    outcome = predict([scans], Threads(BrightIsForeground()), DATA, out, "m2", work=REVIEWED)
+    outcome = predict([scans], Threads(ThresholdRunner()), DATA, out, "m2", work=REVIEWED)
     assert outcome.tables.frames_reviewed == 3
     assert {row["labels"] for row in rows_in(out)} == {"a.nii.gz", "deep/er/b.nii", "er/b.nii"}
     assert [row["expected_dice"] for row in rows_in(out)][1:] == ["1.000", "1.000"]
     (out / "er" / "b.nii").unlink()
-    again = predict([scans], Threads(BrightIsForeground()), DATA, out, "m2", True, work=REVIEWED)
+    again = predict([scans], Threads(ThresholdRunner()), DATA, out, "m2", True, work=REVIEWED)
     assert (again.skipped, again.tables.frames_reviewed) == (2, 2)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, BrightIsForeground, ledger, write_volume
+from bright_runner import DATA, ThresholdRunner, read_ledger, write_volume
 
 from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.executor import Threads
@@ -25,7 +25,7 @@ REVIEWED = Work(review=True)
 
 
 def run(scans: Path, out: Path, work: Work, *, resume: bool = False) -> Outcome:
-    return predict([scans], Threads(BrightIsForeground()), HEART, out, "m1", resume, work=work)
+    return predict([scans], Threads(ThresholdRunner()), HEART, out, "m1", resume, work=work)
 
 
 def reviewed_labels(out: Path) -> list[str]:
@@ -87,7 +87,7 @@ def test_md5s_known_from_a_listing_are_not_requested_one_by_one(scans: Path, out
 
 def test_labels_without_expected_dice_get_no_review_row_and_are_counted(scans: Path, out: Path) -> None:
     run(scans, out, Work())
-    lines = [{key: value for key, value in line.items() if key != "expected_dice"} for line in ledger(out)]
+    lines = [{key: value for key, value in line.items() if key != "expected_dice"} for line in read_ledger(out)]
     (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     write_volume(scans / "new.nii.gz", 5)
     tables = run(scans, out, REVIEWED, resume=True).tables
@@ -119,7 +119,7 @@ def test_a_user_table_is_not_reported_as_stale(scans: Path, out: Path) -> None:
 
 def test_the_outcome_as_json_includes_the_tables(scans: Path, out: Path) -> None:
     run(scans, out, BOTH)
-    lines = ledger(out)
+    lines = read_ledger(out)
     (b_line,) = (line for line in lines if line["target"] == "deep/er/b.nii")
     del b_line["expected_dice"]  # as an earlier maag wrote it
     (out / "ledger.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, BrightIsForeground, ledger, run
+from bright_runner import DATA, ThresholdRunner, read_ledger, run
 
 from deploy.predicting.batch import plan
 from deploy.predicting.job import Job, Task, Work
@@ -62,12 +62,12 @@ def test_a_volume_that_crashes_several_workers_alone_is_given_up(queue: TaskQueu
     assert entry.error == (
         f"{queued.original.source.place}: crashed {MAX_CRASHES} workers; it may need more memory than a worker has"
     )
-    (line,) = ledger(out)
+    (line,) = read_ledger(out)
     assert (line["target"], line["error"], line["target_md5"]) == ("a.nii.gz", entry.error, None)
 
 
 def test_labels_stored_by_a_lost_worker_count_as_done_not_skipped(
-    queue: TaskQueue, scans: Path, out: Path, runner: BrightIsForeground
+    queue: TaskQueue, scans: Path, out: Path, runner: ThresholdRunner
 ) -> None:
     queued = pop(queue)
     run(scans, out, runner)  # as the worker did before it was lost
@@ -78,7 +78,7 @@ def test_labels_stored_by_a_lost_worker_count_as_done_not_skipped(
 
 
 def test_labels_of_an_earlier_call_count_as_skipped_despite_a_lost_worker(
-    scans: Path, out: Path, runner: BrightIsForeground
+    scans: Path, out: Path, runner: ThresholdRunner
 ) -> None:
     run(scans, out, runner)
     queue = queue_of_two(scans, out)

@@ -11,8 +11,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import DATA, BrightIsForeground, ledger, tree, write_volume
-from nothing_runner import Nothing
+from bright_runner import DATA, ThresholdRunner, file_contents, read_ledger, write_volume
+from nothing_runner import BackgroundRunner
 
 from deploy.inputs.images import NiftiImage
 from deploy.inputs.source_kinds import Fetched, LocalSource
@@ -35,7 +35,7 @@ class CountingSource(LocalSource):
         return super().fetch(scratch, version)
 
 
-def attempt(tmp_path: Path, runner: BrightIsForeground, target: str) -> Entry:
+def attempt(tmp_path: Path, runner: ThresholdRunner, target: str) -> Entry:
     volume = write_volume(tmp_path / "scans" / "a.nii.gz")
     processor = VolumeProcessor(Job(data=DATA, work=Work(), model_digest="m", out=str(tmp_path / "out")), runner)
     (tmp_path / "out").mkdir(exist_ok=True)
@@ -46,23 +46,23 @@ def attempt(tmp_path: Path, runner: BrightIsForeground, target: str) -> Entry:
 
 
 def test_the_ledger_entry_of_labels_that_cannot_be_stored_names_no_labels(
-    tmp_path: Path, runner: BrightIsForeground
+    tmp_path: Path, runner: ThresholdRunner
 ) -> None:
     (tmp_path / "out" / "a.nii.gz" / "in the way").mkdir(parents=True)
     entry = attempt(tmp_path, runner, "a.nii.gz")
     assert "cannot write" in str(entry.error)
     assert (entry.target_md5, entry.volumes_ml, entry.side_files) == (None, (), None)
-    before, after = ledger(tmp_path / "out")  # the first is written before the labels are stored
+    before, after = read_ledger(tmp_path / "out")  # the first is written before the labels are stored
     assert (before["error"], len(before["target_md5"])) == (None, 32)
     assert (after["error"], after["target_md5"]) == (entry.error, None)
 
 
 @pytest.mark.parametrize("target", ["../../a.nii.gz", "/a.nii.gz", "b//a.nii.gz", "C:/a.nii.gz"])
-def test_an_unsafe_target_is_refused_before_any_work(tmp_path: Path, runner: BrightIsForeground, target: str) -> None:
+def test_an_unsafe_target_is_refused_before_any_work(tmp_path: Path, runner: ThresholdRunner, target: str) -> None:
     entry = attempt(tmp_path, runner, target)
     assert f"the key {target!r} is refused" in str(entry.error)
     assert (runner.calls, CountingSource.fetches) == (0, 0)
-    assert set(tree(tmp_path)) == {"scans/a.nii.gz", "out/ledger.jsonl"}
+    assert set(file_contents(tmp_path)) == {"scans/a.nii.gz", "out/ledger.jsonl"}
 
 
 def test_probabilities_of_a_volume_are_never_all_in_memory(tmp_path: Path) -> None:
@@ -72,7 +72,12 @@ def test_probabilities_of_a_volume_are_never_all_in_memory(tmp_path: Path) -> No
     data = replace(DATA, classes=("background", *map(str, range(1, classes))), unlabelled_value=classes)
     tracemalloc.start()
     outcome = predict(
-        [tmp_path / "scans"], Threads(Nothing(classes)), data, tmp_path / "out", "m", work=Work(probabilities=True)
+        [tmp_path / "scans"],
+        Threads(BackgroundRunner(classes)),
+        data,
+        tmp_path / "out",
+        "m",
+        work=Work(probabilities=True),
     )
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -82,7 +87,7 @@ def test_probabilities_of_a_volume_are_never_all_in_memory(tmp_path: Path) -> No
 
 
 def test_labels_are_stored_after_their_ledger_entry_and_side_files(
-    tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runner: ThresholdRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whenever a process is killed, labels in their place mean that the volume is done."""
     out = tmp_path / "out"
@@ -106,7 +111,7 @@ def test_labels_are_stored_after_their_ledger_entry_and_side_files(
 
 
 def test_an_output_without_write_access_ends_the_call(
-    tmp_path: Path, runner: BrightIsForeground, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runner: ThresholdRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class ReadOnlyStore(LocalStore):
         def put(self, source: Path, key: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nothing_runner import Nothing
+from nothing_runner import BackgroundRunner
 from numpy.typing import NDArray
 
 from maag.config import codec
@@ -31,7 +31,7 @@ from maag.train.second_stage.training_cases import choose_cases
 LABELLER = Labeller(model="runs/one", model_digest="0123", entropy=0.1)
 
 
-class FailsOnSecondVolume(Nothing):
+class FailsOnSecondVolume(BackgroundRunner):
     """Finds nothing in the first volume, and fails on the second."""
 
     calls = 0
@@ -53,7 +53,9 @@ def write(
     cases: tuple[Case, ...], split: Split, tiny_config: Config, tmp_path: Path
 ) -> Callable[..., tuple[Path, RelabelReport]]:
     def label(data: DataConfig = tiny_config.data, cases: Sequence[Case] = cases) -> tuple[Path, RelabelReport]:
-        report = relabel(choose_cases(cases, split), Nothing(data.num_classes), data, LABELLER, tmp_path / "out")
+        report = relabel(
+            choose_cases(cases, split), BackgroundRunner(data.num_classes), data, LABELLER, tmp_path / "out"
+        )
         return tmp_path / "out", report
 
     return label
@@ -120,7 +122,7 @@ def test_a_case_without_confident_background_is_refused(
     semi = replace(split, scribbled=split.scribbled[:1], unlabelled=split.scribbled[1:])
     training = choose_cases(cases, semi, with_unlabelled=True)
     with pytest.raises(DataError, match=rf"case {semi.unlabelled[0]}_frame01: .* nowhere sure of background"):
-        relabel(training, Nothing(4, probability=0.5), tiny_config.data, LABELLER, tmp_path / "out")
+        relabel(training, BackgroundRunner(4, probability=0.5), tiny_config.data, LABELLER, tmp_path / "out")
 
 
 def test_unlabelled_patients_are_labelled_only_on_request_and_without_scribbles(
@@ -184,7 +186,7 @@ def test_relabelling_keeps_the_scribbles_of_voting_raters(
 ) -> None:
     config = codec.override(tiny_config, {"data.raters": method})
     cases = find_cases(config.data, phantom_dir, ["own", "simulated:skeleton-dilated"])
-    report = relabel(choose_cases(cases, split), Nothing(4), config.data, LABELLER, tmp_path / "out")
+    report = relabel(choose_cases(cases, split), BackgroundRunner(4), config.data, LABELLER, tmp_path / "out")
     assert all(item.drawn.percent > 0 for item in report.classes)
 
 
@@ -196,7 +198,7 @@ def test_the_relabelled_folder_supervises_the_same_patients_in_every_layout(name
     first = prepare(tmp_path / "data", config.data, tmp_path / "cache")
     split = make_split(first.patients, config.data)
     training = choose_cases(find_cases(config.data, tmp_path / "data"), split)
-    relabel(training, Nothing(config.data.num_classes), config.data, LABELLER, tmp_path / "out")
+    relabel(training, BackgroundRunner(config.data.num_classes), config.data, LABELLER, tmp_path / "out")
     second = prepare(tmp_path / "data", config.data, tmp_path / "cache", [str(tmp_path / "out")])
     assert make_split(second.patients, config.data) == split
     supervision = supervise(second, split, config)

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from nothing_runner import Nothing
+from nothing_runner import BackgroundRunner
 
 from maag.config.schema import Config
 from maag.data.cases import Case, ScribbleFile, SimulatedScribble
@@ -34,7 +34,7 @@ def relabel_as_background(
     """Relabel with a model whose entropy is 0.31 everywhere."""
     labeller = Labeller(model="runs/one", model_digest="0123", entropy=entropy)
     progress = None if progress_calls is None else lambda *at: progress_calls.append(at)
-    return relabel(training, Nothing(4, probability=0.9), config.data, labeller, out, progress)
+    return relabel(training, BackgroundRunner(4, probability=0.9), config.data, labeller, out, progress)
 
 
 def with_another_rater(case: Case, path: Path, exchanged: list[int]) -> Case:

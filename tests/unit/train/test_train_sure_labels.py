@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nothing_runner import Nothing
+from nothing_runner import BackgroundRunner
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
@@ -73,8 +73,10 @@ def test_annotations_are_kept_and_pixels_outside_the_grid_stay_unlabelled() -> N
     expected = np.full(volume.shape, IGNORE, np.uint8)
     expected[:, 2:18, 4:20] = 0
     expected[annotated == 1] = 1
-    np.testing.assert_array_equal(label_volume(volume, annotated, Nothing(2), data, 0.1), expected)
-    np.testing.assert_array_equal(label_volume(volume, annotated, Nothing(2, probability=0.7), data, 0.1), annotated)
+    np.testing.assert_array_equal(label_volume(volume, annotated, BackgroundRunner(2), data, 0.1), expected)
+    np.testing.assert_array_equal(
+        label_volume(volume, annotated, BackgroundRunner(2, probability=0.7), data, 0.1), annotated
+    )
 
 
 def test_coverage_counts_pixels_and_compares_them_with_available_masks() -> None:
