@@ -1,4 +1,4 @@
-"""The training loop on scripted validations, whose every step is written down; no data, little work."""
+"""The training loop with fake batches and scripted validation scores, recording the settings of every step."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ STEPS_PER_EPOCH = 3
 SMALL = {"data.size_px": [16, 16], "segmentor.width": 2, "discriminator.width": 2, "optim.batch_size": 2}
 
 
-class Course(NamedTuple):
-    """What was set when a step asked for its batch."""
+class StepSettings(NamedTuple):
+    """Learning rates, ramp and noise seed at the time a step requests its batch."""
 
     lr: float
     lr_discriminator: float
@@ -36,19 +36,21 @@ class Course(NamedTuple):
 
 
 @dataclass
-class WatchingBatches:
-    """The same images in each step; all that the loop has set by then is written down."""
+class RecordingBatches:
+    """The same batch in each step; records the StepSettings of each request."""
 
     state: TrainState
     labelled_up_to: float = math.inf
-    """In later steps nothing is known."""
+    """From this step on, all pixels are unlabelled."""
     steps_per_epoch: int = STEPS_PER_EPOCH
     has_soft_labels: bool = False
-    courses: list[Course] = field(default_factory=list)
+    step_settings: list[StepSettings] = field(default_factory=list)
 
     def at(self, step: int) -> Batch:
         lr, lr_discriminator = (float(each.param_groups[0]["lr"]) for each in self.state.optimizers)
-        self.courses.append(Course(lr, lr_discriminator, float(self.state.ramp), self.state.noise.initial_seed()))
+        self.step_settings.append(
+            StepSettings(lr, lr_discriminator, float(self.state.ramp), self.state.noise.initial_seed())
+        )
         images = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
         masks = torch.zeros(2, 16, 16, dtype=torch.uint8)
         masks[:, 4:12, 4:12] = 1
@@ -57,27 +59,27 @@ class WatchingBatches:
 
 
 class ScriptedValidator:
-    """Finds one Dice after the other, the last of them again and again."""
+    """Returns the given Dice scores in order, then repeats the last one."""
 
-    def __init__(self, *dices: float) -> None:
-        self._dices = list(dices)
+    def __init__(self, *dice_scores: float) -> None:
+        self._dice_scores = list(dice_scores)
 
     def dice(self, segmentor: Segmentor) -> ValidationDice:
-        mean = self._dices.pop(0) if len(self._dices) > 1 else self._dices[0]
+        mean = self._dice_scores.pop(0) if len(self._dice_scores) > 1 else self._dice_scores[0]
         return ValidationDice(per_class={"a": mean}, mean=mean)
 
 
-class Listening:
-    """Remembers the epochs, and asks `stop` for an end at step `stop_at`."""
+class RecordingListener:
+    """Records all reports, and interrupts training through `stop` at step `stop_at`."""
 
     def __init__(self, stop: StopRequest, stop_at: float) -> None:
         self._stop, self._stop_at = stop, stop_at
         self.epochs: list[EpochReport] = []
         self.saved: list[int] = []
-        self.glances: list[StepReport] = []
+        self.step_reports: list[StepReport] = []
 
     def on_step(self, report: StepReport) -> None:
-        self.glances.append(report)
+        self.step_reports.append(report)
         if report.step >= self._stop_at:
             self._stop.interrupt("test")
 
@@ -90,24 +92,25 @@ class Listening:
 
 class Run(NamedTuple):
     ending: Ending
-    courses: list[Course]
+    step_settings: list[StepSettings]
     epochs: list[EpochReport]
     saved: list[int]
-    glances: list[StepReport]
+    step_reports: list[StepReport]
 
 
-def run_it(
+def run_loop(
     tiny_config: Config,
     changes: Mapping[str, Any],
-    dices: Sequence[float] = (0.5,),
+    dice_scores: Sequence[float] = (0.5,),
     *,
     labelled_up_to: float = math.inf,
     stop_at: float = math.inf,
     max_minutes: float | None = None,
     steps_per_epoch: int = STEPS_PER_EPOCH,
 ) -> Run:
+    """Train a tiny model through the loop, and return what was recorded."""
     config = codec.override(tiny_config, {**SMALL, **changes})
     state, stop = TrainState(config, CPU), StopRequest(max_minutes)
-    batches, listener = WatchingBatches(state, labelled_up_to, steps_per_epoch), Listening(stop, stop_at)
-    loop = Loop(state, batches, ScriptedValidator(*dices), config, NO_SAVES, listener, stop)  # type: ignore[arg-type]
-    return Run(loop.run(), batches.courses, listener.epochs, listener.saved, listener.glances)
+    batches, listener = RecordingBatches(state, labelled_up_to, steps_per_epoch), RecordingListener(stop, stop_at)
+    loop = Loop(state, batches, ScriptedValidator(*dice_scores), config, NO_SAVES, listener, stop)  # type: ignore[arg-type]
+    return Run(loop.run(), batches.step_settings, listener.epochs, listener.saved, listener.step_reports)

@@ -1,4 +1,4 @@
-"""Short runs of synthetic patients on the CPU."""
+"""Short training runs on synthetic patients, on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class StopAt:
-    """A listener that asks to stop once `step` is reached."""
+    """A listener that interrupts training at `step`."""
 
     def __init__(self, stop: StopRequest, step: int) -> None:
         self._stop, self._step = stop, step
@@ -35,16 +35,17 @@ class StopAt:
         pass
 
 
-def run_it(
+def run_training(
     config: Config, prepared: PreparedData, split: Split, path: Path, *, stop_at: int = 10**9, resume: bool = False
 ) -> Outcome:
+    """Train a new run in `path`, or resume the one that is there."""
     run = RunFolder(path) if resume else create_run(path, config, split)
     stop = StopRequest()
     listener = StopAt(stop, stop_at)
     return fit(config, prepared, split, run, device=CPU, listener=listener, stop=stop, resume=resume)
 
 
-EVERYTHING = {
+ALL_FEATURES = {
     "loss.adversarial_unlabelled": 0.2,
     "teacher.decay": 0.9,
     "teacher.confidence": 0.3,
@@ -56,3 +57,4 @@ EVERYTHING = {
     "augment.cutout": 0.3,
     "optim.schedule": "poly",
 }
+"""Optional losses, augmentations and the poly schedule, all at once."""

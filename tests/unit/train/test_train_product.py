@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from short_runs import CPU, EVERYTHING, run_it
+from short_runs import ALL_FEATURES, CPU, run_training
 
 from maag import checkpoint
 from maag.config import codec
@@ -26,7 +26,7 @@ from maag.train.validate import Validator
 def test_the_final_weights_are_the_moving_average(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    outcome = run_it(codec.override(tiny_config, EVERYTHING), prepared, split, tmp_path / "run")
+    outcome = run_training(codec.override(tiny_config, ALL_FEATURES), prepared, split, tmp_path / "run")
     _, last = checkpoint.load_state(tmp_path / "run" / "checkpoints" / "last.pt", CPU)
     final = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / "final.safetensors").segmentor
     for name, tensor in final.state_dict().items():
@@ -39,9 +39,9 @@ def test_the_final_weights_are_the_moving_average(
 def test_offsets_with_a_gain_are_in_the_final_weights(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    config = codec.override(tiny_config, {**EVERYTHING, "train.class_offsets": True})
+    config = codec.override(tiny_config, {**ALL_FEATURES, "train.class_offsets": True})
     split = replace(split, val=(*split.val, *split.test, split.shapes[0]), shapes=split.shapes[1:], test=())
-    outcome = run_it(config, prepared, split, tmp_path / "run")
+    outcome = run_training(config, prepared, split, tmp_path / "run")
     _, last = checkpoint.load_state(tmp_path / "run" / "checkpoints" / "last.pt", CPU)
     final = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / "final.safetensors")
     offsets = torch.tensor(final.info["class_offsets"])
@@ -60,7 +60,7 @@ def test_best_and_final_record_the_shortfall_of_each_class(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     split = replace(split, val=(*split.val, *split.test, split.shapes[0]), shapes=split.shapes[1:], test=())
-    run_it(tiny_config, prepared, split, tmp_path / "run")
+    run_training(tiny_config, prepared, split, tmp_path / "run")
     for name in ("best", "final"):
         found = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / f"{name}.safetensors")
         runner, classes = TorchRunner(found.segmentor), tiny_config.data.classes
@@ -107,7 +107,7 @@ def test_best_and_final_record_the_orientations_of_the_training_images(
         replace(case, orientation=flipped.get(case.patient_id, "LPS") if case.patient_id in training else "RPS")
         for case in prepared.cases
     )
-    run_it(tiny_config, replace(prepared, cases=cases), split, tmp_path / "run")
+    run_training(tiny_config, replace(prepared, cases=cases), split, tmp_path / "run")
     wanted = Counter(case.orientation for case in cases if case.patient_id in training)
     assert len(wanted) == 2
     for name in ("best", "final"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from short_runs import CPU, EVERYTHING, run_it
+from short_runs import ALL_FEATURES, CPU, run_training
 
 from maag import checkpoint
 from maag.config import codec
@@ -27,21 +27,21 @@ def history(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
+@pytest.mark.parametrize("changes", [{}, ALL_FEATURES], ids=["MAAG", "everything"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     config = codec.override(tiny_config, {"optim.epochs": 3, "optim.batch_size": 2, **changes})
-    whole = run_it(config, prepared, split, tmp_path / "whole")
+    whole = run_training(config, prepared, split, tmp_path / "whole")
     assert whole.ending == "done"
     per_epoch = whole.steps // 3
     # Losses are read every ten steps and at each epoch's end: once inside an epoch, once at its end.
-    stopped = run_it(config, prepared, split, tmp_path / "parts", stop_at=1)
+    stopped = run_training(config, prepared, split, tmp_path / "parts", stop_at=1)
     assert stopped.ending == "interrupted"
     assert 0 < stopped.steps < per_epoch
     assert not (tmp_path / "parts" / "checkpoints" / "final.safetensors").exists()
-    run_it(config, prepared, split, tmp_path / "parts", stop_at=per_epoch * 2, resume=True)
-    resumed = run_it(config, prepared, split, tmp_path / "parts", resume=True)
+    run_training(config, prepared, split, tmp_path / "parts", stop_at=per_epoch * 2, resume=True)
+    resumed = run_training(config, prepared, split, tmp_path / "parts", resume=True)
     assert resumed.steps == whole.steps
     assert history(tmp_path / "parts") == history(tmp_path / "whole")
     _, one = checkpoint.load_state(tmp_path / "whole" / "checkpoints" / "last.pt", CPU)
@@ -68,45 +68,45 @@ def assert_same(one: Any, other: Any) -> None:
 def test_a_nan_loss_ends_the_run_and_keeps_the_checkpoint(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
+    run_training(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
     before = (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes()
     broken = replace(prepared, images=np.full_like(prepared.images, np.nan))
     with pytest.raises(TrainingError, match=r"the supervised loss became nan .* the last good checkpoint is kept"):
-        run_it(tiny_config, broken, split, tmp_path / "run", resume=True)
+        run_training(tiny_config, broken, split, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes() == before
 
 
 def test_resuming_with_other_settings_or_data_is_refused(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
+    run_training(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
     with pytest.raises(CheckpointError, match="the settings have changed"):
-        run_it(codec.override(tiny_config, {"optim.lr": 1e-3}), prepared, split, tmp_path / "run", resume=True)
+        run_training(codec.override(tiny_config, {"optim.lr": 1e-3}), prepared, split, tmp_path / "run", resume=True)
     with pytest.raises(CheckpointError, match="trained on other data"):
-        run_it(tiny_config, replace(prepared, digest="other"), split, tmp_path / "run", resume=True)
+        run_training(tiny_config, replace(prepared, digest="other"), split, tmp_path / "run", resume=True)
 
 
 def test_resuming_with_another_split_is_refused(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_it(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
+    run_training(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
     exchanged = replace(split, scribbled=(*split.scribbled[1:], *split.val), val=split.scribbled[:1])
     message = rf"trained on split {split.digest}, not {exchanged.digest}, .*; restore its split\.json, or"
     with pytest.raises(CheckpointError, match=message):
-        run_it(tiny_config, prepared, exchanged, tmp_path / "run", resume=True)
+        run_training(tiny_config, prepared, exchanged, tmp_path / "run", resume=True)
 
 
 def test_a_run_of_an_earlier_version_with_file_time_digests_resumes(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_it(tiny_config, replace(prepared, digest="08f8cbb0784f61f8"), split, tmp_path / "run", stop_at=1)
-    run_it(tiny_config, prepared, split, tmp_path / "run", resume=True)
+    run_training(tiny_config, replace(prepared, digest="08f8cbb0784f61f8"), split, tmp_path / "run", stop_at=1)
+    run_training(tiny_config, prepared, split, tmp_path / "run", resume=True)
 
 
 def test_damaged_checkpoints_are_named(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_it(tiny_config, prepared, split, tmp_path / "run")
+    run_training(tiny_config, prepared, split, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     for path, load in (
         (run.last, lambda: checkpoint.load_state(run.last, CPU)),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import CPU, StopAt, run_it
+from short_runs import CPU, StopAt, run_training
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -24,17 +24,17 @@ def test_a_run_without_gains_stops_early(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     changes = {"optim.epochs": 50, "train.patience": 2, "train.min_delta": 1.0}
-    outcome = run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run")
+    outcome = run_training(codec.override(tiny_config, changes), prepared, split, tmp_path / "run")
     assert outcome.ending == "early"
     assert outcome.epochs_done == 3  # the first counts as a gain over nothing
     assert outcome.best_epoch == 1
-    resumed = run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run", resume=True)
+    resumed = run_training(codec.override(tiny_config, changes), prepared, split, tmp_path / "run", resume=True)
     assert (resumed.ending, resumed.steps) == ("early", outcome.steps)
     assert resumed.steps_per_second == outcome.steps_per_second > 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["steps_per_second"] == outcome.steps_per_second
     for damaged in ("{", "[]"):
         (tmp_path / "run" / "result.json").write_text(damaged)
-        run_it(codec.override(tiny_config, changes), prepared, split, tmp_path / "run", resume=True)
+        run_training(codec.override(tiny_config, changes), prepared, split, tmp_path / "run", resume=True)
         assert json.loads((tmp_path / "run" / "result.json").read_text())["ending"] == "early"
 
 
@@ -42,7 +42,7 @@ def test_a_run_interrupted_before_validation_has_no_best_dice(
     tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     config = codec.override(tiny_config, {"optim.epochs": 8, "train.validate_every": 4})
-    outcome = run_it(config, prepared, split, tmp_path / "run", stop_at=1)
+    outcome = run_training(config, prepared, split, tmp_path / "run", stop_at=1)
     assert (outcome.ending, outcome.best_dice, outcome.best_epoch) == ("interrupted", None, None)
 
 
@@ -57,7 +57,7 @@ def test_validations_at_a_time_limit_do_not_use_up_patience(
         outcome = fit(config, prepared, split, run, device=CPU, listener=Listeners(), stop=stop, resume=step > 1)
         assert (outcome.ending, outcome.steps) == ("time", step)
     assert outcome.epochs_done < 1
-    assert run_it(config, prepared, split, tmp_path / "run", resume=True).epochs_done == 2
+    assert run_training(config, prepared, split, tmp_path / "run", resume=True).epochs_done == 2
 
 
 def test_a_run_out_of_time_ends_with_a_validation(

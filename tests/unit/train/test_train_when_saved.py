@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from scripted_loop import CPU, SMALL, STEPS_PER_EPOCH, Listening, ScriptedValidator, WatchingBatches, run_it
+from scripted_loop import CPU, SMALL, STEPS_PER_EPOCH, RecordingBatches, RecordingListener, ScriptedValidator, run_loop
 from torch import nn
 
 from maag.config import codec
@@ -22,21 +22,21 @@ from maag.train.stopping import StopRequest
 def test_the_state_is_saved_within_epochs_when_the_last_save_is_old(tiny_config: Config) -> None:
     changes = {"train.validate_every": 2, "train.checkpoint_minutes": 1e-9}
     every_step = list(range(1, 2 * STEPS_PER_EPOCH + 1))
-    assert run_it(tiny_config, changes).saved == every_step
-    seldom = run_it(tiny_config, {**changes, "train.checkpoint_minutes": 60.0})
+    assert run_loop(tiny_config, changes).saved == every_step
+    seldom = run_loop(tiny_config, {**changes, "train.checkpoint_minutes": 60.0})
     assert seldom.saved == [2 * STEPS_PER_EPOCH]
 
 
 def test_a_run_that_ends_at_a_validation_is_not_saved_twice(tiny_config: Config) -> None:
     """A second save would be a second upload on a cluster."""
     changes = {"optim.epochs": 9, "train.patience": 2}
-    early = run_it(tiny_config, changes)
+    early = run_loop(tiny_config, changes)
     assert early.ending == "early"
     assert early.saved[-1] == 3 * STEPS_PER_EPOCH
     assert early.saved == sorted(set(early.saved))
-    stopped = run_it(tiny_config, changes, stop_at=STEPS_PER_EPOCH)
+    stopped = run_loop(tiny_config, changes, stop_at=STEPS_PER_EPOCH)
     assert (stopped.ending, stopped.saved) == ("interrupted", [STEPS_PER_EPOCH])
-    out_of_time = run_it(tiny_config, changes, max_minutes=0)
+    out_of_time = run_loop(tiny_config, changes, max_minutes=0)
     assert (out_of_time.ending, out_of_time.saved) == ("time", [1])
 
 
@@ -60,12 +60,12 @@ def train_by_clock(
     state, stop, clock = TrainState(config, CPU), StopRequest(), Clock()
     state.progress.seconds = earlier
 
-    class TimedBatches(WatchingBatches):
+    class TimedBatches(RecordingBatches):
         def at(self, step: int) -> Batch:
             clock.move(1)
             return super().at(step)
 
-    listener = Listening(stop, math.inf)
+    listener = RecordingListener(stop, math.inf)
     saver = Saver(save_last=lambda: clock.move(seconds_a_save), save_best=lambda dice: None)
     loop = Loop(state, TimedBatches(state), ScriptedValidator(0.5), config, saver, listener, stop, clock)  # type: ignore[arg-type]
     loop.run()
@@ -81,14 +81,14 @@ def test_a_validation_saves_the_state_unless_saves_take_a_tenth_of_the_time(
 
 
 def test_a_save_request_is_served_once(tiny_config: Config) -> None:
-    class SaveRequester(Listening):
+    class SaveRequester(RecordingListener):
         def on_step(self, report: StepReport) -> None:
             self._stop.save_requested = report.step == STEPS_PER_EPOCH
 
     config = codec.override(tiny_config, {**SMALL, "train.validate_every": 2})
     state, stop = TrainState(config, CPU), StopRequest()
     listener = SaveRequester(stop, math.inf)
-    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, NO_SAVES, listener, stop)  # type: ignore[arg-type]
+    loop = Loop(state, RecordingBatches(state), ScriptedValidator(0.5), config, NO_SAVES, listener, stop)  # type: ignore[arg-type]
     loop.run()
     assert listener.saved == [STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
 
@@ -101,7 +101,7 @@ def test_reported_seconds_include_saves_and_earlier_parts_of_the_run(tiny_config
     assert epochs[-1].seconds == seconds == 1000 + 6 * 1 + 5 * 2
 
 
-class WeightSpoiler(Listening):
+class WeightSpoiler(RecordingListener):
     """Makes a weight infinite, as a non-finite gradient would, after the losses of step `at` were read."""
 
     def __init__(self, state: TrainState, network: str, at: int) -> None:
@@ -121,7 +121,7 @@ def test_non_finite_final_weights_are_neither_validated_nor_saved(tiny_config: C
     state = TrainState(config, CPU)
     listener, saved = WeightSpoiler(state, network, STEPS_PER_EPOCH), list[str]()
     saver = Saver(save_last=lambda: saved.append("last"), save_best=lambda dice: saved.append("best"))
-    loop = Loop(state, WatchingBatches(state), ScriptedValidator(0.5), config, saver, listener, StopRequest())  # type: ignore[arg-type]
+    loop = Loop(state, RecordingBatches(state), ScriptedValidator(0.5), config, saver, listener, StopRequest())  # type: ignore[arg-type]
     with pytest.raises(NotFiniteError, match=f"of the {network} are NaN or infinite after step {STEPS_PER_EPOCH}; the"):
         loop.run()
     assert saved == listener.saved == []
