@@ -1,4 +1,4 @@
-"""What a user types, and the exit code that comes back."""
+"""The command line, run in this process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import pytest
 from maag.cli.main import main
 
 
-def run(*words: object) -> int:
+def run(*arguments: object) -> int:
+    """Exit code of `maag ARGUMENTS`."""
     with pytest.raises(SystemExit) as caught:
-        main([str(word) for word in words])
+        main([str(argument) for argument in arguments])
     assert isinstance(caught.value.code, int)
     return caught.value.code

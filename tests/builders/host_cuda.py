@@ -1,4 +1,4 @@
-"""Host memory in the place of a GPU's, for runners of engines."""
+"""A fake CUDA device on host memory, for engine runners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 class HostCuda:
-    """Host memory in the place of a GPU's, of which there may be only as much as `memory`, in bytes."""
+    """A fake `deploy.runners.cuda.Cuda` with at most `memory` bytes (None is unlimited)."""
 
     compute_capability = "9.0"
     version = "13.0"

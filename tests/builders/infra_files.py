@@ -1,4 +1,4 @@
-"""The manifests and images under infra/, as files and as read."""
+"""The Kubernetes manifests and Dockerfiles under infra/, as paths and parsed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ RAY_JOBS = [job for job in JOBS.values() if job["kind"] == "RayJob"]
 
 
 def pod_templates() -> list[dict[str, Any]]:
+    """Pod templates of the head and worker groups of all Ray jobs."""
     clusters = [job["spec"]["rayClusterSpec"] for job in RAY_JOBS]
     groups = [group for cluster in clusters for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
     return [group["template"] for group in groups]

@@ -1,4 +1,4 @@
-"""Triton's config.pbtxt, read without Triton."""
+"""A parser of Triton's config.pbtxt that does not need Triton."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 
 def triton_tensor(spec: Any) -> dict[str, Any]:
-    """What the configuration must say of a tensor of the manifest."""
+    """The expected entry in config.pbtxt for a tensor of the manifest."""
     kinds = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
     dims = [-1 if isinstance(side, str) else side for side in spec.shape[1:]]
     return {"name": spec.name, "data_type": kinds[spec.dtype], "dims": dims}
 
 
-def parsed_pbtxt(text: str) -> Mapping[str, Any]:
-    """Protocol buffers' text format, as far as Triton's configuration here uses it."""
-    words = re.findall(r'"[^"]*"|[\w.-]+|[\[\]{}:,]', text)
-    place = 0
+def parse_pbtxt(text: str) -> Mapping[str, Any]:
+    """Parse the subset of protobuf text format that the exported configuration uses."""
+    tokens = re.findall(r'"[^"]*"|[\w.-]+|[\[\]{}:,]', text)
+    position = 0
 
     def peek() -> str:
-        return words[place] if place < len(words) else "}"
+        return tokens[position] if position < len(tokens) else "}"
 
     def take() -> str:
-        nonlocal place
-        place += 1
-        return words[place - 1]
+        nonlocal position
+        position += 1
+        return tokens[position - 1]
 
     def value() -> Any:
         if peek() == "[":
@@ -39,23 +39,23 @@ def parsed_pbtxt(text: str) -> Mapping[str, Any]:
             return items
         if peek() == "{":
             take()
-            made = message()
+            nested = message()
             assert take() == "}"
-            return made
-        word = take()
-        assert word not in "]},:"
-        return word.strip('"') if not re.fullmatch(r"-?\d+", word) else int(word)
+            return nested
+        token = take()
+        assert token not in "]},:"
+        return token.strip('"') if not re.fullmatch(r"-?\d+", token) else int(token)
 
     def message() -> dict[str, Any]:
-        made: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         while peek() != "}":
             name = take()
             if peek() == ":":
                 take()
-            assert name not in made
-            made[name] = value()
-        return made
+            assert name not in fields
+            fields[name] = value()
+        return fields
 
     parsed = message()
-    assert place == len(words)
+    assert position == len(tokens)
     return parsed

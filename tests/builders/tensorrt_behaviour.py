@@ -1,4 +1,4 @@
-"""What the classes of the stand-in for TensorRT do, by class and member: of the module, the object, the arguments."""
+"""Behaviour of the classes in the TensorRT stand-in: functions of the module, the object and the arguments."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from tensorrt_stand_in import TensorRTStandIn
 
 
-def _start(module: TensorRTStandIn, started: Any, logger: Any) -> None:
+def _init_with_logger(module: TensorRTStandIn, created: Any, logger: Any) -> None:
     if module.fail == "start":
         logger.log(module.ILogger.ERROR, "CUDA initialization failure with error: 35")
         raise TypeError("pybind11::init(): factory function returned nullptr")
-    started.__dict__["logger"] = logger
+    created.__dict__["logger"] = logger
 
 
 def _init_parser(module: TensorRTStandIn, parser: Any, network: Any, logger: Any) -> None:
@@ -39,8 +39,8 @@ def _parse(module: TensorRTStandIn, parser: Any, model: bytes, path: str | None 
 
 
 def _create_network(module: TensorRTStandIn, builder: Any, flags: int = 0) -> Any:
-    strongly = 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    assert flags == strongly, f"flags {flags}: types would not be those of the graph"
+    strongly_typed = 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    assert flags == strongly_typed, f"flags {flags}: types would not be those of the graph"
     return module._new("INetworkDefinition")  # type: ignore[attr-defined]
 
 
@@ -54,11 +54,11 @@ def _add_profile(module: TensorRTStandIn, config: Any, profile: Any) -> int:
     return 0
 
 
-def _note(name: str) -> Callable[..., None]:
-    def note(module: TensorRTStandIn, config: Any, **values: Any) -> None:
+def _recorder(name: str) -> Callable[..., None]:
+    def record(module: TensorRTStandIn, config: Any, **values: Any) -> None:
         module.config_calls.append((name, values))
 
-    return note
+    return record
 
 
 def _create_cache(module: TensorRTStandIn, config: Any, serialized_timing_cache: bytes) -> Any:
@@ -133,15 +133,15 @@ def _set_input_shape(module: TensorRTStandIn, context: Any, name: str, shape: tu
         return False
     context.__dict__["shape"] = shape
     session = context.__dict__["engine"].__dict__["session"]
-    found = session.run(None, {name: np.zeros(shape, np.float32)})
-    context.__dict__["found"] = {
-        output.name: values for output, values in zip(session.get_outputs(), found, strict=True)
+    outputs = session.run(None, {name: np.zeros(shape, np.float32)})
+    context.__dict__["outputs"] = {
+        output.name: values for output, values in zip(session.get_outputs(), outputs, strict=True)
     }
     return True
 
 
 def _tensor_shape(module: TensorRTStandIn, context: Any, name: str) -> tuple[int, ...]:
-    return tuple(context.__dict__["found"][name].shape)
+    return tuple(context.__dict__["outputs"][name].shape)
 
 
 def _set_address(module: TensorRTStandIn, context: Any, name: str, memory: int) -> bool:
@@ -153,14 +153,14 @@ def _execute(module: TensorRTStandIn, context: Any, stream_handle: int) -> bool:
     assert stream_handle == HostCuda.stream, "work on another stream than the runner's own"
     state = context.__dict__
     engine, addresses = state["engine"].__dict__, state["addresses"]
-    if module.fail == "enqueue" or not state["memory"] or set(addresses) != {engine["input"], *state["found"]}:
+    if module.fail == "enqueue" or not state["memory"] or set(addresses) != {engine["input"], *state["outputs"]}:
         return False
     images = np.empty(state["shape"], np.float32)
     ctypes.memmove(images.ctypes.data, addresses[engine["input"]], images.nbytes)
-    names = list(state["found"])
+    names = list(state["outputs"])
     for name, values in zip(names, engine["session"].run(names, {engine["input"]: images}), strict=True):
-        given = np.zeros_like(values) if engine["wrong"] else np.ascontiguousarray(values)
-        ctypes.memmove(addresses[name], given.ctypes.data, given.nbytes)
+        output = np.zeros_like(values) if engine["wrong"] else np.ascontiguousarray(values)
+        ctypes.memmove(addresses[name], output.ctypes.data, output.nbytes)
     return True
 
 
@@ -169,7 +169,7 @@ def _error(module: TensorRTStandIn, parser: Any, index: int) -> Any:
 
 
 BEHAVIOUR: dict[str, Callable[..., Any]] = {
-    "Builder.__init__": _start,
+    "Builder.__init__": _init_with_logger,
     "Builder.create_network": _create_network,
     "Builder.build_serialized_network": _build,
     "OnnxParser.__init__": _init_parser,
@@ -181,12 +181,12 @@ BEHAVIOUR: dict[str, Callable[..., Any]] = {
     "ParserError.node_operator": lambda module, error: "Conv",
     "IOptimizationProfile.set_shape": _set_shape,
     "IBuilderConfig.add_optimization_profile": _add_profile,
-    "IBuilderConfig.clear_flag": _note("clear_flag"),
-    "IBuilderConfig.set_memory_pool_limit": _note("set_memory_pool_limit"),
+    "IBuilderConfig.clear_flag": _recorder("clear_flag"),
+    "IBuilderConfig.set_memory_pool_limit": _recorder("set_memory_pool_limit"),
     "IBuilderConfig.create_timing_cache": _create_cache,
     "IBuilderConfig.set_timing_cache": _set_cache,
     "ITimingCache.serialize": _serialize_cache,
-    "Runtime.__init__": _start,
+    "Runtime.__init__": _init_with_logger,
     "Runtime.deserialize_cuda_engine": _deserialize,
     "ICudaEngine.num_io_tensors": lambda module, engine: len(_tensors(engine)),
     "ICudaEngine.get_tensor_name": lambda module, engine, index: _tensors(engine)[index].name,

@@ -1,9 +1,9 @@
-"""A stand-in for TensorRT that is made from its API and refuses everything that is not in it.
+"""A stand-in for TensorRT, generated from its recorded API, that refuses everything else.
 
-Names, arity, keywords, types and enum members come from `tests/contracts/tensorrt.json`. What engines do comes from
-ONNX Runtime: a "plan" holds the ONNX graph, and running an engine runs the graph on the memory at the addresses it was
-given, so that a wrong address, shape or type gives wrong numbers here too. It proves that the real API is called as it
-wants to be called, and nothing about TensorRT itself.
+Names, arity, keywords, types and enum members come from `tests/contracts/tensorrt.json`. Engines run on ONNX Runtime:
+a "plan" holds the ONNX graph, and an engine runs it on the memory at the addresses that it is given, so that a wrong
+address, shape or type gives wrong numbers here too. It tests that calls match the real API, and nothing about TensorRT
+itself.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _DEFAULTS = {"bool": True, "int": 0, "str": "", "None": None}
 
 
 class TensorRTStandIn:
-    """The module `tensorrt` of one version, with nothing in it but what the contract has.
+    """The module `tensorrt` of one version, limited to what the contract lists.
 
-    `fail` names what shall go wrong: "start" (no builder and no runtime), "build" or "context" (None instead of an
+    `fail` selects what fails: "start" (no builder and no runtime), "build" or "context" (None instead of an
     object), "enqueue" (False), "numbers" or "fp16 numbers" (probabilities of 0, in every engine or in those of fp16).
     """
 
@@ -66,14 +66,14 @@ class TensorRTStandIn:
 
 
 class _Member(enum.Enum):
-    """Like pybind's: converted by int() and by nothing else, so that `1 << member` fails here as there."""
+    """Like pybind11's enums: only int() converts it, so that `1 << member` fails here as well."""
 
     def __int__(self) -> int:
         return int(self.value)
 
 
 def _class_of(name: str, entry: dict[str, Any], module: TensorRTStandIn) -> type:
-    namespace: dict[str, Any] = {"__setattr__": _refusing_setattr}
+    namespace: dict[str, Any] = {"__setattr__": _checked_setattr}
     for member, described in entry.items():
         if member == "__kind__":
             continue
@@ -86,21 +86,21 @@ def _class_of(name: str, entry: dict[str, Any], module: TensorRTStandIn) -> type
         else:
             signatures = [described] if isinstance(described, str) else described
             namespace[member] = _method_of(name, member, signatures, module)
-    if name == "IHostMemory":  # Its buffer protocol is nothing that introspection shows.
+    if name == "IHostMemory":  # Introspection does not show its buffer protocol.
         namespace["__bytes__"] = lambda self: bytes(self.__dict__["content"])
-    namespace.setdefault("__init__", _not_for_users)
+    namespace.setdefault("__init__", _no_constructor)
     return type(name, (), namespace)
 
 
-def _not_for_users(self: Any, *args: Any, **keywords: Any) -> None:
+def _no_constructor(self: Any, *args: Any, **keywords: Any) -> None:
     raise TypeError(f"{type(self).__name__}: no constructor defined")
 
 
-def _refusing_setattr(self: Any, name: str, value: Any) -> None:
+def _checked_setattr(self: Any, name: str, value: Any) -> None:
     own = type(self).__dict__.get(name)
     if isinstance(own, property) and own.fset is None:
         raise AttributeError(f"{type(self).__name__}.{name} is read-only")
-    # Classes that Python derives from the bindings' may have attributes of their own.
+    # Python subclasses of the bound classes may have attributes of their own.
     if type(self).__module__ == __name__ and not isinstance(own, property):
         raise AttributeError(f"{type(self).__name__} has no {name}")
     object.__setattr__(self, name, value)
@@ -121,7 +121,7 @@ def _property_of(owner: str, name: str, described: str, module: TensorRTStandIn)
 
 
 def _method_of(owner: str, name: str, signatures: list[str], module: TensorRTStandIn) -> Callable[..., Any]:
-    overloads = [_parsed(signature) for signature in signatures]
+    overloads = [_parse_signature(signature) for signature in signatures]
 
     def call(self: Any, *args: Any, **keywords: Any) -> Any:
         problems = []
@@ -152,12 +152,12 @@ def _new(self: TensorRTStandIn, name: str, **state: Any) -> Any:
 TensorRTStandIn._new = _new  # type: ignore[attr-defined]
 
 
-def _parsed(text: str) -> tuple[inspect.Signature, dict[str, str], str]:
-    """A line of pybind's: the signature to bind with, the type of each parameter, and what is returned."""
+def _parse_signature(text: str) -> tuple[inspect.Signature, dict[str, str], str]:
+    """Parse a signature in pybind11's notation: the signature, each parameter's type, and the return type."""
     match = re.fullmatch(r"\w+\((.*)\)(?: -> (.*))?", text)
     assert match, text
     parameters, types = [], {}
-    for part in _split(match[1]):
+    for part in _split_parameters(match[1]):
         declared, equals, _ = part.partition(" = ")
         name, _, kind = declared.partition(": ")
         types[name] = kind
@@ -166,7 +166,7 @@ def _parsed(text: str) -> tuple[inspect.Signature, dict[str, str], str]:
     return inspect.Signature(parameters), types, match[2] or "None"
 
 
-def _split(text: str) -> list[str]:
+def _split_parameters(text: str) -> list[str]:
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "[(<") - (letter in "])>")

@@ -1,4 +1,4 @@
-"""An exported model made by hand in no time: softmax over an image and its negative, labels, one gate map."""
+"""A tiny hand-written exported model: softmax over an image and its negative, labels, one gate map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = codec.override(
 
 
 def write_tiny_graph(path: Path, *, dynamic_size: bool = False) -> Path:
-    """Probabilities of CONFIG's two classes: a logistic of twice the intensity."""
+    """Write a graph whose foreground probability is the sigmoid of twice the intensity."""
     floats, batch = TensorProto.FLOAT, "batch"
     height, width = ("height", "width") if dynamic_size else CONFIG.data.size_px
     graph = helper.make_graph(
@@ -65,7 +65,7 @@ def tiny_manifest(folder: Path, *, dynamic_size: bool = False, engine: Engine | 
 
 
 def write_tiny_artifact(folder: Path, *, dynamic_size: bool = False) -> Manifest:
-    """An artefact without an engine."""
+    """Write an artefact without an engine."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tiny_graph(folder / MODEL, dynamic_size=dynamic_size)
     manifest = tiny_manifest(folder, dynamic_size=dynamic_size)

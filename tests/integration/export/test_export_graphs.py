@@ -15,7 +15,7 @@ import pytest
 import torch
 from host_cuda import HostCuda
 from onnx import TensorProto
-from pbtxt import parsed_pbtxt, triton_tensor
+from pbtxt import parse_pbtxt, triton_tensor
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 
 from deploy.artifact.manifest import MODEL, Source, load_manifest
@@ -221,7 +221,7 @@ def test_artifact_with_an_engine_is_complete_and_runs(version: str, tmp_path: Pa
     plan = repository / "segmentor_tensorrt" / "1" / "model.plan"
     assert plan.read_bytes() == (out / manifest.engine.file).read_bytes()
     for name, platform in (("segmentor", "onnxruntime_onnx"), ("segmentor_tensorrt", "tensorrt_plan")):
-        config = parsed_pbtxt((repository / name / "config.pbtxt").read_text())
+        config = parse_pbtxt((repository / name / "config.pbtxt").read_text())
         assert (config["name"], config["platform"], config["max_batch_size"]) == (name, platform, 16)
         assert config["input"] == [{"name": "images", "data_type": "TYPE_FP32", "dims": [1, -1, -1]}]
         assert config["output"] == [triton_tensor(spec) for spec in manifest.outputs]

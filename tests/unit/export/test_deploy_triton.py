@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pbtxt import parsed_pbtxt, triton_tensor
+from pbtxt import parse_pbtxt, triton_tensor
 from tiny_artifact import write_tiny_artifact
 
 from deploy.artifact.manifest import MODEL, load_manifest
@@ -15,7 +15,7 @@ def test_the_triton_configuration_matches_the_manifest(tmp_path: Path) -> None:
     manifest = write_tiny_artifact(tmp_path)
     repository = write_repository(tmp_path, manifest)
     assert [path.name for path in repository.iterdir()] == ["segmentor"]
-    config = parsed_pbtxt((repository / "segmentor" / "config.pbtxt").read_text())
+    config = parse_pbtxt((repository / "segmentor" / "config.pbtxt").read_text())
     assert (config["name"], config["platform"], config["max_batch_size"]) == ("segmentor", "onnxruntime_onnx", 64)
     assert config["input"] == [{"name": "images", "data_type": "TYPE_FP32", "dims": [1, 16, 32]}]
     assert config["output"] == [triton_tensor(spec) for spec in manifest.outputs]
