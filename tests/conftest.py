@@ -1,4 +1,4 @@
-"""A tiny configuration, phantom data prepared with it, and clusters kept in one process."""
+"""A tiny configuration, phantom data prepared with it, and cluster tests confined to one process."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ TINY = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the values in tests/golden anew")
+    parser.addoption("--update-golden", action="store_true", help="rewrite the values in tests/golden")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With several processes: files stay whole, and clusters, which would find each other, run in one of them."""
+    """Distribute tests by file, but all cluster tests to one process: concurrent clusters would find each other."""
     from xdist.scheduler import LoadFileScheduling
 
     class ClustersInOneProcess(LoadFileScheduling):
@@ -51,14 +51,14 @@ def tiny_config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def tiny_words() -> list[str]:
-    """The same for the command line."""
+def tiny_options() -> list[str]:
+    """`tiny_config` as command-line options."""
     return ["--preset", "fast", *(word for path, value in TINY.items() for word in ("--set", f"{path}={value}"))]
 
 
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six synthetic patients in ACDC's layout: two with scribbles, two for shapes, one each to validate and test."""
+    """Six synthetic patients in ACDC's layout: two with scribbles, two for shapes, one each for validation and test."""
     out = tmp_path_factory.mktemp("phantom") / "acdc"
     write_phantom("acdc", out, 6, seed=3)
     return out

@@ -1,4 +1,4 @@
-"""Isolation of commands from each other, and an exported artefact."""
+"""Isolation of tests that run commands, and an exported artefact."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-# Ray makes its workers yield to everything else, and the other process of tests would starve them.
+# Ray lowers the priority of its workers by default, and the other test process would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(autouse=True)
-def _own_environment() -> Iterator[None]:
+def _restored_environment() -> Iterator[None]:
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -21,7 +21,7 @@ def _own_environment() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_command_left() -> Iterator[None]:
+def _no_command_left_running() -> Iterator[None]:
     yield
     from journeys import Command
 
@@ -31,7 +31,7 @@ def _no_command_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model of hearts, exported."""
+    """An exported, untrained cardiac model."""
     import torch
 
     from deploy.artifact.manifest import Source

@@ -19,12 +19,12 @@ def run(*words: object, code: int = 0) -> tuple[str, str]:
 
 
 def test_second_stage_trains_on_labels_of_the_first(
-    phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phantom_dir: Path, tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     source = ("--dataset", "acdc", "--data", phantom_dir)
     first, labels, second = tmp_path / "first", tmp_path / "labels", tmp_path / "second"
-    run("train", *source, "--out", first, *tiny_words, "--epochs", 1)
+    run("train", *source, "--out", first, *tiny_options, "--epochs", 1)
 
     # After one epoch the model is certain of little, so the threshold admits nearly everything.
     stdout, text = run("data", "relabel", first, *source, "--out", labels, "--entropy", 0.95, "--json")
@@ -37,7 +37,7 @@ def test_second_stage_trains_on_labels_of_the_first(
     assert f"--scribbles {labels} --split-file {labels / 'split.json'}" in text
     assert "data.unlabelled_value" not in text
 
-    run("train", *source, "--scribbles", labels, "--out", second, *tiny_words, "--epochs", 1)
+    run("train", *source, "--scribbles", labels, "--out", second, *tiny_options, "--epochs", 1)
     assert json.loads((second / "split.json").read_text()) == json.loads((first / "split.json").read_text())
     assert json.loads((second / "result.json").read_text())["ending"] == "done"
 
@@ -49,14 +49,14 @@ def test_second_stage_trains_on_labels_of_the_first(
 
 
 def test_student_trains_with_the_first_run_as_teacher(
-    phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phantom_dir: Path, tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     source = ("--dataset", "acdc", "--data", phantom_dir)
     first, second = tmp_path / "first", tmp_path / "second"
-    run("train", *source, "--out", first, *tiny_words, "--epochs", 1)
+    run("train", *source, "--out", first, *tiny_options, "--epochs", 1)
 
-    words = ("train", *source, "--out", second, *tiny_words, "--teacher", first)
+    words = ("train", *source, "--out", second, *tiny_options, "--teacher", first)
     _, text = run(*words, code=2)
     assert "loss.teacher is 0, so its soft labels would have no weight" in text
     assert not (second / "config.json").exists()

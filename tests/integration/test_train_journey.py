@@ -33,12 +33,12 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     return [{key: line[key] for key in line if key not in ("seconds", "steps_per_second")} for line in lines]
 
 
-def test_phantoms_are_trained_on_evaluated_exported_and_predicted(tmp_path: Path, tiny_words: list[str]) -> None:
+def test_phantoms_are_trained_on_evaluated_exported_and_predicted(tmp_path: Path, tiny_options: list[str]) -> None:
     cache, data, model = tmp_path / "cache", tmp_path / "acdc", tmp_path / "run"
     named = ("--dataset", "acdc", "--data", data)
     run(cache, "data", "phantom", "--dataset", "acdc", "--out", data, "--cases", 6)
     assert run(cache, "data", "check", *named, "--json")["problems"] == []
-    outcome = run(cache, "train", *named, "--out", model, *tiny_words, "--json")
+    outcome = run(cache, "train", *named, "--out", model, *tiny_options, "--json")
     assert outcome["ending"] == "done"
     measured = run(cache, "evaluate", model, *named, "--split", "val", "--json")
     both = run(cache, "evaluate", model, *named, "--split", "val", "--flips", "--largest-component", "--json")
@@ -86,11 +86,11 @@ def assert_same_expected_dice(review: Path, cases: Path) -> None:
     ("number", "how"), [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, ("--workers", "1"))]
 )
 def test_signal_saves_the_run_and_resume_completes_it(
-    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], number: signal.Signals, how: tuple[str, ...]
+    phantom_dir: Path, tmp_path: Path, tiny_options: list[str], number: signal.Signals, how: tuple[str, ...]
 ) -> None:
     cache = tmp_path / "cache"
     words = ("train", "--dataset", "acdc", "--data", phantom_dir)
-    settings = [*tiny_words, "--epochs", "12"]
+    settings = [*tiny_options, "--epochs", "12"]
     run(cache, *words, "--out", tmp_path / "whole", *settings)
     with subprocess.Popen(maag(cache, *words, "--out", tmp_path / "parts", *settings, *how)) as process:
         deadline = time.monotonic() + 60

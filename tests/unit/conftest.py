@@ -1,4 +1,4 @@
-"""One phantom data set of each layout."""
+"""Phantom data sets in each native format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maag.data.catalog import write_phantom
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of phantoms of each native format, not to be changed."""
+    """A folder with a phantom data set per native format; tests must not modify it."""
     out = tmp_path_factory.mktemp("phantoms")
     for name, count in NATIVE_CASES.items():
         write_phantom(name, out / name, count, seed=2)
@@ -23,6 +23,6 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy_of(phantoms: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """A copy to spoil; of cines the first phase, for hundreds of files take seconds."""
+    """Copies a phantom data set for a test to modify; of cines only the first phase, to save seconds."""
     first_phase = shutil.ignore_patterns("*_ph[!0].*")
     return lambda name: Path(shutil.copytree(phantoms / name, tmp_path / name, ignore=first_phase))

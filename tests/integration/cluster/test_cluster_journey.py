@@ -46,7 +46,7 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def words(phantom_dir: Path, tiny_words: list[str]) -> list[object]:
+def words(phantom_dir: Path, tiny_options: list[str]) -> list[object]:
     """Arguments of a run whose updates do not depend on the number of workers."""
     more = (
         *LOW_LEARNING_RATES,
@@ -57,7 +57,7 @@ def words(phantom_dir: Path, tiny_words: list[str]) -> list[object]:
         "--epochs",
         EPOCHS,
     )
-    return ["train", "--dataset", "acdc", "--data", phantom_dir, *tiny_words, *more]
+    return ["train", "--dataset", "acdc", "--data", phantom_dir, *tiny_options, *more]
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def trains(host: str) -> bool:
 
 
 def test_training_survives_a_host_that_dies_during_an_epoch(
-    hosts: str, phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hosts: str, phantom_dir: Path, tiny_options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     settings = [
@@ -125,7 +125,7 @@ def test_training_survives_a_host_that_dies_during_an_epoch(
         "--epochs",
         6,
     ]
-    words = ["train", "--dataset", "acdc", "--data", phantom_dir, *tiny_words, *settings]
+    words = ["train", "--dataset", "acdc", "--data", phantom_dir, *tiny_options, *settings]
     assert Command(*words, "--out", tmp_path / "plain").wait_for_exit()[0] == 0
     cluster = ("--workers", 2, "--address", hosts, "--storage", tmp_path / "shared")
     command = Command(*words, *cluster, "--out", tmp_path / "run")

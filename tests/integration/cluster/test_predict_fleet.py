@@ -50,16 +50,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_worker_is_replaced_and_no_stored_volume_is_repeated(weights: Path) -> None:
-    with s3_server() as (gate, environment):
+    with s3_server() as (server, environment):
         client = client_of(environment)
         for place in range(60):
             client.put_object(Bucket=BUCKET, Key=f"in/{place:02}.nii.gz", Body=volume_bytes(place))
-        gate.faults.add(Fault("slow", "in/*", method="GET", times=60, wait_s=0.03))
+        server.faults.add(Fault("slow", "in/*", method="GET", times=60, wait_s=0.03))
         words = ("predict", f"s3://{BUCKET}/in", "--model", weights, "--out", f"s3://{BUCKET}/out", "--workers", 2)
-        before = gate.count("PUT", "out/*.nii.gz")
+        before = server.count("PUT", "out/*.nii.gz")
         command = Command(*words, "--json", environment=environment)
         until = time.monotonic() + 120
-        while gate.count("PUT", "out/*.nii.gz") - before < 10:
+        while server.count("PUT", "out/*.nii.gz") - before < 10:
             assert time.monotonic() < until, command.stderr
             time.sleep(0.02)
         stored = stored_labels(client)
@@ -70,7 +70,7 @@ def test_killed_worker_is_replaced_and_no_stored_volume_is_repeated(weights: Pat
         assert "Lost a worker" in command.stderr
         assert len(stored_labels(client)) == 60
         # An upload that was on its way when its worker died has no answer, and is made again with the same content.
-        times = {key: gate.count("PUT", key) for key in stored_labels(client)}
+        times = {key: server.count("PUT", key) for key in stored_labels(client)}
         assert {key for key, count in times.items() if count > 1}.isdisjoint(stored), times
         assert set(times.values()) <= {1, 2}, times
 

@@ -80,13 +80,13 @@ def is_trial(process: psutil.Process) -> bool:
 
 
 def test_killed_search_resumes_and_yields_a_model(
-    tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "search"
     write_phantom("lvsc", tmp_path / "lvsc", 8, seed=3)
     words = ["tune", "--dataset", "lvsc", "--data", tmp_path / "lvsc", "--out", out]
-    settings = ["--trials", TRIALS, "--epochs", EPOCHS, "--concurrency", 2, "--search", "random", *tiny_words]
+    settings = ["--trials", TRIALS, "--epochs", EPOCHS, "--concurrency", 2, "--search", "random", *tiny_options]
     with subprocess.Popen(maag(*words, *settings), stderr=subprocess.DEVNULL, start_new_session=True) as process:
         deadline = time.monotonic() + 240
         while not any(row["status"] in ("done", "stopped") for row in rows_of(out / "trials.csv").values()):

@@ -20,11 +20,11 @@ TRIALS, EPOCHS = 3, 3
 
 
 def test_search_on_workers_resumes_from_the_bucket(
-    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
+    phantom_dir: Path, tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     words = ["tune", "--dataset", "acdc", "--data", phantom_dir, "--storage", f"s3://{BUCKET}/searches"]
-    settings = ["--trials", TRIALS, "--epochs", EPOCHS, "--concurrency", 1, "--workers", 2, *tiny_words]
+    settings = ["--trials", TRIALS, "--epochs", EPOCHS, "--concurrency", 1, "--workers", 2, *tiny_options]
     with s3_server() as (server, environment):
         out = tmp_path / "one" / "search"
         command = Command(*words, "--out", out, *settings, environment=environment)

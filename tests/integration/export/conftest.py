@@ -28,7 +28,7 @@ def config() -> Config:
 def segmentor(config: Config) -> Segmentor:
     torch.manual_seed(0)
     segmentor = build_segmentor(config)
-    for _ in range(20):  # Statistics of batch normalisation that differ from the initial ones.
+    for _ in range(20):  # Moves the batch normalisation statistics away from their initial values.
         segmentor(torch.randn(4, 1, 48, 32))
     return segmentor
 
@@ -43,7 +43,7 @@ def artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-def free_artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dynamic_size_artifact(config: Config, segmentor: Segmentor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artefact for images of any size, with gates."""
     out = tmp_path_factory.mktemp("export") / "free"
     export(segmentor, config, out, SOURCE, gates=True, dynamic_size=True)

@@ -37,7 +37,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.parametrize(
     ("kind", "same_voxels"),
     # In int8 the last bit of an intensity may turn a rounding, which moves single voxels along borders.
-    [("artifact", 1.0), ("free_artifact", 1.0), ("int8_artifact", 0.97)],
+    [("artifact", 1.0), ("dynamic_size_artifact", 1.0), ("int8_artifact", 0.97)],
 )
 def test_standalone_program_needs_no_maag_and_agrees_voxel_for_voxel(
     kind: str, same_voxels: float, request: pytest.FixtureRequest, config: Config, tmp_path: Path

@@ -1,4 +1,4 @@
-"""Stores of each kind: a folder, and buckets on servers of this machine."""
+"""Stores of each kind: a folder, and buckets on local servers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _servers() -> Iterator[Callable[[str], tuple[FaultMiddleware, dict[str, str]
         yield start
 
 
-def _cloud(scheme: str, start: Any, monkeypatch: pytest.MonkeyPatch) -> CloudLocation:
+def _cloud_location(scheme: str, start: Any, monkeypatch: pytest.MonkeyPatch) -> CloudLocation:
     server, environment = start(scheme)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -42,19 +42,19 @@ def _cloud(scheme: str, start: Any, monkeypatch: pytest.MonkeyPatch) -> CloudLoc
 
 @pytest.fixture(params=list(SERVERS))
 def cloud(request: pytest.FixtureRequest, _servers: Any, monkeypatch: pytest.MonkeyPatch) -> CloudLocation:
-    return _cloud(request.param, _servers, monkeypatch)
+    return _cloud_location(request.param, _servers, monkeypatch)
 
 
 @pytest.fixture
 def s3(_servers: Any, monkeypatch: pytest.MonkeyPatch) -> CloudLocation:
-    return _cloud("s3", _servers, monkeypatch)
+    return _cloud_location("s3", _servers, monkeypatch)
 
 
 @pytest.fixture(params=["local", *SERVERS])
 def store(request: pytest.FixtureRequest, _servers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
     if request.param == "local":
         return open_store(str(tmp_path / "store"), FAST_RETRIES)
-    return _cloud(request.param, _servers, monkeypatch).store
+    return _cloud_location(request.param, _servers, monkeypatch).store
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ def test_setting_unsupported_by_the_device_is_refused_before_the_run_starts(
 
 
 def test_existing_run_is_not_overwritten(
-    phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    phantom_dir: Path, tiny_options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert run("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path, *tiny_words) == 2
+    assert run("train", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path, *tiny_options) == 2
     assert "already holds a run; add --resume" in capsys.readouterr().err
 
 
@@ -31,7 +31,7 @@ def test_existing_run_is_not_overwritten(
 def test_folder_with_other_files_is_not_overwritten(
     name: str,
     phantom_dir: Path,
-    tiny_words: list[str],
+    tiny_options: list[str],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -41,17 +41,17 @@ def test_folder_with_other_files_is_not_overwritten(
     existing.parent.mkdir(parents=True)
     existing.write_text("{}")
     for command in ("train", "tune"):
-        assert run(command, "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "there", *tiny_words) == 2
+        assert run(command, "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "there", *tiny_options) == 2
         assert f"holds {name}, which" in capsys.readouterr().err
     assert [path for path in (tmp_path / "there").rglob("*") if path.is_file()] == [existing]
     assert existing.read_text() == "{}"
 
 
 def test_search_in_a_run_folder_is_refused_without_suggesting_resume(
-    phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    phantom_dir: Path, tiny_options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert run("tune", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path, *tiny_words) == 2
+    assert run("tune", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path, *tiny_options) == 2
     assert "holds a run, whose files a search would overwrite; choose another --out" in capsys.readouterr().err
 
 
@@ -66,11 +66,15 @@ def test_existing_run_is_refused_before_data_are_prepared(
 
 @pytest.mark.parametrize("refused", [("--scribbles", "nope"), ("--scribbles", "simulated:foo"), ("--teacher", "nope")])
 def test_refused_training_leaves_no_folder(
-    refused: tuple[str, str], phantom_dir: Path, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: tuple[str, str],
+    phantom_dir: Path,
+    tiny_options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
-    assert run("train", "--dataset", "acdc", "--data", phantom_dir, *tiny_words, *refused) == 2
+    assert run("train", "--dataset", "acdc", "--data", phantom_dir, *tiny_options, *refused) == 2
     assert not (tmp_path / "runs").exists()
 
 

@@ -33,7 +33,7 @@ def run(*words: object) -> str:
 
 
 def test_invalid_searches_are_refused_before_ray_starts(
-    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
+    phantom_dir: Path, tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -44,25 +44,25 @@ def test_invalid_searches_are_refused_before_ray_starts(
     assert "no search on acdc to resume here; name one with --out" in run(*data, "--resume")
     assert "--resume uses the search's own settings" in run(*data, "--resume", "--out", out, "--preset", "fast")
     assert "data.scribbled_fraction=0.01 of 2 patients leaves none" in run(
-        *data, "--out", out, *tiny_words, "--set", "data.scribbled_fraction=0.01"
+        *data, "--out", out, *tiny_options, "--set", "data.scribbled_fraction=0.01"
     )
     assert not out.exists()
     out.mkdir()
     (out / "search.json").write_text(json.dumps({"format_version": 9}))
-    assert "already holds a search; add --resume to continue it" in run(*data, "--out", out, *tiny_words)
+    assert "already holds a search; add --resume to continue it" in run(*data, "--out", out, *tiny_options)
     assert "format_version 9 is unknown; this maag reads 1" in run(*data, "--out", out, "--resume")
     assert "--resume uses the search's own --trials" in run(*data, "--out", out, "--resume", "--trials", 9)
     assert "--resume uses the search's own --search" in run(*data, "--out", out, "--resume", "--search", "tpe")
     assert "a single trial has no other to learn from" in run(
-        *data, "--out", tmp_path / "pbt", *tiny_words, "--search", "pbt", "--trials", 1
+        *data, "--out", tmp_path / "pbt", *tiny_options, "--search", "pbt", "--trials", 1
     )
 
 
 def test_resumed_search_keeps_its_scribbles_and_data(
-    phantom_dir: Path, tmp_path: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch
+    phantom_dir: Path, tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
-    config = resolve_config("acdc", "fast", None, tiny_words[3::2], phantom_dir)
+    config = resolve_config("acdc", "fast", None, tiny_options[3::2], phantom_dir)
     out = tmp_path / "search"
     make_plans(out, config, phantom_dir, ("simulated:curve",), MACHINE, None, OPTIONS, resume=False)
     _, trial = make_plans(out, None, phantom_dir, (), MACHINE, None, OPTIONS, resume=True)

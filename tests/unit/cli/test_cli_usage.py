@@ -35,9 +35,9 @@ def test_help_of_every_command_imports_nothing_heavy(words: tuple[str, ...]) -> 
     assert "Usage:" in done.stdout
 
 
-def test_empty_path_is_refused(phantom_dir: Path, tiny_words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_path_is_refused(phantom_dir: Path, tiny_options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for words in (("--data", phantom_dir, "--out", ""), ("--data", "")):
-        assert run("train", "--dataset", "acdc", *words, *tiny_words) == 2
+        assert run("train", "--dataset", "acdc", *words, *tiny_options) == 2
         assert "the path is empty; use '.'" in capsys.readouterr().err
     for words in (("", "--out", "labels"), ("scans", "--out", "")):
         assert run("predict", *words, "--model", "model", "--workers", 2) == 2

@@ -1,4 +1,4 @@
-"""A stand-in for a model, a folder of scans, and labels of a DICOM series."""
+"""A fake model, a folder of scans, and labels of a DICOM series."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def labels() -> NDArray[np.uint8]:
-    """Random labels of the sources in `segmentation_sources`, without any in their third slice."""
+    """Random labels for the sources in `segmentation_sources`; the third slice is background."""
     values = np.random.default_rng(0).integers(0, len(CLASSES), SHAPE).astype(np.uint8)
     values[2] = 0
     return values
