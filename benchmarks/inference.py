@@ -132,7 +132,7 @@ def precisions(model: Path, data: Path, out: Path, rounds: int) -> None:
     config = load_segmentor(model).config
     cases = [case for case in find_cases(config.data, data) if case.patient_id in split.val]
     for precision in PRECISIONS:
-        manifest = export(model, out / precision, precision, data)  # type: ignore[arg-type]
+        manifest = export((model,), out / precision, precision, data)  # type: ignore[arg-type]
         opened[precision] = open_artifact(out / precision, "cpu").runner
         subject = Subject(model=precision, dataset=config.data.dataset, split="val")
         report = evaluate(cases, runner_predictor(opened[precision], config.data), config.data, subject)

@@ -23,7 +23,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 
 _STRICT = ConfigDict(extra="forbid")
-_SHOWN_PARTS = 3  # RUN/checkpoints/best.safetensors: enough to identify it, without folders of the machine
+_SHOWN_PARTS = 3  # RUN/checkpoints/best.safetensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -37,32 +37,53 @@ class LabelledClass:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class Member:
+    """A network of an ensemble."""
+
+    checkpoint: str
+    sha256: str
+    kind: str | None
+    """best or final."""
+    split_digest: str | None
+    config: Config
+    """What it was trained with."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Source:
-    """The exported checkpoint."""
+    """The exported checkpoint, or those of an ensemble."""
 
     checkpoint: str
     sha256: str
     kind: str | None = None
-    """best or final."""
+    """best or final; None for an ensemble of both."""
     split_digest: str | None = None
+    """None for an ensemble of several splits."""
     shortfalls: dict[str, float] | None = None
-    """How much the model overestimates its Dice, by class, see `maag.expected_dice`; None if not recorded in training.
-    """
+    """How much the model overestimates its Dice, by class, see `maag.expected_dice`; None for ensembles, and if not
+    recorded in training."""
     orientations: tuple[str, ...] | None = None
     """Codes of its training images, such as `LPS`, the most frequent first; empty where their headers did not record
-    them, None where its training did not."""
+    them, None where its training did not; of an ensemble, those that all its networks were trained on."""
+    members: tuple[Member, ...] = ()
+    """The networks whose class probabilities are averaged; empty for a single one."""
 
     @classmethod
     def of(cls, path: Path, sha256: str, info: dict[str, Any]) -> Source:
         """The checkpoint at `path`, with the `info` that training wrote in it."""
         return cls(
-            checkpoint="/".join(path.parts[-_SHOWN_PARTS:]),
+            checkpoint=shown_checkpoint(path),
             sha256=sha256,
             kind=info.get("kind"),
             split_digest=info.get("split_digest"),
             shortfalls=info.get("shortfalls"),
             orientations=None if info.get("orientations") is None else tuple(info["orientations"]),
         )
+
+
+def shown_checkpoint(path: Path) -> str:
+    """The end of the path of a weights file, which identifies it without folders of the machine."""
+    return "/".join(path.parts[-_SHOWN_PARTS:])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -126,7 +147,10 @@ def labelled_classes(config: Config) -> tuple[LabelledClass, ...]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` to `folder`. Raises StorageError."""
-    write_json(folder / MANIFEST, _ADAPTER.dump_python(manifest, mode="json"))
+    plain = _ADAPTER.dump_python(manifest, mode="json")
+    if not manifest.source.members:
+        del plain["source"]["members"]  # unknown to versions without ensembles, which can run all other models
+    write_json(folder / MANIFEST, plain)
 
 
 def is_artifact(folder: Path) -> bool:

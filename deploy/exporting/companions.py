@@ -8,6 +8,7 @@ from pathlib import Path
 from deploy.artifact.manifest import Manifest
 from deploy.artifact.tensors import IMAGES, LABELS, PROBABILITIES, TensorSpec, has_dynamic_size
 from deploy.exporting.activations import LARGEST_HALF
+from deploy.exporting.provenance import provenance
 from deploy.inputs.channel_files import CHANNELS_APART, has_own_extent, takes_colours
 from deploy.runners.parity import weakness
 from maag.config.data import DataConfig
@@ -37,7 +38,7 @@ def _readme(manifest: Manifest) -> str:
     return f"""# A segmentor for {data.dataset}, exported by maag
 
 `model.onnx` labels slices, `manifest.json` has everything needed to use it, and `model_card.md` describes it.
-
+{_of_ensemble(manifest)}
 | label | structure | colour |
 | --- | --- | --- |
 {labels}
@@ -69,6 +70,11 @@ maag predict IMAGES --model . --out LABELS
 
 {_dynamic_sizes(manifest)}
 {_engine(manifest)}"""
+
+
+def _of_ensemble(manifest: Manifest) -> str:
+    members = manifest.source.members
+    return f"It averages the class probabilities of {len(members)} networks, which the card lists.\n" if members else ""
 
 
 def _segment_command(channels: int) -> str:
@@ -183,22 +189,17 @@ def _hex(colour: tuple[int, int, int]) -> str:
 
 
 def _card(manifest: Manifest) -> str:
-    config, data, source = manifest.config, manifest.config.data, manifest.source
+    data = manifest.config.data
     versions = ", ".join(f"{name} {number}" for name, number in manifest.versions.items())
     parity = "\n".join(
         f"| {row.candidate} | {row.inputs} | {row.num_slices} | {row.max_difference:.1e} | {row.label_agreement:.4%} | "
         f"{'-' if row.dice is None else f'{row.dice:.4f}'} |"
         for row in manifest.parity
     )
-    blocks = config.segmentor.residual_blocks
-    encoder = f", residual blocks {list(blocks)} in its encoder" if any(blocks) else ""
     return f"""# Model card
 
 - **Task**: labels {", ".join(data.classes[1:])} in two-dimensional slices of {data.dataset} images.
-- **Architecture**: a U-Net with adversarial attention gates at levels {list(config.gates.levels)}, width
-  {config.segmentor.width}{encoder}, {manifest.precision}; trained with {data.supervision} supervision.
-- **Source**: `{source.checkpoint}` ({source.kind or "weights"}), SHA-256 `{source.sha256}`; configuration
-  `{manifest.config_digest}`, split `{source.split_digest}`.
+{provenance(manifest)}
 - **Made with**: {versions}; ONNX opset {manifest.opset}.
 - **Accuracy**: measure it with `maag evaluate` of this folder on images that took no part in training. Images of
   scanners, protocols and diseases that were not in the training data may be labelled wrongly without warning.

@@ -52,7 +52,7 @@ def demo_command(out: Path | None, epochs: int) -> None:
     if outcome.ending == "interrupted":
         raise click.Abort
     say(f"3. Exporting the best segmentor to ONNX in {exported}")
-    export(run_path, exported)
+    export((run_path,), exported)
 
     say(f"4. Segmenting the held-out test patients with the exported model, into {predicted}")
     opened = open_model(exported, "auto")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from maag.errors import ConfigError, ExportError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
     from deploy.artifact.engine import Precision
     from deploy.artifact.manifest import Manifest
@@ -27,8 +29,8 @@ _SLICES_MEASURED = 32
 
 
 @click.command("export")
-@click.argument("run", type=ANY_PATH, required=False)
-@click.option("--out", type=FOLDER, help="Output folder.  [default: RUN/export]")
+@click.argument("runs", type=ANY_PATH, nargs=-1, metavar="[RUN]...")
+@click.option("--out", type=FOLDER, help="Output folder.  [default: RUN/export; required for several RUNs]")
 @click.option(
     "--precision",
     type=click.Choice(("fp32", "fp16", "int8")),
@@ -48,7 +50,7 @@ _SLICES_MEASURED = 32
 )
 @json_option
 def export_command(
-    run: Path | None,
+    runs: tuple[Path, ...],
     out: Path | None,
     precision: Precision,
     data_dir: Path | None,
@@ -62,24 +64,27 @@ def export_command(
     """Export a run's best segmentor to ONNX, and check that it agrees with PyTorch.
 
     RUN is a run's folder or a weights file; by default the run or search anywhere below runs/ with the newest best
-    model. The output folder also holds a model card, and a script that segments with NumPy and ONNX Runtime alone.
+    model. Several RUNs, such as the folds of a cross-validation, become one model that averages their class
+    probabilities and takes as long as all of them together.
+
+    The output folder also holds a model card, and a script that segments with NumPy and ONNX Runtime alone.
 
     With --trt, if TensorRT or a GPU is missing, the ONNX model is written nevertheless, and the command reports what
     is missing and exits with 1.
     """
     from maag.cli.terminal import print_json, say
 
-    if run is None:
-        model, kind = newest_trained()
-        say(f"Exporting {model}, the {kind} below {RUNS} with the newest best model")
-    else:
-        model = run
-    folder = out or (model / "export" if model.is_dir() else model.with_name(f"{model.stem}-export"))
+    models = runs
+    if not runs:
+        newest, kind = newest_trained()
+        models = (newest,)
+        say(f"Exporting {newest}, the {kind} below {RUNS} with the newest best model")
+    folder = out or _default_folder(models)
     engine, missing = _engine_order() if trt else (None, None)
     if engine:
         say("Building a TensorRT engine, which takes minutes the first time")
     manifest = export(
-        model,
+        models,
         folder,
         precision,
         data_dir,
@@ -92,7 +97,7 @@ def export_command(
         from deploy.exporting.triton import write_repository
 
         say(f"The Triton model repository is {write_repository(folder, manifest)}")
-    _show(model, folder, manifest)
+    _show(models, folder, manifest)
     if as_json:
         facts = {
             "precision": manifest.precision,
@@ -102,6 +107,13 @@ def export_command(
         print_json({"out": str(folder), "files": manifest.files, **facts})
     if missing:
         raise ExportError(f"no engine was built, {folder} holds only the ONNX model: {missing}")
+
+
+def _default_folder(models: Sequence[Path]) -> Path:
+    if len(models) > 1:
+        raise ConfigError(f"the average of {len(models)} runs belongs in no run's folder; name one for it with --out")
+    (model,) = models
+    return model / "export" if model.is_dir() else model.with_name(f"{model.stem}-export")
 
 
 def _engine_order() -> tuple[EngineOrder | None, str | None]:
@@ -116,7 +128,7 @@ def _engine_order() -> tuple[EngineOrder | None, str | None]:
     return EngineOrder(tensorrt=open_tensorrt(), timing_caches=engines_directory()), None
 
 
-def _show(model: Path, folder: Path, manifest: Manifest) -> None:
+def _show(models: Sequence[Path], folder: Path, manifest: Manifest) -> None:
     from deploy.exporting.activations import LARGEST_HALF, NEAR_LARGEST_HALF
     from deploy.runners.parity import weakness
     from maag.cli.terminal import print_table, say
@@ -141,7 +153,8 @@ def _show(model: Path, folder: Path, manifest: Manifest) -> None:
             f"Warning: activations reach {largest:g}, and the maximum of fp16 is {LARGEST_HALF:g}: other images may be "
             "labelled wrongly; check with `maag evaluate`, or export with --precision fp32"
         )
-    print_table(f"Exported {model} to {folder} in {manifest.precision}", header, rows)
+    what = models[0] if len(models) == 1 else f"the average of {len(models)} networks"
+    print_table(f"Exported {what} to {folder} in {manifest.precision}", header, rows)
     if weak := weakness(manifest.parity):
         say(f"Warning: {weak}")
     if manifest.engine:
@@ -149,7 +162,7 @@ def _show(model: Path, folder: Path, manifest: Manifest) -> None:
 
 
 def export(
-    model: Path,
+    models: Sequence[Path],
     folder: Path,
     precision: Precision = "fp32",
     data_dir: Path | None = None,
@@ -159,23 +172,34 @@ def export(
     dynamic_size: bool = False,
     engine: EngineOrder | None = None,
 ) -> Manifest:
-    """Export the segmentor at `model` to `folder`; see `deploy.exporting.onnx_export.export`."""
+    """Export the segmentor at the only path in `models`, or the average of those at several, to `folder`.
+
+    Slices of the data set are chosen by the split of the first; see `deploy.exporting.onnx_export.export`.
+    """
     from deploy.artifact.manifest import Source
+    from deploy.exporting.ensembles import average_of
     from deploy.exporting.onnx_export import export as export_segmentor
     from maag.checkpoint import load_segmentor
 
-    trained = load_segmentor(model)
+    if gates and len(models) > 1:
+        raise ConfigError("--gates: the average of several networks has no gates of its own; leave it out")
+    trained, *others = (load_segmentor(model) for model in models)
     if gates and not trained.config.gates.levels:
-        raise ConfigError(f"--gates: {model} was trained without attention gates (gates.levels is empty); leave it out")
+        raise ConfigError(
+            f"--gates: {models[0]} was trained without attention gates (gates.levels is empty); leave it out"
+        )
+    segmentor: nn.Module = trained.segmentor
     source = Source.of(trained.path, trained.digest, trained.info)
+    if others:
+        segmentor, source = average_of((trained, *others))
     samples = calibration = None
     if data_dir or precision == "int8":
         directory = find_data(trained.config.data.dataset, data_dir)
-        if model not in folder.parents:
+        if not any(model in folder.parents for model in models):
             require_outside(folder, directory)
         samples, calibration = _slices(trained.path.parent.parent / "split.json", trained.config, directory)
     return export_segmentor(
-        trained.segmentor,
+        segmentor,
         trained.config,
         folder,
         source,
