@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,10 +29,13 @@ class OpenModel:
     """best or final."""
     split_file: Path | None
     """The split.json of the run it came from, if found."""
-    split_digest: str | None
-    """Digest of the split it was trained on, if known."""
+    num_networks: int
+    """How many networks it averages; mostly 1."""
+    split_digests: tuple[str, ...]
+    """Digests of the splits that its networks were trained on, each once; empty where unknown."""
     shortfalls: dict[str, float] | None
-    """How much it overestimates its Dice, by class, see `maag.expected_dice`; None if not recorded in training."""
+    """How much it overestimates its Dice, by class, see `maag.expected_dice`; None for several networks, and if not
+    recorded in training."""
     orientations: tuple[str, ...]
     """Codes of its training images, such as `LPS`, the most frequent first; empty where unknown."""
     reason: str
@@ -59,7 +63,7 @@ def open_model(model: Path, device_name: str, backend: str = "auto") -> OpenMode
 
 
 def read_own_split(opened: OpenModel | None, path: Path, otherwise: str = "") -> Split:
-    """The split in the file `path`, which must be the one that the model was trained on, if that is known.
+    """The split in the file `path`, which must be one that the model was trained on, if that is known.
 
     `otherwise` is appended to the error message: another way out than giving the right file.
 
@@ -71,10 +75,11 @@ def read_own_split(opened: OpenModel | None, path: Path, otherwise: str = "") ->
     from maag.storage import read_json
 
     split = Split.from_dict(read_json(path), str(path))
-    if opened and opened.split_digest not in (None, split.digest):
+    if opened and opened.split_digests and split.digest not in opened.split_digests:
+        trained = " and ".join(opened.split_digests)
         raise ConfigError(
-            f"{path}: split {split.digest}, but the model was trained on split {opened.split_digest}; give its run's "
-            f"split.json with --split-file{otherwise}"
+            f"{path}: split {split.digest}, but the model was trained on split {trained}; give its run's split.json "
+            f"with --split-file{otherwise}"
         )
     return split
 
@@ -98,15 +103,17 @@ def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
 
     pick_device(device_name)  # raises if it is not available
     artifact = open_artifact(model, device_name, backend=backend)  # type: ignore[arg-type] # checked by click
+    source = artifact.manifest.source
     return OpenModel(
         runner=artifact.runner,
         config=artifact.manifest.config,
         digest=artifact.digest,
-        kind=artifact.manifest.source.kind,
+        kind=source.kind,
         split_file=_existing(model.parent / "split.json"),
-        split_digest=artifact.manifest.source.split_digest,
-        shortfalls=artifact.manifest.source.shortfalls,
-        orientations=artifact.manifest.source.orientations or (),
+        num_networks=max(1, len(source.members)),
+        split_digests=_known(each.split_digest for each in source.members or (source,)),
+        shortfalls=source.shortfalls,
+        orientations=source.orientations or (),
         reason=artifact.reason,
     )
 
@@ -124,11 +131,16 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
         digest=trained.digest,
         kind=trained.info.get("kind"),
         split_file=_existing(trained.path.parent.parent / "split.json"),
-        split_digest=trained.info.get("split_digest"),
+        num_networks=1,
+        split_digests=_known([trained.info.get("split_digest")]),
         shortfalls=trained.info.get("shortfalls"),
         orientations=tuple(trained.info.get("orientations", ())),
         reason=f"PyTorch on {place}: not an exported model, see `maag export`",
     )
+
+
+def _known(digests: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(digest for digest in digests if digest is not None))
 
 
 def _existing(path: Path) -> Path | None:

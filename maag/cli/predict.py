@@ -114,10 +114,10 @@ def predict_command(
     opened = open_model(model, *(("cpu", "auto") if over_ray else (device_name, backend)))
     warn_of_views(model, opened.config, work.refinement)
     if review and opened.shortfalls is None:
-        say(
-            f"Note: {model} has no correction of its expected Dice, as its training did not finish or an earlier "
-            "version of maag trained it: in review.csv only the order is meaningful"
-        )
+        why = "as its training did not finish or an earlier version of maag trained it"
+        if opened.num_networks > 1:
+            why = f"as it averages {opened.num_networks} networks, whose own corrections do not apply to the average"
+        say(f"Note: {model} has no correction of its expected Dice, {why}: in review.csv only the order is meaningful")
     executor: Executor
     if over_ray:
         inputs = tuple(map(_absolute, inputs))

@@ -123,4 +123,9 @@ def _cell(value: float | None) -> str:
 def _split(model: Path, opened: OpenModel, path: Path | None) -> Split:
     if path is None:
         raise ConfigError(f"{model}: no split.json belongs to this model; give that of its training with --split-file")
+    if len(opened.split_digests) > 1:
+        raise ConfigError(
+            f"{model} averages networks that were trained on {len(opened.split_digests)} different splits, so one may "
+            "have learnt from validation or test patients of another; label with one run, or with runs of one split"
+        )
     return read_own_split(opened, path)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_artifact import CONFIG, write_tiny_artifact
+from tiny_artifact import CONFIG, tiny_manifest, write_tiny_artifact
 
+from deploy.artifact.manifest import Member, write_manifest
 from maag.checkpoint import save_segmentor
-from maag.cli.models import open_model, warn_of_views
+from maag.cli.models import open_model, read_own_split, warn_of_views
 from maag.config.codec import override
+from maag.data.splits import Split
 from maag.errors import ConfigError, MissingDataError
 from maag.inference import Refinement
 from maag.models.build import build_segmentor
+from maag.storage import write_json
 
 
 @pytest.fixture
@@ -57,6 +61,48 @@ def test_backend_unsuitable_for_the_model_is_refused(artifact: Path, weights: Pa
             open_model(tmp_path / "nowhere", "cpu", backend)
     with pytest.raises(ConfigError, match="needs a GPU, but --device is cpu"):
         open_model(artifact, "cpu", "tensorrt")
+
+
+def make_ensemble(artifact: Path, *digests: str | None) -> None:
+    """Name networks that were trained on splits with these digests in the manifest."""
+    members = tuple(
+        Member(checkpoint=f"{number}.safetensors", sha256="00", kind="best", split_digest=digest, config=CONFIG)
+        for number, digest in enumerate(digests)
+    )
+    manifest = tiny_manifest(artifact)
+    write_manifest(artifact, replace(manifest, source=replace(manifest.source, members=members)))
+
+
+@pytest.mark.parametrize(
+    ("digests", "known"), [(("s", "t", "s"), ("s", "t")), ((None, "s"), ("s",)), ((None,) * 2, ())]
+)
+def test_an_ensemble_knows_the_splits_of_its_networks(
+    artifact: Path, digests: tuple[str | None, ...], known: tuple[str, ...]
+) -> None:
+    make_ensemble(artifact, *digests)
+    opened = open_model(artifact, "cpu")
+    assert opened.split_digests == known
+    assert opened.num_networks == len(digests)
+
+
+def test_a_split_that_any_network_was_trained_on_is_accepted(artifact: Path, tmp_path: Path) -> None:
+    first, second, other = (Split(scheme=name, scribbled=(name,)) for name in ("first", "second", "other"))
+    for split in (first, second, other):
+        write_json(tmp_path / f"{split.scheme}.json", split.to_dict())
+    make_ensemble(artifact, first.digest, second.digest)
+    opened = open_model(artifact, "cpu")
+    for split in (first, second):
+        assert read_own_split(opened, tmp_path / f"{split.scheme}.json") == split
+    with pytest.raises(ConfigError, match=f"was trained on split {first.digest} and {second.digest}"):
+        read_own_split(opened, tmp_path / "other.json")
+    make_ensemble(artifact, None, None)
+    assert read_own_split(open_model(artifact, "cpu"), tmp_path / "other.json") == other
+
+
+def test_a_single_network_is_no_ensemble(artifact: Path, weights: Path) -> None:
+    for model in (artifact, weights):
+        opened = open_model(model, "cpu")
+        assert (opened.num_networks, opened.split_digests) == (1, ())
 
 
 @pytest.mark.parametrize(

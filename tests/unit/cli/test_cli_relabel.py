@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from tiny_artifact import CONFIG, tiny_manifest, write_tiny_artifact
 
+from deploy.artifact.manifest import Member, write_manifest
 from maag.checkpoint import save_segmentor
 from maag.cli import main
 from maag.config.codec import override
@@ -58,6 +61,27 @@ def test_split_other_than_the_models_own_is_refused(
     assert f"split {other.digest}, but the model was trained on split {own.digest}" in printed
     assert not (tmp_path / "labels").exists()
     assert run(*words, "--split-file", model / "split.json") == 0
+
+
+def test_an_average_of_runs_on_different_splits_is_refused(
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_artifact(tmp_path / "model")
+    first, second, third, *_ = patients_of(phantom_dir)
+    # Each network was trained on the patient that validates the other.
+    splits = [Split(scheme="a", scribbled=(first, third), val=(second,)),
+              Split(scheme="b", scribbled=(first, second), val=(third,))]  # fmt: skip
+    members = tuple(
+        Member(checkpoint=split.scheme, sha256="00", kind="best", split_digest=split.digest, config=CONFIG)
+        for split in splits
+    )
+    manifest = tiny_manifest(tmp_path / "model")
+    write_manifest(tmp_path / "model", replace(manifest, source=replace(manifest.source, members=members)))
+    write_json(tmp_path / "split.json", splits[0].to_dict())
+    words = (tmp_path / "model", "--dataset", "acdc", "--data", phantom_dir, "--out", tmp_path / "labels")
+    assert run(*words, "--split-file", tmp_path / "split.json") == 2
+    assert "trained on 2 different splits" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "labels").exists()
 
 
 @pytest.mark.parametrize("cine", [True, False])
