@@ -17,6 +17,7 @@ from host_cuda import HostCuda
 from onnx import TensorProto
 from pbtxt import parse_pbtxt, triton_tensor
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
+from torch import nn
 
 from deploy.artifact.manifest import MODEL, Source, load_manifest
 from deploy.exporting.graph import onnx_from_segmentor
@@ -29,6 +30,7 @@ from maag.config.codec import override
 from maag.data.catalog import preset
 from maag.errors import DataError, ExportError
 from maag.models.build import build_segmentor
+from maag.models.ensemble import Ensemble
 from maag.models.segmentor import Segmentor
 
 pytestmark = pytest.mark.integration
@@ -39,6 +41,8 @@ CONFIG = override(
 )
 CONFIGS = {"plain": CONFIG, "residual": override(CONFIG, {"segmentor.residual_blocks": [1, 2, 0, 2]})}
 """By encoder."""
+ENSEMBLE = "ensemble"
+"""The average of both."""
 SOURCE = Source(checkpoint="best.safetensors", sha256="00")
 OPERATORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "contracts" / "onnx_operators.json").read_text())[
     "operators"
@@ -52,6 +56,10 @@ TYPES = {
 }
 
 
+def network(kind: str) -> nn.Module:
+    return Ensemble([segmentor(encoder) for encoder in CONFIGS]).eval() if kind == ENSEMBLE else segmentor(kind)
+
+
 @cache
 def segmentor(encoder: str = "plain") -> Segmentor:
     torch.manual_seed(0)
@@ -62,10 +70,11 @@ def segmentor(encoder: str = "plain") -> Segmentor:
 
 
 @cache
-def graph(precision: str, gates: bool, dynamic_size: bool, encoder: str = "plain") -> onnx.ModelProto:
+def graph(precision: str, gates: bool, dynamic_size: bool, kind: str = "plain") -> onnx.ModelProto:
     if precision == "fp32":
-        return onnx_from_segmentor(segmentor(encoder), CONFIGS[encoder], gates=gates, dynamic_size=dynamic_size)
-    whole = graph("fp32", gates, dynamic_size, encoder)
+        config = CONFIGS.get(kind, CONFIG)
+        return onnx_from_segmentor(network(kind), config, gates=gates, dynamic_size=dynamic_size)
+    whole = graph("fp32", gates, dynamic_size, kind)
     if precision == "fp16":
         return to_fp16(whole)
     calibration = np.random.default_rng(2).normal(size=(4, 1, 48, 32)).astype(np.float32)
@@ -77,16 +86,17 @@ VARIANTS = [(precision, gates, free) for free in (False, True) for gates in (Fal
 
 
 @pytest.mark.parametrize(
-    ("precision", "gates", "dynamic_size", "encoder"),
+    ("precision", "gates", "dynamic_size", "kind"),
     [
         *((*variant, "plain") for variant in VARIANTS),
         *((precision, True, True, "residual") for precision in ("fp32", "fp16", "int8")),
+        *((precision, False, True, ENSEMBLE) for precision in ("fp32", "fp16", "int8")),
     ],
 )
 def test_graphs_contain_only_operators_that_tensorrt_supports(
-    precision: str, gates: bool, dynamic_size: bool, encoder: str
+    precision: str, gates: bool, dynamic_size: bool, kind: str
 ) -> None:
-    model = graph(precision, gates, dynamic_size, encoder)
+    model = graph(precision, gates, dynamic_size, kind)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert list(problems(model)) == []
 
@@ -111,7 +121,8 @@ def problems(model: onnx.ModelProto) -> Iterator[str]:
             if name and types[name] == TensorProto.UINT8 and name not in ends:
                 yield f"{name} is UINT8 inside of the graph"
         attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-        if node.op_type in ("ReduceSum", "Slice") and not set(node.input[1:]) <= set(constants):
+        with_axes = ("ReduceMax", "ReduceMean", "ReduceSum", "Slice", "Unsqueeze")
+        if node.op_type in with_axes and not set(node.input[1:]) <= set(constants):
             yield f"{node.op_type} {node.name} by numbers that are computed"
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and constants[node.input[2]].any():
             yield f"{node.op_type} {node.name} with a zero point"
@@ -170,6 +181,17 @@ def test_graph_gates_match_the_module_for_any_size(
         assert gate.min() >= 0
         assert gate.max() <= 1 + 1e-3
     np.testing.assert_allclose(found["probabilities"], expected.logits.softmax(1).numpy(), atol=tolerance)
+    np.testing.assert_array_equal(found["labels"], found["probabilities"].argmax(axis=1))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.2)])
+def test_graph_of_an_ensemble_gives_the_mean_of_its_networks(precision: str, tolerance: float) -> None:
+    images = np.random.default_rng(1).normal(size=(3, 1, 48, 32)).astype(np.float32)
+    found = run(graph(precision, False, True, ENSEMBLE), images)
+    with torch.inference_mode():
+        each = [segmentor(encoder)(torch.from_numpy(images)).logits.softmax(1).numpy() for encoder in CONFIGS]
+    assert np.abs(each[0] - each[1]).max() > 2 * tolerance
+    np.testing.assert_allclose(found["probabilities"], np.mean(each, axis=0), atol=tolerance)
     np.testing.assert_array_equal(found["labels"], found["probabilities"].argmax(axis=1))
 
 
