@@ -104,6 +104,12 @@ def _split(opened: OpenModel | None, split_file: Path | None, part: str) -> Spli
     """The split to choose patients by; None for all patients."""
     if part == WHOLE:
         return None
+    if opened and len(opened.split_digests) > 1 and not (part == "test" and opened.share_test_patients):
+        raise ConfigError(
+            f"--split {part}: this model averages networks that were trained on {len(opened.split_digests)} splits, so "
+            f"the {part} patients of one may have trained another; evaluate the runs themselves together"
+            + (", or use --split test" if opened.share_test_patients else "")
+        )
     path = split_file or (opened.split_file if opened else None)
     if path is None:
         raise ConfigError(

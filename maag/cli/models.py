@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ class OpenModel:
     """How many networks it averages; mostly 1."""
     split_digests: tuple[str, ...]
     """Digests of the splits that its networks were trained on, each once; empty where unknown."""
+    share_test_patients: bool
+    """Whether its networks surely have the same test patients: all are of one split, or folds of one."""
     shortfalls: dict[str, float] | None
     """How much it overestimates its Dice, by class, see `maag.expected_dice`; None for several networks, and if not
     recorded in training."""
@@ -104,6 +106,7 @@ def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
     pick_device(device_name)  # raises if it is not available
     artifact = open_artifact(model, device_name, backend=backend)  # type: ignore[arg-type] # checked by click
     source = artifact.manifest.source
+    digests = _known(each.split_digest for each in source.members or (source,))
     return OpenModel(
         runner=artifact.runner,
         config=artifact.manifest.config,
@@ -111,7 +114,8 @@ def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
         kind=source.kind,
         split_file=_existing(model.parent / "split.json"),
         num_networks=max(1, len(source.members)),
-        split_digests=_known(each.split_digest for each in source.members or (source,)),
+        split_digests=digests,
+        share_test_patients=len(digests) < 2 or _are_folds_of_one([member.config for member in source.members]),
         shortfalls=source.shortfalls,
         orientations=source.orientations or (),
         reason=artifact.reason,
@@ -133,6 +137,7 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
         split_file=_existing(trained.path.parent.parent / "split.json"),
         num_networks=1,
         split_digests=_known([trained.info.get("split_digest")]),
+        share_test_patients=True,
         shortfalls=trained.info.get("shortfalls"),
         orientations=tuple(trained.info.get("orientations", ())),
         reason=f"PyTorch on {place}: not an exported model, see `maag export`",
@@ -141,6 +146,10 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
 
 def _known(digests: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(digest for digest in digests if digest is not None))
+
+
+def _are_folds_of_one(configs: Sequence[Config]) -> bool:
+    return all(config.data.folds for config in configs) and len({replace(each.data, fold=1) for each in configs}) == 1
 
 
 def _existing(path: Path) -> Path | None:

@@ -126,6 +126,6 @@ def _split(model: Path, opened: OpenModel, path: Path | None) -> Split:
     if len(opened.split_digests) > 1:
         raise ConfigError(
             f"{model} averages networks that were trained on {len(opened.split_digests)} different splits, so one may "
-            "have learnt from validation or test patients of another; label with one run, or with runs of one split"
+            "have learned from validation or test patients of another; label with one run, or with runs of one split"
         )
     return read_own_split(opened, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_artifact import CONFIG, tiny_manifest, write_tiny_artifact
 
 from deploy.artifact.manifest import Member, write_manifest
 from maag.checkpoint import save_segmentor
+from maag.cli import main
 from maag.cli.models import open_model, read_own_split, warn_of_views
 from maag.config.codec import override
 from maag.data.splits import Split
@@ -63,11 +65,12 @@ def test_backend_unsuitable_for_the_model_is_refused(artifact: Path, weights: Pa
         open_model(artifact, "cpu", "tensorrt")
 
 
-def make_ensemble(artifact: Path, *digests: str | None) -> None:
-    """Name networks that were trained on splits with these digests in the manifest."""
+def make_ensemble(artifact: Path, *digests: str | None, changes: tuple[dict[str, Any], ...] = ()) -> None:
+    """Name networks that were trained on splits with these digests, and with these changed settings."""
+    configs = [override(CONFIG, change) for change in changes or ({},) * len(digests)]
     members = tuple(
-        Member(checkpoint=f"{number}.safetensors", sha256="00", kind="best", split_digest=digest, config=CONFIG)
-        for number, digest in enumerate(digests)
+        Member(checkpoint=f"{number}.safetensors", sha256="00", kind="best", split_digest=digest, config=config)
+        for number, (digest, config) in enumerate(zip(digests, configs, strict=True))
     )
     manifest = tiny_manifest(artifact)
     write_manifest(artifact, replace(manifest, source=replace(manifest.source, members=members)))
@@ -97,6 +100,39 @@ def test_a_split_that_any_network_was_trained_on_is_accepted(artifact: Path, tmp
         read_own_split(opened, tmp_path / "other.json")
     make_ensemble(artifact, None, None)
     assert read_own_split(open_model(artifact, "cpu"), tmp_path / "other.json") == other
+
+
+FOLDS = tuple({"data.folds": 5, "data.fold": fold} for fold in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("digests", "changes", "refused"),
+    [
+        (("s", "t"), FOLDS, ["val"]),
+        (("s", "t"), ({}, {"data.split_seed": 1}), ["val", "test"]),
+        (("s", "t"), (FOLDS[0], {**FOLDS[1], "data.split_seed": 1}), ["val", "test"]),
+        (("s", "t"), ({}, {}), ["val", "test"]),
+        (("s", "s"), ({}, {}), []),
+    ],
+)
+def test_an_ensemble_is_not_evaluated_on_patients_who_may_have_trained_it(
+    digests: tuple[str, ...],
+    changes: tuple[dict[str, Any], ...],
+    refused: list[str],
+    artifact: Path,
+    phantom_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_ensemble(artifact, *digests, changes=changes)
+    for part in ("val", "test"):
+        with pytest.raises(SystemExit):
+            main(["evaluate", str(artifact), "--dataset", "acdc", "--data", str(phantom_dir), "--split", part])
+        error = capsys.readouterr().err
+        if part in refused:
+            assert f"--split {part}: this model averages networks that were trained on 2 splits" in error
+            assert ("or use --split test" in error) == (refused == ["val"])
+        else:
+            assert f"--split {part}: there is no split.json next to this model" in error
 
 
 def test_a_single_network_is_no_ensemble(artifact: Path, weights: Path) -> None:
