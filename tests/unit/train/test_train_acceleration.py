@@ -187,9 +187,9 @@ def test_compiling_for_a_gpu_needs_triton_and_a_c_compiler(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
 def test_no_step_waits_for_the_device(
-    tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
+    short_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
 ) -> None:
-    config = codec.override(tiny_config, {"optim.epochs": 1, **changes})
+    config = codec.override(short_config, {"optim.epochs": 1, **changes})
     state = TrainState(config, CPU)
     batches = TrainingBatches(supervise(prepared, split, config), config, CPU)
     loop = Loop(state, batches, NoValidation(), config, NO_SAVES, Listeners(), StopRequest())  # type: ignore[arg-type]

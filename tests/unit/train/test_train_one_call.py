@@ -57,9 +57,9 @@ def trainer(prepared: PreparedData, split: Split, tmp_path: Path) -> Trainer:
     return Trainer(prepared, split, tmp_path / "run")
 
 
-def test_the_result_records_progress_and_provenance(tiny_config: Config, trainer: Trainer) -> None:
+def test_the_result_records_progress_and_provenance(short_config: Config, trainer: Trainer) -> None:
     # No gain is that large, so that the first validation stays the best.
-    config = codec.override(tiny_config, {"optim.batch_size": 2, "optim.epochs": 1, "train.min_delta": 1.0})
+    config = codec.override(short_config, {"optim.epochs": 1, "train.min_delta": 1.0})
     stopped = trainer.one_step(config)
     assert json.loads(trainer.run.result.read_text()) == {"format_version": 1, **asdict(stopped)}
     assert stopped.run == str(trainer.run.path)
@@ -77,8 +77,8 @@ def test_the_result_records_progress_and_provenance(tiny_config: Config, trainer
     assert whole.steps_per_second not in (0, stopped.steps_per_second)
 
 
-def test_resuming_a_finished_run_keeps_its_speed_and_peak_memory(tiny_config: Config, trainer: Trainer) -> None:
-    config = codec.override(tiny_config, {"optim.batch_size": 8, "optim.epochs": 1})
+def test_resuming_a_finished_run_keeps_its_speed_and_peak_memory(short_config: Config, trainer: Trainer) -> None:
+    config = codec.override(short_config, {"optim.epochs": 1})
     result = asdict(trainer(config))
     trainer.run.result.write_text(
         json.dumps({**result, "steps_per_second": 7.5, "peak_memory_mib": 1.5, "seconds": 0.0})
@@ -101,26 +101,26 @@ def test_peak_memory_is_in_mebibytes() -> None:
 
 
 def test_separate_shapes_are_part_of_the_data_digest_and_needed_to_resume(
-    tiny_config: Config, trainer: Trainer
+    short_config: Config, trainer: Trainer
 ) -> None:
     trainer.split = replace(trainer.split, shapes=())
-    outcome = trainer.one_step(tiny_config, shapes=trainer.prepared)
+    outcome = trainer.one_step(short_config, shapes=trainer.prepared)
     digest = joined_digest(trainer.prepared, trainer.prepared)
     assert outcome.data_digest == digest != trainer.prepared.digest
     assert checkpoint.load_segmentor(trainer.run.final).info["data_digest"] == digest
     with pytest.raises(CheckpointError, match="trained on other data"):
-        trainer(codec.override(tiny_config, {"loss.adversarial": 0.0}), other_settings=True)
+        trainer(codec.override(short_config, {"loss.adversarial": 0.0}), other_settings=True)
 
 
-def test_a_run_resumes_with_other_settings_only_on_request(tiny_config: Config, trainer: Trainer) -> None:
-    trainer.one_step(tiny_config)
-    other = codec.override(tiny_config, {"optim.lr": 1e-3})
+def test_a_run_resumes_with_other_settings_only_on_request(short_config: Config, trainer: Trainer) -> None:
+    trainer.one_step(short_config)
+    other = codec.override(short_config, {"optim.lr": 1e-3})
     with pytest.raises(CheckpointError, match="the settings have changed"):
         trainer.one_step(other)
     assert trainer.one_step(other, other_settings=True).steps == 2
 
 
-def test_only_the_leading_worker_writes_results(tiny_config: Config, trainer: Trainer) -> None:
+def test_only_the_leading_worker_writes_results(short_config: Config, trainer: Trainer) -> None:
     class Second(Team):
         """A worker whose sums cover only its own values."""
 
@@ -132,7 +132,7 @@ def test_only_the_leading_worker_writes_results(tiny_config: Config, trainer: Tr
         scribbles=trainer.prepared.scribbles.repeat(2, axis=1),
         cases=tuple(replace(case, raters=("a", "b") if case.raters else ()) for case in trainer.prepared.cases),
     )
-    config = codec.override(tiny_config, {"data.raters": "weighted", "optim.batch_size": 8, "optim.epochs": 1})
+    config = codec.override(short_config, {"data.raters": "weighted", "optim.epochs": 1})
     first, second = (
         Trainer(two_raters, trainer.split, trainer.run.path / "first"),
         Trainer(two_raters, trainer.split, trainer.run.path / "second"),
@@ -146,10 +146,10 @@ def test_only_the_leading_worker_writes_results(tiny_config: Config, trainer: Tr
 
 
 def test_unsupported_settings_are_refused_before_anything_is_written(
-    tiny_config: Config, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+    short_config: Config, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"train\.compile=true: on a CPU it needs a C\+\+ compiler"):
-        trainer(codec.override(tiny_config, {"train.compile": True}))
+        trainer(codec.override(short_config, {"train.compile": True}))
     assert not trainer.run.tensorboard.exists()

@@ -24,22 +24,22 @@ from maag.train.validate import Validator
 
 
 def test_the_final_weights_are_the_moving_average(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+    short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    outcome = run_training(codec.override(tiny_config, ALL_FEATURES), prepared, split, tmp_path / "run")
+    outcome = run_training(codec.override(short_config, ALL_FEATURES), prepared, split, tmp_path / "run")
     _, last = checkpoint.load_state(tmp_path / "run" / "checkpoints" / "last.pt", CPU)
     final = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / "final.safetensors").segmentor
     for name, tensor in final.state_dict().items():
         assert torch.equal(tensor, last["parts"]["teacher"][name])
     assert not torch.equal(final.classify.weight, last["parts"]["segmentor"]["classify.weight"])
-    measured = Validator(prepared, split.val, tiny_config.data, CPU).dice(final).mean
+    measured = Validator(prepared, split.val, short_config.data, CPU).dice(final).mean
     assert measured == pytest.approx(outcome.final_dice, abs=1e-6)
 
 
 def test_offsets_with_a_gain_are_in_the_final_weights(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+    short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    config = codec.override(tiny_config, {**ALL_FEATURES, "train.class_offsets": True})
+    config = codec.override(short_config, {**ALL_FEATURES, "train.class_offsets": True})
     split = replace(split, val=(*split.val, *split.test, split.shapes[0]), shapes=split.shapes[1:], test=())
     outcome = run_training(config, prepared, split, tmp_path / "run")
     _, last = checkpoint.load_state(tmp_path / "run" / "checkpoints" / "last.pt", CPU)
@@ -57,13 +57,13 @@ def test_offsets_with_a_gain_are_in_the_final_weights(
 
 
 def test_best_and_final_record_the_shortfall_of_each_class(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+    short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     split = replace(split, val=(*split.val, *split.test, split.shapes[0]), shapes=split.shapes[1:], test=())
-    run_training(tiny_config, prepared, split, tmp_path / "run")
+    run_training(short_config, prepared, split, tmp_path / "run")
     for name in ("best", "final"):
         found = checkpoint.load_segmentor(tmp_path / "run" / "checkpoints" / f"{name}.safetensors")
-        runner, classes = TorchRunner(found.segmentor), tiny_config.data.classes
+        runner, classes = TorchRunner(found.segmentor), short_config.data.classes
         real, expected = defaultdict(list), defaultdict(list)
         for case in prepared.cases:
             if case.patient_id in split.val:
@@ -85,21 +85,21 @@ def test_best_and_final_record_the_shortfall_of_each_class(
 
 
 def test_validation_omits_a_class_that_no_mask_contains(
-    tiny_config: Config, prepared: PreparedData, split: Split
+    short_config: Config, prepared: PreparedData, split: Split
 ) -> None:
     masks = np.where(prepared.masks == 2, 0, prepared.masks)
-    segmentor = TrainState(tiny_config, CPU).segmentor
+    segmentor = TrainState(short_config, CPU).segmentor
     torch.nn.init.zeros_(segmentor.classify.weight)
     with torch.no_grad():
         segmentor.classify.bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))
-    dice = Validator(replace(prepared, masks=masks), split.val, tiny_config.data, CPU).dice(segmentor)
-    first, _, third = tiny_config.data.classes[1:]
+    dice = Validator(replace(prepared, masks=masks), split.val, short_config.data, CPU).dice(segmentor)
+    first, _, third = short_config.data.classes[1:]
     assert set(dice.per_class) == {first, third}
     assert dice.mean == pytest.approx(dice.per_class[first] / 2)
 
 
 def test_best_and_final_record_the_orientations_of_the_training_images(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+    short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
     training = {*split.scribbled, *split.dense, *split.unlabelled}
     flipped = {patient: "LAS" for patient in split.scribbled[1:]}
@@ -107,7 +107,7 @@ def test_best_and_final_record_the_orientations_of_the_training_images(
         replace(case, orientation=flipped.get(case.patient_id, "LPS") if case.patient_id in training else "RPS")
         for case in prepared.cases
     )
-    run_training(tiny_config, replace(prepared, cases=cases), split, tmp_path / "run")
+    run_training(short_config, replace(prepared, cases=cases), split, tmp_path / "run")
     wanted = Counter(case.orientation for case in cases if case.patient_id in training)
     assert len(wanted) == 2
     for name in ("best", "final"):

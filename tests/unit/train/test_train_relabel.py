@@ -94,7 +94,7 @@ def test_unlabelled_pixels_get_the_configured_value(
 ) -> None:
     # A grid so small that most of an image is outside it.
     data = replace(tiny_config.data, unlabelled_value=value, spacing_mm=1.0)
-    out, report = write(data, find_cases(data, phantom_dir, ["simulated:random-walk"]))
+    out, report = write(data, find_cases(data, phantom_dir, ["simulated:skeleton"]))
     labels = load_label_file(next(out.glob("*_scribble.nii.gz")), range(256))
     assert written in np.unique(labels)
     assert labels.max() == report.unlabelled_value == written

@@ -66,47 +66,47 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def test_a_nan_loss_ends_the_run_and_keeps_the_checkpoint(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+    short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_training(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
+    run_training(short_config, prepared, split, tmp_path / "run", stop_at=1)
     before = (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes()
     broken = replace(prepared, images=np.full_like(prepared.images, np.nan))
     with pytest.raises(TrainingError, match=r"the supervised loss became nan .* the last good checkpoint is kept"):
-        run_training(tiny_config, broken, split, tmp_path / "run", resume=True)
+        run_training(short_config, broken, split, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "checkpoints" / "last.pt").read_bytes() == before
 
 
 def test_resuming_with_other_settings_or_data_is_refused(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+    short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_training(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
+    run_training(short_config, prepared, split, tmp_path / "run", stop_at=1)
     with pytest.raises(CheckpointError, match="the settings have changed"):
-        run_training(codec.override(tiny_config, {"optim.lr": 1e-3}), prepared, split, tmp_path / "run", resume=True)
+        run_training(codec.override(short_config, {"optim.lr": 1e-3}), prepared, split, tmp_path / "run", resume=True)
     with pytest.raises(CheckpointError, match="trained on other data"):
-        run_training(tiny_config, replace(prepared, digest="other"), split, tmp_path / "run", resume=True)
+        run_training(short_config, replace(prepared, digest="other"), split, tmp_path / "run", resume=True)
 
 
 def test_resuming_with_another_split_is_refused(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+    short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_training(tiny_config, prepared, split, tmp_path / "run", stop_at=1)
+    run_training(short_config, prepared, split, tmp_path / "run", stop_at=1)
     exchanged = replace(split, scribbled=(*split.scribbled[1:], *split.val), val=split.scribbled[:1])
     message = rf"trained on split {split.digest}, not {exchanged.digest}, .*; restore its split\.json, or"
     with pytest.raises(CheckpointError, match=message):
-        run_training(tiny_config, prepared, exchanged, tmp_path / "run", resume=True)
+        run_training(short_config, prepared, exchanged, tmp_path / "run", resume=True)
 
 
 def test_a_run_of_an_earlier_version_with_file_time_digests_resumes(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+    short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_training(tiny_config, replace(prepared, digest="08f8cbb0784f61f8"), split, tmp_path / "run", stop_at=1)
-    run_training(tiny_config, prepared, split, tmp_path / "run", resume=True)
+    run_training(short_config, replace(prepared, digest="08f8cbb0784f61f8"), split, tmp_path / "run", stop_at=1)
+    run_training(short_config, prepared, split, tmp_path / "run", resume=True)
 
 
 def test_damaged_checkpoints_are_named(
-    tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
+    short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path
 ) -> None:
-    run_training(tiny_config, prepared, split, tmp_path / "run")
+    run_training(short_config, prepared, split, tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     for path, load in (
         (run.last, lambda: checkpoint.load_state(run.last, CPU)),

@@ -28,8 +28,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def config(tiny_config: Config) -> Config:
-    return codec.override(tiny_config, {"teacher.decay": 0.9, "loss.teacher": 1.0, "optim.epochs": 1, **STUDENT})
+def config(short_config: Config) -> Config:
+    return codec.override(short_config, {"teacher.decay": 0.9, "loss.teacher": 1.0, "optim.epochs": 1, **STUDENT})
 
 
 def save_models(folder: Path, config: Config, split: Split, *seeds: int) -> list[Path]:
@@ -150,12 +150,12 @@ def test_a_run_resumes_only_with_the_same_teachers(
 def test_different_teachers_give_different_students(
     config: Config, split: Split, prepared: PreparedData, tmp_path: Path
 ) -> None:
-    short, learned = codec.override(config, {"optim.batch_size": 8}), []
+    learned = []
     for model in save_models(tmp_path, config, split, 1, 2):
-        teachers = open_teachers([model], short, split)
-        run = create_run(tmp_path / model.stem, short, split, teachers)
+        teachers = open_teachers([model], config, split)
+        run = create_run(tmp_path / model.stem, config, split, teachers)
         fit(
-            short, prepared, split, run, device=CPU, listener=Listeners(), stop=StopRequest(), resume=False,
+            config, prepared, split, run, device=CPU, listener=Listeners(), stop=StopRequest(), resume=False,
             teachers=teachers,
         )  # fmt: skip
         learned.append(load_segmentor(run.final).segmentor.classify.weight)
