@@ -24,11 +24,6 @@ def prepare_again(data_dir: Path, tiny_config: Config, tmp_path: Path) -> Prepar
     return lambda progress=None: prepare(data_dir, tiny_config.data, tmp_path / "cache", progress=progress)
 
 
-@pytest.fixture
-def uninterrupted(phantom_dir: Path, tiny_config: Config, tmp_path: Path) -> PreparedData:
-    return prepare(phantom_dir, tiny_config.data, tmp_path / "undisturbed")
-
-
 def _images(data_dir: Path) -> list[Path]:
     return sorted(data_dir.rglob("*_frame??.nii.gz"))
 
@@ -58,7 +53,7 @@ def _require_same(one: PreparedData, other: PreparedData) -> None:
 
 
 def test_repairing_a_bad_case_does_not_reread_the_others(
-    data_dir: Path, prepare_again: Prepare, uninterrupted: PreparedData
+    data_dir: Path, prepare_again: Prepare, prepared: PreparedData
 ) -> None:
     bad, *good = _images(data_dir)
     intact = bad.read_bytes()
@@ -69,12 +64,12 @@ def test_repairing_a_bad_case_does_not_reread_the_others(
     for path in good:
         _make_unreadable(path)
     repaired = prepare_again()
-    _require_same(repaired, uninterrupted)
+    _require_same(repaired, prepared)
     assert [path for path in repaired.directory.parent.iterdir() if path.is_dir()] == [repaired.directory]
 
 
 def test_repairing_bad_cases_one_by_one_leaves_one_copy_of_the_others(
-    data_dir: Path, prepare_again: Prepare, uninterrupted: PreparedData, tmp_path: Path
+    data_dir: Path, prepare_again: Prepare, prepared: PreparedData, tmp_path: Path
 ) -> None:
     first, second, *good = _images(data_dir)
     intact = {path: path.read_bytes() for path in (first, second)}
@@ -89,7 +84,7 @@ def test_repairing_bad_cases_one_by_one_leaves_one_copy_of_the_others(
         prepare_again()
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
     second.write_bytes(intact[second])
-    _require_same(prepare_again(), uninterrupted)
+    _require_same(prepare_again(), prepared)
 
 
 def test_a_shorter_interrupted_attempt_does_not_discard_an_earlier_longer_one(
@@ -106,23 +101,23 @@ def test_a_shorter_interrupted_attempt_does_not_discard_an_earlier_longer_one(
     assert len(prepare_again().cases) == 12
 
 
-def test_ctrl_c_keeps_the_completed_cases(data_dir: Path, prepare_again: Prepare, uninterrupted: PreparedData) -> None:
+def test_ctrl_c_keeps_the_completed_cases(data_dir: Path, prepare_again: Prepare, prepared: PreparedData) -> None:
     for cases in (5, 2, 9):  # the second time while the cases of the first are being reused
         with pytest.raises(KeyboardInterrupt):
             prepare_again(_stop_after(cases))
     for path in _images(data_dir)[:9]:
         _make_unreadable(path)
     resumed = prepare_again()
-    _require_same(resumed, uninterrupted)
+    _require_same(resumed, prepared)
     assert [path for path in resumed.directory.parent.iterdir() if path.is_dir()] == [resumed.directory]
 
 
 def test_a_full_disk_keeps_the_completed_cases(
-    data_dir: Path, prepare_again: Prepare, uninterrupted: PreparedData, tmp_path: Path
+    data_dir: Path, prepare_again: Prepare, prepared: PreparedData, tmp_path: Path
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # The limit falls within the fifth case.
-    limit = uninterrupted.images[0].nbytes * uninterrupted.cases[4].start + 1
+    limit = prepared.images[0].nbytes * prepared.cases[4].start + 1
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(StorageError, match=r"cannot write .*the file would be larger than is allowed"):
@@ -133,11 +128,11 @@ def test_a_full_disk_keeps_the_completed_cases(
     assert part.stat().st_size == limit - 1
     for path in _images(data_dir)[:4]:
         _make_unreadable(path)
-    _require_same(prepare_again(), uninterrupted)
+    _require_same(prepare_again(), prepared)
 
 
 def test_only_the_new_cases_of_a_grown_data_set_are_read(
-    data_dir: Path, prepare_again: Prepare, uninterrupted: PreparedData, tmp_path: Path
+    data_dir: Path, prepare_again: Prepare, prepared: PreparedData, tmp_path: Path
 ) -> None:
     new = _images(data_dir)[0].parent
     shutil.move(new, tmp_path / "aside")
@@ -145,26 +140,26 @@ def test_only_the_new_cases_of_a_grown_data_set_are_read(
     for path in _images(data_dir):
         _make_unreadable(path)
     shutil.move(tmp_path / "aside", new)
-    _require_same(prepare_again(), uninterrupted)
+    _require_same(prepare_again(), prepared)
 
 
-def test_a_changed_file_is_read_again(data_dir: Path, prepare_again: Prepare, uninterrupted: PreparedData) -> None:
+def test_a_changed_file_is_read_again(data_dir: Path, prepare_again: Prepare, prepared: PreparedData) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare_again(_stop_after(6))
     first, second = _images(data_dir)[:2]
     shutil.copy(second, first)
     other = prepare_again()
-    assert other.digest != uninterrupted.digest
+    assert other.digest != prepared.digest
     own, copied = other.cases[:2]
     np.testing.assert_array_equal(other.images[own.start : own.stop], other.images[copied.start : copied.stop])
 
 
 @pytest.mark.parametrize("name", ["images.raw", "index.json"])
 def test_a_damaged_partial_set_is_discarded(
-    prepare_again: Prepare, uninterrupted: PreparedData, tmp_path: Path, name: str
+    prepare_again: Prepare, prepared: PreparedData, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare_again(_stop_after(6))
     (damaged,) = (tmp_path / "cache").glob(f".acdc-*.part/{name}")
     damaged.write_bytes(damaged.read_bytes()[:100])
-    _require_same(prepare_again(), uninterrupted)
+    _require_same(prepare_again(), prepared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,13 +189,12 @@ def test_digests_of_an_earlier_version_do_not_count_as_changed_data(
 
 
 def test_cluster_workers_prepare_the_same_shapes(
-    phantom_dir: Path, lvsc_data: DataConfig, split: Split, tmp_path: Path
+    phantom_dir: Path, copy_of: Callable[[str], Path], lvsc_data: DataConfig, split: Split, tmp_path: Path
 ) -> None:
-    write_phantom("lvsc", tmp_path / "lvsc", 4, seed=1)
     config = replace(Config(), data=lvsc_data)
     expected = prepare_shapes("acdc", phantom_dir, lvsc_data, tmp_path / "cache")
     recipe = Recipe(
-        config=codec.to_dict(config), split=split.to_dict(), data_dir=str(tmp_path / "lvsc"), scribbles=(),
+        config=codec.to_dict(config), split=split.to_dict(), data_dir=str(copy_of("lvsc")), scribbles=(),
         shapes=("acdc", str(phantom_dir)), cache_root=str(tmp_path / "cache"), threads=1,
     )  # fmt: skip
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
