@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
+import team_worker
 import torch
 
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
-from maag.data.cache.preparing import prepare
 from maag.data.catalog import reader_of
 from maag.data.split_making import make_split
 from maag.data.splits import Split
@@ -43,10 +45,10 @@ MIXED = {"data.supervision": "mixed", "data.dense_fraction": 0.5, "loss.dense_ov
 
 
 class Teams:
-    """Runs team_worker.py as teams of any size."""
+    """Runs `team_worker.work` as teams of up to as many workers as there are processes."""
 
-    def __init__(self, data_dir: Path, prepared_dir: Path, folder: Path) -> None:
-        self._data_dir, self._prepared_dir, self._folder = data_dir, prepared_dir, folder
+    def __init__(self, data_dir: Path, prepared: PreparedData, folder: Path, processes: list[Executor]) -> None:
+        self._data_dir, self._prepared, self._folder, self._processes = data_dir, prepared, folder, processes
 
     def do(self, what: str, config: Config, split: Split, size: int) -> list[dict[str, Any]]:
         folder = self._folder / f"{what}-{size}-{codec.digest(config)}"
@@ -55,26 +57,29 @@ class Teams:
             "do": what,
             "config": codec.to_dict(config),
             "split": split.to_dict(),
-            "prepared": str(self._prepared_dir),
-            "elsewhere": str(self._data_dir),
+            "prepared": str(self._prepared.directory),
+            "data": str(self._data_dir),
         }
         (folder / "task.json").write_text(json.dumps(task))
-        words = [sys.executable, str(Path(__file__).with_name("team_worker.py"))]
-        workers = [subprocess.Popen([*words, str(rank), str(size), str(folder)]) for rank in range(size)]
-        assert [worker.wait(timeout=120) for worker in workers] == [0] * size
-        return [torch.load(folder / f"result-{size}-{rank}.pt") for rank in range(size)]
+        work = [
+            process.submit(team_worker.work, rank, size, folder) for rank, process in enumerate(self._processes[:size])
+        ]
+        for each in work:
+            each.result(timeout=120)
+        return [torch.load(folder / f"result-{rank}.pt") for rank in range(size)]
 
 
 @pytest.fixture(scope="module")
-def prepared_dir(phantom_dir: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = tmp_path_factory.mktemp("cache")
-    prepare(phantom_dir, tiny_config.data, cache)
-    return next(path for path in cache.iterdir() if path.is_dir())
+def processes() -> Iterator[list[Executor]]:
+    """Three processes for all tests, as each takes seconds to import torch."""
+    with ExitStack() as stack:
+        context = get_context("spawn")
+        yield [stack.enter_context(ProcessPoolExecutor(1, mp_context=context)) for _ in range(3)]
 
 
 @pytest.fixture
-def teams(phantom_dir: Path, prepared_dir: Path, tmp_path: Path) -> Teams:
-    return Teams(phantom_dir, prepared_dir, tmp_path)
+def teams(phantom_dir: Path, prepared: PreparedData, tmp_path: Path, processes: list[Executor]) -> Teams:
+    return Teams(phantom_dir, prepared, tmp_path, processes)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +144,10 @@ def test_workers_with_uneven_parts_finish_together(teams: Teams, tiny_config: Co
 def test_trained_weights_do_not_depend_on_the_validation_interval(
     teams: Teams, tiny_config: Config, split: Split
 ) -> None:
-    changes = {**TEACHER, "teacher.confidence": 0.3, "optim.epochs": 4, "optim.batch_size": 2}
+    changes = {**TEACHER, "teacher.confidence": 0.3, "optim.epochs": 2, "optim.batch_size": 2}
     found = [
         teams.do("fit and look", codec.override(tiny_config, {**changes, "train.validate_every": every}), split, 2)
-        for every in (1, 4)
+        for every in (1, 2)
     ]
     often, seldom = (workers[0]["weights"] for workers in found)
     for name, tensor in often.items():

@@ -1,10 +1,8 @@
-"""One of several processes that train together; a program of test_team.py, not a test."""
+"""What each of several processes that train together does, for test_team.py."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -85,7 +83,14 @@ def ask_teachers(config: Config, prepared: PreparedData, split: Split, team: Tea
 
 
 def prepare_apart(
-    what: str, config: Config, split: Split, directory: Path, folder: Path, team: Team, rank: int
+    what: str,
+    config: Config,
+    split: Split,
+    prepared: PreparedData,
+    directory: Path,
+    folder: Path,
+    team: Team,
+    rank: int,
 ) -> dict[str, Any]:
     """The error of each worker if only the first has the data or a teacher, or if all have different teachers."""
     from maag.train.launch.recipe import Recipe, prepare_together
@@ -101,7 +106,7 @@ def prepare_apart(
         data_digest="other" if what == "prepare other data" else None,
         scribbles=(),
         shapes=None,
-        cache_root=str(folder / "cache"),
+        cache_root=str(prepared.directory.parent),
         threads=1,
         teachers=(str(model),) if "teacher" in what else (),
     )
@@ -112,42 +117,53 @@ def prepare_apart(
     return {}
 
 
-def main() -> None:
-    """`team_worker.py RANK SIZE FOLDER`, where FOLDER has task.json."""
-    rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    task = json.loads((folder / "task.json").read_text())
+def work(rank: int, size: int, folder: Path) -> None:
+    """Do the task in `folder`/task.json as one of `size` workers; writes `folder`/result-RANK.pt.
+
+    A process may work any number of times.
+    """
     torch.set_num_threads(1)
-    team = ALONE
-    if size > 1:
-        distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size, timeout=timedelta(seconds=60)
-        )
-        team = TorchTeam(CPU)
+    if size == 1:
+        torch.save(do_task(rank, folder, ALONE), folder / f"result-{rank}.pt")
+        return
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size, timeout=timedelta(seconds=60)
+    )
+    try:
+        torch.save(do_task(rank, folder, TorchTeam(CPU)), folder / f"result-{rank}.pt")
+    finally:
+        distributed.destroy_process_group()
+
+
+def do_task(rank: int, folder: Path, team: Team) -> dict[str, Any]:
+    """The result of one worker."""
+    task = json.loads((folder / "task.json").read_text())
     config, split = codec.from_dict(task["config"]), Split.from_dict(task["split"])
     prepared = open_prepared(Path(task["prepared"]))
     if task["do"] == "steps":
-        result = take_steps(config, prepared, split, team, steps=4)
-    elif task["do"].startswith("prepare"):
-        result = prepare_apart(task["do"], config, split, Path(task["elsewhere"]), folder, team, rank)
-    elif task["do"] == "validate":
-        result = validate(config, prepared, team)
-    elif task["do"] == "ask teachers":
-        result = ask_teachers(config, prepared, split, team, folder)
-    else:
-        stop = StopRequest()
-        run = create_run(folder / f"run-{rank}", config, split)
-        outcome = fit(
-            config, prepared, split, run, device=CPU, listener=Listeners(), stop=stop, resume=False, team=team
-        )
-        result = {"ending": outcome.ending, "steps": outcome.steps, "final": outcome.final_dice}
-        if task["do"] == "fit and look" and team.leads:
-            result["weights"] = load_segmentor(run.final).segmentor.state_dict()
-    torch.save(result, folder / f"result-{size}-{rank}.pt")
-    if size > 1:
-        distributed.destroy_process_group()
-        # On a busy machine gloo's threads now and then abort the interpreter's end; what is tested has been written.
-        os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+        try:
+            return take_steps(config, prepared, split, team, steps=4)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    if task["do"].startswith("prepare"):
+        return prepare_apart(task["do"], config, split, prepared, Path(task["data"]), folder, team, rank)
+    if task["do"] == "validate":
+        return validate(config, prepared, team)
+    if task["do"] == "ask teachers":
+        return ask_teachers(config, prepared, split, team, folder)
+    run = create_run(folder / f"run-{rank}", config, split)
+    outcome = fit(
+        config,
+        prepared,
+        split,
+        run,
+        device=CPU,
+        listener=Listeners(),
+        stop=StopRequest(),
+        resume=False,
+        team=team,
+    )
+    result = {"ending": outcome.ending, "steps": outcome.steps, "final": outcome.final_dice}
+    if task["do"] == "fit and look" and team.leads:
+        result["weights"] = load_segmentor(run.final).segmentor.state_dict()
+    return result
