@@ -74,6 +74,7 @@ def export(
     gates: bool = False,
     dynamic_size: bool = False,
     engine: EngineOrder | None = None,
+    graph: onnx.ModelProto | None = None,
 ) -> Manifest:
     """Export `segmentor` to the folder `out`, atomically.
 
@@ -90,13 +91,16 @@ def export(
         gates: add an output for each attention gate.
         dynamic_size: accept images of any height and width that are multiples of 16.
         engine: also build a TensorRT engine, and measure its parity.
+        graph: what `onnx_from_segmentor` returned for the same arguments, to save the seconds that converting takes.
 
     Raises:
         ExportError: the segmentor cannot be exported, or the export does not agree with it.
         StorageError: `out` cannot be written, or holds something else.
     """
+    if precision == "int8" and calibration is None:
+        raise ExportError("int8 needs slices for calibration; give the data set's folder with --data")
     with building_artifact(out) as folder:
-        model = onnx_from_segmentor(segmentor, config, gates=gates, dynamic_size=dynamic_size)
+        model = graph or onnx_from_segmentor(segmentor, config, gates=gates, dynamic_size=dynamic_size)
         outputs = output_specs(config, gates=gates, dynamic_size=dynamic_size)
         reference = Reference(segmentor, outputs, gate_levels(config, gates=gates))
         inputs = {**seeded_inputs(config.data, dynamic_size=dynamic_size), **(samples or {})}
@@ -165,8 +169,7 @@ class _Writer:
         if precision == "fp16":
             return to_fp16(self.model)
         if precision == "int8":
-            if calibration is None:
-                raise ExportError("int8 needs slices for calibration; give the data set's folder with --data")
+            assert calibration is not None
             return to_int8(self.model, calibration, self.config.data.num_classes)
         return self.model
 

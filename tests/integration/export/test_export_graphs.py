@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +12,22 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from exported_graphs import CONFIG, CONFIGS, ENSEMBLE, SOURCE, graph, segmentor
 from host_cuda import HostCuda
 from onnx import TensorProto
 from pbtxt import parse_pbtxt, triton_tensor
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
-from torch import nn
 
-from deploy.artifact.manifest import MODEL, Source, load_manifest
-from deploy.exporting.graph import onnx_from_segmentor
+from deploy.artifact.manifest import MODEL, load_manifest
 from deploy.exporting.onnx_export import EngineOrder, export
-from deploy.exporting.precision import to_fp16, to_int8
 from deploy.exporting.triton import write_repository
 from deploy.runners.opening import open_artifact
 from deploy.runners.trt_presence import TensorRT
-from maag.config.codec import override
-from maag.data.catalog import preset
 from maag.errors import DataError, ExportError
-from maag.models.build import build_segmentor
-from maag.models.ensemble import Ensemble
-from maag.models.segmentor import Segmentor
+from maag.inference import TorchRunner, evaluation_mode
 
 pytestmark = pytest.mark.integration
 
-CONFIG = override(
-    preset("acdc", "fast"),
-    {"data.size_px": [48, 32], "data.spacing_mm": 2.0, "segmentor.width": 6, "gates.levels": [0, 1, 2, 3]},
-)
-CONFIGS = {"plain": CONFIG, "residual": override(CONFIG, {"segmentor.residual_blocks": [1, 2, 0, 2]})}
-"""By encoder."""
-ENSEMBLE = "ensemble"
-"""The average of both."""
-SOURCE = Source(checkpoint="best.safetensors", sha256="00")
 OPERATORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "contracts" / "onnx_operators.json").read_text())[
     "operators"
 ]
@@ -54,31 +38,6 @@ TYPES = {
     TensorProto.INT64: "INT64",
     TensorProto.UINT8: "UINT8",
 }
-
-
-def network(kind: str) -> nn.Module:
-    return Ensemble([segmentor(encoder) for encoder in CONFIGS]).eval() if kind == ENSEMBLE else segmentor(kind)
-
-
-@cache
-def segmentor(encoder: str = "plain") -> Segmentor:
-    torch.manual_seed(0)
-    made = build_segmentor(CONFIGS[encoder])
-    for _ in range(20):  # Statistics of batch normalisation that differ from the initial ones.
-        made(torch.randn(4, 1, 48, 32))
-    return made.eval()
-
-
-@cache
-def graph(precision: str, gates: bool, dynamic_size: bool, kind: str = "plain") -> onnx.ModelProto:
-    if precision == "fp32":
-        config = CONFIGS.get(kind, CONFIG)
-        return onnx_from_segmentor(network(kind), config, gates=gates, dynamic_size=dynamic_size)
-    whole = graph("fp32", gates, dynamic_size, kind)
-    if precision == "fp16":
-        return to_fp16(whole)
-    calibration = np.random.default_rng(2).normal(size=(4, 1, 48, 32)).astype(np.float32)
-    return to_int8(whole, calibration, CONFIG.data.num_classes)
 
 
 VARIANTS = [(precision, gates, free) for free in (False, True) for gates in (False, True)
@@ -170,8 +129,9 @@ def test_graph_gates_match_the_module_for_any_size(
 ) -> None:
     images = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     found = run(graph(precision, True, True, encoder), images)
-    with torch.inference_mode():
-        expected = segmentor(encoder)(torch.from_numpy(images))
+    module = segmentor(encoder)
+    with evaluation_mode(module), torch.inference_mode():
+        expected = module(torch.from_numpy(images))
     assert list(found) == ["probabilities", "labels", "gates_0", "gates_1", "gates_2", "gates_3"]
     for level, classes in expected.gate_maps.items():
         gate = found[f"gates_{level}"]
@@ -188,8 +148,7 @@ def test_graph_gates_match_the_module_for_any_size(
 def test_graph_of_an_ensemble_gives_the_mean_of_its_networks(precision: str, tolerance: float) -> None:
     images = np.random.default_rng(1).normal(size=(3, 1, 48, 32)).astype(np.float32)
     found = run(graph(precision, False, True, ENSEMBLE), images)
-    with torch.inference_mode():
-        each = [segmentor(encoder)(torch.from_numpy(images)).logits.softmax(1).numpy() for encoder in CONFIGS]
+    each = [TorchRunner(segmentor(encoder))(images) for encoder in CONFIGS]
     assert np.abs(each[0] - each[1]).max() > 2 * tolerance
     np.testing.assert_allclose(found["probabilities"], np.mean(each, axis=0), atol=tolerance)
     np.testing.assert_array_equal(found["labels"], found["probabilities"].argmax(axis=1))
@@ -198,12 +157,14 @@ def test_graph_of_an_ensemble_gives_the_mean_of_its_networks(precision: str, tol
 def test_residual_encoder_is_exported_in_int8_and_described_in_the_card(tmp_path: Path) -> None:
     config = CONFIGS["residual"]
     calibration = np.random.default_rng(2).normal(size=(4, 1, 48, 32)).astype(np.float32)
-    order = {"precision": "int8", "calibration": calibration}
-    manifest = export(segmentor("residual"), config, tmp_path / "model", SOURCE, **order)
+    manifest = export(
+        segmentor("residual"), config, tmp_path / "model", SOURCE, precision="int8", calibration=calibration,
+        gates=True, dynamic_size=True, graph=graph("fp32", True, True, "residual"),
+    )  # fmt: skip
     assert load_manifest(tmp_path / "model").config == config
-    assert [row.candidate for row in manifest.parity] == ["onnx-cpu"] * 5
+    assert [row.candidate for row in manifest.parity] == ["onnx-cpu"] * 6
     card = " ".join((tmp_path / "model" / "model_card.md").read_text().split())
-    assert "width 6, residual blocks [1, 2, 0, 2] in its encoder, int8; trained with" in card
+    assert "width 4, residual blocks [1, 2, 0, 2] in its encoder, int8; trained with" in card
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -211,7 +172,10 @@ def test_artifact_with_an_engine_is_complete_and_runs(version: str, tmp_path: Pa
     tensorrt = TensorRT(TensorRTStandIn(version), HostCuda())
     order = EngineOrder(tensorrt=tensorrt, timing_caches=tmp_path / "cache")
     out = tmp_path / "model"
-    manifest = export(segmentor(), CONFIG, out, SOURCE, precision="fp16", gates=True, dynamic_size=True, engine=order)
+    manifest = export(
+        segmentor("plain"), CONFIG, out, SOURCE, precision="fp16", gates=True, dynamic_size=True, engine=order,
+        graph=graph("fp32", True, True, "plain"),
+    )  # fmt: skip
     assert load_manifest(out) == manifest
     assert manifest.engine is not None
     assert (out / manifest.engine.file).is_file()
@@ -252,12 +216,16 @@ def test_artifact_with_an_engine_is_complete_and_runs(version: str, tmp_path: Pa
 
 def test_inaccurate_engine_is_refused_or_falls_back(tmp_path: Path) -> None:
     trt = TensorRTStandIn(VERSIONS[1], fail="fp16 numbers")
-    order = EngineOrder(tensorrt=TensorRT(trt, HostCuda()))
+    order: dict[str, Any] = {
+        "precision": "fp16",
+        "engine": EngineOrder(tensorrt=TensorRT(trt, HostCuda())),
+        "graph": graph("fp32", False, False, "plain"),
+    }
     with pytest.raises(ExportError, match="tensorrt against torch-cpu on noise-1") as caught:
-        export(segmentor(), CONFIG, tmp_path / "refused", SOURCE, precision="fp16", engine=order)
+        export(segmentor("plain"), CONFIG, tmp_path / "refused", SOURCE, **order)
     assert str(caught.value).count("tensorrt differs by") == 5
     assert not (tmp_path / "refused").exists()
-    manifest = export(segmentor(), CONFIG, tmp_path / "fp32", SOURCE, precision="fp16", engine=order, fall_back=True)
+    manifest = export(segmentor("plain"), CONFIG, tmp_path / "fp32", SOURCE, **order, fall_back=True)
     assert (manifest.precision, manifest.fell_back_from) == ("fp32", "fp16")
     assert manifest.engine is not None
     assert manifest.engine.precision == "fp32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,17 +22,42 @@ from maag.config.schema import Config
 from maag.models.build import build_segmentor
 
 pytestmark = pytest.mark.integration
-# Runs a program that can import neither maag nor its dependencies.
-ALONE = """
-import runpy, sys
+BLOCK = """
+import json, runpy, sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("maag", "deploy", "tune", "torch", "monai", "pydantic", "click"):
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+program = sys.argv[1]
 """
+"""Of a process that can import neither maag nor its dependencies."""
+ONCE = f"""{BLOCK}
+sys.argv = sys.argv[1:]
+runpy.run_path(program, run_name="__main__")
+"""
+OFTEN = f"""{BLOCK}
+ends = []
+for words in json.loads(sys.argv[2]):
+    sys.argv = [program, *words]
+    try:
+        runpy.run_path(program, run_name="__main__")
+        ends.append(None)
+    except SystemExit as end:
+        ends.append(end.code)
+print(json.dumps(ends))
+"""
+
+
+def segment_alone(artifact: Path, *lines: list[Path]) -> list[str | None]:
+    """What the program ended with, for each line of arguments; one process, as each takes a second to start."""
+    words = json.dumps([[str(word) for word in line] for line in lines])
+    done = subprocess.run(
+        [sys.executable, "-c", OFTEN, str(artifact / "segment.py"), words], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    ends: list[str | None] = json.loads(done.stdout)
+    return ends
 
 
 @pytest.mark.parametrize(
@@ -62,11 +88,10 @@ def test_standalone_program_needs_no_maag_and_agrees_voxel_for_voxel(
     image.header.set_xyzt_units("meter", "sec")
     nibabel.save(image, tmp_path / "in" / "metres.nii.gz")
     predict([tmp_path / "in"], Threads(opened.runner), config.data, tmp_path / "out", opened.digest)
-    for source in sorted((tmp_path / "in").iterdir()):
-        alone = tmp_path / f"alone-{source.name}"
-        words = [sys.executable, "-c", ALONE, str(artifact / "segment.py"), str(source), str(alone)]
-        done = subprocess.run(words, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    labels = {source: tmp_path / f"alone-{source.name}" for source in sorted((tmp_path / "in").iterdir())}
+    assert len(labels) == 7
+    assert segment_alone(artifact, *([source, alone] for source, alone in labels.items())) == [None] * 7
+    for source, alone in labels.items():
         one, other = nibabel.load(alone), nibabel.load(tmp_path / "out" / source.name)
         assert (np.asarray(one.dataobj) == np.asarray(other.dataobj)).mean() >= same_voxels, source.name
         np.testing.assert_array_equal(one.affine, other.affine)
@@ -94,26 +119,28 @@ def test_multi_channel_model_works_as_its_readme_describes(config: Config, tmp_p
     opened = open_artifact(artifact, "cpu")
     outcome = predict([tmp_path / "in"], Threads(opened.runner), two.data, tmp_path / "out", opened.digest)
     assert (outcome.done, outcome.failed) == (3, ())
-    program = [sys.executable, "-c", ALONE, str(artifact / "segment.py")]
-    alone = tmp_path / "alone.nii.gz"
+    lines = {}
     for name in ("volume", "cine", "slice"):
-        channels = [str(tmp_path / "in" / f"{name}_{channel:04}.nii.gz") for channel in range(2)]
-        done = subprocess.run([*program, *channels, str(alone)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        one, other = nibabel.load(alone), nibabel.load(tmp_path / "out" / f"{name}.nii.gz")
+        channels = [tmp_path / "in" / f"{name}_{channel:04}.nii.gz" for channel in range(2)]
+        lines[name] = [*channels, tmp_path / f"alone-{name}.nii.gz"]
+        lines[f"swapped {name}"] = [*channels[::-1], tmp_path / f"swapped-{name}.nii.gz"]
+    assert segment_alone(artifact, *lines.values()) == [None] * 6
+    for name in ("volume", "cine", "slice"):
+        one, other = nibabel.load(tmp_path / f"alone-{name}.nii.gz"), nibabel.load(tmp_path / "out" / f"{name}.nii.gz")
         np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
         assert len(np.unique(one.dataobj)) > 1
-        swapped = subprocess.run([*program, *channels[::-1], str(alone)], capture_output=True, text=True)
-        assert swapped.returncode == 0
-        assert (np.asarray(nibabel.load(alone).dataobj) != np.asarray(other.dataobj)).any()
-    before = Path(channels[1]).read_bytes()
+        swapped = nibabel.load(tmp_path / f"swapped-{name}.nii.gz")
+        assert (np.asarray(swapped.dataobj) != np.asarray(other.dataobj)).any()
+    before = channels[1].read_bytes()
+    program = [sys.executable, "-c", ONCE, str(artifact / "segment.py")]
     done = subprocess.run([*program, *channels, channels[1]], capture_output=True, text=True)
-    assert (done.returncode, Path(channels[1]).read_bytes() == before) == (1, True)
+    assert (done.returncode, channels[1].read_bytes() == before) == (1, True)
     assert "the labels would overwrite the image" in done.stderr
-    for words in ([channels[0]], [], [*channels, channels[0]]):
-        done = subprocess.run([*program, *words, str(alone)], capture_output=True, text=True)
-        assert done.returncode == 1
-        assert f"{len(words)} images and a path for the labels were given; this model takes 2" in done.stderr
-    done = subprocess.run([*program, channels[0], str(tmp_path / "in" / "volume_0001.nii.gz"), str(alone)],
-                          capture_output=True, text=True)  # fmt: skip
-    assert "not on the grid of" in done.stderr
+    alone = tmp_path / "alone.nii.gz"
+    wrong = ([channels[0]], [], [*channels, channels[0]])
+    other_grid = [channels[0], tmp_path / "in" / "volume_0001.nii.gz"]
+    *of_wrong, of_other_grid = segment_alone(artifact, *([*words, alone] for words in (*wrong, other_grid)))
+    for words, end in zip(wrong, of_wrong, strict=True):
+        assert f"{len(words)} images and a path for the labels were given; this model takes 2" in str(end)
+    assert "not on the grid of" in str(of_other_grid)
+    assert not alone.exists()
