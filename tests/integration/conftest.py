@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import Maag
 
 # Ray lowers the priority of its workers by default, and the other test process would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -27,6 +28,19 @@ def _no_command_left_running() -> Iterator[None]:
 
     while Command.running:
         Command.running[0].kill_tree()
+
+
+@pytest.fixture
+def maag(capsys: pytest.CaptureFixture[str]) -> Maag:
+    return Maag(capsys)
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache of prepared data for the commands of a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAAG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
