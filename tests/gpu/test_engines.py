@@ -26,6 +26,7 @@ from maag.data.catalog import preset
 from maag.errors import ExportError
 from maag.inference import TorchRunner
 from maag.models.build import build_segmentor
+from maag.models.ensemble import Ensemble
 from maag.models.segmentor import Segmentor
 
 # Nothing of TensorRT is touched to find out: its runtime ends the process where there is no GPU.
@@ -99,6 +100,25 @@ def test_engine_agrees_with_pytorch_from_the_smallest_to_the_largest_batch(
             assert gate.shape == (count, 1, 96 >> level, 64 >> level)
             assert gate.min() >= 0
             assert gate.max() <= 1 + 1e-2
+
+
+@needs_tensorrt
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_engine_of_an_ensemble_agrees_with_the_mean_of_its_networks(
+    precision: Precision, segmentor: Segmentor, tensorrt: TensorRT, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    other = build_segmentor(CONFIG)
+    for _ in range(20):
+        other(torch.randn(4, 1, 96, 64))
+    order = EngineOrder(tensorrt=tensorrt)
+    ensemble, out = Ensemble([segmentor, other]), tmp_path / "model"
+    export(ensemble, CONFIG, out, SOURCE, precision=precision, calibration=images_of(8), engine=order)
+    opened = open_artifact(out, tensorrt=tensorrt)
+    assert opened.runner.name == "tensorrt"
+    images = images_of(17)
+    expected = np.mean([TorchRunner(network)(images) for network in (segmentor, other)], axis=0)
+    assert float(np.abs(opened.runner(images) - expected).max()) <= LIMITS[precision].max_difference
 
 
 @needs_tensorrt
