@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from command_line import Maag
+
+if TYPE_CHECKING:
+    from s3 import S3Server
 
 # Ray lowers the priority of its workers by default, and the other test process would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -41,6 +45,20 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MAAG_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3Server, dict[str, str]]]:
+    """An S3 server with an empty bucket, and the environment that leads to it, which commands in this process use."""
+    from s3 import s3_server
+
+    from deploy.inputs.source_kinds import store_of
+
+    store_of.cache_clear()  # Its clients lead to servers of earlier tests.
+    with s3_server() as found:
+        for name, value in found[1].items():
+            monkeypatch.setenv(name, value)
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -6,29 +6,23 @@ import gzip
 import json
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from command_line import Maag
 from journeys import Command
 from many_volumes import SHAPE, assert_labels_match_model, volume_bytes, volume_name
 from PIL import Image
-from s3 import BUCKET, Fault, S3Server, client_of, s3_server
+from s3 import BUCKET, Fault, S3Server, client_of
 
 from maag.data.phantoms.dicom_files import save_slice
 
 pytestmark = pytest.mark.integration
 
 NUM_VOLUMES = 200
-
-
-@pytest.fixture
-def server() -> Iterator[tuple[S3Server, dict[str, str]]]:
-    with s3_server() as found:
-        yield found
 
 
 def fill(client: Any, number: int = NUM_VOLUMES) -> dict[str, bytes]:
@@ -50,7 +44,7 @@ def ledger_of(client: Any) -> list[dict[str, Any]]:
 
 
 def test_killed_prediction_of_a_faulty_bucket_resumes_without_repeats(
-    server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
+    server: tuple[S3Server, dict[str, str]], maag: Maag, artifact: Path, tmp_path: Path
 ) -> None:
     s3, environment = server
     client = client_of(environment)
@@ -88,9 +82,7 @@ def test_killed_prediction_of_a_faulty_bucket_resumes_without_repeats(
     assert NUM_VOLUMES // 3 < len(stored) < NUM_VOLUMES
     before = len(s3.uploads)
 
-    code, printed = Command(*words, "--resume", environment=environment).wait_for_exit()
-    result = json.loads(printed)
-    assert code == 3
+    result = maag(*words, "--resume", code=3)
     # Nothing is repeated: what was stored before the kill is not stored again.
     again = {path.removeprefix(f"/{BUCKET}/out/") for path in s3.uploads[before:]}
     assert not again & set(stored)
@@ -113,8 +105,8 @@ def test_killed_prediction_of_a_faulty_bucket_resumes_without_repeats(
         assert_labels_match_model(content, volumes[name], artifact, tmp_path)
     # A further resume repeats only the failures.
     before = len(s3.uploads)
-    code, printed = Command(*words, "--resume", environment=environment).wait_for_exit()
-    assert (code, json.loads(printed)["done"], json.loads(printed)["skipped"]) == (3, 0, len(good))
+    result = maag(*words, "--resume", code=3)
+    assert (result["done"], result["skipped"]) == (0, len(good))
     assert not any("/out/site" in path for path in s3.uploads[before:])
 
 
@@ -131,7 +123,7 @@ def wait_until(condition: Any, timeout_s: float = 120) -> None:
 
 
 def test_resume_repeats_changed_volumes_and_all_for_another_refinement(
-    server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
+    server: tuple[S3Server, dict[str, str]], maag: Maag, artifact: Path, tmp_path: Path
 ) -> None:
     _, environment = server
     client = client_of(environment)
@@ -139,43 +131,40 @@ def test_resume_repeats_changed_volumes_and_all_for_another_refinement(
     words = ("--model", artifact, "--out", f"s3://{BUCKET}/out", "--resume", "--json")
     pattern = f"s3://{BUCKET}/in/site*/patient00[0-4].nii.gz"
     (tmp_path / "list.txt").write_text(f"# the rest\ns3://{BUCKET}/in/{volume_name(5)}\n")
-    code, printed = Command("predict", pattern, *words, environment=environment).wait_for_exit()
-    assert (code, json.loads(printed)["done"]) == (0, 5)
+    assert maag("predict", pattern, *words)["done"] == 5
     client.put_object(Bucket=BUCKET, Key=f"in/{volume_name(2)}", Body=volume_bytes(77))
     client.delete_object(Bucket=BUCKET, Key=f"out/{volume_name(3)}")
     client.put_object(Bucket=BUCKET, Key=f"out/{volume_name(4)}", Body=b"something else")
-    code, printed = Command("predict", pattern, tmp_path / "list.txt", *words, environment=environment).wait_for_exit()
-    result = json.loads(printed)
-    assert (code, result["done"], result["skipped"], result["kept"]) == (0, 3, 3, 1)
+    result = maag("predict", pattern, tmp_path / "list.txt", *words)
+    assert (result["done"], result["skipped"], result["kept"]) == (3, 3, 1)
     assert volume_name(5).rpartition("/")[2] in listed(client, "out/")
     content = {
         place: client.get_object(Bucket=BUCKET, Key=f"out/{volume_name(place)}")["Body"].read() for place in (3, 4)
     }
     assert_labels_match_model(content[3], volumes[volume_name(3)], artifact, tmp_path)
     assert content[4] == b"something else"
-    code, printed = Command("predict", pattern, *words, "--largest-component", environment=environment).wait_for_exit()
-    assert (code, json.loads(printed)["done"]) == (0, 5)
+    assert maag("predict", pattern, *words, "--largest-component")["done"] == 5
 
 
-def test_object_not_written_by_maag_is_not_replaced(server: tuple[S3Server, dict[str, str]], artifact: Path) -> None:
+def test_object_not_written_by_maag_is_not_replaced(
+    server: tuple[S3Server, dict[str, str]], maag: Maag, artifact: Path
+) -> None:
     _, environment = server
     client = client_of(environment)
     volumes = fill(client, 2)
     client.put_object(Bucket=BUCKET, Key=f"out/{volume_name(0)}", Body=b"something else")
     words = ("predict", f"s3://{BUCKET}/in", "--model", artifact, "--out", f"s3://{BUCKET}/out", "--json")
     for more in ((), ("--resume",), ()):
-        code, printed = Command(*words, *more, environment=environment).wait_for_exit()
-        (failure,) = json.loads(printed)["failures"]
-        assert code == 3
+        (failure,) = maag(*words, *more, code=3)["failures"]
         assert f"s3://{BUCKET}/out/{volume_name(0)} already exists and was not written by maag" in failure["error"]
     assert client.get_object(Bucket=BUCKET, Key=f"out/{volume_name(0)}")["Body"].read() == b"something else"
     client.delete_object(Bucket=BUCKET, Key=f"out/{volume_name(0)}")
-    code, printed = Command(*words, "--resume", environment=environment).wait_for_exit()
-    assert (code, json.loads(printed)["done"], json.loads(printed)["skipped"]) == (0, 1, len(volumes) - 1)
+    result = maag(*words, "--resume")
+    assert (result["done"], result["skipped"]) == (1, len(volumes) - 1)
 
 
 def test_dicom_series_and_pictures_in_a_bucket_are_predicted(
-    server: tuple[S3Server, dict[str, str]], artifact: Path, tmp_path: Path
+    server: tuple[S3Server, dict[str, str]], maag: Maag, artifact: Path, tmp_path: Path
 ) -> None:
     _, environment = server
     client = client_of(environment)
@@ -190,30 +179,26 @@ def test_dicom_series_and_pictures_in_a_bucket_are_predicted(
     client.upload_file(str(tmp_path / "a.jpg"), BUCKET, "in/p2/a.jpg")
     client.put_object(Bucket=BUCKET, Key="in/p2/notes.pdf", Body=b"no image")
     words = ("--model", artifact, "--out", f"s3://{BUCKET}/out", "--dicom-seg", "--resume", "--json")
-    code, printed = Command("predict", f"s3://{BUCKET}/in", *words, environment=environment).wait_for_exit()
-    assert (code, json.loads(printed)["done"]) == (0, 2)
+    assert maag("predict", f"s3://{BUCKET}/in", *words)["done"] == 2
     names = {name for name in listed(client, "out/") if not name.startswith("ledger")}
     assert names == {"p1/series.dcm", "p2/a.png", "p2/a.json"}
     client.upload_file(str(tmp_path / "0.dcm"), BUCKET, "in/p1/series/2.dcm")  # two at one place now
-    code, printed = Command("predict", f"s3://{BUCKET}/in/**/*.dcm", *words, environment=environment).wait_for_exit()
-    (failure,) = json.loads(printed)["failures"]
-    assert code == 3
+    (failure,) = maag("predict", f"s3://{BUCKET}/in/**/*.dcm", *words, code=3)["failures"]
     assert f"s3://{BUCKET}/in/p1/series/2.dcm: lies at the position of" in failure["error"]
 
 
 @pytest.mark.parametrize(("method", "code"), [("GET", 3), ("LIST", 1), ("PUT", 1)])
 def test_denied_access_is_reported_without_retries(
-    server: tuple[S3Server, dict[str, str]], artifact: Path, method: str, code: int
+    server: tuple[S3Server, dict[str, str]], maag: Maag, artifact: Path, method: str, code: int
 ) -> None:
     s3, environment = server
     fill(client_of(environment), 3)
     before = s3.count("PUT")
     s3.faults.add(Fault("403", "in/*" if method == "GET" else "*", method=method, times=10**6))
     words = ("predict", f"s3://{BUCKET}/in", "--model", artifact, "--out", f"s3://{BUCKET}/out")
-    command = Command(*words, environment=environment)
-    assert command.wait_for_exit()[0] == code
-    assert "AccessDenied" in command.stderr
-    assert "Traceback" not in command.stderr
+    text = maag(*words, code=code)
+    assert "AccessDenied" in text
+    assert "Traceback" not in text
     assert s3.count("GET", "in/*.nii.gz") <= 3  # no second try
     if method == "PUT":
         assert s3.count("PUT") - before <= 3
