@@ -33,8 +33,8 @@ def test_check_of_only_invalid_cases_reports_no_spacing(capsys: pytest.CaptureFi
 
 def test_suggested_commands_quote_paths_for_the_shell(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = tmp_path / "Übung [1]"
-    assert run("data", "phantom", "--dataset", "acdc", "--out", folder, "--cases", 4) == 0
-    assert f"maag data check --dataset acdc --data '{folder}'" in capsys.readouterr().err
+    assert run("data", "phantom", "--dataset", "ppss", "--out", folder, "--cases", 4) == 0
+    assert f"maag data check --dataset ppss --data '{folder}'" in capsys.readouterr().err
     assert run("train", "--dataset", "acdc", "--data", tmp_path / "not 1") == 2
     assert f"--out '{tmp_path / 'not 1'}'`" in capsys.readouterr().err
 
@@ -45,8 +45,8 @@ def test_suggested_phantom_command_uses_an_unused_folder_and_runs(
     taken = tmp_path / "data"
     taken.mkdir()
     (taken / "notes.txt").write_text("of mine")
-    for expected in (tmp_path / "lvsc-phantom", tmp_path / "lvsc-phantom-2"):
-        assert run("data", "check", "--dataset", "lvsc", "--data", taken) == 2
+    for expected in (tmp_path / "ppss-phantom", tmp_path / "ppss-phantom-2"):
+        assert run("data", "check", "--dataset", "ppss", "--data", taken) == 2
         words = shlex.split(capsys.readouterr().err.partition("`maag ")[2].partition("`")[0])
         assert words[-1] == str(expected)
         assert run(*words, "--cases", 4) == 0

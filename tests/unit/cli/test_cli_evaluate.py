@@ -35,6 +35,12 @@ def write_weights(folder: Path, split: Split) -> Path:
     return path
 
 
+def copy_patients(phantom_dir: Path, data: Path, *numbers: int) -> None:
+    for number in numbers:
+        (folder,) = phantom_dir.rglob(f"patient{number:03}")
+        shutil.copytree(folder, data / folder.relative_to(phantom_dir))
+
+
 def split_with(*val: str) -> Split:
     return Split(scheme="mine", scribbled=("patient001",), val=val)
 
@@ -92,9 +98,11 @@ def test_predictions_are_scored_by_data_classes_and_header_differences_reported(
     assert f": {shifted}: its header has origin" in printed
 
 
-def test_cases_without_a_mask_are_excluded_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cases_without_a_mask_are_excluded_and_counted(
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, labels = tmp_path / "acdc", tmp_path / "labels"
-    write_phantom("acdc", data, 2, seed=0)
+    copy_patients(phantom_dir, data, 1, 2)
     labels.mkdir()
     first, *others = sorted(data.rglob("*_gt.nii.gz"))
     for mask in others:
@@ -113,10 +121,10 @@ def test_cases_without_a_mask_are_excluded_and_counted(tmp_path: Path, capsys: p
 
 
 def test_unreadable_cases_are_reported_and_the_rest_evaluated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, labels = tmp_path / "acdc", tmp_path / "labels"
-    write_phantom("acdc", data, 2, seed=0)
+    copy_patients(phantom_dir, data, 1, 2)
     labels.mkdir()
     for mask in data.rglob("*_gt.nii.gz"):
         shutil.copy(mask, labels / mask.name.replace("_gt", ""))
@@ -142,9 +150,11 @@ def test_unreadable_cases_are_reported_and_the_rest_evaluated(
     assert f"none of the 4 cases of split 'all' could be measured; the first: {first}" in capsys.readouterr().err
 
 
-def test_report_page_shows_patient_images_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_page_shows_patient_images_only_on_request(
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, labels = tmp_path / "acdc", tmp_path / "labels"
-    write_phantom("acdc", data, 4, seed=0)
+    copy_patients(phantom_dir, data, 1, 2, 3, 4)
     labels.mkdir()
     for mask in data.rglob("*_gt.nii.gz"):
         shutil.copy(mask, labels / mask.name.replace("_gt", ""))

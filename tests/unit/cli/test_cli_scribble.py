@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -72,21 +74,20 @@ def test_mask_with_a_non_utf8_name_is_scribbled(tmp_path: Path) -> None:
     assert (tmp_path / "out" / os.fsdecode(b"f\xedgado $_$ _scribble.png")).is_file()
 
 
-def test_scribbles_of_a_data_set_can_be_used_as_its_source(tmp_path: Path) -> None:
-    from maag.data.catalog import find_cases, preset, write_phantom
+def test_scribbles_of_a_data_set_can_be_used_as_its_source(phantoms: Path, tmp_path: Path) -> None:
+    from maag.data.catalog import find_cases, preset
 
-    write_phantom("chaos", tmp_path / "chaos", 4, seed=0)
-    code, text = run(tmp_path / "chaos", "--dataset", "chaos", "--out", tmp_path / "mine", "--style", "skeleton")
+    code, text = run(phantoms / "chaos", "--dataset", "chaos", "--out", tmp_path / "mine", "--style", "skeleton")
     assert code == 0, text
-    cases = find_cases(preset("chaos", "fast").data, tmp_path / "chaos", [str(tmp_path / "mine")])
-    assert [[scribble.rater for scribble in case.scribbles] for case in cases] == [["mine"]] * 4
+    cases = find_cases(preset("chaos", "fast").data, phantoms / "chaos", [str(tmp_path / "mine")])
+    assert [[scribble.rater for scribble in case.scribbles] for case in cases] == [["mine"]] * 3
 
 
 def test_existing_scribbles_are_replaced_only_with_overwrite(phantom_dir: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "out" / "patient001_frame01_scribble.nii.gz"
     drawn.parent.mkdir()
     drawn.write_text("by hand")
-    words = (phantom_dir, "--out", tmp_path / "out", "--style", "curve", "--unlabelled", 4)
+    words = (phantom_dir, "--out", tmp_path / "out", "--style", "skeleton", "--unlabelled", 4)
     code, text = run(*words)
     assert code != 0
     assert "patient001_frame01_scribble.nii.gz already exists" in text
@@ -96,11 +97,12 @@ def test_existing_scribbles_are_replaced_only_with_overwrite(phantom_dir: Path, 
     assert nib.load(drawn).shape
 
 
-def test_scribbles_written_beside_masks_are_found(tmp_path: Path) -> None:
-    from maag.data.catalog import find_cases, preset, write_phantom
+def test_scribbles_written_beside_masks_are_found(copy_of: Callable[[str], Path]) -> None:
+    from maag.data.catalog import find_cases, preset
 
-    root = tmp_path / "hearts"
-    write_phantom("folders", root, 4, seed=0)
+    root = copy_of("folders")
+    shutil.rmtree(root / "scribbles")
+    (root / "cases.csv").unlink()
     code, text = run(root / "masks", "--out", root / "scribbles", "--style", "skeleton")
     assert code == 0, text
     cases = find_cases(preset("folders", "fast").data, root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +26,19 @@ CPU = torch.device("cpu")
 INFO = {"kind": "best", "step": 7, "epoch": 2, "dice": 0.5}
 
 
-@pytest.fixture
-def saved(tiny_config: Config, tmp_path: Path) -> Path:
-    """A folder with a training state and a segmentor in it."""
+@pytest.fixture(scope="module")
+def written(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
     state = TrainState(tiny_config, CPU)
-    save_state(tmp_path / LAST, tiny_config, state.state_dict())
-    save_segmentor(tmp_path / BEST, tiny_config, state.segmentor.state_dict(), INFO)
-    return tmp_path
+    save_state(folder / LAST, tiny_config, state.state_dict())
+    save_segmentor(folder / BEST, tiny_config, state.segmentor.state_dict(), INFO)
+    return folder
+
+
+@pytest.fixture
+def saved(written: Path, tmp_path: Path) -> Path:
+    """A folder with a training state and a segmentor in it, for a test to damage."""
+    return Path(shutil.copytree(written, tmp_path, dirs_exist_ok=True))
 
 
 def load(path: Path) -> object:

@@ -15,7 +15,6 @@ from maag import checkpoint
 from maag.config import codec
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
-from maag.data.cache.preparing import prepare
 from maag.data.splits import Split
 from maag.errors import DataError, MissingDataError
 from maag.inference import TorchRunner
@@ -50,12 +49,11 @@ def best(tiny_config: Config, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def measuring(phantom_dir: Path, tiny_config: Config, tmp_path: Path) -> TrialPlan:
+def measuring(phantom_dir: Path, tiny_config: Config, prepared: PreparedData, tmp_path: Path) -> TrialPlan:
     """A search's plan in which all patients validate."""
-    prepared = prepare(phantom_dir, tiny_config.data, tmp_path / "cache")
     return TrialPlan(
         base=codec.to_dict(tiny_config), data_dir=str(phantom_dir), scribbles=(), data_digest=prepared.digest,
-        cache_root=str(tmp_path / "cache"), split=Split(scheme="all", val=prepared.patient_ids).to_dict(),
+        cache_root=str(prepared.directory.parent), split=Split(scheme="all", val=prepared.patient_ids).to_dict(),
         trials_dir=str(tmp_path / "trials"), device="cpu", threads=1, exchange=False,
     )  # fmt: skip
 
@@ -159,7 +157,7 @@ def test_trial_reports_its_checkpoint_if_another_node_may_need_it(
         cache_root=str(prepared.directory.parent), split=split.to_dict(), trials_dir=str(tmp_path / "trials"),
         device="cpu", threads=torch.get_num_threads(), exchange=exchange, storage=storage,
     )  # fmt: skip
-    run_trial({"optim.epochs": 1}, plan)
+    run_trial({"optim.epochs": 1, "optim.batch_size": 12}, plan)
     assert reports == [(1, handed)]
 
 
