@@ -91,7 +91,8 @@ def whole(
 ) -> list[dict[str, Any]]:
     """The history of a run that no signal stops."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    assert run_here("train", "--dataset", "acdc", "--data", phantom_dir, "--out", out, *tiny_options, "--epochs", 12) == 0
+    options = ("--dataset", "acdc", "--data", phantom_dir, "--out", out, *tiny_options, "--epochs", 12)
+    assert run_here("train", *options) == 0
     return history(out)
 
 
