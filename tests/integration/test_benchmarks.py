@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,13 +38,28 @@ def run(script: str, *words: object) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a script in this process, which has imported torch already; returns what it printed."""
+
+    def run(script: str, *words: object) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        capsys.readouterr()
+        importlib.import_module(script.removesuffix(".py")).main()
+        return capsys.readouterr().out
+
+    return run
+
+
 def rows_of(text: str) -> list[list[str]]:
     """The cells of every line of a table."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
 
 
-def test_full_size_table_resumes_where_it_was_stopped(phantom_dir: Path, tmp_path: Path) -> None:
+def test_full_size_table_resumes_where_it_was_stopped(
+    run_here: Callable[..., str], phantom_dir: Path, tmp_path: Path
+) -> None:
     from acdc_gpu import train
     from acdc_jobs import Job
 
@@ -81,7 +98,7 @@ def test_full_size_table_resumes_where_it_was_stopped(phantom_dir: Path, tmp_pat
     assert (table / "curves.png").exists()
 
     words_of_expected = ("--data", phantom_dir, "--out", tmp_path / "expected", "--part", "shapes")
-    expected = rows_of(run("acdc_expected.py", run_folder, *words_of_expected))
+    expected = rows_of(run_here("acdc_expected.py", run_folder, *words_of_expected))
     perturbations = ["as they are", "turned by 90°", "mirrored", "noise", "blurred"]
     assert [row[0] for row in expected] == [
         "run, shapes",
@@ -115,25 +132,18 @@ def test_held_out_patients_of_a_fold_give_no_scribbles_or_masks() -> None:
         assert not set(split["test"]) & {*split["scribbled"], *split["shapes"]}
 
 
-def test_settings_table_has_a_row_for_each_arm(phantom_dir: Path, tmp_path: Path) -> None:
+def test_settings_table_has_a_row_for_each_arm(run_here: Callable[..., str], phantom_dir: Path, tmp_path: Path) -> None:
     arms = ["best settings", "best settings, student of a first run"]
     words = ("--data", phantom_dir, "--out", tmp_path / "out", "--seeds", 1, "--epochs", 1)
-    found = rows_of(run("acdc_best.py", *words, "--arms", *arms, *TINY))
+    found = rows_of(run_here("acdc_best.py", *words, "--arms", *arms, *TINY))
     assert [row[0] for row in found if row[1] == "1"] == arms
     # The second table has Dice / HD95 with each refinement.
     assert [row[0] for row in found if " / " in row[1] and row[1][0] == "0"] == arms
     assert (tmp_path / "out" / "plot.png").exists()
 
 
-def test_speed_benchmark_times_plain_bare_and_loop_steps(
-    phantom_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import speed
-
-    words = ["--data", phantom_dir, "--chunks", 1, "--device", "cpu", *TINY]
-    monkeypatch.setattr(sys, "argv", ["speed.py", *map(str, words)])
-    speed.main()
-    report = json.loads(capsys.readouterr().out)
+def test_speed_benchmark_times_plain_bare_and_loop_steps(run_here: Callable[..., str], phantom_dir: Path) -> None:
+    report = json.loads(run_here("speed.py", "--data", phantom_dir, "--chunks", 1, "--device", "cpu", *TINY))
     assert all(report[f"{name}_steps_per_second"] > 0 for name in ("loop", "bare", "plain"))
     assert report["largest_difference_of_a_loss"] < 0.01
     assert report["use"]["gflop_per_step"] > 0
