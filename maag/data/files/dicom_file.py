@@ -40,6 +40,10 @@ _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 SUFFIXES = (".dcm", ".dicom", ".ima")
 # The second is a label map.
 _NO_IMAGES = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7", RTDoseStorage)
+_PYDICOM_LOGGERS = tuple(
+    logging.getLogger(name)
+    for name in ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.encoders.base", "pydicom.pixels.utils")
+)
 UNREADABLE = "unreadable"
 """Instead of a series UID, for a file that should have one."""
 
@@ -188,15 +192,17 @@ def numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """Silence pydicom and NumPy: their warnings are harmless, or checked here and raised as an error."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    before = [logger.disabled for logger in _PYDICOM_LOGGERS]
+    # Unlike setLevel, this does not clear the caches of all loggers in the process.
+    for logger in _PYDICOM_LOGGERS:
+        logger.disabled = True
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, disabled in zip(_PYDICOM_LOGGERS, before, strict=True):
+            logger.disabled = disabled
 
 
 def read_dataset(

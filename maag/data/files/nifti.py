@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import math
 import zlib
 from collections.abc import Iterator
@@ -97,13 +96,14 @@ def _raw_header(path: Path) -> nib.Nifti1Header:
 def quiet_nibabel() -> Iterator[None]:
     """Silence nibabel's and NumPy's messages about headers, which are checked here."""
     logger = nib.imageglobals.logger
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    disabled = logger.disabled
+    # Unlike setLevel, this does not clear the caches of all loggers in the process.
+    logger.disabled = True
     try:
         with np.errstate(all="ignore"):
             yield
     finally:
-        logger.setLevel(level)
+        logger.disabled = disabled
 
 
 def read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> NDArray[np.generic]:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from command_line import run
 
+from maag.data.cache.prepared import PreparedData
+
 
 def test_setting_unsupported_by_the_device_is_refused_before_the_run_starts(
     phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -31,12 +33,13 @@ def test_existing_run_is_not_overwritten(
 def test_folder_with_other_files_is_not_overwritten(
     name: str,
     phantom_dir: Path,
+    prepared: PreparedData,
     tiny_options: list[str],
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MAAG_CACHE", str(prepared.directory.parent))
     existing = tmp_path / "there" / name
     existing.parent.mkdir(parents=True)
     existing.write_text("{}")
@@ -68,12 +71,13 @@ def test_existing_run_is_refused_before_data_are_prepared(
 def test_refused_training_leaves_no_folder(
     refused: tuple[str, str],
     phantom_dir: Path,
+    prepared: PreparedData,
     tiny_options: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MAAG_CACHE", str(prepared.directory.parent))
     assert run("train", "--dataset", "acdc", "--data", phantom_dir, *tiny_options, *refused) == 2
     assert not (tmp_path / "runs").exists()
 

@@ -15,6 +15,7 @@ from maag.cli.tune_plan import Machine, machine_of, make_plans
 from maag.cli.tune_resumed import ignored_options
 from maag.config import codec
 from maag.config.schema import Config
+from maag.data.cache.prepared import PreparedData
 from maag.errors import ConfigError
 from maag.train.launch.room import Node
 from tune.place import ray_place
@@ -26,6 +27,11 @@ OPTIONS = {
 MACHINE = Machine("cpu", 0, 1)
 
 
+@pytest.fixture(autouse=True)
+def _prepared_before(prepared: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAAG_CACHE", str(prepared.directory.parent))
+
+
 def run(*words: object) -> str:
     done = CliRunner().invoke(commands, ["tune", "--dataset", "acdc", *map(str, words)])
     assert done.exit_code != 0
@@ -35,7 +41,6 @@ def run(*words: object) -> str:
 def test_invalid_searches_are_refused_before_ray_starts(
     phantom_dir: Path, tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     data = ("--data", phantom_dir)
     out = tmp_path / "search"
@@ -61,7 +66,6 @@ def test_invalid_searches_are_refused_before_ray_starts(
 def test_resumed_search_keeps_its_scribbles_and_data(
     phantom_dir: Path, tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     config = resolve_config("acdc", "fast", None, tiny_options[3::2], phantom_dir)
     out = tmp_path / "search"
     make_plans(out, config, phantom_dir, ("simulated:curve",), MACHINE, None, OPTIONS, resume=False)
@@ -74,7 +78,6 @@ def test_resumed_search_keeps_its_scribbles_and_data(
 def test_resumed_search_keeps_its_storage(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     out, stored = tmp_path / "search", {**OPTIONS, "storage": "shared"}
     make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
@@ -96,7 +99,6 @@ def test_resumed_search_keeps_its_storage(
 def test_search_with_a_name_taken_in_the_storage_is_refused(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     stored = {**OPTIONS, "storage": str(tmp_path / "shared")}
     make_plans(tmp_path / "one/search", tiny_config, phantom_dir, (), MACHINE, None, stored, resume=False)
     with pytest.raises(ConfigError, match=r"shared already holds a search named search; add --resume"):
@@ -114,7 +116,6 @@ def test_search_with_a_name_taken_in_the_storage_is_refused(
 def test_resumed_search_keeps_its_search_space(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "search"
     begun, _ = make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, OPTIONS, held={"optim.lr"}, resume=False)
     resumed, _ = make_plans(out, None, phantom_dir, (), MACHINE, None, OPTIONS, resume=True)
@@ -145,7 +146,6 @@ def test_cluster_with_nodes_yet_to_start_is_not_assumed_to_be_cpu_only() -> None
 def test_trials_ignore_patience(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     config = codec.override(tiny_config, {"train.patience": 2})
     _, trial = make_plans(tmp_path / "search", config, phantom_dir, (), MACHINE, None, OPTIONS, resume=False)
     assert trial.base["train"]["patience"] == 0
@@ -170,7 +170,6 @@ def test_paths_sent_to_nodes_keep_symlinks(
 def test_resumed_search_reports_ineffective_options(
     phantom_dir: Path, tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "search"
     make_plans(out, tiny_config, phantom_dir, (), MACHINE, None, {**OPTIONS, "at_once": 2}, resume=False)
 

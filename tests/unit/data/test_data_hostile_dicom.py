@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from deploy.inputs.images import find_images
-from maag.data.files.dicom_file import series_uid
+from maag.data.files.dicom_file import quiet_pydicom, series_uid
 from maag.data.files.dicom_series import load_series
 from maag.errors import DataError
 
@@ -72,3 +74,16 @@ def test_a_dcm_file_that_is_not_dicom_makes_its_series_fail(tmp_path: Path, cont
     (found,) = find_images(tmp_path / "in")
     with pytest.raises(DataError, match=r"b\.dcm: not a readable DICOM file"):
         next(found.frames())
+
+
+def test_every_logger_of_pydicom_is_silent_while_files_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    importlib.import_module("pydicom.pixels")
+    known = logging.root.manager.loggerDict.values()
+    loggers = [each for each in known if isinstance(each, logging.Logger) and each.name.split(".")[0] == "pydicom"]
+    with quiet_pydicom():
+        for logger in loggers:
+            logger.warning("inside")
+    assert not caplog.records
+    for logger in loggers:
+        logger.warning("outside")
+    assert len(caplog.records) == len(loggers) > 1
