@@ -28,6 +28,7 @@ from maag.cli.resolving import find_data, pick_device, refuse_idle_wait, resolve
 from maag.cli.runs import RUNS, newest_run
 from maag.cli.train_cluster import is_there, plan_cluster, require_new
 from maag.cli.training import train
+from maag.data.slices.shard import require_shares
 from maag.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def train_command(
         require_outside(out, directory, scribbles, shapes_dir)
         if cluster:
             require_new(run_path, cluster)
+    if cluster:
+        require_shares(cluster.fewest, config.optim.batch_size)  # before the cluster starts
     device = pick_device("cpu" if cluster else device_name)
     if not cluster and device.type == "cpu" and not resume and not config_file and preset not in FOR_CPUS:
         say("No GPU found: this preset would take hours to days; --preset best-fast is made for CPUs.")

@@ -31,10 +31,9 @@ from maag.data.slices.augment import (
     warp_probabilities,
 )
 from maag.data.slices.draws import SliceSource, seed_of
-from maag.data.slices.shard import WHOLE, Shard
+from maag.data.slices.shard import WHOLE, Shard, require_shares
 from maag.data.slices.store import SliceStore, fits
 from maag.data.slices.supervision import Supervision
-from maag.errors import ConfigError
 from maag.labels import BACKGROUND, IGNORE
 
 
@@ -78,11 +77,7 @@ class TrainingBatches:
     """
 
     def __init__(self, supervision: Supervision, config: Config, device: torch.device, shard: Shard = WHOLE) -> None:
-        if shard.size > config.optim.batch_size:
-            raise ConfigError(
-                f"{shard.size} workers cannot share batches of {config.optim.batch_size} slices; use at most as many "
-                "workers, or --set optim.batch_size=N"
-            )
+        require_shares(shard.size, config.optim.batch_size)
         self._config = config
         self._shard = shard
         self._generator = torch.Generator(device)

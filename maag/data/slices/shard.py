@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, TypeVar
 
+from maag.errors import ConfigError
+
 
 class _Sliceable(Protocol):
     def __getitem__(self: Rows, rows: slice, /) -> Rows: ...
@@ -25,3 +27,12 @@ class Shard(NamedTuple):
 
 
 WHOLE = Shard()
+
+
+def require_shares(workers: int, batch_size: int) -> None:
+    """Raise ConfigError if batches of `batch_size` slices have fewer slices than there are workers."""
+    if workers > batch_size:
+        raise ConfigError(
+            f"{workers} workers cannot share batches of {batch_size} slices; use at most as many workers, or --set "
+            "optim.batch_size=N"
+        )

@@ -15,8 +15,10 @@ from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData
 from maag.data.scribbles.raters import FULL_WEIGHT
 from maag.data.slices.batches import TrainingBatches
+from maag.data.slices.shard import Shard
 from maag.data.slices.supervision import Supervision, supervise
 from maag.data.splits import Split
+from maag.errors import ConfigError
 from maag.labels import IGNORE
 
 CPU = torch.device("cpu")
@@ -139,3 +141,10 @@ def test_the_adversarial_term_also_sees_slices_with_masks(tiny_config: Config, s
         assert others is not None
         seen += others[:, 0, 0, 0].tolist()
     assert sorted(seen) == list(range(10))
+
+
+def test_a_worker_without_a_slice_in_each_batch_is_refused(supervision: Supervision, tiny_config: Config) -> None:
+    config = codec.override(tiny_config, {"optim.batch_size": 2})
+    TrainingBatches(supervision, config, torch.device("cpu"), Shard(1, 2))
+    with pytest.raises(ConfigError, match="3 workers cannot share batches of 2 slices"):
+        TrainingBatches(supervision, config, torch.device("cpu"), Shard(1, 3))
