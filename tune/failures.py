@@ -12,7 +12,7 @@ from maag.errors import NotFiniteError
 from maag.storage import read_json, write_json
 
 MAX_RETRIES = 3
-"""Of a trial, each from its own last checkpoint."""
+"""Of a trial, unless the plan of the search says otherwise."""
 _FILE = "failure.json"
 
 

@@ -15,6 +15,7 @@ from ray import tune as ray_tune
 from ray.tune.experiment import Trial
 
 from maag import checkpoint
+from tune.failures import MAX_RETRIES
 from tune.results import Status, TrialResult, best_of, draw_search, importance, write_best, write_trials
 from tune.schedule import SCHEDULE
 from tune.space import SPACE
@@ -52,6 +53,8 @@ class SearchPlan:
     storage: str | None
     """Storage that all nodes can reach, for the trials' states; None: the nodes share `out`."""
     seed: int
+    retries: int = MAX_RETRIES
+    """Of a trial that fails, each from its own last checkpoint."""
     wait_minutes: float = 0.0
     """How long to wait for nodes that an autoscaler starts."""
     space: Mapping[str, Any] = field(default_factory=lambda: SPACE)

@@ -8,7 +8,8 @@ from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from tune.population import Population
-from tune.stops import GentleASHA, tell_to_stop
+from tune.stop_requests import tell_to_stop
+from tune.stops import GentleASHA
 
 
 class Rungs(ray_tune.Callback):

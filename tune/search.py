@@ -20,7 +20,6 @@ from maag.train.launch.connection import connected
 from maag.train.launch.remote import upload
 from maag.train.launch.room import require_room
 from maag.train.stopping import restoring_sigint
-from tune import failures
 from tune.place import BEGUN_WITH, EXPERIMENT, beside, can_resume, ray_place
 from tune.population import Population
 from tune.recorder import OBJECTIVE, Recorder, SearchPlan, Watcher
@@ -28,7 +27,8 @@ from tune.results import LEFT_BEHIND, TrialResult
 from tune.rungs import Rungs
 from tune.searchers import ResumableOptuna, ResumableVariants
 from tune.space import CHANGEABLE, starting_point, within
-from tune.stops import GentleASHA, start_stops
+from tune.stop_requests import start_stops
+from tune.stops import GentleASHA
 from tune.trial import TrialPlan, note_shortfalls_of, run_trial
 
 _REDUCTION_FACTOR = 3  # of successive halving: at each rung one in three trials continues
@@ -69,7 +69,7 @@ def search(
     with connected(plan.address, num_cpus):
         if plan.address:
             require_room(trial.workers, trial.workers, gpu=plan.gpus_per_trial > 0, wait_minutes=plan.wait_minutes)
-        stops = start_stops()
+        stops = start_stops() if trial.workers > 1 else None
         recorder = Recorder(plan, trial, watcher)
         resumes = resume and can_resume(plan.storage, plan.out)
         tuner = _restored(plan, trial, recorder) if resumes else _new_tuner(plan, trial, recorder)
@@ -126,7 +126,7 @@ def _new_tuner(plan: SearchPlan, trial: TrialPlan, recorder: Recorder) -> ray_tu
             storage_path=storage,
             verbose=0,
             callbacks=[recorder, Rungs(scheduler)],
-            failure_config=ray_tune.FailureConfig(max_failures=failures.MAX_RETRIES),
+            failure_config=ray_tune.FailureConfig(max_failures=plan.retries),
             # The state that another trial will continue from must still exist when that trial has started.
             checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=None if trial.exchange else 2),
         ),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune as ray_tune
 
 from tune.schedule import SCHEDULE
-from tune.stops import is_to_stop
+from tune.stop_requests import is_to_stop
 
 if TYPE_CHECKING:
     from maag.train.folder import RunFolder
