@@ -32,6 +32,9 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
         ConfigError: no cluster answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not address:
+        # Nobody announces that this machine will be preempted, and the actor that looks for it takes seconds of CPU.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if address and address.startswith("ray://"):
         raise ConfigError(
             f"--address {address}: Ray Client is not supported; run maag with --address auto on a node of the "
