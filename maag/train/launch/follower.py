@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Leaving, Lost, Note, Saved, SoftLabelProgress, Started, Waiting
+from maag.train.launch.notes import Leaving, Lost, Note, Saved, SoftLabelProgress, Started, Waiting
 from maag.train.launch.run_files import follow
 from maag.train.reports import EpochReport, Listener, StepReport
 

@@ -13,9 +13,9 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from maag.train.folder import RunFolder
-from maag.train.launch.board import start_board
 from maag.train.launch.connection import connected
 from maag.train.launch.follower import Follower
+from maag.train.launch.notes import NoteBoard, start_note_board
 from maag.train.launch.recipe import Recipe
 from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, give_up
 from maag.train.launch.remote import absolute_storage, newest_checkpoint, upload
@@ -98,7 +98,7 @@ def train_on_cluster(
     resume: bool,
 ) -> Outcome:
     """`launch` in a process that is already connected to the cluster, with `room` for each worker."""
-    board = start_board()
+    board = start_note_board()
     recovery = Recovery(board)
     starts = _starts(board, recovery)
     state, state_step = None, -1
@@ -144,7 +144,7 @@ def stored_checkpoint(run: RunFolder, plan: ClusterPlan) -> Checkpoint | None:
     return newest_checkpoint("/".join(_place(plan, run)))
 
 
-def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopRequest) -> Result:
+def _fit(trainer: TorchTrainer, board: NoteBoard, follower: Follower, stop: StopRequest) -> Result:
     """Run `trainer.fit()` in a thread, and take notes in this one, which receives signals."""
     ended: list[Result | BaseException] = []
 
@@ -159,12 +159,12 @@ def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopReques
     asked = False
     while thread.is_alive():
         if stop.interrupted and not asked:
-            board.stop.remote(stop.interrupted)
+            board.stop(stop.interrupted)
             asked = True
-        for note in ray.get(board.take.remote()):
+        for note in board.take():
             follower.take(note)
         thread.join(_LOOK_EVERY_S)
-    for note in ray.get(board.take.remote()):
+    for note in board.take():
         follower.take(note)
     (end,) = ended
     if isinstance(end, Result):
@@ -172,7 +172,7 @@ def _fit(trainer: TorchTrainer, board: Any, follower: Follower, stop: StopReques
     give_up(end)
 
 
-def _starts(board: Any, recovery: Recovery) -> list[Any]:
+def _starts(board: NoteBoard, recovery: Recovery) -> list[Any]:
     """The Starts callback; empty with a version of Ray whose internals differ, where Ray's own limit applies."""
     try:
         from maag.train.launch.starts import Starts

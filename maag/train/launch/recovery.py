@@ -9,8 +9,8 @@ import ray
 from ray.train import Checkpoint, UserCallback
 
 from maag.errors import DeviceMemoryError, MaagError, OutOfTimeError, TrainingError, first_line
-from maag.train.launch.board import Lost
 from maag.train.launch.connection import LOGS
+from maag.train.launch.notes import Lost, NoteBoard
 
 LOSSES_IN_A_ROW = 3
 """Failures without a checkpoint in between, after which the run ends."""
@@ -21,7 +21,7 @@ TRIES_FOR_ROOM = 40
 class Recovery(UserCallback):  # type: ignore[misc]
     """A callback of Ray Train's controller; an error raised here ends the run, which is retried otherwise."""
 
-    def __init__(self, board: Any) -> None:
+    def __init__(self, board: NoteBoard) -> None:
         self._board = board
         self._losses = 0
 
@@ -48,7 +48,7 @@ class Recovery(UserCallback):  # type: ignore[misc]
             raise TrainingError(
                 f"workers failed {self._losses} times without reaching a checkpoint, the last time with: {reason}"
             )
-        self._board.put.remote(Lost(reason))
+        self._board.put(Lost(reason))
 
 
 def give_up(end: BaseException) -> NoReturn:

@@ -9,7 +9,7 @@ import ray
 import ray.train
 
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Leaving, Note, Saved, SoftLabelProgress
+from maag.train.launch.notes import Leaving, Note, NoteBoard, Saved, SoftLabelProgress
 from maag.train.launch.run_files import step_of
 from maag.train.reports import EpochReport, StepReport
 from maag.train.stopping import StopRequest
@@ -20,7 +20,7 @@ class Reporter:
     """A listener that sends checkpoints to Ray Train, and other reports to the board."""
 
     def __init__(
-        self, run: RunFolder, board: Any, stop: StopRequest, team: Team, *, saves_validations: bool = False
+        self, run: RunFolder, board: NoteBoard, stop: StopRequest, team: Team, *, saves_validations: bool = False
     ) -> None:
         self._run = run
         self._board = board
@@ -37,7 +37,7 @@ class Reporter:
         if self._answer is not None and (reason := ray.get(self._answer)) is not None:
             self._stop.interrupt(reason)
         # The answer is read at the next note, so that training does not wait for it.
-        self._answer = self._board.put.remote(note)
+        self._answer = self._board.put(note)
 
     def on_soft_labels(self, done: int, total: int) -> None:
         """Send the progress of the teachers' predictions."""

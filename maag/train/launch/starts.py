@@ -9,7 +9,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.state import ReschedulingState, RunningState
 
 from maag.errors import TrainingError
-from maag.train.launch.board import Waiting
+from maag.train.launch.notes import NoteBoard, Waiting
 from maag.train.launch.recovery import TRIES_FOR_ROOM, Recovery, cause_of
 
 
@@ -19,7 +19,7 @@ class Starts(ControllerCallback):  # type: ignore[misc]
     Ray's own limit on failed starts counts over the whole run, and would end a long run with many short waits for room.
     """
 
-    def __init__(self, board: Any, recovery: Recovery) -> None:
+    def __init__(self, board: NoteBoard, recovery: Recovery) -> None:
         self._board = board
         self._recovery = recovery
         self._tries = 0
@@ -42,4 +42,4 @@ class Starts(ControllerCallback):  # type: ignore[misc]
         if self._tries >= TRIES_FOR_ROOM:
             raise TrainingError(f"the cluster had no room for the workers for {TRIES_FOR_ROOM} minutes")
         if self._tries == 1:
-            self._board.put.remote(Waiting())
+            self._board.put(Waiting())

@@ -18,8 +18,8 @@ from maag.data.splits import Split
 from maag.storage import write_json
 from maag.train.fit import fit
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Saved, Started
 from maag.train.launch.gathering import gathered
+from maag.train.launch.notes import NoteBoard, Saved, Started
 from maag.train.launch.recipe import Recipe, prepare_together
 from maag.train.launch.reporter import Reporter
 from maag.train.launch.run_files import step_of, write_files
@@ -32,7 +32,7 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
     """Train as one worker of a team.
 
     Args:
-        given: `recipe`, a Recipe; `board`, the Board actor; `state`, a reference to the FolderFiles of a run to
+        given: `recipe`, a Recipe; `board`, the NoteBoard; `state`, a reference to the FolderFiles of a run to
             continue, or None; and `state_step`, its step.
 
     Returns:
@@ -81,13 +81,13 @@ def train_on_worker(given: dict[str, Any]) -> dict[str, Any]:
         return asdict(replace(outcome, run=""))
 
 
-def _stored(board: Any) -> ray.train.Checkpoint | None:
+def _stored(board: NoteBoard) -> ray.train.Checkpoint | None:
     """The checkpoint to continue from; the same on every worker.
 
     Ray Train's controller learns of a checkpoint up to two seconds after it was stored, and workers may fail in
     between; the board learns of it at once.
     """
-    saved: Saved | None = gathered(ray.get(board.furthest.remote()))[0]
+    saved: Saved | None = gathered(board.furthest())[0]
     known = ray.train.get_checkpoint()
     if saved is None or (known is not None and step_of(known) >= saved.step):
         return known

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -19,10 +22,11 @@ from maag.errors import ConfigError
 from maag.storage import write_json
 from maag.train.folder import RunFolder
 from maag.train.launch import launch
-from maag.train.launch.board import Board, Leaving, Lost, Saved, SoftLabelProgress, Started, Waiting
+from maag.train.launch.board import Board
 from maag.train.launch.connection import connected
 from maag.train.launch.follower import Follower
 from maag.train.launch.launch import ClusterPlan
+from maag.train.launch.notes import Leaving, Lost, NoteBoard, Saved, SoftLabelProgress, Started, Waiting
 from maag.train.launch.recipe import Recipe
 from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
 from maag.train.reports import EpochReport, StepReport
@@ -165,8 +169,19 @@ def test_the_follower_reports_every_event_and_updates_the_run_folder(tmp_path: P
     assert (run.path / "checkpoints" / "x.json").exists()
 
 
-def test_a_board_keeps_notes_until_they_are_taken() -> None:
-    board = Board()
+@pytest.fixture
+def board(monkeypatch: pytest.MonkeyPatch) -> NoteBoard:
+    """A board without an actor."""
+    here = Board()
+    monkeypatch.setattr("ray.get", lambda answer: answer)
+    return NoteBoard(
+        SimpleNamespace(
+            **{name: SimpleNamespace(remote=getattr(here, name)) for name in ("put", "take", "furthest", "stop")}
+        )
+    )
+
+
+def test_a_board_keeps_notes_until_they_are_taken(board: NoteBoard) -> None:
     assert board.put(Lost("one")) is None
     board.stop("SIGINT")
     assert board.put(Lost("two")) == "SIGINT"
@@ -174,14 +189,24 @@ def test_a_board_keeps_notes_until_they_are_taken() -> None:
     assert board.take() == []
 
 
-def test_a_board_remembers_the_furthest_checkpoint_after_its_note_was_taken(tmp_path: Path) -> None:
-    board = Board()
+def test_a_board_remembers_the_furthest_checkpoint_after_its_note_was_taken(board: NoteBoard, tmp_path: Path) -> None:
     assert board.furthest() is None
     early, late = (Saved(Checkpoint(str(tmp_path / f"step-{step:08d}-abc")), step) for step in (2, 4))
     board.put(late)
     board.put(early)
     board.take()
-    assert board.furthest() == late
+    furthest = board.furthest()
+    assert furthest is not None
+    assert (furthest.step, furthest.checkpoint.path) == (4, late.checkpoint.path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["maag.train.launch.board", "tune.stop_requests"])
+def test_modules_of_small_actors_import_neither_pytorch_nor_ray_train(module: str) -> None:
+    # The actor's process takes a second with neither, and several with both.
+    listing = f"import sys, {module}; print({{'torch', 'ray.train', 'ray.tune', 'pandas'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(("command", "what"), [("train", "run"), ("tune", "search")])
@@ -195,6 +220,16 @@ def test_resume_if_there_requires_out(command: str, what: str, tmp_path: Path) -
 @pytest.mark.parametrize(("text", "expected"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("3:3", (3, 3))])
 def test_worker_counts_are_parsed(text: str, expected: tuple[int, int]) -> None:
     assert WorkerCount().convert(text, None, None) == expected
+
+
+def test_more_workers_than_slices_in_a_batch_are_refused_before_a_cluster_starts(
+    phantom_dir: Path, tiny_options: list[str], tmp_path: Path
+) -> None:
+    words = ["train", "--dataset", "acdc", "--data", str(phantom_dir), *tiny_options, "--set", "optim.batch_size=1"]
+    result = CliRunner().invoke(commands, [*words, "--workers", "2", "--out", str(tmp_path / "few")])
+    assert isinstance(result.exception, ConfigError)
+    assert "2 workers cannot share batches of 1 slices" in str(result.exception)
+    assert not (tmp_path / "few").exists()
 
 
 @pytest.mark.parametrize("text", ["0", "0:2", "5:2", "-1", "two", "1:", ":3", "1:2:3", "1.5", ""])
@@ -217,7 +252,7 @@ def test_the_worker_timeout_leaves_time_to_prepare_data(tmp_path: Path, monkeypa
             raise InterruptedError  # there is no cluster to go on with
 
     monkeypatch.setattr(launch, "TorchTrainer", Trainer)
-    monkeypatch.setattr(launch, "start_board", object)
+    monkeypatch.setattr(launch, "start_note_board", object)
     recipe = Recipe(
         config={}, split={}, data_dir="data", scribbles=(), shapes=None, cache_root=str(tmp_path), threads=1
     )

@@ -13,19 +13,18 @@ from ray.train.v2._internal.execution.controller.state import ReschedulingState,
 from ray.train.v2.api.exceptions import ControllerError
 
 from maag.errors import ConfigError, DataError, DeviceMemoryError, MaagError, OutOfTimeError, TrainingError
-from maag.train.launch.board import Lost, Waiting
+from maag.train.launch.notes import Lost, NoteBoard, Waiting
 from maag.train.launch.recovery import LOSSES_IN_A_ROW, TRIES_FOR_ROOM, Recovery, cause_of, give_up
 from maag.train.launch.starts import Starts
 
 
-class FakeBoard:
+class FakeBoard(NoteBoard):
     """A board without an actor."""
 
     def __init__(self) -> None:
         self.notes: list[Any] = []
-        self.put = self
 
-    def remote(self, note: Any) -> None:
+    def put(self, note: Any) -> None:
         self.notes.append(note)
 
 

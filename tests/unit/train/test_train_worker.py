@@ -8,7 +8,7 @@ import pytest
 
 from maag.data.slices.shard import Shard
 from maag.train.folder import RunFolder
-from maag.train.launch.board import Leaving, Note, SoftLabelProgress
+from maag.train.launch.notes import Leaving, Note, NoteBoard, SoftLabelProgress
 from maag.train.launch.reporter import Reporter
 from maag.train.reports import StepReport
 from maag.train.stopping import StopRequest
@@ -22,14 +22,13 @@ class Member(Team):
         self.shard = Shard(rank, 2)
 
 
-class FakeBoard:
+class FakeBoard(NoteBoard):
     """A board without an actor; `ray.get` of its answers gives the reason to stop, if there is one."""
 
     def __init__(self) -> None:
         self.notes: list[Note] = []
-        self.put = self
 
-    def remote(self, note: Note) -> str:
+    def put(self, note: Note) -> str:
         self.notes.append(note)
         return "an answer"
 
