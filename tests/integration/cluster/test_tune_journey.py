@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from command_line import run as run_here
 from ray import tune as ray_tune
 
 from maag.config import codec
@@ -34,10 +35,6 @@ from tune.trial import TrialPlan
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 
 EPOCHS, TRIALS = 6, 4
-
-
-def maag(*words: object) -> list[str]:
-    return [sys.executable, "-m", "maag", *map(str, words)]
 
 
 def rows_of(path: Path) -> dict[str, dict[str, str]]:
@@ -80,14 +77,15 @@ def is_trial(process: psutil.Process) -> bool:
 
 
 def test_killed_search_resumes_and_yields_a_model(
-    tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "search"
     write_phantom("lvsc", tmp_path / "lvsc", 8, seed=3)
     words = ["tune", "--dataset", "lvsc", "--data", tmp_path / "lvsc", "--out", out]
     settings = ["--trials", TRIALS, "--epochs", EPOCHS, "--concurrency", 2, "--search", "random", *tiny_options]
-    with subprocess.Popen(maag(*words, *settings), stderr=subprocess.DEVNULL, start_new_session=True) as process:
+    command = [sys.executable, "-m", "maag", *map(str, (*words, *settings))]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         deadline = time.monotonic() + 240
         while not any(row["status"] in ("done", "stopped") for row in rows_of(out / "trials.csv").values()):
             assert time.monotonic() < deadline
@@ -102,8 +100,8 @@ def test_killed_search_resumes_and_yields_a_model(
     measured_against = rungs_in(out / "ray")
     assert any(measured_against.values())
 
-    done = subprocess.run(maag(*words, "--resume", "--json"), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert run_here(*words, "--resume", "--json") == 0
+    printed = capsys.readouterr().out
     after = rows_of(out / "trials.csv")
     assert len(after) == TRIALS
     assert {row["status"] for row in after.values()} <= {"done", "stopped"}
@@ -116,7 +114,7 @@ def test_killed_search_resumes_and_yields_a_model(
         assert row["status"] == "stopped" or epochs[-1] == EPOCHS
         assert float(row["best_dice"]) >= float(row["objective"])
 
-    summary = json.loads(done.stdout.splitlines()[-1])
+    summary = json.loads(printed.splitlines()[-1])
     assert summary["trials"] == TRIALS
     objectives = {name: float(row["objective"]) for name, row in after.items()}
     finished = [objectives[name] for name, row in after.items() if row["status"] == "done"]
@@ -124,8 +122,7 @@ def test_killed_search_resumes_and_yields_a_model(
     assert (out / "search.png").stat().st_size > 1000
     config = codec.from_document(json.loads((out / "best.json").read_text()), "best.json")
     assert codec.digest(config) == summary["config_digest"]
-    exported = subprocess.run(maag("export", out, "--out", tmp_path / "model"), capture_output=True, text=True)
-    assert exported.returncode == 0, exported.stderr
+    assert run_here("export", out, "--out", tmp_path / "model") == 0
 
 
 def test_failed_trials_are_recorded_and_the_search_continues(
@@ -140,6 +137,7 @@ def test_failed_trials_are_recorded_and_the_search_continues(
         trials=3,
         at_once=1,
         algorithm="random",
+        retries=1,
         space={"optim.lr": ray_tune.choice([good, 1e30])},
     )
     reports: list[tuple[TrialResult, ...]] = []
@@ -177,7 +175,7 @@ def test_killed_trial_resumes_from_its_own_checkpoint(
 def test_resume_retries_trials_that_failed_on_their_node(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
-    plan, trial = plans_of(tiny_config, phantom_dir, split, tmp_path, trials=2, at_once=1, algorithm="tpe")
+    plan, trial = plans_of(tiny_config, phantom_dir, split, tmp_path, trials=2, at_once=1, algorithm="tpe", retries=0)
     at_ctrl_c = signal.getsignal(signal.SIGINT)
     with pytest.raises(TrainingError, match=r"all 2 trials failed, the first with: .* has other data"):
         search(plan, replace(trial, data_digest="other"), lambda now: None, resume=False)
@@ -191,16 +189,16 @@ def test_resume_retries_trials_that_failed_on_their_node(
 def test_population_based_training_passes_states_between_trials(
     phantom_dir: Path, tiny_config: Config, split: Split, tmp_path: Path
 ) -> None:
-    base = codec.override(tiny_config, {"optim.epochs": 4})
+    base = codec.override(tiny_config, {"optim.epochs": 3})
     plan, trial = plans_of(base, phantom_dir, split, tmp_path, trials=2, at_once=2, algorithm="pbt")
     results = search(plan, trial, lambda now: None, resume=False)
     assert [(result.status, result.error) for result in results] == [("done", "")] * 2
-    assert {result.epoch for result in results} == {4}
+    assert {result.epoch for result in results} == {3}
     for result in results:
         run = Path(trial.trials_dir) / result.trial
         epochs = epochs_of(run)
         assert epochs == sorted(set(epochs))
-        assert epochs[-1] == 4
+        assert epochs[-1] == 3
         config = codec.from_document(json.loads((run / "config.json").read_text()), "config.json")
         assert config.loss.adversarial == result.sample["loss.adversarial"]
         recipe = read_schedule(run / "schedule.jsonl")
