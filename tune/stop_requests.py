@@ -1,8 +1,8 @@
 """The set of trials that must stop, of those that train on several workers.
 
 Ray Tune stops a trial by ending its process, and the resources that Ray Train reserved for its workers would stay
-reserved. So such a trial is told to stop, and ends itself; see `stops`. This module does
-not import Ray Tune, which would cost the actor's process a second of CPU.
+reserved. So such a trial is told to stop, and ends itself; see `stops`. This module does not import Ray Tune, which
+would cost the actor's process a second of CPU.
 """
 
 from __future__ import annotations
