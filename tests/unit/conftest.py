@@ -15,7 +15,7 @@ from maag.data.catalog import write_phantom
 
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk() -> Iterator[None]:
-    """Thousands of files are written atomically; waiting until each is on the disk would take a third of the time."""
+    """Tests write thousands of files atomically, none of which has to survive a power failure."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
