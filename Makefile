@@ -7,12 +7,15 @@ IN_TWO := --numprocesses 2 --no-loadscope-reorder
 ONE_THREAD := OMP_NUM_THREADS=1
 READY := $(VENV)/.ready
 
-.PHONY: demo test check static unit clean
+.PHONY: demo test test-all check static unit clean
 
 demo: $(READY)
 	$(BIN)/maag demo
 
 test: static
+	$(ONE_THREAD) $(BIN)/python -m pytest $(IN_TWO) -m "not long"
+
+test-all: static
 	$(ONE_THREAD) $(BIN)/python -m pytest $(IN_TWO)
 
 check: static unit

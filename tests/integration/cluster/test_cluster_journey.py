@@ -98,6 +98,7 @@ def test_training_survives_a_dead_and_a_preempted_node(
 
 
 @pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")
+@pytest.mark.long
 def test_training_does_not_resume_from_an_interrupted_upload(
     words: list[object],
     undisturbed: list[dict[str, Any]],

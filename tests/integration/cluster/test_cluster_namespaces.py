@@ -113,6 +113,7 @@ def trains(host: str) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_training_survives_a_host_that_dies_during_an_epoch(
     words: list[object], undisturbed: list[dict[str, Any]], hosts: str, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 TRIALS, EPOCHS = 2, 2
 
 
+@pytest.mark.long
 def test_search_on_workers_resumes_from_the_bucket(
     phantom_dir: Path,
     tmp_path: Path,
