@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,13 +77,10 @@ def test_training_survives_a_dead_and_a_preempted_node(
     command.wait_for_line(r"Continuing with 2 workers on 2 nodes, from step [1-9]")
     cluster.add_node(num_cpus=1)
     doomed = nodes_with_workers(cluster)[0]
-    deadline_s = 6
-    drain(cluster, doomed, deadline_s)
-    taking = threading.Timer(deadline_s, lambda: cluster.remove_node(doomed, allow_graceful=False))
-    taking.start()
+    drain(cluster, doomed, deadline_s=600)
     command.wait_for_line(r"A node is about to be preempted: the state is being saved at step \d")
+    cluster.remove_node(doomed, allow_graceful=False)
     code, output = command.wait_for_exit()
-    taking.join()
     assert code == 0, command.stderr
     assert_same_metrics(read_metrics(run), undisturbed)
     summary = json.loads(output)
