@@ -71,10 +71,8 @@ def test_commands_in_documents_exist_with_their_options(document: Path) -> None:
 
 def test_settings_in_commands_can_be_set(document: Path) -> None:
     for words in command_lines(document.read_text()):
-        for option, value in itertools.pairwise(words):
-            if option == "--set":
-                name, _, text = value.partition("=")
-                override(Config(), {name: text})
+        changes = [value.partition("=") for option, value in itertools.pairwise(words) if option == "--set"]
+        override(Config(), {name: text for name, _, text in changes})
 
 
 def test_settings_named_in_documents_exist(document: Path) -> None:
