@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import struct
 import warnings
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import RTDoseStorage, SegmentationStorage
 
+from maag.data.files.silencing import make_silenceable, silence
 from maag.errors import DataError, MaagError, StorageError, first_line
 from maag.storage import require_regular_file, storage_errors
 
@@ -40,10 +40,7 @@ _PREAMBLE_BYTES, _MAGIC = 128, b"DICM"
 SUFFIXES = (".dcm", ".dicom", ".ima")
 # The second is a label map.
 _NO_IMAGES = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7", RTDoseStorage)
-_PYDICOM_LOGGERS = tuple(
-    logging.getLogger(name)
-    for name in ("pydicom", "pydicom.pixels.decoders.base", "pydicom.pixels.encoders.base", "pydicom.pixels.utils")
-)
+make_silenceable("pydicom", *(f"pydicom.pixels.{name}" for name in ("decoders.base", "encoders.base", "utils")))
 UNREADABLE = "unreadable"
 """Instead of a series UID, for a file that should have one."""
 
@@ -192,17 +189,9 @@ def numbers(values: Iterable[Any], count: int) -> tuple[float, ...]:
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """Silence pydicom and NumPy: their warnings are harmless, or checked here and raised as an error."""
-    before = [logger.disabled for logger in _PYDICOM_LOGGERS]
-    # Unlike setLevel, this does not clear the caches of all loggers in the process.
-    for logger in _PYDICOM_LOGGERS:
-        logger.disabled = True
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, disabled in zip(_PYDICOM_LOGGERS, before, strict=True):
-            logger.disabled = disabled
+    with silence(), warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def read_dataset(

@@ -24,10 +24,12 @@ from maag.data.files.nifti_header import (
     without_trailing_ones,
 )
 from maag.data.files.orientation import orientation_code
+from maag.data.files.silencing import make_silenceable, silence
 from maag.errors import DataError, first_line
 from maag.storage import require_regular_file, storage_errors
 
 SUFFIXES = (".nii.gz", ".nii")
+make_silenceable(nib.imageglobals.logger.name)
 
 _HEADERS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 """By header size, the first field of each."""
@@ -95,15 +97,8 @@ def _raw_header(path: Path) -> nib.Nifti1Header:
 @contextmanager
 def quiet_nibabel() -> Iterator[None]:
     """Silence nibabel's and NumPy's messages about headers, which are checked here."""
-    logger = nib.imageglobals.logger
-    disabled = logger.disabled
-    # Unlike setLevel, this does not clear the caches of all loggers in the process.
-    logger.disabled = True
-    try:
-        with np.errstate(all="ignore"):
-            yield
-    finally:
-        logger.disabled = disabled
+    with silence(), np.errstate(all="ignore"):
+        yield
 
 
 def read_array(image: nib.Nifti1Image, path: Path, time: int | None = None) -> NDArray[np.generic]:
