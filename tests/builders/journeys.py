@@ -124,3 +124,10 @@ def assert_same_metrics(actual: list[dict[str, Any]], expected: list[dict[str, A
             )
             assert total / (ends[-1] - before) == pytest.approx(loss, rel=1e-3), (line["step"], name)
     assert actual[-1]["step"] == steps[-1]
+
+
+def wait_until(condition: Any, timeout_s: float = 120) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)

@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 from command_line import Maag
-from journeys import Command
+from journeys import Command, wait_until
 from many_volumes import SHAPE, assert_labels_match_model, volume_bytes, volume_name
 from PIL import Image
 from s3 import BUCKET, Fault, S3Server, client_of
@@ -113,13 +113,6 @@ def test_killed_prediction_of_a_faulty_bucket_resumes_without_repeats(
 def nan_volume() -> bytes:
     voxels = np.full(SHAPE, np.nan, np.float32)
     return gzip.compress(nibabel.Nifti1Image(voxels, np.eye(4)).to_bytes())
-
-
-def wait_until(condition: Any, timeout_s: float = 120) -> None:
-    until = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def test_resume_repeats_changed_volumes_and_all_for_another_refinement(

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 from command_line import run as run_here
-from journeys import Command, assert_same_metrics, read_metrics
+from journeys import Command, assert_same_metrics, read_metrics, wait_until
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
@@ -54,6 +54,11 @@ def drain(cluster: Cluster, node: Any, deadline_s: float) -> None:
     assert accepted, why
 
 
+def time_of(file: Path) -> int:
+    """When it was written, in ns; 0 if there is none."""
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
 def workers() -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if any(WORKER in word for word in _words_of(process))]
 
@@ -65,7 +70,7 @@ def _words_of(process: psutil.Process) -> list[str]:
         return []
 
 
-def test_training_survives_a_dead_and_a_preempted_node(
+def test_training_survives_a_dead_node(
     cluster: Cluster, words: list[object], undisturbed: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -75,11 +80,6 @@ def test_training_survives_a_dead_and_a_preempted_node(
     cluster.remove_node(nodes_with_workers(cluster)[0], allow_graceful=False)
     command.wait_for_line(r"Workers failed: a worker died")
     command.wait_for_line(r"Continuing with 2 workers on 2 nodes, from step [1-9]")
-    cluster.add_node(num_cpus=1)
-    doomed = nodes_with_workers(cluster)[0]
-    drain(cluster, doomed, deadline_s=600)
-    command.wait_for_line(r"A node is about to be preempted: the state is being saved at step \d")
-    cluster.remove_node(doomed, allow_graceful=False)
     code, output = command.wait_for_exit()
     assert code == 0, command.stderr
     assert_same_metrics(read_metrics(run), undisturbed)
@@ -91,6 +91,26 @@ def test_training_survives_a_dead_and_a_preempted_node(
     }  # fmt: skip
     assert not (run / "cluster").exists()
     assert "raylet" not in command.stderr
+
+
+@pytest.mark.long
+def test_training_saves_its_state_before_a_node_is_preempted(
+    cluster: Cluster, words: list[object], undisturbed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = Command(*words, "--workers", 2, "--address", cluster.address, "--out", run)
+    command.wait_for_line(r"^epoch 1/")
+    doomed, state = nodes_with_workers(cluster)[0], run / "checkpoints" / "last.pt"
+    before = time_of(state)
+    drain(cluster, doomed, deadline_s=600)
+    command.wait_for_line(r"A node is about to be preempted: the state is being saved at step \d")
+    wait_until(lambda: time_of(state) > before)
+    cluster.remove_node(doomed, allow_graceful=False)
+    command.wait_for_line(r"Workers failed: a worker died, its node was preempted")
+    command.wait_for_line(r"Continuing with 2 workers on 2 nodes, from step [1-9]")
+    code, _ = command.wait_for_exit()
+    assert code == 0, command.stderr
+    assert_same_metrics(read_metrics(run), undisturbed)
 
 
 @pytest.mark.filterwarnings("ignore:The `parse_obj` method is deprecated")
