@@ -2,7 +2,7 @@
 
 Ray Tune stops a trial by ending its process, and the resources that Ray Train reserved for its workers would stay
 reserved. So such a trial is told to stop, and ends itself; see `stops`. This module does not import Ray Tune, which
-would cost the actor's process a second of CPU.
+the actor's process does not need.
 """
 
 from __future__ import annotations
