@@ -96,25 +96,32 @@ class IntensityChanges(NamedTuple):
     """(N, C, H, W) summands."""
     gamma: Tensor | None = None
     """(N, 1, 1, 1) exponents."""
-    kept: Tensor | None = None
-    """(N, 1, H, W) factors: 0 in the cut-out box, else 1."""
+    boxes: Tensor | None = None
+    """(N, 2, 2): half the height and width of the cut-out box, then its centre (y, x), as fractions of the image."""
 
 
 def random_intensities(
-    shape: tuple[int, int, int, int], config: AugmentConfig, generator: torch.Generator
+    shape: tuple[int, int, int, int],
+    config: AugmentConfig,
+    generator: torch.Generator,
+    noise_generator: torch.Generator | None = None,
 ) -> IntensityChanges:
-    """Draw intensity changes per slice, and noise per pixel, for float images of `shape` (N, C, H, W)."""
-    count, _, height, width = shape
-    per_slice = (-1, 1, 1, 1)
+    """Draw intensity changes per slice, and noise per pixel, for float images of `shape` (N, C, H, W).
+
+    The noise comes from `noise_generator`, on its device; by default from `generator` as well.
+    """
+    count, per_slice = shape[0], (-1, 1, 1, 1)
     contrast = 1 + _uniform(count, config.contrast, generator).view(per_slice)
     brightness = _uniform(count, config.brightness, generator).view(per_slice)
-    noise = config.noise * torch.randn(shape, generator=generator, device=generator.device)
-    gamma = kept = None
+    noise_generator = noise_generator or generator
+    noise = config.noise * torch.randn(shape, generator=noise_generator, device=noise_generator.device)
+    gamma = boxes = None
     if config.gamma:
         gamma = torch.exp(_uniform(count, -math.log(1 - config.gamma), generator)).view(per_slice)
     if config.cutout:
-        kept = _outside_boxes(count, (height, width), config.cutout, generator)
-    return IntensityChanges(contrast, brightness, noise, gamma, kept)
+        boxes = torch.rand(2, count, 2, generator=generator, device=generator.device).transpose(0, 1).contiguous()
+        boxes[:, 0] *= config.cutout / 2
+    return IntensityChanges(contrast, brightness, noise, gamma, boxes)
 
 
 def change_intensities(images: Tensor, changes: IntensityChanges) -> Tensor:
@@ -124,17 +131,15 @@ def change_intensities(images: Tensor, changes: IntensityChanges) -> Tensor:
         span = (high - low).clamp(min=torch.finfo(images.dtype).eps)
         images = low + span * ((images - low) / span).pow(changes.gamma)
     images = images * changes.contrast + changes.brightness + changes.noise
-    return images if changes.kept is None else images * changes.kept
+    return images if changes.boxes is None else images * _outside(changes.boxes, images.shape[2], images.shape[3])
 
 
-def _outside_boxes(count: int, size_px: tuple[int, int], longest: float, generator: torch.Generator) -> Tensor:
-    """(count, 1, H, W) float: 0 in one box each, with sides up to `longest` times the image's, 1 outside."""
-    device = generator.device
-    half = longest / 2 * torch.rand(count, 2, generator=generator, device=device)
-    centre = torch.rand(count, 2, generator=generator, device=device)
+def _outside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """(N, 1, H, W) float: 0 in the boxes, see `IntensityChanges`, 1 outside."""
+    half, centre = boxes.unbind(dim=1)
     inside = [
-        ((torch.arange(size, device=device) + 0.5) / size - centre[:, axis, None]).abs() < half[:, axis, None]
-        for axis, size in enumerate(size_px)
+        ((torch.arange(size, device=boxes.device) + 0.5) / size - centre[:, axis, None]).abs() < half[:, axis, None]
+        for axis, size in enumerate((height, width))
     ]
     return 1 - (inside[0][:, None, :, None] & inside[1][:, None, None, :]).float()
 

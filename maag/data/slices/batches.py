@@ -32,7 +32,7 @@ from maag.data.slices.augment import (
 )
 from maag.data.slices.draws import SliceSource, seed_of
 from maag.data.slices.shard import WHOLE, Shard, require_shares
-from maag.data.slices.store import SliceStore, fits
+from maag.data.slices.store import SliceStore, fits, upload
 from maag.data.slices.supervision import Supervision
 from maag.labels import BACKGROUND, IGNORE
 
@@ -80,7 +80,10 @@ class TrainingBatches:
         require_shares(shard.size, config.optim.batch_size)
         self._config = config
         self._shard = shard
-        self._generator = torch.Generator(device)
+        self._device = device
+        # What is drawn once per slice takes some hundred tiny operations, each of them a kernel to launch on a GPU.
+        self._generator = torch.Generator()
+        self._noise_generator = torch.Generator(device) if device.type == "cuda" else self._generator
         self._fill = BACKGROUND if config.augment.fill == "background" else IGNORE
         count = config.optim.batch_size
         mixed = len(supervision.dense) > 0 and len(supervision.scribbled) > 0
@@ -124,7 +127,9 @@ class TrainingBatches:
     def at(self, step: int) -> Batch:
         """This worker's shard of the batch of training step `step`, counted from 0."""
         count, shard = self._config.optim.batch_size, self._shard
-        generator = self._generator.manual_seed(seed_of(self._config.train.seed, "augment", step))
+        seed = seed_of(self._config.train.seed, "augment", step)
+        self._noise_generator.manual_seed(seed)
+        generator = self._generator.manual_seed(seed)
 
         scribbled, dense = self._supervised_at(step)
         grids = self._random_grids(generator)
@@ -174,8 +179,11 @@ class TrainingBatches:
         count, size_px, augment = self._config.optim.batch_size, self._config.data.size_px, self._config.augment
         affines = random_affines(count, size_px, augment, generator)
         displacements = random_displacements(count, augment, generator)
-        own = None if displacements is None else self._shard.of(displacements)
-        return sampling_grids(self._shard.of(affines), own, size_px)
+        return sampling_grids(self._own(affines), None if displacements is None else self._own(displacements), size_px)
+
+    def _own(self, drawn: Tensor) -> Tensor:
+        """This worker's rows, on the device, of what was drawn for the whole batch."""
+        return upload(self._shard.of(drawn), self._device)
 
     def _changed(self, images: Tensor, grids: Tensor, generator: torch.Generator) -> Tensor:
         warped = warp_images(images, grids, self._config.augment.interpolation)
@@ -186,10 +194,10 @@ class TrainingBatches:
         if limit == 0:
             return TeacherView(images, grids)
         size_px = self._config.data.size_px
-        angles = self._shard.of(random_angles(self._config.optim.batch_size, limit, generator))
-        rotation_grids = sampling_grids(rotations(angles, size_px), None, size_px)
+        angles = random_angles(self._config.optim.batch_size, limit, generator)
+        rotation_grids = sampling_grids(self._own(rotations(angles, size_px)), None, size_px)
         rotated = warp_images(images, rotation_grids, self._config.augment.interpolation)
-        inverse = rotations(-angles, size_px)[:, :, :2]
+        inverse = self._own(rotations(-angles, size_px)[:, :, :2])
         return TeacherView(rotated, torch.einsum("nij,nhwj->nhwi", inverse, grids))
 
     def _soft_labels_of(self, indices: NDArray[np.int64], grids: Tensor) -> list[Tensor]:
@@ -203,8 +211,8 @@ class TrainingBatches:
     def _random_intensities(self, generator: torch.Generator) -> IntensityChanges:
         data = self._config.data
         shape = (self._config.optim.batch_size, data.channels, *data.size_px)
-        changes = random_intensities(shape, self._config.augment, generator)
-        own = {name: self._shard.of(change) for name, change in changes._asdict().items() if change is not None}
+        changes = random_intensities(shape, self._config.augment, generator, self._noise_generator)
+        own = {name: self._own(change) for name, change in changes._asdict().items() if change is not None}
         return IntensityChanges(**own)
 
 

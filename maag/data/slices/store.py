@@ -23,12 +23,19 @@ class SliceStore:
     def gather(self, indices: NDArray[np.int64]) -> Tensor:
         """Slices `indices` (n,) as (n, ...) on the device."""
         if isinstance(self._slices, Tensor):
-            return self._slices[torch.from_numpy(indices).to(self._device, non_blocking=True)]
+            return self._slices[upload(torch.from_numpy(indices), self._device)]
         # Disks and page caches are fastest when read in the file's order.
         order = np.argsort(indices)
         found = np.empty((len(indices), *self._slices.shape[1:]), dtype=self._slices.dtype)
         found[order] = self._slices[indices[order]]
-        return torch.from_numpy(found).to(self._device, non_blocking=True)
+        return upload(torch.from_numpy(found), self._device)
+
+
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """`values` on `device`, without waiting for the work that is queued there; as they are if they are there."""
+    if device.type == "cuda" and not values.is_cuda:
+        values = values.pin_memory()  # from other memory, CUDA may wait for the queue before it copies
+    return values.to(device, non_blocking=True)
 
 
 def fits(num_bytes: int, device: torch.device) -> bool:

@@ -164,7 +164,7 @@ def test_disabled_augmentations_consume_no_random_numbers() -> None:
     assert random_displacements(3, NO_AUGMENTATION, draws) is None
     changes = random_intensities((3, 1, *SIZE), NO_AUGMENTATION, draws)
     assert changes.gamma is None
-    assert changes.kept is None
+    assert changes.boxes is None
     with_gamma_and_cutout = generator()
     random_intensities((3, 1, *SIZE), replace(NO_AUGMENTATION, gamma=0.3, cutout=0.3), with_gamma_and_cutout)
     assert torch.rand(1, generator=draws) != torch.rand(1, generator=with_gamma_and_cutout)

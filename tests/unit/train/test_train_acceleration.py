@@ -119,6 +119,8 @@ def test_bf16_stays_close_to_fp32(
 def tensors_of(state: Any) -> list[Tensor]:
     if isinstance(state, dict):
         return [tensor for value in state.values() for tensor in tensors_of(value)]
+    if isinstance(state, tuple):
+        return [tensor for value in state for tensor in tensors_of(value)]
     return [state] if isinstance(state, Tensor) else []
 
 
@@ -183,6 +185,16 @@ def test_compiling_for_a_gpu_needs_triton_and_a_c_compiler(monkeypatch: pytest.M
     monkeypatch.setenv("CC", "none")
     with pytest.raises(ConfigError, match=r"a C compiler for Triton: \$CC names none, which is not there"):
         require_fast(compiled, gpu)
+
+
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
+def test_a_batch_is_augmented_on_the_device_with_changes_drawn_on_the_cpu(
+    tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
+) -> None:
+    config = codec.override(tiny_config, changes)
+    device = torch.device("meta")  # draws nothing itself, and refuses to compute with tensors of other devices
+    batch = TrainingBatches(supervise(prepared, split, config), config, device).at(0)
+    assert {part.device for part in tensors_of(batch)} == {device}
 
 
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
