@@ -45,16 +45,22 @@ def run_training(
     return fit(config, prepared, split, run, device=CPU, listener=listener, stop=stop, resume=resume)
 
 
-ALL_FEATURES = {
+ALL_TERMS = {
     "loss.adversarial_unlabelled": 0.2,
     "teacher.decay": 0.9,
     "teacher.confidence": 0.3,
+    "teacher.gates": 0.5,
+    "teacher.rotation_deg": 30,
     "loss.teacher": 1.0,
     "loss.areas": 0.1,
+}
+"""All optional terms of the loss."""
+ALL_AUGMENTATIONS = {
     "augment.elastic": 0.02,
     "augment.gamma": 0.3,
     "augment.interpolation": "cubic",
     "augment.cutout": 0.3,
-    "optim.schedule": "poly",
 }
+"""All augmentations that presets leave out."""
+ALL_FEATURES = {**ALL_TERMS, **ALL_AUGMENTATIONS, "optim.schedule": "poly"}
 """Optional losses, augmentations and the poly schedule, all at once."""

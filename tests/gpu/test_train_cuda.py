@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from short_runs import ALL_AUGMENTATIONS, ALL_TERMS
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -34,19 +35,7 @@ pytestmark = [
 ]
 
 CUDA = torch.device("cuda")
-SEVERAL = {
-    "loss.adversarial_unlabelled": 0.2,
-    "teacher.decay": 0.9,
-    "teacher.confidence": 0.3,
-    "teacher.gates": 0.5,
-    "teacher.rotation_deg": 30,
-    "loss.teacher": 1.0,
-    "loss.areas": 0.1,
-    "augment.elastic": 0.02,
-    "augment.gamma": 0.3,
-    "augment.interpolation": "cubic",
-    "augment.cutout": 0.3,
-}
+SEVERAL = {**ALL_TERMS, **ALL_AUGMENTATIONS}
 FASTER = [{"train.precision": "auto"}, {"train.compile": True}, {"train.precision": "auto", "train.compile": True}]
 """What a GPU may do beside eager fp32; `auto` is bf16 on those that have it."""
 

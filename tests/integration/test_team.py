@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import team_worker
 import torch
+from short_runs import ALL_AUGMENTATIONS, ALL_TERMS
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -27,18 +28,6 @@ SYNCHRONISED = {
     "loss.adversarial_unlabelled": 0.2,
     "discriminator.instance_noise": 0.2,
     "discriminator.label_noise": 0.3,
-}
-UNLABELLED = {
-    "teacher.decay": 0.9,
-    "teacher.confidence": 0.3,
-    "teacher.gates": 0.5,
-    "teacher.rotation_deg": 30,
-    "loss.teacher": 1.0,
-    "loss.areas": 0.1,
-    "augment.elastic": 0.02,
-    "augment.gamma": 0.3,
-    "augment.interpolation": "cubic",
-    "augment.cutout": 0.3,
 }
 TEACHER = {"teacher.decay": 0.9, "loss.teacher": 1.0}
 MIXED = {"data.supervision": "mixed", "data.dense_fraction": 0.5, "loss.dense_overlap": 1.0}
@@ -89,8 +78,8 @@ def teams(phantom_dir: Path, prepared: PreparedData, tmp_path: Path, processes: 
         ({**SYNCHRONISED, "optim.batch_size": 5, **MIXED}, 2),
         ({**SYNCHRONISED, "optim.batch_size": 4, "loss.dynamic_balance": False, "loss.class_weights": False}, 3),
         ({"segmentor.sync_batchnorm": True, "loss.adversarial": 0.0}, 2),
-        ({**SYNCHRONISED, **UNLABELLED, "optim.batch_size": 5}, 2),
-        ({**SYNCHRONISED, **UNLABELLED, **MIXED}, 3),
+        ({**SYNCHRONISED, **ALL_TERMS, **ALL_AUGMENTATIONS, "optim.batch_size": 5}, 2),
+        ({**SYNCHRONISED, **ALL_TERMS, **ALL_AUGMENTATIONS, **MIXED}, 3),
     ],
     ids=["halves", "uneven and mixed", "three and plain", "partial cross-entropy", "teacher", "teacher and mixed"],
 )

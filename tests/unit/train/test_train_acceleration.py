@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from short_runs import ALL_AUGMENTATIONS, ALL_TERMS
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,19 +37,7 @@ from maag.train.stopping import StopRequest
 from maag.train.validate import ValidationDice
 
 CPU = torch.device("cpu")
-EVERYTHING = {
-    "loss.adversarial_unlabelled": 0.2,
-    "teacher.decay": 0.9,
-    "teacher.confidence": 0.3,
-    "teacher.gates": 0.5,
-    "teacher.rotation_deg": 30,
-    "loss.teacher": 1.0,
-    "loss.areas": 0.1,
-    "augment.elastic": 0.02,
-    "augment.gamma": 0.3,
-    "augment.interpolation": "cubic",
-    "augment.cutout": 0.3,
-}
+EVERYTHING = {**ALL_TERMS, **ALL_AUGMENTATIONS}
 SYNCHRONIZING = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"})
 """Operations that wait for a CUDA device, since Python reads a value or a size."""
 

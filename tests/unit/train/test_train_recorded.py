@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from short_runs import ALL_TERMS
 from torch import Tensor, distributed
 
 from maag.config import codec
@@ -26,15 +27,6 @@ from maag.train.step import StepLosses, update
 from maag.train.team import ALONE, Team, TorchTeam, team_of_workers
 
 CPU = torch.device("cpu")
-EVERYTHING = {
-    "loss.adversarial_unlabelled": 0.2,
-    "teacher.decay": 0.9,
-    "teacher.confidence": 0.3,
-    "teacher.gates": 0.5,
-    "teacher.rotation_deg": 30,
-    "loss.teacher": 1.0,
-    "loss.areas": 0.1,
-}
 STEPS = PLAIN_STEPS + 2
 
 
@@ -127,8 +119,8 @@ def run(
     ("changes", "with_soft_labels"),
     [
         ({}, False),
-        (EVERYTHING, False),
-        ({**EVERYTHING, "teacher.confidence": 0.0}, True),
+        (ALL_TERMS, False),
+        ({**ALL_TERMS, "teacher.confidence": 0.0}, True),
         ({"loss.adversarial": 0.0}, False),
     ],
     ids=["MAAG", "everything", "student", "alone"],
