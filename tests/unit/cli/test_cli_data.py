@@ -53,6 +53,7 @@ def test_suggested_phantom_command_uses_an_unused_folder_and_runs(
         capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_check_labels_its_counts(phantom_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "check", "--dataset", "acdc", "--data", phantom_dir) == 0
     printed = capsys.readouterr().err

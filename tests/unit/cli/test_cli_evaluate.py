@@ -68,6 +68,7 @@ def test_weights_without_their_own_split_are_refused(
     assert f"split {other.digest}, but the model was trained on split" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_predictions_are_scored_by_data_classes_and_header_differences_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +99,7 @@ def test_predictions_are_scored_by_data_classes_and_header_differences_reported(
     assert f": {shifted}: its header has origin" in printed
 
 
+@pytest.mark.slow
 def test_cases_without_a_mask_are_excluded_and_counted(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +152,7 @@ def test_unreadable_cases_are_reported_and_the_rest_evaluated(
     assert f"none of the 4 cases of split 'all' could be measured; the first: {first}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_report_page_shows_patient_images_only_on_request(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +172,7 @@ def test_report_page_shows_patient_images_only_on_request(
     assert len((tmp_path / "out" / "heart.csv").read_text().splitlines()) == 1 + 4 * 9
 
 
+@pytest.mark.slow
 def test_images_oriented_differently_than_training_images_are_reported(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

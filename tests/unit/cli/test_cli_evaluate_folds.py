@@ -37,6 +37,7 @@ def evaluate(*words: object) -> int:
     return int(str(caught.value.code))
 
 
+@pytest.mark.slow
 def test_every_case_is_measured_with_the_model_that_did_not_train_on_it(phantom_dir: Path, tmp_path: Path) -> None:
     patients = ("patient002", "patient003")
     runs = [write_run(tmp_path / patient, patient, label=label) for label, patient in enumerate(patients, start=1)]

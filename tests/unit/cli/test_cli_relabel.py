@@ -84,6 +84,7 @@ def test_an_average_of_runs_on_different_splits_is_refused(
     assert not (tmp_path / "labels").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cine", [True, False])
 def test_suggested_next_command_reads_the_labels_of_a_cine(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cine: bool
@@ -107,6 +108,7 @@ def test_suggested_next_command_reads_the_labels_of_a_cine(
     assert sum(case.time is not None and bool(case.scribbles) for case in found) == (2 if cine else 0)
 
 
+@pytest.mark.slow
 def test_unreadable_cases_are_reported_and_the_rest_labelled(
     phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ def test_black_and_white_masks_and_broken_links_are_reported_and_skipped(tmp_pat
     assert set(np.unique(np.asarray(nib.load(tmp_path / "out" / "scaled_scribble.nii.gz").dataobj))) == {0, 1, 2}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems refuse such names")
 def test_mask_with_a_non_utf8_name_is_scribbled(tmp_path: Path) -> None:
     mask = tmp_path / "masks" / os.fsdecode(b"f\xedgado $_$ _gt.png")
@@ -74,6 +75,7 @@ def test_mask_with_a_non_utf8_name_is_scribbled(tmp_path: Path) -> None:
     assert (tmp_path / "out" / os.fsdecode(b"f\xedgado $_$ _scribble.png")).is_file()
 
 
+@pytest.mark.slow
 def test_scribbles_of_a_data_set_can_be_used_as_its_source(phantoms: Path, tmp_path: Path) -> None:
     from maag.data.catalog import find_cases, preset
 
@@ -83,6 +85,7 @@ def test_scribbles_of_a_data_set_can_be_used_as_its_source(phantoms: Path, tmp_p
     assert [[scribble.rater for scribble in case.scribbles] for case in cases] == [["mine"]] * 3
 
 
+@pytest.mark.slow
 def test_existing_scribbles_are_replaced_only_with_overwrite(phantom_dir: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "out" / "patient001_frame01_scribble.nii.gz"
     drawn.parent.mkdir()

@@ -63,6 +63,7 @@ def test_invalid_searches_are_refused_before_ray_starts(
     )
 
 
+@pytest.mark.slow
 def test_resumed_search_keeps_its_scribbles_and_data(
     phantom_dir: Path, tmp_path: Path, tiny_options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

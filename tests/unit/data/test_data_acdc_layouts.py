@@ -40,6 +40,7 @@ def test_cases_and_scribbles_are_found_in_every_supported_layout(
     assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
 
 
+@pytest.mark.slow
 def test_simulated_scribbles_near_the_data_never_replace_the_experts_scribbles(data_dir: Path) -> None:
     expert_scribbles = [case.scribbles for case in find_cases(ACDC, data_dir)]
     scribble_files = [path for path in data_dir.rglob("*_scribble.nii.gz")]

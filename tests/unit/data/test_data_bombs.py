@@ -71,6 +71,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_bombs_are_refused_in_little_memory(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_bytes(gzip_bomb((1024, 1024, 1024), 2**30))

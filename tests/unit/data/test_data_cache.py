@@ -50,6 +50,7 @@ def test_a_thin_stroke_between_pixel_centres_of_a_coarse_grid_is_kept(
     assert ((found == 2).sum(axis=(1, 2, 3)) > 20).all()  # of the 24 or more pixels of a row
 
 
+@pytest.mark.slow
 def test_prepared_data_is_rebuilt_only_after_a_change(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     built: list[int] = []
     data = tiny_config.data
@@ -111,6 +112,7 @@ def test_files_with_other_modification_times_give_the_same_digest(
     assert again.digest == first.digest
 
 
+@pytest.mark.slow
 def test_changed_patients_or_rater_order_rebuild_the_prepared_data(tmp_path: Path) -> None:
     root, cache = tmp_path / "hearts", tmp_path / "cache"
     write_phantom("folders", root, 4, seed=0)

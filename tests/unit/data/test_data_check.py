@@ -119,6 +119,7 @@ def test_a_check_counts_cases_without_labels(data_dir: Path, tiny_config: Config
     )
 
 
+@pytest.mark.slow
 def test_a_slice_annotated_by_two_raters_counts_once(phantom_dir: Path, tiny_config: Config) -> None:
     one, two = (
         check(phantom_dir, tiny_config.data, sources)

@@ -73,6 +73,7 @@ def test_affine_maps_every_pixel_to_the_position_in_its_frame(
     assert volume.spacing_mm == pytest.approx((SLICE_SPACING_MM, ROW_SPACING_MM, COLUMN_SPACING_MM), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_highdicom_reads_the_same_volume(tmp_path: Path) -> None:
     path = save_enhanced(tmp_path / "a.dcm", noise_frames(4), [frame_at(height) for height in (12.0, 0.0, 18.0, 6.0)])
     volume, reference = load_series(read_slices([path])), highdicom.imread(path).get_volume()

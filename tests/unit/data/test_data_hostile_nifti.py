@@ -105,6 +105,7 @@ def test_a_cine_with_a_trailing_axis_of_length_one_is_read(tmp_path: Path) -> No
     assert nib.load(tmp_path / "out.nii").shape == (*SHAPE, 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     flips=st.lists(st.tuples(st.integers(0, 543), st.integers(0, 255)), min_size=1, max_size=6),

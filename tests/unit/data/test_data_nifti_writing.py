@@ -34,6 +34,7 @@ def test_a_file_is_replaced_and_never_overwritten_in_place(tmp_path: Path, suffi
     assert path.read_bytes() != before
 
 
+@pytest.mark.slow
 def test_cine_probabilities_are_written_as_nibabel_writes_them(tmp_path: Path) -> None:
     # One class is larger than the block of zeros with which checksums are combined.
     probabilities = np.random.default_rng(0).random((2, 3, 4, 250, 301)).astype(np.float32)
@@ -52,6 +53,7 @@ def test_cine_probabilities_are_written_as_nibabel_writes_them(tmp_path: Path) -
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"p.nii.gz", "q.nii.gz"}
 
 
+@pytest.mark.slow
 def test_incomplete_probabilities_stay_neither_in_memory_nor_on_disk(tmp_path: Path) -> None:
     slices = np.random.default_rng(0).random((2, 2, 256, 256)).astype(np.float32)
     tracemalloc.start()

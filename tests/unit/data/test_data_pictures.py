@@ -13,6 +13,7 @@ from maag.data.files.pictures import load_picture, save_indices
 from maag.errors import DataError
 
 
+@pytest.mark.slow
 def test_large_label_pictures_that_are_mostly_background_are_read(tmp_path: Path) -> None:
     labels = np.zeros((4000, 6000), np.uint8)
     labels[1500:2500, 2000:3000] = 1

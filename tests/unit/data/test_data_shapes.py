@@ -48,6 +48,7 @@ def test_classes_of_another_data_set_are_matched_by_name(
     assert all(case.raters == () for case in shapes.cases)
 
 
+@pytest.mark.slow
 def test_the_digest_of_shapes_covers_their_class_numbers(
     phantom_dir: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_shapes_without_a_class_of_the_run_are_refused(phantoms: Path, tiny_conf
         )
 
 
+@pytest.mark.slow
 def test_a_folder_uses_its_own_classes_or_else_those_of_the_run(tiny_config: Config, tmp_path: Path) -> None:
     root, cache = tmp_path / "hearts", tmp_path / "cache"
     write_phantom("folders", root, 5, seed=4)
@@ -156,6 +158,7 @@ def test_empty_masks_and_images_match_no_patient(prepared: PreparedData, split: 
     require_other_patients(empty, split, other)
 
 
+@pytest.mark.slow
 def test_images_are_recognised_despite_rounding_or_another_normalisation(
     phantom_dir: Path, prepared: PreparedData, split: Split, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -188,6 +191,7 @@ def test_digests_of_an_earlier_version_do_not_count_as_changed_data(
         assert data_changed(others, now)
 
 
+@pytest.mark.slow
 def test_cluster_workers_prepare_the_same_shapes(
     phantom_dir: Path, copy_of: Callable[[str], Path], lvsc_data: DataConfig, split: Split, tmp_path: Path
 ) -> None:

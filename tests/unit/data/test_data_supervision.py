@@ -158,6 +158,7 @@ def test_validation_without_masks_is_refused(tiny_config: Config) -> None:
         make_split(patients, tiny_config.data)
 
 
+@pytest.mark.slow
 def test_shapes_of_another_data_set_leave_all_patients_to_train(
     tiny_config: Config, prepared: PreparedData, tmp_path: Path
 ) -> None:

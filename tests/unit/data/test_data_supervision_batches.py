@@ -45,6 +45,7 @@ def test_an_epoch_sees_each_slice_once(tiny_config: Config, prepared: PreparedDa
     assert first != second
 
 
+@pytest.mark.slow
 def test_mixed_batches_hold_scribbles_then_masks(tiny_config: Config, prepared: PreparedData) -> None:
     changes = {"data.supervision": "mixed", "data.dense_fraction": 0.5, "optim.dense_ratio": 0.25}
     config = without_augmentation(tiny_config, {**changes, "optim.batch_size": 8})

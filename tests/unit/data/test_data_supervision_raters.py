@@ -28,6 +28,7 @@ def three_raters(phantom_dir: Path, tiny_config: Config, tmp_path_factory: pytes
     return prepare(phantom_dir, tiny_config.data, tmp_path_factory.mktemp("raters"), sources)
 
 
+@pytest.mark.slow
 def test_raters_are_combined_and_their_weights_reach_the_loss(tiny_config: Config, three_raters: PreparedData) -> None:
     assert three_raters.scribbles.shape[1] == 3
     one = make_supervision(three_raters, tiny_config)[1]

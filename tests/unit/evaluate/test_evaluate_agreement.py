@@ -71,6 +71,7 @@ def test_correlation_with_a_constant_is_undefined(shift: float) -> None:
     assert Agreement.of(swapped).correlation is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_undefined_correlation_is_null_in_json_and_a_dash_in_tables(tmp_path: Path) -> None:
     report = report_of({f"p{place}": [heart((SAME, place))] for place in range(28)})

@@ -81,6 +81,7 @@ def test_names_are_escaped() -> None:
     assert parsed.tags.count("h1") == 1
 
 
+@pytest.mark.slow
 def test_page_is_deterministic() -> None:
     cases = [case(f"p{number}", 0.5 + number / 10) for number in range(4)]
     worst = WorstCases(1)

@@ -72,6 +72,7 @@ def test_phase_with_a_lost_or_damaged_slice_is_not_segmented(copy_of: Callable[[
     assert not written & {"DET0000101_ph00.nii.gz", "DET0000201_ph00.nii.gz"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "modality"), [("chaos", "t1in"), ("chaos", "t2spir"), ("chaos-ct", None)])
 def test_labels_named_after_series_folders_are_matched_to_cases(
     name: str, modality: str | None, phantoms: Path, tmp_path: Path

@@ -77,6 +77,7 @@ def test_networks_for_other_images_or_classes_are_refused(setting: str, value: A
     assert theirs in after
 
 
+@pytest.mark.slow
 def test_networks_of_other_widths_seeds_and_supervision_are_accepted() -> None:
     changes = {"segmentor.width": 6, "train.seed": 7, "data.supervision": "dense", "data.split_seed": 3}
     assert len(source_of(network("a"), network("b", changes)).members) == 2

@@ -166,6 +166,7 @@ def test_an_unusable_image_is_named_in_the_error(model: Path, scan: Path, how: s
     assert not labels.exists()
 
 
+@pytest.mark.slow
 def test_the_program_reports_an_error_in_one_line_and_exits_with_1(model: Path, scan: Path) -> None:
     image = damaged(scan, "impossible")  # nibabel would log a line of its own
     arguments = [sys.executable, model / PROGRAM, image, scan.with_name("labels.nii.gz")]

@@ -60,6 +60,7 @@ def segment(given: str | Path, data: DataConfig, out: Path, *, resume: bool = Fa
     return predict([given], Threads(BackgroundRunner(data.num_classes)), data, out, "m", resume)
 
 
+@pytest.mark.slow
 def test_studies_in_a_bucket_are_segmented_and_named_like_those_in_a_folder(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ def test_studies_in_a_bucket_are_segmented_and_named_like_those_in_a_folder(
     assert from_bucket.done == from_folder.done == len(found)
 
 
+@pytest.mark.slow
 def test_resume_redoes_only_the_phases_whose_slices_were_replaced(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +174,7 @@ def save_series(folder: Path, name: str, heights: Iterable[int], **tags: object)
         )
 
 
+@pytest.mark.slow
 def test_series_in_one_bucket_folder_are_distinguished_as_in_a_local_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

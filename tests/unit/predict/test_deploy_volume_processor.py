@@ -65,6 +65,7 @@ def test_an_unsafe_target_is_refused_before_any_work(tmp_path: Path, runner: Thr
     assert set(file_contents(tmp_path)) == {"scans/a.nii.gz", "out/ledger.jsonl"}
 
 
+@pytest.mark.slow
 def test_probabilities_of_a_volume_are_never_all_in_memory(tmp_path: Path) -> None:
     shape, classes = (128, 128, 200), 8
     (tmp_path / "scans").mkdir()

@@ -178,6 +178,7 @@ def spot_notice() -> Any:
     return notice
 
 
+@pytest.mark.slow
 def test_spot_notice_drains_the_node(metadata: tuple[str, dict[str, str], list[int]]) -> None:
     notice = spot_notice()
     address, answer, _ = metadata

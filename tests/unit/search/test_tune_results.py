@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tune.results import TrialResult, best_of, draw_search, importance, write_trials
 from tune.space import SPACE
@@ -39,6 +40,7 @@ def test_best_trial_is_a_finished_one_if_any() -> None:
     assert best_of([broken]) is None
 
 
+@pytest.mark.slow
 def test_importance_finds_the_decisive_setting_and_is_plotted(tmp_path: Path) -> None:
     shares = importance(trials(40))
     assert max(shares, key=lambda name: shares[name]) == "optim.lr"

@@ -139,6 +139,7 @@ def rate_of(run: RunFolder) -> float:
     return float(codec.from_document(read_json(run.config), "").optim.lr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("exchange", "storage", "handed"), [(False, None, 0), (True, None, 1), (False, "s", 1)])
 def test_trial_reports_its_checkpoint_if_another_node_may_need_it(
     phantom_dir: Path, tiny_config: Config, prepared: PreparedData, split: Split, tmp_path: Path,

@@ -91,6 +91,7 @@ def losses_of(config: Config, prepared: PreparedData, split: Split, steps: int) 
     return state, losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
 def test_bf16_stays_close_to_fp32(
     tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
@@ -176,6 +177,7 @@ def test_compiling_for_a_gpu_needs_triton_and_a_c_compiler(monkeypatch: pytest.M
         require_fast(compiled, gpu)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
 def test_a_batch_is_augmented_on_the_device_with_changes_drawn_on_the_cpu(
     tiny_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]
@@ -186,6 +188,7 @@ def test_a_batch_is_augmented_on_the_device_with_changes_drawn_on_the_cpu(
     assert {part.device for part in tensors_of(batch)} == {device}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["MAAG", "everything"])
 def test_no_step_waits_for_the_device(
     short_config: Config, prepared: PreparedData, split: Split, changes: dict[str, Any]

@@ -10,6 +10,7 @@ from scripted_loop import STEPS_PER_EPOCH, run_loop
 from maag.config.schema import Config
 
 
+@pytest.mark.slow
 def test_each_step_has_its_own_noise_seed_derived_from_the_run_seed(tiny_config: Config) -> None:
     seeds = [each.seed for each in run_loop(tiny_config, {}).step_settings]
     assert len(set(seeds)) == len(seeds) == 2 * STEPS_PER_EPOCH
@@ -32,6 +33,7 @@ def test_both_learning_rates_decay_together_at_every_step(tiny_config: Config) -
     assert [each.lr_discriminator for each in step_settings] == pytest.approx([4e-4 * factor for factor in factors])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "measured"), [(4, [1, 2, 4]), (5, [1, 2, 3, 5]), (1, [1])])
 def test_each_half_of_the_run_validates_at_its_own_interval(
     tiny_config: Config, epochs: int, measured: list[int]
@@ -48,6 +50,7 @@ def test_an_epoch_report_has_the_losses_of_its_own_steps(tiny_config: Config) ->
     assert second.losses["supervised"] == 0
 
 
+@pytest.mark.slow
 def test_step_reports_name_their_epoch(tiny_config: Config) -> None:
     step_reports = run_loop(tiny_config, {}, steps_per_epoch=11).step_reports
     assert [(report.step, report.epoch) for report in step_reports] == [(10, 1), (11, 1), (20, 2), (22, 2)]

@@ -27,6 +27,7 @@ def test_a_run_without_gains_uses_up_its_patience(tiny_config: Config, min_delta
     assert [report.is_best for report in found.epochs] == [True, False, False]
 
 
+@pytest.mark.slow
 def test_a_gain_resets_the_patience(tiny_config: Config) -> None:
     found = run_loop(tiny_config, {"optim.epochs": 9, "train.patience": 2}, [0.1, 0.1, 0.2])
     assert (found.ending, len(found.epochs)) == ("early", 5)

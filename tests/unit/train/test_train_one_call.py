@@ -23,6 +23,8 @@ from maag.train.reports import Listeners
 from maag.train.stopping import StopRequest
 from maag.train.team import ALONE, Team
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -22,6 +22,8 @@ from maag.metrics import score_case
 from maag.train.state import TrainState
 from maag.train.validate import Validator
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_final_weights_are_the_moving_average(
     short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path

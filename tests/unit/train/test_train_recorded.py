@@ -115,6 +115,7 @@ def run(
     return losses, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "with_soft_labels"),
     [

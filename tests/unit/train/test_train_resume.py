@@ -20,6 +20,8 @@ from maag.data.splits import Split
 from maag.errors import CheckpointError, TrainingError
 from maag.train.folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 def history(path: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]

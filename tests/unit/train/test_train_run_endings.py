@@ -19,6 +19,8 @@ from maag.train.folder import create_run
 from maag.train.reports import Listeners, StepReport
 from maag.train.stopping import StopRequest
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_without_gains_stops_early(
     short_config: Config, prepared: PreparedData, split: Split, tmp_path: Path

@@ -43,6 +43,7 @@ def test_a_fully_ignored_mask_counts_as_no_mask(tiny_config: Config, prepared: P
     assert found[0]
 
 
+@pytest.mark.slow
 def test_shortfalls_use_all_slices_of_large_cases(tiny_config: Config, prepared: PreparedData, tmp_path: Path) -> None:
     """The other metadata of the weights stays unchanged."""
     torch.manual_seed(0)

@@ -31,6 +31,8 @@ from maag.train.step import update
 from maag.train.stopping import StopRequest
 from maag.train.team import ALONE, Team
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

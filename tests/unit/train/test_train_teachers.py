@@ -24,6 +24,8 @@ from maag.train.second_stage.teachers import open_teachers, read_teachers, write
 from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -19,6 +19,7 @@ from maag.train.state import TrainState
 from maag.train.stopping import StopRequest
 
 
+@pytest.mark.slow
 def test_the_state_is_saved_within_epochs_when_the_last_save_is_old(tiny_config: Config) -> None:
     changes = {"train.validate_every": 2, "train.checkpoint_minutes": 1e-9}
     every_step = list(range(1, 2 * STEPS_PER_EPOCH + 1))
@@ -27,6 +28,7 @@ def test_the_state_is_saved_within_epochs_when_the_last_save_is_old(tiny_config:
     assert seldom.saved == [2 * STEPS_PER_EPOCH]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_at_a_validation_is_not_saved_twice(tiny_config: Config) -> None:
     """A second save would be a second upload on a cluster."""
     changes = {"optim.epochs": 9, "train.patience": 2}
