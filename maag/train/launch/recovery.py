@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-import ray
+from ray.exceptions import RayActorError
 from ray.train import Checkpoint, UserCallback
 
 from maag.errors import DeviceMemoryError, MaagError, OutOfTimeError, TrainingError, first_line
@@ -13,7 +13,7 @@ from maag.train.launch.connection import LOGS
 from maag.train.launch.notes import Lost, NoteBoard
 
 LOSSES_IN_A_ROW = 3
-"""Failures without a checkpoint in between, after which the run ends."""
+"""Failures without a checkpoint in between, after which the run ends; preempted nodes do not count."""
 TRIES_FOR_ROOM = 40
 """Failed starts in a row for want of room, of a minute each, after which the run ends."""
 
@@ -42,8 +42,11 @@ class Recovery(UserCallback):  # type: ignore[misc]
             # A retry may succeed when a device that others share has more free memory.
             if isinstance(error, MaagError) and not isinstance(error, DeviceMemoryError):
                 raise error
-        self._losses += 1
-        reason = _most_telling(errors)
+        first = _most_telling(errors)
+        reason = _reason(first)
+        # As in Ray's own limits. The run is not at fault, and spot instances may be taken in quick succession.
+        if not _is_preempted(first):
+            self._losses += 1
         if self._losses >= LOSSES_IN_A_ROW:
             raise TrainingError(
                 f"workers failed {self._losses} times without reaching a checkpoint, the last time with: {reason}"
@@ -75,11 +78,18 @@ def cause_of(error: BaseException) -> BaseException:
     return error
 
 
-def _most_telling(errors: list[BaseException]) -> str:
-    """One line: the death of a worker rather than the broken connections of the others that follow from it."""
-    deaths = [error for error in errors if isinstance(error, ray.exceptions.RayActorError)]
-    first = (deaths or errors)[0]
-    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
-    if isinstance(first, ray.exceptions.RayActorError):
-        return "a worker died" + (", its node was preempted" if first.preempted else "")
-    return f"{type(first).__name__}: {lines[0] if lines else 'no message'}"
+def _most_telling(errors: list[BaseException]) -> BaseException:
+    """A preemption, else the death of a worker, rather than the broken connections of others that follow from it."""
+    return min(errors, key=lambda error: (not _is_preempted(error), not isinstance(error, RayActorError)))
+
+
+def _is_preempted(error: BaseException) -> bool:
+    return isinstance(error, RayActorError) and error.preempted
+
+
+def _reason(error: BaseException) -> str:
+    """One line."""
+    if isinstance(error, RayActorError):
+        return "a worker died" + (", its node was preempted" if error.preempted else "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

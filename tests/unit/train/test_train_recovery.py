@@ -53,6 +53,18 @@ def test_repeated_losses_without_a_checkpoint_end_the_run() -> None:
         report_losses(recovery, 1, ray.exceptions.RayActorError())
 
 
+def test_preempted_nodes_do_not_count_as_losses() -> None:
+    board = FakeBoard()
+    recovery = Recovery(board)
+    died, preempted = ray.exceptions.RayActorError(), ray.exceptions.RayActorError(preempted=True)
+    for _ in range(2 * LOSSES_IN_A_ROW):
+        recovery.after_exception(None, {0: RuntimeError("Connection closed by peer"), 1: died, 2: preempted})
+    assert {note.reason for note in board.notes} == {"a worker died, its node was preempted"}
+    report_losses(recovery, LOSSES_IN_A_ROW - 1, died)
+    with pytest.raises(TrainingError, match="3 times"):
+        report_losses(recovery, 1, died)
+
+
 def test_full_device_memory_is_retried_like_other_losses() -> None:
     board = FakeBoard()
     recovery = Recovery(board)
