@@ -131,7 +131,7 @@ class FaultMiddleware:
         if fault.kind in _CODES:
             read_body(environ)
             code = _CODES[fault.kind]
-            text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as the test wants it</Message></Error>"
+            text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected by a test</Message></Error>"
             headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))]
             start_response(f"{fault.kind} {code}", headers)
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [text.encode()]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnxruntime
-from host_cuda import HostCuda
+from fake_cuda import FakeCuda
 
 if TYPE_CHECKING:
     from tensorrt_stand_in import TensorRTStandIn
@@ -150,7 +150,7 @@ def _set_address(module: TensorRTStandIn, context: Any, name: str, memory: int) 
 
 
 def _execute(module: TensorRTStandIn, context: Any, stream_handle: int) -> bool:
-    assert stream_handle == HostCuda.stream, "work on another stream than the runner's own"
+    assert stream_handle == FakeCuda.stream, "work on another stream than the runner's own"
     state = context.__dict__
     engine, addresses = state["engine"].__dict__, state["addresses"]
     if module.fail == "enqueue" or not state["memory"] or set(addresses) != {engine["input"], *state["outputs"]}:

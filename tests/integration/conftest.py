@@ -11,7 +11,7 @@ import pytest
 from command_line import Maag
 
 if TYPE_CHECKING:
-    from s3 import S3Server
+    from s3_server import S3Server
 
 # Ray lowers the priority of its workers by default, and the other test process would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -28,7 +28,7 @@ def _restored_environment() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_command_left_running() -> Iterator[None]:
     yield
-    from journeys import Command
+    from maag_subprocess import Command
 
     while Command.running:
         Command.running[0].kill_tree()
@@ -50,7 +50,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S3Server, dict[str, str]]]:
     """An S3 server with an empty bucket, and the environment that leads to it, which commands in this process use."""
-    from s3 import s3_server
+    from s3_server import s3_server
 
     from deploy.inputs.source_kinds import store_of
 

@@ -13,10 +13,10 @@ import nibabel
 import numpy as np
 import pytest
 from command_line import Maag
-from journeys import Command, wait_until
-from many_volumes import SHAPE, assert_labels_match_model, volume_bytes, volume_name
+from maag_subprocess import Command, wait_until
 from PIL import Image
-from s3 import BUCKET, Fault, S3Server, client_of
+from random_volumes import SHAPE, assert_labels_match_model, volume_bytes, volume_name
+from s3_server import BUCKET, Fault, S3Server, client_of
 
 from maag.data.phantoms.dicom_files import save_slice
 

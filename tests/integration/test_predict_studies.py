@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from bright_runner import file_contents
 from command_line import Maag
-from s3 import BUCKET, S3Server, client_of
+from s3_server import BUCKET, S3Server, client_of
+from threshold_runner import file_contents
 
 from maag.data.catalog import write_phantom
 from maag.data.phantoms.dicom_files import save_slice

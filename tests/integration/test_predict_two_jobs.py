@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from journeys import Command
-from many_volumes import assert_labels_match_model, volume_bytes, volume_name
+from maag_subprocess import Command
+from random_volumes import assert_labels_match_model, volume_bytes, volume_name
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from native_phantoms import NATIVE_CASES
+from phantom_datasets import NATIVE_CASES
 
 from maag.data.catalog import write_phantom
 

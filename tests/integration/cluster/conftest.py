@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from command_line import run as run_here
-from journeys import LOW_LEARNING_RATES, read_metrics
+from maag_subprocess import LOW_LEARNING_RATES, read_metrics
 
 EPOCHS = 8
 

@@ -13,11 +13,11 @@ import psutil
 import pytest
 import torch
 from command_line import run as run_here
-from journeys import Command, assert_same_metrics, read_metrics, wait_until
+from maag_subprocess import Command, assert_same_metrics, read_metrics, wait_until
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
-from s3 import BUCKET, client_of, s3_server
+from s3_server import BUCKET, client_of, s3_server
 
 from maag import checkpoint
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
-from clouds import free_port
-from journeys import Command, assert_same_metrics, read_metrics
+from gs_az_servers import free_port
+from maag_subprocess import Command, assert_same_metrics, read_metrics
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("_shared_cache")]
 # Names and a subnet of this process: a run of the tests that was killed leaves its own behind.

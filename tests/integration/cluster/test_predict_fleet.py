@@ -15,10 +15,10 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from journeys import Command
+from maag_subprocess import Command
 from numpy.typing import NDArray
 from ray import cloudpickle
-from s3 import BUCKET, Fault, client_of, s3_server
+from s3_server import BUCKET, Fault, client_of, s3_server
 
 from deploy.predicting.batch import predict
 from deploy.predicting.ray_workers import RayWorkers, WorkersPlan

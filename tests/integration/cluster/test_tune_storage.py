@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from command_line import run as run_here
-from journeys import Command
-from s3 import BUCKET, client_of, s3_server
+from maag_subprocess import Command
+from s3_server import BUCKET, client_of, s3_server
 
 from maag import checkpoint
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run
-from host_cuda import HostCuda
+from fake_cuda import FakeCuda
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 
 from deploy.artifact.manifest import load_manifest
@@ -111,7 +111,7 @@ def test_manifest_and_card_list_the_runs(runs: list[Path], model: Path) -> None:
 
 def test_an_engine_in_half_precision_agrees_with_the_mean(runs: list[Path], tmp_path: Path) -> None:
     trained = [load_segmentor(path) for path in runs]
-    order = EngineOrder(tensorrt=TensorRT(TensorRTStandIn(VERSIONS[-1]), HostCuda()))
+    order = EngineOrder(tensorrt=TensorRT(TensorRTStandIn(VERSIONS[-1]), FakeCuda()))
     ensemble, source = average_of(trained)
     out = tmp_path / "model"
     manifest = export(ensemble, trained[0].config, out, source, precision="fp16", engine=order)

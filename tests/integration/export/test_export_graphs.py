@@ -13,10 +13,10 @@ import onnxruntime
 import pytest
 import torch
 from exported_graphs import CONFIG, CONFIGS, ENSEMBLE, SOURCE, graph, segmentor
-from host_cuda import HostCuda
+from fake_cuda import FakeCuda
 from onnx import TensorProto
-from pbtxt import parse_pbtxt, triton_tensor
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
+from triton_config import parse_pbtxt, triton_tensor
 
 from deploy.artifact.manifest import MODEL, load_manifest
 from deploy.exporting.onnx_export import EngineOrder, export
@@ -169,7 +169,7 @@ def test_residual_encoder_is_exported_in_int8_and_described_in_the_card(tmp_path
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_artifact_with_an_engine_is_complete_and_runs(version: str, tmp_path: Path) -> None:
-    tensorrt = TensorRT(TensorRTStandIn(version), HostCuda())
+    tensorrt = TensorRT(TensorRTStandIn(version), FakeCuda())
     order = EngineOrder(tensorrt=tensorrt, timing_caches=tmp_path / "cache")
     out = tmp_path / "model"
     manifest = export(
@@ -218,7 +218,7 @@ def test_inaccurate_engine_is_refused_or_falls_back(tmp_path: Path) -> None:
     trt = TensorRTStandIn(VERSIONS[1], fail="fp16 numbers")
     order: dict[str, Any] = {
         "precision": "fp16",
-        "engine": EngineOrder(tensorrt=TensorRT(trt, HostCuda())),
+        "engine": EngineOrder(tensorrt=TensorRT(trt, FakeCuda())),
         "graph": graph("fp32", False, False, "plain"),
     }
     with pytest.raises(ExportError, match="tensorrt against torch-cpu on noise-1") as caught:

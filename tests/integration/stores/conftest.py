@@ -9,9 +9,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from bucket_stores import FAST_RETRIES, SERVERS, CloudLocation
 from faults import FaultMiddleware
-from s3 import BUCKET
-from store_places import FAST_RETRIES, SERVERS, CloudLocation
+from s3_server import BUCKET
 
 from maag.storage.opening import open_store
 from maag.storage.store import Store

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from store_places import file_names
+from bucket_stores import file_names
 
 from maag.errors import DataError, MissingObjectError, ObjectChangedError, StorageError
 from maag.storage.store import Store

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bucket_stores import FAST_RETRIES, CloudLocation, file_names
 from faults import Fault
-from store_places import FAST_RETRIES, CloudLocation, file_names
 
 from maag.errors import AccessDeniedError, MissingObjectError, ObjectChangedError, StorageError
 from maag.storage.opening import open_store

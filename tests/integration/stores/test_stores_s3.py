@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bucket_stores import FAST_RETRIES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from s3 import BUCKET, Fault, S3Server, client_of, s3_server
-from store_places import FAST_RETRIES
+from s3_server import BUCKET, Fault, S3Server, client_of, s3_server
 
 from maag.errors import AccessDeniedError, MissingObjectError, ObjectChangedError, StorageError
 from maag.storage.opening import open_store

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, ThresholdRunner, write_volume
+from threshold_runner import DATA, ThresholdRunner, write_volume
 
 from deploy.exporting.artifact_folder import building_artifact
 from deploy.predicting.batch import predict

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from every_setting import LEAVES, LIMIT_PATTERN
+from all_settings import LEAVES, LIMIT_PATTERN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

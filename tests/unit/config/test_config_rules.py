@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from every_setting import config_error
+from all_settings import config_error
 
 from maag.config import codec
 from maag.config.schema import Config

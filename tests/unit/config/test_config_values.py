@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 import pytest
-from every_setting import LEAVES, LIMIT_PATTERN, config_error
+from all_settings import LEAVES, LIMIT_PATTERN, config_error
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from oblique import OBLIQUE, SHAPE
+from oblique_grid import OBLIQUE, SHAPE
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from spoiling import modify_voxels
+from phantom_datasets import modify_voxels
 
 from maag.config.data import DataConfig
 from maag.data.catalog import find_cases

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from spoiling import first_with_suffix, modify_voxels
+from phantom_datasets import first_match, modify_voxels
 
 from maag.config import codec
 from maag.config.schema import Config
@@ -42,7 +42,7 @@ def test_a_thin_stroke_between_pixel_centres_of_a_coarse_grid_is_kept(
         labels[0, 0], labels[:, 71] = 0, 2
         return labels
 
-    scribble = first_with_suffix(data_dir, "_scribble.nii.gz")
+    scribble = first_match(data_dir, "*_scribble.nii.gz")
     modify_voxels(scribble, draw_one_line)
     data = replace(tiny_config.data, spacing_mm=5 * float(nib.load(scribble).header.get_zooms()[1]))
     cases = [case for case in find_cases(data, data_dir) if scribble in [item.path for item in case.scribbles]]
@@ -69,7 +69,7 @@ def test_prepared_data_is_rebuilt_only_after_a_change(data_dir: Path, tiny_confi
     assert prepare_again(split_seed=5).digest == first.digest
     assert len(built) == 12
     assert prepare_again(padding_label="ignore").digest != first.digest
-    mask = first_with_suffix(data_dir, "_gt.nii.gz")
+    mask = first_match(data_dir, "*_gt.nii.gz")
     modify_voxels(mask, lambda array: np.zeros_like(array))
     assert prepare_again().digest != first.digest
     assert len(built) == 36
@@ -105,7 +105,7 @@ def test_files_with_other_modification_times_give_the_same_digest(
     data_dir: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     first = prepare(data_dir, tiny_config.data, tmp_path / "cache")
-    mask = first_with_suffix(data_dir, "_gt.nii.gz")
+    mask = first_match(data_dir, "*_gt.nii.gz")
     os.utime(mask, (1, 1))
     again = prepare(data_dir, tiny_config.data, tmp_path / "cache")
     assert again.directory != first.directory  # a new time may mean new content, so the files are read again

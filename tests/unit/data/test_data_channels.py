@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from oblique import SHAPE
+from oblique_grid import SHAPE
 
 from maag.data.files.volume import load_channels
 from maag.errors import DataError

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from spoiling import first_with_suffix, modify_voxels
+from phantom_datasets import first_match, modify_voxels
 
 from maag.cli.preparing import prepare_and_report, prepare_shapes_and_report
 from maag.config.schema import Config
@@ -74,7 +74,7 @@ def test_differently_oriented_images_are_reported_by_the_check_and_before_traini
     data_dir: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("MAAG_CACHE", str(tmp_path / "cache"))
-    path = first_with_suffix(data_dir, "_frame01.nii.gz")
+    path = first_match(data_dir, "*_frame01.nii.gz")
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([-8.0, 1.0, 1.0, 1.0])), path)
     notes = "\n".join(check(data_dir, tiny_config.data).notes)
@@ -99,7 +99,7 @@ def test_shape_masks_oriented_differently_from_the_training_images_are_reported(
 
 
 def test_a_scribble_without_unlabelled_voxels_is_noted(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
-    path = first_with_suffix(data_dir, "_scribble.nii.gz")
+    path = first_match(data_dir, "*_scribble.nii.gz")
     modify_voxels(path, lambda array: np.where(array == 4, 0, array))  # as ITK-SNAP saves it
     assert [note for note in check(data_dir, tiny_config.data).notes if "unlabelled" in note] == [
         f"patient001_frame01: {path}: no voxel is unlabelled (4), so all voxels supervise; if 0 means "
@@ -110,7 +110,7 @@ def test_a_scribble_without_unlabelled_voxels_is_noted(data_dir: Path, tiny_conf
 
 
 def test_a_check_counts_cases_without_labels(data_dir: Path, tiny_config: Config) -> None:
-    first_with_suffix(data_dir, "_scribble.nii.gz").unlink()
+    first_match(data_dir, "*_scribble.nii.gz").unlink()
     for mask in sorted(data_dir.rglob("*_gt.nii.gz"))[:2]:
         mask.unlink()
     assert check(data_dir, tiny_config.data).notes == (

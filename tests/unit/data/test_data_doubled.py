@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bright_runner import write_volume
+from threshold_runner import write_volume
 
 from deploy.predicting.batch import plan
 from maag.data.catalog import find_cases, preset

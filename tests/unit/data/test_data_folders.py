@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from native_phantoms import config_of, first_match
+from phantom_datasets import config_of, first_match
 
 from maag.data.catalog import find_cases, preset, reader_of
 from maag.data.check import check

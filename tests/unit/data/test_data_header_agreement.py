@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from oblique import OBLIQUE, SHAPE
+from oblique_grid import OBLIQUE, SHAPE
 
 from maag.data.files.header_agreement import (
     differing_orientations,

@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from oblique import OBLIQUE, SHAPE
+from oblique_grid import OBLIQUE, SHAPE
 
 from maag.data.files.nifti_writing import save_labels
 from maag.data.files.volume import load_labels

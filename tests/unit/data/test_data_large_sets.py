@@ -13,8 +13,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from native_phantoms import config_of
 from numpy.typing import DTypeLike, NDArray
+from phantom_datasets import config_of
 
 from maag.data.cache.case_arrays import read_case
 from maag.data.cache.preparing import prepare

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from oblique import OBLIQUE
+from oblique_grid import OBLIQUE
 from scipy.spatial.transform import Rotation
 
 from maag.data.files.nifti_writing import ProbabilityWriter, description_of, fit_description, save_volume

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from native_phantoms import check_problems, config_of
+from phantom_datasets import check_problems, config_of
 
 from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset

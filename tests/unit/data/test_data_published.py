@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from native_phantoms import config_of
+from phantom_datasets import config_of
 from PIL import Image
 
 from maag.data.cache.case_arrays import read_case

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from native_phantoms import NATIVE_CASES, config_of, first_match
+from phantom_datasets import NATIVE_CASES, config_of, first_match
 from PIL import Image
 
 from maag.config.presets import apply_preset

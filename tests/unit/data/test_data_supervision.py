@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from supervised import make_supervision
+from acdc_supervision import make_supervision
 
 from maag.config import codec
 from maag.config.schema import Config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from supervised import make_supervision, without_augmentation
+from acdc_supervision import make_supervision, without_augmentation
 
 from maag.config import codec
 from maag.config.schema import Config

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from supervised import make_supervision, without_augmentation
+from acdc_supervision import make_supervision, without_augmentation
 
 from maag.config.schema import Config
 from maag.data.cache.prepared import PreparedData

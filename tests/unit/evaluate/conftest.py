@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from squares import MakeCase, write_case
+from square_masks import MakeCase, write_case
 
 
 @pytest.fixture

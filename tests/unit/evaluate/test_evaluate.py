@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nothing_runner import BackgroundRunner
+from background_runner import BackgroundRunner
 from numpy.typing import NDArray
-from squares import DATA, SUBJECT, MakeCase, square
+from square_masks import DATA, SUBJECT, MakeCase, square
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask, NiftiReader

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from native_phantoms import config_of
-from nothing_runner import BackgroundRunner
+from background_runner import BackgroundRunner
+from phantom_datasets import config_of
 from PIL import Image
 
 from deploy.predicting.batch import predict

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from squares import DATA, SUBJECT, Labels, MakeCase, square, write_nifti
+from square_masks import DATA, SUBJECT, Labels, MakeCase, square, write_nifti
 
 from maag.data.cases import Case
 from maag.data.files.header_agreement import header_differences

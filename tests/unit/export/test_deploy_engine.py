@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from host_cuda import HostCuda
+from fake_cuda import FakeCuda
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 from tiny_artifact import CONFIG, tiny_manifest, write_tiny_artifact
 
@@ -119,7 +119,7 @@ def test_a_tensorrt_package_without_its_libraries_is_reported(tmp_path: Path, mo
 
 @pytest.fixture(params=VERSIONS)
 def tensorrt(request: pytest.FixtureRequest) -> TensorRT:
-    return TensorRT(TensorRTStandIn(str(request.param)), HostCuda())
+    return TensorRT(TensorRTStandIn(str(request.param)), FakeCuda())
 
 
 def write_engine(folder: Path, tensorrt: TensorRT) -> Manifest:
@@ -148,7 +148,7 @@ def test_an_engine_that_matches_the_environment_is_used(tmp_path: Path, tensorrt
 
 def test_an_engine_for_another_gpu_is_rebuilt_once_and_cached(tmp_path: Path, tensorrt: TensorRT, cache: Path) -> None:
     manifest = write_engine(tmp_path / "model", tensorrt)
-    elsewhere = TensorRT(tensorrt.trt, HostCuda(gpu="NVIDIA L4"))
+    elsewhere = TensorRT(tensorrt.trt, FakeCuda(gpu="NVIDIA L4"))
     found = find_engine(tmp_path / "model", manifest, elsewhere)
     named = "the one beside the model is for another environment: GPU NVIDIA Stand-In there, NVIDIA L4 here"
     assert found.reason == f"an engine built here now, as {named}"
@@ -191,21 +191,21 @@ def test_a_rebuilt_engine_with_wrong_results_is_not_cached(tmp_path: Path, tenso
 
 def test_auto_falls_back_to_onnx_runtime_and_gives_the_reason(tmp_path: Path, tensorrt: TensorRT) -> None:
     write_engine(tmp_path / "model", tensorrt)
-    elsewhere = TensorRT(TensorRTStandIn(VERSIONS[0], "build"), HostCuda(gpu="NVIDIA L4"))
+    elsewhere = TensorRT(TensorRTStandIn(VERSIONS[0], "build"), FakeCuda(gpu="NVIDIA L4"))
     opened = open_artifact(tmp_path / "model", tensorrt=elsewhere)
     assert opened.reason.startswith("ONNX Runtime on the CPU: no engine can be used, TensorRT cannot build an engine")
     assert opened.runner.name == "onnx-cpu"
     with pytest.raises(ConfigError, match="--backend tensorrt cannot be used: TensorRT cannot build"):
         open_artifact(tmp_path / "model", backend="tensorrt", tensorrt=elsewhere)
     for gpu in ("NVIDIA L4", "NVIDIA Stand-In"):  # An engine to build, and one to read.
-        unstarted = TensorRT(TensorRTStandIn(version_of(tensorrt), "start"), HostCuda(gpu=gpu))
+        unstarted = TensorRT(TensorRTStandIn(version_of(tensorrt), "start"), FakeCuda(gpu=gpu))
         opened = open_artifact(tmp_path / "model", tensorrt=unstarted)
         assert "no engine can be used, TensorRT does not start here (pybind11::init()" in opened.reason
         assert opened.runner.name == "onnx-cpu"
     full = TensorRT(TensorRTStandIn(version_of(tensorrt), "context"), tensorrt.cuda)
     opened = open_artifact(tmp_path / "model", tensorrt=full)
     assert "no engine can be used, TensorRT cannot prepare the engine, perhaps for lack of GPU memory" in opened.reason
-    opened = open_artifact(tmp_path / "model", tensorrt=TensorRT(tensorrt.trt, HostCuda(memory=0)))
+    opened = open_artifact(tmp_path / "model", tensorrt=TensorRT(tensorrt.trt, FakeCuda(memory=0)))
     assert "no engine can be used, the GPU has too little memory for the engine (CUDA out of memory." in opened.reason
     assert opened.runner.name == "onnx-cpu"
 

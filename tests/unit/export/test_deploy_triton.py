@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pbtxt import parse_pbtxt, triton_tensor
 from tiny_artifact import write_tiny_artifact
+from triton_config import parse_pbtxt, triton_tensor
 
 from deploy.artifact.manifest import MODEL, load_manifest
 from deploy.exporting.triton import write_repository

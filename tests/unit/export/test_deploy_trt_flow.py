@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from host_cuda import HostCuda
+from fake_cuda import FakeCuda
 from tensorrt_stand_in import VERSIONS, TensorRTStandIn
 from tiny_artifact import CONFIG, write_tiny_graph
 
@@ -34,7 +34,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def tensorrt(version: str) -> TensorRT:
-    return TensorRT(TensorRTStandIn(version), HostCuda())
+    return TensorRT(TensorRTStandIn(version), FakeCuda())
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_one_cuda_graph_is_captured_per_power_of_two(model: Path, tensorrt: Tens
 
 @pytest.mark.parametrize("use_graphs", [True, False])
 def test_slices_are_queued_where_no_cuda_graph_is_captured(model: Path, version: str, use_graphs: bool) -> None:
-    tensorrt = TensorRT(TensorRTStandIn(version), HostCuda(captures=not use_graphs))
+    tensorrt = TensorRT(TensorRTStandIn(version), FakeCuda(captures=not use_graphs))
     runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt, graphs=use_graphs)
-    other = TrtRunner(plan_of(model, tensorrt), SPEC, TensorRT(tensorrt.trt, HostCuda()))
+    other = TrtRunner(plan_of(model, tensorrt), SPEC, TensorRT(tensorrt.trt, FakeCuda()))
     np.testing.assert_array_equal(runner(images_of(5)), other(images_of(5)))
     assert (runner.num_graphs, other.num_graphs) == (0, 2)
 
@@ -155,20 +155,20 @@ def test_all_parser_errors_are_shown(tmp_path: Path, tensorrt: TensorRT) -> None
 def test_each_tensorrt_failure_raises_a_typed_error(
     model: Path, version: str, fail: str, error: type[Exception], sentence: str
 ) -> None:
-    tensorrt = TensorRT(TensorRTStandIn(version, fail), HostCuda())
+    tensorrt = TensorRT(TensorRTStandIn(version, fail), FakeCuda())
     with pytest.raises(error, match=sentence):
         TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)(images_of(1))
 
 
 @pytest.mark.parametrize("memory", [0, 4096], ids=["for nothing", "for layers, not for images"])
 def test_a_gpu_without_memory_for_the_buffers_is_refused(model: Path, version: str, memory: int) -> None:
-    full = TensorRT(TensorRTStandIn(version), HostCuda(memory=memory))
+    full = TensorRT(TensorRTStandIn(version), FakeCuda(memory=memory))
     with pytest.raises(CheckpointError, match=r"too little memory .*\. Tried to allocate 1 MiB\); .* --backend onnx"):
         TrtRunner(plan_of(model, full), SPEC, full)
 
 
 def test_running_out_of_gpu_memory_for_another_size_raises_an_error(model: Path, version: str) -> None:
-    cuda = HostCuda()
+    cuda = FakeCuda()
     tensorrt = TensorRT(TensorRTStandIn(version), cuda)
     runner = TrtRunner(plan_of(model, tensorrt), SPEC, tensorrt)
     cuda.memory = 0

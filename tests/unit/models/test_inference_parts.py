@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bright_runner import ThresholdRunner
 from numpy.typing import NDArray
+from threshold_runner import ThresholdRunner
 
 from maag.config.data import DataConfig
 from maag.data.files.volume import Volume

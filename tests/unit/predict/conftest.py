@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright_runner import ThresholdRunner, write_volume
+from dicom_seg_sources import CLASSES, SHAPE
 from numpy.typing import NDArray
-from segmentation_sources import CLASSES, SHAPE
+from threshold_runner import ThresholdRunner, write_volume
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def labels() -> NDArray[np.uint8]:
-    """Random labels for the sources in `segmentation_sources`; the third slice is background."""
+    """Random labels for the sources in `dicom_seg_sources`; the third slice is background."""
     values = np.random.default_rng(0).integers(0, len(CLASSES), SHAPE).astype(np.uint8)
     values[2] = 0
     return values

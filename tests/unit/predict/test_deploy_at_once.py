@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright_runner import DATA, ThresholdRunner, write_volume
 from numpy.typing import NDArray
+from threshold_runner import DATA, ThresholdRunner, write_volume
 
 from deploy.inputs.images import NiftiImage
 from deploy.predicting.batch import plan, predict

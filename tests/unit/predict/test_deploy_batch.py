@@ -11,8 +11,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import DATA, ThresholdRunner, file_contents, read_ledger, run, write_volume
 from numpy.typing import NDArray
+from threshold_runner import DATA, ThresholdRunner, file_contents, read_ledger, run, write_volume
 
 from deploy.predicting.batch import predict
 from deploy.predicting.executor import Threads

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from bright_runner import file_contents
+from background_runner import BackgroundRunner
 from folder_bucket import FolderBucket, serve_as_bucket
-from native_phantoms import config_of
-from nothing_runner import BackgroundRunner
+from phantom_datasets import config_of
+from threshold_runner import file_contents
 
 from deploy.inputs.bucket_series import series_among
 from deploy.inputs.sources import find_sources

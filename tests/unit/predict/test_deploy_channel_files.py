@@ -9,10 +9,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import read_ledger
 from folder_bucket import serve_as_bucket
 from numpy.typing import NDArray
 from PIL import Image
+from threshold_runner import read_ledger
 
 from deploy.inputs.channel_files import ChannelFiles
 from deploy.inputs.sources import find_sources

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import DATA, ThresholdRunner
+from threshold_runner import DATA, ThresholdRunner
 
 from deploy.predicting.batch import predict
 from deploy.predicting.executor import Threads

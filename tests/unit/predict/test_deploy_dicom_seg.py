@@ -9,9 +9,9 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from dicom_seg_sources import CLASSES, PATIENT, SHAPE, write_series
 from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
-from segmentation_sources import CLASSES, PATIENT, SHAPE, write_series
 
 from deploy.inputs.dicom_seg import save_segmentation
 from deploy.inputs.images import DicomSeries, find_images

@@ -8,10 +8,10 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from dicom_seg_sources import CLASSES, OBLIQUE, PATIENT, SHAPE, write_enhanced_file
 from enhanced_dicom import save_enhanced
 from numpy.typing import NDArray
 from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage
-from segmentation_sources import CLASSES, OBLIQUE, PATIENT, SHAPE, write_enhanced_file
 
 from deploy.inputs.dicom_seg import save_segmentation
 from maag.errors import DataError

@@ -8,10 +8,10 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from dicom_seg_sources import CLASSES, OBLIQUE, SHAPE, write_enhanced_file, write_series
 from enhanced_dicom import AXIAL
 from numpy.typing import NDArray
 from pydicom.pixels import pixel_array
-from segmentation_sources import CLASSES, OBLIQUE, SHAPE, write_enhanced_file, write_series
 
 from deploy.inputs.dicom_seg import save_segmentation
 from maag.data.files.dicom_series import load_series, order_of_slices

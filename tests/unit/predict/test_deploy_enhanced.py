@@ -8,11 +8,11 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import ThresholdRunner
 from enhanced_dicom import save_enhanced
 from folder_bucket import serve_as_bucket
 from numpy.typing import NDArray
 from pydicom.uid import EnhancedMRImageStorage, SegmentationStorage
+from threshold_runner import ThresholdRunner
 
 from deploy.predicting.batch import predict
 from deploy.predicting.executor import Threads

@@ -9,8 +9,8 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from native_phantoms import config_of
 from numpy.typing import NDArray
+from phantom_datasets import config_of
 from PIL import Image
 
 from deploy.inputs.channel_files import fitting

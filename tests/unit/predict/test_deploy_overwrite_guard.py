@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, ThresholdRunner, read_ledger, run, write_volume
+from threshold_runner import DATA, ThresholdRunner, read_ledger, run, write_volume
 
 from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.executor import Threads

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
-from bright_runner import DATA, ThresholdRunner, write_volume
 from folder_bucket import serve_as_bucket
+from threshold_runner import DATA, ThresholdRunner, write_volume
 
 from deploy.inputs.passed_over import labels_among, sentence
 from deploy.inputs.sources import find_sources

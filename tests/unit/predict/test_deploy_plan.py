@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, ThresholdRunner, file_contents, run, write_volume
+from threshold_runner import DATA, ThresholdRunner, file_contents, run, write_volume
 
 from deploy.predicting.batch import plan, predict
 from deploy.predicting.executor import Threads

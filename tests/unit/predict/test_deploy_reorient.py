@@ -7,9 +7,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from bright_runner import DATA, ThresholdRunner, read_ledger
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import NDArray
+from threshold_runner import DATA, ThresholdRunner, read_ledger
 
 from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.executor import Threads

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright_runner import DATA, ThresholdRunner, file_contents, read_ledger
 from numpy.typing import NDArray
+from threshold_runner import DATA, ThresholdRunner, file_contents, read_ledger
 
 from deploy.predicting.batch import predict
 from deploy.predicting.executor import Threads

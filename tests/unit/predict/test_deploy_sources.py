@@ -6,10 +6,10 @@ import glob
 from pathlib import Path
 
 import pytest
-from bright_runner import write_volume
 from folder_bucket import serve_as_bucket
 from hypothesis import given
 from hypothesis import strategies as st
+from threshold_runner import write_volume
 
 from deploy.inputs.patterns import pattern_of
 from deploy.inputs.sources import find_sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bright_runner import DATA, ThresholdRunner, read_ledger, run
+from threshold_runner import DATA, ThresholdRunner, read_ledger, run
 
 from deploy.predicting.batch import plan
 from deploy.predicting.job import Job, Task, Work

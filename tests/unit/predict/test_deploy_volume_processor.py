@@ -11,8 +11,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from bright_runner import DATA, ThresholdRunner, file_contents, read_ledger, write_volume
-from nothing_runner import BackgroundRunner
+from background_runner import BackgroundRunner
+from threshold_runner import DATA, ThresholdRunner, file_contents, read_ledger, write_volume
 
 from deploy.inputs.images import NiftiImage
 from deploy.inputs.source_kinds import Fetched, LocalSource

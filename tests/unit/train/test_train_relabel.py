@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nothing_runner import BackgroundRunner
+from background_runner import BackgroundRunner
 from numpy.typing import NDArray
 
 from maag.config import codec

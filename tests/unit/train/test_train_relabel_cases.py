@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from nothing_runner import BackgroundRunner
+from background_runner import BackgroundRunner
 
 from maag.config.schema import Config
 from maag.data.cases import Case, ScribbleFile, SimulatedScribble

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from background_runner import BackgroundRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nothing_runner import BackgroundRunner
 from numpy.typing import NDArray
 
 from maag.config.data import DataConfig

@@ -1,8 +1,11 @@
-"""Phantoms of the data sets in their native formats, and the problems that `maag data check` reports of them."""
+"""Phantoms of the data sets in their native formats, edits to their files, and the problems that a check reports."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import nibabel as nib
+import numpy as np
 
 from maag.config.codec import override
 from maag.config.schema import Config
@@ -27,3 +30,10 @@ def check_problems(name: str, directory: Path) -> str:
 def first_match(root: Path, pattern: str) -> Path:
     """The first file below `root` that matches a glob pattern."""
     return sorted(root.rglob(pattern))[0]
+
+
+def modify_voxels(path: Path, change: object) -> None:
+    """Overwrite a NIfTI file with the result of `change` on its (X, Y, Z) voxels."""
+    image = nib.load(path)
+    array = np.asarray(image.dataobj).copy()
+    nib.save(nib.Nifti1Image(change(array), image.affine), path)  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""A fake CUDA device on host memory, for engine runners."""
+"""A fake CUDA device that computes on host memory, for engine runners."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 
-class HostCuda:
+class FakeCuda:
     """A fake `deploy.runners.cuda.Cuda` with at most `memory` bytes (None is unlimited)."""
 
     compute_capability = "9.0"

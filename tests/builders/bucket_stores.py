@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clouds import az_server, gs_server
 from faults import FaultMiddleware
-from s3 import s3_server
+from gs_az_servers import az_server, gs_server
+from s3_server import s3_server
 
 from maag.storage.retries import Retries
 from maag.storage.store import Store

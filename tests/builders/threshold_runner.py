@@ -20,7 +20,7 @@ DATA = DataConfig(classes=("background", "bright"), size_px=(16, 16), spacing_mm
 class ThresholdRunner:
     """Segments pixels above the middle of the batch's intensity range as foreground."""
 
-    name = "bright"
+    name = "threshold"
 
     def __init__(self) -> None:
         self.calls = 0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 class BackgroundRunner:
     """Predicts background with the given probability in every pixel."""
 
-    name = "nothing"
+    name = "background"
 
     def __init__(self, num_classes: int, probability: float = 1.0) -> None:
         self._num_classes = num_classes

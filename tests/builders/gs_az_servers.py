@@ -1,4 +1,4 @@
-"""Emulators of Google Cloud Storage and Azure Blob Storage on loopback, behind the middleware of `faults`."""
+"""Emulators of Google Cloud Storage (gs) and Azure Blob Storage (az) on loopback, behind the middleware of `faults`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A parser of Triton's config.pbtxt that does not need Triton."""
+"""What an exported Triton configuration should hold, and a parser of config.pbtxt that does not need Triton."""
 
 from __future__ import annotations
 
