@@ -15,7 +15,10 @@ from maag.data.catalog import write_phantom
 
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk() -> Iterator[None]:
-    """Tests write thousands of files atomically, none of which has to survive a power failure."""
+    """Tests write many files atomically, none of which has to survive a power failure.
+
+    A patch and no fake passed in: every writer ends in this one call, and none takes a parameter for it.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
