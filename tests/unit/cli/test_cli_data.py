@@ -54,7 +54,7 @@ def test_suggested_phantom_command_uses_an_unused_folder_and_runs(
 
 
 @pytest.mark.slow
-def test_check_labels_its_counts(phantom_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_count_of_the_check_has_a_label(phantom_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "check", "--dataset", "acdc", "--data", phantom_dir) == 0
     printed = capsys.readouterr().err
     assert "masks with it" in printed  # scribbles without masks have none, but still strokes of each class

@@ -135,7 +135,7 @@ def test_an_ensemble_is_not_evaluated_on_patients_who_may_have_trained_it(
             assert f"--split {part}: there is no split.json next to this model" in error
 
 
-def test_a_single_network_is_no_ensemble(artifact: Path, weights: Path) -> None:
+def test_a_single_network_is_not_an_ensemble(artifact: Path, weights: Path) -> None:
     for model in (artifact, weights):
         opened = open_model(model, "cpu")
         assert (opened.num_networks, opened.split_digests) == (1, ())

@@ -157,7 +157,7 @@ def test_cases_without_a_mask_are_excluded_and_reported(make_case: MakeCase) -> 
     assert seen == [(1, 1)]
 
 
-def test_no_case_with_a_mask_is_an_error(make_case: MakeCase) -> None:
+def test_cases_without_any_mask_are_refused(make_case: MakeCase) -> None:
     with pytest.raises(DataError, match=r"none of the 1 cases of split 'val' has a mask .*: patient007_frame02; add"):
         evaluate([make_case(7, 2, None)], predict_square, DATA, SUBJECT)
 
@@ -167,12 +167,12 @@ def test_error_names_only_ten_of_many_cases_without_a_mask(make_case: MakeCase) 
         evaluate([make_case(patient, 1, None) for patient in range(1, 13)], predict_square, DATA, SUBJECT)
 
 
-def test_no_case_is_an_error() -> None:
+def test_a_split_without_cases_is_refused() -> None:
     with pytest.raises(DataError, match="'val' holds no case"):
         evaluate([], predict_square, DATA, SUBJECT)
 
 
-def test_runner_predictor_predicts_with_the_runner(make_case: MakeCase) -> None:
+def test_a_structure_that_the_runner_does_not_predict_is_missed(make_case: MakeCase) -> None:
     report = evaluate([make_case(1, 1, square(1))], runner_predictor(BackgroundRunner(3), DATA), DATA, SUBJECT)
     assert report.cases[0].scores["a"].presence == "missed"
 

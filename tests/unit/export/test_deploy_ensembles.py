@@ -33,7 +33,7 @@ def source_of(*networks: TrainedSegmentor) -> Source:
     return average_of(networks)[1]
 
 
-def test_the_source_names_each_network_and_no_correction_of_any() -> None:
+def test_the_source_names_each_network_and_omits_their_shortfalls() -> None:
     networks = [network("a"), network("b", {"segmentor.width": 4})]
     ensemble, source = average_of(networks)
     assert list(ensemble.networks) == [each.segmentor for each in networks]
@@ -48,7 +48,7 @@ def test_the_source_names_each_network_and_no_correction_of_any() -> None:
     assert source.sha256 != source_of(network("a"), network("c")).sha256
 
 
-def test_what_the_networks_differ_in_is_none_in_the_source() -> None:
+def test_a_field_in_which_the_networks_differ_is_none_in_the_source() -> None:
     source = source_of(network("a"), network("b", info={**LPS, "kind": "final", "split_digest": "t"}))
     assert (source.kind, source.split_digest) == (None, None)
     assert [(each.kind, each.split_digest) for each in source.members] == [("best", "s"), ("final", "t")]

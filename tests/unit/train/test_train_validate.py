@@ -76,7 +76,7 @@ def test_the_validator_does_not_copy_slices_into_memory(tiny_config: Config, pre
     assert held < prepared.images.nbytes / 4
 
 
-def test_two_patients_keep_no_pixels_for_offsets(
+def test_no_offsets_are_fitted_on_two_patients(
     tiny_config: Config, prepared: PreparedData, segmentor: Segmentor
 ) -> None:
     validator = Validator(prepared, prepared.patient_ids[:2], tiny_config.data, CPU, fit_offsets=True)
