@@ -1,10 +1,9 @@
-"""Splits: the published one, random ones, and their files."""
+"""Which patients are in which part of a split: the published one, random ones, and folds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import combinations
 
 import pytest
 from hypothesis import assume, given, settings
@@ -14,8 +13,8 @@ from maag.config.data import DataConfig
 from maag.data.cases import Part
 from maag.data.datasets.acdc import SPLIT0
 from maag.data.split_making import make_split
-from maag.data.splits import PARTS, Patient, Split
-from maag.errors import DataError, SplitError
+from maag.data.splits import PARTS, Patient
+from maag.errors import SplitError
 
 ALL = [f"patient{number:03}" for number in range(1, 101)]
 
@@ -128,6 +127,12 @@ def test_declared_training_patients_never_test_and_validate_only_as_last_resort(
     assert split.test == ()
 
 
+def test_patients_all_declared_for_training_also_validate_but_never_test() -> None:
+    patients = [replace(patient, part="train") for patient in labelled_patients(ALL[:20])]
+    split = make_split(patients, DataConfig())
+    assert (len(split.val), split.test) == (3, ())
+
+
 def test_patients_without_masks_neither_validate_nor_test() -> None:
     parts: dict[str, Part] = {"a": "val", "b": "val", "c": "test", "d": "test"}
     declared = [replace(patient, part=parts[patient.patient_id]) for patient in labelled_patients(parts)]
@@ -206,68 +211,12 @@ def test_patients_without_masks_are_unlabelled_in_dense_supervision() -> None:
     assert split.unlabelled == tuple(ALL[:5])
 
 
-@pytest.mark.parametrize("setting", ["scribbled_fraction", "shapes_fraction"])
-def test_a_fraction_that_leaves_no_patient_is_refused(setting: str) -> None:
-    data = DataConfig(split="random", **{setting: 0.01})
-    with pytest.raises(SplitError, match=rf"data\.{setting}=0\.01"):
-        make_split(labelled_patients(ALL[:20]), data)
-
-
-def test_the_digest_covers_every_part() -> None:
-    digests = {Split(scheme="x", **{part: ("a",)}).digest for part in PARTS}
-    assert len(digests) == len(PARTS)
-
-
-def test_a_patient_in_any_two_parts_is_refused() -> None:
-    for one, other in combinations(PARTS, 2):
-        with pytest.raises(SplitError, match=rf"a is in {one} and in {other}"):
-            Split(scheme="x", **{one: ("a",), other: ("a", "b")})
-
-
 def test_too_few_patients_are_refused() -> None:
     with pytest.raises(SplitError, match="1 patients, 1 with masks: after 1 for validation"):
         make_split(labelled_patients("a"), DataConfig(split="random"))
 
 
-def test_the_error_for_a_patient_in_two_parts_names_split_and_parts() -> None:
-    with pytest.raises(SplitError, match=r"split mine: b is in scribbled and in val; .* remove it from one of them"):
-        Split(scheme="mine", scribbled=("a", "b"), shapes=("c",), val=("b",), test=())
-
-
-def test_a_split_survives_serialisation() -> None:
-    split = make_split(labelled_patients(ALL), DataConfig(), SPLIT0)
-    assert Split.from_dict(split.to_dict()) == split
-
-
-def test_an_edited_split_file_is_refused() -> None:
-    plain = make_split(labelled_patients(ALL), DataConfig(), SPLIT0).to_dict()
-    plain["val"].pop()
-    with pytest.raises(DataError, match="does not match its patients"):
-        Split.from_dict(plain)
-    with pytest.raises(SplitError, match="is in scribbled and in shapes"):
-        Split.from_dict({**plain, "shapes": plain["scribbled"]})
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"format_version": 2}, "format_version 2 is unknown"),
-        ({"val": None}, "val is null; each part is a list"),
-        ({"test": "patient005"}, 'test is "patient005"; each part is a list of patient names, such as'),
-        ({"dense": ["a", 1]}, r'dense is \["a", 1\]; each part'),
-    ],
-)
-def test_an_invalid_split_file_is_refused(change: dict[str, object], sentence: str) -> None:
-    plain = make_split(labelled_patients(ALL), DataConfig(), SPLIT0).to_dict()
-    del plain["digest"]
-    with pytest.raises(DataError, match=rf"^split\.json: {sentence}"):
-        Split.from_dict({**plain, **change})
-    del plain["shapes"]
-    with pytest.raises(DataError, match="'shapes' is missing; a split has scheme, scribbled"):
-        Split.from_dict(plain)
-
-
-def test_the_digest_covers_patients_by_part_but_not_their_order() -> None:
-    split = Split(scheme="a", scribbled=("a", "b"), shapes=("c",), val=("d",), test=())
-    assert replace(split, scheme="b", scribbled=("b", "a")).digest == split.digest
-    assert replace(split, shapes=(), test=("c",)).digest != split.digest
+def test_validation_without_masks_is_refused() -> None:
+    patients = [replace(patient, masked=False) for patient in labelled_patients(ALL[:9])]
+    with pytest.raises(SplitError, match="9 patients, 0 with masks: after 0 for validation"):
+        make_split(patients, DataConfig())

@@ -61,6 +61,9 @@ def test_a_fraction_that_leaves_no_patient_is_refused(tiny_config: Config) -> No
     data = codec.override(tiny_config, {"data.scribbled_fraction": 0.01}).data
     with pytest.raises(SplitError, match=r"data\.scribbled_fraction=0\.01 of 35 patients leaves none; .* least 0\.029"):
         make_split(PATIENTS, data, SPLIT0)
+    data = codec.override(tiny_config, {"data.shapes_fraction": 0.01}).data
+    with pytest.raises(SplitError, match=r"data\.shapes_fraction=0\.01"):
+        make_split(PATIENTS, data)
     data = codec.override(tiny_config, {"data.supervision": "mixed", "data.dense_fraction": 0.999}).data
     with pytest.raises(SplitError, match=r"data\.dense_fraction=0\.999 of 35 patients leaves none with scribbles"):
         make_split(PATIENTS, data, SPLIT0)
@@ -143,19 +146,6 @@ def test_dense_supervision_trains_on_masks_alone(tiny_config: Config, prepared: 
     assert len(found.real)
     with pytest.raises(SplitError, match="none of the patients that train with masks has any"):
         supervise(bare, replace(split, dense=()), config)
-
-
-def test_declared_training_patients_never_test(tiny_config: Config) -> None:
-    patients = [Patient(patient_id=f"p{n}", scribbled=True, masked=True, part="train") for n in range(20)]
-    split = make_split(patients, tiny_config.data)
-    assert split.test == ()
-    assert len(split.val) == 3
-
-
-def test_validation_without_masks_is_refused(tiny_config: Config) -> None:
-    patients = [Patient(patient_id=f"p{n}", scribbled=True, masked=False) for n in range(9)]
-    with pytest.raises(SplitError, match="9 patients, 0 with masks: after 0 for validation"):
-        make_split(patients, tiny_config.data)
 
 
 @pytest.mark.slow
