@@ -10,6 +10,7 @@ import pytest
 from command_line import run
 
 from maag.checkpoint import save_segmentor
+from maag.cli.evaluate_models import default_out
 from maag.cli.out_place import require_outside
 from maag.config.codec import override
 from maag.config.schema import Config
@@ -109,3 +110,13 @@ def test_default_output_is_allowed_when_working_in_the_data_folder(
     assert run("export", "--data", ".") == 0
     assert (trained / "export" / "model.onnx").is_file()
     assert run("data", "check", "--dataset", "acdc", "--data", ".") == 0
+
+
+def test_evaluation_of_labels_is_written_beside_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("labels/deep").mkdir(parents=True)
+    Path("link").symlink_to("labels/deep")
+    assert default_out(Path("labels"), "all", is_model=False) == Path("labels-evaluation-all")
+    assert default_out(Path("link"), "all", is_model=False) == tmp_path / "labels" / "deep-evaluation-all"
+    monkeypatch.chdir("labels")
+    assert default_out(Path("."), "all", is_model=False) == tmp_path / "labels-evaluation-all"

@@ -12,7 +12,6 @@ from deploy.exporting.artifact_folder import building_artifact
 from deploy.predicting.batch import predict
 from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
-from maag.cli.evaluate_models import default_out
 from maag.cli.main import main
 from maag.errors import ConfigError, StorageError
 
@@ -74,12 +73,3 @@ def test_occupied_export_folder_is_reported_by_its_typed_path() -> None:
     with pytest.raises(StorageError, match=r"^cannot write taken: it holds other files, such as mine"), \
             building_artifact(Path("taken")):  # fmt: skip
         pass
-
-
-def test_evaluation_of_labels_is_written_beside_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("labels/deep").mkdir(parents=True)
-    Path("link").symlink_to("labels/deep")
-    assert default_out(Path("labels"), "all", is_model=False) == Path("labels-evaluation-all")
-    assert default_out(Path("link"), "all", is_model=False) == tmp_path / "labels" / "deep-evaluation-all"
-    monkeypatch.chdir("labels")
-    assert default_out(Path("."), "all", is_model=False) == tmp_path / "labels-evaluation-all"

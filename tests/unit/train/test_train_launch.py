@@ -1,35 +1,25 @@
-"""Launching, as far as it needs no cluster: room for workers, and messages to the user."""
+"""Launching, as far as it needs no cluster: room for workers, and how they are started."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.train import Checkpoint
 from ray.train.torch import TorchConfig
 
-from maag.cli.main import commands
-from maag.cli.options import WorkerCount
 from maag.errors import ConfigError
-from maag.storage import write_json
 from maag.train.folder import RunFolder
 from maag.train.launch import launch
-from maag.train.launch.board import Board
 from maag.train.launch.connection import connected
-from maag.train.launch.follower import Follower
 from maag.train.launch.launch import ClusterPlan
-from maag.train.launch.notes import Leaving, Lost, NoteBoard, Saved, SoftLabelProgress, Started, Waiting
 from maag.train.launch.recipe import Recipe
 from maag.train.launch.room import Node, Room, places, require_room, room_for, takes_gpu
-from maag.train.reports import EpochReport, StepReport
+from maag.train.reports import Listeners
 from maag.train.stopping import StopRequest
 
 NODES = st.lists(st.builds(Node, cpus=st.integers(0, 20), gpus=st.integers(0, 4)), max_size=6)
@@ -120,86 +110,6 @@ def test_fewer_workers_share_all_available_resources() -> None:
     assert room == Room(8, 1)
 
 
-class RecordingListener:
-    """A listener that records the saved steps."""
-
-    def __init__(self) -> None:
-        self.saved: list[int] = []
-
-    def on_step(self, report: StepReport) -> None:
-        raise AssertionError
-
-    def on_epoch(self, report: EpochReport) -> None:
-        raise AssertionError
-
-    def on_checkpoint(self, step: int) -> None:
-        self.saved.append(step)
-
-
-def test_the_follower_reports_every_event_and_updates_the_run_folder(tmp_path: Path) -> None:
-    stored = tmp_path / "step-00000012-abc"
-    write_json(stored / "config.json", {"new": True})
-    write_json(stored / "checkpoints" / "x.json", {})
-    run = RunFolder(tmp_path / "run")
-    write_json(run.config, {"new": False})
-    messages: list[str] = []
-    recording = RecordingListener()
-    follower = Follower(run, recording, messages.append)
-    for note in (
-        Started(0, 2, 1),
-        Lost("a worker died"),
-        Waiting(),
-        Started(12, 1, 1),
-        Leaving(20),
-        SoftLabelProgress(1, 2),
-        SoftLabelProgress(2, 2),
-        Saved(Checkpoint.from_directory(str(stored)), 12),
-    ):
-        follower.take(note)
-    assert messages == [
-        "Training with 2 workers on 1 node, from step 0",
-        "Workers failed: a worker died; continuing from the last checkpoint as soon as there is room",
-        "The cluster has no room for the workers now: waiting",
-        "Continuing with 1 worker on 1 node, from step 12",
-        "A node is about to be preempted: the state is being saved at step 20",
-        "The teachers have predicted the first worker's 2 cases",
-    ]
-    assert recording.saved == [12]
-    assert "true" in run.config.read_text()
-    assert (run.path / "checkpoints" / "x.json").exists()
-
-
-@pytest.fixture
-def board(monkeypatch: pytest.MonkeyPatch) -> NoteBoard:
-    """A board without an actor."""
-    here = Board()
-    monkeypatch.setattr("ray.get", lambda answer: answer)
-    return NoteBoard(
-        SimpleNamespace(
-            **{name: SimpleNamespace(remote=getattr(here, name)) for name in ("put", "take", "furthest", "stop")}
-        )
-    )
-
-
-def test_a_board_keeps_notes_until_they_are_taken(board: NoteBoard) -> None:
-    assert board.put(Lost("one")) is None
-    board.stop("SIGINT")
-    assert board.put(Lost("two")) == "SIGINT"
-    assert board.take() == [Lost("one"), Lost("two")]
-    assert board.take() == []
-
-
-def test_a_board_remembers_the_furthest_checkpoint_after_its_note_was_taken(board: NoteBoard, tmp_path: Path) -> None:
-    assert board.furthest() is None
-    early, late = (Saved(Checkpoint(str(tmp_path / f"step-{step:08d}-abc")), step) for step in (2, 4))
-    board.put(late)
-    board.put(early)
-    board.take()
-    furthest = board.furthest()
-    assert furthest is not None
-    assert (furthest.step, furthest.checkpoint.path) == (4, late.checkpoint.path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["maag.train.launch.board", "tune.stop_requests"])
 def test_modules_of_small_actors_import_neither_pytorch_nor_ray_train(module: str) -> None:
@@ -207,35 +117,6 @@ def test_modules_of_small_actors_import_neither_pytorch_nor_ray_train(module: st
     listing = f"import sys, {module}; print({{'torch', 'ray.train', 'ray.tune', 'pandas'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-@pytest.mark.parametrize(("command", "what"), [("train", "run"), ("tune", "search")])
-def test_resume_if_there_requires_out(command: str, what: str, tmp_path: Path) -> None:
-    arguments = [command, "--dataset", "acdc", "--data", str(tmp_path), "--resume-if-there"]
-    result = CliRunner().invoke(commands, arguments)
-    assert isinstance(result.exception, ConfigError)
-    assert str(result.exception) == f"--resume-if-there: name the {what} with --out"
-
-
-@pytest.mark.parametrize(("text", "expected"), [("1", (1, 1)), ("4", (4, 4)), ("2:8", (2, 8)), ("3:3", (3, 3))])
-def test_worker_counts_are_parsed(text: str, expected: tuple[int, int]) -> None:
-    assert WorkerCount().convert(text, None, None) == expected
-
-
-def test_more_workers_than_slices_in_a_batch_are_refused_before_a_cluster_starts(
-    phantom_dir: Path, tiny_options: list[str], tmp_path: Path
-) -> None:
-    words = ["train", "--dataset", "acdc", "--data", str(phantom_dir), *tiny_options, "--set", "optim.batch_size=1"]
-    result = CliRunner().invoke(commands, [*words, "--workers", "2", "--out", str(tmp_path / "few")])
-    assert isinstance(result.exception, ConfigError)
-    assert "2 workers cannot share batches of 1 slices" in str(result.exception)
-    assert not (tmp_path / "few").exists()
-
-
-@pytest.mark.parametrize("text", ["0", "0:2", "5:2", "-1", "two", "1:", ":3", "1:2:3", "1.5", ""])
-def test_invalid_worker_counts_are_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="neither a number from 1"):
-        WorkerCount().convert(text, None, None)
 
 
 def test_a_ray_client_address_is_refused() -> None:
@@ -259,7 +140,7 @@ def test_the_worker_timeout_leaves_time_to_prepare_data(tmp_path: Path, monkeypa
     plan = ClusterPlan(fewest=2, most=2, address=None, storage=None, gpu=False)
     with pytest.raises(InterruptedError):
         launch.train_on_cluster(
-            recipe, plan, Room(1, 0), RunFolder(tmp_path / "run"), listener=RecordingListener(), notify=print,
+            recipe, plan, Room(1, 0), RunFolder(tmp_path / "run"), listener=Listeners(), notify=print,
             stop=StopRequest(), resume=False,
         )  # fmt: skip
     assert trainer_options["torch_config"].timeout_s >= 4 * TorchConfig().timeout_s
