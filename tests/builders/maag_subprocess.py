@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -126,8 +126,9 @@ def assert_same_metrics(actual: list[dict[str, Any]], expected: list[dict[str, A
     assert actual[-1]["step"] == steps[-1]
 
 
-def wait_until(condition: Any, timeout_s: float = 120) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 120, context: Callable[[], str] = str) -> None:
+    """Wait until the condition is true; if it is not in time, fail with what `context` returns then."""
     until = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < until
+        assert time.monotonic() < until, context()
         time.sleep(0.02)

@@ -49,17 +49,22 @@ class Occupancy:
     """Counts how many threads are inside at once."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._inside = self.peak = 0
 
     def __enter__(self) -> None:
-        with self._lock:
+        with self._changed:
             self._inside += 1
             self.peak = max(self.peak, self._inside)
+            self._changed.notify_all()
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
+        with self._changed:
             self._inside -= 1
+
+    def wait_for_peak(self, peak: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.peak >= peak, timeout=60)
 
 
 def test_any_number_of_threads_run_one_volume_and_decode_three_at_once(
@@ -71,7 +76,8 @@ def test_any_number_of_threads_run_one_volume_and_decode_three_at_once(
     class Slow(ThresholdRunner):
         def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
             with running:
-                time.sleep(0.05)
+                decoded.wait_for_peak(3)
+                time.sleep(0.05)  # More at once would be seen now.
                 return super().__call__(images)
 
     def counted(self: NiftiImage) -> Iterator[Volume]:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from maag_subprocess import wait_until
 
 PROCESS = """
 import sys, tempfile
@@ -31,11 +32,8 @@ def test_temporary_files_are_removed_when_their_process_ends(
     with subprocess.Popen([sys.executable, "-c", PROCESS], stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"made\n"
-        time.sleep(0.2)
+        time.sleep(0.2)  # A removal that does not wait for the end would be under way by now.
         assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["scan.nii.gz"]
         if end is not None:
             process.send_signal(end)
-    until = time.monotonic() + 10
-    while any(tmp_path.iterdir()):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: not any(tmp_path.iterdir()), 10)
