@@ -6,12 +6,12 @@ import os
 import signal
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from maag_subprocess import wait_until
 
 from maag.cli import main
 
@@ -30,8 +30,7 @@ def test_sigterm_ends_predict_like_ctrl_c_and_leaves_no_files(
     monkeypatch.setattr(tempfile, "tempdir", str(place))
 
     def send_sigterm() -> None:
-        while not list(place.glob("*/inputs")):
-            time.sleep(0.01)
+        wait_until(lambda: list(place.glob("*/inputs")))
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import signal
-import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nibabel
 import numpy as np
+import psutil
 import pytest
 from command_line import Maag
 from maag_subprocess import Command, wait_until
@@ -36,6 +37,13 @@ def fill(client: Any, number: int = NUM_VOLUMES) -> dict[str, bytes]:
 def listed(client: Any, prefix: str) -> list[str]:
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
     return [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ())]
+
+
+def has_unfinished_requests(environment: dict[str, str]) -> bool:
+    """Whether the server, in this process, is still handling requests of a client that was killed."""
+    port = urlsplit(environment["AWS_ENDPOINT_URL"]).port
+    connections = psutil.Process().net_connections("tcp")
+    return any(each.laddr.port == port and each.status == psutil.CONN_CLOSE_WAIT for each in connections)
 
 
 def ledger_of(client: Any) -> list[dict[str, Any]]:
@@ -77,7 +85,7 @@ def test_killed_prediction_of_a_faulty_bucket_resumes_without_repeats(
     wait_until(lambda: s3.count("PUT", "out/site*") >= NUM_VOLUMES // 2)
     first.send_signal(signal.SIGKILL)
     assert first.wait_for_exit()[0] == -signal.SIGKILL
-    time.sleep(1)  # for requests that were under way
+    wait_until(lambda: not has_unfinished_requests(environment))
     stored = [name for name in listed(client, "out/") if name.startswith("site")]
     assert NUM_VOLUMES // 3 < len(stored) < NUM_VOLUMES
     before = len(s3.uploads)

@@ -7,13 +7,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Maag
 from command_line import run as run_here
+from maag_subprocess import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("shared_cache")]
 
@@ -111,11 +111,8 @@ def test_signal_saves_the_run_and_resume_completes_it(
     words = ("train", "--dataset", "acdc", "--data", phantom_dir)
     settings = [*tiny_options, "--epochs", "12"]
     with subprocess.Popen(command(*words, "--out", tmp_path / "parts", *settings, *how)) as process:
-        deadline = time.monotonic() + 60
         metrics = tmp_path / "parts" / "metrics.jsonl"
-        while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, 60)
         process.send_signal(number)
         assert process.wait(60) == 1
     assert (tmp_path / "parts" / "checkpoints" / "last.pt").is_file()

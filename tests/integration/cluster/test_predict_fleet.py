@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from maag_subprocess import Command
+from maag_subprocess import Command, wait_until
 from numpy.typing import NDArray
 from ray import cloudpickle
 from s3_server import BUCKET, Fault, client_of, s3_server
@@ -58,10 +57,7 @@ def test_killed_worker_is_replaced_and_no_stored_volume_is_repeated(weights: Pat
         words = ("predict", f"s3://{BUCKET}/in", "--model", weights, "--out", f"s3://{BUCKET}/out", "--workers", 2)
         before = server.count("PUT", "out/*.nii.gz")
         command = Command(*words, "--json", environment=environment)
-        until = time.monotonic() + 120
-        while server.count("PUT", "out/*.nii.gz") - before < 10:
-            assert time.monotonic() < until, command.stderr
-            time.sleep(0.02)
+        wait_until(lambda: server.count("PUT", "out/*.nii.gz") - before >= 10, context=lambda: command.stderr)
         stored = stored_labels(client)
         next(process for process in members_below(command.pid)).kill()
         code, printed = command.wait_for_exit()

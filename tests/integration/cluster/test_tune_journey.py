@@ -9,7 +9,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from command_line import run as run_here
+from maag_subprocess import wait_until
 from ray import tune as ray_tune
 
 from maag.config import codec
@@ -30,6 +30,7 @@ from tune.recorder import Algorithm, SearchPlan
 from tune.results import TrialResult
 from tune.schedule import read_schedule
 from tune.search import search
+from tune.staged_state import newest_state
 from tune.trial import TrialPlan
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
@@ -72,6 +73,19 @@ def plans_of(
     return plan, trial
 
 
+def has_saved_a_finished_trial(search: Path) -> bool:
+    """Whether a trial has ended, and Ray has saved that and its rungs, which it does just after."""
+    if not any(row["status"] in ("done", "stopped") for row in rows_of(search / "trials.csv").values()):
+        return False
+    newest = newest_state(search / "ray")
+    if newest is None or "TERMINATED" not in newest.read_text():
+        return False
+    try:
+        return any(rungs_in(search / "ray").values())
+    except (ValueError, EOFError, pickle.UnpicklingError):  # not there yet, or being written
+        return False
+
+
 def is_trial(process: psutil.Process) -> bool:
     return process.name().startswith("ray::ImplicitF")
 
@@ -86,12 +100,8 @@ def test_killed_search_resumes_and_yields_a_model(
     settings = ["--trials", TRIALS, "--epochs", EPOCHS, "--concurrency", 2, "--search", "random", *tiny_options]
     command = [sys.executable, "-m", "maag", *map(str, (*words, *settings))]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
-        deadline = time.monotonic() + 240
-        while not any(row["status"] in ("done", "stopped") for row in rows_of(out / "trials.csv").values()):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.1)
-        time.sleep(0.5)  # Ray saves its own state just after
+        wait_until(lambda: process.poll() is not None or has_saved_a_finished_trial(out), 240)
+        assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
     before = rows_of(out / "trials.csv")
     ended = {name for name, row in before.items() if row["status"] in ("done", "stopped")}

@@ -6,13 +6,12 @@ import csv
 import io
 import json
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import run as run_here
-from maag_subprocess import Command
+from maag_subprocess import Command, wait_until
 from s3_server import BUCKET, client_of, s3_server
 
 from maag import checkpoint
@@ -36,10 +35,11 @@ def test_search_on_workers_resumes_from_the_bucket(
         out = tmp_path / "one" / "search"
         command = Command(*words, "--out", out, *settings, environment=environment)
         client = client_of(environment)
-        until = time.monotonic() + 240
-        while "done" not in statuses(out / "trials.csv") or "TERMINATED" not in saved_state(client):
-            assert time.monotonic() < until, command.stderr
-            time.sleep(0.2)
+        wait_until(
+            lambda: "done" in statuses(out / "trials.csv") and "TERMINATED" in saved_state(client),
+            240,
+            lambda: command.stderr,
+        )
         command.send_signal(signal.SIGKILL)
         command.wait_for_exit()
         first = [path for path in server.uploads if "/workers/" in path and path.endswith("last.pt")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,12 +159,10 @@ def test_forbidden_object_is_not_reported_as_missing(server: S3Server, store: St
         store.stat("none")
 
 
-def test_unreachable_endpoint_fails_after_bounded_retries(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
+def test_unreachable_endpoint_fails_after_its_last_attempt(monkeypatch: pytest.MonkeyPatch, server: S3Server) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    start = time.monotonic()
     with pytest.raises(StorageError, match="every attempt failed"):
         open_store(f"s3://{BUCKET}/a", FAST_RETRIES).stat("b")
-    assert time.monotonic() - start < 5
 
 
 def test_invalid_bucket_name_is_reported(server: S3Server) -> None:
