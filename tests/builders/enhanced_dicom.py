@@ -22,6 +22,7 @@ GROUP_OF = {
     "SpacingBetweenSlices": "PixelMeasuresSequence",
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
+    "ModalityLUTSequence": "UnassignedSharedConvertedAttributesSequence",
     "StackID": "FrameContentSequence",
     "InStackPositionNumber": "FrameContentSequence",
     "TemporalPositionIndex": "FrameContentSequence",

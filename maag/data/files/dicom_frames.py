@@ -37,8 +37,9 @@ _GROUPS = (
     "MRVelocityEncodingSequence",
 )
 """Functional groups that are read; later ones override the leftovers of a conversion."""
-_OF_ALL_FRAMES = ("Rows", "Columns", "RescaleSlope", "RescaleIntercept")
-"""The last two do not belong there, and are used only if no functional group has them."""
+_LUT = "ModalityLUTSequence"
+_OF_ALL_FRAMES = ("Rows", "Columns", "RescaleSlope", "RescaleIntercept", _LUT)
+"""The rescaling does not belong there, and is used only if no functional group has it; a lookup table is refused."""
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 FRAME_TAGS = ["NumberOfFrames", *_OF_ALL_FRAMES, _SHARED, _PER_FRAME, "DimensionIndexSequence"]
 """The elements of a header that `frames_of` needs."""
@@ -72,7 +73,7 @@ def frames_of(header: pydicom.Dataset, path: Path) -> list[Frame]:
         header: of the file, with FRAME_TAGS.
         path: of the file, for errors.
 
-    Raises DataError as `items_of`, or if the functional groups are damaged.
+    Raises DataError as `items_of`, if the functional groups are damaged, or if there is a Modality LUT.
     """
     items = items_of(header, path)
     if not items:
@@ -86,7 +87,15 @@ def frames_of(header: pydicom.Dataset, path: Path) -> list[Frame]:
             common.update(_flat(item))
         pointers = [item.DimensionIndexPointer for item in header.get("DimensionIndexSequence") or []]
         dimensions = [keyword_for_tag(pointer) for pointer in pointers]
-        return [_frame(common, item, dimensions) for item in items]
+        frames = [_frame(common, item, dimensions) for item in items]
+        has_lut = any(frame.header.get(_LUT) for frame in frames)
+    # Enhanced CT, MR and PET images have a slope and an intercept per frame instead (PS3.3, C.7.6.16.2.9).
+    if has_lut:
+        raise DataError(
+            f"{path}: an enhanced file with a Modality LUT ({_LUT}), where RescaleSlope and RescaleIntercept of each "
+            "frame are needed; export the series as classic DICOM, or convert it to NIfTI"
+        )
+    return frames
 
 
 def items_of(header: pydicom.Dataset, path: Path) -> Sequence[pydicom.Dataset]:

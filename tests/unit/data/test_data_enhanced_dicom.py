@@ -11,6 +11,7 @@ import pytest
 from enhanced_dicom import FRAME_SHAPE, frame_at, noise_frames, save_enhanced
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -126,6 +127,26 @@ def test_non_finite_intensities_are_refused(tmp_path: Path, scale: dict[str, flo
     path = save_enhanced(tmp_path / "a.dcm", noise_frames(2), frames)
     with pytest.raises(DataError, match=r"a\.dcm: some pixels are NaN or infinite|frame 2: a damaged header"):
         load_series(read_slices([path]))
+
+
+@pytest.mark.parametrize("place", ["root", "shared", "frame"])
+@pytest.mark.parametrize("rescaled", [True, False])
+def test_a_modality_lut_is_refused(tmp_path: Path, place: str, rescaled: bool) -> None:
+    """Frames would otherwise have the intensities of their stored values."""
+    item = Dataset()
+    item.LUTDescriptor = [4, 0, 16]
+    item.add_new("LUTData", "US", [7, 5, 3, 1])
+    lut, rescaling = {"ModalityLUTSequence": [item]}, {"RescaleSlope": 2, "RescaleIntercept": 0} if rescaled else {}
+    frames = [frame_at(0.0, **rescaling), frame_at(6.0, **rescaling, **(lut if place == "frame" else {}))]
+    path = save_enhanced(
+        tmp_path / "a.dcm",
+        noise_frames(2),
+        frames,
+        shared=lut if place == "shared" else None,
+        tags=lut if place == "root" else None,
+    )
+    with pytest.raises(DataError, match=r"a\.dcm: an enhanced file with a Modality LUT .* as classic DICOM, or"):
+        read_slices([path])
 
 
 def test_data_sets_refuse_files_with_several_frames(tmp_path: Path) -> None:
