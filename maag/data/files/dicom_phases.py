@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from maag.data.files.dicom_file import SAME_MM
 from maag.data.files.dicom_series import require_one_grid
 from maag.data.files.dicom_slices import DicomSlice
 from maag.errors import DataError
+
+_ORDINALS = ("TemporalPositionIdentifier", "TemporalPositionIndex")
+"""Clocks that number the phases; the others are times, perhaps within one of several cardiac cycles."""
 
 
 def phases_of(slices: Sequence[DicomSlice]) -> list[tuple[DicomSlice, ...]]:
@@ -19,7 +22,8 @@ def phases_of(slices: Sequence[DicomSlice]) -> list[tuple[DicomSlice, ...]]:
     Slices of one phase may differ in time, but have the same rank in time at their positions.
 
     Raises DataError for slices of different shape, spacing or orientation; for more slices at some positions than at
-    others; and for several at one position that differ in more than time, or that no element distinguishes.
+    others; and for several at one position that differ in more than time, in two dimensions of time, as dynamics of
+    cardiac phases do, or that no element distinguishes.
     """
     places = _by_position(slices)
     numbers = Counter(len(place) for place in places)
@@ -35,14 +39,38 @@ def phases_of(slices: Sequence[DicomSlice]) -> list[tuple[DicomSlice, ...]]:
         _require_one_kind(place)
     times = {one: one.times() for one in slices}
     clocks = places[0][0].clocks
+    distinct = {clock: [len({times[one].get(clock) for one in place} - {None}) for place in places] for clock in clocks}
     for clock in clocks:
-        if all(len({times[one].get(clock) for one in place} - {None}) == usual for place in places):
+        if set(distinct[clock]) == {usual}:
             in_time = [sorted(place, key=lambda one: times[one][clock]) for place in places]
+            if clock not in _ORDINALS:
+                _require_same_order(in_time, times, clock)
             return [tuple(place[phase] for place in in_time) for phase in range(usual)]
     first, second = places[0][:2]
+    varied = [clock for clock in clocks if max(distinct[clock]) > 1]
+    if len(varied) > 1:
+        raise _two_dimensions(first, varied)
     raise DataError(
         f"{second.name}: lies at the position of {first.name}, and none of {', '.join(clocks)} distinguishes them as "
         f"phases of a cine; keep one of them in the volume, and of echoes {second.way_apart}"
+    )
+
+
+def _require_same_order(
+    in_time: Sequence[Sequence[DicomSlice]], times: Mapping[DicomSlice, Mapping[str, float]], clock: str
+) -> None:
+    """Raise DataError if another clock goes back in the order by `clock`, which would mix up dynamics, for example."""
+    for place in in_time:
+        for other in place[0].clocks:
+            known = [times[one][other] for one in place if other in times[one]]
+            if known != sorted(known):
+                raise _two_dimensions(place[0], (other, clock))
+
+
+def _two_dimensions(one: DicomSlice, clocks: Sequence[str]) -> DataError:
+    return DataError(
+        f"{one.name}: the slices at its position differ in {' and '.join(clocks)} independently, but a cine has one "
+        "dimension of time; export each cine as its own series, or convert the one to segment to NIfTI"
     )
 
 

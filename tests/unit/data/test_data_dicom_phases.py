@@ -83,6 +83,43 @@ def test_a_time_element_constant_at_a_position_is_ignored(tmp_path: Path) -> Non
     assert phases_of(paths) == [tuple(paths[:2]), tuple(paths[2:])]
 
 
+def write_dynamics(folder: Path, delay_ms: float) -> list[Path]:
+    """Three phases in each of two dynamics, at two positions; `delay_ms` is added to trigger times in the second."""
+    return [
+        write_slice(
+            folder,
+            f"{position}-{dynamic}-{phase}",
+            8.0 * position,
+            TemporalPositionIdentifier=dynamic + 1,
+            TriggerTime=30.0 * phase + delay_ms * dynamic,
+        )
+        for position in range(2)
+        for dynamic in range(2)
+        for phase in range(3)
+    ]
+
+
+@pytest.mark.parametrize("jitter_ms", [0.0, 0.5, -0.5])
+def test_dynamics_of_cardiac_phases_are_refused(tmp_path: Path, jitter_ms: float) -> None:
+    """In the order of trigger times, which the jitter makes unique, dynamics would alternate."""
+    paths = write_dynamics(tmp_path, jitter_ms)
+    with pytest.raises(DataError, match=r"differ in TemporalPositionIdentifier and TriggerTime indep.* own series, or"):
+        phases_of(paths)
+
+
+def test_trigger_times_that_continue_in_the_next_dynamic_are_one_dimension(tmp_path: Path) -> None:
+    paths = write_dynamics(tmp_path, 90.0)
+    assert [phase[0].name for phase in phases_of(paths[::-1])] == [path.name for path in paths[:6]]
+
+
+def test_numbered_phases_keep_their_order_though_trigger_times_repeat(tmp_path: Path) -> None:
+    paths = [
+        write_slice(tmp_path, str(number), 0.0, TemporalPositionIdentifier=number + 1, TriggerTime=30.0 * (number % 3))
+        for number in range(6)
+    ]
+    assert phases_of(paths[::-1]) == [(path,) for path in paths]
+
+
 @pytest.mark.parametrize("counts", [(1, 2), (1, 1, 3)])
 def test_a_duplicated_slice_does_not_make_a_cine(tmp_path: Path, counts: tuple[int, ...]) -> None:
     paths = [

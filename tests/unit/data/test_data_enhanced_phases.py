@@ -145,6 +145,27 @@ def test_frames_forming_neither_a_volume_nor_a_cine_are_refused(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("jitter_ms", [0.0, 0.5])
+@pytest.mark.parametrize("dynamic_element", ["TemporalPositionIndex", "TemporalPositionTimeOffset"])
+@pytest.mark.parametrize("phase_element", ["NominalCardiacTriggerDelayTime", "TriggerTime"])
+def test_dynamics_of_cardiac_phases_are_refused(
+    tmp_path: Path, phase_element: str, dynamic_element: str, jitter_ms: float
+) -> None:
+    frames = [
+        frame_at(
+            SLICE_SPACING_MM * position,
+            **{phase_element: 30.0 * phase + jitter_ms * dynamic, dynamic_element: dynamic + 1},
+        )
+        for position in range(2)
+        for dynamic in range(2)
+        for phase in range(3)
+    ]
+    path = save_enhanced(tmp_path / "a.dcm", noise_frames(len(frames)), frames)
+    with pytest.raises(DataError, match=r"the slices at its position differ in .* independently") as caught:
+        phases_of(read_slices([path]))
+    assert {phase_element, dynamic_element} <= set(str(caught.value).split())
+
+
 def test_headers_are_not_read_twice(tmp_path: Path) -> None:
     for phase in range(2):
         for position in range(2):
