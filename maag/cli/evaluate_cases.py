@@ -71,7 +71,7 @@ def warn_of_orientations(cases: Sequence[Case], opened: OpenModel) -> None:
     orientations: dict[str, str | None] = {}
     for case in cases:
         with suppress(DataError, StorageError):  # reported when the case is measured
-            orientations[case.case_id] = header_orientation(case.images[0])
+            orientations[case.case_id] = header_orientation(case.images)
     if sentence := differing_orientations(orientations, opened.orientations):
         say(f"Note: {sentence}; measure what `maag predict --reorient` makes of them with --predictions")
 

@@ -189,6 +189,7 @@ def main(*paths):
         alike = voxels.shape == first.shape and np.allclose(other_mm[:2], sizes_mm[:2], rtol=1e-3)
         if not alike or (orientation and other and orientation != other):
             sys.exit(f"{path}: not on the grid of {image_paths[0]}; resample all channels to one grid")
+        orientation = orientation or other
     pair = reorientation(image_paths[0], orientation, trained, reorient)
     forward, inverse = ornt_transform(*pair), ornt_transform(*reversed(pair))
     channels = [apply_orientation(voxels, forward).T for voxels in (first, *(other[1] for other in others))]

@@ -89,9 +89,14 @@ def differing_orientations(orientations: Mapping[str, str | None], trained: Sequ
     )
 
 
-def header_orientation(image: Path) -> str | None:
-    """As `Volume.orientation`, from a NIfTI file's header alone; None for other files. Raises as `load_volume`."""
-    return orientation_of(open_nifti(image)) if is_nifti(image) else None
+def header_orientation(images: Sequence[Path]) -> str | None:
+    """As `Volume.orientation`, from the headers of NIfTI channels alone; None for other files.
+
+    Raises as `load_volume`.
+    """
+    opened = (open_nifti(image) for image in images if is_nifti(image))
+    recorded = next((source for source in opened if closest_orientation_of(source)), None)
+    return orientation_of(recorded) if recorded else None
 
 
 def minority_slice_axes(spacings: Mapping[str, tuple[float, float, float]]) -> list[str]:

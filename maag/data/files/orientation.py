@@ -11,7 +11,7 @@ from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, i
 from numpy.typing import NDArray
 
 _MIN_COSINE = 0.8
-"""Of the angle between an axis and the patient's axis that its letter names: about 37 degrees."""
+"""Of the angle between an axis and the patient's axis that its letter names, for example: about 37 degrees."""
 _LINES = {"L": "LR", "R": "LR", "P": "PA", "A": "PA", "S": "SI", "I": "SI"}
 
 Voxel = TypeVar("Voxel", bound=np.generic)
@@ -25,6 +25,15 @@ def orientation_code(affine: NDArray[np.float64]) -> str | None:
         return None
     cosines = np.abs(affine[:3, :3] / lengths).max(axis=0)
     return "".join(letters) if (cosines >= _MIN_COSINE).all() else None
+
+
+def axes_differ(affine: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether an axis of a (4, 4) voxel-to-world affine points more than about 37 degrees away from that of another.
+
+    Unlike closest codes, which rounding can change near 45 degrees, this also compares oblique axes.
+    """
+    first, second = (matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (affine, other))
+    return bool(((first * second).sum(axis=0) < _MIN_COSINE).any())
 
 
 def orientation_differs(orientation: str | None, trained: Sequence[str]) -> bool:

@@ -20,7 +20,7 @@ from maag.data.files.nifti import (
     spacing_of,
 )
 from maag.data.files.nifti_header import require_scan, without_trailing_ones
-from maag.data.files.orientation import Reorientation
+from maag.data.files.orientation import Reorientation, axes_differ
 from maag.errors import DataError
 
 _PLAIN_DIMENSIONS = 3
@@ -83,6 +83,8 @@ def load_volume(path: Path, time: int | None = None) -> Volume:
 def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
     """Read an image with one file per channel, all on one grid.
 
+    Affine and orientation are those of the first file whose header records them.
+
     Raises:
         DataError: as `load_volume`, or the files differ in shape, spacing or, as far as headers record it, orientation.
         StorageError: a file cannot be opened.
@@ -97,17 +99,16 @@ def load_channels(paths: Sequence[Path], time: int | None = None) -> Volume:
             )
     if len(volumes) == 1:
         return first
-    by_orientation: dict[str, Path] = {}
-    for path in paths:
-        if orientation := closest_orientation_of(open_nifti(path)):
-            by_orientation.setdefault(orientation, path)
-    if len(by_orientation) > 1:
-        (orientation, reference), (other, path), *_ = by_orientation.items()
-        raise DataError(
-            f"{path}: a channel with orientation {other} in its header beside {reference} with {orientation}, so one "
-            "is mirrored or rotated; resample them to one grid"
-        )
-    return replace(first, voxels=np.concatenate([volume.voxels for volume in volumes]))
+    codes = [closest_orientation_of(open_nifti(path)) for path in paths]
+    recorded = [found for found in zip(paths, volumes, codes, strict=True) if found[2]]
+    reference, grid, orientation = recorded[0] if recorded else (paths[0], first, None)
+    for path, volume, other in recorded:
+        if axes_differ(volume.affine, grid.affine):
+            raise DataError(
+                f"{path}: a channel with orientation {other} in its header beside {reference} with {orientation} and "
+                "other axes, so one is mirrored or rotated; resample them to one grid"
+            )
+    return replace(grid, voxels=np.concatenate([volume.voxels for volume in volumes]))
 
 
 def num_volumes(path: Path) -> int:

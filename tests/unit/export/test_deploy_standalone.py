@@ -123,6 +123,15 @@ def test_channels_of_different_orientations_are_refused(tmp_path: Path, scan: Pa
     assert refusal(model, [*options, scan, other, tmp_path / "labels.nii.gz"]).startswith(f"{other}: not on the grid")
 
 
+def test_a_channel_of_unknown_orientation_does_not_hide_those_of_the_others(tmp_path: Path, scan: Path) -> None:
+    model, other = write_model(tmp_path / "model", channels=3), scan.with_name("other.nii.gz")
+    unknown, voxels = scan.with_name("unknown.nii.gz"), np.asarray(nibabel.load(scan).dataobj)
+    nibabel.save(nibabel.Nifti1Image(voxels, None), unknown)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, 1.0, 1.0, 1.0])), other)
+    channels = [unknown, scan, other]
+    assert refusal(model, [*channels, tmp_path / "labels.nii.gz"]).startswith(f"{other}: not on the grid")
+
+
 def damaged(scan: Path, how: str) -> Path:
     """Write a file beside `scan` that cannot be segmented."""
     whole, other = scan.read_bytes(), scan.with_name("other.nii.gz")
