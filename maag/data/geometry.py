@@ -26,6 +26,8 @@ _SLICES_AT_ONCE = 16
 """Of scribbles, which take 32 bits per pixel and class while they are resampled."""
 _CONSTANT = 1e-5
 """Relative to the values: cubic weights in 32 bits add up to 1 within some 1e-7."""
+_NEGLIGIBLE = 1e-3
+"""Weight of a cropped pixel; for sides up to 1200 pixels, rounding of coordinates in 32 bits leaves at most 6e-5."""
 _MIN_IQR = 1e-3
 """Of the inter-quartile range, relative to p95 - p5; images that fill their frame have some hundred times as much."""
 
@@ -143,11 +145,8 @@ def scores_to_source(scores: NDArray[np.float32] | Tensor, grid: Grid) -> NDArra
     num_slices, num_classes = planes.shape[:2]
     fitted = _fit(planes.reshape(-1, *planes.shape[2:]), grid.resized_shape, 0)
     fitted = fitted.reshape(num_slices, num_classes, *grid.resized_shape)
-    outside = ~_fit(np.ones((1, *grid.size_px), bool), grid.resized_shape, False)[0]
-    fitted[:, BACKGROUND, outside] = 1
-    resized = interpolate(torch.from_numpy(fitted), size=grid.source_shape, mode="bilinear", align_corners=False)
-    source: NDArray[np.float32] = resized.numpy()
-    return source
+    fitted[:, BACKGROUND, _is_cropped(grid)] = 1
+    return _bilinear(fitted, grid.source_shape)
 
 
 def inside(grid: Grid) -> NDArray[np.bool_]:
@@ -157,9 +156,19 @@ def inside(grid: Grid) -> NDArray[np.bool_]:
 
 
 def inside_in_source(grid: Grid) -> NDArray[np.bool_]:
-    """(Y, X) bool: pixels of a source slice that are on the training grid, not cropped."""
-    held: NDArray[np.bool_] = labels_to_source(np.ones((1, *grid.size_px), np.uint8), grid)[0] != BACKGROUND
+    """(Y, X) bool: pixels of a source slice that `scores_to_source` gives probabilities of the training grid alone.
+
+    Beside the edge of a crop, others are interpolated with the background outside.
+    """
+    cropped = _is_cropped(grid)[None, None].astype(np.float32)
+    held: NDArray[np.bool_] = _bilinear(cropped, grid.source_shape)[0, 0] < _NEGLIGIBLE
     return held
+
+
+def _is_cropped(grid: Grid) -> NDArray[np.bool_]:
+    """(rows, columns) bool of `resized_shape`: pixels that are not on the training grid."""
+    cropped: NDArray[np.bool_] = ~_fit(np.ones((1, *grid.size_px), bool), grid.resized_shape, False)[0]
+    return cropped
 
 
 def normalize(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -186,6 +195,14 @@ def _bytes_to_unit(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 _NORMALIZATIONS = {"robust": normalize, "unit": _bytes_to_unit}
+
+
+def _bilinear(planes: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """(N, C, Y, X) to (N, C, *shape)."""
+    resized: NDArray[np.float32] = interpolate(
+        torch.from_numpy(planes), size=shape, mode="bilinear", align_corners=False
+    ).numpy()
+    return resized
 
 
 def _resize(planes: NDArray[Scalar], shape: tuple[int, int], mode: str) -> NDArray[Scalar]:

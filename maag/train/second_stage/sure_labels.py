@@ -28,7 +28,8 @@ def label_volume(
         entropy: see `sure_labels`.
 
     Returns:
-        (Z, Y, X) uint8, IGNORE where unannotated pixels are outside the model's grid or it is not confident of them.
+        (Z, Y, X) uint8, IGNORE where unannotated pixels are outside the model's grid or interpolated across its edge,
+        or it is not confident of them.
 
     Raises DataError as `segment_fully` does.
     """

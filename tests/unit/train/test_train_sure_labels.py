@@ -79,6 +79,28 @@ def test_annotations_are_kept_and_pixels_outside_the_grid_stay_unlabelled() -> N
     )
 
 
+class ForegroundRunner:
+    """Predicts class 1 with probability 0.6 and background with 0.4 in every pixel."""
+
+    name = "foreground"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        planes = np.ones((len(images), 1, *images.shape[2:]), np.float32)
+        return np.concatenate([0.4 * planes, 0.6 * planes], axis=1)
+
+
+@pytest.mark.parametrize("spacing_mm", [0.3, 0.5, 0.7, 1.0, 2.3])
+def test_pixels_at_the_edge_of_the_grid_take_no_background_from_outside(spacing_mm: float) -> None:
+    """Interpolated with the background outside, they would be labelled as background against the model."""
+    data = DataConfig(classes=("background", "blob"), unlabelled_value=2, size_px=(16, 16), spacing_mm=1.0)
+    volume = Volume(np.zeros((1, 1, 90, 80), np.float32), (5, spacing_mm, spacing_mm), np.eye(4))
+    labels = label_volume(volume, np.full(volume.shape, IGNORE, np.uint8), ForegroundRunner(), data, 1.0)
+    assert set(np.unique(labels)) == {1, IGNORE}
+    rows, columns = (labels[0] == 1).any(axis=1).sum(), (labels[0] == 1).any(axis=0).sum()
+    for found in (rows, columns):  # Half a pixel of the grid is lost on each side.
+        assert 15 / spacing_mm - 2 <= found <= 16 / spacing_mm
+
+
 def test_coverage_counts_pixels_and_compares_them_with_available_masks() -> None:
     tally = CoverageTally(3)
     tally.add(np.array([[[1, 1, 1, IGNORE]]], np.uint8), np.array([[[0, 1, 0, 1]]], np.uint8))
