@@ -16,6 +16,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
+from pydicom.valuerep import DSfloat
 
 from maag import __version__
 from maag.data.files.dicom_file import read_header
@@ -33,6 +34,8 @@ _MAY_BE_UNKNOWN = (
 _COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#e377c2", "#bcbd22")
 _SERIES_NUMBER_OFFSET = 1000
 _DIGITS_OF_MM = 4
+_CORRECTED = (1e-5, 1e-3)
+"""Errors of direction cosines that are corrected; the largest moves a pixel 256 away by a quarter along an axis."""
 _LONGEST_LABEL = _LONGEST_SERIAL = 64  # of the value representation LO
 
 
@@ -97,13 +100,14 @@ def save_segmentation(
         )
     sources = [_source(file) for file in files]
     _require_one_frame(sources, files)
-    spacing_mm = round(grid_of_series(slices)[0][0], _DIGITS_OF_MM)
+    (between_mm, _, _), affine = grid_of_series(slices)
+    spacing_mm, orientation = round(between_mm, _DIGITS_OF_MM), _orientation(slices[0], affine)
     if frames:
         # highdicom expects one plane of labels for each frame, in the order of the file.
         labels = labels[np.argsort(frames)]
-        _share_geometry(sources[0], files[0], slices[0], spacing_mm)
+        _share_geometry(sources[0], files[0], slices[0], orientation, spacing_mm)
     else:
-        _set_slice_spacing(sources, spacing_mm)
+        _set_geometry(sources, orientation, spacing_mm)
     segmentation = _build(labels, sources, files, classes, model_digest)
     with replacing(path) as temporary:
         segmentation.save_as(temporary, enforce_file_format=True)
@@ -170,26 +174,39 @@ def _require_one_frame(sources: Sequence[Dataset], files: Sequence[Path]) -> Non
                 )
 
 
-def _set_slice_spacing(sources: Sequence[Dataset], spacing_mm: float) -> None:
-    """Set the slice spacing, which the segmentation copies, to that of the positions.
+def _orientation(first: DicomSlice, affine: NDArray[np.float64]) -> list[DSfloat]:
+    """Direction cosines of the series, or those of its grid if they have an error in _CORRECTED.
+
+    highdicom refuses to read volumes of three decimals that are not perpendicular. Two decimals would need so large a
+    correction that viewers may no longer take labels and images for parallel.
+    """
+    stored = np.array([float(value) for value in first.header.ImageOrientationPatient])
+    directions = (affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)).T * [-1, -1, 1]  # RAS to LPS
+    is_corrected = _CORRECTED[0] < np.abs(directions.ravel() - stored).max() < _CORRECTED[1]
+    return [DSfloat(float(value), auto_format=True) for value in (directions.ravel() if is_corrected else stored)]
+
+
+def _set_geometry(sources: Sequence[Dataset], orientation: list[DSfloat], spacing_mm: float) -> None:
+    """Set the orientation and the slice spacing, which the segmentation copies, the latter to that of the positions.
 
     Headers may contradict their positions, and readers need it to place the frames that are left out. Slices of unknown
     thickness, which a segmentation may not have, become as thick as they are apart.
     """
     is_thickness_known = all(source.get("SliceThickness") for source in sources)
     for source in sources:
+        source.ImageOrientationPatient = orientation
         source.SpacingBetweenSlices = spacing_mm
         if not is_thickness_known:
             source.SliceThickness = spacing_mm
 
 
-def _share_geometry(source: Dataset, file: Path, first: DicomSlice, spacing_mm: float) -> None:
+def _share_geometry(source: Dataset, file: Path, first: DicomSlice, cosines: list[DSfloat], spacing_mm: float) -> None:
     """Move orientation and pixel measures of an enhanced file to the shared groups, and positions to the frames.
 
     highdicom expects them there; all frames agree. Raises DataError for several items of shared groups.
     """
     orientation, measures = Dataset(), Dataset()
-    orientation.ImageOrientationPatient = first.header.ImageOrientationPatient
+    orientation.ImageOrientationPatient = cosines
     measures.PixelSpacing = first.header.PixelSpacing
     measures.SliceThickness = first.header.get("SliceThickness") or spacing_mm
     measures.SpacingBetweenSlices = spacing_mm

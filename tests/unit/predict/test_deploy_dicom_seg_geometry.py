@@ -8,13 +8,15 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from dicom_seg_sources import CLASSES, OBLIQUE, SHAPE, write_enhanced_file, write_series
-from enhanced_dicom import AXIAL
+from dicom_seg_sources import CLASSES, OBLIQUE, PATIENT, SHAPE, write_enhanced_file, write_series
+from enhanced_dicom import AXIAL, save_enhanced
 from numpy.typing import NDArray
 from pydicom.pixels import pixel_array
+from scipy.spatial.transform import Rotation
 
 from deploy.inputs.dicom_seg import save_segmentation
 from maag.data.files.dicom_series import load_series, order_of_slices
+from maag.data.files.dicom_slices import read_slices
 
 
 @pytest.mark.parametrize(("orientation", "reverse"), [(AXIAL, False), (AXIAL, True), (OBLIQUE, False), (OBLIQUE, True)])
@@ -59,6 +61,50 @@ def test_segmentation_geometry_matches_the_nifti_labels(tmp_path: Path, labels: 
     x, y, z = np.rint(to_nifti @ np.c_[corners, np.ones(len(corners))].T).astype(int)[:3]
     np.testing.assert_array_equal(labels[z, y, x], volume.array[tuple(corners.T)])
     assert len(corners) == np.count_nonzero(labels)
+
+
+def write_rounded(folder: Path, decimals: int, *, enhanced: bool, seed: int) -> tuple[list[Path], list[float]]:
+    """Write a series whose positions are precise and whose direction cosines are rounded; return these as well."""
+    axes = Rotation.random(random_state=seed).as_matrix()
+    rounded = [float(value) for value in axes[:2].ravel().round(decimals)]
+    tags = {"ImageOrientationPatient": rounded}
+    if not enhanced:
+        return write_series(folder, tuple(axes[:2].ravel().tolist()), tags=tags), rounded
+    frames = [{"ImagePositionPatient": (7.0 * index * axes[2]).round(6).tolist()} for index in range(SHAPE[0])]
+    shared = {**tags, "PixelSpacing": [1.5, 1.5]}
+    return [save_enhanced(folder / "a.dcm", np.zeros(SHAPE, np.uint16), frames, shared=shared, tags=PATIENT)], rounded
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_three_decimals_of_direction_cosines_become_perpendicular(
+    tmp_path: Path, labels: NDArray[np.uint8], seed: int, enhanced: bool
+) -> None:
+    files, _ = write_rounded(tmp_path / "in", 3, enhanced=enhanced, seed=seed)
+    save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "")
+    volume = highdicom.seg.segread(tmp_path / "out.dcm").get_volume(combine_segments=True, allow_missing_positions=True)
+    lps_to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
+    to_nifti = np.linalg.inv(load_series(read_slices(files)).affine) @ lps_to_ras @ volume.affine
+    np.testing.assert_allclose(np.abs(to_nifti[:3, :3]), [[0, 0, 1], [0, 1, 0], [1, 0, 0]], atol=1e-4)
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_two_decimals_of_direction_cosines_are_kept_for_viewers(
+    tmp_path: Path, labels: NDArray[np.uint8], enhanced: bool
+) -> None:
+    files, rounded = write_rounded(tmp_path / "in", 2, enhanced=enhanced, seed=1)
+    save_segmentation(tmp_path / "out.dcm", labels, files, CLASSES, "")
+    written = pydicom.dcmread(tmp_path / "out.dcm")
+    assert written.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient == rounded
+    by_highdicom = highdicom.seg.segread(tmp_path / "out.dcm")
+    options = dict.fromkeys(("combine_segments", "ignore_spatial_locations", "assert_missing_frames_are_empty"), True)
+    if enhanced:
+        uid = pydicom.dcmread(files[0]).SOPInstanceUID
+        found = by_highdicom.get_pixels_by_source_frame(uid, range(1, SHAPE[0] + 1), **options)
+    else:
+        uids = [pydicom.dcmread(file).SOPInstanceUID for file in files]
+        found = by_highdicom.get_pixels_by_source_instance(uids, **options)
+    np.testing.assert_array_equal(found, labels)
 
 
 @pytest.mark.parametrize("empty", [True, False])
