@@ -151,7 +151,8 @@ def predict(
             progress(count, len(sources))
     if not job.folder:
         gather(store)
-    targets = [source.target for source in sources]
+    unsuccessful = {entry.target for entry in failed}
+    targets = [source.target for source in sources if source.target not in unsuccessful]
     tables = write_tables(store, work, targets, data.classes, done=done, kept=kept)
     return Outcome(
         done=len(done),

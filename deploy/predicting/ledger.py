@@ -70,6 +70,8 @@ class History:
     """All attempts at one target."""
 
     last: Entry | None = None
+    """The last attempt that read its source, else the last of all: one that stopped before, as the source could not be
+    read or its labels were refused, does not change what is known of the labels."""
     target_md5s: frozenset[str] = frozenset()
     """MD5s of all labels ever written there."""
     side_names: frozenset[str] | None = frozenset()
@@ -79,7 +81,9 @@ class History:
         """The history with one more attempt."""
         known = self.side_names is not None and (entry.side_files is not None or entry.target_md5 is None)
         sides = frozenset((*(self.side_names or ()), *(entry.side_files or ()))) if known else None
-        return History(entry, self.target_md5s | ({entry.target_md5} if entry.target_md5 else set()), sides)
+        stopped_before = entry.source_version is None and self.last is not None and self.last.source_version is not None
+        last = self.last if stopped_before else entry
+        return History(last, self.target_md5s | ({entry.target_md5} if entry.target_md5 else set()), sides)
 
     def may_have_written(self, name: str) -> bool:
         """Whether maag may have written the side file of this name."""
@@ -158,7 +162,7 @@ class StoreLedger:
 
 
 def read_finished(out: Store) -> dict[str, Entry]:
-    """The last attempt at each target, if it succeeded.
+    """The last attempt at each target, see `History`, if it succeeded.
 
     Raises:
         ConfigError: a line has another format version.

@@ -54,7 +54,7 @@ def write_tables(
     Args:
         out: the output, with its ledger.
         work: which tables to write.
-        wanted: the targets of this call.
+        wanted: the targets of this call, except failures.
         classes: of the model, background first.
         done: those of `wanted` that were labelled in this call.
         kept: how many of `wanted` were edited since.

@@ -92,6 +92,21 @@ def test_resume_keeps_manual_labels_of_failed_volumes(scans: Path, out: Path, ru
     assert (out / "a.nii.gz").read_bytes() == b"years of work"
 
 
+def test_resume_keeps_manually_corrected_labels_after_their_source_could_not_be_read(
+    scans: Path, out: Path, runner: ThresholdRunner
+) -> None:
+    """As when a network drive is away for one of the calls."""
+    run(scans, out, runner)
+    (out / "a.nii.gz").write_bytes(b"years of work")
+    away = (scans / "a.nii.gz").rename(scans.parent / "away.nii.gz")
+    (scans / "a.nii.gz").symlink_to("nowhere")
+    (failed,) = run(scans, out, runner, resume=True).failed
+    assert failed.source_version is None
+    away.rename(scans / "a.nii.gz")
+    assert run(scans, out, runner, resume=True) == Outcome(done=0, skipped=2, failed=(), kept=1)
+    assert (out / "a.nii.gz").read_bytes() == b"years of work"
+
+
 @pytest.mark.parametrize("older", [False, True])
 def test_resume_restores_missing_probabilities(scans: Path, out: Path, runner: ThresholdRunner, older: bool) -> None:
     work = Work(probabilities=True)

@@ -85,6 +85,20 @@ def test_md5s_known_from_a_listing_are_not_requested_one_by_one(scans: Path, out
     assert store.lists == 1
 
 
+@pytest.mark.parametrize("labels_exist", [True, False])
+def test_earlier_labels_of_a_source_that_cannot_be_read_keep_their_rows(
+    scans: Path, out: Path, labels_exist: bool
+) -> None:
+    run(scans, out, BOTH)
+    (scans / "a.nii.gz").unlink()
+    (scans / "a.nii.gz").symlink_to("nowhere")
+    if not labels_exist:
+        (out / "a.nii.gz").unlink()
+    outcome = run(scans, out, BOTH)
+    assert (outcome.done, len(outcome.failed)) == (1, 1)
+    assert outcome.tables == Tables(patients_measured=1 + labels_exist, frames_reviewed=1 + labels_exist)
+
+
 def test_labels_without_expected_dice_get_no_review_row_and_are_counted(scans: Path, out: Path) -> None:
     run(scans, out, Work())
     lines = [{key: value for key, value in line.items() if key != "expected_dice"} for line in read_ledger(out)]
