@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from glob import has_magic
 from pathlib import Path
 
-from deploy.inputs.input_lists import without_lists
+from deploy.inputs.input_lists import resolved_place, without_lists
 from deploy.inputs.patterns import parents, pattern_of
 from deploy.inputs.source_kinds import Source
 from maag.errors import ConfigError
-from maag.storage.keys import is_uri, split_uri
+from maag.storage.keys import is_uri
 
 
 def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], out: str) -> None:
@@ -20,17 +20,19 @@ def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], ou
     Raises ConfigError.
     """
     given = list(without_lists(inputs))
-    read = {_absolute(place) for place in given if is_uri(place) or Path(place).is_dir()}
-    places = {_absolute(source.place) for source in sources}
+    read = {resolved_place(place) for place in given if is_uri(place) or Path(place).is_dir()}
+    places = {resolved_place(source.place) for source in sources}
     above_places = {folder for place in places for folder in (place, *parents(place))}
     # Both the folder of a link and that of its target may hold a mask of the user's.
     files = {file for source in sources for file in source.files}
-    beside = {_folder_of(place): file for file in files for place in (_absolute(file), _named(file))}
+    beside = {_folder_of(place): file for file in files for place in (resolved_place(file), _named(file))}
     wild = [place for place in given if has_magic(place) and not Path(place).exists()]
     # In a store, too, an object with this literal name takes precedence over the pattern.
-    patterns = [pattern_of(place) for place in map(_absolute, wild) if not (is_uri(place) and place in above_places)]
+    patterns = [
+        pattern_of(place) for place in map(resolved_place, wild) if not (is_uri(place) and place in above_places)
+    ]
     for target in (out, *(f"{out}/{source.target}" for source in sources)):
-        resolved = _absolute(target)
+        resolved = resolved_place(target)
         above = {resolved, *parents(resolved)}
         matched = any(pattern.fullmatch(place) for pattern in patterns for place in above)
         if resolved in places or read & above or matched:
@@ -43,18 +45,12 @@ def require_disjoint(inputs: Sequence[str | Path], sources: Sequence[Source], ou
 
 
 def _named(place: str) -> str:
-    """As `_absolute`, but a link as the last part is not followed."""
+    """As `resolved_place`, but a link as the last part is not followed."""
     if is_uri(place):
-        return _absolute(place)
+        return resolved_place(place)
     folder, name = os.path.split(place)
     return os.path.join(os.path.realpath(folder), name)
 
 
 def _folder_of(place: str) -> str:
     return next(parents(place), "")
-
-
-def _absolute(place: str) -> str:
-    """The canonical path or URI, with a lower-case scheme."""
-    # Not Path.resolve, which fails on circular links.
-    return "/".join(split_uri(place)).rstrip("/") if is_uri(place) else os.path.realpath(place)

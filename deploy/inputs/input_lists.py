@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def without_lists(inputs: Sequence[str | Path], above: tuple[str, ...] = ()) -> 
 def local_place(given: str | Path) -> str:
     """The input as given, `file:///PATH` as PATH. Raises ConfigError if that is on another host."""
     return str(file_path(str(given))) if str(given).lower().startswith("file://") else str(given)
+
+
+def absolute_place(place: str) -> str:
+    """The path from the root, with links as they are, for calls in other working directories; a URI as it is."""
+    return place if is_uri(place) else str(Path(place).absolute())
+
+
+def resolved_place(place: str) -> str:
+    """The canonical path, or the URI with a lower-case scheme."""
+    # Not Path.resolve, which fails on circular links.
+    return "/".join(split_uri(place)).rstrip("/") if is_uri(place) else os.path.realpath(place)
 
 
 def _lines_of(given: str) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.inputs.disjoint import require_disjoint
-from deploy.inputs.input_lists import local_place
+from deploy.inputs.input_lists import local_place, resolved_place
 from deploy.inputs.passed_over import sentence
 from deploy.inputs.source_kinds import Source
 from deploy.inputs.sources import find_sources
@@ -197,7 +196,7 @@ def plan(
             )
         for file in (source.target, *((probabilities_of(source.target),) if probabilities else ())):
             other = by_file.setdefault(file, source)
-            if _resolved(other.place) != _resolved(source.place):
+            if resolved_place(other.place) != resolved_place(source.place):
                 raise ConfigError(
                     f"{other.place} and {source.place} would both be written to {out}/{file}; "
                     "predict them in two calls with different output folders"
@@ -230,7 +229,3 @@ def _plain(out: str | Path) -> str:
 def _unpacked(file: str) -> str:
     """`a.nii` for both `a.nii` and `a.nii.gz`."""
     return file[: -len(".gz")] if file.lower().endswith(".nii.gz") else file
-
-
-def _resolved(place: str) -> str:
-    return place if is_uri(place) else os.path.realpath(place)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from maag.errors import ConfigError, ObjectChangedError
 from maag.storage import storage_errors
@@ -37,7 +37,7 @@ class Entry:
 
     format_version: int = FORMAT_VERSION
     source: str
-    """Path or URI."""
+    """Absolute path or URI; in lines of earlier versions the path as given."""
     target: str
     """Relative to the output, with `/`."""
     source_version: str | None
@@ -65,6 +65,15 @@ class Entry:
     output; None in lines of earlier versions, and of failures."""
 
 
+class Origin(NamedTuple):
+    """The image that labels are of."""
+
+    place: str
+    """Path or URI."""
+    version: str | None
+    """See `Entry.source_version`."""
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """All attempts at one target."""
@@ -77,13 +86,18 @@ class History:
     side_names: frozenset[str] | None = frozenset()
     """Names of all files ever written beside them; None if an earlier version wrote a line without them."""
 
+    origin: Origin | None = None
+    """The image of the last labels written there; None if there were none."""
+
     def then(self, entry: Entry) -> History:
         """The history with one more attempt."""
         known = self.side_names is not None and (entry.side_files is not None or entry.target_md5 is None)
         sides = frozenset((*(self.side_names or ()), *(entry.side_files or ()))) if known else None
         stopped_before = entry.source_version is None and self.last is not None and self.last.source_version is not None
         last = self.last if stopped_before else entry
-        return History(last, self.target_md5s | ({entry.target_md5} if entry.target_md5 else set()), sides)
+        if not entry.target_md5:
+            return History(last, self.target_md5s, sides, self.origin)
+        return History(last, self.target_md5s | {entry.target_md5}, sides, Origin(entry.source, entry.source_version))
 
     def may_have_written(self, name: str) -> bool:
         """Whether maag may have written the side file of this name."""

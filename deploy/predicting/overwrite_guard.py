@@ -1,4 +1,4 @@
-"""Protect the user's files: new labels overwrite only what maag itself wrote, by the ledger."""
+"""Labels overwrite only earlier labels of the same image, by the ledger, and no file of the user's."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterable
 from dataclasses import replace
 
-from deploy.predicting.ledger import History, read_histories
+from deploy.inputs.input_lists import resolved_place
+from deploy.predicting.ledger import History, Origin, read_histories
 from maag.errors import ConfigError, StorageError
 from maag.storage.store import Store, StoredObject
 
 
 class OverwriteGuard:
-    """Refuses to overwrite files in an output that maag did not write; thread-safe.
+    """Refuses to overwrite files in an output that maag did not write, or labels of another image; thread-safe.
 
     The ledger is read again when a target already has a file that the last reading did not know: never in an empty
     output, and once in one that is segmented again. Other processes may write to the output too; they record their
@@ -28,16 +29,30 @@ class OverwriteGuard:
         self._found_foreign = False
         self._lock = threading.Lock()
 
-    def require_overwritable(self, target: str) -> None:
-        """Refuse to overwrite a file that maag did not write.
+    def require_overwritable(self, target: str, origin: Origin) -> None:
+        """Refuse to store labels of `origin` as `target` in place of other files than earlier labels of this image.
 
         Raises:
-            ConfigError: there is such a file.
+            ConfigError: maag did not write the file there; or it wrote it, or one that counts as the same case, for
+                another image.
             StorageError: the output or its ledger cannot be read.
         """
         found = self._out.stat(target)
-        if found is not None and not self._is_own(found, target):
-            raise ConfigError(_refusal(self._out, target))
+        if found is not None:
+            if not self._is_own(found, target):
+                raise ConfigError(_refusal(self._out, target))
+            self._require_same_image(target, origin, "replace them")
+        twin = _twin_of(target)
+        if twin is not None and (other := self._out.stat(twin)) is not None and self._is_own(other, twin):
+            self._require_same_image(twin, origin, "count as the same case")
+
+    def _require_same_image(self, written: str, origin: Origin, otherwise: str) -> None:
+        earlier = self._histories[written].origin
+        if earlier and not _are_same_image(earlier, origin):
+            raise ConfigError(
+                f"{self._out.child(written)} contains labels of {earlier.place}, according to the ledger, and those of "
+                f"{origin.place} would {otherwise}; move that file away, or choose another output folder"
+            )
 
     def missing_side_files(self, target: str, names: Iterable[str]) -> list[str]:
         """Those of the side files `names` that do not exist, to be recorded before they are stored, as labels are.
@@ -75,6 +90,18 @@ class OverwriteGuard:
         with contextlib.suppress(StorageError):  # the listing only saves time
             return {found.key: found.version for found in self._out.list()}
         return {}
+
+
+def _twin_of(target: str) -> str | None:
+    """The labels that count as the same case: `a.nii` for `a.nii.gz`, and the reverse."""
+    if target.lower().endswith(".nii.gz"):
+        return target[: -len(".gz")]
+    return f"{target}.gz" if target.lower().endswith(".nii") else None
+
+
+def _are_same_image(one: Origin, other: Origin) -> bool:
+    """Whether they have the same content, as after a move, or the same place, as after a change."""
+    return one.version == other.version or resolved_place(one.place) == resolved_place(other.place)
 
 
 def require_own_table(out: Store, name: str, beginning: bytes) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from deploy.inputs.input_lists import absolute_place
 from deploy.predicting.job import Job, Task
 from deploy.predicting.ledger import Entry, History, now, open_ledger, read_histories
 from deploy.predicting.volume_status import VolumeStatus
@@ -90,7 +91,7 @@ class TaskQueue:
     def _fail(self, queued: QueuedTask) -> Entry:
         source = queued.original.source
         entry = Entry(
-            source=source.place,
+            source=absolute_place(source.place),
             target=source.target,
             source_version=None,
             model=self._job.identity,

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from deploy.inputs.channel_files import fitting
 from deploy.inputs.images import InputImage
+from deploy.inputs.input_lists import absolute_place
 from deploy.inputs.source_kinds import Fetched, Source
 from deploy.predicting.job import Job, Task, probabilities_of
-from deploy.predicting.ledger import Entry, Ledger, now, open_ledger
+from deploy.predicting.ledger import Entry, Ledger, Origin, now, open_ledger
 from deploy.predicting.overwrite_guard import OverwriteGuard
 from deploy.predicting.volume_status import VolumeStatus, status_of
 from maag.data.files.nifti_writing import ProbabilityWriter
@@ -79,34 +80,38 @@ class VolumeProcessor:
             AccessDeniedError: the output may not be written, so the other volumes would fail too.
             StorageError: the ledger cannot be written.
         """
-        source = task.source
-        started = time.perf_counter()
-        version = None
+        source, started = task.source, time.perf_counter()
+        recorded_version = None
         with tempfile.TemporaryDirectory(prefix="maag-predict-") as folder:
             inputs, outputs = Path(folder) / "inputs", Path(folder) / "outputs"
             inputs.mkdir()
             fetched: Fetched | None = None
             try:
-                found_version = source.version()
-                status = self._status(task, found_version)
+                version = source.version()
+                status = self._status(task, version)
                 if status is not VolumeStatus.TO_DO:
                     return status
                 safe_key(source.target)
-                self._overwrite_guard.require_overwritable(source.target)
+                self._require_overwritable(source, version)
                 # Only now: with a version in the ledger, --resume takes a file of the user's for edited labels.
-                version = found_version
+                recorded_version = version
                 fetched = source.fetch(inputs, version)
-                version = fetched.version
+                recorded_version = version = fetched.version
                 with self._decoding_slots:
                     results = self._segment(fetched.image, outputs / source.target)
+                recorded_version = None
+                self._require_overwritable(source, version)  # again, as other jobs may have stored labels meanwhile
             except Exception as error:  # One volume may exhaust the memory and the next may not.
-                entry = self._entry(source, version, started, error=_message_of(error, source, fetched))
+                entry = self._entry(source, recorded_version, started, error=_message_of(error, source, fetched))
                 self._ledger.append(entry)
                 return entry
             md5s = {path.relative_to(outputs).as_posix(): _md5_of(path) for path in _files_below(outputs)}
             target_md5 = md5s.pop(source.target)
             entry = self._entry(source, version, started, target_md5=target_md5, results=results, side_files=md5s)
             return self._store(outputs, source.target, entry)
+
+    def _require_overwritable(self, source: Source, version: str) -> None:
+        self._overwrite_guard.require_overwritable(source.target, Origin(absolute_place(source.place), version))
 
     def _status(self, task: Task, version: str) -> VolumeStatus:
         target = task.source.target
@@ -179,7 +184,7 @@ class VolumeProcessor:
         side_files: dict[str, str] | None = None,
     ) -> Entry:
         return Entry(
-            source=source.place,
+            source=absolute_place(source.place),
             target=source.target,
             source_version=version,
             model=self._job.identity,

@@ -13,13 +13,17 @@ from threshold_runner import DATA, ThresholdRunner, read_ledger, run, write_volu
 from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.executor import Threads
 from deploy.predicting.job import Job, Task, Work
-from deploy.predicting.ledger import Entry
+from deploy.predicting.ledger import Entry, Origin
 from deploy.predicting.overwrite_guard import OverwriteGuard
 from deploy.predicting.volume_status import VolumeStatus
 from maag.errors import ConfigError
 from maag.storage.local import LocalStore
 
 HEART = replace(DATA, classes=("background", "LV"))
+
+
+def origin(scans: Path, name: str) -> Origin:
+    return Origin(str(scans / name), "sha256:0")
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -100,14 +104,14 @@ def test_the_ledger_is_not_read_again_for_each_user_file(scans: Path, out: Path,
     guard = OverwriteGuard(store)
     for name in mine:
         with pytest.raises(ConfigError, match="already exists"):
-            guard.require_overwritable(name)
+            guard.require_overwritable(name, origin(scans, name))
     assert store.reads == 2
     write_volume(scans / "later.nii.gz")
     run(scans, out, runner, resume=True)
-    guard.require_overwritable("later.nii.gz")
+    guard.require_overwritable("later.nii.gz", origin(scans, "later.nii.gz"))
     (out / mine[0]).write_bytes(b"other work")
     with pytest.raises(ConfigError, match="already exists"):
-        guard.require_overwritable(mine[0])
+        guard.require_overwritable(mine[0], origin(scans, mine[0]))
 
 
 def test_a_user_file_in_place_of_probabilities_is_not_replaced(scans: Path, out: Path, runner: ThresholdRunner) -> None:
@@ -182,9 +186,9 @@ def test_labels_written_after_a_user_file_was_moved_away_are_ours(
     guard = OverwriteGuard(LocalStore(out))
     for name in ("c.nii.gz", "d.nii.gz", "c.nii.gz"):  # so that both are known as the user's
         with pytest.raises(ConfigError):
-            guard.require_overwritable(name)
+            guard.require_overwritable(name, origin(scans, name))
     (out / "c.nii.gz").unlink()
     run(scans, out, runner, resume=True)  # another job labels it
-    guard.require_overwritable("c.nii.gz")
+    guard.require_overwritable("c.nii.gz", origin(scans, "c.nii.gz"))
     with pytest.raises(ConfigError):
-        guard.require_overwritable("d.nii.gz")
+        guard.require_overwritable("d.nii.gz", origin(scans, "d.nii.gz"))
