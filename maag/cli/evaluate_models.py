@@ -80,7 +80,7 @@ def open_measured(
     for model in models:
         opened = open_model(model, device_name, backend)
         say(f"Running {model} with {opened.reason}")
-        warn_of_views(model, opened.config, refinement)
+        warn_of_views(model, opened.networks, refinement)
         data = opened.config.data
         if data.dataset != dataset:
             raise ConfigError(f"{model} was trained on data set {data.dataset!r}, but --dataset is {dataset!r}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from maag.cli.resolving import pick_device
 from maag.errors import ConfigError
@@ -17,20 +17,29 @@ if TYPE_CHECKING:
     from maag.inference import Refinement, Runner
 
 
+class Network(NamedTuple):
+    """A trained network of a model."""
+
+    checkpoint: str
+    config: Config
+    """What it was trained with."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenModel:
     """A model that can be run."""
 
     runner: Runner
     config: Config
+    """Of its first network; all have the same settings of what they see and label."""
     digest: str
     """SHA-256 of its weights or graph."""
     kind: str | None
     """best or final."""
     split_file: Path | None
     """The split.json of the run it came from, if found."""
-    num_networks: int
-    """How many networks it averages; mostly 1."""
+    networks: tuple[Network, ...]
+    """Those that it averages; mostly one."""
     split_digests: tuple[str, ...]
     """Digests of the splits that its networks were trained on, each once; empty where unknown."""
     share_test_patients: bool
@@ -86,18 +95,37 @@ def read_own_split(opened: OpenModel | None, path: Path, otherwise: str = "") ->
     return split
 
 
-def warn_of_views(model: Path, config: Config, refinement: Refinement) -> None:
-    """Warn of views that training had none of; averaging over flips cost a model of ACDC a tenth of its Dice."""
-    from maag.cli.terminal import say
+def warn_of_views(model: Path, networks: Sequence[Network], refinement: Refinement) -> None:
+    """Warn of views that training of any network had none of; averaging over flips cost a model of ACDC a tenth of its
+    Dice.
+    """
     from maag.inference import ROTATIONS_DEG
 
-    worse = "may make its labels worse"
-    if refinement.flips and config.augment.flip == 0:
-        say(f"Warning: {model} was trained without mirrored images (augment.flip=0): --flips {worse}")
-    if refinement.rotations and config.augment.rotation_deg < max(ROTATIONS_DEG):
-        limit = f"augment.rotation_deg={config.augment.rotation_deg:g}"
-        degrees = f"{max(ROTATIONS_DEG):g}°"
-        say(f"Warning: {model} was trained without images rotated by {degrees} ({limit}): --rotations {worse}")
+    largest = max(ROTATIONS_DEG)
+    if refinement.flips:
+        lacking = {each.checkpoint: "augment.flip=0" for each in networks if each.config.augment.flip == 0}
+        _warn_of_view(model, len(networks), lacking, "mirrored images", "--flips")
+    if refinement.rotations:
+        degrees = {each.checkpoint: each.config.augment.rotation_deg for each in networks}
+        lacking = {name: f"augment.rotation_deg={most:g}" for name, most in degrees.items() if most < largest}
+        _warn_of_view(model, len(networks), lacking, f"images rotated by {largest:g}°", "--rotations")
+
+
+def _warn_of_view(model: Path, num_networks: int, lacking: Mapping[str, str], view: str, option: str) -> None:
+    """Warn of networks that lack this view in training; `lacking` has the setting of each by checkpoint."""
+    from maag.cli.terminal import say
+
+    if not lacking:
+        return
+    if num_networks == 1:
+        (setting,) = lacking.values()
+        say(f"Warning: {model} was trained without {view} ({setting}): {option} may make its labels worse")
+    else:
+        names = ", ".join(f"{checkpoint} ({setting})" for checkpoint, setting in lacking.items())
+        say(
+            f"Warning: {model} averages {num_networks} networks, and training had no {view} for {names}: {option} may "
+            "make its labels worse"
+        )
 
 
 def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
@@ -113,7 +141,8 @@ def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
         digest=artifact.digest,
         kind=source.kind,
         split_file=_existing(model.parent / "split.json"),
-        num_networks=max(1, len(source.members)),
+        networks=tuple(Network(each.checkpoint, each.config) for each in source.members)
+        or (Network(source.checkpoint, artifact.manifest.config),),
         split_digests=digests,
         share_test_patients=len(digests) < 2 or _are_folds_of_one([member.config for member in source.members]),
         shortfalls=source.shortfalls,
@@ -135,7 +164,7 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
         digest=trained.digest,
         kind=trained.info.get("kind"),
         split_file=_existing(trained.path.parent.parent / "split.json"),
-        num_networks=1,
+        networks=(Network(str(trained.path), trained.config),),
         split_digests=_known([trained.info.get("split_digest")]),
         share_test_patients=True,
         shortfalls=trained.info.get("shortfalls"),

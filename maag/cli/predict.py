@@ -112,11 +112,11 @@ def predict_command(
     refuse_idle_wait(wait_minutes, over_ray=over_ray)
     # With Ray, this process needs only the settings and the digest of the model, and may have no GPU.
     opened = open_model(model, *(("cpu", "auto") if over_ray else (device_name, backend)))
-    warn_of_views(model, opened.config, work.refinement)
+    warn_of_views(model, opened.networks, work.refinement)
     if review and opened.shortfalls is None:
         why = "as its training did not finish or an earlier version of maag trained it"
-        if opened.num_networks > 1:
-            why = f"as it averages {opened.num_networks} networks, whose own corrections do not apply to the average"
+        if len(opened.networks) > 1:
+            why = f"as it averages {len(opened.networks)} networks, whose own corrections do not apply to the average"
         say(f"Note: {model} has no correction of its expected Dice, {why}: in review.csv only the order is meaningful")
     executor: Executor
     if over_ray:

@@ -13,7 +13,7 @@ from tiny_artifact import CONFIG, tiny_manifest, write_tiny_artifact
 from deploy.artifact.manifest import Member, write_manifest
 from maag.checkpoint import save_segmentor
 from maag.cli import main
-from maag.cli.models import open_model, read_own_split, warn_of_views
+from maag.cli.models import Network, open_model, read_own_split, warn_of_views
 from maag.config.codec import override
 from maag.data.splits import Split
 from maag.errors import ConfigError, MissingDataError
@@ -85,7 +85,7 @@ def test_an_ensemble_knows_the_splits_of_its_networks(
     make_ensemble(artifact, *digests)
     opened = open_model(artifact, "cpu")
     assert opened.split_digests == known
-    assert opened.num_networks == len(digests)
+    assert [each.checkpoint for each in opened.networks] == [f"{number}.safetensors" for number in range(len(digests))]
 
 
 def test_a_split_that_any_network_was_trained_on_is_accepted(artifact: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_an_ensemble_is_not_evaluated_on_patients_who_may_have_trained_it(
 def test_a_single_network_is_not_an_ensemble(artifact: Path, weights: Path) -> None:
     for model in (artifact, weights):
         opened = open_model(model, "cpu")
-        assert (opened.num_networks, opened.split_digests) == (1, ())
+        assert (len(opened.networks), opened.split_digests) == (1, ())
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,30 @@ def test_a_single_network_is_not_an_ensemble(artifact: Path, weights: Path) -> N
 def test_refinements_absent_from_training_augmentation_are_warned_about(
     training: dict[str, float], refinement: Refinement, warnings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warn_of_views(Path("runs/a"), override(CONFIG, training), refinement)
+    warn_of_views(Path("runs/a"), [Network("best.safetensors", override(CONFIG, training))], refinement)
     printed = " ".join(capsys.readouterr().err.split())
     assert printed.count("trained without") == len(warnings)
     assert all(f"trained without {warning} may make its labels worse" in printed for warning in warnings)
+
+
+def test_each_averaged_network_that_was_trained_without_a_view_is_named(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ((0.5, 30.0), (0.0, 20.0), (0.5, 0.0))
+    changes = tuple({"augment.flip": flip, "augment.rotation_deg": degrees} for flip, degrees in settings)
+    make_ensemble(artifact, "s", "s", "s", changes=changes)
+    networks = open_model(artifact, "cpu").networks
+    averaging = f"{artifact} averages 3 networks, and training had no"
+    warnings = {
+        Refinement(flips=True): f"{averaging} mirrored images for 1.safetensors (augment.flip=0): --flips may",
+        Refinement(rotations=True): (
+            f"{averaging} images rotated by 30° for 1.safetensors (augment.rotation_deg=20), 2.safetensors "
+            "(augment.rotation_deg=0): --rotations may"
+        ),
+    }
+    for refinement, warning in warnings.items():
+        warn_of_views(artifact, networks, refinement)
+        printed = capsys.readouterr().err
+        assert "".join(warning.split()) in "".join(printed.split())  # wrapped at any place
+        warn_of_views(artifact, networks[:1], refinement)
+        assert capsys.readouterr().err == ""
