@@ -215,6 +215,12 @@ def _card(manifest: Manifest) -> str:
 
 def _limits(manifest: Manifest) -> str:
     lines = []
+    if manifest.source.shortfalls is None:
+        why = "an average of several networks has no correction" if manifest.source.members else "none was measured"
+        lines.append(
+            f"- **Expected Dice**: `maag predict` does not correct it for overconfidence, as {why}; only the order of\n"
+            "  volumes by it is meaningful."
+        )
     if manifest.largest_activation is not None:
         lines.append(
             f"- **Range of fp16**: the largest activation was {manifest.largest_activation:.3g} on the slices below;\n"

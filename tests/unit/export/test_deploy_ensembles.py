@@ -142,5 +142,12 @@ def test_card_and_readme_describe_each_network(tmp_path: Path) -> None:
         "4, residual blocks [1, 2, 0, 2] in its encoder; trained with dense supervision."
     ) in card
     assert "averages the class probabilities of 2 networks" in readme
+    assert (
+        "`maag predict` does not correct it for overconfidence, as an average of several networks has no correction; "
+    ) in card
+    corrected = replace(manifest.source, shortfalls={"bright": 1.5})
+    write_companions(tmp_path, replace(manifest, source=corrected))
+    assert "Expected Dice" not in (tmp_path / CARD).read_text()
     write_companions(tmp_path, manifest)
+    assert "as none was measured; only" in (tmp_path / CARD).read_text()
     assert "average" not in (tmp_path / CARD).read_text() + (tmp_path / README).read_text()
