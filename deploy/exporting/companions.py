@@ -215,7 +215,7 @@ def _card(manifest: Manifest) -> str:
 
 def _limits(manifest: Manifest) -> str:
     lines = []
-    if manifest.source.shortfalls is None:
+    if not manifest.source.shortfalls:
         why = "an average of several networks has no correction" if manifest.source.members else "none was measured"
         lines.append(
             f"- **Expected Dice**: `maag predict` does not correct it for overconfidence, as {why}; only the order of\n"

@@ -10,7 +10,7 @@ import click
 
 from maag.cli.models import open_model, warn_of_views
 from maag.cli.options import ANY_PATH, PLACE, backend_option, device_option, json_option, wait_option
-from maag.cli.predict_summary import failure_message, summary_lines
+from maag.cli.predict_summary import failure_message, summary_lines, uncorrected_note
 from maag.cli.resolving import refuse_idle_wait
 from maag.errors import SomeCasesFailed
 
@@ -113,11 +113,9 @@ def predict_command(
     # With Ray, this process needs only the settings and the digest of the model, and may have no GPU.
     opened = open_model(model, *(("cpu", "auto") if over_ray else (device_name, backend)))
     warn_of_views(model, opened.networks, work.refinement)
-    if review and opened.shortfalls is None:
-        why = "as its training did not finish or an earlier version of maag trained it"
-        if len(opened.networks) > 1:
-            why = f"as it averages {len(opened.networks)} networks, whose own corrections do not apply to the average"
-        say(f"Note: {model} has no correction of its expected Dice, {why}: in review.csv only the order is meaningful")
+    uncorrected = uncorrected_note(opened.config.data.classes, len(opened.networks), opened.shortfalls)
+    if review and uncorrected:
+        say(f"Note: {model} {uncorrected}")
     executor: Executor
     if over_ray:
         inputs = tuple(map(_absolute, inputs))

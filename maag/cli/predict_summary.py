@@ -1,4 +1,4 @@
-"""Final summary of `maag predict`."""
+"""Notes and the final summary of `maag predict`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from deploy.predicting.batch import Outcome
     from deploy.predicting.job import Work
     from deploy.predicting.tables import Tables
@@ -65,6 +67,28 @@ def table_notes(tables: Tables) -> list[str]:
             f"writes {'them' if len(tables.stale) > 1 else 'it'} again"
         )
     return notes
+
+
+def uncorrected_note(classes: Sequence[str], num_networks: int, shortfalls: Mapping[str, float] | None) -> str | None:
+    """Why a model does not correct the expected Dice of each class, and what it is still good for; None if it does.
+
+    Args:
+        classes: of the model, background first.
+        num_networks: how many networks it averages.
+        shortfalls: see `maag.expected_dice`; None if none were recorded.
+    """
+    if shortfalls is None:
+        why = "as its training did not finish or an earlier version of maag trained it"
+        if num_networks > 1:
+            why = f"as it averages {num_networks} networks, whose own corrections do not apply to the average"
+        return f"has no correction of its expected Dice, {why}: in review.csv only the order is meaningful"
+    lacking = ", ".join(name for name in classes[1:] if name not in shortfalls)
+    if not lacking:
+        return None
+    return (
+        f"has no correction of the expected Dice of {lacking}, which its validation cases were too few to measure: in "
+        "review.csv only the order of these values is meaningful"
+    )
 
 
 def failure_message(outcome: Outcome) -> str:

@@ -148,6 +148,7 @@ def test_card_and_readme_describe_each_network(tmp_path: Path) -> None:
     corrected = replace(manifest.source, shortfalls={"bright": 1.5})
     write_companions(tmp_path, replace(manifest, source=corrected))
     assert "Expected Dice" not in (tmp_path / CARD).read_text()
-    write_companions(tmp_path, manifest)
-    assert "as none was measured; only" in (tmp_path / CARD).read_text()
+    for none in ({}, None):
+        write_companions(tmp_path, replace(manifest, source=replace(manifest.source, shortfalls=none)))
+        assert "as none was measured; only" in (tmp_path / CARD).read_text()
     assert "average" not in (tmp_path / CARD).read_text() + (tmp_path / README).read_text()

@@ -16,6 +16,7 @@ from deploy.predicting.executor import Threads
 from deploy.predicting.job import Work
 from deploy.predicting.ledger import Entry
 from deploy.predicting.review import write_review
+from maag.cli.predict_summary import uncorrected_note
 from maag.errors import ConfigError
 from maag.storage.local import LocalStore
 
@@ -97,3 +98,20 @@ def test_volumes_of_other_classes_are_not_reviewed(scans: Path, out: Path) -> No
     predict([scans / "deep"], Threads(HalfSure()), replace(DATA, classes=("background", "liver")), out, "m1")
     predict([scans / "a.nii.gz"], Threads(HalfSure()), DATA, out, "m2", work=REVIEWED)
     assert [row["labels"] for row in rows_in(out)] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("num_networks", "shortfalls", "note"),
+    [
+        (1, {"RV": 1.2, "LV": 1.1}, None),
+        (1, {"RV": 1.2}, "the expected Dice of LV, which its validation cases were too few to measure: "),
+        (1, {}, "the expected Dice of RV, LV, which its validation cases were too few to measure: "),
+        (1, None, "its expected Dice, as its training did not finish or"),
+        (3, None, "its expected Dice, as it averages 3 networks"),
+    ],
+)
+def test_values_without_a_correction_are_announced(
+    num_networks: int, shortfalls: dict[str, float] | None, note: str | None
+) -> None:
+    found = uncorrected_note(("background", "RV", "LV"), num_networks, shortfalls)
+    assert found is None if note is None else str(found).startswith(f"has no correction of {note}")
