@@ -135,7 +135,9 @@ class FileLedger:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 size = os.fstat(descriptor).st_size
                 torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-                os.write(descriptor, (b"\n" if torn else b"") + _line_of(entry))
+                rest = (b"\n" if torn else b"") + _line_of(entry)
+                while rest:  # a full disk takes a part of it, and only the next write is an error
+                    rest = rest[os.write(descriptor, rest) :]
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

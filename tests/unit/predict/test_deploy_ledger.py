@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from deploy.predicting.ledger import (
     read_entries,
     read_finished,
 )
-from maag.errors import ObjectChangedError
+from maag.errors import ObjectChangedError, StorageError
 from maag.storage.opening import open_store
 from maag.storage.store import Store, StoredObject
 
@@ -205,6 +206,21 @@ def test_lines_without_a_complete_entry_are_ignored(tmp_path: Path, line: str) -
     (tmp_path / LEDGER).write_text(f"{line}\n")
     FileLedger(tmp_path / LEDGER).append(entry(0))
     assert set(read_finished(open_store(str(tmp_path)))) == {"0.nii.gz"}
+
+
+def test_an_entry_that_the_disk_has_no_room_for_is_an_error_and_ruins_no_later_one(tmp_path: Path) -> None:
+    """The system then writes the beginning of a line, and reports how much, not an error."""
+    ledger = FileLedger(tmp_path / LEDGER)
+    ledger.append(entry(0))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / LEDGER).stat().st_size + 10, before[1]))
+    try:
+        with pytest.raises(StorageError, match="cannot write"):
+            ledger.append(entry(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    ledger.append(entry(2))
+    assert set(read_finished(open_store(str(tmp_path)))) == {"0.nii.gz", "2.nii.gz"}
 
 
 def test_unknown_side_files_of_an_earlier_entry_remain_possible() -> None:
