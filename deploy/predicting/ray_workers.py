@@ -26,7 +26,7 @@ from maag.train.launch.room import Room, require_room, takes_gpu
 
 _WORKER_LOST = (RayActorError, ActorUnavailableError, NodeDiedError, OutOfMemoryError)
 """What Ray raises for a lost worker; these have no common base class."""
-_MAX_FAILED_STARTS = 3
+_MAX_FAILED_STARTS = 3  # in a row
 _START_TIMEOUT_S = 600.0
 """How long to wait for a worker if there is none."""
 
@@ -191,6 +191,7 @@ class _Dispatcher:
                 ) from error
             self._starting.append(self._start_worker())
         else:
+            self._failed_starts = 0
             self._workers.append(worker)
 
     def _finish_task(self, worker: _WorkerHandle, ref: Any) -> Iterator[Entry | VolumeStatus]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +95,14 @@ class CrashingRunner:
         return np.stack([1 - bright, bright], axis=1)
 
 
-def open_crashing() -> CrashingRunner:
+def open_crashing(starts: Path) -> CrashingRunner:
+    """A runner; every second worker ends its process at its start. `starts` is a folder in which they are counted."""
+    for number in itertools.count(1):
+        with suppress(FileExistsError):
+            (starts / str(number)).touch(exist_ok=False)
+            break
+    if number % 2 == 0:
+        os._exit(1)
     return CrashingRunner()
 
 
@@ -114,7 +124,9 @@ def scans(tmp_path: Path) -> Path:
 def test_volume_that_crashes_workers_is_given_up_and_the_rest_predicted(scans: Path, tmp_path: Path) -> None:
     messages: list[str] = []
     plan = WorkersPlan(workers=2, address=None, gpu=False)
-    executor = RayWorkers(open_crashing, plan, messages.append)
+    starts = tmp_path / "starts"
+    starts.mkdir()
+    executor = RayWorkers(partial(open_crashing, starts), plan, messages.append)
     outcome = predict([scans], executor, DATA, tmp_path / "out", "m")
     assert (outcome.done, outcome.skipped) == (12, 0)
     (failed,) = outcome.failed
@@ -123,6 +135,7 @@ def test_volume_that_crashes_workers_is_given_up_and_the_rest_predicted(scans: P
     lines = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
     # A worker that dies between line and labels leaves a line for labels that are then made again.
     assert len({line["target"] for line in lines if line["error"] is None}) == 12
+    assert len(list(starts.iterdir())) >= 7  # the three that failed were not in a row
     assert predict([scans], executor, DATA, tmp_path / "out", "m", True).skipped == 12
 
 
