@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright_runner import DATA, ThresholdRunner, file_contents, read_ledger, run, write_volume
 from folder_bucket import serve_as_bucket
 from numpy.typing import NDArray
 from PIL import Image
+from threshold_runner import DATA, ThresholdRunner, file_contents, read_ledger, run, write_volume
 
 from deploy.predicting.batch import Outcome, predict
 from deploy.predicting.executor import Threads
