@@ -37,7 +37,8 @@ def choose_grid(images: Sequence[Path]) -> dict[str, Any]:
     spacing_mm = max(float(np.median(spacings)), float(room_mm.max()) / _LARGEST_SIDE_PX)
     multiples = [math.ceil(side / spacing_mm / SIZE_MULTIPLE - 1e-6) for side in room_mm]
     size = [min(_LARGEST_SIDE_PX, SIZE_MULTIPLE * multiple) for multiple in multiples]
-    return {"data.spacing_mm": round(spacing_mm, 6), "data.size_px": size}
+    # In the shortest digits of 32 bits, as in headers; to six decimals .7421875 mm was rounded up, and 512 became 511.
+    return {"data.spacing_mm": float(str(np.float32(spacing_mm))), "data.size_px": size}
 
 
 def count_channels(images: Sequence[Path]) -> int:

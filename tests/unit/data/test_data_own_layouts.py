@@ -13,6 +13,8 @@ from phantom_datasets import check_problems, config_of
 from maag.data.cache.preparing import prepare
 from maag.data.catalog import preset
 from maag.data.check import check
+from maag.data.files.label_files import load_image
+from maag.data.geometry import plan_grid
 from maag.errors import DataError
 
 
@@ -49,3 +51,12 @@ def test_labels_with_another_origin_than_their_image_are_noted(
     assert merged_note.startswith(f"{moved} cases, ")
     notes = [note for case in prepare(root, data, tmp_path / "cache").cases for note in case.notes]
     assert sum("(30, 30, 30) mm, its image's (0, 0, 0) mm" in note for note in notes) == moved
+
+
+@pytest.mark.parametrize("spacing_mm", [0.7421875, 0.5859375, 2 / 3, 1 / 3, 0.7])
+def test_images_of_one_spacing_are_not_resampled(tmp_path: Path, spacing_mm: float) -> None:
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images" / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((512, 512, 1), np.uint8), np.diag([spacing_mm, spacing_mm, 5, 1])), path)
+    grid = plan_grid(load_image([path]), preset("folders", "paper", tmp_path).data)
+    assert grid.source_shape == grid.resized_shape == grid.size_px == (512, 512)
