@@ -60,7 +60,11 @@ def read_case(case: Case, reader: Reader, data: DataConfig) -> CaseArrays:
     scribbles: dict[str, NDArray[np.uint8]] = {}
     for source in case.scribbles:
         if source.rater in scribbles:
-            places = " and ".join(str(each.path) for each in case.scribbles if isinstance(each, ScribbleFile))
+            places = " and ".join(
+                str(each.path)
+                for each in case.scribbles
+                if isinstance(each, ScribbleFile) and each.rater == source.rater
+            )
             raise DataError(
                 f"case {case.case_id} has two scribbles, {places}; remove one of them, or give the folder of the "
                 "right ones with --scribbles"

@@ -25,7 +25,7 @@ def attach_scribbles(cases: Sequence[Case], sources: Sequence[str], seed: int) -
     any depth: NIfTI, or a picture for a single slice.
 
     Raises:
-        ConfigError: a source is none of these, or two have the same name.
+        ConfigError: a source is none of these, or two have a rater of one name.
         MissingDataError: a folder is missing, or has no scribble of any case.
         DataError: one folder has two scribbles of one case.
     """
@@ -42,14 +42,22 @@ def attach_scribbles(cases: Sequence[Case], sources: Sequence[str], seed: int) -
             found = {case_id: (file,) for case_id, file in _files(Path(source), cases).items()}
         indexed = {case_id: tuple(replace(each, source=index) for each in drawn) for case_id, drawn in found.items()}
         bare = [replace(case, scribbles=case.scribbles + indexed.get(case.case_id, ())) for case in bare]
-    for case in bare:
-        raters = [scribble.rater for scribble in case.scribbles]
-        if len(set(raters)) < len(raters):
-            raise ConfigError(
-                f"--scribbles: case {case.case_id} has two scribbles of one rater ({', '.join(raters)}); folders must "
-                "have different names, and each source may be given once"
-            )
+    _require_own_raters(bare, sources)
     return tuple(bare)
+
+
+def _require_own_raters(cases: Sequence[Case], sources: Sequence[str]) -> None:
+    """Raise ConfigError where two sources have a rater of one name, who would agree with themselves in every case."""
+    source_of: dict[str, int] = {}
+    for case in cases:
+        for scribble in case.scribbles:
+            other = source_of.setdefault(scribble.rater, scribble.source)
+            if other != scribble.source:
+                raise ConfigError(
+                    f"--scribbles {sources[other]} and {sources[scribble.source]} both have a rater {scribble.rater}; "
+                    "folders must have different names, and each source may be given once: rename one, or put the "
+                    "files of one rater into one folder"
+                )
 
 
 def _simulated(source: str, seed: int) -> SimulatedScribble:

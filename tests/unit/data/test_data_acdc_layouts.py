@@ -58,6 +58,8 @@ def test_simulated_scribbles_near_the_data_never_replace_the_experts_scribbles(d
     assert len(problems) == len(expert_scribbles)
     assert "has two scribbles, " in str(problems[0])
     assert "--scribbles" in str(problems[0])
+    with_another_rater = check(data_dir, ACDC, ["own", "simulated:curve", str(data_dir / "scribbles")]).problems
+    assert with_another_rater == problems
     other = [str(data_dir / "scribbles")]
     assert all(len(case.scribbles) == 1 for case in find_cases(ACDC, data_dir, other))
     assert not check(data_dir, ACDC, other).problems

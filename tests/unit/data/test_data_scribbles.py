@@ -136,7 +136,24 @@ def test_invalid_scribble_sources_are_refused(phantom_dir: Path, tmp_path: Path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingDataError, match="it has no scribble of any of the 12 cases; files must be named after"):
         find_cases(DataConfig(), phantom_dir, [str(tmp_path / "empty")])
-    with pytest.raises(ConfigError, match="two scribbles of one rater"):
+    with pytest.raises(ConfigError, match="simulated:curve and simulated:curve both have a rater simulated:curve; "):
         find_cases(DataConfig(), phantom_dir, ["simulated:curve", "simulated:curve"])
     both = find_cases(DataConfig(), phantom_dir, ["own", "simulated:curve"])
     assert {len(case.scribbles) for case in both} == {2}
+
+
+def test_two_sources_with_a_rater_of_one_name_are_refused_even_if_they_share_no_case(
+    phantom_dir: Path, tmp_path: Path
+) -> None:
+    from maag.data.catalog import find_cases, preset
+    from maag.errors import ConfigError
+
+    data = preset("acdc", "fast").data
+    first, second = find_cases(data, phantom_dir)[:2]
+    folders = [tmp_path / "anna" / "drawn", tmp_path / "bob" / "drawn"]
+    for folder, case in zip(folders, (first, second), strict=True):
+        folder.mkdir(parents=True)
+        (folder / f"{case.case_id}_scribble.nii.gz").touch()
+    with pytest.raises(ConfigError) as caught:
+        find_cases(data, phantom_dir, list(map(str, folders)))
+    assert str(caught.value).startswith(f"--scribbles {folders[0]} and {folders[1]} both have a rater drawn; ")
