@@ -126,12 +126,12 @@ def data_phantom_command(dataset: str, out: Path, cases: int, seed: int) -> None
 @click.option(
     "--classes",
     type=click.IntRange(2, 254),
-    help="Number of classes, background included.  [default: from the largest label]",
+    help="Number of classes, background included; not with --dataset.  [default: from the largest label]",
 )
 @click.option(
     "--unlabelled",
     type=click.IntRange(2, 255),
-    help="Value of unlabelled pixels.  [default: the number of classes]",
+    help="Value of unlabelled pixels.  [default: the data set's, else the number of classes]",
 )
 @click.option("--dataset", type=click.Choice(DATASETS), help="MASKS is a folder in this data set's layout.")
 @click.option("--overwrite", is_flag=True, help="Replace existing scribbles in --out.")
@@ -166,8 +166,11 @@ def data_scribble_command(
     if dataset:
         if len(masks) != 1:
             raise ConfigError(f"--dataset {dataset}: MASKS must be the one folder of the data set, got {len(masks)}")
+        if classes:
+            raise ConfigError(f"--classes {classes}: --dataset {dataset} has its own classes; leave --classes out")
         data = resolve_config(dataset, None, None, changes, masks[0]).data
         sources, names = masks_of_dataset(data, masks[0]), data.classes
+        unlabelled = unlabelled or data.unlabelled_value
     else:
         sources = mask_files(masks)
     num_classes = classes or len(names) or count_classes(sources)

@@ -85,6 +85,18 @@ def test_scribbles_of_a_data_set_can_be_used_as_its_source(phantoms: Path, tmp_p
     assert [[scribble.rater for scribble in case.scribbles] for case in cases] == [["mine"]] * 3
 
 
+def test_classes_and_unlabelled_value_of_a_data_set_are_its_own(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
+    words = (copy_of("folders"), "--dataset", "folders", "--style", "skeleton", "--out", tmp_path / "mine")
+    code, text = run(*words, "--classes", 3)
+    assert code != 0
+    assert "--classes 3: --dataset folders has its own classes; leave --classes out" in text
+    assert not (tmp_path / "mine").exists()
+    code, text = run(*words, "--set", "data.unlabelled_value=200")
+    assert code == 0, text
+    scribble = next((tmp_path / "mine").iterdir())
+    assert set(np.unique(np.asarray(nib.load(scribble).dataobj))) == {0, 1, 2, 3, 200}
+
+
 @pytest.mark.slow
 def test_existing_scribbles_are_replaced_only_with_overwrite(phantom_dir: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "out" / "patient001_frame01_scribble.nii.gz"
