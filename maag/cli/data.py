@@ -171,6 +171,8 @@ def data_scribble_command(
         data = resolve_config(dataset, None, None, changes, masks[0]).data
         sources, names = masks_of_dataset(data, masks[0]), data.classes
         unlabelled = unlabelled or data.unlabelled_value
+    elif changes:
+        raise ConfigError(f"--set {changes[0]}: it needs --dataset; for other masks give --classes and --unlabelled")
     else:
         sources = mask_files(masks)
     num_classes = classes or len(names) or count_classes(sources)

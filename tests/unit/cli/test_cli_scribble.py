@@ -130,6 +130,13 @@ def test_class_label_as_unlabelled_value_is_refused(phantom_dir: Path, tmp_path:
     assert "--unlabelled 3 is a label of the masks; it must be at least 4" in text
 
 
+def test_settings_without_a_data_set_are_refused(phantom_dir: Path, tmp_path: Path) -> None:
+    change = "data.unlabelled_value=200"
+    code, text = run(phantom_dir, "--out", tmp_path / "out", "--style", "curve", "--set", change)
+    assert code != 0
+    assert f"--set {change}: it needs --dataset; for other masks give --classes and --unlabelled" in text
+
+
 def test_scribble_offers_every_style() -> None:
     assert tuple(STYLES) == cli_data.STYLES  # a copy, because importing the styles is slow
 
