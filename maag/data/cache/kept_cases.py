@@ -27,7 +27,7 @@ class KeptCases:
         for path in sorted([*cache_root.glob(f"{dataset}-*/"), *cache_root.glob(f".{dataset}-*{_PART}/")]):
             try:
                 prepared = open_prepared(path)
-            except (StorageError, ValueError, KeyError, TypeError):
+            except StorageError:
                 continue
             here = {case.key: (prepared, case) for case in prepared.cases if case.key in wanted}
             self._found |= here
@@ -70,5 +70,5 @@ def keep_part(writer: SetWriter, folder: Path, path: Path, kept: KeptCases) -> N
 def _num_cases(part: Path) -> int:
     try:
         return len(open_prepared(part).cases)
-    except (StorageError, ValueError, KeyError, TypeError):
+    except StorageError:
         return 0

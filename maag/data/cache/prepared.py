@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from maag.data.cases import Part
 from maag.data.splits import Patient
-from maag.errors import DataError, StorageError
+from maag.errors import DataError, StorageError, first_line
 from maag.storage import read_json, storage_errors
 
 FORMAT_VERSION = 11
@@ -22,6 +22,7 @@ DIGEST_KIND = "sha256-"
 """Prefix of digests of data; earlier versions digested file times and the format as well, and had no prefix."""
 SHAPES_KIND = "shapes-"
 """Prefix of digests of masks from another folder; earlier versions digested scribbles as well, and had no prefix."""
+_IMAGES, _SCRIBBLES, _MASKS = "images.raw", "scribbles.raw", "masks.raw"
 _TUPLES = ("source_shape", "spacing_mm", "raters", "notes")
 
 
@@ -111,7 +112,22 @@ class PreparedData:
 
 def open_prepared(path: Path) -> PreparedData:
     """Open the prepared set in the folder `path`. Raises StorageError for another format or a damaged set."""
+    for name in (INDEX, _IMAGES, _SCRIBBLES, _MASKS):
+        if not (path / name).exists():
+            raise _damaged(path, f"{name} is missing")
     index: dict[str, Any] = read_json(path / INDEX)
+    try:
+        return _opened(path, index)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, first_line(error)) from error
+
+
+def _damaged(path: Path, what: str) -> StorageError:
+    """An error for a set that, for example, a clean-up of old files left in part."""
+    return StorageError(f"{path}: a damaged prepared set ({what}); remove the folder, and it is prepared again")
+
+
+def _opened(path: Path, index: dict[str, Any]) -> PreparedData:
     if index["format_version"] != FORMAT_VERSION:
         raise StorageError(f"{path}: a prepared set of format {index['format_version']}; remove the folder")
     plane = tuple(index["size_px"])
@@ -126,9 +142,9 @@ def open_prepared(path: Path) -> PreparedData:
         return PreparedData(
             directory=path,
             digest=index["digest"],
-            images=np.memmap(path / "images.raw", np.float32, "r", shape=(slices, index["channels"], *plane)),
-            scribbles=np.memmap(path / "scribbles.raw", np.uint8, "r", shape=(slices, len(index["raters"]), *plane)),
-            masks=np.memmap(path / "masks.raw", np.uint8, "r", shape=(slices, *plane)),
+            images=np.memmap(path / _IMAGES, np.float32, "r", shape=(slices, index["channels"], *plane)),
+            scribbles=np.memmap(path / _SCRIBBLES, np.uint8, "r", shape=(slices, len(index["raters"]), *plane)),
+            masks=np.memmap(path / _MASKS, np.uint8, "r", shape=(slices, *plane)),
             raters=tuple(index["raters"]),
             cases=tuple(cases),
         )

@@ -194,6 +194,31 @@ def test_a_full_disk_leaves_no_incomplete_set_in_the_cache(data_dir: Path, tiny_
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".lock", ".part"}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("index.json", None, "index.json is missing"),
+        ("index.json", "{}", "format_version"),
+        ("masks.raw", None, "masks.raw is missing"),
+        ("images.raw", "short", "mmap length is greater than file size"),
+    ],
+)
+def test_a_damaged_set_is_refused_with_the_folder_to_remove(
+    data_dir: Path, tiny_config: Config, tmp_path: Path, name: str, content: str | None, reason: str
+) -> None:
+    cases = find_cases(tiny_config.data, data_dir)[:1]
+    folder = prepare_cases(cases, data_dir, tiny_config.data, tmp_path / "cache").directory
+    (folder / name).unlink()
+    if content:
+        (folder / name).write_text(content)
+    with pytest.raises(StorageError) as caught:
+        prepare_cases(cases, data_dir, tiny_config.data, tmp_path / "cache")
+    assert str(caught.value).startswith(f"{folder}: a damaged prepared set (")
+    assert reason in str(caught.value)
+    shutil.rmtree(folder)
+    assert prepare_cases(cases, data_dir, tiny_config.data, tmp_path / "cache").directory == folder
+
+
 def test_an_unwritable_cache_is_refused(data_dir: Path, tiny_config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="a part of this path is a file"):
