@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,22 @@ def prepare_cases(
     path = cache_root / f"{data.dataset}-{_key(cases, directory, data, numbers)}"
     if not path.is_dir():
         require_writable_directory(cache_root)
-        with FileLock(cache_root / f".{path.name}.lock"):
+        with _locked(cache_root / f".{path.name}.lock"):
             if not path.is_dir():
                 _build(path, cases, directory, data, numbers, progress)
     return open_prepared(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`. Raises StorageError, for example where it is another user's in a shared cache."""
+    lock = FileLock(path)
+    with storage_errors(path):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _key(cases: Collection[Case], directory: Path, data: DataConfig, numbers: Sequence[int] | None) -> str:

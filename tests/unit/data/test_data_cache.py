@@ -223,3 +223,16 @@ def test_an_unwritable_cache_is_refused(data_dir: Path, tiny_config: Config, tmp
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="a part of this path is a file"):
         prepare(data_dir, tiny_config.data, tmp_path / "file" / "cache")
+
+
+def test_a_lock_that_cannot_be_opened_is_an_error_of_storage(
+    data_dir: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    cases = find_cases(tiny_config.data, data_dir)[:1]
+    folder = prepare_cases(cases, data_dir, tiny_config.data, tmp_path / "cache").directory
+    shutil.rmtree(folder)
+    lock = folder.with_name(f".{folder.name}.lock")
+    lock.unlink()
+    lock.mkdir()  # as another user's lock file, which root could open
+    with pytest.raises(StorageError, match=f"cannot write {lock}: "):
+        prepare_cases(cases, data_dir, tiny_config.data, tmp_path / "cache")
