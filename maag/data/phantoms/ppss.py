@@ -11,20 +11,29 @@ from scipy.ndimage import gaussian_filter
 
 from maag.data.phantoms.dicom_files import save_png
 from maag.data.phantoms.ppss_palette import COLOURS, INDICES
+from maag.errors import ConfigError
 from maag.storage import replacing
 
 _HAIR, _FACE, _UPPER, _LOWER, _ARMS, _LEGS, _SHOES = range(1, 8)
 _ROWS, _COLUMNS = 160, 80
 _IMAGE_SIZE = (120, 240)  # unlike the masks', as in the real data
 _FRAMES = 3
+_MOST_VIDEOS = 100
+"""Videos for training must not be numbered above 100."""
 _SKIN = (np.array([205, 160, 130]), np.array([120, 80, 60]))
 
 
 def write_videos(out: Path, num_cases: int, seed: int) -> None:
     """Write `num_cases` videos of a few pictures each, every fourth one numbered above 100, for testing.
 
-    Masks have the real palette; the first of each video is RGB. Same seed, same bytes. Raises StorageError.
+    Masks have the real palette; the first of each video is RGB. Same seed, same bytes.
+
+    Raises:
+        ConfigError: more than 100 videos.
+        StorageError: `out` cannot be written.
     """
+    if num_cases > _MOST_VIDEOS:
+        raise ConfigError(f"{num_cases} videos: the phantom in PPSS's layout has {_MOST_VIDEOS} at most; ask for fewer")
     for number in range(num_cases):
         video = 101 + number // 4 if number % 4 == 3 else 1 + number
         random = np.random.default_rng([seed, number])

@@ -47,6 +47,12 @@ def test_a_phantom_passes_the_check_and_depends_only_on_its_seed(name: str, phan
     assert one != other
 
 
+def test_more_phantom_videos_than_have_numbers_of_their_own_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="101 videos: the phantom in PPSS's layout has 100 at most; ask for fewer"):
+        write_phantom("ppss", tmp_path / "new", 101, seed=0)
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("name", NATIVE_CASES)
 def test_an_empty_folder_is_refused_with_the_expected_layout(name: str, tmp_path: Path) -> None:
     with pytest.raises(
