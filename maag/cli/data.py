@@ -163,6 +163,8 @@ def data_scribble_command(
     )
 
     names: tuple[str, ...] = ()
+    # Not inside, where it would be read as a scribble.
+    sheet = out.resolve().with_name(f"{out.resolve().name}-sheet.png")
     if dataset:
         if len(masks) != 1:
             raise ConfigError(f"--dataset {dataset}: MASKS must be the one folder of the data set, got {len(masks)}")
@@ -174,7 +176,7 @@ def data_scribble_command(
     elif changes:
         raise ConfigError(f"--set {changes[0]}: it needs --dataset; for other masks give --classes and --unlabelled")
     else:
-        sources = mask_files(masks)
+        sources = mask_files(masks, sheet)
     num_classes = classes or len(names) or count_classes(sources)
     options = ScribbleOptions(
         style=style, ratio=ratio, seed=seed, num_classes=num_classes, unlabelled_value=unlabelled or num_classes
@@ -184,8 +186,6 @@ def data_scribble_command(
     if report.done:
         rows = coverage_rows(report, names or tuple(map(str, range(num_classes))))
         print_table(f"{len(report.done)} scribbles in {out}", rows[0], rows[1:])
-        # Not inside, where it would be read as a scribble.
-        sheet = out.resolve().with_name(f"{out.resolve().name}-sheet.png")
         draw_contact_sheet(sheet, samples(report, options), num_classes)
         say(f"Look at {sheet}. Unlabelled pixels have value {options.unlabelled_value}.")
     end_with(

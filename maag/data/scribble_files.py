@@ -68,8 +68,8 @@ class ScribblingReport:
     """One sentence for each mask that could not be scribbled."""
 
 
-def mask_files(paths: Iterable[Path]) -> list[MaskSource]:
-    """The mask files in `paths` and, for folders, at any depth below.
+def mask_files(paths: Iterable[Path], sheet: Path | None = None) -> list[MaskSource]:
+    """The mask files in `paths` and, for folders, at any depth below, except the contact `sheet` of an earlier call.
 
     Where some names below a folder end with `_gt`, `_mask`, `_m`, `_label` or `_seg`, only those are masks. Scribbles
     get their mask's file type and grid. Raises MissingDataError where there are none.
@@ -79,6 +79,7 @@ def mask_files(paths: Iterable[Path]) -> list[MaskSource]:
         if not path.exists():
             raise MissingDataError(f"{path}: no such mask file or folder")
         inside = [path] if path.is_file() else sorted(file for file in files_below(path) if suffix_of(file))
+        inside = [file for file in inside if sheet is None or file.parent.resolve() / file.name != sheet]
         named = [file for file in inside if stem_of(file).endswith(_MASK_ENDINGS)]
         found += named or [file for file in inside if not stem_of(file).endswith("_scribble")]
     if not found:

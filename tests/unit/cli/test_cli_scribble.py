@@ -124,6 +124,16 @@ def test_scribbles_written_beside_masks_are_found(copy_of: Callable[[str], Path]
     assert all(case.scribbles for case in cases if case.masks)
 
 
+def test_contact_sheet_among_masks_is_no_mask(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.kron(np.eye(2), np.ones((8, 8))).astype(np.uint8)).save(tmp_path / "masks" / "case.png")
+    words = (tmp_path / "masks", "--out", tmp_path / "masks" / "drawn", "--style", "skeleton")
+    assert run(*words)[0] == 0
+    assert (tmp_path / "masks" / "drawn-sheet.png").is_file()
+    code, text = run(*words, "--overwrite")
+    assert code == 0, text
+
+
 def test_class_label_as_unlabelled_value_is_refused(phantom_dir: Path, tmp_path: Path) -> None:
     code, text = run(phantom_dir, "--out", tmp_path / "out", "--style", "curve", "--unlabelled", 3)
     assert code != 0
