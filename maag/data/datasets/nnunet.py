@@ -164,10 +164,19 @@ def _cases_in(root: Path, images: str, labels: str, part: Part, ignore: int | No
         if suffix_of(path):
             label_files.setdefault(stem_of(path), []).append(path)
     by_case: dict[str, list[Path]] = {}
-    for path in sorted((root / images).glob("*")):
-        match = CHANNEL_NAME.match(stem_of(path)) if suffix_of(path) else None
-        if match:
-            by_case.setdefault(match[1], []).append(path)
+    for path in sorted(path for path in (root / images).glob("*") if suffix_of(path)):
+        match = CHANNEL_NAME.match(stem_of(path))
+        if match is None:
+            raise DataError(
+                f"{path}: its name has no channel, so it is no image of nnU-Net's; name it {stem_of(path)}_0000"
+                f"{suffix_of(path)}, or remove it"
+            )
+        by_case.setdefault(match[1], []).append(path)
+    alone = next((name for name in label_files if by_case and name not in by_case), None)
+    if alone is not None:
+        raise DataError(
+            f"{label_files[alone][0]}: there is no image {alone}_0000 in {images}/; restore it, or remove the labels"
+        )
     cases = []
     for name, files in by_case.items():
         channels = [_channel_of(path) for path in files]

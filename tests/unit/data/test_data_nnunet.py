@@ -72,6 +72,22 @@ def test_nnunet_case_names_are_not_treated_as_glob_patterns(copy_of: Callable[[s
     assert case.scribbles
 
 
+def test_nnunet_files_that_belong_to_no_case_are_refused(copy_of: Callable[[str], Path]) -> None:
+    root = copy_of("nnunet")
+    data = config_of("nnunet", root).data
+    image = root / "imagesTr" / "heart_000_0000.nii.gz"
+    renamed = image.rename(root / "imagesTr" / "heart_000.nii.gz")
+    with pytest.raises(DataError) as caught:
+        find_cases(data, root)
+    assert str(caught.value).startswith(f"{renamed}: its name has no channel")
+    assert f"name it {image.name}, or remove it" in str(caught.value)
+    renamed.unlink()
+    with pytest.raises(DataError) as caught:
+        find_cases(data, root)
+    label = root / "labelsTr" / "heart_000.nii.gz"
+    assert str(caught.value).startswith(f"{label}: there is no image heart_000_0000 in imagesTr/")
+
+
 def test_nnunet_reads_pictures_as_channels(tmp_path: Path) -> None:
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
