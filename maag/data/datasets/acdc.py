@@ -126,13 +126,15 @@ class AcdcReader(NiftiReader):
         stem = f"{patient}_{frame}"
         scribble_names = [f"{stem}_scribble.nii{ending}" for ending in (gz or "", ".gz", "")]
         candidates = [folder / name for folder in (image.parent, *scribble_folders) for name in scribble_names]
-        mask_names = [f"{stem}_gt.nii{ending}" for ending in (gz or "", ".gz", "")]
+        masks = tuple(filter(Path.is_file, (image.parent / f"{stem}_gt.nii{ending}" for ending in (".gz", ""))))
+        if len(masks) > 1:
+            raise DataError(f"case {stem} has two masks, {masks[0]} and {masks[1]}; keep one of them")
         return Case(
             case_id=stem,
             patient_id=patient,
             frame=frame,
             images=(image,),
-            masks=_first_file([image.parent / name for name in mask_names]),
+            masks=masks,
             scribbles=tuple(ScribbleFile(rater="expert", path=path) for path in _distinct_files(candidates)),
         )
 
@@ -144,7 +146,3 @@ def _distinct_files(candidates: list[Path]) -> list[Path]:
         if not any(filecmp.cmp(path, other, shallow=False) for other in found):
             found.append(path)
     return found
-
-
-def _first_file(candidates: list[Path]) -> tuple[Path, ...]:
-    return tuple(path for path in candidates if path.is_file())[:1]

@@ -37,6 +37,16 @@ def test_a_duplicate_acdc_frame_is_refused(phantom_dir: Path, tmp_path: Path) ->
     assert f"{duplicate} " in str(caught.value)
 
 
+def test_two_masks_of_an_acdc_frame_are_refused(phantom_dir: Path, tmp_path: Path) -> None:
+    data_dir = shutil.copytree(phantom_dir, tmp_path / "acdc")
+    packed = sorted(data_dir.rglob("patient*_frame01_gt.nii.gz"))[0]
+    plain = packed.with_suffix("")
+    plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    with pytest.raises(DataError) as caught:
+        find_cases(preset("acdc", "fast").data, data_dir)
+    assert str(caught.value).endswith(f" has two masks, {packed} and {plain}; keep one of them")
+
+
 def test_two_dicom_series_of_one_patient_are_refused(copy_of: Callable[[str], Path]) -> None:
     root = copy_of("chaos-ct")
     first = sorted(root.rglob("DICOM_anon"))[0]
