@@ -12,7 +12,7 @@ from typing import Any
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case, NiftiReader, ScribbleFile
-from maag.data.files.folder_tree import files_below
+from maag.data.files.folder_tree import files_below, is_there
 from maag.data.files.volume import num_volumes
 from maag.errors import ConfigError, DataError, StorageError
 
@@ -126,7 +126,7 @@ class AcdcReader(NiftiReader):
         stem = f"{patient}_{frame}"
         scribble_names = [f"{stem}_scribble.nii{ending}" for ending in (gz or "", ".gz", "")]
         candidates = [folder / name for folder in (image.parent, *scribble_folders) for name in scribble_names]
-        masks = tuple(filter(Path.is_file, (image.parent / f"{stem}_gt.nii{ending}" for ending in (".gz", ""))))
+        masks = tuple(filter(is_there, (image.parent / f"{stem}_gt.nii{ending}" for ending in (".gz", ""))))
         if len(masks) > 1:
             raise DataError(f"case {stem} has two masks, {masks[0]} and {masks[1]}; keep one of them")
         return Case(
@@ -142,7 +142,11 @@ class AcdcReader(NiftiReader):
 def _distinct_files(candidates: list[Path]) -> list[Path]:
     """The `candidates` that exist, without copies; of several different ones only the user knows which is right."""
     found: list[Path] = []
-    for path in filter(Path.is_file, candidates):
-        if not any(filecmp.cmp(path, other, shallow=False) for other in found):
+    for path in filter(is_there, candidates):
+        if not any(_are_copies(path, other) for other in found):
             found.append(path)
     return found
+
+
+def _are_copies(one: Path, other: Path) -> bool:
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maag.config.data import DataConfig
 from maag.data.cases import Case, Mask, ReaderDefaults
-from maag.data.files.folder_tree import files_below
+from maag.data.files.folder_tree import files_below, is_there
 from maag.data.files.natural_order import natural_key
 from maag.data.files.pictures import in_colours, load_indices, load_picture
 from maag.data.files.volume import Volume
@@ -59,7 +59,7 @@ class PpssReader(ReaderDefaults):
                     patient_id=f"video{video:03}",
                     frame=image.stem,
                     images=(image,),
-                    masks=(mask,) if mask.is_file() else (),
+                    masks=(mask,) if is_there(mask) else (),
                     part="train" if video in _TRAIN_VIDEOS else "test",
                 )
             )

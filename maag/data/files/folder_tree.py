@@ -26,3 +26,8 @@ def files_below(folder: Path) -> Iterator[Path]:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             starts += [path for name in folders if (path := Path(place, name)).is_symlink()]
             yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file; dead links, as of a partly fetched data set, count as in `files_below`."""
+    return path.is_file() or path.is_symlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from phantom_datasets import modify_voxels
+from phantom_datasets import first_match, modify_voxels
 
 from maag.config.data import DataConfig
 from maag.data.catalog import find_cases
@@ -97,3 +97,13 @@ def test_a_duplicate_case_is_refused(data_dir: Path) -> None:
 def test_an_empty_folder_is_refused_with_the_expected_layout(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no case of acdc in it; expected patientNNN"):
         find_cases(ACDC, tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["gt", "scribble"])
+def test_a_broken_link_to_labels_is_a_problem_of_its_case(data_dir: Path, ending: str) -> None:
+    path = first_match(data_dir, f"*_{ending}.nii.gz")
+    path.unlink()
+    path.symlink_to("nowhere")
+    report = check(data_dir, ACDC)
+    assert report.problems == (f"cannot read {path}: a broken link to nowhere; fetch its target, or remove the link",)
+    assert report.counts["usable cases"] == report.counts["cases"] - 1

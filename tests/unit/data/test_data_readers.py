@@ -110,6 +110,15 @@ def remove(pattern: str) -> Callable[[Path], None]:
     return lambda root: first_match(root, pattern).unlink()
 
 
+def break_link(pattern: str) -> Callable[[Path], None]:
+    def spoil(root: Path) -> None:
+        path = first_match(root, pattern)
+        path.unlink()
+        path.symlink_to("nowhere")
+
+    return spoil
+
+
 def shrink_mask(root: Path) -> None:
     path = first_match(root, "*.png")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(path)
@@ -127,6 +136,7 @@ def shrink_mask(root: Path) -> None:
         ("chaos", remove("T1DUAL/Ground/*.png"), "every slice needs a mask"),
         ("chaos", duplicate_slice, "lies at the position of"),
         ("ppss", spoil_colours, "12800 of 12800 pixels have a colour of no class"),
+        ("ppss", break_link("*_m.png"), "a broken link to nowhere"),
         ("ppss", truncate("*.jpg"), "not a readable image"),
         ("nnunet", truncate("labelsTr/*.nii.gz"), "heart_000.nii.gz"),
     ],
