@@ -137,7 +137,7 @@ def _sorted_files(folder: Path, suffix: str) -> tuple[Path, ...]:
 
 
 def _ordered_masks(case: Case) -> NDArray[Any]:
-    """(Z, Y, X) stored values, with slices in the images' order in space."""
+    """(Z, Y, X) grey values, with slices in the images' order in space."""
     order = order_of_slices(case.images)
     partners = _partners(case, order)
     return np.stack([load_mask_slice(partners[place], case.images[place]) for place in order])

@@ -13,11 +13,13 @@ from maag.errors import DataError
 
 
 def load_mask_slice(path: Path, image: Path) -> NDArray[Any]:
-    """(Y, X) stored values of a mask, of colours the largest channel.
+    """(Y, X) grey values of a mask, of colours the largest channel.
+
+    Programs that make PNG files smaller store grey values as a palette, in any order.
 
     Raises DataError where its shape is not that of the DICOM slice `image`, or either is unreadable.
     """
-    plane = load_indices(path)
+    plane = load_indices(path, as_shown=True)
     plane = plane.max(axis=2) if plane.ndim == 3 else plane
     shape = read_geometry(image).shape
     if plane.shape != shape:

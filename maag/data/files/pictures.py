@@ -59,14 +59,14 @@ def in_colours(grey: Volume) -> Volume:
     return replace(grey, voxels=np.repeat(grey.voxels, COLOURS, axis=0))
 
 
-def load_indices(path: Path) -> NDArray[Any]:
+def load_indices(path: Path, *, as_shown: bool = False) -> NDArray[Any]:
     """The stored values of a label image: (Y, X) grey values or palette indices, or (Y, X, 3) colours.
 
-    Raises as `load_picture`.
+    With `as_shown` the palette's colours instead of indices. Raises as `load_picture`.
     """
     image = open_picture(path, of_labels=True)
-    if image.mode in ("RGBA", "LA"):
-        image = image.convert("RGB" if image.mode == "RGBA" else "L")
+    if image.mode in ("RGBA", "LA") or (as_shown and image.mode == "P"):
+        image = image.convert("L" if image.mode == "LA" else "RGB")
     return np.asarray(image)
 
 

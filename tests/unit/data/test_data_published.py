@@ -108,6 +108,20 @@ def test_16_bit_chaos_masks_are_not_truncated_to_8_bits(copy_of: Callable[[str],
     assert [set(np.unique(by_index[index]).tolist()) for index in range(3)] == [{0}, {label}, {label}]
 
 
+@pytest.mark.parametrize("name", ["lvsc", "chaos", "chaos-ct"])
+def test_masks_saved_again_with_a_palette_are_read_alike(copy_of: Callable[[str], Path], name: str) -> None:
+    root = copy_of(name)
+    data = config_of(name, root).data
+    case = find_cases(data, root)[0]
+    before = reader_of(name).load_mask(case, data).labels
+    for path in case.masks:
+        with Image.open(path) as mask:
+            small = mask.convert("L").quantize(16)
+        small.save(path)
+    assert before.any()
+    np.testing.assert_array_equal(reader_of(name).load_mask(case, data).labels, before)
+
+
 @pytest.mark.parametrize("nesting", ["Train_Sets", "Train_Sets/MR", "."])
 def test_chaos_is_found_from_any_level_of_its_folders(phantoms: Path, nesting: str) -> None:
     data = config_of("chaos", phantoms).data
