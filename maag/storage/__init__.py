@@ -98,8 +98,10 @@ def building_directory(path: Path) -> Iterator[Path]:
     If another process has created `path` meanwhile, its folder stays and this one is removed.
 
     Raises:
-        StorageError: the folder cannot be created or written to, or the disk is full.
+        StorageError: the folder cannot be created or written to, the disk is full, or `path` is `.` or ends in `..`.
     """
+    if path.name in ("", ".."):
+        raise StorageError(f"cannot write {path}: a folder given as {path} cannot be replaced; choose a new folder")
     temporary = _temporary_beside(path)
     with storage_errors(path):
         try:

@@ -192,3 +192,14 @@ def test_only_full_temporary_names_are_recognised() -> None:
     others = (unfinished[1:], f"{unfinished}.nii", ".a.nii.gz.0123abc.tmp", ".a.nii.gz")
     assert is_temporary(unfinished)
     assert not any(map(is_temporary, others))
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_the_working_folder_is_not_replaced_by_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    with pytest.raises(StorageError, match="cannot be replaced; choose a new folder"), building_directory(Path(name)):
+        pytest.fail("nothing may be written")
+    assert [path.name for path in tmp_path.iterdir()] == ["inner"]
