@@ -76,9 +76,12 @@ class Split:
         """The inverse of `to_dict`.
 
         Raises:
-            DataError: another format version, a part missing or no list of names, or a digest that does not match.
+            DataError: not a split, another format version, a part missing or no list of names, or a digest that does
+                not match.
             SplitError: a patient is in two parts.
         """
+        if not isinstance(plain, Mapping):
+            raise DataError(f"{source}: no JSON object, so it is no split; give a split.json that maag wrote")
         if plain.get("format_version") != FORMAT_VERSION:
             raise DataError(
                 f"{source}: format_version {plain.get('format_version')} is unknown; this maag reads {FORMAT_VERSION}"
@@ -86,6 +89,8 @@ class Split:
         absent = [name for name in ("scheme", *PARTS) if name not in plain]
         if absent:
             raise DataError(f"{source}: {absent[0]!r} is missing; a split has {', '.join(('scheme', *PARTS))}")
+        if not isinstance(plain["scheme"], str):
+            raise DataError(f'{source}: scheme is {json.dumps(plain["scheme"])}; it is a name, such as "random-0"')
         for part in PARTS:
             if not isinstance(plain[part], list) or not all(isinstance(name, str) for name in plain[part]):
                 raise DataError(

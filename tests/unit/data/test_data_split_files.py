@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
 from maag.data.splits import PARTS, Split
 from maag.errors import DataError, SplitError
+from maag.train.folder import read_split
 
 SPLIT = Split(
     scheme="mine", scribbled=("a", "b"), dense=("c",), unlabelled=("d",), shapes=("e",), val=("f",), test=("g",)
@@ -48,6 +50,7 @@ def test_an_edited_split_file_is_refused() -> None:
     ("change", "sentence"),
     [
         ({"format_version": 2}, "format_version 2 is unknown"),
+        ({"scheme": None}, 'scheme is null; it is a name, such as "random-0"'),
         ({"val": None}, "val is null; each part is a list"),
         ({"test": "patient005"}, 'test is "patient005"; each part is a list of patient names, such as'),
         ({"dense": ["a", 1]}, r'dense is \["a", 1\]; each part'),
@@ -61,6 +64,12 @@ def test_an_invalid_split_file_is_refused(change: dict[str, object], sentence: s
     del plain["shapes"]
     with pytest.raises(DataError, match="'shapes' is missing; a split has scheme, scribbled"):
         Split.from_dict(plain)
+
+
+def test_a_file_with_another_json_value_is_no_split(tmp_path: Path) -> None:
+    (tmp_path / "split.json").write_text('["patient001"]')
+    with pytest.raises(DataError, match=r"split\.json: no JSON object, so it is no split"):
+        read_split(tmp_path / "split.json", [])
 
 
 def test_the_digest_covers_patients_by_part_but_not_their_order() -> None:
