@@ -22,7 +22,7 @@ class KeptCases:
 
     def __init__(self, cache_root: Path, dataset: str, keys: Collection[str]) -> None:
         self._found: dict[str, tuple[PreparedData, PreparedCase]] = {}
-        self._parts: dict[Path, set[str]] = {}
+        self._parts: dict[Path, set[str]] = {}  # names of all cases of unfinished sets with any of the keys
         wanted = set(keys)
         for path in sorted([*cache_root.glob(f"{dataset}-*/"), *cache_root.glob(f".{dataset}-*{_PART}/")]):
             try:
@@ -32,7 +32,7 @@ class KeptCases:
             here = {case.key: (prepared, case) for case in prepared.cases if case.key in wanted}
             self._found |= here
             if here and path.name.endswith(_PART):
-                self._parts[path] = set(here)
+                self._parts[path] = {case.case_id for case in prepared.cases}
 
     def of(self, key: str) -> tuple[PreparedCase, CaseSlices] | None:
         """The prepared case with this key and its slices, memory-mapped; None where it is not kept."""
@@ -42,10 +42,13 @@ class KeptCases:
         own = slice(case.start, case.stop)
         return case, CaseSlices(prepared.images[own], prepared.scribbles[own], prepared.masks[own])
 
-    def remove_parts(self, place: Path, keys: Collection[str]) -> None:
-        """Remove unfinished sets with no cases but `keys`, all of which are now in `place`; `place` itself stays."""
+    def remove_parts(self, place: Path, case_ids: Collection[str]) -> None:
+        """Remove unfinished sets without other cases than `case_ids`, which are now in `place`; `place` itself stays.
+
+        By name, so that a set does not stay for a case that has changed since.
+        """
         for path, here in self._parts.items():
-            if path != place and here <= set(keys):
+            if path != place and here <= set(case_ids):
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -64,7 +67,7 @@ def keep_part(writer: SetWriter, folder: Path, path: Path, kept: KeptCases) -> N
             flush_to_disk(file)
         shutil.rmtree(place, ignore_errors=True)
         os.rename(folder, place)
-        kept.remove_parts(place, [case.key for case in writer.cases])
+        kept.remove_parts(place, [case.case_id for case in writer.cases])
 
 
 def _num_cases(part: Path) -> int:

@@ -181,7 +181,7 @@ def _build(
             raise
         contents = [case.sha256 for case in writer.cases]
         writer.write_index(DIGEST_KIND + _digest_of(data, cases, numbers, contents))
-    kept.remove_parts(path, keys)
+    kept.remove_parts(path, [case.case_id for case in cases])
 
 
 def _read(

@@ -101,6 +101,22 @@ def test_a_shorter_interrupted_attempt_does_not_discard_an_earlier_longer_one(
     assert len(prepare_again().cases) == 12
 
 
+def test_a_completed_smaller_set_does_not_discard_the_other_cases_of_an_interrupted_larger_one(
+    data_dir: Path, prepare_again: Prepare, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        prepare_again(_stop_after(8))
+    _, *others = sorted({image.parent for image in _images(data_dir)})
+    for folder in others:
+        shutil.move(folder, tmp_path / folder.name)
+    assert len(prepare_again().patients) == 1
+    for folder in others:
+        shutil.move(tmp_path / folder.name, folder)
+    for path in _images(data_dir)[:8]:
+        _make_unreadable(path)
+    assert len(prepare_again().cases) == 12
+
+
 def test_ctrl_c_keeps_the_completed_cases(data_dir: Path, prepare_again: Prepare, prepared: PreparedData) -> None:
     for cases in (5, 2, 9):  # the second time while the cases of the first are being reused
         with pytest.raises(KeyboardInterrupt):
