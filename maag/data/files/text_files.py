@@ -35,13 +35,17 @@ def read_table(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[int, dict[st
     """The columns of a CSV file, and its rows by column with their line numbers; cells are stripped.
 
     Raises:
-        DataError: as `read_lines`, or not CSV; while iterating, a row with more cells than columns.
+        DataError: as `read_lines`, not CSV, or two columns of one name; while iterating, a row with more cells than
+            columns.
         StorageError: the file cannot be read.
     """
     try:
         header, *rows = [[cell.strip() for cell in row] for row in csv.reader(read_lines(path))] or [[]]
     except csv.Error as error:
         raise DataError(f"{path}: not a readable table ({error}); save it as CSV with commas") from error
+    double = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
+    if double is not None:
+        raise DataError(f"{path}: column {double} is there twice, and only one would count; rename or remove one")
     return tuple(header), (
         (number, _cells(path, number, header, row)) for number, row in enumerate(rows, 2) if any(row)
     )

@@ -62,6 +62,7 @@ def test_a_missing_unlabelled_value_is_refused(phantoms: Path) -> None:
     ("content", "sentence"),
     [
         ("case,colour\nheart_000,red\n", "columns case, colour; expected case"),
+        ("case,rater,rater\nheart_000,ann,bob\n", "column rater is there twice, and only one would count"),
         ("case\nnobody\n", "line 2: case 'nobody' has no image"),
         ("case,split\nheart_000,fold1\n", "line 2: split 'fold1'; it must be one of train, val, test"),
         ("case,supervision\nheart_000,guess\n", "line 2: supervision 'guess'"),
