@@ -64,7 +64,10 @@ def load_indices(path: Path, *, as_shown: bool = False) -> NDArray[Any]:
 
     With `as_shown` the palette's colours instead of indices. Raises as `load_picture`.
     """
-    image = open_picture(path, of_labels=True)
+    return _values_of(open_picture(path, of_labels=True), as_shown=as_shown)
+
+
+def _values_of(image: Image.Image, *, as_shown: bool = False) -> NDArray[Any]:
     if image.mode in ("RGBA", "LA") or (as_shown and image.mode == "P"):
         image = image.convert("L" if image.mode == "LA" else "RGB")
     return np.asarray(image)
@@ -73,9 +76,15 @@ def load_indices(path: Path, *, as_shown: bool = False) -> NDArray[Any]:
 def load_label_indices(path: Path) -> NDArray[Any]:
     """(Y, X) as `load_indices`, also for a grey picture that is stored as RGB.
 
-    Raises as `load_picture`, and DataError for colours.
+    Raises as `load_picture`, and DataError for colours, and for a palette of the labels as greys in another order.
     """
-    stored = load_indices(path)
+    image = open_picture(path, of_labels=True)
+    stored = _values_of(image)
+    if image.mode == "P" and _exchanges_labels(stored, _values_of(image, as_shown=True)):
+        raise DataError(
+            f"{path}: its palette shows the labels in another order than its indices, so it is unclear which are "
+            "right: save it with grey values"
+        )
     if stored.ndim == 3:
         if (stored != stored[:, :, :1]).any():
             raise DataError(
@@ -83,6 +92,19 @@ def load_label_indices(path: Path) -> NDArray[Any]:
             )
         stored = stored[:, :, 0]
     return stored
+
+
+def _exchanges_labels(indices: NDArray[Any], shown: NDArray[Any]) -> bool:
+    """Whether a palette's colours (Y, X, 3) are greys that are the `indices` (Y, X) in another order.
+
+    Programs that make PNG files smaller may store grey labels like this, for example with the most frequent one first.
+    """
+    grey = shown[:, :, 0]
+    return (
+        bool((shown == grey[:, :, None]).all())
+        and np.array_equal(np.unique(grey), np.unique(indices))
+        and not np.array_equal(grey, indices)
+    )
 
 
 def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:

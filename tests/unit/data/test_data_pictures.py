@@ -28,3 +28,18 @@ def test_a_grey_picture_with_alpha_is_read_as_grey(tmp_path: Path) -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(np.stack([grey, np.full_like(grey, 128)], -1), "LA").save(tmp_path / "a.png")
     np.testing.assert_array_equal(load_picture(tmp_path / "a.png").voxels, grey[None, None])
+
+
+def test_a_palette_that_exchanges_labels_is_refused(tmp_path: Path) -> None:
+    labels = np.zeros((8, 8), np.uint8)
+    labels[2:4], labels[5:] = 1, 2
+    path = tmp_path / "labels.png"
+    picture = Image.fromarray(labels)
+    picture.putpalette([0, 0, 0, 255, 0, 0, 127, 127, 127])  # colours for the eye
+    picture.save(path)
+    np.testing.assert_array_equal(load_label_file(path, range(3))[0], labels)
+    picture = Image.fromarray(2 - labels)
+    picture.putpalette([2, 2, 2, 1, 1, 1, 0, 0, 0])  # looks like `labels`
+    picture.save(path)
+    with pytest.raises(DataError, match=r"labels\.png: its palette shows the labels in another order"):
+        load_label_file(path, range(3))
