@@ -16,7 +16,7 @@ from maag.data.splits import Patient
 from maag.errors import DataError, StorageError, first_line
 from maag.storage import read_json, storage_errors
 
-FORMAT_VERSION = 11
+FORMAT_VERSION = 12
 INDEX = "index.json"
 DIGEST_KIND = "sha256-"
 """Prefix of digests of data; earlier versions digested file times and the format as well, and had no prefix."""
