@@ -68,6 +68,23 @@ def test_weights_without_their_own_split_are_refused(
     assert f"split {other.digest}, but the model was trained on split" in capsys.readouterr().err
 
 
+def test_data_that_number_a_class_of_the_model_otherwise_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, weights = tmp_path / "data", tmp_path / "weights.safetensors"
+    write_phantom("nnunet", data, 4, seed=0)
+    config = override(CONFIG, {"data.dataset": "nnunet", "data.classes": ["background", "RV", "MYO", "LV"]})
+    save_segmentor(weights, config, build_segmentor(config).state_dict(), {"kind": "best"})
+    described = read_json(data / "dataset.json")
+    described["labels"] = {"background": 0, "LV": 1, "MYO": 2, "RV": 3, "ignore": 4}
+    write_json(data / "dataset.json", described)
+    assert run(weights, "--dataset", "nnunet", "--data", data, "--split", "all") == 2
+    assert f"{weights} labels RV as 1, but it is 3 in {data} (background, LV, MYO, RV)" in capsys.readouterr().err
+    described["labels"] = {"background": 0, "right ventricle": 1, "MYO": 2, "LV": 3, "ignore": 4}
+    write_json(data / "dataset.json", described)
+    assert run(weights, "--dataset", "nnunet", "--data", data, "--split", "all") == 0
+
+
 @pytest.mark.slow
 def test_predictions_are_scored_by_data_classes_and_header_differences_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
