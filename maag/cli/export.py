@@ -225,7 +225,8 @@ def _slices(
 
     prepared = prepare_and_report(directory, config.data)
     if split_file.is_file():
-        split = read_split(split_file, prepared.patient_ids)
+        # Those of `--shapes` are in another folder.
+        split = read_split(split_file, prepared.patient_ids, unused=("shapes", "test"))
     else:
         split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
     validation = prepared.slices_of(split.val)

@@ -142,8 +142,8 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
     return run, codec.from_document(read_json(run.config), str(run.config))
 
 
-def read_split(path: Path, patients: Collection[str]) -> Split:
-    """The split in the file `path`; all its patients but those who test must be among `patients`.
+def read_split(path: Path, patients: Collection[str], unused: Collection[str] = ("test",)) -> Split:
+    """The split in the file `path`; all its patients but those of the `unused` parts must be among `patients`.
 
     Raises:
         DataError: the file is not a split, or was edited without removing its digest.
@@ -151,7 +151,7 @@ def read_split(path: Path, patients: Collection[str]) -> Split:
         StorageError: the file cannot be read.
     """
     split = Split.from_dict(read_json(path), str(path))
-    needed = {patient for part in PARTS if part != "test" for patient in getattr(split, part)}
+    needed = {patient for part in PARTS if part not in unused for patient in getattr(split, part)}
     absent = sorted(needed - set(patients))
     if absent:
         raise SplitError(

@@ -1,4 +1,4 @@
-"""`maag export` of several runs: what is refused before anything is written."""
+"""`maag export`: which runs cannot be averaged, and which patients parity is measured on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from tiny_artifact import CONFIG
 
 from maag.checkpoint import save_segmentor
 from maag.config.codec import override
+from maag.data.catalog import preset
+from maag.data.splits import Split
 from maag.models.build import build_segmentor
+from maag.storage import read_json, write_json
 
 
 @pytest.fixture
@@ -53,3 +56,18 @@ def test_runs_that_cannot_be_averaged_are_refused(
     assert run("export", *(runs[place] for place in chosen), "--out", out, *options) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_masks_of_another_folder_are_not_needed_for_slices(
+    phantom_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = override(preset("acdc", "fast"), {"data.size_px": [32, 32], "data.spacing_mm": 4.0, "segmentor.width": 2})
+    weights = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    weights.parent.mkdir(parents=True)
+    save_segmentor(weights, config, build_segmentor(config).state_dict(), {"kind": "best"})
+    split = Split(scheme="mine", scribbled=("patient001",), shapes=("other/patient001",), val=("patient002",))
+    write_json(tmp_path / "run" / "split.json", split.to_dict())
+    assert run("export", weights, "--data", phantom_dir, "--out", tmp_path / "model") == 0, capsys.readouterr().err
+    parity = read_json(tmp_path / "model" / "manifest.json")["parity"]
+    assert "validation" in [row["inputs"] for row in parity]

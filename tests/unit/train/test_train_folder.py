@@ -28,3 +28,9 @@ def test_a_split_with_missing_patients_is_refused(path: Path, absent: str) -> No
 
 def test_training_does_not_need_the_test_patients(path: Path) -> None:
     assert read_split(path, "abcde") == SPLIT
+
+
+def test_parts_without_a_use_are_not_needed(path: Path) -> None:
+    assert read_split(path, "abce", unused=("shapes", "test")) == SPLIT
+    with pytest.raises(SplitError, match="the first is e;"):
+        read_split(path, "abcd", unused=("shapes", "test"))
