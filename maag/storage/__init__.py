@@ -119,9 +119,12 @@ def building_directory(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically as UTF-8. Raises StorageError."""
+    """Write `text` to `path` atomically as UTF-8; bytes of file names that are not UTF-8 are escaped as in JSON.
+
+    Raises StorageError.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,14 @@ class PartlyLabelled(NiftiReader):
         labels = super().load_mask(case, data).labels
         labels[:, 6:] = IGNORE
         return Mask(labels)
+
+
+def test_tables_escape_names_that_are_not_utf_8_like_the_json(report: Report, tmp_path: Path) -> None:
+    odd = replace(report.cases[0], case_id="h\udce9")
+    replace(report, cases=(odd,)).write(tmp_path)
+    _, row, *_ = csv.reader((tmp_path / "cases.csv").read_text(encoding="utf-8").splitlines())
+    assert row[0] == "h\\udce9"
+    assert '"case_id": "h\\udce9"' in (tmp_path / "report.json").read_text(encoding="utf-8")
 
 
 def test_unlabelled_voxels_are_excluded_from_volumes(make_case: MakeCase, monkeypatch: pytest.MonkeyPatch) -> None:
