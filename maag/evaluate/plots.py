@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,8 @@ def _svg(figure: Figure) -> str:
 
     drawn = io.StringIO()
     # Fixed ids, so that equal data give equal SVG.
-    with rc_context({"svg.hashsalt": "maag", "svg.fonttype": "none"}):
+    with rc_context({"svg.hashsalt": "maag", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser's fonts show the text
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     text = drawn.getvalue()
     return text[text.index("<svg") :]

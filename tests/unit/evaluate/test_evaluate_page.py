@@ -15,6 +15,7 @@ from PIL import Image
 from maag.data.files.volume import Volume
 from maag.evaluate.agreement import Pair
 from maag.evaluate.page import page
+from maag.evaluate.plots import agreement_svg
 from maag.evaluate.report import CaseScores, Report, Subject
 from maag.evaluate.worst import WorstCases
 from maag.labels import IGNORE
@@ -82,6 +83,11 @@ def test_names_are_escaped() -> None:
 
 
 @pytest.mark.slow
+def test_names_in_any_script_are_drawn_without_warnings() -> None:
+    pairs = {"\u5de6\u5fc3\u5ba4": [Pair(reference=value, predicted=value + 1) for value in (1, 2, 4)]}
+    assert "\u5de6\u5fc3\u5ba4" in str(agreement_svg(pairs))
+
+
 def test_page_is_deterministic() -> None:
     cases = [case(f"p{number}", 0.5 + number / 10) for number in range(4)]
     worst = WorstCases(1)
