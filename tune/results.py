@@ -93,16 +93,18 @@ def write_best(out: Path, best: TrialResult, plan: TrialPlan, weights: Path, sch
 def importance(trials: Sequence[TrialResult]) -> dict[str, float]:
     """Importance of each setting: the fraction of the objective's variance among good trials that it explains.
 
-    PED-ANOVA (Watanabe et al., 2023) as implemented by Optuna. Empty with fewer than six measured trials.
+    PED-ANOVA (Watanabe et al., 2023) as implemented by Optuna. Empty with fewer than six measured trials, or if all are
+    equally good.
     """
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     measured = [trial for trial in trials if trial.objective is not None]
-    if len(measured) < _FEWEST_FOR_IMPORTANCE:
+    if len(measured) < _FEWEST_FOR_IMPORTANCE or len({trial.objective for trial in measured}) == 1:
         return {}
     names = set(SPACE).intersection(*(trial.sample for trial in measured))
     distributions = OptunaSearch.convert_search_space({name: SPACE[name] for name in sorted(names)})
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it announces each study
     study = optuna.create_study(direction="maximize")
     study.add_trials(
         [

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 
 from tune.results import TrialResult, best_of, draw_search, importance, write_trials
@@ -59,6 +60,20 @@ def test_importance_is_measured_among_the_good_trials() -> None:
     shares = importance(made)
     assert shares["gates.residual"] > 0.9
     assert np.isclose(sum(shares.values()), 1)
+
+
+def test_equally_good_trials_have_no_importance() -> None:
+    assert importance([replace(trial, objective=0.0) for trial in trials(8)]) == {}
+
+
+def test_importance_announces_no_study(caplog: pytest.LogCaptureFixture) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    optuna.logging.enable_propagation()
+    try:
+        importance(trials(6))
+    finally:
+        optuna.logging.disable_propagation()
+    assert not caplog.messages
 
 
 def test_trials_csv_includes_failed_trials(tmp_path: Path) -> None:
