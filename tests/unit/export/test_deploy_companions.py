@@ -1,14 +1,18 @@
-"""How an exported model's README describes the images it takes."""
+"""How an exported model's README describes the images it takes, and its card the network."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_artifact import write_tiny_artifact
 
-from deploy.exporting.companions import README, write_companions
+from deploy.exporting.companions import CARD, README, write_companions
+from maag.config.codec import override
+
+NOT_ADVERSARIAL = {"loss.adversarial": 0, "loss.adversarial_unlabelled": 0}
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,23 @@ def test_the_readme_states_the_training_orientations_if_they_are_known(tmp_path:
         readme = (tmp_path / README).read_text()
         assert ("have orientation LPS or LAI" in readme) is expected
         assert ("--reorient" in readme) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "described"),
+    [
+        ({}, "a U-Net with adversarial attention gates at levels [0],"),
+        (NOT_ADVERSARIAL, "a U-Net with attention gates at levels [0],"),
+        ({**NOT_ADVERSARIAL, "gates.levels": []}, "a U-Net with no attention gates,"),
+    ],
+)
+def test_the_card_describes_the_gates_that_there_are(tmp_path: Path, changes: dict[str, Any], described: str) -> None:
+    manifest = write_tiny_artifact(tmp_path)
+    write_companions(tmp_path, replace(manifest, config=override(manifest.config, changes)))
+    assert described in (tmp_path / CARD).read_text()
+
+
+def test_the_card_says_that_another_precision_was_requested(tmp_path: Path) -> None:
+    manifest = write_tiny_artifact(tmp_path)
+    write_companions(tmp_path, replace(manifest, fell_back_from="int8"))
+    assert ", fp32, as int8 differed too much from PyTorch;" in (tmp_path / CARD).read_text()

@@ -134,12 +134,12 @@ def test_card_and_readme_describe_each_network(tmp_path: Path) -> None:
     card, readme = (" ".join((tmp_path / name).read_text().split()) for name in (CARD, README))
     assert "the average of 2 networks, fp32" in card
     assert (
-        "1. `a/checkpoints/best.safetensors` (best), SHA-256 `digest-of-a`, split `s`; gates at levels [0], width 2; "
-        "trained with weak supervision."
+        "1. `a/checkpoints/best.safetensors` (best), SHA-256 `digest-of-a`, split `s`; adversarial attention gates at "
+        "levels [0], width 2; trained with weak supervision."
     ) in card
     assert (
-        "2. `b/checkpoints/best.safetensors` (final), SHA-256 `digest-of-b`, split `t`; gates at levels [0, 1], width "
-        "4, residual blocks [1, 2, 0, 2] in its encoder; trained with dense supervision."
+        "2. `b/checkpoints/best.safetensors` (final), SHA-256 `digest-of-b`, split `t`; adversarial attention gates at "
+        "levels [0, 1], width 4, residual blocks [1, 2, 0, 2] in its encoder; trained with dense supervision."
     ) in card
     assert "averages the class probabilities of 2 networks" in readme
     assert (
