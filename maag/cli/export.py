@@ -180,6 +180,7 @@ def export(
     from deploy.exporting.ensembles import average_of
     from deploy.exporting.onnx_export import export as export_segmentor
     from maag.checkpoint import load_segmentor
+    from maag.cli.models import parent_of
 
     if gates and len(models) > 1:
         raise ConfigError("--gates: the average of several networks has no gates of its own; leave it out")
@@ -197,7 +198,7 @@ def export(
         directory = find_data(trained.config.data.dataset, data_dir)
         if not any(model in folder.parents for model in models):
             require_outside(folder, directory)
-        samples, calibration = _slices(trained.path.parent.parent / "split.json", trained.config, directory)
+        samples, calibration = _slices(parent_of(parent_of(trained.path)) / "split.json", trained.config, directory)
     return export_segmentor(
         segmentor,
         trained.config,

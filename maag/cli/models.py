@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -128,6 +129,11 @@ def _warn_of_view(model: Path, num_networks: int, lacking: Mapping[str, str], vi
         )
 
 
+def parent_of(path: Path) -> Path:
+    """The folder that `path` is in, also for `.` and `..`, of which pathlib returns them themselves or `.`."""
+    return path / os.pardir if path.name in ("", os.pardir) else path.parent
+
+
 def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
     from deploy.runners.opening import open_artifact
 
@@ -140,7 +146,7 @@ def _open_exported(model: Path, device_name: str, backend: str) -> OpenModel:
         config=artifact.manifest.config,
         digest=artifact.digest,
         kind=source.kind,
-        split_file=_existing(model.parent / "split.json"),
+        split_file=_existing(parent_of(model) / "split.json"),
         networks=tuple(Network(each.checkpoint, each.config) for each in source.members)
         or (Network(source.checkpoint, artifact.manifest.config),),
         split_digests=digests,
@@ -163,7 +169,7 @@ def _open_trained(model: Path, device_name: str) -> OpenModel:
         config=trained.config,
         digest=trained.digest,
         kind=trained.info.get("kind"),
-        split_file=_existing(trained.path.parent.parent / "split.json"),
+        split_file=_existing(parent_of(parent_of(trained.path)) / "split.json"),
         networks=(Network(str(trained.path), trained.config),),
         split_digests=_known([trained.info.get("split_digest")]),
         share_test_patients=True,

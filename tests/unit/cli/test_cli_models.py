@@ -53,6 +53,25 @@ def test_run_folder_and_weights_run_with_pytorch(weights: Path) -> None:
             assert opened.reason.startswith("PyTorch on the CPU: ")
 
 
+def test_the_split_is_found_from_inside_the_folder_of_the_model(
+    artifact: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, model, place in (
+        (artifact, Path(), artifact.parent),
+        (artifact / "..", Path("model"), artifact.parent),
+        (weights.parent, Path("best.safetensors"), weights.parent.parent),
+        (weights.parent, Path("..") / "checkpoints" / "best.safetensors", weights.parent.parent),
+        (weights.parent, Path(".."), weights.parent.parent),
+    ):
+        monkeypatch.chdir(folder)
+        assert open_model(model, "cpu").split_file is None
+        write_json(place / "split.json", {})
+        found = open_model(model, "cpu").split_file
+        assert found is not None
+        assert found.samefile(place / "split.json")
+        (place / "split.json").unlink()
+
+
 def test_backend_unsuitable_for_the_model_is_refused(artifact: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is an exported model, but --backend torch needs"):
         open_model(artifact, "cpu", "torch")
