@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,11 @@ _ROWS = 16  # trials in the live table: running ones, then the best
 class SearchDisplay:
     """Shows the progress of trials."""
 
-    def __init__(self, trials: int) -> None:
+    def __init__(self, trials: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._trials = trials
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
+        self._ended_before: int | None = None
         self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
         self._shown: dict[str, tuple[str, int]] = {}
 
@@ -41,6 +43,8 @@ class SearchDisplay:
 
     def show(self, results: Sequence[TrialResult]) -> None:
         """Show the state of all trials."""
+        if self._ended_before is None:
+            self._ended_before = _num_ended(results)  # a resumed search has trials that took none of this time
         if self._live:
             self._live.update(self._table(results))
             return
@@ -57,9 +61,10 @@ class SearchDisplay:
         return f"{head}  {_differing(result, results)}  {self._time_left(results)}"
 
     def _table(self, results: Sequence[TrialResult]) -> Table:
-        ended = sum(result.status in ("done", "stopped", "failed") for result in results)
         table = Table(
-            title=f"{ended} of {self._trials} trials  {self._time_left(results)}", title_justify="left", box=SIMPLE_HEAD
+            title=f"{_num_ended(results)} of {self._trials} trials  {self._time_left(results)}",
+            title_justify="left",
+            box=SIMPLE_HEAD,
         )
         for name in ("trial", "status", "epoch", "Dice", "best", "settings"):
             table.add_column(name, no_wrap=name != "settings")
@@ -71,11 +76,16 @@ class SearchDisplay:
         return table
 
     def _time_left(self, results: Sequence[TrialResult]) -> str:
-        ended = sum(result.status in ("done", "stopped", "failed") for result in results)
-        if not ended:
+        ended = _num_ended(results)
+        ended_here = ended - (self._ended_before or 0)
+        if ended_here < 1:
             return ""
-        seconds = (time.monotonic() - self._started) / ended * (self._trials - ended)
+        seconds = (self._clock() - self._started) / ended_here * (self._trials - ended)
         return f"{int(seconds) // 60}:{int(seconds) % 60:02} left"
+
+
+def _num_ended(results: Sequence[TrialResult]) -> int:
+    return sum(result.status in ("done", "stopped", "failed") for result in results)
 
 
 def _differing(result: TrialResult, results: Sequence[TrialResult]) -> str:
