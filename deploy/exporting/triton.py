@@ -20,6 +20,9 @@ FILES = tuple(
 """All that `write_repository` may write."""
 _TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 _DYNAMIC = -1
+_ONNX = "onnxruntime_onnx"
+_UNFUSED = "optimization { graph { level: 2 } }\n"
+"""Triton's ONNX Runtime backend reads 2 as ORT_DISABLE_ALL: int8 saturates if fused, see `OnnxRunner`."""
 
 
 def write_repository(folder: Path, manifest: Manifest) -> Path:
@@ -31,7 +34,7 @@ def write_repository(folder: Path, manifest: Manifest) -> Path:
     Returns:
         The repository. Raises StorageError.
     """
-    _write_model(folder, manifest, "segmentor", "onnxruntime_onnx", MODEL)
+    _write_model(folder, manifest, "segmentor", _ONNX, MODEL)
     if manifest.engine is not None:
         _write_model(folder, manifest, "segmentor_tensorrt", "tensorrt_plan", manifest.engine.file)
     return folder / REPOSITORY
@@ -50,6 +53,7 @@ def config_of(manifest: Manifest, name: str, platform: str) -> str:
         f"input [\n{inputs}\n]\n"
         f"output [\n{outputs}\n]\n"
         "dynamic_batching { }\n"
+        f"{_UNFUSED if manifest.precision == 'int8' and platform == _ONNX else ''}"
     )
 
 
