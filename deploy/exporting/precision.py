@@ -116,14 +116,14 @@ def to_int8(model: onnx.ModelProto, calibration: NDArray[np.float32], num_classe
 
 
 def calibration_slices(
-    images: NDArray[np.float32], masks: NDArray[np.uint8], num_classes: int, count: int = 32
+    images: NDArray[np.float32], labels: NDArray[np.uint8], num_classes: int, count: int = 32
 ) -> NDArray[np.int64]:
     """Indices of up to `count` of the (N, C, H, W) images that cover all classes and the range of intensities.
 
-    Alternates between slices with the largest area of each class, and slices at even steps of mean intensity; `masks`
-    are (N, H, W).
+    Alternates between slices with the largest area of each class, and slices at even steps of mean intensity; `labels`
+    are (N, H, W), of masks or scribbles.
     """
-    by_class = [np.argsort(-(masks == label).sum(axis=(1, 2)), kind="stable") for label in range(1, num_classes)]
+    by_class = [np.argsort(-(labels == label).sum(axis=(1, 2)), kind="stable") for label in range(1, num_classes)]
     by_intensity = np.argsort(images.mean(axis=(1, 2, 3)), kind="stable")
     # As many steps as it has turns: of more, the last ones, which are the brightest, would never have theirs.
     steps = min(-(-count // (1 + len(by_class))), len(images))
