@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from maag import checkpoint
 from maag.config import codec
-from maag.storage import replacing, storage_errors, write_json, write_text
+from maag.storage import replacing, require_regular_file, storage_errors, write_json, write_text
 from tune.schedule import SCHEDULE
 from tune.space import SPACE
 from tune.trial import TrialPlan, best_config
@@ -80,8 +80,9 @@ def write_best(out: Path, best: TrialResult, plan: TrialPlan, weights: Path, sch
     """Write `best.json`, a whole configuration, and copy the best trial's `weights` to where `maag export` finds them.
 
     If trials change their settings during training, `best.json` has the last ones, and `schedule` is copied as well.
-    Raises StorageError.
+    Raises StorageError, before it replaces either if the weights are missing.
     """
+    require_regular_file(weights)
     write_json(out / "best.json", codec.document(best_config(plan, best.sample)))
     with replacing(out / "checkpoints" / checkpoint.BEST) as temporary:
         shutil.copyfile(weights, temporary)

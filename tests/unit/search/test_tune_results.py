@@ -10,8 +10,12 @@ import numpy as np
 import optuna
 import pytest
 
-from tune.results import TrialResult, best_of, draw_search, importance, write_trials
+from maag.config import codec
+from maag.config.schema import Config
+from maag.errors import StorageError
+from tune.results import TrialResult, best_of, draw_search, importance, write_best, write_trials
 from tune.space import SPACE
+from tune.trial import TrialPlan
 from tune.trial_reports import objective
 
 
@@ -74,6 +78,26 @@ def test_importance_announces_no_study(caplog: pytest.LogCaptureFixture) -> None
     finally:
         optuna.logging.disable_propagation()
     assert not caplog.messages
+
+
+def test_missing_weights_of_the_best_trial_are_named_before_anything_is_replaced(tmp_path: Path) -> None:
+    plan = TrialPlan(
+        base=codec.to_dict(Config()),
+        data_dir="",
+        scribbles=(),
+        data_digest="",
+        cache_root="",
+        split={},
+        trials_dir=str(tmp_path / "trials"),
+        device="cpu",
+        threads=1,
+        exchange=False,
+    )
+    weights = tmp_path / "trials" / "0" / "checkpoints" / "best.safetensors"
+    (best, *_) = trials(1)
+    with pytest.raises(StorageError, match=f"cannot read {weights}"):
+        write_best(tmp_path / "out", best, plan, weights, tmp_path / "schedule.jsonl")
+    assert not (tmp_path / "out").exists()
 
 
 def test_trials_csv_includes_failed_trials(tmp_path: Path) -> None:
