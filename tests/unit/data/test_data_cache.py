@@ -93,7 +93,7 @@ def test_changed_case_fields_require_a_new_format_version(prepared: PreparedData
     # Format 10 had `axes` instead of `orientation`: a set without a field must not pass for the current format.
     index = read_json(prepared.directory / "index.json")
     assert (index["format_version"], sorted(index["cases"][0])) == (
-        11,
+        12,
         [
             *("affine", "case_id", "frame", "has_mask", "key", "notes", "orientation", "part", "patient_id", "raters"),
             *("sha256", "source_shape", "spacing_mm", "start", "stop"),
