@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from maag.cli.evaluate_cases import Chosen, choose_cases, warn_of_orientations
 from maag.cli.models import OpenModel, open_model, warn_of_views
-from maag.errors import ConfigError, DataError, StorageError
+from maag.cli.resolving import require_same_numbers
+from maag.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from maag.config.data import DataConfig
     from maag.data.cases import Case
     from maag.data.files.volume import Volume
     from maag.evaluate.measure import Predicted, Predictor
@@ -87,7 +86,13 @@ def open_measured(
         data = opened.config.data
         if data.dataset != dataset:
             raise ConfigError(f"{model} was trained on data set {data.dataset!r}, but --dataset is {dataset!r}")
-        _require_same_numbers(model, data, directory)
+        require_same_numbers(
+            str(model),
+            data,
+            directory,
+            f"renumber its masks in the order of the model's classes, {', '.join(data.classes)}, with `maag data "
+            "renumber`, and correct its list of classes",
+        )
         chosen = choose_cases(directory, data, part, opened, split_file)
         warn_of_orientations(chosen.cases, opened)
         measured.append(Measured(model, opened, chosen))
@@ -137,23 +142,6 @@ def default_out(place: Path, part: str, *, is_model: bool) -> Path:
     plain = place.name not in ("", os.pardir) and not place.is_symlink()
     folder = place if plain else place.resolve()
     return folder.with_name(f"{folder.name}-{name}")
-
-
-def _require_same_numbers(model: Path, data: DataConfig, directory: Path) -> None:
-    """Raise ConfigError if a class of the model has another label value in the data, whose masks are read by value."""
-    from maag.data.catalog import reader_of
-
-    theirs: Sequence[str] = ()
-    with suppress(DataError, StorageError):  # of a description that cannot be used, label values may still be right
-        theirs = reader_of(data.dataset).settings(directory).get("data.classes", ())
-    value_of = {name: value for value, name in enumerate(theirs)}
-    for value, name in enumerate(data.classes):
-        if value_of.get(name, value) != value:
-            raise ConfigError(
-                f"{model} labels {name} as {value}, but it is {value_of[name]} in {directory} ({', '.join(theirs)}); "
-                f"renumber its masks in the order of the model's classes, {', '.join(data.classes)}, with `maag data "
-                "renumber`, and correct its list of classes"
-            )
 
 
 def _require_comparable(one: Measured, other: Measured, part: str) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maag.errors import ConfigError, MissingDataError
+from maag.errors import ConfigError, DataError, MissingDataError, StorageError
 
 if TYPE_CHECKING:
     import torch
 
+    from maag.config.data import DataConfig
     from maag.config.schema import Config
 
 
@@ -42,7 +44,7 @@ def resolve_config(
     If the data set's `directory` is given, settings that the data define, such as classes, are read from there.
 
     Raises:
-        ConfigError: a setting or value is invalid.
+        ConfigError: a setting or value is invalid, or the file numbers the classes otherwise than the data do.
         DataError: the data set's description cannot be used.
     """
     from maag.config import codec
@@ -57,7 +59,31 @@ def resolve_config(
             raise ConfigError(f"{config_file} is for data set {config.data.dataset!r}, but --dataset is {dataset!r}")
     else:
         config = preset_of(dataset, preset or "paper", directory)
-    return codec.override(config, parse_changes(changes))
+    changed = parse_changes(changes)
+    config = codec.override(config, changed)
+    if config_file and directory and "data.classes" not in changed:
+        way_out = "give the order of the data with --set 'data.classes=[...]', or another --config"
+        require_same_numbers(str(config_file), config.data, directory, way_out)
+    return config
+
+
+def require_same_numbers(whose: str, data: DataConfig, directory: Path, way_out: str) -> None:
+    """Raise ConfigError if a class of `data` has another label value in the directory, whose masks are read by value.
+
+    `whose` settings they are, and `way_out`, are parts of the message.
+    """
+    from maag.data.catalog import reader_of
+
+    theirs: Sequence[str] = ()
+    with suppress(DataError, StorageError):  # of a description that cannot be used, label values may still be right
+        theirs = reader_of(data.dataset).settings(directory).get("data.classes", ())
+    value_of = {name: value for value, name in enumerate(theirs)}
+    for value, name in enumerate(data.classes):
+        if value_of.get(name, value) != value:
+            raise ConfigError(
+                f"{whose} labels {name} as {value}, but it is {value_of[name]} in {directory} ({', '.join(theirs)}); "
+                f"{way_out}"
+            )
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, str]:

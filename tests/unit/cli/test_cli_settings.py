@@ -10,6 +10,8 @@ from command_line import run
 
 from maag.config import codec
 from maag.config.schema import Config
+from maag.data.catalog import preset, write_phantom
+from maag.storage import read_json, write_json
 
 
 def test_invalid_settings_are_reported(phantom_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -53,3 +55,22 @@ def test_invalid_config_or_split_file_is_a_usage_error(
     ):
         assert run("train", "--dataset", "acdc", "--data", phantom_dir, option, given) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_a_config_file_that_numbers_classes_otherwise_than_the_data_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, file = tmp_path / "data", tmp_path / "config.json"
+    write_phantom("nnunet", data, 2, seed=0)
+    described = read_json(data / "dataset.json")
+    classes = [name for name in described["labels"] if name != "ignore"]
+    write_json(file, codec.document(preset("nnunet", "fast", data)))
+    words = ("data", "check", "--dataset", "nnunet", "--data", data, "--config", file)
+    assert run(*words) == 0
+    numbers = {name: number for number, name in enumerate([classes[0], *reversed(classes[1:])])}
+    write_json(data / "dataset.json", {**described, "labels": {**numbers, "ignore": len(classes)}})
+    capsys.readouterr()
+    assert run(*words) == 2
+    names = ", ".join(numbers)
+    assert f"{file} labels {classes[1]} as 1, but it is 3 in {data} ({names}); give" in capsys.readouterr().err
+    assert run(*words, "--set", f"data.classes={json.dumps(list(numbers))}") == 0
