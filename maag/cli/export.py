@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from deploy.artifact.manifest import Manifest
     from deploy.exporting.onnx_export import EngineOrder
     from maag.config.schema import Config
-    from maag.data.cache.prepared import PreparedData
 
 _SLICES_MEASURED = 32
 
@@ -233,17 +232,6 @@ def _slices(
         split = make_split(prepared.patients, config.data, reader_of(config.data.dataset).split0)
     validation = prepared.slices_of(split.val)
     training = prepared.slices_of({*split.scribbled, *split.dense, *split.unlabelled})
-    images, labels = prepared.images[training], annotated_labels(prepared, training)
+    images, labels = prepared.images[training], prepared.annotated_labels(training)
     sample = validation[:: max(1, len(validation) // _SLICES_MEASURED)]
     return {"validation": prepared.images[sample]}, images[calibration_slices(images, labels, config.data.num_classes)]
-
-
-def annotated_labels(prepared: PreparedData, slices: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Labels (N, H, W) of the masks of some slices, or of their scribbles where they have no mask; else IGNORE."""
-    import numpy as np
-
-    from maag.labels import IGNORE
-
-    masks = prepared.masks[slices]
-    # IGNORE is the largest value, so the minimum is a label if any rater drew one.
-    return np.where(masks == IGNORE, prepared.scribbles[slices].min(axis=1), masks)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from maag.data.cases import Part
 from maag.data.splits import Patient
 from maag.errors import DataError, StorageError, first_line
+from maag.labels import IGNORE
 from maag.storage import read_json, storage_errors
 
 FORMAT_VERSION = 12
@@ -108,6 +109,12 @@ class PreparedData:
             if case.patient_id in members and (case.raters or not scribbled) and (case.has_mask or not masked)
         ]
         return np.concatenate(wanted) if wanted else np.empty(0, dtype=np.int64)
+
+    def annotated_labels(self, slices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(N, H, W) labels of the masks of some slices, or of their scribbles where they have no mask; else IGNORE."""
+        masks = self.masks[slices]
+        # IGNORE is the largest value, so the minimum is a label if any rater drew one.
+        return np.where(masks == IGNORE, self.scribbles[slices].min(axis=1), masks)
 
 
 def open_prepared(path: Path) -> PreparedData:

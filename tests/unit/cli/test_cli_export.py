@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from command_line import run
 from tiny_artifact import CONFIG
 
 from maag.checkpoint import save_segmentor
-from maag.cli.export import annotated_labels
 from maag.config.codec import override
-from maag.data.cache.prepared import PreparedData
 from maag.data.catalog import preset
 from maag.data.splits import Split
-from maag.labels import IGNORE
 from maag.models.build import build_segmentor
 from maag.storage import read_json, write_json
 
@@ -75,20 +71,3 @@ def test_masks_of_another_folder_are_not_needed_for_slices(
     assert run("export", weights, "--data", phantom_dir, "--out", tmp_path / "model") == 0, capsys.readouterr().err
     parity = read_json(tmp_path / "model" / "manifest.json")["parity"]
     assert "validation" in [row["inputs"] for row in parity]
-
-
-def test_calibration_counts_the_scribbles_of_slices_without_a_mask(tmp_path: Path) -> None:
-    scribbles = np.full((3, 2, 1, 3), IGNORE, np.uint8)
-    scribbles[:, 1, 0, 0] = 2
-    masks = np.full((3, 1, 3), IGNORE, np.uint8)
-    masks[2] = 1
-    prepared = PreparedData(
-        directory=tmp_path,
-        digest="",
-        images=np.zeros((3, 1, 1, 3), np.float32),
-        scribbles=scribbles,
-        masks=masks,
-        raters=("one", "other"),
-        cases=(),
-    )
-    assert annotated_labels(prepared, np.array([1, 2])).tolist() == [[[2, IGNORE, IGNORE]], [[1, 1, 1]]]

@@ -23,6 +23,7 @@ from maag.data.cache.preparing import prepare, prepare_cases
 from maag.data.catalog import find_cases, preset, write_phantom
 from maag.data.check import check
 from maag.errors import DataError, StorageError
+from maag.labels import IGNORE
 from maag.storage import read_json, write_json
 
 
@@ -32,6 +33,14 @@ def test_prepared_slices_match_their_scribbles_and_masks(prepared: PreparedData)
     scribbled = (prepared.scribbles != 255) & (prepared.scribbles != 0)
     agree = (prepared.scribbles == prepared.masks[:, None])[scribbled].mean()
     assert agree > 0.9  # nearest sampling may move a stroke by a pixel
+
+
+def test_annotated_labels_are_scribbles_where_there_is_no_mask(prepared: PreparedData) -> None:
+    scribbles, masks = np.full((3, 2, 1, 3), IGNORE, np.uint8), np.full((3, 1, 3), IGNORE, np.uint8)
+    scribbles[:, 1, 0, 0] = 2
+    masks[2] = 1
+    labels = replace(prepared, scribbles=scribbles, masks=masks).annotated_labels(np.array([1, 2]))
+    assert labels.tolist() == [[[2, IGNORE, IGNORE]], [[1, 1, 1]]]
 
 
 def test_a_thin_stroke_between_pixel_centres_of_a_coarse_grid_is_kept(
